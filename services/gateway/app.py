@@ -27,6 +27,7 @@ from services.gateway.health import Health
 from services.gateway.http import Api
 from services.gateway.idempotency import Idempotency
 from services.gateway.intake import Intake
+from services.gateway.key_store import KEEP, KEYS_IN_REDIS, KeyFile, KeysInRedis, KeyStore
 from services.gateway.key_sync import KeySync, process_name
 from services.gateway.limits import COUNT, REFUND, Limiter, Waits
 from services.gateway.overrides import SCRIPTS, Overrides
@@ -55,7 +56,7 @@ async def start(
     cache = await service.enter(Cache.open(redis_url, prefix="ostoja:gateway:"))
     service.spawn("cache.purge", cache.purge_forever())
 
-    redis = RedisPipeline(redis_url, (COUNT, REFUND, *SCRIPTS))
+    redis = RedisPipeline(redis_url, (COUNT, REFUND, KEEP, *SCRIPTS))
     limiter = Limiter(redis)
     waits = Waits(limiter, settings.service_wait_seconds, settings.service_wait_most)
     overrides = Overrides(redis, limiter, settings.rules(), settings.rate_limit_state_file)
@@ -89,7 +90,7 @@ async def start(
     if (console := upstreams.get("console")) is not None:
         name = process_name(settings.http_port)
         key_sync = await service.enter(
-            KeySync.open(console, api_keys, settings.keys_state_file, name)
+            KeySync.open(console, api_keys, _key_store(settings, redis), name)
         )
         service.spawn("keys.sync", key_sync.run())
 
@@ -182,6 +183,13 @@ async def start(
     )
     if link is not None:
         service.spawn("supervisor", workers.hold(link))
+
+
+def _key_store(settings: GatewaySettings, redis: RedisPipeline) -> KeyStore:
+    if settings.keys_state_file != KEYS_IN_REDIS:
+        return KeyFile(settings.keys_state_file)
+    assert settings.console_internal_key is not None  # noqa: S101 - there is a console
+    return KeysInRedis(redis, settings.console_internal_key.get_secret_value())
 
 
 def _set(*keys: SecretStr | None) -> list[str]:

@@ -1,13 +1,12 @@
-"""Keeps this process' keys equal to the console's, and a file of them to start without it.
+"""Keeps this process' keys equal to the console's, and a copy of them to start without it.
 
 The console answers a revocation when every process that it knows has come back with the new
 version. So what a process must not break (docs/models/revocation.pml has a control for each):
-it asks before it serves; it confirms a version only when its memory and its file have it; it says
+it asks before it serves; it confirms a version only when its memory and its store have it; it says
 goodbye only after its last request; and it never goes back to an older version.
 """
 
 import asyncio
-import fcntl
 import json
 import os
 import secrets
@@ -15,16 +14,16 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import hdrs
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from libs.common.http.application import Problem
 from libs.common.process import logs
 from services.gateway import metrics
 from services.gateway.api_keys import ApiKeys, used_as_json
+from services.gateway.key_store import Kept, KeyStore
 from services.gateway.upstream import Upstream
 
 log = logs.get_logger(__name__)
@@ -41,17 +40,6 @@ DEGRADED_SECONDS = 60.0
 MOST_BYTES = 1024 * 1024
 
 
-class _Answer(BaseModel):
-    """What the console hands out, and what the file holds."""
-
-    epoch: str
-    version: int
-    """Grows from one change to the next, and from an epoch to the next."""
-    keys: list[Any]
-    people: dict[str, str] = {}
-    """What the console wants back if its database is restored; nothing here reads it."""
-
-
 class _Failed(Exception):  # noqa: N818 - reads as what happened
     """The console did not answer, or its answer cannot be taken; what was in force stays so."""
 
@@ -62,12 +50,12 @@ def process_name(port: int) -> str:
 
 
 class KeySync:
-    def __init__(self, console: Upstream, keys: ApiKeys, file: Path, process: str) -> None:
+    def __init__(self, console: Upstream, keys: ApiKeys, store: KeyStore, process: str) -> None:
         self._console = console
         self._keys = keys
-        self._file = file
+        self._store = store
         self._sender = {"process": process, "instance": secrets.token_hex(8)}
-        self._held = self._confirmed = _Answer(epoch="", version=0, keys=[])
+        self._held = self._confirmed = Kept(epoch="", version=0, keys=[])
         self._behind = self._silent = False
         self._listed = False
         self._answered_at = time.monotonic()
@@ -76,11 +64,11 @@ class KeySync:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, console: Upstream, keys: ApiKeys, file: Path, process: str
+        cls, console: Upstream, keys: ApiKeys, store: KeyStore, process: str
     ) -> AsyncIterator[Self]:
         """Enter before the port opens, so that it leaves after the last request."""
-        sync = cls(console, keys, file, process)
-        await asyncio.to_thread(sync._read_file)
+        sync = cls(console, keys, store, process)
+        await sync._read()
         await sync._first()
         try:
             yield sync
@@ -98,6 +86,8 @@ class KeySync:
     async def run(self) -> None:
         while True:
             if not await self._try():
+                if not self._held.version:  # the store may have been away, too
+                    await self._read()
                 await asyncio.sleep(PAUSE_SECONDS)
             metrics.KEYS_STALE.set(self._age())
 
@@ -142,6 +132,8 @@ class KeySync:
             asked["people"] = self._held.people
         answer = await self._post(SYNC, asked, wait + slack)
         if answer is None:
+            with suppress(OSError, ValueError):  # Redis may have lost what it had
+                await self._store.keep(self._held)
             return
         if answer.version < self._held.version:
             raise _Failed(f"the console has version {answer.version}, which is older")
@@ -150,12 +142,12 @@ class KeySync:
             self._held = answer
             log.info("keys.adopted", version=answer.version, keys=len(self._keys))
         try:
-            await asyncio.to_thread(self._write_file, self._held)
+            await self._store.keep(self._held)
         except (OSError, ValueError) as error:  # unconfirmed: it would come back with a restart
             raise _Failed(f"KEYS_STATE_FILE: {error}") from error
         self._confirmed = self._held
 
-    async def _post(self, path: str, body: dict[str, Any], seconds: float) -> _Answer | None:
+    async def _post(self, path: str, body: dict[str, Any], seconds: float) -> Kept | None:
         """:returns: None, if there is nothing to say"""
         sent = json.dumps(self._sender | body).encode()
         self._silent = False
@@ -177,41 +169,17 @@ class KeySync:
             self._silent = isinstance(error, TimeoutError) or error.status == 504
             raise _Failed(getattr(error, "detail", None) or "the console did not answer") from error
         try:
-            return _Answer.model_validate_json(body_of_answer)
+            return Kept.model_validate_json(body_of_answer)
         except ValidationError:
             raise _Failed("the answer of the console cannot be read") from None
 
-    def _read_file(self) -> None:
+    async def _read(self) -> None:
         try:
-            kept = _Answer.model_validate_json(self._file.read_bytes())
-        except FileNotFoundError:
-            return
+            kept = await self._store.read()
         except (OSError, ValueError) as error:
-            log.error("keys.state_file", file=str(self._file), error=repr(error))  # noqa: TRY400
+            log.error("keys.unreadable_store", error=repr(error))  # noqa: TRY400
             return
-        self._keys.adopt(kept.keys)
-        self._held = self._confirmed = kept
-        log.info("keys.read", version=kept.version, keys=len(self._keys))
-
-    def _write_file(self, answer: _Answer) -> None:
-        """Write the file to the disk, unless another worker has written a newer one."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.with_suffix(".lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            with suppress(OSError, ValueError):
-                kept = _Answer.model_validate_json(self._file.read_bytes())
-                if kept.version >= answer.version:
-                    return
-            new = self._file.with_suffix(".new")
-            new.unlink(missing_ok=True)
-            new.touch(0o600)
-            with new.open("wb") as written:
-                written.write(answer.model_dump_json().encode())
-                written.flush()
-                os.fsync(written.fileno())
-            new.replace(self._file)
-            folder = os.open(self._file.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        if kept is not None:
+            self._keys.adopt(kept.keys)
+            self._held = self._confirmed = kept
+            log.info("keys.read", version=kept.version, keys=len(self._keys))

@@ -88,6 +88,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     """Without it there are no API keys but those of the environment."""
     console_internal_key: SecretStr | None = Field(default=None, min_length=16)
     keys_state_file: Path = Path(".local/gateway/keys.json")
+    """Or the word `redis`: they are kept there."""
     keys_denied: Annotated[str, AfterValidator(_key_ids)] = ""
     """Ids of keys, separated by commas, that open nothing whatever the console says."""
 

@@ -471,7 +471,6 @@ def test_the_manifests_commands_and_settings_run_the_system_on_real_engines(
                 },
                 "CONSENT_RECORDS_DIR": str(here / "records"),
                 "RATE_LIMIT_STATE_FILE": str(here / "ratelimits.json"),
-                "KEYS_STATE_FILE": str(here / "keys.json"),
                 **{
                     f"{each.upper()}_URL": f"http://{HOST}:{http_ports[each]}"
                     for each in WITH_TABLES

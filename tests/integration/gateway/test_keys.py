@@ -1,6 +1,7 @@
 """Keys of one's own at the gateway: what they open, where they come from, and when they end."""
 
 import asyncio
+import hmac
 import json
 import os
 import signal
@@ -12,8 +13,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+import redis.asyncio
 from aiohttp import web
 
+from services.gateway.key_store import KEYS_IN_REDIS, REDIS_KEY, Kept
 from tests.integration.gateway.conftest import (
     ADMIN,
     NOBODY,
@@ -204,6 +207,45 @@ async def test_started_with_everything_else_away_it_takes_alerts_with_a_key_of_t
         return await status(again, FORMER_TEXT) == 202
 
     await eventually(known)
+
+
+async def test_a_new_gateway_without_a_console_takes_the_keys_that_redis_keeps_and_no_others(
+    start_gateway: StartGateway, console: Console, redis_url: str
+) -> None:
+    console.change(api_key(FORMER, FORMER_TEXT, "alerts:read"))
+    in_redis = settings(console, KEYS_IN_REDIS)
+    gateway = await start_gateway(**in_redis)
+    assert await console.revoke(FORMER)  # once Redis has it
+    async with redis.asyncio.from_url(redis_url) as server:
+        await server.delete(REDIS_KEY)
+
+        async def written_again() -> bool:
+            return bool(await server.exists(REDIS_KEY))
+
+        await eventually(written_again, 60)
+        genuine = await server.hgetall(REDIS_KEY)
+        await gateway.stop()
+        await console.stop()
+        again = await start_gateway(**in_redis)
+        assert await status(again) == 200
+        assert await status(again, FORMER_TEXT) == 401
+        await again.stop()
+
+        forged = Kept(epoch="e1", version=2**53, keys=[api_key(FORMER, FORMER_TEXT, "alerts:read")])
+        text = forged.model_dump_json().encode()
+        signed = hmac.digest(b"another secret 16", b"api keys\n" + text, "sha256") + text
+        await server.hset(REDIS_KEY, mapping={"version": 2**53, "signed": signed})
+        misled = await start_gateway(**in_redis)
+        assert [await status(misled, each) for each in (TEXT, FORMER_TEXT)] == [401, 401]
+        # With a console it writes over what it did not sign, and confirms.
+        await console.start()
+
+        async def mended() -> bool:
+            return await status(misled) == 200
+
+        await eventually(mended, 30)
+        assert (await server.hget(REDIS_KEY, "signed")) == genuine[b"signed"]
+        assert await console.revoke(CRM)
 
 
 async def test_denied_keys_and_locked_keys_of_the_environment_open_nothing(

@@ -1,6 +1,5 @@
 """What a gateway makes of the keys that the console hands out."""
 
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -98,7 +97,7 @@ def test_what_is_no_id_is_refused_by_name(text: str) -> None:
 def test_keys_are_degraded_after_a_minute_without_word(monkeypatch: pytest.MonkeyPatch) -> None:
     at = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: at)
-    sync = KeySync(cast("Any", None), ApiKeys(), Path("keys.json"), "host:1/0")
+    sync = KeySync(cast("Any", None), ApiKeys(), cast("Any", None), "host:1/0")
     at += 59
     assert sync.state() == {"status": "healthy"}
     at += 1
