@@ -33,6 +33,7 @@ from deploy.local.environment import (
     parse,
 )
 from deploy.local.servers import Postgres, RabbitMQ, Redis
+from services.gateway.key_store import KEYS_IN_REDIS
 from tests.support import charts
 from tests.support.brokers import PASSWORDS, Management
 from tests.support.charts import Manifest, containers, find, rendered
@@ -304,6 +305,13 @@ def test_the_setup_precedes_every_pod_of_the_new_version(chart: list[Manifest]) 
     assert sorted(weights) == ["ostoja-setup-config-" + _files_hash(chart), "ostoja-setup-settings"]
     assert set(weights.values()) == {-1}
     assert {each["helm.sh/hook"] for each in hooks.values()} == {"pre-install,pre-upgrade"}
+
+
+def test_the_api_keys_of_a_gateway_are_not_on_the_disk_that_ends_with_its_pod(
+    chart: list[Manifest],
+) -> None:
+    gateway = dict(containers(chart))["gateway"]
+    assert {"name": "KEYS_STATE_FILE", "value": str(KEYS_IN_REDIS)} in gateway["env"]
 
 
 def test_a_pod_leaves_before_it_stops(chart: list[Manifest]) -> None:
