@@ -1,7 +1,7 @@
 """E-mail addresses and phone numbers in free text, in their normal forms."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from libs.common import email_address, phone_number
@@ -13,6 +13,8 @@ MAX_SUBJECTS = 1_000
 _MAX_WORD = 4 * email_address.MAX_OCTETS
 
 _BETWEEN_WORDS = re.compile(r'[\s"<>(),;:\\/?&=\[\]{}|]+')
+_WORD = re.compile(r'[^\s"<>(),;:\\/?&=\[\]{}|]+')
+STRUCK = "[…]"
 _AROUND_ADDRESS = "'`*_.!#$%^~+-"
 _DIGITS = re.compile(r"\+?\d(?:[ \N{NO-BREAK SPACE}().\-/]{0,2}\d)*")
 _PHONE_DIGITS = range(8, 16)
@@ -50,6 +52,23 @@ def emails(text: str) -> set[str]:
         if len(found) > MAX_SUBJECTS:
             break
     return found
+
+
+def without(value: Any, address: str, named_in: Callable[[str], Collection[str]]) -> Any:
+    """Return the value with a normalised address struck out of every text in it.
+
+    :param named_in: returns the addresses that a text names in whatever spelling; a text that
+        still names this one is struck out as a whole
+    """
+    match value:
+        case str():
+            text = _WORD.sub(lambda word: STRUCK if address in emails(word[0]) else word[0], value)
+            return STRUCK if address in named_in(text) else text
+        case dict():
+            return {name: without(each, address, named_in) for name, each in value.items()}
+        case list() | tuple():
+            return [without(each, address, named_in) for each in value]
+    return value
 
 
 def phones(text: str) -> set[str]:

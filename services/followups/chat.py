@@ -123,7 +123,7 @@ async def take_turn(
         email=state.facts.email,
         score=scored.points,
         qualified_at=now if qualifies else row["qualified_at"],
-        named=_named(said.message, state.facts),
+        named=named_in(said.message) | {*filter(None, [new])},
         leads=changes,
         outgoing=outgoing,
     )
@@ -160,8 +160,9 @@ def _normal(facts: Facts, before: Facts) -> Facts:
         return facts._replace(email=before.email)
 
 
-def _named(message: str, facts: Facts) -> set[str]:
-    named = {facts.email} if facts.email else set()
+def named_in(message: str) -> set[str]:
+    """Return the addresses in a message, in whatever spelling, in their normal form."""
+    named = set()
     for each in addresses.named(message):
         with suppress(MalformedEmail):
             named.add(normalise(each))

@@ -17,7 +17,7 @@ from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import retry_name
 from libs.common.process import logs
-from services.followups import messages, metrics
+from services.followups import chat, messages, metrics
 from services.followups.messages import (
     CaseOwner,
     ConsentEvent,
@@ -105,7 +105,9 @@ class Consumers:
                 )
             else:
                 await marks.mark(tx, subject.contacts)
-                erased, left = await conversations.erase(tx, subject, order.conversations)
+                erased, left = await conversations.erase(
+                    tx, subject, order.conversations, chat.named_in
+                )
                 log.info("subject.erased", conversations=erased, outbox=left)
                 if left:
                     return Retry("outbox")

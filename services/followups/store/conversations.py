@@ -1,6 +1,6 @@
 """Conversations, their messages, and a data subject's records."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -12,6 +12,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.statement import Statement
+from libs.common.mentions import without
 from libs.common.messaging import outbox
 from services.followups.store import leads as leads_of
 from services.followups.store.steps import ADDRESS_LOCK, lock_address, of_address, stop
@@ -307,10 +308,18 @@ async def trace(tx: AsyncConnection, subject: Subject) -> Trace:
     )
 
 
-async def erase(tx: AsyncConnection, subject: Subject, named: Iterable[UUID]) -> tuple[int, int]:
+async def erase(
+    tx: AsyncConnection,
+    subject: Subject,
+    named: Iterable[UUID],
+    named_in: Callable[[str], Collection[str]],
+) -> tuple[int, int]:
     """Delete a data subject's conversations, messages, follow-ups, leads and outbox messages.
 
+    Where somebody else's conversation names the subject, only the address is struck out.
+
     :param named: all conversations of the trace, including deleted ones
+    :param named_in: returns the addresses in a message, in whatever spelling
     :returns: the number of conversations deleted, and of outbox messages that the relay is
         publishing at this moment and that therefore remain
     """
@@ -334,12 +343,45 @@ async def erase(tx: AsyncConnection, subject: Subject, named: Iterable[UUID]) ->
         body["conversation_id"].astext.in_(ids),
         body["payload"]["conversation_id"].astext.in_(ids),
     )
+    if subject.email is not None:
+        await _strike_out(tx, subject.email, named_in)
     free = sa.select(outbox_table.c.id).where(about).with_for_update(skip_locked=True)
     await tx.execute(sa.delete(outbox_table).where(outbox_table.c.id.in_(free)))
     left = await tx.scalar(sa.select(sa.func.count()).select_from(outbox_table).where(about))
     await tx.execute(sa.delete(lead_submission).where(_sent_by(subject)))
     gone = sa.delete(chat_conversations).where(_of_subject(subject))
     return (await tx.execute(gone)).rowcount, int(left or 0)
+
+
+async def _strike_out(
+    tx: AsyncConnection, email: str, named_in: Callable[[str], Collection[str]]
+) -> None:
+    """Erase the mentions of an address, not the persons who made them."""
+    theirs = sa.not_(_of_subject(Subject(email)))
+    talks = sa.select(chat_email.c.conversation_id).where(chat_email.c.email == email)
+    here = chat_conversations
+    locked = sa.select(here.c.id, here.c.state).where(here.c.id.in_(talks), theirs)
+    ids = []
+    for row in await tx.execute(locked.with_for_update()):
+        ids.append(row.id)
+        struck = sa.update(here).where(here.c.id == row.id)
+        await tx.execute(struck.values(state=without(row.state, email, named_in)))
+    said = sa.select(chat_message.c.id, chat_message.c.body)
+    for row in await tx.execute(said.where(chat_message.c.conversation_id.in_(ids))):
+        body = without(row.body, email, named_in)
+        if body != row.body:
+            struck = sa.update(chat_message).where(chat_message.c.id == row.id)
+            await tx.execute(struck.values(body=body))
+    texts = (lead.c.known, lead.c.notified, lead.c.said)
+    about = sa.or_(lead.c.conversation_id.in_(ids), lead.c.heard_in.in_(ids))
+    for found in (await tx.execute(sa.select(lead.c.id, *texts).where(about))).mappings():
+        values = {column.name: without(found[column.name], email, named_in) for column in texts}
+        await tx.execute(sa.update(lead).where(lead.c.id == found["id"]).values(values))
+    await tx.execute(
+        sa.delete(chat_email).where(
+            chat_email.c.email == email, chat_email.c.conversation_id.in_(ids)
+        )
+    )
 
 
 async def forget(tx: AsyncConnection, days: int, limit: int) -> int:
@@ -394,7 +436,8 @@ _PHONE = sa.literal_column("chat_conversations.state -> 'facts' ->> 'phone'", sa
 
 
 def _of_subject(subject: Subject) -> sa.ColumnElement[bool]:
-    # The whole conversation belongs to the person, even if it names several addresses.
+    # The whole conversation belongs to the person, even if it names several addresses; who has
+    # another contact only mentions this one.
     here = chat_conversations.c.id
     sent = here.in_(
         sa.select(lead_submission.c.conversation_id).where(
@@ -406,7 +449,8 @@ def _of_subject(subject: Subject) -> sa.ColumnElement[bool]:
     own = chat_conversations.c.email == subject.email
     enrolled = sa.select(followup_event.c.conversation_id).where(of_address(subject.email))
     named = sa.select(chat_email.c.conversation_id).where(chat_email.c.email == subject.email)
-    return sa.or_(own, here.in_(enrolled), here.in_(named), sent)
+    has_none = sa.and_(chat_conversations.c.email.is_(None), _PHONE.is_(None))
+    return sa.or_(own, here.in_(enrolled), sa.and_(here.in_(named), has_none), sent)
 
 
 def _sent_by(subject: Subject) -> sa.ColumnElement[bool]:

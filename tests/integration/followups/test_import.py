@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging import outbox
-from services.followups import lead_files
+from services.followups import chat, lead_files
 from services.followups.store import tables
 from services.followups.store.conversations import Subject, erase
 from tests.integration.followups.conftest import World
@@ -126,7 +126,7 @@ async def test_a_new_grant_alone_is_an_update_and_is_erased_with_the_person(
     _, report = await imported(lines(row), "application/x-ndjson")
     assert (report["updated"], report["grants"]) == (1, 1)
     async with engine.begin() as tx:
-        await erase(tx, Subject("a@example.com"), [])
+        await erase(tx, Subject("a@example.com"), [], chat.named_in)
     _, report = await imported(lines(row), "application/x-ndjson")
     assert (report["created"], report["grants"]) == (1, 1)
 

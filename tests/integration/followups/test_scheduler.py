@@ -501,6 +501,25 @@ async def erased(
     return trace
 
 
+async def test_an_erasure_strikes_out_a_mention_and_keeps_who_made_it(
+    world: World, engine: AsyncEngine
+) -> None:
+    await world.say(f"{GOOD_LEAD}, ewa@example.com")
+    await world.say("można też pisać do męża: Marek@Example.com")
+    await world.say("mail mojego męża: marek(at)example.com")
+    await erased(world, engine, "marek@example.com")
+    lead = await world.lead()
+    assert lead is not None
+    assert lead["known"]["email"] == "ewa@example.com"
+    async with engine.connect() as tx:
+        for table in (tables.chat_message, tables.chat_conversations, tables.lead):
+            rows = (await tx.execute(sa.select(table))).all()
+            assert "marek" not in str(rows).lower()
+        said = set((await tx.execute(sa.select(tables.chat_message.c.body))).scalars())
+    assert {"można też pisać do męża: […]", "[…]"} <= said
+    assert await world.statuses("ewa@example.com") == ["scheduled", "scheduled"]
+
+
 async def test_nothing_is_erased_before_consent_has_the_trace(
     world: World, engine: AsyncEngine
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from services.followups import messages
+from services.followups import chat, messages
 from services.followups.fact_texts import describe_phone
 from services.followups.store import conversations
 from services.followups.store.conversations import Subject
@@ -133,7 +133,10 @@ async def test_the_closing_is_shown_once(world: World) -> None:
 async def test_an_erased_person_leaves_no_lead(world: World) -> None:
     await world.say("remont kuchni, jan@example.com")
     async with world.engine.begin() as tx:
-        assert await conversations.erase(tx, Subject("jan@example.com"), []) == (1, 0)
+        assert await conversations.erase(tx, Subject("jan@example.com"), [], chat.named_in) == (
+            1,
+            0,
+        )
     assert await world.lead() is None
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.actions import Act
-from services.followups import retention
+from services.followups import chat, retention
 from services.followups.messages import LeadSubmit, SubmittedConsent
 from services.followups.store import conversations, tables
 from services.followups.store.conversations import Subject
@@ -172,7 +172,7 @@ async def erase(leads: Submissions, subject: Subject) -> None:
         await leads.erased.lock(tx, subject.contacts)
         await leads.erased.mark(tx, subject.contacts)
         found = await conversations.trace(tx, subject)
-        await conversations.erase(tx, subject, found.conversations)
+        await conversations.erase(tx, subject, found.conversations, chat.named_in)
 
 
 @pytest.mark.parametrize("suspicion", [None, "trap"])
@@ -213,7 +213,7 @@ async def test_a_form_in_flight_waits_for_an_erasure_and_is_not_stored(
         taking = asyncio.create_task(leads.take(sent))
         await waits_for_a_lock(world)
         await leads.erased.mark(tx, [f"email:{EMAIL}"])
-        await conversations.erase(tx, Subject(EMAIL), [])
+        await conversations.erase(tx, Subject(EMAIL), [], chat.named_in)
     await taking
     assert await rows(world) == []
 
