@@ -59,7 +59,7 @@ class SandboxApi:
         return answer["status"], answer["body"]
 
     async def heal(self) -> None:
-        for target in ("slack", "monday", "sms", "webhook", "model", "email"):
+        for target in ("slack", "monday", "sms", "webhook", "email"):
             await self.behave(target, status=200)
 
     async def reset(self) -> None:
