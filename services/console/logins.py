@@ -88,7 +88,7 @@ class Logins:
             found = await people.invited(tx, token)
         if found is None:
             raise UsedInvitationError
-        hashed = await self._hash(found, given.password)
+        hashed = await self.hashed(found, given.password)
         async with people_change(self._engine) as tx:
             if not await people.use_invitation(tx, token):
                 raise UsedInvitationError
@@ -164,13 +164,12 @@ class Logins:
         await people.change(tx, person.id, factor=self._seal.close(secret))  # by today's key
         return True
 
-    async def set_own_password(self, visitor: Visitor, password: str, browser: str) -> str:
+    async def set_own_password(self, visitor: Visitor, hashed: str, browser: str) -> str:
         """Change the password of somebody who has just confirmed; every other session ends.
 
+        :param hashed: by `hashed`
         :returns: the token of a new session
-        :raises WeakPasswordError:
         """
-        hashed = await self._hash(visitor, password)
         async with people_change(self._engine) as tx:
             await people.set_password(tx, visitor.staff_id, hashed)
             await sessions.end(tx, visitor.staff_id)
@@ -239,7 +238,8 @@ class Logins:
             ref = str(visitor.staff_id)
             await actions.record(tx, actor_of(visitor), "session.end", KIND, ref)
 
-    async def _hash(self, person: Any, password: str) -> str:
+    async def hashed(self, person: Any, password: str) -> str:
+        """:raises WeakPasswordError:"""
         words = (*self._ways.words, person.name, person.email)
         return await self._passwords.new(password, *words)
 

@@ -210,13 +210,14 @@ class LoginRoutes:
 
     async def password(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
         wanted = str((await plain_form.read(request)).get("new", ""))[:MOST_LETTERS]
+        try:
+            hashed = await self._logins.hashed(visitor, wanted)
+        except WeakPasswordError as error:
+            return await self.me(request, visitor, fault=str(error), status=422)
         given = await _tried(request)
         if await self._logins.confirm(visitor, given) is None:
             return await self.me(request, visitor, fault="refused_again", status=403)
-        try:
-            token = await self._logins.set_own_password(visitor, wanted, given.browser)
-        except WeakPasswordError as error:
-            return await self.me(request, visitor, fault=str(error), status=422)
+        token = await self._logins.set_own_password(visitor, hashed, given.browser)
         return _inside(token, "/console/me")
 
     async def factor(

@@ -138,6 +138,9 @@ async def test_ones_own_password_is_changed_with_the_old_one(console: Console) -
     form: dict[str, Any] = {"code": code_of(eva.secret), "new": NEW}
     wrong = await eva.post("/console/me/password", password="wrong " * 3, **form)
     assert (wrong.status, EN["refused_again"] in wrong.body) == (403, True)
+    weak = await eva.post("/console/me/password", password=PASSWORD, **(form | {"new": "ewa " * 4}))
+    assert (weak.status, EN["too_weak"] in weak.body) == (422, True)
+    assert (await eva.get("/console/me")).status == 200
     changed = await eva.post("/console/me/password", password=PASSWORD, **form)
     assert (changed.status, changed.body) == (303, "/console/me")
     assert (await eva.get("/console/me")).status == 200
