@@ -22,6 +22,7 @@ from services.consent.consent import (
     Consequence,
     LinkMail,
     Subject,
+    WithdrawalResult,
     consequence,
     wording_hash,
 )
@@ -192,29 +193,31 @@ async def withdraw(
     return Withdrawal(subject.id, state)
 
 
-async def erase(tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal) -> bool:
+async def erase(
+    tx: AsyncConnection, vault: Vault, entry: Entry, withdrawal: Withdrawal
+) -> WithdrawalResult:
     """Erase the subject here and order the other services to; the caller has verified the request.
 
     The rows of the trail stay and the chain verifies, but no one can read whose they are.
 
     :param withdrawal: the subject's, with every permit returned: if the address comes back it is
         a new subject, whose withdrawal would not see an earlier permit
-    :returns: False, and nothing was changed, when a newer consent was recorded since
+    :returns: whether it is done; otherwise a newer consent was recorded since, or the processing
+        is restricted, and nothing was changed
     :raises MalformedEmail:
     """
     email = normalise(entry.email)
     subject = await data_subjects.find(tx, vault, email, Lock.CHANGE)
     if subject is None or subject.id != withdrawal.subject_id:  # a duplicate came first
-        return True
+        return WithdrawalResult.DONE
     if (await consents.read(tx, subject.id, PURPOSES)).versions != withdrawal.state.versions:
-        return False
-    await _forget(tx, vault, entry, subject, Subject(email))
-    return True
+        return WithdrawalResult.SUPERSEDED
+    return await _forget(tx, vault, entry, subject, Subject(email))
 
 
 async def erase_phone(
     tx: AsyncConnection, vault: Vault, entry: Entry, subject: Subject, note: Note | None = None
-) -> None:
+) -> WithdrawalResult:
     """Have the other services erase a phone number; consent stores none.
 
     :param entry: of the request; like the erasure it is sealed with a key that is destroyed here
@@ -224,16 +227,19 @@ async def erase_phone(
     await chain.append(tx, row.id, row.key(vault), entry)
     if note is not None:
         await note(tx, row.id)
-    await _forget(tx, vault, replace(entry, action=Action.ERASED), row, subject)
+    return await _forget(tx, vault, replace(entry, action=Action.ERASED), row, subject)
 
 
 async def _forget(
     tx: AsyncConnection, vault: Vault, entry: Entry, row: SubjectRow, subject: Subject
-) -> None:
+) -> WithdrawalResult:
+    if await data_subjects.restricted(tx, row.id):
+        return WithdrawalResult.RESTRICTED
     erasure_id = await erasures.destroy(tx, row.id)
     await erasure_orders.order(tx, vault, erasure_id, subject)
     await chain.append(tx, row.id, row.key(vault), entry)
     metrics.ERASURES.inc()
+    return WithdrawalResult.DONE
 
 
 def _event(kind: str, email: str, purposes: Iterable[str], action: str) -> Outgoing:

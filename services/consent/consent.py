@@ -199,6 +199,8 @@ class WithdrawalResult(StrEnum):
 
     DONE = "done"
     SUPERSEDED = "superseded"
+    RESTRICTED = "restricted"
+    """It is withdrawn; nothing is erased while the processing is restricted (Art. 18 GDPR)."""
     IN_FLIGHT = "in_flight"
     WAIT = "wait"
 

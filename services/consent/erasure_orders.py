@@ -81,6 +81,6 @@ async def follow_up(engine: AsyncEngine, vault: Vault, resend_seconds: float) ->
         if len(orders) < BATCH:
             break
     async with engine.connect() as tx:
-        count, days = await erasures.open_erasures(tx)
+        count, days, _ = await erasures.open_erasures(tx)
     metrics.ERASURES_OPEN.set(count)
     metrics.ERASURE_DAYS_LEFT.set(days)

@@ -26,7 +26,7 @@ from libs.common.email_address import MalformedEmail, normalise
 from libs.common.process import logs
 from services.consent import consent, metrics
 from services.consent.changes import Withdrawal
-from services.consent.consent import LinkMail, PermitAnswer, State, WithdrawalResult
+from services.consent.consent import LinkMail, PermitAnswer, PermitDecision, State, WithdrawalResult
 from services.consent.store import consents, data_subjects, links
 from services.consent.store.data_subjects import Lock
 from services.consent.trail.vault import Vault
@@ -52,6 +52,8 @@ async def request(
     except MalformedEmail:  # such an address can never have a consent
         return consent.decide_permit(State.WITHDRAWN, None, lifetime)
     subject = await data_subjects.get_or_create(tx, vault, normal, Lock.PERMIT)
+    if await data_subjects.restricted(tx, subject.id):  # nothing is sent while that lasts
+        return PermitAnswer(PermitDecision.CLOSED, lifetime)
     if purpose == LinkMail.OPT_IN:
         # The mail has the id of the agreement that it asks to confirm; a withdrawal deletes it.
         waits = await links.is_waiting(tx, message, subject.id)

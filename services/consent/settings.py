@@ -48,8 +48,8 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     """Client address and browser of each entry. They
     reveal abuse of the forms and support a disputed proof, which is disputed soon or never.
     Wording, time and mailed link are the proof itself."""
-    unconfirmed_erasure_days: int = Field(30, ge=7)
-    """The month in which a request must be answered; its link works for at most a week."""
+    unconfirmed_erasure_days: int = Field(365, ge=7)
+    """Staff see it, and answer it within a month (Art. 12(3) GDPR)."""
     action_retention_days: int = Field(5 * 365, ge=366)
     """Of the former record of admin calls (admin_calls.py); the table enforces at least a year."""
     erasure_link_hours: int = Field(24, ge=1, le=24 * 7)

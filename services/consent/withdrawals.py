@@ -71,19 +71,20 @@ class Withdrawals:
     async def erase(self, entry: Entry, note: Note | None = None) -> Answer:
         """Withdraw, wait for permits as any withdrawal does, then erase the subject.
 
-        Nothing is erased while a permit is unreturned.
+        Nothing is erased while a permit is unreturned, or the processing is restricted.
         """
         withdrawal, answer = await self._withdraw(WithdrawalRequest(entry, erase=True, note=note))
         if answer.result is not WithdrawalResult.DONE:
             return answer
         erased = replace(entry, action=Action.ERASED)
         async with self._engine.begin() as tx:
-            done = await changes.erase(tx, self._vault, erased, withdrawal)
+            result = await changes.erase(tx, self._vault, erased, withdrawal)
         await self.journal.record()
-        return answer if done else Answer(WithdrawalResult.SUPERSEDED, answer.in_flight)
+        return answer._replace(result=result)
 
-    async def erase_phone(self, entry: Entry, subject: Subject, note: Note) -> None:
+    async def erase_phone(self, entry: Entry, subject: Subject, note: Note) -> Answer:
         """Erase a subject known only by phone; it has neither consents nor permits."""
         async with self._engine.begin() as tx:
-            await changes.erase_phone(tx, self._vault, entry, subject, note)
+            result = await changes.erase_phone(tx, self._vault, entry, subject, note)
         await self.journal.record()
+        return Answer(result)

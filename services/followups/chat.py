@@ -43,6 +43,8 @@ class Said(NamedTuple):
     ip_address: str | None
     user_agent: str | None
     ip_address_from: str | None = None
+    source: str = "chat"
+    """As consent's trail names it."""
 
 
 class Reply(NamedTuple):
@@ -197,6 +199,7 @@ def _withdrawal(
         at=now,
         language=language,
         erase=erase,
+        source=said.source,
     )
     metrics.WITHDRAWALS.inc()
     return _command(messages.WITHDRAWAL_RECORD, body)

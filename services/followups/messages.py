@@ -304,11 +304,12 @@ def withdrawal_record(
     *,
     language: str | None = None,
     erase: bool = False,
+    source: str = "chat",
 ) -> dict[str, Any]:
     """:param erase: the person also asked for erasure; consent mails a link to confirm it"""
     return {
         "email": email,
-        "source": "chat",
+        "source": source,
         "language": language,
         "erase": erase,
         "session_id": session_id,

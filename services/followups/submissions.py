@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.forms import Form, Forms
 from libs.common.messaging import action_outbox, inbox, outbox
-from libs.common.messaging.actions import Act
+from libs.common.messaging.actions import Act, refs
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from services.followups import chat, facts, lead_score, messages, metrics, staff
@@ -28,6 +28,7 @@ from services.followups.facts import Facts
 from services.followups.messages import LeadSubmit
 from services.followups.state import State
 from services.followups.store import conversations, leads, steps, submissions
+from services.followups.store.conversations import Subject
 from services.followups.store.submissions import Erased
 from services.followups.topology import CONSENT_COMMANDS, LEADS_QUEUE
 from services.followups.understanding import area, money, starts
@@ -80,6 +81,42 @@ class Submissions:
             if row is None or row["state"] != "suspected":
                 raise NotHeld
             await submissions.discard(tx, submission_id, by)
+            await action_outbox.record(tx, act)
+
+    async def correct(
+        self, subject: Subject, right: Mapping[str, str], headers: Mapping[str, str]
+    ) -> None:
+        """Correct what is known of somebody; staff are told. What they once wrote stays.
+
+        :param headers: of whose request it is
+        """
+        now, ids = datetime.now(UTC), []
+        async with self.engine.begin() as tx:
+            for row in await conversations.own(tx, subject):
+                outgoing: list[outbox.Outgoing] = []
+                changes: list[leads.Change] = []
+                before = State.of(row["state"])
+                state = before._replace(facts=before.facts.learn(Facts.of(right)))
+                old, new = before.facts.email, state.facts.email
+                if old != new and state.consent == "given":  # it does not carry over
+                    state = state._replace(consent=None, wording=None)
+                if state.lead:
+                    heard = staff.Heard(
+                        row["id"], row["session_id"], before, state,
+                        is_about_lead=True, is_lost=False, now=now, agrees=False,
+                    )  # fmt: skip
+                    state = await staff.record(tx, self.config, self.link, heard, outgoing, changes)
+                if old and old != new:
+                    said = chat.Said(
+                        "", row["session_id"] or "", Facts(), None, None, None, None,
+                        source="correction",
+                    )  # fmt: skip
+                    state = await chat.leave(tx, row["id"], said, before, state, now, outgoing)
+                await conversations.correct(tx, row, state.stored(), new)
+                await leads.save(tx, changes)
+                await outbox.add_all(tx, outgoing)
+                ids += [change.row.id for change in changes]
+            act = Act.of(headers, "person.correct", "lead", refs(ids))
             await action_outbox.record(tx, act)
 
     async def _held(self, tx: AsyncConnection, submission_id: uuid.UUID) -> LeadSubmit:

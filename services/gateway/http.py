@@ -91,13 +91,17 @@ FORWARDED = (
         "DELETE", "/api/followups/{id:(?!stop$)[^{}/]+}", "followups", needs(Scope.FOLLOWUPS_WRITE)
     ),
     Forwarded("POST", "/api/leads/import", "followups", needs(Scope.LEADS_IMPORT), streamed=True),
+    Forwarded("POST", "/api/leads/correct", "followups", needs(Scope.CONSENT_ACT)),
     Forwarded("GET", "/api/leads", "followups", needs(Scope.LEADS_READ)),
     Forwarded("GET", "/api/leads/suspected", "followups", needs(Scope.LEADS_READ)),
     Forwarded("POST", "/api/leads/suspected/{id}/release", "followups", needs(Scope.LEADS_WRITE)),
     Forwarded("POST", "/api/leads/suspected/{id}/discard", "followups", needs(Scope.LEADS_WRITE)),
     # Not `import`, or its 405 would offer GET.
     Forwarded(
-        "GET", "/api/leads/{id:(?!import$|suspected$)[^{}/]+}", "followups", needs(Scope.LEADS_READ)
+        "GET",
+        "/api/leads/{id:(?!import$|correct$|suspected$)[^{}/]+}",
+        "followups",
+        needs(Scope.LEADS_READ),
     ),
     Forwarded("POST", "/api/leads/{id}/state", "followups", needs(Scope.LEADS_WRITE)),
     Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
@@ -120,7 +124,9 @@ FORWARDED = (
     Forwarded("GET", "/api/consent/audit/{email}", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/export/{email}", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/erasures", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("GET", "/api/consent/erasures/awaiting", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("POST", "/api/consent/erase", "consent", needs(Scope.CONSENT_ACT)),
+    Forwarded("POST", "/api/consent/restrict", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("POST", "/api/consent/replay-erasures", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("GET", "/api/alerts", "alerts", needs(Scope.ALERTS_READ)),
     Forwarded("GET", "/api/dlq/pending", "alerts", needs(Scope.DLQ_READ)),

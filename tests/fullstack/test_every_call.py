@@ -46,6 +46,8 @@ SECTION_4 = {
         GET /api/consent/audit/{email} /api/consent/audit/verify /api/consent/export/{email}
         GET /api/consent/audit/checkpoints
         POST /api/consent/erase /api/consent/audit/verify /api/consent/replay-erasures
+        POST /api/consent/restrict /api/leads/correct
+        GET /api/consent/erasures/awaiting
         GET /api/ledger/check /openapi.json /docs
     """.strip().splitlines()
     for method, *paths in [line.split()]
@@ -96,6 +98,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _alerts(call)
     await _follow_ups(call)
     await _import(call, system)
+    await _rights(call)
     await _leads(call)
     await _forms(call, system)
     await _dead_letters(call, system)
@@ -225,6 +228,15 @@ async def _follow_ups(call: Calls) -> None:
     assert gone["status"] == "cancelled"
     taken_over = {"email": address, "reason": "staff"}
     assert await call("POST", "/api/followups/stop", taken_over, key="service") == {"cancelled": 0}
+
+
+async def _rights(call: Calls) -> None:
+    who = {"email": fresh_address()}
+    for more in ({}, {"lifted": True}):
+        done = await call("POST", "/api/consent/restrict", who | more, key="admin")
+        assert done["restricted"] is not bool(more)
+    await call("POST", "/api/leads/correct", who | {"name": "Anna"}, key="admin")
+    _has(await call("GET", "/api/consent/erasures/awaiting", key="admin"), "items")
 
 
 async def _import(call: Calls, system: Running) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
@@ -46,6 +47,7 @@ from services.consent.withdrawals import Answer, Withdrawals
 VERIFY_SECONDS = 20.0  # half of what the gateway waits for an answer
 MAX_CHECKPOINTS = 1_000
 MAX_ERRORS = 10
+MAX_AWAITING = 100
 BEGUN = ("person.erase", "intended")
 """The record of an erasure: it may still wait, and the trail says when it is done."""
 
@@ -55,6 +57,16 @@ class Erase(Model):
 
     email: Email | None = None
     phone: Phone | None = None
+
+    @property
+    def given(self) -> str:
+        if (given := self.email or self.phone) is None or (self.email and self.phone):
+            raise Problem(422, errors=[("email", "give either email or phone")])
+        return given
+
+
+class Restrict(Erase):
+    lifted: bool = False
 
 
 class Verify(Model):
@@ -89,7 +101,9 @@ class AdminRoutes:
             (hdrs.METH_GET, "/api/consent/audit/{email}", self.audit),
             (hdrs.METH_GET, "/api/consent/export/{email}", self.export),
             (hdrs.METH_GET, "/api/consent/erasures", self.erasures),
+            (hdrs.METH_GET, "/api/consent/erasures/awaiting", self.awaiting),
             (hdrs.METH_POST, "/api/consent/erase", self.erase),
+            (hdrs.METH_POST, "/api/consent/restrict", self.restrict),
             (hdrs.METH_POST, "/api/consent/replay-erasures", self.replay),
         ):
             app.router.add_route(method, path, only("admin", handler))
@@ -102,6 +116,7 @@ class AdminRoutes:
                 await chain.entries(tx, row.id, row.key(self._vault), after=after) if row else []
             )
             await look(tx, request, row)
+            restricted = row and await data_subjects.restricted(tx, row.id)
         more = len(entries) == chain.MAX_ENTRIES
         return json_response(
             {
@@ -110,13 +125,32 @@ class AdminRoutes:
                 "entries": entries,
                 "next_cursor": str(entries[-1]["id"]) if more else None,
                 "erasure": await self._erasure(subject),
+                "restricted_since": restricted and restricted.since.isoformat(),
             }
         )
 
     async def erasures(self, _: web.Request) -> web.Response:
         async with self._engine.connect() as tx:
-            count, days = await erasures.open_erasures(tx)
-        return json_response({"in_progress": count, "days_left": days if count else None})
+            count, days, awaiting = await erasures.open_erasures(tx)
+        left = days if count else None
+        return json_response({"in_progress": count, "days_left": left, "awaiting": awaiting})
+
+    async def awaiting(self, request: web.Request) -> web.Response:
+        """List requests that nobody has confirmed by the mailed link: a person must answer them."""
+        items = []
+        async with self._engine.begin() as tx:
+            for each in await erasures.awaiting(tx, MAX_AWAITING):
+                row = await data_subjects.find_by_id(tx, each.subject_id)
+                await look(tx, request, row)
+                items.append(
+                    {
+                        "email": row and await chain.last_email(tx, row.id, row.key(self._vault)),
+                        "subject": str(each.subject_id),
+                        "requested_at": each.requested_at.isoformat(),
+                        "due_at": each.due_at.isoformat(),
+                    }
+                )
+        return json_response({"items": items})
 
     async def _erasure(self, subject: Subject) -> dict[str, Any] | None:
         async with self._engine.begin() as tx:
@@ -177,8 +211,10 @@ class AdminRoutes:
         )
 
     async def export(self, request: web.Request) -> web.Response:
+        return json_response(await self._export(request, *path_subject(request)))
+
+    async def _export(self, request: web.Request, given: str, subject: Subject) -> dict[str, Any]:
         """Gather what all services hold (Art. 15, 20), and record the export in the trail."""
-        given, subject = path_subject(request)
         identity = subject.identity
         others, incomplete = await export.gather(self._requester, subject, self._export_seconds)
         held: dict[str, Any] = {"consents": {}, "entries": [], "waiting_opt_ins": []}
@@ -204,9 +240,7 @@ class AdminRoutes:
             ref = str(row.id) if row is not None else UNKNOWN
             await action_outbox.record(tx, Act.of(request.headers, "person.export", "person", ref))
         held["erasure"] = await self._erasure(subject)
-        return json_response(
-            {"email": given, "services": {"consent": held, **others}, "incomplete": incomplete}
-        )
+        return {"email": given, "services": {"consent": held, **others}, "incomplete": incomplete}
 
     async def _sealed_data(self, tx: AsyncConnection, row: SubjectRow) -> dict[str, Any]:
         key = row.key(self._vault)
@@ -219,14 +253,15 @@ class AdminRoutes:
             {"asked_at": at.isoformat(), "agreement": key.decrypt("agreement", sealed)}
             for _, at, sealed in await links.waiting_agreements(tx, row.id)
         ]
-        return {"entries": entries, "waiting_opt_ins": waiting}
+        restricted = await data_subjects.restricted(tx, row.id)
+        kept = restricted and key.decrypt("restriction", restricted.kept)
+        found = {"entries": entries, "waiting_opt_ins": waiting}
+        return found | {"kept_while_restricted": json.loads(kept or "null")}
 
     async def erase(self, request: web.Request) -> web.Response:
         """Erase a data subject; while that is in progress, a second call repeats the order."""
         body = await parse(request, Erase)
-        given = body.email or body.phone
-        if given is None or (body.email and body.phone):
-            raise Problem(422, errors=[("email", "give either email or phone")])
+        given = body.given
         answer = Answer(WithdrawalResult.DONE)
         subject = parse_subject(given)
         note = note_of(request, *BEGUN)
@@ -238,7 +273,7 @@ class AdminRoutes:
                 evidence=operator(request),
             )
             if subject.phone:
-                await self._withdrawals.erase_phone(entry, subject, note)
+                answer = await self._withdrawals.erase_phone(entry, subject, note)
             else:
                 answer = await self._withdrawals.erase(entry, note)
         status = (
@@ -248,6 +283,31 @@ class AdminRoutes:
         )
         shown = {"success": True, "email": given, "erasure": {"status": status}}
         return withdrawal_response(shown, answer)
+
+    async def restrict(self, request: web.Request) -> web.Response:
+        """Restrict the processing (Art. 18), or lift that: nothing is sent or erased meanwhile.
+
+        What retention deletes in any service meanwhile is kept as an export, sealed with the
+        subject's key. If a service did not answer, repeat the call.
+        """
+        body = await parse(request, Restrict)
+        subject, incomplete = parse_subject(body.given), []
+        note = note_of(request, "person.unrestrict" if body.lifted else "person.restrict")
+        async with self._engine.begin() as tx:  # from here on no permit is granted
+            row = await data_subjects.get_or_create(tx, self._vault, subject.identity, Lock.CHANGE)
+            if body.lifted:
+                await data_subjects.lift(tx, row.id)
+            else:
+                await data_subjects.restrict(tx, row.id)
+            await note(tx, row.id)
+        if not body.lifted:
+            held = await self._export(request, body.given, subject)
+            if not (incomplete := held["incomplete"]):
+                kept = row.key(self._vault).encrypt("restriction", json.dumps(held))
+                async with self._engine.begin() as tx:
+                    await data_subjects.keep(tx, row.id, kept)
+        shown = {"success": True, "email": body.given, "restricted": not body.lifted}
+        return json_response(shown | {"incomplete": incomplete})
 
     async def _order_repeated(self, identity: str, note: Note) -> bool:
         """Repeat the order of an erasure in progress; the subject is no longer known here."""

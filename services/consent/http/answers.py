@@ -12,6 +12,7 @@ STATUS = {
     WithdrawalResult.DONE: 200,
     WithdrawalResult.IN_FLIGHT: 202,
     WithdrawalResult.SUPERSEDED: 409,
+    WithdrawalResult.RESTRICTED: 409,
 }
 
 
@@ -21,6 +22,8 @@ def withdrawal_response(body: dict[str, Any], answer: Answer) -> web.Response:
             409,
             detail="a newer consent was recorded in the meantime; repeat the request",
         )
+    if answer.result is WithdrawalResult.RESTRICTED:
+        raise Problem(409, detail="withdrawn; the processing is restricted: lift that, then erase")
     if answer.result is WithdrawalResult.IN_FLIGHT:
         body |= {"unsubscribed": True, "in_flight": answer.in_flight}
     return json_response(body, status=STATUS[answer.result])

@@ -55,6 +55,8 @@ class Unsubscribe(Model):
     email: Email
     reason: Reason | None = None
     session_id: SessionId | None = None
+    objection: bool = False
+    """To marketing (Art. 21(2) GDPR): recorded as such."""
 
 
 class Revoke(Model):
@@ -137,11 +139,12 @@ class PublicRoutes:
             origin=origin(request),
             reason=body.reason,
             session_id=body.session_id,
-            evidence={"source": "api"},
+            evidence={"source": "objection" if body.objection else "api"},
         )
         # What people and programs withdraw for themselves is in the trail only.
         by_staff = Actor.of(request.headers).kind == "staff"
-        note = note_of(request, "person.withdraw") if by_staff else None
+        act = "person.object" if body.objection else "person.withdraw"
+        note = note_of(request, act) if by_staff else None
         answer = await self._withdrawals.withdraw(WithdrawalRequest(entry, note=note))
         return withdrawal_response(
             {"success": True, "email": body.email, "unsubscribed": True}, answer

@@ -143,6 +143,7 @@ class Replay:
             row = await data_subjects.find_by_id(tx, subject_id)
             if row is None:  # erased by a duplicate of this call
                 return WithdrawalResult.DONE
+            await data_subjects.lift(tx, subject_id)  # as it was when they were erased
             email = await chain.last_email(tx, subject_id, row.key(self._vault))
         if email is None:  # a row that a permit made, or the journal
             return None

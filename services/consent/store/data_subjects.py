@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consent.store.sql import sql
@@ -17,6 +18,7 @@ from services.consent.store.tables import (
     link_mail,
     opt_in,
     permit,
+    restriction,
     suppression,
 )
 from services.consent.trail.vault import SubjectKey, Vault, WrappedKey
@@ -161,6 +163,28 @@ async def rewrap(
         },
     )
     return len(rows), rows[-1].lookup_hash
+
+
+async def restrict(tx: AsyncConnection, subject_id: UUID) -> None:
+    """Restrict the processing of a subject's data; the caller has locked the row."""
+    new = pg.insert(restriction).values(subject_id=subject_id)
+    await tx.execute(new.on_conflict_do_nothing())
+
+
+async def keep(tx: AsyncConnection, subject_id: UUID, held: bytes | None) -> None:
+    """Keep what was held when the restriction began, sealed; what is kept already stays."""
+    this = restriction.c.subject_id == subject_id, restriction.c.kept.is_(None)
+    await tx.execute(sa.update(restriction).where(*this).values(kept=held))
+
+
+async def restricted(tx: AsyncConnection, subject_id: UUID) -> Any:
+    """Return `since` and `kept` of a restriction that lasts."""
+    found = sa.select(restriction).where(restriction.c.subject_id == subject_id)
+    return (await tx.execute(found)).one_or_none()
+
+
+async def lift(tx: AsyncConnection, subject_id: UUID) -> None:
+    await tx.execute(sa.delete(restriction).where(restriction.c.subject_id == subject_id))
 
 
 async def forget(tx: AsyncConnection, subject_id: UUID) -> None:

@@ -263,16 +263,28 @@ async def sealed_before(tx: AsyncConnection, current: str) -> list[Order]:
     return [_order(row) for row in rows]
 
 
-async def open_erasures(tx: AsyncConnection) -> tuple[int, float]:
+async def awaiting(tx: AsyncConnection, limit: int) -> Sequence[Any]:
+    """Read `subject_id`, `requested_at` and `due_at` of unconfirmed requests, the oldest first."""
+    rows = await tx.execute(
+        sa.select(erasure.c.subject_id, erasure.c.requested_at, _DUE)
+        .where(erasure.c.status == ErasureStatus.AWAITING_CONFIRMATION)
+        .order_by(erasure.c.requested_at)
+        .limit(limit)
+    )
+    return rows.all()
+
+
+async def open_erasures(tx: AsyncConnection) -> tuple[int, float, int]:
     """Count the erasures in progress.
 
-    :returns: also the days until the first one is due; infinite if there is none
+    :returns: also the days until the first one is due (infinite if there is none), and how many
+        requests nobody has confirmed
     """
-    counted = await tx.execute(
-        sa.select(
-            sa.func.count(),
-            sa.cast(sa.func.extract("epoch", sa.func.min(_DUE) - sa.func.now()), sa.Float),
-        ).where(erasure.c.status == ErasureStatus.IN_PROGRESS)
-    )
-    count, seconds = counted.one()
-    return count, math.inf if seconds is None else seconds / 86_400
+    running = erasure.c.status == ErasureStatus.IN_PROGRESS
+    first = sa.func.extract("epoch", sa.func.min(_DUE).filter(running) - sa.func.now())
+    waiting = erasure.c.status == ErasureStatus.AWAITING_CONFIRMATION
+    counted = sa.select(
+        sa.func.count().filter(running), sa.cast(first, sa.Float), sa.func.count().filter(waiting)
+    ).where(sa.or_(running, waiting))
+    count, seconds, awaiting = (await tx.execute(counted)).one()
+    return count, math.inf if seconds is None else seconds / 86_400, awaiting

@@ -1,4 +1,4 @@
-"""The tables of consent; migration 0001 has their constraints and rights."""
+"""The tables of consent; the migrations have their constraints and rights."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -106,6 +106,15 @@ opt_in = sa.Table(
     sa.Column("asked_at", _timestamptz, nullable=False, server_default=sa.text("now()")),
     sa.Index("opt_in_subject", "subject_id"),
     sa.Index("opt_in_asked_at", "asked_at"),
+)
+
+# While it lasts nothing is sent or erased; `kept` is an export of all services, sealed as above.
+restriction = sa.Table(
+    "restriction",
+    metadata,
+    sa.Column("subject_id", sa.ForeignKey(data_subject.c.id), primary_key=True),
+    sa.Column("since", _timestamptz, nullable=False, server_default=sa.text("now()")),
+    sa.Column("kept", sa.LargeBinary),
 )
 
 link_mail = sa.Table(

@@ -86,6 +86,7 @@ _EXPIRED = """
     AND NOT EXISTS (SELECT FROM permit WHERE subject_id = data_subject.id)
     AND NOT EXISTS (SELECT FROM opt_in WHERE subject_id = data_subject.id)
     AND NOT EXISTS (SELECT FROM erasure WHERE subject_id = data_subject.id)
+    AND NOT EXISTS (SELECT FROM restriction WHERE subject_id = data_subject.id)
     AND coalesce((SELECT max("timestamp") FROM consent_audit_log
             WHERE subject_id = data_subject.id), created_at)
         < now() - make_interval(days => CASE WHEN EXISTS (SELECT FROM consent_state

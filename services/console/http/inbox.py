@@ -69,6 +69,7 @@ def _ledger(body: Any) -> Rows:
 
 def _erasures(body: Any) -> Rows:
     yield "erasures", body["in_progress"], "/console/person"
+    yield "awaiting", body["awaiting"], "/console/person"
 
 
 _LEADS, _SUSPECTED = "/console/leads", "/console/leads/suspected"

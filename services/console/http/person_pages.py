@@ -7,12 +7,14 @@ consent, which does it.
 
 import asyncio
 import json
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from aiohttp import hdrs, web
 
 from libs.common.http import plain_form
-from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, Gateway, part
+from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, Gateway, items, part
 from services.console.http.door import Door
 from services.console.http.looks import Looks
 from services.console.http.pages import HEADERS, page
@@ -28,9 +30,16 @@ UNKNOWN = "unknown"
 """What is recorded of a look for somebody whom consent does not know."""
 
 
-ERASE = ("/api/consent/erase", "erasing", "in_flight")
-WITHDRAW = ("/api/unsubscribe", "withdrawn", "leaving")
+ORDERS: Mapping[str, tuple[str, Mapping[str, Any], str, str]] = {
+    "erase": ("/api/consent/erase", {}, "erasing", "in_flight"),
+    "withdraw": ("/api/unsubscribe", {}, "withdrawn", "leaving"),
+    "object": ("/api/unsubscribe", {"objection": True}, "objected", "leaving"),
+    "restrict": ("/api/consent/restrict", {}, "restricted", ""),
+    "lift": ("/api/consent/restrict", {"lifted": True}, "lifted", ""),
+    "correct": ("/api/leads/correct", {}, "corrected", ""),
+}
 """What is called, and what the page then says, also amid a mail: after `person_` in texts.toml."""
+RIGHT = ("name", "new_email", "new_phone")
 
 
 class PersonRoutes:
@@ -43,14 +52,20 @@ class PersonRoutes:
         for method, path, handler, fresh in (
             ("GET", "/console/person", self.ask, False),
             ("POST", "/console/person", self.look, False),
-            ("POST", "/console/person/withdraw", self.withdraw, False),
             ("POST", "/console/person/export", self.export, True),
             ("POST", "/console/person/erase", self.erase, True),
         ):
             self._door.add(app, method, path, handler, Role.PRIVACY, fresh=fresh)
+        for order in ORDERS.keys() - {"erase"}:
+            acts = partial(self._order, order=order)
+            self._door.add(app, "POST", f"/console/person/{order}", acts, Role.PRIVACY)
 
     async def ask(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return self._page(request, visitor)
+        """Also list who asks for an erasure and has not confirmed it: a person must answer them."""
+        found = await self._gateway.get(visitor, "/api/consent/erasures/awaiting")
+        refs = (one["subject"] for one in items(found))
+        await self._looks.record(visitor, "person.look", "person", refs)
+        return self._page(request, visitor, awaiting=items(found), fault=found.fault)
 
     async def look(self, request: web.Request, visitor: Visitor) -> web.Response:
         who = _typed(await plain_form.read(request), "who")
@@ -90,22 +105,19 @@ class PersonRoutes:
         who, again = _typed(form, "who"), _typed(form, "again")
         if who.casefold() != again.casefold():
             return await self._look(request, visitor, who, fault="not_same", status=422)
-        return await self._order(request, visitor, who, *ERASE)
+        return await self._order(request, visitor, "erase")
 
-    async def withdraw(self, request: web.Request, visitor: Visitor) -> web.Response:
-        """Withdraw what they agreed to: they called, or wrote."""
-        who = _typed(await plain_form.read(request), "who")
-        return await self._order(request, visitor, who, *WITHDRAW)
-
-    async def _order(
-        self, request: web.Request, visitor: Visitor, who: str, path: str, done: str, in_flight: str
-    ) -> web.Response:
+    async def _order(self, request: web.Request, visitor: Visitor, order: str) -> web.Response:
+        """Do what they ask for: they called, or wrote."""
+        form, (path, more, done, in_flight) = await plain_form.read(request), ORDERS[order]
+        who = _typed(form, "who")
+        right = {name: text for name in RIGHT if (text := _typed(form, name))}
         trail = await self._trail(visitor, who)
         if not trail.ok:
             return self._refused(request, visitor, who, trail)
         # The look is what the page shows afterwards: then nothing may hide that it was ordered.
         await self._looks.record(visitor, "person.look", "person", [_ref(trail)])
-        body = {"email" if "@" in who else "phone": who}
+        body = {"email" if "@" in who else "phone": who, **more, **right}
         answer = await self._gateway.post(visitor, path, body, seconds=ORDER_SECONDS)
         if not answer.ok:
             return self._refused(request, visitor, who, answer)
@@ -114,6 +126,8 @@ class PersonRoutes:
         )
         shown = trail.body if trail.ok else None
         said = in_flight if answer.status == 202 else done
+        if answer.body.get("incomplete"):
+            said = "incomplete"
         return self._page(request, visitor, who=who, said=said, trail=shown, consents=consents)
 
     async def _trail(self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS) -> Answer:
@@ -140,6 +154,7 @@ class PersonRoutes:
 
     def _page(self, request: web.Request, visitor: Visitor, **values: Any) -> web.Response:
         shown: dict[str, Any] = {"who": "", "trail": None, "consents": None, "said": None}
+        shown["awaiting"] = ()
         return page(request, "person.html", "person", visitor, **shown | values)
 
 

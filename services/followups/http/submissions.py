@@ -8,6 +8,7 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import Field, ValidationError
 
+from libs.common.email_address import Email
 from libs.common.http.application import (
     CALLER,
     Model,
@@ -20,8 +21,10 @@ from libs.common.http.application import (
 )
 from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act
+from libs.common.phone_number import Phone
 from services.followups.messages import LeadSubmit
 from services.followups.store import submissions as store
+from services.followups.store.conversations import Subject
 from services.followups.store.tables import Row
 from services.followups.submissions import NotHeld, Submissions
 
@@ -31,12 +34,23 @@ class Wanted(Model):
     cursor: UUID | None = Field(None, strict=False)
 
 
+class Correction(Model):
+    """Who, by one of the first two, and what is right."""
+
+    email: Email | None = None
+    phone: Phone | None = None
+    name: str | None = Field(None, min_length=1, max_length=200)
+    new_email: Email | None = None
+    new_phone: Phone | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class SubmissionRoutes:
     submissions: Submissions
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/internal/leads", only("service", self.take))
+        app.router.add_post("/api/leads/correct", only("admin", self.correct))
         app.router.add_get("/api/leads/suspected", only("service", self.list))
         app.router.add_post("/api/leads/suspected/{id}/release", only("service", self.release))
         app.router.add_post("/api/leads/suspected/{id}/discard", only("service", self.discard))
@@ -44,6 +58,18 @@ class SubmissionRoutes:
     async def take(self, request: web.Request) -> web.Response:
         await self.submissions.take(await parse(request, LeadSubmit))
         return json_response({"status": "accepted"}, status=202)
+
+    async def correct(self, request: web.Request) -> web.Response:
+        """Correct a person's name, email or phone (Art. 16 GDPR)."""
+        body = await parse(request, Correction)
+        subject = Subject(body.email, body.phone)
+        given = {"name": body.name, "email": body.new_email, "phone": body.new_phone}
+        right = {name: value for name, value in given.items() if value}
+        if len(subject.contacts) != 1 or not right:
+            fault = "give email or phone, and name, new_email or new_phone"
+            raise Problem(422, errors=[("email", fault)])
+        await self.submissions.correct(subject, right, request.headers)
+        return json_response({"success": True})
 
     async def list(self, request: web.Request) -> web.Response:
         """List the suspected submissions, oldest first."""

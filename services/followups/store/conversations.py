@@ -384,6 +384,31 @@ async def _strike_out(
     )
 
 
+async def own(tx: AsyncConnection, subject: Subject) -> Sequence[Row]:
+    """Lock and return the conversations of this address, or of this number and no address.
+
+    People who live together share a number.
+    """
+    c = chat_conversations.c
+    alone = sa.and_(c.email.is_(None), _PHONE.in_([subject.phone]))
+    theirs = c.email == subject.email if subject.email else alone
+    rows = await tx.execute(sa.select(chat_conversations).where(theirs).with_for_update())
+    return rows.mappings().all()
+
+
+async def correct(
+    tx: AsyncConnection, row: Row, state: Mapping[str, Any], email: str | None
+) -> None:
+    """Store a state that was corrected. An address has one conversation without a chat: this one
+    gets a session of its own if the address is new to it.
+    """
+    values: dict[str, Any] = {"state": state, "email": email}
+    if email != row["email"] and row["session_id"] is None:
+        values["session_id"] = str(uuid4())
+    this = chat_conversations.c.id == row["id"]
+    await tx.execute(sa.update(chat_conversations).where(this).values(**values))
+
+
 async def forget(tx: AsyncConnection, days: int, limit: int) -> int:
     """Delete a batch of conversations without activity for this many days.
 

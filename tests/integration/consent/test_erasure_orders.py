@@ -98,13 +98,13 @@ async def test_an_erasure_is_due_a_month_after_its_request(
     client: Client, engine: AsyncEngine, vault: Vault, consumers: Consumers
 ) -> None:
     async with engine.begin() as tx:
-        assert await erasures.open_erasures(tx) == (0, math.inf)
+        assert await erasures.open_erasures(tx) == (0, math.inf, 0)
     await erase(client)
     requested = "UPDATE erasure SET requested_at = now() - interval '25 days' RETURNING 1"
     await scalar(engine, requested)
     async with engine.begin() as tx:
-        count, days = await erasures.open_erasures(tx)
-    assert count == 1
+        count, days, awaiting = await erasures.open_erasures(tx)
+    assert (count, awaiting) == (1, 0)
     assert 2 < days < 7
     found = await erasure(client)
     month = datetime.fromisoformat(found["due_at"]) - datetime.fromisoformat(found["requested_at"])

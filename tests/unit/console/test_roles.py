@@ -87,6 +87,10 @@ PAGES = {
         GET  /console/person
         POST /console/person
         POST /console/person/withdraw
+        POST /console/person/object
+        POST /console/person/restrict
+        POST /console/person/lift
+        POST /console/person/correct
         POST /console/person/export
         POST /console/person/erase
     """,

@@ -1,0 +1,60 @@
+"""Restriction (Art. 18), objection (Art. 21), and requests that nobody confirmed (Art. 12(3))."""
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.consent.consent import PermitDecision
+from services.consent.trail.vault import Vault
+from tests.integration.consent.conftest import grant
+from tests.integration.consent.test_http import ADMIN, ANNA, Client, client, entries, get, post
+from tests.integration.consent.test_permits import Consent
+
+__all__ = ["client"]  # a fixture
+
+
+async def restrict(client: Client, **more: bool) -> None:
+    status, body = await post(client, "/api/consent/restrict", {"email": ANNA, **more}, **ADMIN)
+    assert (status, body["restricted"]) == (200, not more)
+
+
+async def test_nothing_is_sent_or_erased_while_the_processing_is_restricted(
+    client: Client, engine: AsyncEngine, vault: Vault
+) -> None:
+    consent = Consent(engine, vault)
+    assert await grant(engine, vault, ANNA)
+    await restrict(client)
+    assert await consent.ask(uuid4()) is PermitDecision.CLOSED
+    assert (await get(client, f"/api/consent/audit/{ANNA}", ADMIN))["restricted_since"]
+    status, problem = await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+    assert (status, "restricted" in problem["detail"]) == (409, True)
+    assert await entries(client, ANNA)  # nobody has forgotten them
+    await restrict(client, lifted=True)
+    assert (await get(client, f"/api/consent/audit/{ANNA}", ADMIN))["restricted_since"] is None
+    assert (await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN))[0] == 200
+    assert await entries(client, ANNA) == []
+
+
+async def test_a_request_that_nobody_confirmed_is_listed_with_its_age(
+    client: Client, engine: AsyncEngine
+) -> None:
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    async with engine.begin() as tx:
+        await tx.execute(text("UPDATE erasure SET requested_at = now() - interval '40 days'"))
+    (item,) = (await get(client, "/api/consent/erasures/awaiting", ADMIN))["items"]
+    assert item["email"] == ANNA
+    assert item["requested_at"] < item["due_at"]
+    assert (await get(client, "/api/consent/erasures", ADMIN))["awaiting"] == 1
+
+
+@pytest.mark.parametrize("objection", [True, False])
+async def test_an_objection_withdraws_and_is_recorded_as_such(
+    client: Client,
+    objection: bool,  # noqa: FBT001 - pytest passes it by name
+) -> None:
+    said = {"email": ANNA, "objection": objection}
+    assert (await post(client, "/api/unsubscribe", said))[0] == 200
+    (entry,) = await entries(client, ANNA)
+    assert entry["evidence"]["source"] == ("objection" if objection else "api")
