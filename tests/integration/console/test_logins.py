@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 import time
 from html import escape
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from services.console.texts import TEXTS
 from tests.integration.console.conftest import Console
-from tests.integration.console.test_people import Browser, invite, joined
+from tests.integration.console.test_people import EVA, Browser, invite, joined
 from tests.support.eventually import eventually
 from tests.support.staff import PASSWORD, SECRET, code_of
 
@@ -207,6 +208,29 @@ async def test_a_link_is_mailed_to_the_person_and_the_admin_never_sees_it(consol
     first, *_, last = re.findall(r"/console/invitation/[\w-]+", str(sent))
     assert (await Browser(console).get(first)).status == 410  # a later one ends it
     assert (await Browser(console).post(last, password=PASSWORD)).status == 303
+
+
+async def test_the_first_person_has_every_role_and_reads_how_to_give_some_away(
+    console: Console,
+) -> None:
+    made = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.console", "invitation",
+        env=console.environment | {"ESCALATION_EMAIL": EVA["email"]},
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    link = (await made.communicate())[0].decode().strip().partition("example.com")[2]
+    eva = Browser(console)
+    assert (await eva.post(link, password=PASSWORD)).status == 303
+    await eva.enrol()
+    await eva.post("/console/me/language", language="en")
+    shown = (await eva.get("/console/")).body  # she is told that it was shown
+    assert EN["told_staff_link_shown"].format(whom="Admin", who="make up") in shown
+    for path in ("leads", "cases", "alerts", "person", "keys", "staff", "actions"):
+        assert (await eva.get(f"/console/{path}")).status in {200, 503}, path  # no gateway is here
+    assert EN["all_roles"] in (await eva.get("/console/staff")).body
+    (row,) = console.query("SELECT id FROM staff")
+    await console.call("POST", f"/api/staff/{row.id}/roles", {"roles": ["admin", "sales"]})
+    assert EN["all_roles"] not in (await eva.get("/console/staff")).body
 
 
 async def test_an_admin_who_gives_themselves_privacy_is_seen_by_every_admin(
