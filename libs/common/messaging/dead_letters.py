@@ -15,7 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.database import postgres
 from libs.common.messaging.broker import Broker, BrokerUnavailable
 from libs.common.messaging.consumer import REASON
-from libs.common.messaging.session import CALL_SECONDS, FAULTS, connection_faults, open_channel
+from libs.common.messaging.session import (
+    CALL_SECONDS,
+    FAULTS,
+    close,
+    connection_faults,
+    open_channel,
+)
 from libs.common.messaging.topology import dead_name
 
 _ALONE = sa.text("SELECT pg_advisory_xact_lock(:key)")
@@ -106,8 +112,7 @@ class DeadLetters:
                     await found.ack()
                     removed += 1
         finally:
-            if not channel.is_closed:
-                await channel.close()
+            await close(channel)
         return removed
 
 
