@@ -18,6 +18,12 @@ Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 Language = Annotated[str, Field(pattern="^[a-z]{2}$")]
 
 
+About = Literal[
+    "purposes", "categories", "recipients", "periods", "rights", "source", "automated_decisions",
+    "transfers",
+]  # fmt: skip
+
+
 class CompanySettings(Settings):
     company_config: Path = Path("config/company.toml")
     forms_config: Path = Path("config/forms.toml")
@@ -76,6 +82,8 @@ class _Wording(_Section):
 
 class CompanyFile(_Section):
     company: Company
+    processing: dict[About, dict[Language, Text]] = {}
+    """What Art. 15(1) GDPR has told beside the data; an export carries it."""
     wordings: tuple[_Wording, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

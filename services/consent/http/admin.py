@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common import company
 from libs.common.http.application import Model, Problem, json_response, only, parse
 from libs.common.messaging import action_outbox
 from libs.common.messaging.actions import Act
@@ -87,6 +88,7 @@ class AdminRoutes:
         self._requester = requester
         self._vault = vault
         self._export_seconds = settings.export_seconds
+        self._processing = company.load(settings.company_config).processing
         self._withdrawals = withdrawals
         self._dead_letters = dead_letters
         self._signer = settings.signer()
@@ -240,7 +242,9 @@ class AdminRoutes:
             ref = str(row.id) if row is not None else UNKNOWN
             await action_outbox.record(tx, Act.of(request.headers, "person.export", "person", ref))
         held["erasure"] = await self._erasure(subject)
-        return {"email": given, "services": {"consent": held, **others}, "incomplete": incomplete}
+        services = {"consent": held, **others}
+        about = {"processing": self._processing}
+        return {"email": given, **about, "services": services, "incomplete": incomplete}
 
     async def _sealed_data(self, tx: AsyncConnection, row: SubjectRow) -> dict[str, Any]:
         key = row.key(self._vault)

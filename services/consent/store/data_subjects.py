@@ -199,6 +199,7 @@ async def forget(tx: AsyncConnection, subject_id: UUID) -> None:
 
 _STORED: Final[dict[str, tuple[sa.Column[Any], str]]] = {
     "states": (consent_state.c.subject_id, "purpose state version changed_at"),
+    "restrictions": (restriction.c.subject_id, "since"),
     "permits": (permit.c.subject_id, "message attempt granted_at returned_at"),
     "suppressions": (suppression.c.suppression_hash, "purpose created_at keep_until"),
     "link_mails": (link_mail.c.suppression_hash, "kind first_at last_at count"),

@@ -366,6 +366,7 @@ async def test_an_export_covers_every_table_with_personal_data(
         "opt_in": "waiting_opt_ins",
         "erasure": "erasures",
         "data_subject": "consents",
+        "restriction": "restrictions",
     }
     personal = {
         name
@@ -377,6 +378,7 @@ async def test_an_export_covers_every_table_with_personal_data(
     await permit(engine, vault, ANNA)
     await post(client, "/api/revoke-consent", {"email": ANNA})
     await post(client, "/api/opt-in", {"email": ANNA, "text": "Jednak tak."})
+    await post(client, "/api/consent/restrict", {"email": ANNA}, **ADMIN)
     held = (await get(client, f"/api/consent/export/{ANNA}", ADMIN))["services"]["consent"]
     assert [kind for kind in kinds.values() if not held[kind]] == []
     assert "Jednak tak." in held["waiting_opt_ins"][0]["agreement"]
