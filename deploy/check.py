@@ -5,14 +5,23 @@ Each service validates its own part with the same code as at start.
 
 import importlib
 import os
+import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
+from email.utils import getaddresses
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from deploy.local import supervisor
 from deploy.local.env_file import ALERTS, env_file_faults, variables
 from deploy.local.environment import GENERATED, ROOT, SERVICES
 
+ADDRESSES = ("ESCALATION_EMAIL", "STAFF_EMAIL", "MAIL_FROM")
+# RFC 2606: these domains do not exist, so relays reject each mail permanently.
+RESERVED = re.compile(r"(.*\.)?(example(\.(com|net|org))?|test|invalid|localhost)")
+_HOST = re.compile(r"(?:https?://|@)([\w.-]+)")
 # A valid placeholder for a variable that alerts.toml names and this process does not get.
 _UNSEEN = {
     "url": "https://unseen.invalid/",
@@ -40,7 +49,48 @@ def faults(values: Mapping[str, str], env_file: Path) -> list[str]:
         with chdir(ROOT):
             unseen = {key: _UNSEEN.get(kind, "unseen") for key, kind in variables(ALERTS)}
             found = list(_of_services({**values, **made}, unseen, {}))
+    if is_production(values):
+        folder = env_file.parent if env_file.exists() else ROOT
+        found += [f"{name}: {fault}" for name, fault in examples(values, folder / "config")]
     return list(dict.fromkeys(found))
+
+
+def is_production(values: Mapping[str, str]) -> bool:
+    """Say whether people outside are sent here, by https and a name that can exist."""
+    url = urlsplit(values.get("PUBLIC_BASE_URL", ""))
+    host = url.hostname or ""
+    return url.scheme == "https" and "." in host and not RESERVED.fullmatch(host)
+
+
+def examples(values: Mapping[str, str], folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield what is still the shipped example's, with its setting or file."""
+    for name in ADDRESSES:
+        domains = (each.rpartition("@")[2] for _, each in getaddresses([values.get(name, "")]))
+        if any(RESERVED.fullmatch(domain.lower().rstrip(".")) for domain in domains):
+            yield name, f"is still {values[name]}; relays reject mail to or from it permanently"
+    for name in ("company.toml", "followups.toml", "forms.toml"):
+        try:
+            own, shipped = (
+                tomllib.loads((each / name).read_text(encoding="utf-8"))
+                for each in (folder, ROOT / "config.example")
+            )
+        except (OSError, ValueError):
+            continue  # reported as a configuration fault
+        hosts = set(_HOST.findall(" ".join(_strings(own))))
+        left = sorted(host for host in hosts if RESERVED.fullmatch(host) or host == "127.0.0.1")
+        company = own.get("company", {})
+        if company and company.get("nip") == shipped["company"]["nip"]:
+            left.append(f"company {company.get('name')}")
+        if left:
+            yield f"config/{name}", f"still has the example's {', '.join(left)}; write your own"
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from _strings(inner)
 
 
 def _of_services(

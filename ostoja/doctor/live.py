@@ -1,17 +1,16 @@
 """Settings that suit the sandbox but not production; see docs/going-live.md."""
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from deploy.check import ADDRESSES, RESERVED, examples
 from deploy.local.environment import EXAMPLE_CONFIG
 from ostoja.doctor.deployment import RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
-from ostoja.doctor.mail import RESERVED, SANDBOX
+from ostoja.doctor.mail import SANDBOX
 
 PROVIDERS = {
     "slack": "SLACK_WEBHOOK_URL",
@@ -21,7 +20,6 @@ PROVIDERS = {
     "webhook": "WEBHOOK_URL",
 }
 PAGE = "docs/going-live.md"
-_HOST = re.compile(r"(?:https?://|@)([\w.-]+)")
 
 
 def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
@@ -34,7 +32,7 @@ def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
     faults = [
         *_public_url(values),
         *_quiet_hours(values),
-        *_examples(deployment.alerts_config.parent),
+        *_examples(values, deployment.alerts_config.parent),
         *_example_people(deployment.alerts_config),
         *_still_sandbox(deployment.alerts_config, real),
     ]
@@ -83,21 +81,10 @@ def _quiet_hours(values: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def _examples(folder: Path) -> Iterator[Finding]:
-    """Check the hosts in mails and pages; those of the shipped company do not exist (RFC 2606)."""
-    for name in ("company.toml", "followups.toml"):
-        try:
-            text = (folder / name).read_text(encoding="utf-8")
-            named = " ".join(_strings(tomllib.loads(text)))
-        except (OSError, ValueError):
-            continue  # reported as a configuration fault
-        hosts = sorted({host for host in _HOST.findall(named) if RESERVED.fullmatch(host)})
-        if hosts:
-            yield wrong(
-                "going live",
-                f"config/{name} still has the example's {', '.join(hosts)}",
-                f"write your own company, site and wordings there, then {RESTART}",
-            )
+def _examples(values: Mapping[str, str], folder: Path) -> Iterator[Finding]:
+    for name, fault in examples(values, folder):
+        if name not in ADDRESSES:  # see doctor's mail
+            yield wrong("going live", f"{name} {fault}", f"change it, then {RESTART}")
 
 
 def _example_people(config: Path) -> Iterator[Finding]:
@@ -115,14 +102,6 @@ def _example_people(config: Path) -> Iterator[Finding]:
             f"config/alerts.toml still asks the example's {', '.join(names)}",
             f"write your own [people] there and their shifts in rota-sales.ics, then {RESTART}",
         )
-
-
-def _strings(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, dict | list):
-        for inner in node.values() if isinstance(node, dict) else node:
-            yield from _strings(inner)
 
 
 def _still_sandbox(config: Path, real: list[str]) -> Iterator[Finding]:

@@ -139,3 +139,24 @@ def test_a_container_without_env_and_secrets_still_checks_the_files(
     path.write_text(path.read_text(encoding="utf-8").replace("fail_max", "fail_mx"))
     (fault,) = check.faults(values, nowhere)
     assert "fail_mx" in fault
+
+
+def test_a_start_for_the_public_is_refused_with_the_examples_company_and_addresses(
+    folder: Path,
+) -> None:
+    told = found(folder, "PUBLIC_BASE_URL=https://ostoja.firma.pl")
+    assert [each.partition(":")[0] for each in told] == [
+        "ESCALATION_EMAIL",
+        "STAFF_EMAIL",
+        "MAIL_FROM",
+        "config/company.toml",
+        "config/followups.toml",
+        "config/forms.toml",
+    ]
+    assert "company Ostoja Wnętrza" in told[3]
+    assert "127.0.0.1" in told[5]
+
+
+def test_a_trial_is_started_as_it_is(folder: Path) -> None:
+    assert found(folder, "PUBLIC_BASE_URL=https://ostoja.example") == []
+    assert found(folder, "PUBLIC_BASE_URL=http://127.0.0.1:8080") == []

@@ -214,6 +214,7 @@ def going_live(folder: Path, *, asked: bool = False, **changes: str) -> list[Fin
         for path in config.glob("*.toml"):
             text = path.read_text(encoding="utf-8").replace("ostoja-wnetrza.example", "firma.pl")
             text = re.sub(r'name = "(Jan|Maria|Ewa) ', r'name = "Our \1 ', text)
+            text = text.replace("1234563218", "5252248481").replace("http://127.0.0.1:8090", "")
             path.write_text(text, encoding="utf-8")
     deployment = Deployment({**LIVE, **changes}, "http://gateway", folder / ".env")
     return list(live.check(deployment, live=asked))
@@ -247,7 +248,7 @@ def test_trial_settings_are_reported_once_a_provider_is_real(
     assert finding.do
 
 
-@pytest.mark.parametrize("name", ["company.toml", "followups.toml"])
+@pytest.mark.parametrize("name", ["company.toml", "followups.toml", "forms.toml"])
 def test_the_example_company_is_reported(tmp_path: Path, name: str) -> None:
     going_live(tmp_path)
     shutil.copy(EXAMPLE_CONFIG / name, tmp_path / "config" / name)
