@@ -69,6 +69,8 @@ def _domain(text: str) -> str:
 
 
 def _label(label: str) -> str:
+    if len(label) > MAX_LABEL_OCTETS:  # punycode takes long for it, and makes it no shorter
+        raise MalformedEmail
     if not label.isascii():
         if not all(char == "-" or unicodedata.category(char)[0] in "LNM" for char in label):
             raise MalformedEmail

@@ -42,7 +42,7 @@ def emails(text: str) -> set[str]:
     text = text.replace("%40", "@")
     if "@" not in text:
         return found
-    for word in _BETWEEN_WORDS.split(text):
+    for word in dict.fromkeys(_BETWEEN_WORDS.split(text)):
         if "@" in word and len(word) <= _MAX_WORD:
             for candidate in {word, word.rstrip("."), word.strip(_AROUND_ADDRESS)}:
                 try:
@@ -75,7 +75,8 @@ def phones(text: str) -> set[str]:
     """Find possible phone numbers, in E.164: the first nine digits of `601 234 567 80 m2`."""
     found: set[str] = set()
     for match in _DIGITS.finditer(text):
-        found |= _phones_of(match[0])
+        if len(match[0]) >= _PHONE_DIGITS.start:
+            found |= _phones_of(match[0])
         if len(found) > MAX_SUBJECTS:
             break
     return found
@@ -89,7 +90,7 @@ def _phones_of(run: str) -> set[str]:
     found = set()
     for start in range(1 if international else min(len(groups), MAX_SUBJECTS)):
         digits = ""
-        for group in groups[start:]:
+        for group in groups[start : start + _PHONE_DIGITS.stop + 3]:
             digits += group
             if len(digits) > _PHONE_DIGITS.stop + 2:
                 break

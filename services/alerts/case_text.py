@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 from services.alerts.case import Cancelled, Choice, Refused, State, Verb
 
+SMS_LETTERS = 1_500
+"""Ten parts; providers refuse more."""
 _TEXTS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
     files(__package__).joinpath("case_texts.toml").read_text(encoding="utf-8")
 )
@@ -107,5 +109,6 @@ def refusal(why: Refused, owner: str | None, language: str | None) -> str:
 
 def without_diacritics(text: str) -> str:
     """Return the text in GSM letters; others would double the length of an SMS."""
+    text = text[:SMS_LETTERS]  # normalising sorts its marks by insertion
     plain = unicodedata.normalize("NFKD", text.replace("ł", "l").replace("Ł", "L"))
     return "".join(char for char in plain if not unicodedata.combining(char))

@@ -4,6 +4,7 @@ aiohttp's `post()` is not used: it decodes by whatever codec a stranger names, a
 """
 
 import logging
+import re
 from urllib.parse import parse_qsl
 
 from aiohttp import web
@@ -20,6 +21,11 @@ MOST_FIELDS = 1000
 MOST_LINE_BYTES = 1024
 """Of a part's head, which has four lines at most."""
 _PLAIN = {b"", b"7bit", b"8bit", b"binary"}
+_DISPOSITION = re.compile(
+    rb'form-data\s*;\s*name=(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s;"]+))\s*(?P<file>;\s*filename.*)?;?',
+    re.IGNORECASE | re.DOTALL,
+)
+"""As browsers and mailbox providers write it: they escape a quote in a name as %22."""
 
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs what it was sent
 
@@ -104,14 +110,14 @@ class _Parts:
 
     def _end_head(self) -> None:
         head = dict(self._head)
-        kind, said = parse_options_header(head.get(b"content-disposition"))
-        self._name = said.get(b"name", b"").decode()
-        if b"filename" in said:
-            raise Problem(422, errors=[(self._name[:60], "a file cannot be sent")])
+        said = _DISPOSITION.fullmatch(head.get(b"content-disposition", b""))
         is_nested = head.get(b"content-type", b"").lower().startswith(b"multipart/")
         is_coded = head.get(b"content-transfer-encoding", b"").strip().lower() not in _PLAIN
-        if kind != b"form-data" or b"name" not in said or is_nested or is_coded:
+        if said is None or is_nested or is_coded:
             raise ValueError("a part that is no field")
+        self._name = (said["quoted"] or said["bare"] or b"").decode()
+        if said["file"]:
+            raise Problem(422, errors=[(self._name[:60], "a file cannot be sent")])
 
     def _end(self) -> None:
         self._has_ended = True

@@ -20,6 +20,8 @@ EXCHANGE, ACTION_RECORD = "console.commands", "action.record"
 DONE = "done"
 MOST_REFS = 100
 MOST_LETTERS = 200
+MOST_READ = 1000
+"""Letters of a text; a longer one without a space would take its square to search."""
 # An e-mail address, or nine digits or more: a phone number. Random ids and dates are none.
 _ADDRESS = re.compile(
     r"(\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b\d{4}-\d\d-\d\d\b)"
@@ -59,7 +61,7 @@ class Actor:
 
 
 def without_addresses(text: str) -> str:
-    return _ADDRESS.sub(lambda found: found[1] or _TAKEN_OUT, text)
+    return _ADDRESS.sub(lambda found: found[1] or _TAKEN_OUT, text[:MOST_READ])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,11 @@ from dataclasses import replace
 from urllib.parse import urlencode
 
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
+from services.alerts.case_text import SMS_LETTERS
 from services.alerts.channels.post import HttpChannel, Response
 from services.alerts.channels.responses import text_of
 from services.alerts.config import SmsTarget
 from services.alerts.messages import CASE_EVENTS
-
-MAX_TEXT = 1_500  # ten parts; providers refuse more
 
 _UNAUTHORIZED = frozenset({101, 102, 105, 110})
 _BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})
@@ -23,7 +22,7 @@ class Sms(HttpChannel[SmsTarget]):
         own = job.payload.get("to") if job.event_type in CASE_EVENTS else None
         form = {
             "to": own or self._target.to,
-            "message": text[:MAX_TEXT],
+            "message": text[:SMS_LETTERS],
             "format": "json",
             "encoding": "utf-8",
         }

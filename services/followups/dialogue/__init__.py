@@ -16,6 +16,7 @@ from services.followups.facts import Facts
 from services.followups.routing import Action, Routes
 from services.followups.state import State
 from services.followups.understanding.consent_answer import Answer
+from services.followups.understanding.text import readable
 
 __all__ = ("HANDOVER_TEXTS", "PLACES", "TEXTS", "Turn", "turn")
 
@@ -55,7 +56,7 @@ def turn(
     """
     heard = hear(
         state,
-        message,
+        readable(message),
         today=today,
         passed=passed,
         works=works,

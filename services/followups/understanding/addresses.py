@@ -90,8 +90,8 @@ def find(text: str) -> Reading:
         each
         for each in _EMAIL.finditer(text)
         if _plausible(each[0])
-        and not _NOT_THEIRS.search(fold(text[: each.start()]))
-        and not _UNWANTED.match(fold(text[each.end() :]))
+        and not _NOT_THEIRS.search(fold(text[max(0, each.start() - 120) : each.start()]))
+        and not _UNWANTED.match(fold(text[each.end() : each.end() + 120]))
     ]
     match = corrections.meant(text, found)
     return _EMAIL.sub(f" {MARK} ", text), {"email": match[0]} if match else {}

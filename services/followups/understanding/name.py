@@ -40,7 +40,9 @@ _LABELLED = re.compile(
     rf"(?<!\bi\s)(?<!imi[ęe]\s)\b[Nn]azwisko:?\s+(?:to\s+|przez\s\w+\s\w+,\s)?(?P<name>(?!Pa[nń]|Wa[ms]\b|Moje|Tw[oó]j){_CAPITAL}(?:-{_CAPITAL})?)"
 )
 """`Nazwisko Kot, imię Wanda`"""
-_FAMILY = re.compile(r"(?!\w*[Pp]olska)[A-ZĆŁŚŹŻ]\w{2,20}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak)")
+_FAMILY = re.compile(
+    r"(?=[A-ZĆŁŚŹŻ])(?!\w{0,30}[Pp]olska)\w{3,21}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak)"
+)
 """`Tu Kowalczyk`"""
 _NOUN = r"(?!Wtorek|Czwartek|Ponied|Pi[ąa]tek|Domek|Budynek|Rybnik|Mielec|[ŻZ]ywiec|W[łl]oc|[ŚS]widnik)[A-ZĆŁŚŹŻ]\w{1,15}(?:[eaiyu]k|ec|[oa]rz)"
 """A family's name that may be a word as well: `Rożek, Waldemar`."""

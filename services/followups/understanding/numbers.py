@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from services.followups.understanding.text import fold, spaces, vocabulary, words
+from services.followups.understanding.text import READ_NUMBERS, fold, spaces, vocabulary, words
 
 FIRST_DIGIT = r"\d(?<![\w.,]\d)"
 """That of a number. A pattern that begins with a digit is searched faster than one that looks behind."""
@@ -112,6 +112,8 @@ def _counted(text: str) -> str:
     parts: list[str] = []
     total, rank, end, done = 0, 4, 0, 0
     for match in _WORD.finditer(text):
+        if len(parts) > 2 * READ_NUMBERS:
+            break
         known = _WORDS.get(fold(match[0]))
         if known is None:
             continue

@@ -20,6 +20,20 @@ def spaces(text: str) -> str:
     return " ".join(text.split())
 
 
+READ_FIRST, READ_LAST, READ_NUMBERS = 700, 300, 40
+
+
+def readable(message: str) -> str:
+    """Return what readers get of a message: their patterns are not linear, so it is bounded (P17).
+
+    A longer one says its facts at its beginning and its end; staff get the whole.
+    """
+    if len(message) > READ_FIRST + READ_LAST:
+        message = f"{message[:READ_FIRST]}\n{message[-READ_LAST:]}"
+    return "".join(_NUMBERS.split(message, READ_NUMBERS)[: 2 * READ_NUMBERS])
+
+
+_NUMBERS = re.compile(r"(\d+)")
 PHONE_MARK = MARK * 2
 """The same of a phone number: a name stands beside one rather than beside an area."""
 

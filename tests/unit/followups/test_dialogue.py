@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from services.followups import dialogue, facts
 from services.followups.fact_texts import describe_phone
 from services.followups.state import State
-from services.followups.understanding import phone, understand
 from tests.support.dialogues import by_date
 from tests.support.shipped import FOLLOWUPS as CONFIG
 
@@ -64,6 +63,23 @@ def test_a_conversation_file_produces_exactly_its_expected_result(path: Path) ->
 
 def test_there_are_forty_conversations_or_more() -> None:
     assert len(FIXTURES) >= 40
+
+
+def test_a_long_message_says_its_facts_at_its_beginning_and_its_end() -> None:
+    (turn,) = talk([f"Remont kuchni, 12 m2. {'Bardzo nam zależy. ' * 150} Ala, ala@example.com"])
+    assert (turn.state.facts.area, turn.state.facts.email) == (12, "ala@example.com")
+    assert len(turn.state.last_said or "") > 300, "staff read what nobody here has"
+
+
+def test_a_list_of_numbers_is_read_up_to_its_fortieth() -> None:
+    (turn,) = talk([f"80 m2, {'1, ' * 60} 600 700 800"])
+    assert (turn.state.facts.area, turn.state.facts.phone) == (80, None)
+
+
+@pytest.mark.parametrize("message", ["0 m2, salon 5", "0m2, 5 a 6"])
+def test_an_area_of_nothing_is_none(message: str) -> None:
+    (turn,) = talk([message])
+    assert turn.state.facts.area in {None, 5}
 
 
 def test_what_is_known_is_never_asked_again() -> None:
@@ -236,27 +252,6 @@ def test_a_declined_question_is_not_repeated(answer: str) -> None:
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=5))
 def test_any_text_is_answered(turns: list[str]) -> None:
     assert talk(list(turns))[-1].reply
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    ["1" * 4000, "1 " * 2000, "a." * 2000, "a@" * 2000, "budżet " * 500, "1-" * 2000, "m2 " * 1300,
-     "jestem " * 570, "A" * 4000, "600 700 80" * 400, "od " * 1300, "+" * 4000, "100 000 " * 500,
-     "a@a" + ".a" * 1990, "in a " * 800, "i'm A" * 800, "chce" * 1000, "a kropka " * 400,
-     "małpa " * 600, "ul. A " * 600, "Jan " * 900, "w A " * 900, "1x" * 1900, "na 3 Maja " * 400,
-     "nie chce tych " * 280,
-     "sto " * 900, "80 tys i kuchnia " * 230, "rezygnuje z tych " * 250, "a'" * 2000, "tak " * 900,
-     "dzwonic w piatek " * 230, "mam " * 900, "bez " * 900, "00" * 2000, "1.1," * 1000,
-     f"10 tys {'a' * 3900}! 20 tys", f"kuchnia 5 m2 {'a' * 3900} 2 m2", "7 8 8 - " * 500,
-     f"rezygnuję z{' na te' * 600} x zgody", f"don't want{' of your' * 450} x send",
-     f"50 {'mam' * 1300}b", "@" + "a." * 2000, "@a.pl." * 660, "a-" * 2000, "www." * 1000,
-     "45m. " * 800, "za punkt " * 440, f"nie 200 tylko 300 {'sora' * 990};"],
-)  # fmt: skip
-def test_a_hostile_message_is_read_in_linear_time(hostile: str) -> None:
-    start = time.process_time()
-    understand(hostile[:4000], today=TODAY, asked="budget", works=CONFIG.works)
-    phone.corrected("+48600100200", hostile[:4000], None)
-    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize("refusal", ["nie", "nie zgadzam się"])
