@@ -2,12 +2,15 @@
 
 The message of a failed attempt is rejected: it goes through the dead-letter exchange to `.retry`,
 and after that queue's TTL back to the work queue. Any delay but the first has a queue of its own,
-`.retry.<seconds>`.
+`.retry.<seconds>`. Critical messages wait apart, in `.high.retry.<seconds>`: RabbitMQ expires
+messages at the head of a queue, where one of high priority would hold up the others.
 """
 
+import math
+from dataclasses import replace
 from typing import Any
 
-from libs.common.messaging.broker import Message
+from libs.common.messaging.broker import HIGH, Message
 from libs.common.messaging.topology import (
     Binding,
     Exchange,
@@ -17,7 +20,7 @@ from libs.common.messaging.topology import (
     work_queue,
 )
 from services.alerts import messages
-from services.alerts.config import Config
+from services.alerts.config import Config, Target
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
@@ -31,6 +34,7 @@ CONSENT_COMMANDS = "consent.commands"
 INTAKE_QUEUE = "alerts.intake"
 ERASURES_QUEUE = "alerts.erasures"
 REQUESTS_QUEUE = "alerts.requests"
+APART = ".high"
 # A message is requeued when a breaker opens or its connection is lost: that is not poison.
 DELIVERY_LIMIT = 100
 
@@ -42,7 +46,15 @@ def work_name(target: str) -> str:
 def work(row: Any, target: str, generation: int = 0) -> tuple[str, str, Message]:
     """Return the exchange and routing key for a row's work message, and the message."""
     message = messages.work(row.alert_id, target, generation, row.request_id)
-    return ALERTS.name, work_name(target), message
+    high = replace(message, priority=HIGH)
+    return ALERTS.name, work_name(target), high if row.severity == "critical" else message
+
+
+def delays(target: Target) -> list[tuple[str, int]]:
+    """Return the delays that have a queue: APART or nothing, and seconds."""
+    first = target.retry_delays[0]  # of all but critical messages: in `.retry`
+    both = ((part, seconds) for seconds in target.policy.tiers for part in ("", APART))
+    return [(part, math.ceil(each)) for part, each in both if part or each != first]
 
 
 def intake_queues() -> tuple[Queue, ...]:
@@ -86,8 +98,7 @@ def target_queues(config: Config) -> tuple[Queue, ...]:
             delivery_limit=DELIVERY_LIMIT,
         )
         queues += [
-            delay_queue(name, int(seconds), exchange=ALERTS, dlx=DLX)
-            for seconds in options.policy.tiers
-            if seconds != options.retry_delays[0]
+            delay_queue(name, seconds, exchange=ALERTS, dlx=DLX, part=part)
+            for part, seconds in delays(options)
         ]
     return tuple(queues)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.messaging import outbox
-from libs.common.messaging.broker import Message
+from libs.common.messaging.broker import HIGH, Message
 from libs.common.process import logs
 from libs.common.process.prometheus_private import increments
 from services.followups import lead_score, messages, metrics
@@ -301,7 +301,8 @@ def _event(
         return EVENTS.name, kind, Message(body["id"], kind, body, request_id=request_id)
     # An alert, not an event: alerts escalates an alert that no route takes.
     accepted = messages.visitor_alert(f"visitor.{row.topic}", severity, body)
-    message = Message(body["id"], messages.ALERT_ACCEPTED, accepted, request_id=request_id)
+    priority = HIGH if severity == "critical" else None
+    message = Message(body["id"], messages.ALERT_ACCEPTED, accepted, request_id, priority=priority)
     return ALERTS.name, ALERTS_INTAKE, message
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from libs.common.http.application import Model
-from libs.common.messaging.broker import Message
+from libs.common.messaging.broker import HIGH, Message
 
 NAMESPACE = uuid.UUID("8f0ba0c5-6f55-5a64-9b59-6a8f3f6a7d0e")
 
@@ -91,9 +91,10 @@ def accepted(request: AlertRequest, id_: str, at: datetime, request_id: str) -> 
 def message(alerts: Sequence[AcceptedAlert]) -> Message:
     """Make `alert.accepted`, or `alerts.accepted` for several alerts, perhaps of many requests."""
     first = alerts[0]
+    priority = HIGH if "critical" in {alert.body["severity"] for alert in alerts} else None
     if len(alerts) == 1:
-        return Message(first.id, "alert.accepted", first.body, first.request_id)
+        return Message(first.id, "alert.accepted", first.body, first.request_id, priority=priority)
     bodies = [alert.body | {"request_id": alert.request_id} for alert in alerts]
     requests = {alert.request_id for alert in alerts}
     request_id = first.request_id if len(requests) == 1 else None
-    return Message(first.id, "alerts.accepted", {"alerts": bodies}, request_id)
+    return Message(first.id, "alerts.accepted", {"alerts": bodies}, request_id, priority=priority)

@@ -40,6 +40,9 @@ from libs.common.process.prometheus_private import increments
 log = logs.get_logger(__name__)
 
 REQUEST_ID = "x-request-id"
+HIGH = 5
+"""A quorum queue knows two priorities: from 5 on is high. Of both, it hands out two high messages
+and then one other, so neither waits for ever."""
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 5
 """aiormq gives up a peer that was silent for (5 + 1) * 1.5 s. RabbitMQ sends something at least
@@ -85,6 +88,8 @@ class Message:
     expiration: float | None = None
     """Expiration in seconds; only for a queue without dead-lettering (topology.request_queue)."""
     headers: Mapping[str, Any] = field(default_factory=dict)
+    priority: int | None = None
+    """HIGH, or none; a dead-lettered message keeps it."""
 
 
 def message(type: str, body: Mapping[str, Any], **properties: Any) -> Message:  # noqa: A002 - AMQP's name
@@ -263,6 +268,7 @@ class Broker:
             reply_to=message.reply_to,
             correlation_id=message.correlation_id,
             expiration=message.expiration,
+            priority=message.priority,
         )
 
     def wrap(

@@ -445,6 +445,7 @@ class Consumer:
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             app_id=found.app_id,
             timestamp=found.timestamp,
+            priority=found.priority,
             headers={**_own_headers(incoming), **headers},
         )
         try:
@@ -525,6 +526,7 @@ def _decode(incoming: DeliveredMessage) -> Message:
         reply_to=found.reply_to,
         correlation_id=found.correlation_id,
         headers=dict(headers),
+        priority=found.priority,
     )
 
 

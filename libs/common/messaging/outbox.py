@@ -57,6 +57,7 @@ CONFIRM_SECONDS = 5.0
 # Refused or unconfirmed messages are deferred for this long and do not delay others.
 UNCONFIRMED_SECONDS = 1
 UNROUTABLE_SECONDS = 10
+_PRIORITY = "x-priority"  # among the headers of a row only
 
 LAG = Gauge("outbox_lag_seconds", "Age of the oldest message that is not published yet")
 CONNECTED = Gauge(
@@ -177,7 +178,8 @@ def rows(messages: Sequence[Outgoing]) -> list[dict[str, Any]]:
             "body": dict(message.body),
             "headers": tracing.headers(message.request_id)
             | dict(message.headers)
-            | ({} if message.request_id is None else {REQUEST_ID: message.request_id}),
+            | ({} if message.request_id is None else {REQUEST_ID: message.request_id})
+            | ({} if message.priority is None else {_PRIORITY: message.priority}),
         }
         for exchange, routing_key, message in messages
     ]
@@ -307,12 +309,12 @@ class Relay:
         return [None] * len(ids)
 
     async def _publish(self, row: Any) -> type[PublishError] | None:
-        wrap = self._broker.wrap
+        wrap, priority = self._broker.wrap, row.headers.pop(_PRIORITY, None)
         try:
             await self._broker.send(
                 row.exchange,
                 row.routing_key,
-                wrap(row.message_id, row.type, row.json.encode(), row.headers),
+                wrap(row.message_id, row.type, row.json.encode(), row.headers, priority=priority),
                 timeout=CONFIRM_SECONDS,
             )
         except BrokerUnavailable:

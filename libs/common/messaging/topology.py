@@ -102,13 +102,17 @@ def request_queue(
     )
 
 
-def delay_queue(work: str, seconds: int, *, exchange: Exchange, dlx: Exchange) -> Queue:
+def delay_queue(
+    work: str, seconds: int, *, exchange: Exchange, dlx: Exchange, part: str = ""
+) -> Queue:
     """Return a queue that returns messages to `work` after another delay than `.retry`'s.
 
     There is one queue per delay: with several delays in a queue, messages would wait for the head's
     TTL.
+
+    :param part: of the name, for messages that are to wait apart
     """
-    name = delay_name(work, seconds)
+    name = delay_name(work + part, seconds)
     return _waiting(name, {"x-message-ttl": seconds * 1000}, work, exchange=exchange, dlx=dlx)
 
 

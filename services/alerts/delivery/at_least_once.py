@@ -42,7 +42,8 @@ class AtLeastOnceWorker(Worker):
             async with self._autocommit.connect() as tx:
                 seen = await transitions.see(tx, work.alert_id, self.name)
             return await self._unclaimed(work, message, seen, admission)
-        self.throttle.reached = job.due_at
+        if job.severity != "critical":  # which overtakes others
+            self.throttle.reached = job.due_at
         return await self._attempt(job, admission)
 
     async def _claim(

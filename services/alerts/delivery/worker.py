@@ -25,6 +25,7 @@ target twice.
 """
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +36,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.database.group_commit import Batches, pace
-from libs.common.messaging.broker import Broker, Message, PublishError
+from libs.common.messaging.broker import HIGH, Broker, Message, PublishError
 from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Requeue, Retry, read
 from libs.common.messaging.topology import delay_name
 from libs.common.process import logs, tracing
@@ -84,11 +85,11 @@ class Worker(ABC):
         work = read(message, AlertWork)
         if work.alert_id in self._unrecorded:  # its lease may be over, but it is not abandoned
             return Retry("parked")
-        waits = self.throttle.slots.taken
-        async with self.throttle.slots:
+        waits, urgent = self.throttle.slots.taken, message.priority == HIGH
+        async with self.throttle.slots.held(urgent=urgent):
             if waits and not self.throttle.taking:  # a stop waits only for what has begun
                 return Requeue()
-            admission = await self.throttle.admit()
+            admission = await self.throttle.admit(urgent=urgent)
             if admission is None:
                 return Requeue()
             try:
@@ -226,9 +227,10 @@ class Worker(ABC):
 
     async def _retry_later(self, message: Message, delay: float, reason: str) -> Disposition:
         """Send the message to the queue that holds it for so many seconds."""
-        if delay == self.target.retry_delays[0]:
+        apart = topology.APART if message.priority == HIGH else ""
+        if delay == self.target.retry_delays[0] and not apart:
             return Retry(reason)
-        queue = delay_name(topology.work_name(self.name), int(delay))
+        queue = delay_name(topology.work_name(self.name) + apart, math.ceil(delay))
         try:
             await self.broker.publish(topology.DLX.name, queue, replace(message, headers={}))
         except PublishError:

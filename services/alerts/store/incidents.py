@@ -81,7 +81,8 @@ _FALL_BACK: Final = """
         SELECT :fallback, count(*) FROM added HAVING count(*) > 0
         ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
     )
-    SELECT ended.alert_id, added.alert_id IS NOT NULL AS added, added.request_id
+    SELECT ended.alert_id, added.alert_id IS NOT NULL AS added, added.request_id,
+        'critical' AS severity
     FROM ended LEFT JOIN added USING (alert_id)
 """
 # A step, and an alert where it asks. An update is never critical.

@@ -33,32 +33,45 @@ _MAY_BE_SENT: Final = (
 )
 
 
+# Literal, as an index has the first; by the other index a backlog is not sorted for few rows.
+CRITICAL: Final = sa.text("state = 'pending' AND severity = 'critical'")
+OTHERS: Final = sa.text("NOT (state = 'pending' AND severity = 'critical')")
+
+
 async def waiting(tx: AsyncConnection, target: str, batch: int) -> list[Any]:
-    """Lock some rows of a target that wait for a retry, the earliest due first."""
+    """Lock some rows of a target that wait for a retry: critical ones, then the earliest due."""
     column = delivery.c
-    return list(
-        await tx.execute(
+    rows: list[Any] = []
+    for which in (CRITICAL, OTHERS):
+        rows += await tx.execute(
             sa.select(column.alert_id, column.target)
             .where(
                 sa.text(OPEN),
+                which,
                 column.state == State.PENDING,
                 column.target == target,
                 column.due_at > sa.func.now(),
             )
             .order_by(column.due_at)
-            .limit(batch)
+            .limit(batch - len(rows))
             .with_for_update(skip_locked=True)
         )
-    )
+    return rows
 
 
 async def overdue(
-    tx: AsyncConnection, target: str, seconds: float, reached: datetime | None, batch: int
+    tx: AsyncConnection,
+    target: str,
+    seconds: float,
+    reached: datetime | None,
+    batch: int,
+    which: sa.TextClause,
 ) -> list[Any]:
     """Lock some open rows of a target that are overdue and whose message is lost.
 
-    A queue delivers in order: when a row is claimed, the message of one that fell due `seconds`
-    earlier is lost. A row that a dead worker held is requeued once, after its lease is over.
+    A queue delivers in order, and critical ones before: when another row is claimed, the message of
+    one that fell due `seconds` earlier is lost. A row that a dead worker held is requeued once,
+    after its lease is over.
 
     :param seconds: since the row was due, and since its lease was over, if it had one
     :param reached: when the row that was claimed last had fallen due; None: the queues are empty
@@ -67,6 +80,7 @@ async def overdue(
     before = sa.func.now() - timedelta(seconds=seconds)
     statement = sa.select(column.alert_id, column.target).where(
         *_MAY_BE_SENT,
+        which,
         column.target == target,
         column.due_at < before,
         sa.or_(column.lease_until.is_(None), column.lease_until < before),
@@ -83,7 +97,11 @@ async def overdue(
 
 
 async def open_after(
-    tx: AsyncConnection, targets: Sequence[str], after: Cursor | None, batch: int
+    tx: AsyncConnection,
+    targets: Sequence[str],
+    after: Cursor | None,
+    batch: int,
+    which: sa.TextClause,
 ) -> list[Any]:
     """Lock the next open rows, whether they are due or not.
 
@@ -95,7 +113,7 @@ async def open_after(
     order = (column.created_at, column.alert_id, column.target)
     statement = (
         sa.select(*order)
-        .where(*_MAY_BE_SENT, column.target.in_(targets))
+        .where(*_MAY_BE_SENT, which, column.target.in_(targets))
         .order_by(*order)
         .limit(batch)
         .with_for_update()
@@ -127,7 +145,9 @@ async def requeue(
             due_at=sa.func.now() + timedelta(seconds=later),
             **changes,
         )
-        .returning(column.alert_id, column.target, column.generation, column.request_id)
+        .returning(
+            column.alert_id, column.target, column.generation, column.request_id, column.severity
+        )
     )
     await outbox.add_all(
         tx, [topology.work(row, row.target, row.generation) for row in again], later=later

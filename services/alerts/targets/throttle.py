@@ -8,8 +8,8 @@ closed as many as the target's prefetch allows.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 from libs.common.messaging.consumer import Consumer
@@ -20,12 +20,12 @@ POLL_SECONDS = 0.5  # while waiting for a turn: whether messages are still taken
 
 
 class Slots:
-    """A first-come, first-served semaphore whose size can change."""
+    """A semaphore whose size can change: the urgent first, and of these the first to come."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._used = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting = deque[asyncio.Future[None]](), deque[asyncio.Future[None]]()
 
     @property
     def taken(self) -> bool:
@@ -34,30 +34,37 @@ class Slots:
     def resize(self, size: int) -> None:
         """Change the size; slots beyond it disappear as they are freed."""
         self._size = size
-        self._wake()
+        self._hand_on()
 
-    async def __aenter__(self) -> None:
-        while self.taken:
+    @asynccontextmanager
+    async def held(self, *, urgent: bool = False) -> AsyncIterator[None]:
+        if self.taken:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
+            self._waiting[not urgent].append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
-                self._wake()  # the free slot may have been offered to this waiter
+                if not waiter.cancelled():  # the slot was handed to this waiter
+                    self._free()
                 raise
-        self._used += 1
+        else:  # so nobody waits
+            self._used += 1
+        try:
+            yield
+        finally:
+            self._free()
 
-    async def __aexit__(self, *_: object) -> None:
+    def _free(self) -> None:
         self._used -= 1
-        self._wake()
+        self._hand_on()
 
-    def _wake(self) -> None:
-        free = self._size - self._used
-        while self._waiting and free > 0:
-            waiter = self._waiting.popleft()
+    def _hand_on(self) -> None:
+        # Counted here: otherwise whoever comes before the waiter runs would get its slot.
+        while not self.taken and (waiting := self._waiting[0] or self._waiting[1]):
+            waiter = waiting.popleft()
             if not waiter.done():
+                self._used += 1
                 waiter.set_result(None)
-                free -= 1
 
 
 class Throttle:
@@ -87,6 +94,7 @@ class Throttle:
         self._breaker = breaker
         self._spacing = 60 / per_minute if per_minute else 0.0
         self._next_turn = 0.0
+        self._turns = Slots(1)
         self._clock = clock
         self._state = breaker.state
         self._hold_until = 0.0
@@ -135,14 +143,16 @@ class Throttle:
         self._hold_until = self.unreported_pause = 0.0
         self._changed.set()
 
-    async def admit(self) -> Admission | None:
+    async def admit(self, *, urgent: bool = False) -> Admission | None:
         """Return the right to send one message; None when it is to be requeued.
 
         In that case the consumer is cancelled first, or RabbitMQ would redeliver the message at
         once.
         """
-        if self._spacing and not await self._wait_for_turn():
-            return None
+        if self._spacing:
+            async with self._turns.held(urgent=urgent):
+                if not await self._wait_for_turn():
+                    return None
         admission = self._breaker.admit() if self.seconds_shut == 0 else None
         if admission is None:
             self._return_turn()
@@ -151,18 +161,16 @@ class Throttle:
         return admission
 
     async def _wait_for_turn(self) -> bool:
-        """Wait for a turn of the target's own rate: first come, first served.
+        """Wait for the next turn of the target's own rate.
 
         :returns: False when messages are no longer taken; no turn is used
         """
-        asked_at = self._clock()
-        turn = max(self._next_turn, asked_at)
-        self._next_turn = turn + self._spacing * self.replicas
+        turn = max(self._next_turn, self._clock())
         while (wait := turn - self._clock()) > 0 and self.seconds_shut == 0:
             if not self.taking:
-                self._return_turn()
                 return False
             await asyncio.sleep(min(wait, POLL_SECONDS))
+        self._next_turn = turn + self._spacing * self.replicas
         return True
 
     def _return_turn(self) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -174,9 +175,9 @@ class Reconciler:
 
     def _queues(self, target: str) -> list[str]:
         name = topology.work_name(target)
-        options = self.config.targets[target]
-        delays = set(options.policy.tiers) - {options.retry_delays[0]}
-        return [name, retry_name(name), *(delay_name(name, int(delay)) for delay in delays)]
+        delays = topology.delays(self.config.targets[target])
+        longer = (delay_name(name + part, seconds) for part, seconds in delays)
+        return [name, retry_name(name), *longer]
 
     async def _requeue_overdue(self) -> None:
         requeued: Counter[str] = Counter()
@@ -185,14 +186,14 @@ class Reconciler:
         # None waits there from one run to the next.
         empty = set(await self._empty(targets))
         nowhere, self._empty_before = empty & self._empty_before, empty
-        for target in targets:
+        for target, which in product(targets, (upkeep.CRITICAL, upkeep.OTHERS)):
             reached = None if target in nowhere else self.throttles[target].reached
             if reached is None and target not in nowhere:
                 continue  # it is unknown which messages are lost
             more = True
             while more:
                 async with self.engine.begin() as tx:
-                    rows = await upkeep.overdue(tx, target, self.overdue, reached, BATCH)
+                    rows = await upkeep.overdue(tx, target, self.overdue, reached, BATCH, which)
                     await _requeue(tx, rows, requeued)
                 more = len(rows) == BATCH
 
@@ -207,14 +208,16 @@ class Reconciler:
 
     async def _requeue_all(self) -> None:
         requeued: Counter[str] = Counter()
-        after: Cursor | None = None
-        while True:
-            async with self.engine.begin() as tx:
-                rows = await upkeep.open_after(tx, list(self.config.targets), after, BATCH)
-                await _requeue(tx, rows, requeued)
-            if len(rows) < BATCH:
-                return
-            after = (rows[-1].created_at, rows[-1].alert_id, rows[-1].target)
+        for which in (upkeep.CRITICAL, upkeep.OTHERS):
+            after: Cursor | None = None
+            more = True
+            while more:
+                async with self.engine.begin() as tx:
+                    targets = list(self.config.targets)
+                    rows = await upkeep.open_after(tx, targets, after, BATCH, which)
+                    await _requeue(tx, rows, requeued)
+                if more := len(rows) == BATCH:
+                    after = (rows[-1].created_at, rows[-1].alert_id, rows[-1].target)
 
     async def _broker_is_new(self) -> bool:
         """Return whether the epoch's marker queue is gone: the broker lost its disk."""

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.local.process import Process
 from libs.common.database import postgres
-from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.broker import HIGH, Broker, Message
 from libs.common.messaging.consumer import Ack, Consumer, Delivery, Disposition, consume
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
@@ -163,7 +163,10 @@ class Alerts:
     ) -> str:
         """Publish one alert as the gateway does."""
         body = accepted(event_type, alert_id, **fields)
-        message = Message(str(uuid.uuid4()), "alert.accepted", body, request_id="request-1")
+        priority = HIGH if body["severity"] == "critical" else None
+        message = Message(
+            str(uuid.uuid4()), "alert.accepted", body, request_id="request-1", priority=priority
+        )
         await self.gateway.publish("alerts", "alerts.intake", message)
         return str(body["id"])
 

@@ -99,6 +99,23 @@ async def test_a_backlog_of_ten_thousand_is_released_at_the_rate_and_once(
         assert [row.generation for row in generations] == [1]
 
 
+async def test_critical_alerts_are_released_first(engine: AsyncEngine) -> None:
+    async with engine.begin() as tx:
+        last = "SELECT alert_id FROM delivery WHERE target = 'slack' ORDER BY due_at DESC LIMIT 1"
+        await tx.execute(
+            text(
+                "UPDATE delivery SET severity = 'critical'"
+                f" WHERE target = 'slack' AND alert_id = ({last})"
+            )
+        )
+    async with draining(engine, 10) as breaker:
+        heal(breaker)
+        await eventually(lambda: brought(engine))
+    async with engine.connect() as tx:
+        first = await tx.execute(text("SELECT headers FROM outbox ORDER BY id LIMIT 10"))
+        assert sum("x-priority" in row.headers for row in first) == 1
+
+
 async def test_a_database_stall_does_not_end_the_release(
     engine: AsyncEngine,
 ) -> None:

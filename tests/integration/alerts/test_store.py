@@ -109,7 +109,7 @@ async def test_one_of_several_messages_of_an_alert_claims_it(engine: AsyncEngine
 async def test_a_message_of_an_older_generation_claims_nothing(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine)
     async with engine.begin() as tx:
-        await upkeep.requeue(tx, await upkeep.open_after(tx, ["email"], None, 10))
+        await upkeep.requeue(tx, await upkeep.open_after(tx, ["email"], None, 10, upkeep.OTHERS))
         asked = [(alert_id, 0), (alert_id, 1)]
         claims = await transitions.claim(tx, "email", asked, lease=60, retries=5)
     assert [job and job.generation for job in claims] == [None, 1]
@@ -237,7 +237,10 @@ async def test_requeueing_all_rows_waits_for_locked_ones(
 
     async def reconciler() -> set[UUID]:
         async with engine.begin() as tx:
-            return {row.alert_id for row in await upkeep.open_after(tx, ["email"], None, 10)}
+            return {
+                row.alert_id
+                for row in await upkeep.open_after(tx, ["email"], None, 10, upkeep.OTHERS)
+            }
 
     async with engine.begin() as tx:
         assert await transitions.record(tx, [tried(job, FAILED)]) == [

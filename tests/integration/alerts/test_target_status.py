@@ -137,16 +137,16 @@ async def test_a_new_process_takes_nothing_before_it_knows_its_share(engine: Asy
     await all_exchange([first, second])
     for each in (first, second, third):
         assert each.throttle.replicas == 3
-    for _ in range(2):
-        await third.throttle.slots.__aenter__()
-    assert third.throttle.slots.taken
+    async with third.throttle.slots.held(), third.throttle.slots.held():
+        assert third.throttle.slots.taken
 
 
 async def test_an_excess_slot_disappears_when_it_is_freed(engine: AsyncEngine) -> None:
     (first,) = await processes(engine, 1)
-    for _ in range(4):
-        await first.throttle.slots.__aenter__()
+    held = [first.throttle.slots.held() for _ in range(4)]
+    for each in held:
+        await each.__aenter__()
     first.throttle.follow(0, 3)
     for left in (True, True, False):  # three, two, one, of two
-        await first.throttle.slots.__aexit__()
+        await held.pop().__aexit__(None, None, None)
         assert first.throttle.slots.taken is left

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.messaging import action_outbox, actions, inbox, outbox
-from libs.common.messaging.broker import Broker, Unconfirmed, message
+from libs.common.messaging.broker import HIGH, Broker, Unconfirmed, message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Exchange, work_queue
 from libs.common.process import tasks
@@ -98,6 +98,20 @@ async def relaying(engine: AsyncEngine, broker: Broker, url: str) -> AsyncIterat
     finally:
         task.cancel()
         await asyncio.wait({task})
+
+
+async def test_a_message_leaves_the_outbox_with_its_priority(
+    engine: AsyncEngine, url: str, broker: Broker
+) -> None:
+    high = message("test", {}, priority=HIGH)
+    async with engine.begin() as tx:
+        await outbox.add(tx, "alerts", QUEUE, high)
+    recorder = Recorder()
+    assert await outbox.Relay(engine, broker, url).relay() is False
+    async with consume(broker, QUEUE, recorder, prefetch=1):
+        await until(lambda: bool(recorder.messages))
+    (got,) = recorder.messages
+    assert (got.id, got.priority, "x-priority" in got.headers) == (high.id, HIGH, False)
 
 
 async def test_a_statement_that_waits_for_a_lock_does_not_stop_the_relay(

@@ -7,7 +7,7 @@ from typing import cast
 from libs.common.messaging.consumer import Consumer
 from services.alerts.alert import Kind
 from services.alerts.targets.breaker import Admission, Breaker
-from services.alerts.targets.throttle import Throttle
+from services.alerts.targets.throttle import Slots, Throttle
 
 SPACING = 0.05
 PER_MINUTE = 60 / SPACING
@@ -122,3 +122,53 @@ async def test_a_stop_does_not_wait_for_a_turn() -> None:
         assert await waiting is None
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_slots_are_given_to_the_urgent_and_then_to_whoever_came_first() -> None:
+    slots, order = Slots(1), list[str]()
+
+    async def one(name: str) -> None:
+        async with slots.held(urgent=name == "urgent"):
+            order.append(name)
+            await asyncio.sleep(0.01)
+
+    async with slots.held():
+        waiting = [asyncio.create_task(one(name)) for name in ("first", "second", "urgent")]
+        await asyncio.sleep(0)
+    await one("late")  # before the waiter has run
+    await asyncio.gather(*waiting)
+    assert order == ["urgent", "first", "second", "late"]
+    assert not slots.taken
+
+
+async def test_a_waiter_that_is_cancelled_leaves_no_slot_taken() -> None:
+    slots = Slots(1)
+
+    async def one() -> None:
+        async with slots.held():
+            await asyncio.Event().wait()
+
+    async with slots.held():
+        waits, gets = asyncio.create_task(one()), asyncio.create_task(one())
+        await asyncio.sleep(0)
+        waits.cancel()  # while it waits
+        await asyncio.sleep(0)
+    gets.cancel()  # after the slot was handed to it
+    await asyncio.wait((waits, gets))
+    assert not slots.taken
+
+
+async def test_an_urgent_message_gets_the_next_turn() -> None:
+    throttle, _ = a_throttle()
+    order: list[str] = []
+
+    async def one(name: str) -> None:
+        assert await throttle.admit(urgent=name == "urgent") is not None
+        order.append(name)
+
+    await one("before")
+    waiting = [asyncio.create_task(one(str(number))) for number in range(4)]
+    await asyncio.sleep(SPACING / 10)
+    waiting.append(asyncio.create_task(one("urgent")))
+    await asyncio.gather(*waiting)
+    assert order == ["before", "0", "urgent", "1", "2", "3"]

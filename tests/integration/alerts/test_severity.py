@@ -1,0 +1,134 @@
+"""Critical alerts overtake others on every way to a target, and others still arrive."""
+
+import asyncio
+import uuid
+from typing import Any
+
+from libs.common.messaging.broker import Message
+from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
+from tests.support.eventually import eventually
+
+MANY = 5_000
+SHUT: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600.0}}
+
+
+async def infos(subject: Alerts, count: int) -> None:
+    """Have so many alerts accepted, and their messages queued for Slack."""
+    before = await subject.scalar("SELECT count(*) FROM delivery")
+    for start in range(0, count, 100):
+        some = [accepted("slack_alert") for _ in range(min(100, count - start))]
+        message = Message(str(uuid.uuid4()), "alerts.accepted", {"alerts": some})
+        await subject.gateway.publish("alerts", "alerts.intake", message)
+
+    async def queued() -> bool:
+        rows = await subject.scalar("SELECT count(*) FROM delivery")
+        return bool(rows == before + count and await subject.depth("alerts.intake") == 0)
+
+    await eventually(queued, 120)
+
+
+async def shut(subject: Alerts) -> None:
+    """Open Slack's breaker."""
+    await subject.sandbox.behave("slack", status=503)
+    await subject.accept()
+
+    async def is_open() -> bool:
+        _, body = await subject.http("GET", "/api/breakers")
+        return bool(body["slack"]["state"] == "open")
+
+    await eventually(is_open)
+
+
+async def heal(subject: Alerts) -> None:
+    await subject.sandbox.behave("slack", status=200)
+    assert (await subject.http("POST", "/api/breakers/slack/reset"))[0] == 200
+
+
+async def arrived(subject: Alerts) -> list[str]:
+    return [str(one["body"]["text"]) for one in await subject.sandbox.received("slack")]
+
+
+async def place_of(subject: Alerts, text: str, seconds: float = 30) -> int:
+    async def there() -> list[str] | None:
+        found = await arrived(subject)
+        return found if text in found else None
+
+    return (await eventually(there, seconds)).index(text)
+
+
+async def test_a_critical_alert_overtakes_five_thousand_at_a_rate(alerts: StartAlerts) -> None:
+    subject = await alerts(slack={"rate_per_minute": 120})
+    await infos(subject, MANY)
+    before = len(await arrived(subject))
+    await subject.accept(severity="critical", payload={"text": "fire"})
+    after = await place_of(subject, "fire") - before
+    # It is taken in (a second on a busy machine), one message that was taken before it goes, one of
+    # three is an ordinary one.
+    assert after <= 8
+
+    async def others_move() -> bool:
+        return len(await arrived(subject)) > before + after + 5
+
+    await eventually(others_move)
+
+
+async def test_a_critical_alert_leaves_first_when_its_target_is_back(alerts: StartAlerts) -> None:
+    subject = await alerts(slack=SHUT)
+    await shut(subject)
+    await infos(subject, MANY)
+    alert_id = await subject.accept(severity="critical", payload={"text": "fire"})
+    await subject.until(alert_id, "pending")
+    await asyncio.sleep(0.5)
+    await heal(subject)
+    assert await place_of(subject, "fire") < 2 * 8  # what is taken at a time
+    await eventually(lambda: all_arrived(subject, MANY + 2), 180)
+
+
+async def all_arrived(subject: Alerts, count: int) -> bool:
+    return bool(
+        await subject.scalar("SELECT count(*) FROM delivery WHERE state = 'delivered'") == count
+    )
+
+
+async def test_of_many_critical_and_other_alerts_every_third_is_another(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack=SHUT)
+    await shut(subject)
+    await infos(subject, 300)
+    for _ in range(300):
+        await subject.accept(severity="critical", payload={"text": "fire"})
+    await eventually(lambda: taken_in(subject, 601))
+    await asyncio.sleep(0.5)
+    await heal(subject)
+
+    async def hundred() -> list[str] | None:
+        found = await arrived(subject)
+        return found if len(found) > 100 else None
+
+    first = (await eventually(hundred))[:90]
+    assert 45 <= first.count("fire") <= 75
+    await eventually(lambda: all_arrived(subject, 601), 60)
+
+
+async def taken_in(subject: Alerts, count: int) -> bool:
+    return bool(await subject.scalar("SELECT count(*) FROM delivery") == count)
+
+
+async def test_a_critical_alert_waits_for_its_retry_beside_no_other(alerts: StartAlerts) -> None:
+    """RabbitMQ would give an ordinary one back only after the critical one before it."""
+    subject = await alerts(slack={"retry_delays": [6, 7]})
+    subject.vhost.set_retry(r"\.retry$", 6)
+    await subject.sandbox.behave("slack", status=500)
+    critical = await subject.accept(severity="critical")
+    other = await subject.accept()
+
+    async def waits(queue: str) -> bool:
+        return await subject.depth(queue) == 1
+
+    for parts in (("high.retry.6", "retry"), ("high.retry.7", "retry.7")):
+        for part in parts:
+            await eventually(lambda part=part: waits(f"alerts.slack.{part}"))  # type: ignore[misc]
+    await subject.sandbox.behave("slack", status=200)
+    for alert_id in (critical, other):
+        assert (await subject.until(alert_id, "delivered")).attempt == 3
