@@ -71,6 +71,7 @@ class Reason(StrEnum):
     MANUAL = auto()
     ERASED = auto()
     REROUTED = auto()  # its target is no longer configured: a retry resolved the routes again
+    RESOLVED = auto()  # what it says is over, the message of the case says instead
     SILENCED = auto()  # a silence covers it: its case waits for the end of that
     ANSWERED = auto()  # a step of a case that was answered, or whose chain began anew
     FALLBACK = auto()  # its target was unhealthy for too long: the fallback got it

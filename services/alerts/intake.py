@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,6 +20,9 @@ from libs.common.process import logs
 from services.alerts import messages, metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
+from services.alerts.case import State as CaseState
+from services.alerts.case_text import texts
+from services.alerts.channels.responses import text_of
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
 from services.alerts.store import cases, gaps, heartbeats, intake, silences, transitions, upkeep
@@ -167,6 +170,7 @@ class Intake:
         named = self._subjects.named_by(
             accepted.payload, accepted.dedup_key, once.address if once else None
         )
+        payload = _recovered(accepted) if accepted.resolved else accepted.payload
         return [
             NewRow(
                 alert_id=accepted.id,
@@ -174,7 +178,7 @@ class Intake:
                 event_type=accepted.event_type,
                 severity=accepted.severity,
                 source=accepted.source,
-                payload=accepted.payload,
+                payload=payload,
                 dedup_key=accepted.dedup_key,
                 request_id=request_id,
                 accepted_at=accepted.accepted_at,
@@ -185,6 +189,7 @@ class Intake:
                 once_not_after=once.not_after if once else None,
                 failed=failed,
                 resolved=accepted.resolved,
+                caller=accepted.caller,
             )
             for target in targets
         ]
@@ -200,25 +205,25 @@ class Intake:
         """Write the rows; end the cases that they resolve, and open those that they need."""
         if self._rules.heartbeats:
             await self._sign(tx, rows)
-        resolving = [row for row in rows if row.resolved and row.dedup_key is not None]
-        asking = self._asking(rows, resolving)
+        asking = self._asking(rows)
         silenced = await self._silences(tx, asking)
-        if silenced:
-            rows = [_silenced(row, silenced.get(row.alert_id)) for row in rows]
-        if resolving:  # locks cases, so before anything else is locked
-            await cases.resolve(tx, resolving)
-        taken = await intake.accept(tx, rows, self._config.dedup.window)
-        repeats = {alert_id for alert_id, _ in taken.repeats}
-        asking = [each for each in asking if each[1][0].alert_id not in repeats]
-        if opening := _once_each(asking, silenced):
-            now = await cases.now(tx)
-            await cases.open_cases(
-                tx,
-                [
-                    self._opening(policy, some, now, silenced.get(some[0].alert_id))
-                    for policy, some in opening
-                ],
-            )
+        rows = [_silenced(row, silenced.get(row.alert_id)) for row in rows]
+        await intake.lock(tx, rows)
+        asks = {some[0].alert_id for _, some in asking}
+        keyed = [row for row in rows if row.dedup_key and (row.resolved or row.alert_id in asks)]
+        known, ending = await cases.lock_of_keys(tx, keyed), set[UUID]()  # before any delivery
+        for case in known.copy():
+            over = [row for row in keyed if row.resolved and intake.same(row, case)]
+            if over := [row for row in over if row.accepted_at >= case.fired_at]:
+                known.remove(case)
+                await cases.resolve(tx, case)
+                ending |= {row.alert_id for row in over}
+                told = {row.key: Reason.RESOLVED for row in over if row.target in case.told_at}
+                rows = [row._replace(failed=told.get(row.key, row.failed)) for row in rows]
+        taken = await intake.accept(tx, rows, self._config.dedup.window, ending)
+        if asking := [each for each in asking if each[1][0].alert_id not in taken.settled]:
+            openings = self._openings(asking, known, await cases.now(tx), silenced)
+            await cases.open_cases(tx, openings)
         return taken
 
     async def _sign(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
@@ -236,12 +241,8 @@ class Intake:
             }
             await heartbeats.sign(tx, deadlines, now)
 
-    def _asking(
-        self, rows: Sequence[NewRow], resolving: Sequence[NewRow]
-    ) -> list[tuple[Policy, list[NewRow]]]:
-        """Return the rows of each alert that wants an answer, and is not over by now."""
-        if not self._rules.policies:
-            return []
+    def _asking(self, rows: Sequence[NewRow]) -> list[tuple[Policy, list[NewRow]]]:
+        """Return the rows of each alert that wants an answer."""
         wanting: defaultdict[UUID, list[NewRow]] = defaultdict(list)
         for row in rows:
             if row.event_type in self._rules.policies and _is_new(row):
@@ -249,8 +250,7 @@ class Intake:
         return [
             (policy, some)
             for some in wanting.values()
-            if not any(_resolves(one, some[0]) for one in resolving)
-            and (policy := self._rules.policies[some[0].event_type])
+            if (policy := self._rules.policies[some[0].event_type])
             and not {row.target for row in some}.isdisjoint(policy.asks)
         ]
 
@@ -266,35 +266,46 @@ class Intake:
         found = {alert.alert_id: silences.matching(running, alert) for alert in alerts}
         return {alert_id: silence for alert_id, silence in found.items() if silence is not None}
 
-    def _opening(
-        self, policy: Policy, rows: Sequence[NewRow], now: datetime, silence: Any | None
-    ) -> Opening:
-        hours = self._rules.hours_of(policy.hours)
-        within = hours.add(now, timedelta(seconds=policy.within))
-        return Opening(
-            alert_id=rows[0].alert_id,
-            chain=policy.steps,
-            hours=policy.hours,
-            next_at=within if silence is None else silence.ends,
-            silence=None if silence is None else silence.id,
-            asks=[row.target for row in rows if row.target in policy.asks],
-        )
+    def _openings(
+        self,
+        asking: Sequence[tuple[Policy, Sequence[NewRow]]],
+        known: Sequence[Any],
+        now: datetime,
+        silenced: Mapping[UUID, Any],
+    ) -> Iterator[Opening]:
+        """Yield the case of each alert: an open one of its key that has steps left, or its own."""
+        open_: list[tuple[Any, UUID]] = [
+            (case, case.alert_id)
+            for case in known
+            if case.state == CaseState.OPEN and case.step < len(case.chain)
+        ]
+        for policy, rows in sorted(asking, key=lambda one: -intake.rank(one[1][0])):
+            alert, silence = rows[0], silenced.get(rows[0].alert_id)
+            same = (one for one in open_ if alert.dedup_key and intake.same(alert, one[0]))
+            case, case_id = next(same, (None, alert.alert_id))
+            rises = case is not None and intake.rank(alert) > intake.rank(case)
+            if case is None or rises:  # and for the others of this batch
+                open_.insert(0, (alert, case_id))
+            within = self._rules.hours_of(policy.hours).add(now, timedelta(seconds=policy.within))
+            yield Opening(
+                alert_id=alert.alert_id,
+                chain=policy.steps,
+                hours=policy.hours,
+                next_at=silence.ends if silence is not None else now if rises else within,
+                silence=None if silence is None else silence.id,
+                asks=[row.target for row in rows if row.target in policy.asks],
+                case_id=case_id,
+                rises=rises,
+            )
 
 
-def _once_each(
-    asking: Sequence[tuple[Policy, list[NewRow]]], silenced: Mapping[UUID, Any]
-) -> list[tuple[Policy, list[NewRow]]]:
-    """Leave out the repeats of silenced alerts: no row is sent whose repeats they could be."""
-    seen: set[tuple[str, ...]] = set()
-    first = []
-    for policy, some in asking:
-        alert = some[0]
-        if alert.dedup_key is not None and alert.alert_id in silenced:
-            if alert.identity[1:] in seen:
-                continue
-            seen.add(alert.identity[1:])
-        first.append((policy, some))
-    return first
+def _recovered(accepted: AlertAccepted) -> dict[str, Any]:
+    """Return the payload of what says that alerts are over, with texts that begin with it."""
+    event_type, payload = accepted.event_type, accepted.payload
+    line = texts("lines", payload.get("staff_language"))["recovered"]
+    subject, text = payload.get("subject") or event_type, text_of(event_type, payload)
+    said = {"subject": line.format(text=subject), "text": line.format(text=text)}
+    return {**payload, **said, "resolved": True}
 
 
 def _silenced(row: NewRow, silence: Any | None) -> NewRow:
@@ -304,13 +315,9 @@ def _silenced(row: NewRow, silence: Any | None) -> NewRow:
 
 
 def _is_new(row: NewRow) -> bool:
-    """Return whether it may open a case: not a mail to others, and not an update of an alert."""
-    return row.once_address is None and not (row.payload or {}).get("is_update")
-
-
-def _resolves(resolving: NewRow, row: NewRow) -> bool:
-    same = resolving.identity[1:] == row.identity[1:]  # but for the target
-    return same and resolving.accepted_at >= row.accepted_at
+    """Return whether it may open a case: no mail to others, and no news about an alert."""
+    update = row.resolved or (row.payload or {}).get("is_update")
+    return row.once_address is None and not update
 
 
 def _works(rows: Sequence[NewRow], taken: Taken) -> list[tuple[str, str, Message]]:

@@ -76,6 +76,8 @@ class AlertAccepted(_Read):
     severity: Literal["info", "warning", "critical"] = "info"
     dedup_key: str | None = None
     source: str
+    caller: str | None = None
+    """The holder of the key; None: the source itself, or unknown to an older gateway."""
     accepted_at: AwareDatetime
     once: OnceTerms | None = None
     resolved: bool = False

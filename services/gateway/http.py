@@ -10,7 +10,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -367,24 +367,27 @@ class Api:
         ids = [alert_id(caller, key, body, index) for index in indexes]
         response = json_response(answer(ids), status=202)
         if key is None:
-            await self._take(alerts, ids, len(body))
+            await self._take(alerts, ids, len(body), caller)
             return response
         route = request.match_info.route.resource
         assert route is not None  # noqa: S101 - the handler was found by it
         claim = await self._idempotency.claim(key, route=route.canonical, holder=caller, body=body)
         if claim.result is None:  # else they were accepted before; the response only needs the ids
             try:
-                await self._take(alerts, ids, len(body))
+                await self._take(alerts, ids, len(body), caller)
             except Exception:
                 await self._idempotency.release(claim)
                 raise
             await self._idempotency.store(claim, b"")
         return response
 
-    async def _take(self, alerts: Sequence[AlertRequest], ids: Sequence[str], size: int) -> None:
+    async def _take(
+        self, alerts: Sequence[AlertRequest], ids: Sequence[str], size: int, caller: str
+    ) -> None:
         now, request_id = datetime.now(UTC), _request_id()
-        taken = [
-            accepted(alert, id_, now, request_id) for alert, id_ in zip(alerts, ids, strict=True)
+        taken = [  # one after another, as the caller has put them
+            accepted(alert, id_, now + timedelta(microseconds=place), request_id, caller)
+            for place, (alert, id_) in enumerate(zip(alerts, ids, strict=True))
         ]
         await self._intake.accept(taken, request_id, size)
 

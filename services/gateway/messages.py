@@ -71,7 +71,9 @@ def _uuid7() -> uuid.UUID:
     return uuid.UUID(int=bits)
 
 
-def accepted(request: AlertRequest, id_: str, at: datetime, request_id: str) -> AcceptedAlert:
+def accepted(
+    request: AlertRequest, id_: str, at: datetime, request_id: str, caller: str
+) -> AcceptedAlert:
     """Make the body of `alert.accepted`; its golden form is tests/contracts/alert.accepted.json."""
     body = {
         "id": id_,
@@ -81,6 +83,7 @@ def accepted(request: AlertRequest, id_: str, at: datetime, request_id: str) -> 
         "severity": request.severity,
         "dedup_key": request.dedup_key,
         "source": "gateway",
+        "caller": caller,
         "accepted_at": at.isoformat(),
         "once": None,
         **({"resolved": True} if request.resolved else {}),

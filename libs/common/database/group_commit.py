@@ -9,6 +9,7 @@ from libs.common.database import postgres
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Batch = Sequence[tuple[Item, asyncio.Future[Result]]]
 
 
 def pace(limit: int) -> float:
@@ -18,6 +19,25 @@ def pace(limit: int) -> float:
     that takes 8 at a time would get 400 a second, however fast it answers.
     """
     return min(0.02, limit / 5000)
+
+
+async def halved(
+    work: Callable[[Sequence[Item]], Awaitable[object]],
+    items: Sequence[Item],
+    failed: Callable[[Sequence[Item], Exception], Awaitable[None]],
+) -> None:
+    """Do all or nothing for these items; if that fails, in halves, so that only bad ones fail.
+
+    :param failed: gets one item, or several if the database is away
+    """
+    try:
+        await work(items)
+    except Exception as error:  # noqa: BLE001 - passed on
+        if len(items) == 1 or postgres.is_transient(error):
+            await failed(items, error)
+            return
+        for half in (items[: len(items) // 2], items[len(items) // 2 :]):
+            await halved(work, half, failed)
 
 
 class Batches(Generic[Item, Result]):
@@ -65,7 +85,7 @@ class Batches(Generic[Item, Result]):
                 await self._gather()
                 batch, self._waiting = self._waiting[: self._limit], self._waiting[self._limit :]
                 if batch := [one for one in batch if not one[1].done()]:  # still awaited
-                    await self._do(batch)
+                    await halved(self._do, batch, self._fail)
         finally:  # if the loop or a library cancels this, no caller may wait forever
             self._running = None
             for _, answer in (*batch, *self._waiting):
@@ -85,20 +105,13 @@ class Batches(Generic[Item, Result]):
                     await self._many.wait()
         self._next_at = clock() + self._pace
 
-    async def _do(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
-        try:
-            answers = await self._work([item for item, _ in batch])
-        except Exception as error:  # noqa: BLE001 - passed on to the callers
-            if len(batch) > 1 and not postgres.is_transient(error):
-                # One bad item fails the batch: run items one by one, so that only that item fails.
-                middle = len(batch) // 2
-                await self._do(batch[:middle])
-                await self._do(batch[middle:])
-                return
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(error)
-        else:
-            for (_, answer), given in zip(batch, answers, strict=True):
-                if not answer.done():
-                    answer.set_result(given)
+    async def _do(self, batch: _Batch[Item, Result]) -> None:
+        answers = await self._work([item for item, _ in batch])
+        for (_, answer), given in zip(batch, answers, strict=True):
+            if not answer.done():
+                answer.set_result(given)
+
+    async def _fail(self, batch: _Batch[Item, Result], error: Exception) -> None:
+        for _, answer in batch:
+            if not answer.done():
+                answer.set_exception(error)

@@ -4,13 +4,16 @@ The timer is a column of the row, not a message or a task. After a crash before 
 poll of any replica finds the case unchanged; after it, the outbox has the step's work message.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.database import postgres
+from libs.common.database.group_commit import halved
 from libs.common.messaging import outbox
 from libs.common.process import logs
 from services.alerts import case, messages, metrics, topology
@@ -34,14 +37,25 @@ class Timer:
 
     async def run(self) -> None:
         """Move every case that is due; replicas share them."""
-        while await self._batch() == cases.DUE_BATCH:
-            pass
+        more = True
+        while more:
+            async with self.engine.connect() as tx:
+                ids = await cases.due_ids(tx)
+            if ids:
+                await halved(self._move, ids, self._fail)
+            more = len(ids) == cases.DUE_BATCH
 
-    async def _batch(self) -> int:
+    async def _fail(self, case_ids: Sequence[UUID], error: Exception) -> None:
+        """Put a case off that cannot be moved, and tell operators of the second time."""
+        if postgres.is_transient(error):
+            raise error
+        log.error("case.timer_failed", case_id=str(case_ids[0]), exc_info=error)
         async with self.engine.begin() as tx:
-            due = await cases.due(tx)
-            if not due:
-                return 0
+            await cases.failed(tx, case_ids[0], type(error).__name__)
+
+    async def _move(self, case_ids: Sequence[UUID]) -> None:
+        async with self.engine.begin() as tx:
+            due = await cases.due(tx, case_ids)
             now = await cases.now(tx)
             forgotten = [row.alert_id for row in due if self._is_forgotten(row, now)]
             due = [row for row in due if row.alert_id not in forgotten]
@@ -61,7 +75,6 @@ class Timer:
                 metrics.CASE_STEPS.labels(each.moved.handed_out.to).inc()
             elif each.moved.state is State.UNANSWERED:
                 log.warning("case.unanswered", case_id=str(each.case.alert_id))
-        return len(due) + len(forgotten)
 
     def _is_forgotten(self, row: Any, now: datetime) -> bool:
         """Return whether to give a case back; outside its hours, and without a policy, it waits."""

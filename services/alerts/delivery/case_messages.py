@@ -76,7 +76,7 @@ def _written(rules: Rules, channel: str, job: Claimed, row: Any, link: str | Non
         payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
     if job.event_type == CASE_UPDATE:
         payload |= {"place": str(place_of(job)), "receipt": row.receipt}
-        if place_of(job) == row.alert_id and row.payload:  # the alert's own message
+        if row.number is None and row.payload:  # an alert's own message, not a step's
             payload["alert"] = {"event_type": row.event_type, "payload": row.payload}
     payload["to"] = _address(rules, channel, row.person)  # None: the target's own recipient
     return replace(job, payload=payload, buttons=_buttons(rules, row, place_of(job)))

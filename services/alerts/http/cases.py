@@ -33,7 +33,8 @@ MAX_KEY = 255
 _KEY = "Idempotency-Key"
 _CASE = (
     "event_type", "severity", "state", "reason", "outcome", "owner", "owner_name", "late",
-    "generation", "step", "version", "silence", "opened_at", "next_at", "answered_at", "ended_at",
+    "generation", "step", "version", "failures", "silence", "opened_at", "next_at",
+    "answered_at", "ended_at",
 )  # fmt: skip
 
 

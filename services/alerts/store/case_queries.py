@@ -92,7 +92,8 @@ _CHECK: Final = sql(f"""
         for term in ("opened", *STATES)
     )
 },
-        (SELECT count(*) FROM alert_case WHERE next_at < now() - interval '1 minute')
+        (SELECT count(*) FROM alert_case
+            WHERE next_at < now() - interval '1 minute' OR failures > 1)
             + (SELECT count(*) FROM heartbeat
                 WHERE case_id IS NULL AND next_at < now() - interval '1 minute') AS stranded,
         (SELECT count(*) FROM unanswered WHERE steps > (

@@ -55,6 +55,8 @@ alert_case = sa.Table(
     sa.Column("opened_at", _timestamptz, nullable=False, server_default=_now),
     sa.Column("answered_at", _timestamptz),
     sa.Column("ended_at", _timestamptz, comment="when it last stopped to be open"),
+    *_texts("caller", nullable=True),
+    _count("failures", "of its timer, one after another"),
     sa.Index("alert_case_due", "next_at", postgresql_where=sa.text("next_at IS NOT NULL")),
     sa.Index("alert_case_state", "state", "opened_at"),
     sa.Index("alert_case_silence", "silence", postgresql_where=sa.text("silence IS NOT NULL")),

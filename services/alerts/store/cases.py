@@ -5,7 +5,7 @@ the record of a delivery lock no case.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -33,6 +33,8 @@ class Opening(NamedTuple):
     hours: str
     next_at: datetime
     asks: Sequence[str]  # of the alert's targets
+    case_id: UUID  # its own, or that of an open case of the same key, of which it is one more place
+    rises: bool  # it is more severe than that case
     silence: int | None = None
 
     def document(self) -> dict[str, Any]:
@@ -46,25 +48,31 @@ _OPEN = sql("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
             alert_id uuid, chain jsonb, hours text, next_at timestamptz, asks jsonb,
-            silence bigint)
-    ), opened AS (
-        INSERT INTO alert_case (alert_id, event_type, severity, source, dedup_key, request_id,
-            payload, subjects, accepted_at, chain, hours, next_at, silence)
-        SELECT DISTINCT ON (alert_id) alert_id, event_type, severity, source, dedup_key, request_id,
-            payload, subjects, accepted_at, chain, hours, next_at, silence
+            silence bigint, case_id uuid, rises boolean)
+    ), fresh AS (
+        SELECT DISTINCT ON (alert_id) given.*, event_type, severity, source, caller, dedup_key,
+            request_id, payload, subjects, accepted_at
         FROM given JOIN delivery USING (alert_id)
-        WHERE created_at = now() AND (state = 'pending' OR reason = 'silenced' AND NOT EXISTS (
-            SELECT FROM alert_case AS asked
-            WHERE asked.state = 'open' AND asked.dedup_key = delivery.dedup_key
-                AND (asked.source, asked.event_type) = (delivery.source, delivery.event_type)))
+        WHERE created_at = now() AND (state = 'pending' OR reason = 'silenced')
         ORDER BY alert_id
+    ), opened AS (
+        INSERT INTO alert_case (alert_id, event_type, severity, source, caller, dedup_key,
+            request_id, payload, subjects, accepted_at, chain, hours, next_at, silence)
+        SELECT alert_id, event_type, severity, source, caller, dedup_key,
+            request_id, payload, subjects, accepted_at, chain, hours, next_at, silence
+        FROM fresh WHERE case_id = alert_id
         ON CONFLICT DO NOTHING
         RETURNING alert_id
+    ), risen AS (
+        UPDATE alert_case SET severity = fresh.severity, payload = fresh.payload,
+            subjects = alert_case.subjects || fresh.subjects, version = version + 1,
+            next_at = least(alert_case.next_at, fresh.next_at)
+        FROM fresh WHERE rises AND alert_case.alert_id = case_id
     ), placed AS (
         INSERT INTO case_place (alert_id, target, case_id)
-        SELECT alert_id, target, alert_id
-        FROM opened JOIN given USING (alert_id),
-            LATERAL jsonb_array_elements_text(asks) AS asked (target)
+        SELECT alert_id, target, case_id
+        FROM fresh, LATERAL jsonb_array_elements_text(asks) AS asked (target)
+        WHERE case_id <> alert_id OR alert_id IN (SELECT alert_id FROM opened)
     ), counted AS (
         UPDATE case_total SET count = count + opened.cases
         FROM (SELECT count(*) AS cases FROM opened) AS opened
@@ -86,23 +94,46 @@ async def clock(tx: AsyncConnection) -> datetime:
     return found
 
 
-async def open_cases(tx: AsyncConnection, openings: Sequence[Opening]) -> int:
-    """Open a case for each of these alerts whose rows this transaction has inserted."""
+async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> int:
+    """Give each of these alerts whose rows this transaction has inserted its case."""
     rows = json.dumps([each.document() for each in openings], default=str)
     return int((await tx.execute(_OPEN, {"rows": rows})).scalar_one())
 
 
-async def due(tx: AsyncConnection) -> list[Any]:
-    """Lock some due cases, skipping those that others hold."""
+_DUE: Final = alert_case.c.next_at <= sa.func.now()
+
+
+async def due_ids(tx: AsyncConnection) -> Sequence[UUID]:
+    found = sa.select(alert_case.c.alert_id).where(_DUE).order_by(alert_case.c.next_at)
+    return (await tx.scalars(found.limit(DUE_BATCH))).all()
+
+
+async def due(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
+    """Lock those that are still due, skipping those that others hold."""
     return list(
         await tx.execute(
             sa.select(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
-            .where(alert_case.c.next_at <= sa.func.now())
+            .where(_DUE, alert_case.c.alert_id.in_(case_ids))
             .order_by(alert_case.c.next_at)
-            .limit(DUE_BATCH)
             .with_for_update(skip_locked=True)
         )
     )
+
+
+_FAILED = sql("""
+    WITH failed AS (
+        UPDATE alert_case SET failures = failures + 1, next_at = now() + interval '30 s'
+        WHERE alert_id = :case_id AND next_at <= now()
+        RETURNING alert_id, event_type, failures
+    )
+    INSERT INTO escalation (alert_id, target, event_type, reason, error)
+    SELECT alert_id, 'cases', event_type, 'timer', :error FROM failed WHERE failures = 2
+""")
+
+
+async def failed(tx: AsyncConnection, case_id: UUID, error: str) -> None:
+    """Put off a due case that cannot be moved; list it if that is the second time."""
+    await tx.execute(_FAILED, {"case_id": case_id, "error": error})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +160,13 @@ _TICK = sql("""
         SELECT alert_id, target, case_id FROM given WHERE alert_id IS NOT NULL
     ), moved AS (
         UPDATE alert_case SET state = given.state, step = given.step, next_at = given.next_at,
-            version = version + 1, reminded = alert_case.reminded OR given.reminded,
+            version = version + 1, reminded = alert_case.reminded OR given.reminded, failures = 0,
             ended_at = CASE WHEN given.state = 'unanswered' THEN now() ELSE ended_at END
         FROM given WHERE alert_case.alert_id = case_id
         RETURNING alert_case.alert_id, event_type, alert_case.state
+    ), mended AS (
+        DELETE FROM escalation USING given
+        WHERE alert_id = case_id AND escalation.target = 'cases' AND digest IS NULL
     ), listed AS (
         INSERT INTO escalation (alert_id, target, event_type, reason)
         SELECT alert_id, 'cases', event_type, 'unanswered' FROM moved WHERE state = 'unanswered'
@@ -228,6 +262,11 @@ async def record(tx: AsyncConnection, row: Any, answer: Answer, result: dict[str
     )
 
 
+_EVERY: Final = sa.true()
+# The places whose message can be changed.
+_CHANGEABLE: Final = case_place.c.receipt.is_not(None)
+
+
 async def change(
     tx: AsyncConnection, row: Any, what: Change, done_by: datetime | None = None
 ) -> Any:
@@ -260,10 +299,12 @@ async def change(
         if what.state is State.ANSWERED:
             values |= {"next_at": done_by, "ended_at": ended}
     await recall(tx, row.alert_id)
-    return await _become(tx, row, values, sa.true() if what.tell else _CHANGEABLE)
+    return await _become(tx, row, values, _EVERY if what.tell else _CHANGEABLE)
 
 
-async def cancel(tx: AsyncConnection, row: Any, reason: Cancelled) -> Any:
+async def cancel(
+    tx: AsyncConnection, row: Any, reason: Cancelled, told: sa.ColumnElement[bool] = _EVERY
+) -> Any:
     """Cancel a locked case that is open or unanswered; otherwise like `change`."""
     await recall(tx, row.alert_id)
     values = {
@@ -273,16 +314,12 @@ async def cancel(tx: AsyncConnection, row: Any, reason: Cancelled) -> Any:
         "ended_at": sa.func.now(),
         "version": alert_case.c.version + 1,
     }
-    return await _become(tx, row, values, sa.true())
+    return await _become(tx, row, values, told)
 
 
 _NOT_LISTED = sql("""
     DELETE FROM escalation WHERE alert_id = :case_id AND target = 'cases' AND digest IS NULL
 """)
-
-
-# The places whose message can be changed.
-_CHANGEABLE: Final = case_place.c.receipt.is_not(None)
 
 
 async def _become(
@@ -292,10 +329,10 @@ async def _become(
     changed = await tx.execute(
         sa.update(alert_case)
         .where(alert_case.c.alert_id == row.alert_id)
-        .values(values)
+        .values(values | {"failures": 0})
         .returning(alert_case)
     )
-    if row.state == State.UNANSWERED:  # digests need not list it any more
+    if row.state == State.UNANSWERED or row.failures:  # digests need not list it any more
         await tx.execute(_NOT_LISTED, {"case_id": row.alert_id})
     await _tell(tx, row.alert_id, told)
     return changed.one()
@@ -339,51 +376,57 @@ async def recall(tx: AsyncConnection, case_id: UUID) -> None:
     await tx.execute(_RECALL, {"case_id": case_id})
 
 
-_LOCK_RESOLVED = sql("""
-    SELECT alert_case.* FROM alert_case
-    WHERE dedup_key IS NOT NULL AND state <> 'cancelled' AND EXISTS (
-        SELECT FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
-            source text, event_type text, dedup_key text, accepted_at timestamptz)
-        WHERE (one.source, one.event_type, one.dedup_key)
-                = (alert_case.source, alert_case.event_type, alert_case.dedup_key)
-            AND one.accepted_at >= alert_case.accepted_at)
-    ORDER BY alert_id FOR UPDATE
+# `fired_at`: when its last alert was accepted; `told_at`: where the own messages of its alerts are
+# changed, or written from the case as it then stands.
+_LOCK_OF_KEYS = sql("""
+    SELECT alert_case.*, greatest(accepted_at, (
+            SELECT max(coalesce(fired_at, delivery.accepted_at))
+            FROM case_place JOIN delivery USING (alert_id, target)
+            WHERE case_id = alert_case.alert_id AND delivery.event_type = alert_case.event_type
+        )) AS fired_at, ARRAY(
+            SELECT target FROM case_place LEFT JOIN case_step USING (alert_id, target)
+            WHERE case_place.case_id = alert_case.alert_id AND case_step.alert_id IS NULL
+                AND (receipt IS NOT NULL OR shown IS NULL)
+        ) AS told_at
+    FROM alert_case
+    WHERE dedup_key = ANY(CAST(:keys AS text[])) AND state <> 'cancelled' AND outcome IS NULL
+    ORDER BY alert_id FOR UPDATE OF alert_case
 """)
 
 
-async def resolve(tx: AsyncConnection, resolving: Sequence[NewRow]) -> None:
-    """Cancel the cases of alerts that these alerts resolve; an answered case stays answered."""
-    rows = [
-        {
-            "source": row.source,
-            "event_type": row.event_type,
-            "dedup_key": row.dedup_key,
-            "accepted_at": row.accepted_at,
-        }
-        for row in resolving
-    ]
-    for row in await tx.execute(_LOCK_RESOLVED, {"rows": json.dumps(rows, default=str)}):
-        await _resolve(tx, row)
+async def lock_of_keys(tx: AsyncConnection, rows: Sequence[NewRow]) -> list[Any]:
+    """Lock the cases that have the key of one of these alerts, whose ever they are."""
+    keys = [row.dedup_key for row in rows]
+    return list(await tx.execute(_LOCK_OF_KEYS, {"keys": keys})) if keys else []
 
 
 async def resolve_one(tx: AsyncConnection, case_id: UUID) -> None:
     """Resolve a case, if it still exists."""
     row = await lock(tx, case_id)
     if row is not None:
-        await _resolve(tx, row)
+        await resolve(tx, row, _EVERY)
 
 
-async def _resolve(tx: AsyncConnection, row: Any) -> None:
+async def resolve(
+    tx: AsyncConnection, row: Any, told: sa.ColumnElement[bool] | None = None
+) -> None:
+    """Cancel a locked case; an answered one stays answered, and gets an outcome.
+
+    :param told: the places of a case that had no answer; None: not an alert's own message that
+        cannot be changed, as the alert that says so comes itself
+    """
+    steps = sa.select(case_step.c.alert_id).where(case_step.c.case_id == row.alert_id)
+    changed = _CHANGEABLE | case_place.c.shown.is_(None)
     if row.state in {State.OPEN, State.UNANSWERED}:
-        await cancel(tx, row, Cancelled.RESOLVED)
+        if told is None:
+            told = changed | case_place.c.alert_id.in_(steps)
+        await cancel(tx, row, Cancelled.RESOLVED, told)
     elif row.state == State.ANSWERED and row.outcome is None:
         await recall(tx, row.alert_id)
         version = alert_case.c.version + 1
         values = {"outcome": Cancelled.RESOLVED, "next_at": None, "version": version}
-        asked = sa.select(case_step.c.alert_id).where(
-            case_step.c.case_id == row.alert_id, case_step.c.person == row.owner
-        )
-        await _become(tx, row, values, _CHANGEABLE | case_place.c.alert_id.in_(asked))
+        asked = steps.where(case_step.c.person == row.owner)
+        await _become(tx, row, values, changed | case_place.c.alert_id.in_(asked))
 
 
 _BRING_FORWARD = sql("""
@@ -405,8 +448,8 @@ _LOCK_OF = sql("""
         AND (state IN ('open', 'unanswered') OR next_at IS NOT NULL AND number = step) AS runs
     FROM alert_case LEFT JOIN case_step
         ON case_id = alert_case.alert_id AND case_step.alert_id = :alert_id
-    WHERE alert_case.alert_id = coalesce(
-        (SELECT case_id FROM case_step WHERE alert_id = :alert_id), :alert_id)
+    WHERE alert_case.alert_id = (
+        SELECT case_id FROM case_place WHERE alert_id = :alert_id LIMIT 1)
     FOR NO KEY UPDATE OF alert_case
 """)
 
@@ -424,12 +467,12 @@ async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
 
 
 async def unanswered(tx: AsyncConnection, limit: int) -> tuple[int, list[Any]]:
-    """Count the unanswered cases, and return the oldest of them."""
+    """Count the cases that nobody answers, or that the timer cannot move; return the oldest."""
     column = alert_case.c
-    mine = column.state == State.UNANSWERED
+    mine = (column.state == State.UNANSWERED) | (column.failures > 1)
     count = (await tx.execute(sa.select(sa.func.count()).where(mine))).scalar_one()
     oldest = await tx.execute(
-        sa.select(column.alert_id, column.event_type, column.opened_at)
+        sa.select(column.alert_id, column.event_type, column.opened_at, column.failures)
         .where(mine)
         .order_by(column.opened_at)
         .limit(limit)

@@ -2,10 +2,10 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -42,10 +42,15 @@ class NewRow(NamedTuple):
     silence: int | None = None
     subjects: tuple[Hash, ...] = ()
     resolved: bool = False
+    caller: str | None = None
 
     @property
     def key(self) -> Key:
         return self.alert_id, self.target
+
+    @property
+    def fired_at(self) -> datetime:
+        return self.accepted_at
 
     def emptied(self) -> Self:
         once_address = self.once_address and str(Reason.ERASED)
@@ -57,10 +62,18 @@ class NewRow(NamedTuple):
             subjects=(),
         )
 
-    @property
-    def identity(self) -> tuple[str, str, str, str]:
-        """What two rows must have in common for the later to be a repeat of the earlier."""
-        return self.target, self.source, self.event_type, self.dedup_key or ""
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two alerts, or an alert and a case, are about one thing, for one caller.
+
+    A caller that is not known may be any.
+    """
+    first, second = ((each.source, each.event_type, each.dedup_key) for each in (one, other))
+    return first == second and (one.caller == other.caller or None in {one.caller, other.caller})
+
+
+def rank(one: Any) -> int:
+    return ("info", "warning", "critical").index(one.severity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,8 @@ class Taken:
     added: int
     repeats: Mapping[Key, UUID]
     """The first alert of each repeat; a repeat has no row of its own."""
+    settled: Collection[UUID]
+    """Alerts that need no case: repeats, taken before, or over before they came."""
 
 
 # Rows are ordered, so that two batches with the same alerts wait for each other, never deadlock.
@@ -77,17 +92,18 @@ _ACCEPT = sql("""
             alert_id uuid, target text, event_type text, severity text, source text,
             payload jsonb, dedup_key text, request_id text, accepted_at timestamptz,
             once_address text, once_purpose text, once_reference text,
-            once_not_after timestamptz, subjects bytea[], failed text, silence bigint)
+            once_not_after timestamptz, subjects bytea[], failed text, silence bigint,
+            caller text, resolved boolean)
     ), added AS (
         INSERT INTO delivery (
             alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
             accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
-            state, reason, error, finished_at)
+            caller, resolved, state, reason, error, finished_at)
         SELECT
             alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
             accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
-            CASE WHEN failed IS NULL THEN 'pending'
-                WHEN failed IN ('erased', 'silenced') THEN 'discarded' ELSE 'failed' END, failed,
+            caller, resolved, CASE WHEN failed IS NULL THEN 'pending' WHEN failed <> 'unrouted'
+                THEN 'discarded' ELSE 'failed' END, failed,
             CASE WHEN failed = 'silenced' THEN 'silence ' || silence ELSE failed END,
             CASE WHEN failed IS NULL THEN NULL ELSE now() END
         FROM given ORDER BY alert_id, target
@@ -100,7 +116,7 @@ _ACCEPT = sql("""
     ), escalated AS (
         INSERT INTO escalation (alert_id, target, event_type, reason)
         SELECT alert_id, target, event_type, reason FROM added
-        WHERE reason NOT IN ('erased', 'silenced')
+        WHERE reason = 'unrouted'
     )
     SELECT count(*) AS added FROM added
 """)
@@ -109,51 +125,48 @@ _ACCEPT = sql("""
 _LOCK = sql("""
     SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key
 """)
-_GIVEN = """
-    WITH given AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            alert_id uuid, target text, source text, event_type text, dedup_key text,
-            accepted_at timestamptz, first_id uuid, request_id text)
-    )
-"""
-_SEEN = sql(f"""
-    {_GIVEN}
-    SELECT given.alert_id, given.target, duplicate.first_id
-    FROM given
-        LEFT JOIN delivery USING (alert_id, target)
-        LEFT JOIN duplicate ON (duplicate.alert_id, duplicate.target)
-            = (given.alert_id, given.target)
-    WHERE delivery.alert_id IS NOT NULL OR duplicate.alert_id IS NOT NULL
+_SEEN = sql("""
+    SELECT alert_id, target, CAST(NULL AS uuid) AS first_id FROM delivery
+    WHERE alert_id = ANY(CAST(:ids AS uuid[]))
+    UNION ALL SELECT alert_id, target, first_id FROM duplicate
+    WHERE alert_id = ANY(CAST(:ids AS uuid[]))
 """)
 # A failed alert takes no more repeats: operators were notified, and the next may well be delivered.
 # The others are locked until the count is committed, so that a later end includes all repeats; and
 # in the order in which deliveries lock them.
-_FIRSTS = sql(f"""
-    {_GIVEN}
-    SELECT alert_id, target, source, event_type, dedup_key, accepted_at FROM delivery
-    WHERE state NOT IN ('failed', 'discarded') AND EXISTS (
-        SELECT FROM given
-        WHERE given.dedup_key = delivery.dedup_key AND given.target = delivery.target
-            AND given.source = delivery.source AND given.event_type = delivery.event_type
-            AND delivery.accepted_at BETWEEN given.accepted_at - make_interval(secs => :window)
-                AND given.accepted_at + make_interval(secs => :window))
+_KNOWN = sql("""
+    SELECT alert_id, target, source, caller, event_type, dedup_key, severity, resolved, accepted_at,
+        coalesce(fired_at, accepted_at) AS fired_at,
+        CASE WHEN state IN ('failed', 'discarded') THEN reason END AS failed
+    FROM delivery WHERE dedup_key = ANY(CAST(:keys AS text[]))
+        AND (resolved OR accepted_at > :since OR fired_at > :since)
     ORDER BY alert_id, target
     FOR NO KEY UPDATE
+""")
+_CLOSE = sql("""
+    UPDATE delivery SET dedup_key = NULL
+    FROM unnest(CAST(:alert_ids AS uuid[]), CAST(:targets AS text[])) AS one (alert_id, target)
+    WHERE (delivery.alert_id, delivery.target) = (one.alert_id, one.target)
 """)
 # Totals are locked after the rows and in order, as everywhere.
 _TOTALS = sql("""
     SELECT FROM ledger_total WHERE target = ANY(CAST(:targets AS text[]))
     ORDER BY target FOR NO KEY UPDATE
 """)
-_COUNT = sql(f"""
-    {_GIVEN}, noted AS (
+_COUNT = sql("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+            alert_id uuid, target text, accepted_at timestamptz, first_id uuid, request_id text)
+    ), noted AS (
         INSERT INTO duplicate (alert_id, target, first_id, request_id, accepted_at)
         SELECT alert_id, target, first_id, request_id, accepted_at FROM given
         ON CONFLICT DO NOTHING
-        RETURNING first_id, target
+        RETURNING first_id, target, accepted_at
     ), counted AS (
-        UPDATE delivery SET duplicates = duplicates + repeats
-        FROM (SELECT first_id, target, count(*) AS repeats FROM noted GROUP BY first_id, target) n
+        UPDATE delivery SET duplicates = duplicates + repeats,
+            fired_at = greatest(fired_at, delivery.accepted_at, last)
+        FROM (SELECT first_id, target, count(*) AS repeats, max(accepted_at) AS last
+            FROM noted GROUP BY first_id, target) AS n
         WHERE (delivery.alert_id, delivery.target) = (n.first_id, n.target)
     )
     UPDATE ledger_total SET duplicates = duplicates + repeats
@@ -162,13 +175,28 @@ _COUNT = sql(f"""
 """)
 
 
-async def accept(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -> Taken:
+async def lock(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
+    """Let intakes of alerts about the same things wait for each other; before any other lock."""
+    names = {f"alerts dedup\n{row.dedup_key}" for row in rows if row.dedup_key is not None}
+    if names:
+        await tx.execute(_LOCK, {"keys": sorted(map(postgres.advisory_key, names))})
+
+
+async def accept(
+    tx: AsyncConnection,
+    rows: Sequence[NewRow],
+    window: float,
+    ending: Collection[UUID] = frozenset(),
+) -> Taken:
     """Write the rows that do not exist yet and count them; count a repeat on the first alert.
 
+    :param rows: locked by `lock`
     :param window: seconds between two alerts, at most, for the later to be a repeat
+    :param ending: alerts that have ended a case, and are no repeats
     """
     rows = await _without_erased(tx, rows)
-    repeats = await _repeats(tx, [row for row in rows if row.dedup_key is not None], window)
+    keyed = [row for row in rows if row.dedup_key is not None and row.once_address is None]
+    repeats, closed, settled = await _repeats(tx, keyed, window, ending) if keyed else _NONE
     given = [row for row in rows if row.key not in repeats]
     added = 0
     if repeats:
@@ -180,7 +208,10 @@ async def accept(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -> 
             row._asdict() | {"first_id": repeats[row.key]} for row in rows if row.key in repeats
         ]
         await tx.execute(_COUNT, {"rows": json.dumps(document, default=str)})
-    return Taken(added, repeats)
+    if closed:
+        ids, targets = zip(*closed, strict=True)
+        await tx.execute(_CLOSE, {"alert_ids": list(ids), "targets": list(targets)})
+    return Taken(added, repeats, settled)
 
 
 async def _without_erased(tx: AsyncConnection, rows: Sequence[NewRow]) -> Sequence[NewRow]:
@@ -196,41 +227,61 @@ async def _without_erased(tx: AsyncConnection, rows: Sequence[NewRow]) -> Sequen
     ]
 
 
-async def _repeats(tx: AsyncConnection, rows: Sequence[NewRow], window: float) -> dict[Key, UUID]:
-    """Find the rows that repeat an earlier one, in the ledger or in this batch.
+_Decided = tuple[dict[Key, UUID], list[Key], set[UUID]]
+_NONE: Final[_Decided] = {}, [], set()
 
-    Exact under concurrency: intakes of the same alert take an advisory lock, and the second waits
-    until the first has committed. A redelivered message gets the answer it had before.
+
+async def _repeats(
+    tx: AsyncConnection, rows: Sequence[NewRow], window: float, ending: Collection[UUID]
+) -> _Decided:
+    """Find the rows that repeat another one, in the ledger or in this batch.
+
+    What says that alerts are over closes them, and the next alert closes that: what is closed has
+    no key any more. A redelivered message gets the answer it had before.
+
+    :returns: the first alert of each repeat, what is to be closed, and alerts that need no case
     """
-    rows = [row for row in rows if row.failed is None and row.once_address is None]
-    if not rows or not window:
-        return {}
-    names = {"\n".join(("alerts dedup", *row.identity)) for row in rows}
-    await tx.execute(_LOCK, {"keys": sorted(map(postgres.advisory_key, names))})
-    document = _document(rows)
-    seen = {
-        (found.alert_id, found.target): found.first_id
-        for found in await tx.execute(_SEEN, {"rows": document})
-    }
-    firsts: defaultdict[tuple[str, str, str, str], list[tuple[datetime, UUID]]] = defaultdict(list)
-    for found in await tx.execute(_FIRSTS, {"rows": document, "window": window}):
-        firsts[found.target, found.source, found.event_type, found.dedup_key].append(
-            (found.accepted_at, found.alert_id)
-        )
-    repeats = {key: first for key, first in seen.items() if first is not None}
-    for row in sorted(rows, key=lambda row: (row.accepted_at, row.alert_id)):
-        if row.key in seen:
-            continue
-        near = [
-            (at, first)
-            for at, first in firsts[row.identity]
-            if abs(row.accepted_at - at) < timedelta(seconds=window) and first != row.alert_id
-        ]
-        if near:
-            repeats[row.key] = min(near)[1]
+    found = await tx.execute(_SEEN, {"ids": list({row.alert_id for row in rows})})
+    seen: dict[Key, UUID | None] = {(one.alert_id, one.target): one.first_id for one in found}
+    repeats = {row.key: first for row in rows if (first := seen.get(row.key)) is not None}
+    settled, closed = {alert_id for alert_id, _ in seen}, list[Key]()
+    near = timedelta(seconds=window)
+    since = min(row.accepted_at for row in rows) - near
+    known = defaultdict[str | None, list[Any]](list)
+    for one in await tx.execute(_KNOWN, {"keys": [row.dedup_key for row in rows], "since": since}):
+        known[one.dedup_key].append(one)
+    ends = [row for row in rows if row.resolved]
+    for row in sorted((row for row in rows if row.key not in seen), key=_age):
+        at, mine = row.accepted_at, [one for one in known[row.dedup_key] if same(one, row)]
+        first = min(_repeated(row, mine, near), key=_age, default=None)
+        if not row.resolved and any(
+            one.fired_at >= at for one in (*mine, *ends) if one.resolved and same(one, row)
+        ):
+            settled.add(row.alert_id)
+            closed.append(row.key)
+        elif first is not None and window and row.failed is None and row.alert_id not in ending:
+            settled.add(row.alert_id)
+            repeats[row.key] = first.alert_id
         else:
-            firsts[row.identity].append((row.accepted_at, row.alert_id))
-    return repeats
+            past = [one for one in mine if one.resolved != row.resolved and one.fired_at <= at]
+            closed += [(one.alert_id, one.target) for one in past]
+            known[row.dedup_key] = [*(one for one in known[row.dedup_key] if one not in past), row]
+    return repeats, closed, settled
+
+
+def _repeated(row: NewRow, mine: Sequence[Any], window: timedelta) -> list[Any]:
+    """Return the alerts on which to count one that says nothing new at its target."""
+    here = [one for one in mine if one.target == row.target and one.alert_id != row.alert_id]
+    here = [one for one in here if one.failed in {None, Reason.RESOLVED}]
+    at = row.accepted_at
+    if row.resolved:  # it is said, or has fired again since
+        return [one for one in here if one.resolved or one.fired_at > at]
+    here = [one for one in here if not one.resolved and rank(one) >= rank(row)]
+    return [one for one in here if abs(at - one.accepted_at) < window]
+
+
+def _age(row: Any) -> tuple[datetime, UUID]:
+    return row.accepted_at, row.alert_id
 
 
 def _document(rows: Sequence[NewRow]) -> str:

@@ -64,6 +64,9 @@ delivery = sa.Table(
         server_default=sa.false(),
         comment="its case was answered while it was in flight: it is not tried again",
     ),
+    sa.Column("caller", sa.Text, comment="whose dedup_key it is; NULL: anyone's of its source"),
+    sa.Column("resolved", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("fired_at", _timestamptz, comment="the acceptance of its last repeat"),
     sa.Index("delivery_recalled", "lease_until", postgresql_where=sa.text("recalled")),
     sa.Index(
         "delivery_subjects",

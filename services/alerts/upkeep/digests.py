@@ -300,7 +300,9 @@ Until they are gone, this check fails:
 def _unanswered(_: str, __: OpenIncident | None, now: Now, url: str) -> tuple[str, str]:
     count, oldest = now.cases
     rows = "\n".join(
-        f"{_utc(row.opened_at)}  {row.event_type}\n    ostoja take {row.alert_id} --as NAME"
+        f"{_utc(row.opened_at)}  {row.event_type}"
+        f"{' (nobody is asked: case.timer_failed in the log of alerts)' * (row.failures > 1)}"
+        f"\n    ostoja take {row.alert_id} --as NAME"
         for row in oldest
     )
     return (

@@ -1,6 +1,7 @@
 """A case is opened, chased step by step, and ends (docs/protocols.md, D, steps 1, 2, 4 and 11)."""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -8,6 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.case import Ask
+from services.alerts.store import case_queries
 from services.alerts.store import cases as store
 from tests.integration.alerts.cases import (
     FAILED,
@@ -131,6 +133,42 @@ async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
     assert await subject.steps(case_id) == []
     await subject.tick()
     assert len(await subject.steps(case_id)) == 1
+
+
+async def test_a_case_that_breaks_the_timer_stops_no_other(subject: Cases) -> None:
+    bad, *others = [await subject.accept() for _ in range(60)]
+    chain = "SELECT chain FROM alert_case WHERE alert_id = :id"
+    (good,) = await subject.rows(chain, id=bad)
+    broken = '[{"step": "of a release that is to come"}]'
+    await subject.execute(f"UPDATE alert_case SET chain = '{broken}' WHERE alert_id = :id", id=bad)
+    await subject.execute("UPDATE alert_case SET next_at = now() - interval '1 s'")
+    await subject.timer.run()
+    assert {(await subject.case(each)).step for each in others} == {1}
+    assert await listed(subject) == (0, [])  # a deployment may have been the reason
+    again = "UPDATE alert_case SET next_at = now() WHERE alert_id = :id"
+    for _ in range(3):
+        await subject.execute(again, id=bad)
+        await subject.timer.run()
+    assert await listed(subject) == (1, [("timer", "TypeError")])
+    await subject.execute(
+        "UPDATE alert_case SET chain = CAST(:chain AS jsonb), next_at = now() WHERE alert_id = :id",
+        chain=json.dumps(good.chain),
+        id=bad,
+    )
+    await subject.timer.run()
+    assert len(await subject.steps(bad)) == 1
+    assert await listed(subject) == (0, [])
+    async with subject.engine.connect() as tx:
+        assert (await case_queries.check(tx))["ok"]
+
+
+async def listed(subject: Cases) -> tuple[int, list[tuple[str, str]]]:
+    """Return how many cases operators are told of, and why; `stranded` counts them, too."""
+    async with subject.engine.connect() as tx:
+        count, _ = await store.unanswered(tx, 10)
+        assert (await case_queries.check(tx))["stranded"] == count
+    told = await subject.rows("SELECT reason, error FROM escalation")
+    return count, [(row.reason, row.error) for row in told]
 
 
 async def test_outside_the_hours_the_timer_waits_for_the_next_opening(

@@ -25,6 +25,7 @@ def said(seconds: float = 0, **changes: object) -> NewRow:
         event_type="slack_alert",
         severity="info",
         source="gateway",
+        caller="service",
         payload={"text": "disk full"},
         dedup_key="disk-full",
         request_id=None,
@@ -35,6 +36,7 @@ def said(seconds: float = 0, **changes: object) -> NewRow:
 
 async def accept(engine: AsyncEngine, *rows: NewRow, window: float = WINDOW) -> Taken:
     async with engine.begin() as tx:
+        await intake.lock(tx, rows)
         return await intake.accept(tx, rows, window)
 
 
@@ -77,6 +79,7 @@ async def test_a_repeat_after_the_window_is_sent(engine: AsyncEngine) -> None:
         {"target": "webhook"},
         {"event_type": "webhook"},
         {"source": "followups"},
+        {"caller": "key:OTHER"},
         {"once_address": "a@example.com", "once_purpose": "marketing", "once_reference": "r"},
     ],
 )

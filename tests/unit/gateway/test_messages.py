@@ -25,7 +25,7 @@ def of_request(body: dict[str, Any]) -> AcceptedAlert:
     fields = ("event_type", "payload", "target", "severity", "dedup_key")
     request = AlertRequest.model_validate({name: body[name] for name in fields})
     at = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
-    return accepted(request, body["id"], at, body.get("request_id", "r"))
+    return accepted(request, body["id"], at, body.get("request_id", "r"), body["caller"])
 
 
 def test_one_alert_is_sent_as_agreed() -> None:
