@@ -6,7 +6,6 @@ column and a time) keeps an older alert that is late from overwriting a newer on
 here: two deliveries with one key at the same moment may still create two items.
 """
 
-import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -38,13 +37,7 @@ _BAD = ("invalid", "columnvalue", "parse", "argument", "notfound", "itemname", "
 
 class Monday(HttpChannel[MondayTarget]):
     async def send(self, job: Claimed) -> Outcome:
-        """Send within one time-out, which the lease allows for, however many requests it takes."""
-        try:
-            async with asyncio.timeout(self._target.timeout):
-                return await self._send(self._item(job))
-        except TimeoutError:
-            excerpt = f"after {self._target.timeout:g} s"
-            return Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=excerpt)
+        return await self._in_time(self._send(self._item(job)))
 
     async def _send(self, item: dict[str, Any]) -> Outcome:
         columns, as_of = item.get("column_values", {}), item.get("as_of", {})

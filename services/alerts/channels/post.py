@@ -7,7 +7,7 @@ have taken effect, and the retry delays decide when to try again.
 import asyncio
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -106,6 +106,15 @@ class HttpChannel(Generic[T]):
     def _endpoint(self) -> str:
         url = self._target.url
         return url if isinstance(url, str) else url.get_secret_value()
+
+    async def _in_time(self, sending: Awaitable[Outcome]) -> Outcome:
+        """Await one time-out, which the lease allows for, however many requests are sent."""
+        try:
+            async with asyncio.timeout(self._target.timeout):
+                return await sending
+        except TimeoutError:
+            excerpt = f"after {self._target.timeout:g} s"
+            return Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=excerpt)
 
     async def close(self) -> None:
         await self._poster.close()

@@ -34,7 +34,8 @@ class Slack(HttpChannel[SlackTarget]):
 
     async def send(self, job: Claimed) -> Outcome:
         if token := self._target.token.get_secret_value():
-            return await self._send_as_app(job, {"Authorization": f"Bearer {token}"})
+            sending = self._send_as_app(job, {"Authorization": f"Bearer {token}"})
+            return await self._in_time(sending)
         answer = await self._poster.post(_body(self._templates, job), {})
         if answer.outcome.kind is Kind.DELIVERED and answer.body.strip() != b"ok":
             return replace(answer.outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)

@@ -389,7 +389,7 @@ _LOCK_OF_KEYS = sql("""
                 AND (receipt IS NOT NULL OR shown IS NULL)
         ) AS told_at
     FROM alert_case
-    WHERE dedup_key = ANY(CAST(:keys AS text[])) AND state <> 'cancelled' AND outcome IS NULL
+    WHERE dedup_key = ANY(CAST(:dedup_keys AS text[])) AND state <> 'cancelled' AND outcome IS NULL
     ORDER BY alert_id FOR UPDATE OF alert_case
 """)
 
@@ -397,7 +397,7 @@ _LOCK_OF_KEYS = sql("""
 async def lock_of_keys(tx: AsyncConnection, rows: Sequence[NewRow]) -> list[Any]:
     """Lock the cases that have the key of one of these alerts, whose ever they are."""
     keys = [row.dedup_key for row in rows]
-    return list(await tx.execute(_LOCK_OF_KEYS, {"keys": keys})) if keys else []
+    return list(await tx.execute(_LOCK_OF_KEYS, {"dedup_keys": keys})) if keys else []
 
 
 async def resolve_one(tx: AsyncConnection, case_id: UUID) -> None:

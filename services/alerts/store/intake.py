@@ -127,9 +127,9 @@ _LOCK = sql("""
 """)
 _SEEN = sql("""
     SELECT alert_id, target, CAST(NULL AS uuid) AS first_id FROM delivery
-    WHERE alert_id = ANY(CAST(:ids AS uuid[]))
+    WHERE alert_id = ANY(CAST(:alert_ids AS uuid[]))
     UNION ALL SELECT alert_id, target, first_id FROM duplicate
-    WHERE alert_id = ANY(CAST(:ids AS uuid[]))
+    WHERE alert_id = ANY(CAST(:alert_ids AS uuid[]))
 """)
 # A failed alert takes no more repeats: operators were notified, and the next may well be delivered.
 # The others are locked until the count is committed, so that a later end includes all repeats; and
@@ -138,8 +138,8 @@ _KNOWN = sql("""
     SELECT alert_id, target, source, caller, event_type, dedup_key, severity, resolved, accepted_at,
         coalesce(fired_at, accepted_at) AS fired_at,
         CASE WHEN state IN ('failed', 'discarded') THEN reason END AS failed
-    FROM delivery WHERE dedup_key = ANY(CAST(:keys AS text[]))
-        AND (resolved OR accepted_at > :since OR fired_at > :since)
+    FROM delivery WHERE dedup_key = ANY(CAST(:dedup_keys AS text[]))
+        AND (resolved OR accepted_at > :at OR fired_at > :at)
     ORDER BY alert_id, target
     FOR NO KEY UPDATE
 """)
@@ -241,14 +241,15 @@ async def _repeats(
 
     :returns: the first alert of each repeat, what is to be closed, and alerts that need no case
     """
-    found = await tx.execute(_SEEN, {"ids": list({row.alert_id for row in rows})})
+    found = await tx.execute(_SEEN, {"alert_ids": list({row.alert_id for row in rows})})
     seen: dict[Key, UUID | None] = {(one.alert_id, one.target): one.first_id for one in found}
     repeats = {row.key: first for row in rows if (first := seen.get(row.key)) is not None}
     settled, closed = {alert_id for alert_id, _ in seen}, list[Key]()
     near = timedelta(seconds=window)
     since = min(row.accepted_at for row in rows) - near
     known = defaultdict[str | None, list[Any]](list)
-    for one in await tx.execute(_KNOWN, {"keys": [row.dedup_key for row in rows], "since": since}):
+    keys = [row.dedup_key for row in rows]
+    for one in await tx.execute(_KNOWN, {"dedup_keys": keys, "at": since}):
         known[one.dedup_key].append(one)
     ends = [row for row in rows if row.resolved]
     for row in sorted((row for row in rows if row.key not in seen), key=_age):

@@ -17,7 +17,7 @@ def _are(kind: Any, names: str) -> dict[str, Any]:
 
 _COLUMNS: Final[Mapping[str, Any]] = {
     **_are(sa.Uuid, "alert_id first_id"),
-    **_are(JSONB, "payload reasons found"),
+    **_are(JSONB, "payload reasons found chain"),
 }
 _PARAMETERS: Final[Mapping[str, Any]] = {
     **_COLUMNS,
@@ -29,7 +29,7 @@ _PARAMETERS: Final[Mapping[str, Any]] = {
     **_are(sa.Boolean, "take_over shut same_channel"),
     **_are(sa.DateTime(timezone=True), "at begin"),
     **_are(ARRAY(sa.Uuid), "alert_ids"),
-    **_are(ARRAY(sa.Text), "targets hashes"),
+    **_are(ARRAY(sa.Text), "targets hashes dedup_keys"),
     **_are(ARRAY(sa.Integer), "generations"),
     **_are(ARRAY(sa.BigInteger), "keys"),
 }

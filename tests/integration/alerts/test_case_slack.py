@@ -1,5 +1,6 @@
 """Slack as an app: a message that was posted is changed when its case is."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -95,6 +96,16 @@ async def test_where_slack_refuses_the_change_one_message_follows(
     assert outcome.receipt is not None
     (followed,) = await sandbox.received("slack")
     assert followed["body"] == {"text": "taken by Ewa Lis", "channel": "C0123"}
+
+
+async def test_a_change_and_what_follows_it_have_one_time_out(sandbox: Sandbox) -> None:
+    """Its lease is made for one; after it another worker may send the same."""
+    await sandbox.behave("slack", error="message_not_found", delay_seconds=0.6)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    outcome = await update(sandbox)
+    assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.TIMEOUT)
+    assert loop.time() - begin < 1.15  # the time-out is one second
 
 
 async def test_a_change_that_fails_is_tried_again_and_followed_by_none(sandbox: Sandbox) -> None:
