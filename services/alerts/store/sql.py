@@ -23,7 +23,7 @@ _PARAMETERS: Final[Mapping[str, Any]] = {
     **_COLUMNS,
     **_are(JSONB(none_as_null=True), "receipt"),
     **_are(sa.Uuid, "digest process case_id"),
-    **_are(sa.Text, "target fallback state before reason kind numbers rows reports results"),
+    **_are(sa.Text, "target fallback state before reason error kind numbers rows reports results"),
     **_are(sa.Integer, "attempt generation retries refund batch want begin_at"),
     **_are(sa.Float, "seconds lease window pause after repeat"),
     **_are(sa.Boolean, "take_over shut same_channel"),
