@@ -20,7 +20,6 @@ from libs.common.process import logs
 from services.alerts import messages, metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
-from services.alerts.case import State as CaseState
 from services.alerts.case_text import texts
 from services.alerts.channels.responses import text_of
 from services.alerts.config import UNROUTED, Config, EmailTarget
@@ -267,18 +266,12 @@ class Intake:
         return {alert_id: silence for alert_id, silence in found.items() if silence is not None}
 
     def _openings(
-        self,
-        asking: Sequence[tuple[Policy, Sequence[NewRow]]],
-        known: Sequence[Any],
-        now: datetime,
-        silenced: Mapping[UUID, Any],
-    ) -> Iterator[Opening]:
+        self, asking: Sequence[tuple[Policy, Sequence[NewRow]]], known: Sequence[Any],
+        now: datetime, silenced: Mapping[UUID, Any],
+    ) -> Iterator[Opening]:  # fmt: skip
         """Yield the case of each alert: an open one of its key that has steps left, or its own."""
-        open_: list[tuple[Any, UUID]] = [
-            (case, case.alert_id)
-            for case in known
-            if case.state == CaseState.OPEN and case.step < len(case.chain)
-        ]
+        running = (one for one in known if one.state == "open" and one.step < len(one.chain))
+        open_: list[tuple[Any, UUID]] = [(case, case.alert_id) for case in running]
         for policy, rows in sorted(asking, key=lambda one: -intake.rank(one[1][0])):
             alert, silence = rows[0], silenced.get(rows[0].alert_id)
             same = (one for one in open_ if alert.dedup_key and intake.same(alert, one[0]))

@@ -100,21 +100,15 @@ async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> int:
     return int((await tx.execute(_OPEN, {"rows": rows})).scalar_one())
 
 
-_DUE: Final = alert_case.c.next_at <= sa.func.now()
-
-
-async def due_ids(tx: AsyncConnection) -> Sequence[UUID]:
-    found = sa.select(alert_case.c.alert_id).where(_DUE).order_by(alert_case.c.next_at)
-    return (await tx.scalars(found.limit(DUE_BATCH))).all()
-
-
-async def due(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
-    """Lock those that are still due, skipping those that others hold."""
+async def due(tx: AsyncConnection, case_ids: Sequence[UUID] | None = None) -> list[Any]:
+    """Lock some due cases, or those of these that still are, skipping those that others hold."""
+    mine = sa.true() if case_ids is None else alert_case.c.alert_id.in_(case_ids)
     return list(
         await tx.execute(
             sa.select(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
-            .where(_DUE, alert_case.c.alert_id.in_(case_ids))
+            .where(alert_case.c.next_at <= sa.func.now(), mine)
             .order_by(alert_case.c.next_at)
+            .limit(DUE_BATCH)
             .with_for_update(skip_locked=True)
         )
     )
@@ -166,7 +160,7 @@ _TICK = sql("""
         RETURNING alert_case.alert_id, event_type, alert_case.state
     ), mended AS (
         DELETE FROM escalation USING given
-        WHERE alert_id = case_id AND escalation.target = 'cases' AND digest IS NULL
+        WHERE escalation.alert_id = case_id AND escalation.target = 'cases' AND digest IS NULL
     ), listed AS (
         INSERT INTO escalation (alert_id, target, event_type, reason)
         SELECT alert_id, 'cases', event_type, 'unanswered' FROM moved WHERE state = 'unanswered'

@@ -60,13 +60,9 @@ async def waiting(tx: AsyncConnection, target: str, batch: int) -> list[Any]:
 
 
 async def overdue(
-    tx: AsyncConnection,
-    target: str,
-    seconds: float,
-    reached: datetime | None,
-    batch: int,
+    tx: AsyncConnection, target: str, seconds: float, reached: datetime | None, batch: int,
     which: sa.TextClause,
-) -> list[Any]:
+) -> list[Any]:  # fmt: skip
     """Lock some open rows of a target that are overdue and whose message is lost.
 
     A queue delivers in order, and critical ones before: when another row is claimed, the message of
@@ -97,12 +93,9 @@ async def overdue(
 
 
 async def open_after(
-    tx: AsyncConnection,
-    targets: Sequence[str],
-    after: Cursor | None,
-    batch: int,
+    tx: AsyncConnection, targets: Sequence[str], after: Cursor | None, batch: int,
     which: sa.TextClause,
-) -> list[Any]:
+) -> list[Any]:  # fmt: skip
     """Lock the next open rows, whether they are due or not.
 
     Waits for rows that others hold: to skip a row whose outcome is being recorded would leave it
