@@ -78,10 +78,10 @@ async def test_when_somebody_takes_it_every_message_says_so_in_its_place(subject
     assert len(await bodies(subject, changes=False)) == 2
 
 
-async def update(sandbox: Sandbox) -> Outcome:
+async def update(sandbox: Sandbox, **options: Any) -> Outcome:
     """Change a message that was posted before."""
     payload: dict[str, Any] = {"text": "taken by Ewa Lis", "receipt": RECEIPT, "place": "x"}
-    target = http_target("slack_app", f"{sandbox.url}/slack/api")
+    target = http_target("slack_app", f"{sandbox.url}/slack/api", **options)
     async with opened("any", target, TEMPLATES, LOOPBACK) as channel:
         return await channel.send(job(CASE_UPDATE, **payload))
 
@@ -103,9 +103,9 @@ async def test_a_change_and_what_follows_it_have_one_time_out(sandbox: Sandbox) 
     await sandbox.behave("slack", error="message_not_found", delay_seconds=0.6)
     loop = asyncio.get_running_loop()
     begin = loop.time()
-    outcome = await update(sandbox)
+    outcome = await update(sandbox, timeout=1.0)
     assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.TIMEOUT)
-    assert loop.time() - begin < 1.15  # the time-out is one second
+    assert loop.time() - begin < 1.15
 
 
 async def test_a_change_that_fails_is_tried_again_and_followed_by_none(sandbox: Sandbox) -> None:
