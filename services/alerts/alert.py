@@ -229,3 +229,4 @@ class Claimed:
     due_at: datetime
     once: Once | None = None
     buttons: tuple[Button, ...] = ()
+    resolved: bool = False  # what it is about is over

@@ -20,8 +20,6 @@ from libs.common.process import logs
 from services.alerts import messages, metrics, topology
 from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
-from services.alerts.case_text import texts
-from services.alerts.channels.responses import text_of
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
 from services.alerts.store import cases, gaps, heartbeats, intake, silences, transitions, upkeep
@@ -137,6 +135,7 @@ class Intake:
             severity=row.severity,
             source=row.source,
             accepted_at=row.accepted_at,
+            resolved=row.resolved,
             once=once and OnceTerms(**asdict(once)),
         )
         new = self.rows(accepted, row.request_id)
@@ -169,7 +168,6 @@ class Intake:
         named = self._subjects.named_by(
             accepted.payload, accepted.dedup_key, once.address if once else None
         )
-        payload = _recovered(accepted) if accepted.resolved else accepted.payload
         return [
             NewRow(
                 alert_id=accepted.id,
@@ -177,7 +175,7 @@ class Intake:
                 event_type=accepted.event_type,
                 severity=accepted.severity,
                 source=accepted.source,
-                payload=payload,
+                payload=accepted.payload,
                 dedup_key=accepted.dedup_key,
                 request_id=request_id,
                 accepted_at=accepted.accepted_at,
@@ -290,15 +288,6 @@ class Intake:
                 case_id=case_id,
                 rises=rises,
             )
-
-
-def _recovered(accepted: AlertAccepted) -> dict[str, Any]:
-    """Return the payload of what says that alerts are over, with texts that begin with it."""
-    event_type, payload = accepted.event_type, accepted.payload
-    line = texts("lines", payload.get("staff_language"))["recovered"]
-    subject, text = payload.get("subject") or event_type, text_of(event_type, payload)
-    said = {"subject": line.format(text=subject), "text": line.format(text=text)}
-    return {**payload, **said, "resolved": True}
 
 
 def _silenced(row: NewRow, silence: Any | None) -> NewRow:

@@ -79,6 +79,8 @@ class AtLeastOnceWorker(Worker):
         Waits for the database: the row is claimed, so raising would park it until its lease is over
         and its retry due.
         """
+        if job.resolved:
+            return case_messages.recovered(job), None
         case = job.event_type in messages.CASE_EVENTS
         if not case and not (self.target.answerable and job.event_type in self.rules.policies):
             return job, None

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.alerts.alert import Button, Claimed
 from services.alerts.case import ButtonValue, Person, Rules, State, Verb, menu, offered
 from services.alerts.case_link import hashed
-from services.alerts.case_text import Shown, item, label, without_diacritics
+from services.alerts.case_text import Shown, item, label, texts, without_diacritics
+from services.alerts.channels.responses import text_of
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.store import case_links, places
 from services.alerts.templates import escape_slack
@@ -87,6 +88,15 @@ async def with_buttons(engine: AsyncEngine, rules: Rules, job: Claimed) -> Claim
     async with engine.connect() as tx:
         row = await places.read(tx, job.alert_id, job.target)
     return job if row is None else replace(job, buttons=_buttons(rules, row, job.alert_id))
+
+
+def recovered(job: Claimed) -> Claimed:
+    """Return the job with texts that begin with the news that it is over."""
+    line = texts("lines", job.payload.get("staff_language"))["recovered"]
+    subject = job.payload.get("subject") or job.event_type
+    text = line.format(text=text_of(job.event_type, job.payload))
+    said = {"subject": line.format(text=subject), "text": text, "resolved": True}
+    return replace(job, payload={**job.payload, **said})
 
 
 def _reminds(row: Any) -> bool:

@@ -50,7 +50,7 @@ async def unhealthy(tx: AsyncConnection) -> dict[str, Unhealthy]:
 _FALL_BACK: Final = """
     WITH stuck AS (
         SELECT alert_id, target, event_type, severity, source, payload, request_id, accepted_at,
-            subjects
+            subjects, resolved
         FROM delivery
         WHERE state = 'pending' AND severity = 'critical' AND target = :target
             AND once_address IS NULL AND (:shut OR attempt > 0) AND {which}
@@ -69,10 +69,10 @@ _FALL_BACK: Final = """
     ), added AS (
         INSERT INTO delivery (
             alert_id, target, event_type, severity, source, payload, request_id, accepted_at,
-            subjects, state)
+            subjects, resolved, state)
         SELECT alert_id, :fallback, event_type, severity, source,
             CASE WHEN :same_channel THEN payload ELSE payload - 'to' END,
-            request_id, accepted_at, subjects, 'pending'
+            request_id, accepted_at, subjects, resolved, 'pending'
         FROM stuck ORDER BY alert_id
         ON CONFLICT DO NOTHING
         RETURNING alert_id, request_id

@@ -196,8 +196,12 @@ async def accept(
     """
     rows = await _without_erased(tx, rows)
     keyed = [row for row in rows if row.dedup_key is not None and row.once_address is None]
-    repeats, closed, settled = await _repeats(tx, keyed, window, ending) if keyed else _NONE
-    given = [row for row in rows if row.key not in repeats]
+    repeats, closed, late, settled = await _repeats(tx, keyed, window, ending) if keyed else _NONE
+    given = [
+        row._replace(resolved=True, dedup_key=None) if row.key in late else row
+        for row in rows
+        if row.key not in repeats
+    ]
     added = 0
     if repeats:
         await tx.execute(_TOTALS, {"targets": sorted({row.target for row in rows})})
@@ -227,8 +231,8 @@ async def _without_erased(tx: AsyncConnection, rows: Sequence[NewRow]) -> Sequen
     ]
 
 
-_Decided = tuple[dict[Key, UUID], list[Key], set[UUID]]
-_NONE: Final[_Decided] = {}, [], set()
+_Decided = tuple[dict[Key, UUID], list[Key], set[Key], set[UUID]]
+_NONE: Final[_Decided] = {}, [], set(), set()
 
 
 async def _repeats(
@@ -239,12 +243,14 @@ async def _repeats(
     What says that alerts are over closes them, and the next alert closes that: what is closed has
     no key any more. A redelivered message gets the answer it had before.
 
-    :returns: the first alert of each repeat, what is to be closed, and alerts that need no case
+    :returns: the first alert of each repeat, what is to be closed, what was over before it came,
+        and alerts that need no case
     """
     found = await tx.execute(_SEEN, {"alert_ids": list({row.alert_id for row in rows})})
     seen: dict[Key, UUID | None] = {(one.alert_id, one.target): one.first_id for one in found}
     repeats = {row.key: first for row in rows if (first := seen.get(row.key)) is not None}
     settled, closed = {alert_id for alert_id, _ in seen}, list[Key]()
+    late = set[Key]()
     near = timedelta(seconds=window)
     since = min(row.accepted_at for row in rows) - near
     known = defaultdict[str | None, list[Any]](list)
@@ -259,7 +265,7 @@ async def _repeats(
             one.fired_at >= at for one in (*mine, *ends) if one.resolved and same(one, row)
         ):
             settled.add(row.alert_id)
-            closed.append(row.key)
+            late.add(row.key)
         elif first is not None and window and row.failed is None and row.alert_id not in ending:
             settled.add(row.alert_id)
             repeats[row.key] = first.alert_id
@@ -267,7 +273,7 @@ async def _repeats(
             past = [one for one in mine if one.resolved != row.resolved and one.fired_at <= at]
             closed += [(one.alert_id, one.target) for one in past]
             known[row.dedup_key] = [*(one for one in known[row.dedup_key] if one not in past), row]
-    return repeats, closed, settled
+    return repeats, closed, late, settled
 
 
 def _repeated(row: NewRow, mine: Sequence[Any], window: timedelta) -> list[Any]:

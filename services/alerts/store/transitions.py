@@ -19,6 +19,7 @@ from services.alerts.store.sql import sql
 
 _ROW: Final = """
     generation, attempt, attempts, event_type, severity, payload, accepted_at, request_id, due_at,
+    resolved,
     CAST(extract(epoch FROM now() - coalesce(requeued_at, created_at)) AS float) AS age,
     once_address, once_purpose, once_reference,
     CAST(extract(epoch FROM once_not_after - now()) AS float) AS window_left
@@ -143,6 +144,7 @@ def _claimed(alert_id: UUID, target: str, row: Any) -> Claimed:
         request_id=row.request_id,
         due_at=row.due_at,
         once=once_of(row),
+        resolved=row.resolved,
     )
 
 
