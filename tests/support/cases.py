@@ -243,8 +243,8 @@ class CaseLoad(Load):
         """The name of each owner, and when its 200 came."""
         self._cases = Cases(stack)
 
-    async def _until_accepted(self, text: str, key: str) -> str:
-        case_id = await super()._until_accepted(text, key)
+    async def _until_accepted(self, text: str, key: str, **fields: Any) -> str:
+        case_id = await super()._until_accepted(text, key, **fields)
         if len(self.accepted) % 2:
             both = await asyncio.gather(*(self._take(case_id, by) for by in ("jan", "ewa")))
             assert sorted(both) == [200, 409], both

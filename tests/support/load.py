@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -77,20 +77,20 @@ class Load:
             self.accepted[alert_id] = text
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _until_accepted(self, text: str, key: str) -> str:
+    async def _until_accepted(self, text: str, key: str, **fields: Any) -> str:
         while True:
-            alert_id = await self._ask(text, key)
+            alert_id = await self._ask(text, key, **fields)
             if alert_id is not None:
                 return alert_id
             await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _ask(self, text: str, key: str) -> str | None:
+    async def _ask(self, text: str, key: str, **fields: Any) -> str | None:
         clock = asyncio.get_running_loop().time
         start = clock()
         try:
             async with self._session.post(
                 f"{self._system.url}/api/alerts",
-                json={"event_type": self.event_type, "payload": {"text": text}},
+                json={"event_type": self.event_type, "payload": {"text": text}, **fields},
                 headers={"Idempotency-Key": key},
             ) as answer:
                 body = await answer.json(content_type=None)
