@@ -39,8 +39,8 @@ class Timer:
         """Move every case that is due; replicas share them."""
         more = True
         while more:
-            async with self.engine.begin() as tx:
-                ids = [row.alert_id for row in await cases.due(tx)]
+            async with self.engine.connect() as tx:
+                ids = await cases.due_ids(tx)
             if ids:
                 await halved(self._move, ids, self._fail)
             more = len(ids) == cases.DUE_BATCH

@@ -100,15 +100,18 @@ async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> int:
     return int((await tx.execute(_OPEN, {"rows": rows})).scalar_one())
 
 
-async def due(tx: AsyncConnection, case_ids: Sequence[UUID] | None = None) -> list[Any]:
-    """Lock some due cases, or those of these that still are, skipping those that others hold."""
-    mine = sa.true() if case_ids is None else alert_case.c.alert_id.in_(case_ids)
+async def due_ids(tx: AsyncConnection) -> list[UUID]:
+    found = sa.select(alert_case.c.alert_id).where(alert_case.c.next_at <= sa.func.now())
+    return list(await tx.scalars(found.order_by(alert_case.c.next_at).limit(DUE_BATCH)))
+
+
+async def due(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
+    """Lock those of these cases that are still due, skipping those that others hold."""
     return list(
         await tx.execute(
             sa.select(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
-            .where(alert_case.c.next_at <= sa.func.now(), mine)
+            .where(alert_case.c.next_at <= sa.func.now(), alert_case.c.alert_id.in_(case_ids))
             .order_by(alert_case.c.next_at)
-            .limit(DUE_BATCH)
             .with_for_update(skip_locked=True)
         )
     )

@@ -48,18 +48,20 @@ NEVER = Outcome(Kind.NEVER, Reason.GONE, 404)
 
 
 @contextmanager
-def dies_at(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[None]:
+def dies_at(
+    monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException] = ConnectionError
+) -> Iterator[None]:
     """Let a transaction fail at this step; what is in the block has to raise its error.
 
     :param step: a function, by its place below services.alerts
     """
 
     async def dies(*_: object) -> None:
-        raise ConnectionError
+        raise error
 
     with monkeypatch.context() as patched:
         patched.setattr(f"services.alerts.{step}", dies)
-        with pytest.raises(ConnectionError):
+        with pytest.raises(error):
             yield
 
 
