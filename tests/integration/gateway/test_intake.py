@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.broker import HIGH, Broker, Message
 from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
 from services.alerts.messages import each_accepted
 from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
@@ -94,6 +94,7 @@ async def test_an_alert_is_in_the_queue_when_it_is_answered(
     assert (message.id, message.type, message.body["id"]) == (id_, "alert.accepted", id_)
     assert message.request_id == answer.headers["X-Request-ID"]
     assert message.body["severity"] == "critical"
+    assert (message.body["caller"], message.priority) == ("service", HIGH)
     assert owner.received == [call for call in owner.received if call["method"] == "GET"]
 
 
@@ -109,6 +110,8 @@ async def test_a_batch_of_1000_is_taken_whole(
     alerts = [alert for each in messages for alert in each.body["alerts"]]
     assert sorted(alert["id"] for alert in alerts) == sorted(ids)
     assert numbers_of(alerts) == list(range(1, 1001))
+    taken = {alert["id"]: alert["accepted_at"] for alert in alerts}
+    assert [taken[id_] for id_ in ids] == sorted(set(taken.values()))  # in the caller's order
 
 
 async def test_alerts_of_one_moment_share_a_message_and_each_has_its_own_request_id(

@@ -61,6 +61,7 @@ def test_an_accepted_alert_is_read_with_unknown_fields(name: str, extra: dict[st
     assert str(read.id) == body["id"]
     assert read.payload == body["payload"]
     assert (read.once is None) == (body["once"] is None)
+    assert read.caller == body.get("caller")  # that of a service, or of an older gateway, has none
 
 
 @pytest.mark.parametrize("extra", EXTRA)
