@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -183,10 +183,7 @@ async def lock(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
 
 
 async def accept(
-    tx: AsyncConnection,
-    rows: Sequence[NewRow],
-    window: float,
-    ending: Collection[UUID] = frozenset(),
+    tx: AsyncConnection, rows: Sequence[NewRow], window: float, ending: Collection[UUID] = ()
 ) -> Taken:
     """Write the rows that do not exist yet and count them; count a repeat on the first alert.
 
@@ -196,7 +193,7 @@ async def accept(
     """
     rows = await _without_erased(tx, rows)
     keyed = [row for row in rows if row.dedup_key is not None and row.once_address is None]
-    repeats, closed, late, settled = await _repeats(tx, keyed, window, ending) if keyed else _NONE
+    repeats, closed, late, settled = await _repeats(tx, keyed, window, ending)
     given = [
         row._replace(resolved=True, dedup_key=None) if row.key in late else row
         for row in rows
@@ -231,13 +228,9 @@ async def _without_erased(tx: AsyncConnection, rows: Sequence[NewRow]) -> Sequen
     ]
 
 
-_Decided = tuple[dict[Key, UUID], list[Key], set[Key], set[UUID]]
-_NONE: Final[_Decided] = {}, [], set(), set()
-
-
 async def _repeats(
     tx: AsyncConnection, rows: Sequence[NewRow], window: float, ending: Collection[UUID]
-) -> _Decided:
+) -> tuple[dict[Key, UUID], list[Key], set[Key], set[UUID]]:
     """Find the rows that repeat another one, in the ledger or in this batch.
 
     What says that alerts are over closes them, and the next alert closes that: what is closed has
@@ -246,11 +239,12 @@ async def _repeats(
     :returns: the first alert of each repeat, what is to be closed, what was over before it came,
         and alerts that need no case
     """
+    if not rows:
+        return {}, [], set(), set()
     found = await tx.execute(_SEEN, {"alert_ids": list({row.alert_id for row in rows})})
     seen: dict[Key, UUID | None] = {(one.alert_id, one.target): one.first_id for one in found}
     repeats = {row.key: first for row in rows if (first := seen.get(row.key)) is not None}
-    settled, closed = {alert_id for alert_id, _ in seen}, list[Key]()
-    late = set[Key]()
+    closed, late = list[Key](), set[Key]()
     near = timedelta(seconds=window)
     since = min(row.accepted_at for row in rows) - near
     known = defaultdict[str | None, list[Any]](list)
@@ -264,16 +258,14 @@ async def _repeats(
         if not row.resolved and any(
             one.fired_at >= at for one in (*mine, *ends) if one.resolved and same(one, row)
         ):
-            settled.add(row.alert_id)
             late.add(row.key)
         elif first is not None and window and row.failed is None and row.alert_id not in ending:
-            settled.add(row.alert_id)
             repeats[row.key] = first.alert_id
         else:
             past = [one for one in mine if one.resolved != row.resolved and one.fired_at <= at]
             closed += [(one.alert_id, one.target) for one in past]
             known[row.dedup_key] = [*(one for one in known[row.dedup_key] if one not in past), row]
-    return repeats, closed, late, settled
+    return repeats, closed, late, {alert_id for alert_id, _ in (*seen, *repeats, *late)}
 
 
 def _repeated(row: NewRow, mine: Sequence[Any], window: timedelta) -> list[Any]:
