@@ -49,7 +49,8 @@ class Flapping(Load):
 
 @pytest.fixture(scope="module", autouse=True)
 def asking(stack: Stack) -> None:
-    quick_alerts_config(stack.folder, **sections())
+    ask = {"to": "sms", "person": "anna", "wait": "1h"}
+    quick_alerts_config(stack.folder, **sections(chain=[ask, ask]))
     stack.stop_now("alerts")
     stack.start_now("alerts")
 

@@ -198,7 +198,7 @@ async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
     for place in ("timer.outbox.add_all", "answers.cases.record"):
         before = await subject.case(case_id)
         await subject.execute("UPDATE alert_case SET next_at = now()")
-        with dies_at(monkeypatch, f"cases.{place}"):
+        with dies_at(monkeypatch, f"cases.{place}", asyncio.CancelledError):
             await subject.timer.run()
         row = await subject.case(case_id)
         assert (row.state, row.reminded, row.version) == (
