@@ -3,6 +3,7 @@
 from services.console.texts import TEXTS
 from tests.integration.console.conftest import REASON, Console, Reader
 from tests.integration.console.test_people import Browser, invite, joined
+from tests.support.eventually import eventually
 from tests.support.staff import PASSWORD
 
 TABLES = ("staff", "staff_credential", "staff_session", "invitation", "key_version")
@@ -84,12 +85,21 @@ async def test_work_of_people_waits_for_a_restored_database(console: Console) ->
     await console.call("POST", f"/api/staff/{row.id}/disable", REASON)
     await gateway.sync()
     await restore(console)
-    await gateway.sync()
+    assert [await gateway.sync() for _ in range(2)] == [409, 409]
+    await gateway.leave()
+    await console.stop()
     console.query(
         "INSERT INTO bulk_action (id, staff_id, verb, filter, reason, expected) "
         "VALUES (gen_random_uuid(), %s, 'retry', '{}', 'as before', 1)",
         row.id,
     )
-    await console.call("POST", ACCEPT, {})  # takes longer than a worker waits
+    await console.start()  # its worker looks before it answers anybody
+    assert (await eva.get("/console/")).status == 303
     assert console.query("SELECT lease_until FROM bulk_action") == [(None,)]
-    await eva.get("/console/")
+
+    async def refused() -> bool:
+        (bulk,) = console.query("SELECT state FROM bulk_action")
+        return bool(bulk.state == "refused")
+
+    await console.call("POST", ACCEPT, {"confirm": True})
+    await eventually(refused)  # whoever began it is blocked
