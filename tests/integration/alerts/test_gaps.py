@@ -3,10 +3,12 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import psycopg2
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -170,6 +172,28 @@ def ranges(numbers: set[int]) -> list[list[int]]:
         else:
             found.append([number, number])
     return found
+
+
+@pytest.mark.parametrize("table", ["intake_sender", "ledger_total"])
+async def test_an_alert_and_its_number_are_written_together_or_neither(
+    alerts: StartAlerts, table: str
+) -> None:
+    subject = await alerts()
+
+    async def waits() -> Any:
+        return await subject.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+    with closing(psycopg2.connect(subject.database.superuser_url)) as holder:
+        with holder.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE alerts.{table} IN SHARE MODE")
+        alert_id = await subject.accept(numbered={"sender": GATEWAY, "number": 1})
+        await eventually(waits)
+        subject.kill9()
+    written = "(SELECT count(*) FROM delivery), (SELECT count(*) FROM intake_sender)"
+    assert await subject.scalar(f"SELECT ROW({written})::text") == "(0,0)"
+    await subject.start()
+    await subject.until(alert_id, "delivered")
+    assert await subject.scalar(f"SELECT ROW({written})::text") == "(1,1)"
 
 
 async def send(subject: Alerts, number: int) -> None:
