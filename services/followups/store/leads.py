@@ -198,12 +198,12 @@ async def page(
 
 
 _HEAR_CONSENT = sa.text("""
-UPDATE lead SET known = known || jsonb_build_object('may_mail', said), consent_at = at,
-    due_at = CASE WHEN notified IS NULL OR coalesce(known ->> 'may_mail', 'refused') = said
+UPDATE lead SET known = known || jsonb_build_object('may_mail', may), consent_at = since,
+    due_at = CASE WHEN notified IS NULL OR coalesce(known ->> 'may_mail', 'refused') = may
         THEN due_at ELSE coalesce(due_at, now() + patience) END
-FROM lead_contact, (VALUES (CAST(:said AS text), CAST(:at AS timestamptz),
-    CAST(:patience AS interval))) AS heard (said, at, patience)
-WHERE contact = :contact AND lead_id = lead.id AND coalesce(consent_at < at, true)
+FROM lead_contact, (VALUES (CAST(:may_mail AS text), CAST(:at AS timestamptz),
+    CAST(:patience AS interval))) AS heard (may, since, patience)
+WHERE contact = :contact AND lead_id = lead.id AND coalesce(consent_at < since, true)
 """)
 
 
@@ -215,7 +215,7 @@ async def hear_consent(
     Staff who were told otherwise are told within `patience`. That somebody who never agreed
     wants no mails is no news.
     """
-    values = {"said": may_mail, "at": at, "patience": patience, "contact": f"email:{email}"}
+    values = {"may_mail": may_mail, "at": at, "patience": patience, "contact": f"email:{email}"}
     await tx.execute(_HEAR_CONSENT, values)
 
 
