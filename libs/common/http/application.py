@@ -30,6 +30,7 @@ log = logs.get_logger(__name__)
 JSON = "application/json"
 MAX_BODY = 256 * 1024
 MAX_DEPTH = 32
+MOST_FAULTS = 100
 MOST_NUMBER = 10**40
 MOST_SIGNIFICANT = 17
 """Digits that tell a double from every other; a longer fraction would be rounded."""
@@ -172,7 +173,7 @@ def validate(body: bytes, model: type[M], max_depth: int = MAX_DEPTH) -> M:
 
 
 def faults(error: ValidationError, whole: str) -> list[tuple[str, str]]:
-    """Return each invalid field with its fault.
+    """Return each invalid field with its fault, a hundred at most.
 
     :param whole: the name of the whole, for a fault of no single field
     """
@@ -181,7 +182,7 @@ def faults(error: ValidationError, whole: str) -> list[tuple[str, str]]:
             ".".join(str(part) for part in fault["loc"]) or whole,
             fault["msg"].removeprefix("Value error, "),  # added by pydantic
         )
-        for fault in error.errors(include_url=False, include_input=False)
+        for fault in error.errors(include_url=False, include_input=False)[:MOST_FAULTS]
     ]
 
 

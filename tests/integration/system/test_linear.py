@@ -1,0 +1,342 @@
+"""P17: no request keeps a process busy, at any public route, through the services behind it.
+
+Each public route is in `ROUTES`, with what of it a stranger may fill. The parsers by themselves are
+in tests/unit/test_linear.py.
+"""
+
+import asyncio
+import json
+import re
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from deploy.local.environment import SERVICES
+from libs.common.http.heads import MOST_BYTES
+from libs.common.signed_links import Tokens
+from tests.support import effort
+from tests.support.pumped import FORMS, JSON, MULTIPARTS, TEXTS
+from tests.support.routes import route_table
+from tests.support.stack import Stack
+
+STACK_SETTINGS = {"RATE_LIMIT_MODE": "shadow", "TRUSTED_PROXIES": "127.0.0.1/32"}
+BODY = 64 * 1024
+PATH = 2000
+SITE = "https://www.ostoja-wnetrza.example"
+KINDS = {
+    "application/json": JSON,
+    "application/x-www-form-urlencoded": FORMS,
+    "multipart/form-data; boundary=x": MULTIPARTS,
+    "application/x-www-form-urlencoded; charset=punycode": {"codec": lambda size: "a" * size},
+}
+FEW = {
+    name: TEXTS[name]
+    for name in TEXTS
+    if name[1:-2]
+    in {"a", "ż", "1", "1 ", ".", ";", "@", "a@b.pl ", "%", "35 ", "dwa ", "ﷺ", "nie "}
+    or name[0] not in "'\""
+}
+HEADER = {"a", "1", ",", ";", "=", '"', "a=b; ", "a;q=1,", "1.", "::", "(", "%4", 'W/"a",'}
+ONE_CLICK = "List-Unsubscribe"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a stranger may fill of a route."""
+
+    path: str
+    """With {} for a text."""
+    fields: tuple[str, ...] = ()
+    """Of JSON, or with `form` of a plain form."""
+    rest: Mapping[str, Any] = field(default_factory=dict)
+    """The other fields, so that the service behind reads the text."""
+    form: bool = False
+
+
+LEAD_FIELDS = ("name", "email", "phone", "area", "budget", "start", "message")
+LEAD = {"form": "contact", "language": "pl", "fields": {"email": "a@example.com"}}
+ROUTES: dict[tuple[str, str], list[Given]] = {
+    ("get", "/"): [Given("/?{}")],
+    ("get", "/docs"): [Given("/docs?{}")],
+    ("get", "/privacy"): [Given("/privacy?lang={}")],
+    ("get", "/openapi.json"): [Given("/openapi.json?{}")],
+    ("get", "/api/health"): [Given("/api/health?{}")],
+    ("get", "/api/health/deep"): [Given("/api/health/deep?{}")],
+    ("get", "/api/ready"): [Given("/api/ready?{}")],
+    ("get", "/widget.js"): [Given("/widget.js?{}")],
+    ("get", "/widget.json"): [Given("/widget.json?{}")],
+    ("get", "/widget/{build}"): [Given("/widget/{}")],
+    ("get", "/api/forms/{form}"): [Given("/api/forms/{}"), Given("/api/forms/contact?language={}")],
+    ("get", "/forms/{form}"): [Given("/forms/{}"), Given("/forms/contact?language={}")],
+    ("get", "/a/{token}"): [Given("/a/{}")],
+    ("get", "/api/unsubscribe/status/{email}"): [
+        Given("/api/unsubscribe/status/{}"), Given("/api/unsubscribe/status/a@b.pl?token={}")],
+    ("get", "/transcript"): [Given("/transcript?token={}")],
+    ("get", "/unsubscribe"): [
+        Given("/unsubscribe?token={}"), Given("/unsubscribe?lang={}&token=T")],
+    ("get", "/preferences"): [Given("/preferences?token={}")],
+    ("get", "/opt-in/confirm"): [Given("/opt-in/confirm?token={}")],
+    ("get", "/erasure/confirm"): [Given("/erasure/confirm?token={}")],
+    ("get", "/console"): [Given("/console?{}")],
+    ("get", "/console/{page}"): [
+        Given("/console/{}"), Given("/console/login?next={}"), Given("/console/leads?after={}"),
+        Given("/console/invitation/{}"), Given("/console/login/oidc/back?code={}&state={}")],
+    ("get", "/console/events"): [Given("/console/events?{}")],
+    ("post", "/api/chatbot/chat"): [Given(
+        "/api/chatbot/chat", ("message", "session_id", "email", "name", "phone", "language"),
+        {"message": "Dzień dobry", "session_id": "s"})],
+    ("post", "/api/leads"): [
+        Given("/api/leads", ("form", "session_id", "issued", "trap", "page"), LEAD),
+        *(Given("/api/leads", (f"fields.{name}",), LEAD) for name in LEAD_FIELDS),
+        Given("/api/leads", (*LEAD_FIELDS, "issued", "proof"), {"form": "contact"}, form=True)],
+    ("post", "/api/opt-in"): [Given(
+        "/api/opt-in", ("email", "text", "source", "session_id"),
+        {"email": "a@example.com", "text": "x"})],
+    ("post", "/api/unsubscribe"): [Given(
+        "/api/unsubscribe", ("email", "reason", "session_id"), {"email": "a@example.com"})],
+    ("post", "/api/revoke-consent"): [Given(
+        "/api/revoke-consent", ("email", "reason", "language"), {"email": "a@example.com"})],
+    ("post", "/api/slack/actions"): [Given("/api/slack/actions", ("payload",), form=True)],
+    ("post", "/a/{token}"): [Given("/a/{}", ("answer", "nonce", "generation"), form=True)],
+    ("post", "/unsubscribe"): [Given("/unsubscribe?token=T", (ONE_CLICK, "purpose"), form=True)],
+    ("post", "/preferences"): [Given("/preferences?token=T", ("purpose",), form=True)],
+    ("post", "/opt-in/confirm"): [Given("/opt-in/confirm?token=T", ("refuse",), form=True)],
+    ("post", "/erasure/confirm"): [Given("/erasure/confirm?token=T", ("x",), form=True)],
+    ("post", "/console"): [Given("/console", ("x",), form=True)],
+    ("post", "/console/login"): [Given(
+        "/console/login", ("email", "password", "next"), form=True)],
+    ("post", "/console/{page}"): [
+        Given("/console/invitation/x", ("password",), form=True),
+        Given("/console/leads", ("x",), form=True)],
+}  # fmt: skip
+ACTIONS = {
+    "/unsubscribe": "unsubscribe",
+    "/preferences": "unsubscribe",
+    "/opt-in/confirm": "opt-in",
+    "/erasure/confirm": "erasure",
+}
+
+
+def test_every_public_route_is_in_the_table() -> None:
+    public = {
+        (method, path)
+        for (method, path), requires in route_table().items()
+        if requires.scope is None and method != "head"
+    }
+    assert public == set(ROUTES)
+
+
+class Caller:
+    """Sends requests, and says what they cost the service that is busiest with it."""
+
+    def __init__(self, stack: Stack, session: aiohttp.ClientSession) -> None:
+        self._stack = stack
+        self._session = session
+        self._loops = [
+            Path(f"/proc/{pid}/task/{pid}/schedstat")
+            for name in SERVICES
+            for pid in (stack.pid(name), *_children(stack.pid(name)))
+        ]
+        self._tokens = Tokens(stack.values["TOKEN_KEYS"])
+        self.statuses: dict[int, int] = {}
+
+    async def cost(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Any = None
+    ) -> float:
+        before = self._spent()
+        with suppress(aiohttp.ClientError):
+            async with self._session.request(
+                method,
+                URL(self._stack.url + path, encoded=True),
+                headers={"Origin": SITE, **(headers or {})},
+                data=body,
+                allow_redirects=False,
+            ) as answer:
+                await answer.read()
+                self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
+        after = self._spent()
+        while sum(later := self._spent()) - sum(after) > 100_000:  # a loop is not done with it
+            await asyncio.sleep(0.001)
+            after = later
+        return max(end - begin for begin, end in zip(before, later, strict=True)) / 1e9
+
+    def _spent(self) -> list[int]:
+        """Return the nanoseconds that each loop has run."""
+        return [int(loop.read_text().split()[0]) for loop in self._loops]
+
+    def link(self, path: str) -> str:
+        """Return the path with a token that is valid for it."""
+        action = ACTIONS.get(path.partition("?")[0])
+        if action is None:
+            return path
+        token = self._tokens.sign("a@example.com", "marketing", action, datetime.now(UTC))
+        return path.replace("token=T", f"token={token}")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.fixture
+async def caller(stack: Stack) -> Any:
+    async with aiohttp.ClientSession(
+        cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=120)
+    ) as session:
+        yield Caller(stack, session)
+
+
+AsyncCost = Callable[[int], Awaitable[float]]
+
+
+async def fault(cost: AsyncCost, size: int) -> str | None:
+    """Return what is wrong, as `effort.fault` does."""
+    halves, wholes = list[float](), list[float]()
+    for _ in range(effort.TIMES):
+        halves.append(await cost(size // 2))
+        wholes.append(await cost(size))
+        if (said := effort.judged(halves, wholes)) is None:
+            return None
+    return said
+
+
+def in_field(given: Given, name: str, text: str) -> tuple[dict[str, str], bytes]:
+    if given.form:
+        pairs = {**given.rest, name: text}
+        body = "&".join(f"{key}={quote_plus(str(value))}" for key, value in pairs.items())
+        return {"Content-Type": "application/x-www-form-urlencoded"}, body.encode()
+    whole = json.loads(json.dumps(given.rest))
+    at = whole
+    *outer, last = name.split(".")
+    for each in outer:
+        at = at[each]
+    at[last] = text
+    headers = {"Content-Type": "application/json", "Idempotency-Key": quote(text[:20]) + "x" * 16}
+    return headers, json.dumps(whole, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=" ".join)
+async def test_a_public_route_reads_in_linear_time(caller: Caller, route: tuple[str, str]) -> None:
+    method, _ = route
+    costs: list[tuple[str, AsyncCost, int]] = []
+    for given in ROUTES[route]:
+        path = caller.link(given.path)
+
+        def filled(make: Callable[[int], str], path: str = path) -> AsyncCost:
+            return lambda size: caller.cost(method, path.replace("{}", quote(make(size))))
+
+        def headed(unit: str, path: str = path) -> AsyncCost:
+            return lambda size: caller.cost(method, path.replace("{}", "x"), heads(unit, size))
+
+        costs += [
+            (f"path {name}", filled(make), PATH) for name, make in FEW.items() if "{}" in path
+        ]
+        costs += [(f"headers {unit}", headed(unit), 1000) for unit in HEADER]
+        if method == "post":
+            costs += [*of_bodies(caller, path.replace("{}", "x"), given)]
+    faults = [f"{name}: {said}" for name, cost, size in costs if (said := await fault(cost, size))]
+    assert faults == [], caller.statuses
+
+
+def heads(unit: str, size: int) -> dict[str, str]:
+    """Fill each header that something reads, up to this many thousandths of its bound."""
+    skipped = {"host", "expect", "upgrade", "connection", "transfer-encoding", "content-encoding"}
+    room, found = 14 * 1024, {}
+    for name, most in MOST_BYTES.items():
+        filled = (unit * most)[: most * size // 1000].strip()
+        if name.decode() not in skipped and filled and len(filled) < room:
+            found[name.decode()] = filled
+            room -= len(filled) + len(name)
+    return found
+
+
+def of_bodies(caller: Caller, path: str, given: Given) -> Iterator[tuple[str, AsyncCost, int]]:
+    for kind, inputs in KINDS.items():
+        for name, make in inputs.items():
+            yield f"{kind} {name}", whole(caller, path, kind, make), BODY
+    for name in given.fields:
+        for each, make in FEW.items():
+            yield f"{name} {each}", one_field(caller, path, given, name, make), BODY // 2
+    yield "packed", packed(caller, path), BODY
+
+
+def whole(caller: Caller, path: str, kind: str, make: Callable[[int], str]) -> AsyncCost:
+    return lambda size: caller.cost(
+        "post", path, {"Content-Type": kind, "Idempotency-Key": "k" * 16}, make(size).encode()
+    )
+
+
+def one_field(
+    caller: Caller, path: str, given: Given, name: str, make: Callable[[int], str]
+) -> AsyncCost:
+    def cost(size: int) -> Awaitable[float]:
+        headers, body = in_field(given, name, make(size))
+        return caller.cost("post", path, headers, body)
+
+    return cost
+
+
+def packed(caller: Caller, path: str) -> AsyncCost:
+    """Post what is a thousand times as long once it is unpacked."""
+
+    def cost(size: int) -> Awaitable[float]:
+        body = zlib.compress(b" " * size * 1000)
+        return caller.cost(
+            "post", path, {"Content-Type": "application/json", "Content-Encoding": "deflate"}, body
+        )
+
+    return cost
+
+
+ATTACKS: dict[str, tuple[str, dict[str, str], bytes]] = {
+    "multipart": (
+        "/api/leads",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        MULTIPARTS["semicolons"](60_000).encode(),
+    ),
+    "nested": (
+        "/api/leads",
+        {"Content-Type": "multipart/form-data; boundary=x"},
+        MULTIPARTS["nested deep"](60_000).encode(),
+    ),
+    "content type": ("/api/chatbot/chat", {"Content-Type": "application/json" + ";" * 8000}, b"{}"),
+    "codec": (
+        "/console/login",
+        {"Content-Type": "application/x-www-form-urlencoded; charset=punycode"},
+        b"a" * 60_000,
+    ),
+    "numbers": (
+        "/api/chatbot/chat",
+        {"Content-Type": "application/json"},
+        json.dumps({"message": "35 " * 1300, "session_id": "s"}).encode(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_nobody_else_waits_for_it(caller: Caller, stack: Stack, name: str) -> None:
+    path, headers, body = ATTACKS[name]
+    loop = asyncio.get_running_loop()
+
+    async def health() -> float:
+        start = loop.time()
+        await stack.http("GET", "/api/health")
+        return loop.time() - start
+
+    usual = min([await health() for _ in range(10)])
+    waited = []
+    for _ in range(10):
+        attack = asyncio.ensure_future(caller.cost("post", path, headers, body))
+        await asyncio.sleep(0)
+        waited.append(await health())
+        await attack
+    assert min(waited) < usual + 2 * effort.MOST_SECONDS * effort.slowness()
+    assert re.search("500", str(caller.statuses)) is None
