@@ -84,7 +84,7 @@ class TestDeadLetterQueue:
     async def test_a_refused_alert_fails_with_its_reason_and_a_retry_by_hand_delivers_it(
         self, stack: Stack
     ) -> None:
-        await stack.sandbox.behave("slack", status=404)  # never: the webhook is gone
+        await stack.sandbox.behave("slack", status=422)  # never: it is malformed
         text = f"dead {uuid.uuid4()}"
         alert_id = await stack.alert(text)
 
@@ -94,7 +94,7 @@ class TestDeadLetterQueue:
 
         (row,) = await eventually(failed, 30)
         assert row["target"] == "slack"
-        assert "404" in str(row)
+        assert "422" in str(row)
         stats = (await stack.http("GET", "/api/dlq/stats", key="admin")).body
         assert stats["failed"] >= 1
         assert stats["targets"]["slack"]["failed"] >= 1
@@ -110,7 +110,7 @@ class TestDeadLetterQueue:
         assert await eventually(stack.balanced, 30)
 
     async def test_a_failed_alert_can_be_discarded_with_a_reason(self, stack: Stack) -> None:
-        await stack.sandbox.behave("slack", status=404)
+        await stack.sandbox.behave("slack", status=422)
         alert_id = await stack.alert("to be discarded")
 
         async def failed() -> Any:

@@ -7,7 +7,10 @@
      RECONCILE rows without a copy are published again
      ORDER=3   what a failure owes is one transaction, and the ack comes last. Instead of it:
                1 the ledger, .dead, the escalation; 2 .dead first; 4 the ack first
-   More to go wrong: DLXLOSS (a dead-lettered copy is lost), BYHAND (discard; retry of what failed).
+     MAX_AGE   with HELD: a row ends when it is too old, though its attempts are given back
+   More to go wrong: DLXLOSS (a dead-lettered copy is lost), BYHAND (discard; retry of what failed), HELD (the target
+   refuses us: its queue waits for a trial, of which there are H, and the attempt is given back), FALLBACK (with
+   NM=2: row 0, pending or failed, is handed to the fallback, whose row is 1).
 
    A row is one of alerts.delivery, a copy a message in alerts.<target> or its .retry, `outbox` what publishes
    it: intake, the outbox table, the reconciler. An atomic step is a transaction, or what one process does without
@@ -24,6 +27,9 @@
 #define ORDER 3
 #endif
 #define N 2                        /* retries after the first attempt */
+#ifndef H
+#define H 2                        /* trials of a target that refused us */
+#endif
 #if NM>1
 #define EACH(X) X(0) X(1)
 #else
@@ -50,6 +56,7 @@
 #define FENCED 8
 #define ACK 9
 #define PARK 10
+#define BARRED 11
 
 byte F = F0;
 byte row[2], att[2], attempts[2]; bit lease[2];   /* att, the fence, never goes back */
@@ -57,6 +64,7 @@ bit outbox[2], obdead[2], dead[2], esc[2];
 byte acc[2];                       /* how often the target has taken it, up to 3 */
 byte ready[2], retry[2];           /* copies in the work queue and in .retry */
 byte busy, accepted, cD, cF, cX;   /* ledger_total: moved in the transaction that moves the row */
+bit held; byte trials = H;
 
 #ifdef FIX_CAS
 #define MINE (row[m]==SENDING && att[m]==k)
@@ -81,7 +89,7 @@ proctype Relay(byte m) {           /* publishes, then deletes its row */
   :: atomic{ obdead[m] -> dead[m]=1;  if :: obdead[m]=0 :: F>0 -> F-- fi }
   od }
 
-#define TAKE(i) :: atomic{ pc==IDLE && ready[i]>0 -> ready[i]--; m=i; own=1; pc=CLAIM; busy++ }
+#define TAKE(i) :: atomic{ pc==IDLE && !held && ready[i]>0 -> ready[i]--; m=i; own=1; pc=CLAIM; busy++ }
 #define PUT_DOWN own=0; pc=IDLE; m=0; k=0; busy--
 #define TAKE_BY_TARGET if :: acc[m]<3 -> acc[m]++ :: else -> skip fi
 
@@ -110,6 +118,11 @@ proctype W() {                     /* services/alerts/delivery/at_least_once.py 
   :: atomic{ pc==SEND && F>0 -> F--; TAKE_BY_TARGET; pc=REFUSED }    /* taken, the answer lost */
   :: atomic{ pc==TAKEN ->                                        /* A4 */
        if :: MINE -> MOVE(DELIVERED); cD++; pc=ACK :: else -> pc=FENCED fi }
+#ifdef HELD
+  :: atomic{ pc==SEND -> held=1; pc=BARRED }
+  :: atomic{ pc==BARRED ->
+       if :: MINE -> MOVE(PENDING); attempts[m]--; pc=PARK :: else -> pc=FENCED fi }
+#endif
   :: atomic{ pc==REFUSED && attempts[m]<=N ->
        if :: MINE -> MOVE(PENDING); pc=PARK :: else -> pc=FENCED fi }
   :: atomic{ pc==REFUSED && attempts[m]>N -> pc=EXHAUSTED }
@@ -149,6 +162,13 @@ proctype W() {                     /* services/alerts/delivery/at_least_once.py 
   :: atomic{ row[i]==PENDING && F>0 -> F--; row[i]=DISCARDED; cX++ } \
   :: atomic{ row[i]==FAILED && F>0 -> F--; row[i]=PENDING; attempts[i]=0; cF--; outbox[i]=1 }
 
+#define TOO_OLD(i) \
+  :: atomic{ held && IS_OPEN(i) && !lease[i] -> row[i]=FAILED; cF++; esc[i]=1; obdead[i]=1 }
+#define FALLS_BACK \
+  :: atomic{ (row[0]==PENDING || row[0]==FAILED) && row[1]==0 -> \
+       if :: row[0]==FAILED -> cF-- :: else -> skip fi; \
+       row[0]=DISCARDED; cX++; row[1]=PENDING; outbox[1]=1; accepted++ }
+
 proctype Time() {                  /* and services/alerts/upkeep/reconcile.py */
   do
   EACH(LEASE_ENDS)
@@ -158,6 +178,15 @@ proctype Time() {                  /* and services/alerts/upkeep/reconcile.py */
 #endif
 #ifdef BYHAND
   EACH(MOVED_BY_HAND)
+#endif
+#ifdef HELD
+  :: atomic{ held && trials>0 -> trials--; held=0 }              /* a trial, or by hand */
+#ifdef MAX_AGE
+  EACH(TOO_OLD)
+#endif
+#endif
+#ifdef FALLBACK
+  FALLS_BACK
 #endif
   od }
 
@@ -170,7 +199,10 @@ proctype Check() { atomic{ !HOLDS -> assert(false) } }           /* in every sta
 init {
   atomic{ run Api(0); run Relay(0);
 #if NM>1
-    run Api(1); run Relay(1);
+    run Relay(1);
+#ifndef FALLBACK
+    run Api(1);
+#endif
 #endif
     run W(); run W(); run Time(); run Check() };
 end: timeout -> atomic{

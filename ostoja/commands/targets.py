@@ -48,7 +48,7 @@ def _print(screen: Screen, found: dict[str, Any]) -> None:
                 each["failures"],
                 moment(each.get("open_since")),
                 moment(each["next_trial_at"]),
-                "yes" if each.get("paused") else None,
+                "yes" if each.get("paused") is True else each.get("paused") or None,
                 each.get("processes"),
             )
             for target, each in sorted(found.items())

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from deploy.check import ADDRESSES, RESERVED, examples
 from deploy.local.environment import EXAMPLE_CONFIG
 from ostoja.doctor.deployment import RESTART, Deployment
-from ostoja.doctor.finding import Finding, ok, wrong
+from ostoja.doctor.finding import Finding, ok, unknown, wrong
 from ostoja.doctor.mail import SANDBOX
 
 PROVIDERS = {
@@ -33,6 +33,7 @@ def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
         *_public_url(values),
         *_quiet_hours(values),
         *_examples(values, deployment.alerts_config.parent),
+        *_watched(values),
         *_example_people(deployment.alerts_config),
         *_still_sandbox(deployment.alerts_config, real),
     ]
@@ -78,6 +79,15 @@ def _quiet_hours(values: Mapping[str, str]) -> Iterator[Finding]:
             "going live",
             "follow-ups are also sent at night, on Sundays and on holidays",
             f"set FOLLOWUP_QUIET_HOURS=on in .env, then {RESTART}",
+        )
+
+
+def _watched(values: Mapping[str, str]) -> Iterator[Finding]:
+    if not values["HEARTBEAT_URL"]:
+        yield unknown(
+            "going live",
+            "nobody is told if this machine, or all of Ostoja, is gone",
+            f"set HEARTBEAT_URL in .env to the ping URL of a monitor elsewhere ({PAGE})",
         )
 
 

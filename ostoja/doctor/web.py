@@ -47,7 +47,22 @@ def _gateway(deployment: Deployment, key: str) -> Iterator[Finding]:
         yield unknown(
             "gateway", f"cannot check whether it accepts the admin key: {response.summary}"
         )
-    yield from _unhealthy(ask(f"{url}/api/health/deep", headers).body)
+    health = ask(f"{url}/api/health/deep", headers).body
+    yield from _unhealthy(health)
+    yield from _held(health)
+
+
+def _held(health: Any) -> Iterator[Finding]:
+    """Yield the targets that refuse us."""
+    breakers = health.get("circuit_breakers", {}) if isinstance(health, dict) else {}
+    for name, breaker in breakers.items():
+        if isinstance(refused := breaker.get("paused"), str):
+            settings = ", ".join(breaker.get("settings", ())) or f"[targets.{name}]"
+            yield wrong(
+                f"target {name}",
+                f"{refused}, since {breaker.get('open_since')}; its alerts wait",
+                f"correct what is wrong of {settings}, then {RESTART}; a start tries it at once",
+            )
 
 
 def _unhealthy(health: Any) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ class Kind(StrEnum):
     FAILED = auto()  # a retry may succeed
     NEVER = auto()  # no retry can succeed
     LATER = auto()  # the target asks us to slow down; not counted as an attempt
+    HELD = auto()  # the target refuses us, not this alert; not counted as an attempt
     UNKNOWN = auto()  # the target may or may not have accepted it
 
 
@@ -78,6 +79,7 @@ class Reason(StrEnum):
 
 
 MAX_PAUSE_SECONDS = 900.0  # a longer Retry-After counts as this
+HELD_TIMES = 5  # reset timeouts from one trial of a target that refuses us to the next
 
 
 class BreakerState(StrEnum):
@@ -96,6 +98,13 @@ class Outcome:
     excerpt: str = ""  # of the response or the error: bounded and redacted
     retry_after: float | None = None  # seconds
     receipt: Mapping[str, str] | None = None  # by which the message can be changed later
+
+    @property
+    def refusal(self) -> str | None:
+        """What the target said when it refused us, as operators read it."""
+        if self.kind is not Kind.HELD:
+            return None
+        return str(self.status if self.status and self.status >= 400 else self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +136,30 @@ class Transition:
 
 
 def decide(
-    outcome: Outcome, *, attempts: int, age: float, policy: Policy, once: bool = False
+    outcome: Outcome,
+    *,
+    attempts: int,
+    age: float,
+    policy: Policy,
+    once: bool = False,
+    singled_out: bool = False,
 ) -> Transition:
     """Apply the policy to an outcome.
 
     :param attempts: counted so far, this one included
     :param age: seconds since intake, or since a manual retry
+    :param singled_out: the target refused us over this alert before, and has accepted another since
     """
-    match outcome.kind:
+    at_fault = outcome.kind is Kind.HELD and singled_out
+    match Kind.NEVER if at_fault else outcome.kind:
         case Kind.DELIVERED:
             return Transition(State.DELIVERED, Reason.OK)
         case Kind.NEVER:
             return Transition(State.FAILED, outcome.reason)
         case Kind.UNKNOWN if once:
             return Transition(State.IN_DOUBT, outcome.reason)
+        case Kind.HELD:
+            delay, refund = policy.retry_delays[0], True
         case Kind.LATER:
             delay, refund = policy.tier(outcome.retry_after or 0.0), True
         case _ if attempts > len(policy.retry_delays):
@@ -227,6 +246,7 @@ class Claimed:
     accepted_at: datetime
     request_id: str | None
     due_at: datetime
+    singled_out: bool = False  # as `decide` says
     once: Once | None = None
     buttons: tuple[Button, ...] = ()
     resolved: bool = False  # what it is about is over

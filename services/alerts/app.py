@@ -59,6 +59,7 @@ from services.alerts.upkeep.reconcile import Reconciler
 log = logs.get_logger(__name__)
 
 RETENTION_SECONDS = 3600.0
+MONITOR_SECONDS = 60.0
 # The ledger counts attempts: a work message in `.dead` would leave its row without a message.
 MAX_FAILURES = 100_000
 SHOWN = {
@@ -135,7 +136,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         )
         log.info("target.configured", target=name, **target.model_dump(include=SHOWN))
 
-    target_status = TargetStatus(engine, breakers, throttles)
+    target_status = TargetStatus(engine, breakers, throttles, configured.settings)
     await service.enter(target_status.membership())
     service.spawn("target status", target_status.run())
 
@@ -163,12 +164,22 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         overdue=settings.alerts_overdue_seconds,
         fallback_after=settings.alerts_fallback_seconds,
     )
+    ledger_check = LedgerCheck(
+        engine, reconciler, throttles, overdue=settings.alerts_overdue_seconds
+    )
     digests = _digests(engine, intake, reconciler, schedules.rotas.faults, settings)
     _spawn_periodic(
         service,
         engine,
         ("alerts reconcile", settings.alerts_reconcile_seconds, reconciler.run),
+        ("alerts fallback", settings.alerts_reconcile_seconds / 6, reconciler.fall_back),
         ("alerts digests", settings.alerts_escalation_seconds, digests.run),
+        (
+            "alerts monitor",
+            min(MONITOR_SECONDS, 2 * settings.alerts_reconcile_seconds),
+            partial(ledger_check.tell, settings.heartbeat_url),
+        ),
+        ("alerts refusals", settings.alerts_reconcile_seconds / 6, digests.run_at_once),
         (
             "alerts retention",
             RETENTION_SECONDS,
@@ -186,9 +197,6 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
     )
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
-    ledger_check = LedgerCheck(
-        engine, reconciler, throttles, overdue=settings.alerts_overdue_seconds
-    )
     service.spawn("ledger check", ledger_check.watch(settings.alerts_reconcile_seconds / 2))
     apps = {
         name: each

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import jinja2
 from pydantic import (
@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     model_validator,
@@ -254,6 +255,12 @@ class Config(CaseSections):
     routes: dict[str, tuple[str, ...]]
     targets: dict[TargetName, AnyTarget]
     dedup: Dedup = Dedup()
+    _settings: dict[str, tuple[str, ...]] = PrivateAttr(default_factory=dict)
+
+    @property
+    def settings(self) -> Mapping[str, tuple[str, ...]]:
+        """By target: where its address, and what we log in with, are set."""
+        return self._settings
 
     @model_validator(mode="after")
     def _routes_name_targets(self) -> Self:
@@ -298,10 +305,17 @@ class Config(CaseSections):
             )
         )
 
-    def fallback(self, target: str) -> str | None:
-        """Return the fallback of a target; None too for a target that has left the file."""
-        known = self.targets.get(target)
-        return None if known is None else known.fallback
+
+# What a target that refuses us may object to.
+_IDENTITY: Final = ("url", "token", "secret", "board", "post_to", "username", "password", "sender")
+
+
+def _settings(name: str, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    given = [(field, raw[field]) for field in _IDENTITY if field in raw]
+    return tuple(
+        value["env"] if isinstance(value, dict) else f"targets.{name}.{field}"
+        for field, value in given
+    )
 
 
 UNROUTED = "unrouted"  # stands for the target of an alert without a route
@@ -339,6 +353,8 @@ def load(path: Path, env: Mapping[str, str]) -> tuple[Config, Templates]:
                 faults.append(file.fault(where, f"{template}: {error}"))
     if config is None or faults:
         raise SystemExit("\n".join(faults))
+    for name, raw in file.raw["targets"].items():
+        config._settings[name] = _settings(name, raw)  # noqa: SLF001 - they are not in the file
     return config, templates
 
 

@@ -16,6 +16,7 @@ SECONDS = Histogram(
 )
 ACCEPTED = Counter("alerts_accepted_total", "Ledger rows written by intake.")
 BREAKER = Gauge("alerts_breaker_state", "1 for the state the breaker is in.", ["target", "state"])
+HELD = Gauge("alerts_target_held", "1 while a target refuses us: see `ostoja doctor`.", ["target"])
 PERMITS = Counter(
     "alerts_permits_total", "Permit requests (granted, denied, closed, none).", ["answer"]
 )

@@ -18,6 +18,12 @@ def _subject_keys(keys: SecretStr) -> SecretStr:
     return keys
 
 
+def _http(url: SecretStr) -> SecretStr:
+    if url and not url.get_secret_value().startswith(("http://", "https://")):
+        raise ValueError("not an http(s) URL")
+    return url
+
+
 class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_config: Path = Path("config/alerts.toml")
     alerts_subject_keys: Annotated[SecretStr, AfterValidator(_subject_keys)]
@@ -31,6 +37,8 @@ class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_incident_seconds: float = Field(1800, gt=0)
     alerts_incident_pending: int = Field(100, ge=0)
     alerts_incident_repeat_seconds: float = Field(24 * 3600, gt=0)
+    heartbeat_url: Annotated[SecretStr, AfterValidator(_http)] = SecretStr("")
+    """Asked for each minute while the ledger check is ok; whoever knows it can ask in our place."""
     escalation_email: str = Field("ops@example.com", min_length=3)
     public_base_url: str = "http://127.0.0.1:8080"
     alerts_backlog_per_second: int = Field(100, ge=1)

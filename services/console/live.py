@@ -43,8 +43,8 @@ def _counts(answer: Answer) -> Any:
 
 
 def _breakers(answer: Answer) -> Any:
-    names = ("state", "failures", "open_since")
-    return [(target, *(each[name] for name in names)) for target, each in answer.body.items()]
+    names = ("state", "failures", "open_since", "paused")
+    return [(target, *(each.get(name) for name in names)) for target, each in answer.body.items()]
 
 
 def _ids(answer: Answer) -> Any:

@@ -130,7 +130,7 @@ async def test_a_successor_that_is_not_brought_forward_comes_after_the_wait(
     rig: Rig, cases: Cases
 ) -> None:
     case_id = await opened(rig, cases)
-    await rig.stack.sandbox.behave("slack", status=410, fail_next=1)
+    await rig.stack.sandbox.behave("slack", status=422, fail_next=1)
     rig.slack.stall(DOWN)
     cases.due(case_id)
     await rig.reached_slack(2)

@@ -50,7 +50,7 @@ async def test_intake_cut_off_before_the_confirm_of_its_work_delivers_once(rig: 
 async def test_the_outbox_cut_off_before_the_confirm_delivers_once(
     rig: Rig, direction: Direction, at: bytes
 ) -> None:
-    await rig.stack.sandbox.behave("slack", status=410, fail_next=1)
+    await rig.stack.sandbox.behave("slack", status=422, fail_next=1)
     alert_id = await rig.accept()
     await rig.row(alert_id, state="failed")
     await eventually(lambda: outbox_is_empty(rig), 30)  # of what it told of that

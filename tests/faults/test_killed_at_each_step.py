@@ -282,7 +282,7 @@ def escalations(rig: Rig, alert_id: str) -> list[object]:
 @pytest.mark.parametrize("held", ["escalation", pytest.param("outbox", marks=pytest.mark.faults)])
 async def test_a_failure_that_has_not_committed_is_escalated_once(rig: Rig, held: str) -> None:
     dead = await rig.depth("alerts.slack.dead") or 0
-    await rig.stack.sandbox.behave("slack", status=410)
+    await rig.stack.sandbox.behave("slack", status=422)
     rig.slack.stall(DOWN)
     alert_id = await rig.accept()
     await rig.reached_slack(1)
@@ -300,7 +300,7 @@ async def test_a_failure_that_has_not_committed_is_escalated_once(rig: Rig, held
 @pytest.mark.faults
 async def test_an_unreported_failure_is_reported(rig: Rig) -> None:
     dead = await rig.depth("alerts.slack.dead") or 0
-    await rig.stack.sandbox.behave("slack", status=410)
+    await rig.stack.sandbox.behave("slack", status=422)
     rig.slack.stall(DOWN)
     alert_id = await rig.accept()
     await rig.reached_slack(1)
@@ -338,7 +338,7 @@ async def test_attempts_exhausted_by_dead_workers_are_escalated_once(rig: Rig) -
 
 
 async def failed(rig: Rig) -> str:
-    await rig.stack.sandbox.behave("slack", status=410, fail_next=1)
+    await rig.stack.sandbox.behave("slack", status=422, fail_next=1)
     alert_id = await rig.accept()
     await rig.row(alert_id, state="failed")
     return alert_id

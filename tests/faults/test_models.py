@@ -20,7 +20,7 @@ SEARCH = ("./pan", "-n", "-E", "-m400000")  # -E: no process ends, it has nothin
 FULL = pytest.mark.faults  # the greater budget, some minutes
 RULES = {
     "erasure": ("FIRST", "WRITE_AHEAD", "OUTBOX", "EMPTY", "TOMBSTONE", "LOCK"),
-    "alert_ledger": ("FIX_CAS", "FIX_PARK", "RECONCILE", "ORDER=3"),
+    "alert_ledger": ("FIX_CAS", "FIX_PARK", "RECONCILE", "ORDER=3", "MAX_AGE"),
     "permit_and_send": (
         *("FIX_CAS", "FIX_PID", "FIX_UNK", "FIX_RETOB", "FIX_ACK", "FIX_VER"),
         *("LOCK", "WAIT", "DEADLINE", "BOUNDED", "RECONCILE", "WAIT_GRANT", "AGE", "NM=1"),
@@ -88,6 +88,8 @@ def without(model: str, *rules: str) -> tuple[str, ...]:
     ("model", "more"),
     [
         ("alert_ledger", ("F0=2", "DLXLOSS", "BYHAND")),
+        ("alert_ledger", ("F0=1", "DLXLOSS", "BYHAND", "HELD")),
+        ("alert_ledger", ("F0=0", "DLXLOSS", "BYHAND", "HELD", "NM=2", "FALLBACK")),
         ("erasure", ("F0=3",)),
         ("permit_and_send", ("F0=1", "DLXLOSS")),
         ("permit_and_send", ("F0=0", "DLXLOSS", "REOPT")),
@@ -95,6 +97,7 @@ def without(model: str, *rules: str) -> tuple[str, ...]:
         ("permit_and_send", ("F0=0", "DLXLOSS", "OPTIN")),
         pytest.param("alert_ledger", ("F0=1", "DLXLOSS", "BYHAND", "NM=2"), marks=FULL),
         pytest.param("alert_ledger", ("F0=3", "DLXLOSS", "BYHAND"), marks=FULL),
+        pytest.param("alert_ledger", ("F0=2", "DLXLOSS", "BYHAND", "HELD"), marks=FULL),
         pytest.param("permit_and_send", ("F0=2", "DLXLOSS"), marks=FULL),
         pytest.param("permit_and_send", ("F0=1", "DLXLOSS", "REOPT"), marks=FULL),
         pytest.param("permit_and_send", ("F0=1", "DLXLOSS", "LATE"), marks=FULL),
@@ -164,6 +167,7 @@ def test_a_mail_s_protocol_without_one_of_its_rules_breaks_a_promise(
         (["FIX_CAS"], ["F0=1"], UNEQUAL),
         (["FIX_PARK", "RECONCILE"], ["F0=1"], LOST["alert_ledger"]),
         (["RECONCILE"], ["F0=1", "DLXLOSS"], LOST["alert_ledger"]),
+        (["MAX_AGE"], ["F0=0", "HELD"], LOST["alert_ledger"]),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

@@ -66,7 +66,7 @@ async def test_a_server_killed_under_load_loses_nothing_and_intake_continues(
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
 async def test_a_server_killed_during_a_bulk_retry_loses_nothing(stack: Stack, name: str) -> None:
     server: Server = getattr(stack, name)
-    await stack.sandbox.behave("slack", status=410)
+    await stack.sandbox.behave("slack", status=422)
     async with Load(stack) as before:
         await before.more(600)  # more than a batch of the retry
     await everything_is(stack, before, "failed")

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.support.eventually import eventually
+from tests.support.load import Load
 from tests.support.records import per_alert
 from tests.support.stack import Stack
 
@@ -129,3 +131,65 @@ async def test_mail_whose_server_hangs_or_resets_before_the_dot_arrives_once(sta
     assert (check["failed"], check["in_doubt"], check["discarded"]) == (0, 0, 0)
     got = per_alert(await stack.sandbox.received("email"), waiting)
     assert {tuple(answers) for answers in got.values()} == {(250,)}
+
+
+async def test_alerts_outlive_periods_in_which_their_target_refuses_us_and_kills_of_alerts(
+    stack: Stack,
+) -> None:
+    critical: dict[str, str] = {}
+    refused = (
+        "SELECT 1 FROM alerts.delivery WHERE target = 'slack' AND state IN ('pending', 'sending')"
+        " AND reason IN ('unauthorized', 'gone') LIMIT 1"
+    )
+
+    async def none_waits() -> bool:  # or the next period refuses the same ones, and they fail
+        return not stack.query(refused)
+
+    async with Load(stack, clients=4) as load:
+        for status in (401, 404, 403, 410):
+            await stack.sandbox.behave("slack", status=status)
+            await eventually(partial(held, stack, status), 30)
+            body = {"event_type": "slack_alert", "severity": "critical", "payload": {"text": "x"}}
+            for _ in range(5):
+                answer = await stack.http("POST", "/api/alerts", body, key="service")
+                critical[answer.body["id"]] = "x"
+            await load.more(20)
+            if status in {404, 410}:
+                await stack.kill9("alerts")
+                await load.more(10)
+                await stack.start("alerts")
+                assert await held(stack, status)  # it is known to the next process
+            if status == 401:
+                await eventually(lambda: at_the_fallback(stack, list(critical)), 30)
+            await stack.sandbox.behave("slack", status=200)
+            await eventually(none_waits, 60)
+            await load.more(20)
+    for alert_id in critical:
+
+        async def delivered(alert_id: str = alert_id) -> bool:
+            return bool((await stack.state(alert_id))["state"] == "delivered")
+
+        await eventually(delivered, 60)
+    check = await eventually(stack.balanced, 90)
+    assert (check["failed"], check["in_doubt"]) == (0, 0)
+    received = await stack.sandbox.received("slack")
+    of_load = [one for one in received if "load" in str(one["body"])]
+    got = per_alert(of_load, load.accepted)
+    assert {len(answers) for answers in got.values()} <= {1, 2}  # 2: killed before its record
+    attempts = "SELECT max(attempts) FROM alerts.delivery WHERE target = 'slack'"
+    assert stack.query(attempts)[0][0] <= 1 + 2  # each kill may use one of those in flight
+
+
+async def held(stack: Stack, status: int) -> bool:
+    breakers = await stack.http("GET", "/api/breakers", key="admin")
+    return bool(
+        breakers.status == 200 and breakers.body["slack"]["paused"] == f"refused us: {status}"
+    )
+
+
+async def at_the_fallback(stack: Stack, ids: list[str]) -> bool:
+    found = stack.query(
+        "SELECT state FROM alerts.delivery WHERE target = 'email' AND alert_id = ANY(%s::uuid[])",
+        ids,
+    )
+    return [row.state for row in found] == ["delivered"] * len(ids)

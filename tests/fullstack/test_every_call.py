@@ -292,7 +292,7 @@ async def _leads(call: Calls) -> None:
 
 
 async def _dead_letters(call: Calls, system: Running) -> None:
-    await system.sandbox.behave("slack", status=404)  # never: the webhook is gone
+    await system.sandbox.behave("slack", status=422)  # never: it is malformed
     ids = [await system.alert(f"dead {uuid.uuid4()}") for _ in range(2)]
 
     async def failed() -> list[Any]:

@@ -81,11 +81,11 @@ async def slack_is_ill(checkout: Checkout) -> None:
 
 
 async def dead_letters_grow(checkout: Checkout) -> None:
-    """Have Slack's webhook be deleted, and somebody tell consent what it cannot read."""
+    """Have Slack refuse what it gets, and somebody tell consent what it cannot read."""
     await checkout.publish("consent.commands", "grant.record", "what is this?")
-    await checkout.sandbox.behave("slack", status=404)
+    await checkout.sandbox.behave("slack", status=422)
     for number in range(3):
-        await checkout.alert(f"while Slack is gone, {number}")
+        await checkout.alert(f"while Slack refuses, {number}")
 
 
 async def slack_is_flooded(checkout: Checkout) -> None:
@@ -205,7 +205,7 @@ async def an_erasure_hangs(checkout: Checkout) -> None:
 async def nobody_is_told(checkout: Checkout) -> None:
     """Have an alert fail while mail is refused, and let that be an hour ago."""
     await checkout.sandbox.behave("email", status=550)
-    await checkout.sandbox.behave("slack", status=404)
+    await checkout.sandbox.behave("slack", status=422)
     await checkout.alert("of which nobody is told")
 
     async def there(what: str) -> bool:

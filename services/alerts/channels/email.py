@@ -42,6 +42,7 @@ class _Policy(EmailPolicy):
         return super().fold_binary(name, value)
 
 
+_AUTHENTICATE_FIRST = 530
 POLICY = _Policy(linesep="\r\n", cte_type="7bit", raise_on_defect=False)
 
 
@@ -213,10 +214,10 @@ def _by_code(code: int, text: str) -> Outcome:
 
 def _classify(error: Exception) -> Outcome:
     match error:
-        case aiosmtplib.SMTPAuthenticationError() if error.code // 100 == 5:
-            return Outcome(Kind.NEVER, Reason.UNAUTHORIZED, error.code)
         case aiosmtplib.SMTPConnectResponseError():  # its greeting refuses service
             return Outcome(Kind.FAILED, Reason.SERVER_ERROR, error.code)
+        case aiosmtplib.SMTPResponseException() if _refuses_us(error):
+            return Outcome(Kind.HELD, Reason.UNAUTHORIZED, error.code)
         case aiosmtplib.SMTPResponseException():
             return _by_code(error.code, "")
         case TimeoutError():
@@ -224,6 +225,16 @@ def _classify(error: Exception) -> Outcome:
         case UnicodeError() | aiosmtplib.SMTPNotSupported():
             return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD)
     return Outcome(Kind.FAILED, reason(error))
+
+
+def _refuses_us(error: aiosmtplib.SMTPResponseException) -> bool:
+    """Return whether it would refuse any mail of ours: at login, or its sender (RFC 4954)."""
+    match error:
+        case aiosmtplib.SMTPAuthenticationError() | aiosmtplib.SMTPHeloError():
+            return error.code // 100 == 5
+        case aiosmtplib.SMTPSenderRefused():
+            return error.message.startswith("5.7.") or error.code == _AUTHENTICATE_FIRST
+    return error.code == _AUTHENTICATE_FIRST
 
 
 def _said(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from services.alerts.alert import MAX_PAUSE_SECONDS, Claimed, Kind, Outcome, Reason
 from services.alerts.channels.post import HttpChannel, Response
-from services.alerts.channels.responses import text_of
+from services.alerts.channels.responses import refused, text_of
 from services.alerts.config import MondayTarget
 
 API_VERSION = "2025-10"
@@ -30,19 +30,18 @@ CHANGE = (
     "{ change_multiple_column_values "
     "(board_id: $board, item_id: $item, column_values: $values) { id } }"
 )
-_UNAUTHORIZED = ("unauth", "notauth", "permission", "forbidden")
+_UNAUTHORIZED = ("unauth", "notauth", "permission", "forbidden", "accessdenied", "=401", "=403")
+_GONE = ("boardid",)  # the board is a setting, no part of an alert
 _BUSY = ("complexity", "rate", "concurrency", "limit")
 _BAD = ("invalid", "columnvalue", "parse", "argument", "notfound", "itemname", "correctedvalue")
 
 
 class Monday(HttpChannel[MondayTarget]):
     async def send(self, job: Claimed) -> Outcome:
-        return await self._in_time(self._send(self._item(job)))
-
-    async def _send(self, item: dict[str, Any]) -> Outcome:
+        item, until = self._item(job), self._end()
         columns, as_of = item.get("column_values", {}), item.get("as_of", {})
         if key := item.get("key"):
-            found = await self._ask(FIND, columns=_columns(key), read=list(as_of))
+            found = await self._ask(until, FIND, columns=_columns(key), read=list(as_of))
             outcome = read(found)
             if outcome.kind is not Kind.DELIVERED:
                 return outcome
@@ -50,17 +49,17 @@ class Monday(HttpChannel[MondayTarget]):
                 if _is_newer(known, as_of):
                     return outcome
                 columns = {"name": item["item_name"], **columns}
-                return read(await self._ask(CHANGE, item=known["id"], values=_json(columns)))
+                return read(await self._ask(until, CHANGE, item=known["id"], values=_json(columns)))
         name, values = item["item_name"], _json(columns)
-        return read(await self._ask(MUTATION, name=name, values=values))
+        return read(await self._ask(until, MUTATION, name=name, values=values))
 
-    async def _ask(self, query: str, **variables: Any) -> Response:
+    async def _ask(self, until: float, query: str, **variables: Any) -> Response:
         body = {"query": query, "variables": {"board": self._target.board, **variables}}
         headers = {
             "Authorization": self._target.token.get_secret_value(),
             "API-Version": API_VERSION,
         }
-        return await self._poster.post(json.dumps(body).encode(), headers)
+        return await self._poster.post(json.dumps(body).encode(), headers, until)
 
     def _item(self, job: Claimed) -> dict[str, Any]:
         rendered = self._templates.render(self._name, job)
@@ -113,10 +112,12 @@ def read(answer: Response) -> Outcome:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         errors = []
     first = errors[0] if isinstance(errors, list) and errors else {}
+    if isinstance(first, str):  # {"errors": ["Not Authenticated"]}
+        first = {"error_code": first}
     details = first.get("extensions") if isinstance(first, dict) else None
     details = details if isinstance(details, dict) else {}
     code = str(details.get("code") or (isinstance(first, dict) and first.get("error_code")) or "")
-    code = code.lower().replace("_", "")
+    code = f"{code}={details.get('status_code')}".lower().replace("_", "").replace(" ", "")
     wait = details.get("retry_in_seconds")
     if any(word in code for word in _BUSY) and isinstance(wait, int | float) and wait > 0:
         return replace(
@@ -125,8 +126,9 @@ def read(answer: Response) -> Outcome:
             reason=Reason.RATE_LIMITED,
             retry_after=float(min(wait, MAX_PAUSE_SECONDS)),
         )
-    if any(word in code for word in _UNAUTHORIZED):
-        return replace(outcome, kind=Kind.NEVER, reason=Reason.UNAUTHORIZED)
+    for words, reason in ((_UNAUTHORIZED, Reason.UNAUTHORIZED), (_GONE, Reason.GONE)):
+        if any(word in code for word in words):
+            return refused(outcome, reason)
     if any(word in code for word in _BAD):
         return replace(outcome, kind=Kind.NEVER, reason=Reason.BAD_PAYLOAD)
     return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)

@@ -7,12 +7,13 @@ have taken effect, and the retry delays decide when to try again.
 import asyncio
 import ssl
 from base64 import b64encode
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from yarl import URL
 
+from libs.common.http import client
 from libs.common.http.client import Broken, Connection, Pool, Unreachable, build_request
 from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels import responses
@@ -49,35 +50,35 @@ class Poster:
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
         self._pool = Pool(self._connect, target.concurrency)
 
-    async def post(self, body: bytes, headers: Mapping[str, str]) -> Response:
-        """Send within the target's time-out; a failure is a response without a status."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await self._post(body, headers)
-        except TimeoutError:
-            outcome = Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=f"after {self._timeout:g} s")
-        except (Unreachable, Broken, OSError) as error:
-            excerpt = self._redact(f"{type(error).__name__}: {error}")
-            outcome = Outcome(Kind.FAILED, reason(error), excerpt=excerpt)
-        return Response(b"", outcome)
+    async def post(
+        self, body: bytes, headers: Mapping[str, str], until: float | None = None
+    ) -> Response:
+        """Send within the target's time-out; a failure is a response without a status.
 
-    async def _post(self, body: bytes, headers: Mapping[str, str]) -> Response:
+        :param until: the loop's time at which it ends, if earlier
+        """
         request = build_request(self._line, self._fixed, {**self._headers, **headers}, body)
-        connection = await self._pool.acquire()
+        got: client.Response | None = None
         try:
-            await connection.send(request, self._timeout)
-            response = connection.response
-            read = await response.read(MAX_BODY)
-        finally:
-            self._pool.release(connection)  # which closes one that has not finished
-        return Response(
-            read,
-            responses.classify(
-                response.status,
-                self._redact(read.decode("utf-8", "replace")),
-                responses.retry_after(response.headers.get("Retry-After")),
-            ),
-        )
+            async with asyncio.timeout(self._timeout), asyncio.timeout_at(until):
+                connection = await self._pool.acquire()
+                try:
+                    await connection.send(request, self._timeout)
+                    await connection.response.read(MAX_BODY)
+                finally:
+                    got = connection.response
+                    self._pool.release(connection)  # which closes one that has not finished
+        except TimeoutError:
+            if got is None or got.status // 100 != 2:  # else accepted, though its body stays open
+                said = f"after {self._timeout:g} s"
+                return Response(b"", Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=said))
+        except (Unreachable, Broken, OSError) as error:
+            said = self._redact(f"{type(error).__name__}: {error}")
+            return Response(b"", Outcome(Kind.FAILED, reason(error), excerpt=said))
+        read = bytes(got.received[:MAX_BODY])
+        excerpt = self._redact(read.decode("utf-8", "replace"))
+        retry_after = responses.retry_after(got.headers.get("Retry-After"))
+        return Response(read, responses.classify(got.status, excerpt, retry_after))
 
     async def _connect(self) -> Connection:
         host, port = self._url.raw_host or "", self._url.port or 0
@@ -107,14 +108,9 @@ class HttpChannel(Generic[T]):
         url = self._target.url
         return url if isinstance(url, str) else url.get_secret_value()
 
-    async def _in_time(self, sending: Awaitable[Outcome]) -> Outcome:
-        """Await one time-out, which the lease allows for, however many requests are sent."""
-        try:
-            async with asyncio.timeout(self._target.timeout):
-                return await sending
-        except TimeoutError:
-            excerpt = f"after {self._target.timeout:g} s"
-            return Outcome(Kind.FAILED, Reason.TIMEOUT, excerpt=excerpt)
+    def _end(self) -> float:
+        """Return the loop's time at which this attempt is over, however many requests it takes."""
+        return asyncio.get_running_loop().time() + self._target.timeout
 
     async def close(self) -> None:
         await self._poster.close()

@@ -1,6 +1,7 @@
 """The meaning of an HTTP response, unless the provider has its own protocol."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -9,22 +10,22 @@ from typing import Any
 from services.alerts.alert import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
 
 _BY_STATUS = {
-    HTTPStatus.UNAUTHORIZED: (Kind.NEVER, Reason.UNAUTHORIZED),
-    HTTPStatus.FORBIDDEN: (Kind.NEVER, Reason.UNAUTHORIZED),
-    HTTPStatus.NOT_FOUND: (Kind.NEVER, Reason.GONE),
+    HTTPStatus.UNAUTHORIZED: (Kind.HELD, Reason.UNAUTHORIZED),
+    HTTPStatus.FORBIDDEN: (Kind.HELD, Reason.UNAUTHORIZED),
+    HTTPStatus.NOT_FOUND: (Kind.HELD, Reason.GONE),
     HTTPStatus.REQUEST_TIMEOUT: (Kind.FAILED, Reason.TIMEOUT),
     HTTPStatus.CONFLICT: (Kind.FAILED, Reason.REFUSED),
-    HTTPStatus.GONE: (Kind.NEVER, Reason.GONE),
+    HTTPStatus.GONE: (Kind.HELD, Reason.GONE),
     HTTPStatus.LOCKED: (Kind.FAILED, Reason.REFUSED),
     HTTPStatus.TOO_EARLY: (Kind.FAILED, Reason.REFUSED),
-    HTTPStatus.TOO_MANY_REQUESTS: (Kind.FAILED, Reason.RATE_LIMITED),
+    HTTPStatus.TOO_MANY_REQUESTS: (Kind.LATER, Reason.RATE_LIMITED),
 }
 
 
 def classify(status: int, excerpt: str, retry_after: float | None = None) -> Outcome:
     """Classify by status; a 2xx is not yet a success: the channel checks its body."""
-    if status == HTTPStatus.TOO_MANY_REQUESTS and retry_after is not None:
-        return Outcome(Kind.LATER, Reason.RATE_LIMITED, status, excerpt, retry_after)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after is not None:
+        return Outcome(Kind.LATER, Reason.SERVER_ERROR, status, excerpt, retry_after)
     kind, reason = _BY_STATUS.get(status, (None, None))  # type: ignore[call-overload]
     if kind is None or reason is None:
         match status // 100:
@@ -38,7 +39,12 @@ def classify(status: int, excerpt: str, retry_after: float | None = None) -> Out
                 kind, reason = Kind.FAILED, Reason.SERVER_ERROR
             case _:
                 kind, reason = Kind.FAILED, Reason.BAD_ANSWER
-    return Outcome(kind, reason, status, excerpt)
+    return Outcome(kind, reason, status, excerpt, retry_after if kind is Kind.LATER else None)
+
+
+def refused(outcome: Outcome, reason: Reason) -> Outcome:
+    """Return an outcome whose body says that the target refuses us, whatever we send."""
+    return replace(outcome, kind=Kind.HELD, reason=reason)
 
 
 def retry_after(header: str | None, now: datetime | None = None) -> float | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from services.alerts.alert import Button, Claimed, Kind, Outcome, Reason
+from services.alerts.channels import responses
 from services.alerts.channels.network import Network
 from services.alerts.channels.post import HttpChannel, Poster, Response
 from services.alerts.channels.responses import text_of
@@ -13,11 +14,19 @@ from services.alerts.config import SlackTarget
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.templates import Templates, escape_slack
 
+# What refuses us, whatever we send: an app's words, inside a 200, and a webhook's, whose status may
+# also be 400 or 200 (docs.slack.dev).
 _UNAUTHORIZED = frozenset({
     *("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired"),
-    *("missing_scope", "no_permission", "not_in_channel", "ekm_access_denied"),
+    *("missing_scope", "no_permission", "not_in_channel", "ekm_access_denied", "access_denied"),
+    *("accesslimited", "not_allowed_token_type", "org_login_required", "restricted_action"),
+    *("team_access_not_granted", "enterprise_is_restricted"),
+    *("invalid_token", "action_prohibited", "posting_to_general_channel_denied"),
 })  # fmt: skip
-_GONE = frozenset({"channel_not_found", "is_archived"})
+_GONE = frozenset({
+    *("channel_not_found", "is_archived"),
+    *("channel_is_archived", "no_service", "no_service_id", "no_team", "team_disabled"),
+})  # fmt: skip
 _BAD = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_too_long", "no_text"})
 
 
@@ -34,23 +43,25 @@ class Slack(HttpChannel[SlackTarget]):
 
     async def send(self, job: Claimed) -> Outcome:
         if token := self._target.token.get_secret_value():
-            sending = self._send_as_app(job, {"Authorization": f"Bearer {token}"})
-            return await self._in_time(sending)
+            return await self._send_as_app(job, {"Authorization": f"Bearer {token}"}, self._end())
         answer = await self._poster.post(_body(self._templates, job), {})
-        if answer.outcome.kind is Kind.DELIVERED and answer.body.strip() != b"ok":
+        said = answer.body.strip().decode("ascii", "replace")
+        if (reason := _refusal(said)) is not None:
+            return responses.refused(answer.outcome, reason)
+        if answer.outcome.kind is Kind.DELIVERED and said != "ok":
             return replace(answer.outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
         return answer.outcome
 
-    async def _send_as_app(self, job: Claimed, headers: Mapping[str, str]) -> Outcome:
+    async def _send_as_app(self, job: Claimed, headers: Mapping[str, str], until: float) -> Outcome:
         """Post the message; an update changes the one that it is about, where Slack lets it."""
         if job.event_type == CASE_UPDATE and (receipt := job.payload["receipt"]):
             body = json.dumps({**changed(self._templates, job), **receipt}).encode()
-            answer = await self._changer.post(body, headers)
-            if _error(answer) not in _UNCHANGEABLE:
+            answer = await self._changer.post(body, headers, until)
+            if _error(answer) not in _UNCHANGEABLE | _GONE:  # gone: the channel of that message
                 return read(answer)
         message = _with_buttons(json.loads(_body(self._templates, job)), job)
         message["channel"] = self._target.post_to
-        return read(await self._poster.post(json.dumps(message).encode(), headers))
+        return read(await self._poster.post(json.dumps(message).encode(), headers, until))
 
     async def close(self) -> None:
         await self._changer.close()
@@ -122,13 +133,17 @@ def read(answer: Response) -> Outcome:
     error = _error(answer)
     if error is None:
         return replace(outcome, receipt=_receipt(answer))
-    if error in _UNAUTHORIZED:
-        return replace(outcome, kind=Kind.NEVER, reason=Reason.UNAUTHORIZED)
-    if error in _GONE:
-        return replace(outcome, kind=Kind.NEVER, reason=Reason.GONE)
+    if (reason := _refusal(error)) is not None:
+        return responses.refused(outcome, reason)
     if error in _BAD:
         return replace(outcome, kind=Kind.NEVER, reason=Reason.BAD_PAYLOAD)
     return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
+
+
+def _refusal(said: str) -> Reason | None:
+    if said in _UNAUTHORIZED:
+        return Reason.UNAUTHORIZED
+    return Reason.GONE if said in _GONE else None
 
 
 def _error(answer: Response) -> str | None:

@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.case_text import SMS_LETTERS
 from services.alerts.channels.post import HttpChannel, Response
-from services.alerts.channels.responses import text_of
+from services.alerts.channels.responses import refused, text_of
 from services.alerts.config import SmsTarget
 from services.alerts.messages import CASE_EVENTS
 
-_UNAUTHORIZED = frozenset({101, 102, 105, 110})
+_UNAUTHORIZED = frozenset({101, 102, 103, 105, 110})  # 103: the account has no credits left
 _BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})
 
 
@@ -46,7 +46,7 @@ def read(answer: Response) -> Outcome:
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         code = 0
     if code in _UNAUTHORIZED:
-        return replace(outcome, kind=Kind.NEVER, reason=Reason.UNAUTHORIZED)
+        return refused(outcome, Reason.UNAUTHORIZED)
     if code in _BAD:
         return replace(outcome, kind=Kind.NEVER, reason=Reason.BAD_PAYLOAD)
     return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)

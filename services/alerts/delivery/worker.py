@@ -130,9 +130,7 @@ class Worker(ABC):
     def _attempted(
         self, job: Claimed, outcome: Outcome, admission: Admission, seconds: float
     ) -> Attempt:
-        admission.kind = outcome.kind
-        if outcome.kind is Kind.LATER:  # before another message can take the slot
-            self.throttle.hold(outcome.retry_after or 0.0)
+        admission.kind, admission.refusal = outcome.kind, outcome.refusal
         metrics.attempt(self.name, outcome.kind, outcome.reason, seconds)
         transition = alert.decide(
             outcome,
@@ -140,7 +138,10 @@ class Worker(ABC):
             age=job.age,
             policy=self.target.policy,
             once=job.once is not None,
+            singled_out=job.singled_out,
         )
+        if outcome.kind is Kind.LATER:  # before another message can take the slot
+            self.throttle.hold(outcome.retry_after or transition.delay)
         return Attempt(job, outcome, transition, seconds)
 
     async def _finish(self, attempt: Attempt, message: Message) -> Disposition:

@@ -1,7 +1,7 @@
 """Open incidents of targets: since when, what was reported of them, and the way to a fallback."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum, auto
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.store.breakers import SHUT
 from services.alerts.store.sql import sql
+from services.alerts.store.tables import KEPT
 
 
 class IncidentKind(StrEnum):
@@ -27,12 +28,16 @@ class IncidentKind(StrEnum):
 class Unhealthy:
     """A target whose breaker opened, or that asked for a pause; nothing was delivered since."""
 
-    seconds: float
     shut: bool  # its breaker is not closed now, or it is paused
+    refuses: bool  # it refuses us, and not one alert only
 
 
+CERTAIN_SECONDS: Final = 10.0
+"""From a refusal on, in which the next alert is tried: whether the target refuses that, too."""
+_REFUSES: Final = f"""
+    (kind = 'breaker' AND number > 0 AND since <= now() - interval '{CERTAIN_SECONDS} s')"""
 _UNHEALTHY: Final = sql(f"""
-    SELECT target, CAST(extract(epoch FROM now() - since) AS float) AS seconds,
+    SELECT target, {_REFUSES} AS refuses,
         EXISTS (SELECT FROM breaker WHERE breaker.target = incident.target AND {SHUT}) AS shut
     FROM incident WHERE kind = 'breaker'
 """)
@@ -41,27 +46,51 @@ _UNHEALTHY: Final = sql(f"""
 async def unhealthy(tx: AsyncConnection) -> dict[str, Unhealthy]:
     """Return the unhealthy targets by name."""
     found = await tx.execute(_UNHEALTHY)
-    return {row.target: Unhealthy(row.seconds, row.shut) for row in found}
+    return {row.target: Unhealthy(row.shut, row.refuses) for row in found}
 
 
+# A step, and an alert where it asks. An update is never critical.
+_ASKS: Final = """
+    EXISTS (SELECT FROM case_place
+        WHERE (case_place.alert_id, case_place.target) = (stuck.alert_id, stuck.target))
+"""
+# An alert that intake was late with has a while for its own target. A worker may wait for the
+# database with an outcome, longer than its lease. What failed is not tried again, but what failed
+# long ago, before this release perhaps, is a person's by now. Each part has an index.
+_CRITICAL: Final = "severity = 'critical' AND target = :target AND once_address IS NULL"
+_LATE: Final = f"""{_CRITICAL} AND NOT :shut AND (:refuses
+    OR coalesce(requeued_at, least(accepted_at, created_at)) < now() - make_interval(secs => :after)
+        AND created_at < now() - make_interval(secs => :after / 10))"""
+_STUCK: Final = sql(f"""
+    WITH stuck AS (
+        SELECT * FROM delivery WHERE state = 'pending' AND {_LATE}
+        UNION ALL SELECT * FROM delivery WHERE state = 'sending' AND {_LATE}
+            AND lease_until < now() - make_interval(secs => :after / 10) AND NOT recalled
+        UNION ALL SELECT * FROM delivery
+        WHERE {KEPT} AND payload IS NOT NULL AND state = 'failed' AND {_CRITICAL}
+            AND finished_at > now() - make_interval(secs => :after * 6)
+    )
+    SELECT alert_id FROM stuck
+    WHERE {_ASKS} = :asks AND NOT EXISTS (
+        SELECT FROM delivery AS other
+        WHERE other.alert_id = stuck.alert_id AND other.target = :fallback
+            AND other.state IN ('failed', 'discarded', 'in_doubt'))
+    ORDER BY created_at LIMIT :batch
+""")
 # The new row is an accepted one like any other, but without a dedup key: whether it is a repeat was
 # decided when the alert came. A recipient in the payload was meant for the first channel only.
-# Where the alert already has a row for the fallback, that row must not have ended badly.
-_FALL_BACK: Final = """
+_FALL_BACK: Final = sql("""
     WITH stuck AS (
         SELECT alert_id, target, event_type, severity, source, payload, request_id, accepted_at,
             subjects, resolved
         FROM delivery
-        WHERE state = 'pending' AND severity = 'critical' AND target = :target
-            AND once_address IS NULL AND (:shut OR attempt > 0) AND {which}
-            AND NOT EXISTS (
-                SELECT FROM delivery AS other
-                WHERE other.alert_id = delivery.alert_id AND other.target = :fallback
-                    AND other.state IN ('failed', 'discarded', 'in_doubt'))
-        ORDER BY created_at LIMIT :batch FOR UPDATE SKIP LOCKED
+        WHERE target = :target AND alert_id = ANY(CAST(:alert_ids AS uuid[]))
+            AND (state IN ('pending', 'failed')
+                OR state = 'sending' AND lease_until < now() AND NOT recalled)
+        ORDER BY alert_id FOR UPDATE SKIP LOCKED
     ), ended AS (
         UPDATE delivery SET
-            state = 'discarded', reason = 'fallback', finished_at = now(),
+            state = 'discarded', reason = 'fallback', finished_at = now(), lease_until = NULL,
             error = 'handed to ' || :fallback || ': ' || coalesce(delivery.error, 'never tried')
         FROM stuck
         WHERE delivery.alert_id = stuck.alert_id AND delivery.target = stuck.target
@@ -84,63 +113,48 @@ _FALL_BACK: Final = """
     SELECT ended.alert_id, added.alert_id IS NOT NULL AS added, added.request_id,
         'critical' AS severity
     FROM ended LEFT JOIN added USING (alert_id)
-"""
-# A step, and an alert where it asks. An update is never critical.
-_ASKS: Final = """
-    EXISTS (SELECT FROM case_place
-        WHERE (case_place.alert_id, case_place.target) = (delivery.alert_id, delivery.target))
-"""
-_FALL_BACK_MANY: Final = sql(_FALL_BACK.format(which=f"NOT {_ASKS}"))
-_FALL_BACK_ONE: Final = sql(_FALL_BACK.format(which="alert_id = :alert_id"))
-_STUCK_PLACES: Final = sql(f"""
-    SELECT alert_id FROM delivery
-    WHERE state = 'pending' AND severity = 'critical' AND target = :target
-        AND {_ASKS} AND (:shut OR attempt > 0)
-    ORDER BY created_at LIMIT :batch
 """)
 _PLACE: Final = sql("""
     INSERT INTO case_place (alert_id, target, case_id, want)
     SELECT alert_id, :fallback, case_id, want FROM case_place
-    WHERE alert_id = :alert_id AND target = :target
+    WHERE alert_id = ANY(CAST(:alert_ids AS uuid[])) AND target = :target
     ON CONFLICT DO NOTHING
 """)
 
 
-async def fall_back(
-    tx: AsyncConnection,
-    target: str,
-    fallback: str,
-    *,
-    shut: bool,
-    same_channel: bool,
-    batch: int,
-    place: UUID | None = None,
-) -> list[Any]:
-    """End some unclaimed critical rows of an unhealthy target, and add rows for its fallback.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where the critical rows of a target go, and when."""
 
-    :param shut: include rows that were never tried
-    :param place: only this step, or alert that asks, whose case is locked; None: all others
+    target: str
+    fallback: str
+    after: float  # seconds after an alert was accepted
+    refuses: bool = False  # the target refuses us: at once
+    shut: bool = False  # the fallback is: only what failed, the rest waits for the first to heal
+
+
+async def stuck(tx: AsyncConnection, way: Way, *, asks: bool, batch: int) -> list[UUID]:
+    """Return critical alerts that are due at the fallback; nothing is locked.
+
+    :param asks: only steps, and alerts that ask here; or only all others
+    """
+    return list((await tx.execute(_STUCK, asdict(way) | {"asks": asks, "batch": batch})).scalars())
+
+
+async def fall_back(
+    tx: AsyncConnection, way: Way, ids: Sequence[UUID], *, same_channel: bool
+) -> list[Any]:
+    """End these rows, unless a worker has one by now, and add rows for the fallback.
+
+    The case of a step, or of an alert that asks, is locked.
+
     :returns: the alerts; where `added` is true the new row's work message is to be published
     """
-    values = {
-        "target": target,
-        "fallback": fallback,
-        "shut": shut,
-        "same_channel": same_channel,
-        "batch": batch,
-    }
-    if place is None:
-        return list(await tx.execute(_FALL_BACK_MANY, values))
-    moved = list(await tx.execute(_FALL_BACK_ONE, {**values, "alert_id": place}))
+    values = {"target": way.target, "fallback": way.fallback, "alert_ids": list(ids)}
+    moved = list(await tx.execute(_FALL_BACK, values | {"same_channel": same_channel}))
     if moved:
-        await tx.execute(_PLACE, {"alert_id": place, "target": target, "fallback": fallback})
+        await tx.execute(_PLACE, values | {"alert_ids": [row.alert_id for row in moved]})
     return moved
-
-
-async def stuck_places(tx: AsyncConnection, target: str, *, shut: bool, batch: int) -> list[UUID]:
-    """Return steps, and alerts that ask here, that may fall back; nothing is locked."""
-    found = await tx.execute(_STUCK_PLACES, {"target": target, "shut": shut, "batch": batch})
-    return [row.alert_id for row in found]
 
 
 _OBSERVE: Final = sql("""
@@ -179,11 +193,12 @@ PAUSE_OVER: Final = f"""coalesce(
 
 # Reported when it has lasted long enough, and repeated after a while. A breaker's incident whose
 # breaker is closed by now (the process restarted, and nothing was sent since) is not reported.
+# That a target refuses us is reported as soon as it is certain.
 _DUE: Final = f"""
     (notified_at IS NULL AND {PAUSE_OVER}
         OR notified_at < now() - make_interval(secs => :repeat))
-    AND since <= now() - CASE WHEN kind IN ('breaker', 'pending')
-        THEN make_interval(secs => :after) ELSE interval '0' END
+    AND ({_REFUSES} OR since <= now() - CASE WHEN kind IN ('breaker', 'pending')
+        THEN make_interval(secs => :after) ELSE interval '0' END)
     AND (kind <> 'breaker' OR EXISTS (SELECT FROM breaker
         WHERE breaker.target = incident.target AND {SHUT}))
 """

@@ -26,7 +26,7 @@ _PARAMETERS: Final[Mapping[str, Any]] = {
     **_are(sa.Text, "target fallback state before reason error kind numbers rows reports results"),
     **_are(sa.Integer, "attempt generation retries refund batch want begin_at"),
     **_are(sa.Float, "seconds lease window pause after repeat"),
-    **_are(sa.Boolean, "take_over shut same_channel"),
+    **_are(sa.Boolean, "take_over shut same_channel refuses asks"),
     **_are(sa.DateTime(timezone=True), "at begin"),
     **_are(ARRAY(sa.Uuid), "alert_ids"),
     **_are(ARRAY(sa.Text), "targets hashes dedup_keys"),

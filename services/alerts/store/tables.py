@@ -100,6 +100,11 @@ delivery = sa.Table(
         "created_at",
         postgresql_where=sa.text("state = 'pending' AND severity = 'critical'"),
     ),
+    sa.Index(
+        "delivery_critical_sent",
+        "target",
+        postgresql_where=sa.text("state = 'sending' AND severity = 'critical'"),
+    ),
     sa.Index("delivery_delivered", "finished_at", postgresql_where=sa.text("state = 'delivered'")),
     sa.Index(
         "dead_letter_queue_status_created",
@@ -212,6 +217,8 @@ breaker = sa.Table(
     sa.Column("next_trial_at", _timestamptz, comment="half open: when its process counts as dead"),
     sa.Column("trial_by", sa.Uuid),
     sa.Column("paused_until", _timestamptz),
+    sa.Column("held", sa.Text, comment="what the target said when it refused us"),
+    sa.Column("healed_at", _timestamptz, comment="when it accepted an alert after it refused us"),
 )
 
 replica = sa.Table(

@@ -25,11 +25,19 @@ _ROW: Final = """
     CAST(extract(epoch FROM once_not_after - now()) AS float) AS window_left
 """
 
+# The target refused us over this alert, and has accepted another since (`decide`). After the claim
+# the time of that refusal is gone.
+_SINGLED_OUT: Final = f"""
+    reason IN ('{Reason.UNAUTHORIZED}', '{Reason.GONE}') AND EXISTS (
+        SELECT FROM breaker
+        WHERE breaker.target = delivery.target AND healed_at > last_attempt_at) AS singled_out
+"""
+
 # A message that comes before its row is due is a duplicate, or the queue's TTL is shorter than the
 # delay. It is parked, so that duplicates do not use up attempts faster than the delays allow.
 CLAIM = sql(f"""
     WITH asked AS MATERIALIZED (
-        SELECT alert_id, target, position
+        SELECT alert_id, target, position, {_SINGLED_OUT}
         FROM unnest(CAST(:alert_ids AS uuid[]), CAST(:generations AS integer[]))
             WITH ORDINALITY AS one (alert_id, asked_generation, position)
         JOIN delivery USING (alert_id)
@@ -45,7 +53,7 @@ CLAIM = sql(f"""
         error = CASE WHEN state = 'sending' THEN 'the worker of the attempt died' ELSE error END,
         lease_until = now() + make_interval(secs => :lease)
     FROM asked WHERE (delivery.alert_id, delivery.target) = (asked.alert_id, asked.target)
-    RETURNING position - 1 AS position, delivery.alert_id, {_ROW}
+    RETURNING position - 1 AS position, delivery.alert_id, singled_out, {_ROW}
 """)
 
 _CLAIM_ONCE = sql(f"""
@@ -59,8 +67,9 @@ _CLAIM_ONCE = sql(f"""
     RETURNING {_ROW}
 """)
 
-_LOCK = sql("""
-    SELECT state FROM delivery WHERE alert_id = :alert_id AND target = :target FOR UPDATE
+_LOCK = sql(f"""
+    SELECT state, {_SINGLED_OUT}
+    FROM delivery WHERE alert_id = :alert_id AND target = :target FOR UPDATE
 """)
 
 
@@ -94,7 +103,7 @@ async def claim(
     )
     claimed: list[Claimed | None] = [None] * len(asked)
     for row in found:
-        claimed[row.position] = _claimed(row.alert_id, target, row)
+        claimed[row.position] = _claimed(row.alert_id, target, row, singled_out=row.singled_out)
     return claimed
 
 
@@ -116,20 +125,20 @@ async def claim_once(
         returned
     """
     key = {"alert_id": alert_id, "target": target}
-    before = (await tx.execute(_LOCK, key)).scalar_one_or_none()
+    before = (await tx.execute(_LOCK, key)).one_or_none()
     found = await tx.execute(
         _CLAIM_ONCE, {**key, "generation": generation, "lease": lease, "retries": retries}
     )
     row = found.one_or_none()
-    if row is None:
+    if row is None or before is None:
         return None, False
-    job = _claimed(alert_id, target, row)
+    job = _claimed(alert_id, target, row, singled_out=before.singled_out)
     if job.once is not None and row.window_left is not None:
         job = replace(job, once=replace(job.once, window_ends=asked_at + row.window_left))
-    return job, before == State.CLAIMED
+    return job, before.state == State.CLAIMED
 
 
-def _claimed(alert_id: UUID, target: str, row: Any) -> Claimed:
+def _claimed(alert_id: UUID, target: str, row: Any, *, singled_out: bool | None) -> Claimed:
     return Claimed(
         alert_id=alert_id,
         target=target,
@@ -143,6 +152,7 @@ def _claimed(alert_id: UUID, target: str, row: Any) -> Claimed:
         accepted_at=row.accepted_at,
         request_id=row.request_id,
         due_at=row.due_at,
+        singled_out=bool(singled_out),
         once=once_of(row),
         resolved=row.resolved,
     )

@@ -21,8 +21,8 @@ from aiobreaker.listener import CircuitBreakerListener
 
 from libs.common.process import logs
 from services.alerts import metrics
+from services.alerts.alert import HELD_TIMES, Kind
 from services.alerts.alert import BreakerState as State
-from services.alerts.alert import Kind
 
 log = logs.get_logger(__name__)
 
@@ -36,7 +36,7 @@ POLL_SECONDS = 0.5  # until the database has said which process makes the trial
 GRANT_SECONDS = 10.0  # for which a trial stays this process's own, unless the database renews it
 # Every other kind says nothing about the target's health: a refused payload, a full quota, a denied
 # permit, a cancelled call. It neither trips nor heals.
-_HEALTH = {Kind.DELIVERED: True, Kind.FAILED: False, Kind.UNKNOWN: False}
+_HEALTH = {Kind.DELIVERED: True, Kind.FAILED: False, Kind.UNKNOWN: False, Kind.HELD: False}
 
 
 @dataclass(slots=True)
@@ -46,6 +46,7 @@ class Observations:
     healthy: bool = False  # a call succeeded
     failures: int = 0  # since that success
     trial: bool | None = None  # how the trial ended that was left to this process
+    refused: str | None = None  # what the target said when it refused us, since that success
 
 
 @dataclass(slots=True, eq=False)
@@ -54,6 +55,7 @@ class Admission:
 
     era: int
     kind: Kind | None = None  # how the call ended; None: not made, or cancelled
+    refusal: str | None = None  # with Kind.HELD: what the target said
 
 
 class Breaker:
@@ -152,6 +154,11 @@ class Breaker:
         else:
             self.observations.failures += 1
             self.observations.trial = False if trial else self.observations.trial
+        if admission.kind is Kind.HELD:  # one refusal is enough
+            self.observations.refused = admission.refusal
+            self._breaker.open()
+            self.on_observation()
+            return
         # On a trip aiobreaker wraps our error in its own; the caller has the real one.
         with suppress(_TargetFailedError, aiobreaker.CircuitBreakerError):
             self._breaker.call(_succeed if healthy else _fail)
@@ -172,7 +179,7 @@ class Breaker:
             elif not mine:
                 if self.state is not State.OPEN:
                     self._breaker.open()
-                self._trial_at = self._clock() + min(seconds, self.reset_timeout)
+                self._trial_at = self._clock() + min(seconds, HELD_TIMES * self.reset_timeout)
             elif self.state is State.OPEN:
                 self.on_change(self.state)  # nothing has changed, but the probe may go
         finally:

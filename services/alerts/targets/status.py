@@ -5,10 +5,11 @@ unavailable no process learns anything, but nothing is sent either: a claim need
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -37,10 +38,12 @@ class TargetStatus:
         engine: AsyncEngine,
         breakers: Mapping[str, Breaker],
         throttles: Mapping[str, Throttle],
+        settings: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         self._engine = engine
         self._breakers = breakers
         self._throttles = throttles
+        self._settings = settings
         self._process: UUID = uuid4()
         self._joined = False
         self._last: Mapping[str, BreakerStatus] = {}
@@ -107,6 +110,7 @@ class TargetStatus:
             self._throttles[each["target"]].reported(each["paused"])
         for name, status in self._last.items():
             metrics.REPLICAS.set(status.processes)
+            metrics.HELD.labels(name).set(status.held is not None)
             # A breaker that has changed meanwhile has observations of its own to report first.
             if name in eras and self._breakers[name].era == eras[name]:
                 breaker = self._breakers[name]
@@ -143,7 +147,7 @@ class TargetStatus:
             if not postgres.is_transient(error):
                 raise
             shared = {}
-        return {name: _shown(shared.get(name) or self._own(name)) for name in self._breakers}
+        return {name: self._shown(name, shared.get(name)) for name in self._breakers}
 
     def _own(self, name: str) -> BreakerStatus:
         breaker, paused = self._breakers[name], self._throttles[name].seconds_shut
@@ -152,22 +156,24 @@ class TargetStatus:
             breaker.state, breaker.failures, wait, mine=True, paused=paused, since=None, processes=1
         )
 
+    def _shown(self, name: str, shared: BreakerStatus | None) -> dict[str, Any]:
+        status = shared or self._own(name)
+        shut = status.state is not BreakerState.CLOSED or status.paused > 0
+        trial_at = datetime.now(UTC) + timedelta(seconds=status.seconds_to_trial)
+        return {
+            "state": status.state,
+            "failures": status.failures,
+            "next_trial_at": trial_at.isoformat() if status.state is BreakerState.OPEN else None,
+            "open_since": status.since.isoformat() if status.since and shut else None,
+            "paused": f"refused us: {status.held}" if status.held else shut,
+            "settings": list(self._settings.get(name, ())) if status.held else [],
+            "processes": status.processes,
+        }
+
 
 def _together(before: Observations, after: Observations) -> Observations:
     if after.healthy:
         return after
     trial = before.trial if after.trial is None else after.trial
-    return Observations(before.healthy, before.failures + after.failures, trial)
-
-
-def _shown(status: BreakerStatus) -> dict[str, Any]:
-    shut = status.state is not BreakerState.CLOSED or status.paused > 0
-    trial_at = datetime.now(UTC) + timedelta(seconds=status.seconds_to_trial)
-    return {
-        "state": status.state,
-        "failures": status.failures,
-        "next_trial_at": trial_at.isoformat() if status.state is BreakerState.OPEN else None,
-        "open_since": status.since.isoformat() if status.since and shut else None,
-        "paused": shut,
-        "processes": status.processes,
-    }
+    refused = after.refused or before.refused
+    return Observations(before.healthy, before.failures + after.failures, trial, refused)

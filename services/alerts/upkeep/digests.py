@@ -6,10 +6,12 @@ reports. So it waits, is retried and survives a crash as they do. When it fails 
 it reported is unsent again (`delivery.ending`), and due after a pause that grows with each failure.
 """
 
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum, auto
+from importlib.resources import files
 from typing import Any
 from uuid import uuid4
 
@@ -23,13 +25,14 @@ from services.alerts.messages import ESCALATION, AlertAccepted
 from services.alerts.store import cases, escalations, gaps, incidents, queries
 from services.alerts.store.cases import CASES
 from services.alerts.store.escalations import Unsent
-from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace
+from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace, Unhealthy
 from services.alerts.upkeep.reconcile import Reconciler
 
 log = logs.get_logger(__name__)
 
 LISTED = 20
 """Cases that a mail lists."""
+READ_BY_PEOPLE = ("slack", "email", "sms", "apprise")  # channels
 INTAKE = "intake"  # stands for the target of messages of which no row could be made
 MISSING = "missing"  # and this for that of alerts that never came
 
@@ -73,6 +76,14 @@ class Digests:
         for target in sorted(targets):
             await self._send(target, numbers.get(target, {}), pace)
 
+    async def run_at_once(self) -> None:
+        """Send what does not wait for the next window: that a target refuses us."""
+        async with self.engine.connect() as tx:
+            targets = await incidents.targets_due(tx, self.pace)
+            numbers = await queries.stats(tx) if targets else {}
+        for target in targets:
+            await self._send(target, numbers.get(target, {}), self.pace)
+
     async def _observe(self) -> dict[str, dict[str, Any]]:
         unread = await self.reconciler.unread()
         async with self.engine.begin() as tx:
@@ -113,13 +124,18 @@ class Digests:
                 numbers.get("in_doubt", 0),
                 await incidents.last_error(tx, target) if open_incidents else None,
                 self.rota_faults().get(target),
+                settings=self.reconciler.config.settings.get(target, ()),
             )
             if target == CASES:
                 now = Now(cases=await cases.unanswered(tx, LISTED))
             subject, text = compose(target, unsent, open_incidents, now, self.base_url)
+            other = self._other_way(await incidents.unhealthy(tx))
+            if other is not None and self.reconciler.config.targets[other].channel == "sms":
+                text = subject
             accepted = AlertAccepted(
                 id=digest,
                 event_type=ESCALATION,
+                target=other,
                 payload={"to": self.to, "subject": subject, "text": text},
                 severity="critical",
                 source="alerts",
@@ -138,6 +154,16 @@ class Digests:
             digest=str(digest),
         )
 
+    def _other_way(self, unhealthy: Mapping[str, Unhealthy]) -> str | None:
+        """Return another target that people read, if all of the mail's own refuse us."""
+        config = self.reconciler.config
+        refusing = {name for name, each in unhealthy.items() if each.refuses}
+        if not refusing.issuperset(config.route(ESCALATION, None)):
+            return None
+        shut = {name for name, each in unhealthy.items() if each.shut}
+        read = (name for name, each in config.targets.items() if each.channel in READ_BY_PEOPLE)
+        return next((name for name in read if name not in shut), None)
+
 
 @dataclass(frozen=True, slots=True)
 class Now:
@@ -151,6 +177,8 @@ class Now:
     rota_fault: str | None = None
     cases: tuple[int, Sequence[Any]] = (0, ())
     """How many no one has answered, and the oldest of them."""
+    settings: Sequence[str] = ()
+    """Of the target, which it may object to."""
 
 
 def compose(
@@ -164,11 +192,15 @@ def compose(
 
     :returns: subject and text
     """
+    known = {"target": target, "url": base_url, "admin": _ADMIN, "post": _POST}
     if target == CASES:  # its escalations and its incident say the same
-        parts = [_unanswered(target, None, now, base_url)]
+        parts = [_part(IncidentKind.UNANSWERED, **known, **_cases(*now.cases))]
     else:
-        parts = [_failures(target, unsent, base_url)] if unsent is not None else []
-        parts += [_INCIDENTS[each.kind](target, each, now, base_url) for each in open_incidents]
+        parts = [_part("failures", **known, **_failures(unsent))] if unsent is not None else []
+        parts += [
+            _part(_name(target, each), **known, **(_cases(*now.cases) | _numbers(each, now)))
+            for each in open_incidents
+        ]
     rest = f", and {len(parts) - 1} more" if len(parts) > 1 else ""
     return (
         f"Ostoja: {parts[0][0]}{rest}",
@@ -178,177 +210,51 @@ def compose(
 
 _ADMIN = 'curl -H "X-ADMIN-API-KEY: $ADMIN_API_KEY"'
 _POST = f'{_ADMIN} -H "Content-Type: application/json"'
+_TEXTS = tomllib.loads(files(__package__).joinpath("digests.toml").read_text(encoding="utf-8"))
 
 
-_CANCELLED = """
-no_permit: these mails were cancelled because the consent service did not reply for so long. They
-are in neither list; the log of alerts names them (delivery.cancelled). Check that consent is
-running.
-"""
+def _part(name: str, **values: Any) -> tuple[str, str]:
+    return _TEXTS[name]["heading"].format(**values), _TEXTS[name]["text"].format(**values)
 
 
-def _failures(target: str, unsent: Unsent, url: str) -> tuple[str, str]:
-    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(unsent.reasons.items()))
-    cancelled = _CANCELLED if Reason.NO_PERMIT in unsent.reasons else ""
-    return (
-        f"{unsent.count} for {target} did not arrive",
-        f"""\
-They finally failed, or their outcome is unknown.
-
-why     {reasons}
-first   {_utc(unsent.first_at)}  {unsent.first_error}
-last    {_utc(unsent.last_at)}  {unsent.last_error}
-{cancelled}
-List them (in doubt: perhaps sent; only you can find out, then resolve it):
-{_ADMIN} '{url}/api/dlq/failed?target={target}'
-{_ADMIN} '{url}/api/dlq/in-doubt?target={target}'
-
-After the cause is fixed, retry them:
-{_POST} -d '{{"target": "{target}", "status": "failed"}}' {url}/api/dlq/retry
-
-Or discard them, with a reason for the record:
-{_POST} -d '{{"ids": ["…"], "reason": "…"}}' {url}/api/dlq/discard
-""",
-    )
+def _name(target: str, incident: OpenIncident) -> str:
+    if incident.kind is IncidentKind.BREAKER and incident.number:
+        return "refuses"
+    return target if target == MISSING else incident.kind
 
 
-def _breaker(target: str, incident: OpenIncident, now: Now, url: str) -> tuple[str, str]:
-    return (
-        f"nothing gets through to {target}",
-        f"""\
-Its breaker has opened, or it asked us to wait (Retry-After), and no alert has arrived since. None
-is lost: an alert that waits longer than the target's max_age fails, and you are notified.
-
-{_numbers(incident, now)}
-
-Look at the breaker, and at the pending alerts:
-{_ADMIN} {url}/api/breakers
-{_ADMIN} '{url}/api/dlq/pending?target={target}'
-
-Once {target} works again, the next trial closes the breaker. To close it at once:
-{_POST} -X POST {url}/api/breakers/{target}/reset
-""",
-    )
+def _failures(unsent: Unsent) -> dict[str, Any]:
+    return {
+        "n": unsent.count,
+        "reasons": ", ".join(f"{reason} {n}" for reason, n in sorted(unsent.reasons.items())),
+        "first": f"{_utc(unsent.first_at)}  {unsent.first_error}",
+        "last": f"{_utc(unsent.last_at)}  {unsent.last_error}",
+        "cancelled": _TEXTS["cancelled"] if Reason.NO_PERMIT in unsent.reasons else "",
+    }
 
 
-def _pending(target: str, incident: OpenIncident, now: Now, url: str) -> tuple[str, str]:
-    return (
-        f"{incident.number} pending for {target}",
-        f"""\
-That is more than usual, for a while now. Delivery is still being tried.
-
-{_numbers(incident, now)}
-
-Look at the numbers, the breaker (open, or paused by the target), and the pending alerts:
-{_ADMIN} {url}/api/dlq/stats
-{_ADMIN} {url}/api/breakers
-{_ADMIN} '{url}/api/dlq/pending?target={target}'
-""",
-    )
-
-
-def _in_doubt(target: str, incident: OpenIncident, _: Now, url: str) -> tuple[str, str]:
-    return (
-        f"{incident.number} for {target} in doubt",
-        f"""\
-Perhaps sent: the process or the connection died at the last byte. They are never sent again
-automatically. Only you can find out, from the mail server's log or from the recipient.
-
-since   {_utc(incident.since)}
-
-List them:
-{_ADMIN} '{url}/api/dlq/in-doubt?target={target}'
-
-Resolve each (delivered, resend or discarded):
-{_POST} -d '{{"id": "…", "outcome": "delivered", "reason": "…"}}' {url}/api/dlq/resolve
-""",
-    )
-
-
-def _unread(target: str, incident: OpenIncident, _: Now, url: str) -> tuple[str, str]:
-    if target == MISSING:
-        return (
-            f"{incident.number} accepted alerts never came",
-            f"""\
-A gateway got RabbitMQ's confirmation for them, and their queue alerts.intake is empty: RabbitMQ
-has lost it, say with a disk. They were answered 202 up to half an hour before, and are nowhere.
-
-since   {_utc(incident.since)}
-
-`gaps` says which numbers of which gateway process. Ask whoever sent alerts then to send them again:
-{_ADMIN} {url}/api/ledger/check
-""",
-        )
-    return (
-        f"{incident.number} accepted messages could not be read",
-        f"""\
-They are in the queue alerts.intake.dead and have no row in the ledger.
-
-since   {_utc(incident.since)}
-
-To see why, open RabbitMQ's management UI, Queues, alerts.intake.dead, and get messages with
-"requeue true": the header x-reason says it. Move them to alerts.intake once they can be read. Do
-not purge the queue: these alerts were accepted and exist nowhere else. Where x-reason is "no row",
-PostgreSQL has lost the alert: ask its sender to send it again, then remove that message.
-
-Until they are gone, this check fails:
-{_ADMIN} {url}/api/ledger/check
-""",
-    )
-
-
-def _unanswered(_: str, __: OpenIncident | None, now: Now, url: str) -> tuple[str, str]:
-    count, oldest = now.cases
-    rows = "\n".join(
+def _cases(count: int, oldest: Sequence[Any]) -> dict[str, Any]:
+    rows = (
         f"{_utc(row.opened_at)}  {row.event_type}"
         f"{' (nobody is asked: case.timer_failed in the log of alerts)' * (row.failures > 1)}"
         f"\n    ostoja take {row.alert_id} --as NAME"
         for row in oldest
     )
-    return (
-        f"{count} {'alert' if count == 1 else 'alerts'} no one has answered",
-        f"""\
-Everyone whom the chain names was asked, and no one took it. The oldest first:
-
-{rows}
-
-List them all; the details of one show every step, and which failed:
-{_ADMIN} '{url}/api/cases?state=unanswered'
-""",
-    )
+    return {"n": count, "alerts": "alert" if count == 1 else "alerts", "oldest": "\n".join(rows)}
 
 
-def _rota(schedule: str, incident: OpenIncident, now: Now, url: str) -> tuple[str, str]:
-    return (
-        f"the rota {schedule} is not as its file says",
-        f"""\
-{now.rota_fault or "It can be read again by now."}
-
-since   {_utc(incident.since)}
-
-The last shifts that could be read still count; where there are none, the schedule's `otherwise` is
-on call. Correct the file, it is read again within seconds. Who is on call now:
-{_ADMIN} {url}/api/oncall
-""",
-    )
-
-
-_INCIDENTS = {
-    IncidentKind.BREAKER: _breaker,
-    IncidentKind.PENDING: _pending,
-    IncidentKind.IN_DOUBT: _in_doubt,
-    IncidentKind.UNREAD: _unread,
-    IncidentKind.UNANSWERED: _unanswered,
-    IncidentKind.ROTA: _rota,
-}
-
-
-def _numbers(incident: OpenIncident, now: Now) -> str:
-    minutes = f"{now.oldest_seconds / 60:.0f} min"
-    return f"""\
-since   {_utc(incident.since)}
+def _numbers(incident: OpenIncident, now: Now) -> dict[str, Any]:
+    since, minutes = _utc(incident.since), f"{now.oldest_seconds / 60:.0f} min"
+    return {
+        "n": incident.number,
+        "since": since,
+        "numbers": f"""\
+since   {since}
 now     {now.pending} pending, the oldest {minutes}; {now.failed} failed, {now.in_doubt} in doubt
-error   {now.last_error or "none yet"}"""
+error   {now.last_error or "none yet"}""",
+        "settings": ", ".join(now.settings) or "its settings",
+        "fault": now.rota_fault or "It can be read again by now.",
+    }
 
 
 def _utc(at: datetime) -> str:

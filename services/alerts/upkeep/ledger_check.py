@@ -3,14 +3,16 @@
 import asyncio
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.process import logs
 from services.alerts import metrics
+from services.alerts.channels import monitor
 from services.alerts.store import case_queries, escalations, gaps, queries
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep.reconcile import Reconciler
@@ -22,12 +24,13 @@ TERMS: Final = ("accepted", *_ENDS, "duplicates", "stranded", "unread", "missing
 WATCHED: Final = ("pending", "failed", "in_doubt")  # states that an operator may have to look at
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class LedgerCheck:
     engine: AsyncEngine
     reconciler: Reconciler
     throttles: Mapping[str, Throttle]
     overdue: float  # seconds after its due time from which a row without a message is stranded
+    ok: bool | None = field(default=None, init=False)  # as last found; None: unknown
 
     async def check(self) -> dict[str, Any]:
         """Count each term, and return whether they are `ok` together.
@@ -59,6 +62,11 @@ class LedgerCheck:
         async with self.engine.connect() as tx:
             return await case_queries.check(tx)
 
+    async def tell(self, monitor_url: SecretStr) -> None:
+        """Ask for the URL, if there is one, while all is ok."""
+        if self.ok and monitor_url:
+            await monitor.ping(monitor_url)
+
     async def watch(self, seconds: float) -> None:
         """Update the metrics for ever: one replica counts, and all report what it found.
 
@@ -70,6 +78,7 @@ class LedgerCheck:
             except Exception as error:
                 if not postgres.is_transient(error):
                     raise
+                self.ok = None
                 metrics.LEDGER_OK.set(math.nan)
                 log.warning("ledger_check.database_unavailable")
             await asyncio.sleep(seconds)
@@ -85,7 +94,8 @@ class LedgerCheck:
             by_target = await queries.stats(tx)
             unsent = await escalations.unsent_seconds(tx)
         metrics.ESCALATION_UNSENT.set(unsent)
-        metrics.LEDGER_OK.set(_number(found["ok"]))
+        self.ok = found["ok"]
+        metrics.LEDGER_OK.set(_number(self.ok))
         for term in TERMS:
             metrics.LEDGER_TERM.labels(term).set(_number(found.get(term)))
         _show_cases(found.get("cases"))

@@ -19,6 +19,7 @@ from services.alerts.alert import Reason, State
 from services.alerts.config import Config
 from services.alerts.delivery import ending
 from services.alerts.store import cases, gaps, incidents, transitions, upkeep
+from services.alerts.store.incidents import Way
 from services.alerts.store.queries import Cursor
 from services.alerts.targets.throttle import Throttle
 
@@ -38,7 +39,7 @@ class Reconciler:
     broker: Broker
     throttles: Mapping[str, Throttle]
     overdue: float  # seconds after its due time from which a row without a message is requeued
-    fallback_after: float  # seconds after which the critical rows of an unhealthy target move
+    fallback_after: float  # seconds after its acceptance from which a critical row moves
 
     def __post_init__(self) -> None:
         self._database_was_there = False
@@ -70,7 +71,6 @@ class Reconciler:
             await self._end(old, Reason.EXPIRED, NEVER_TRIED)
         left = upkeep.of_no_target(list(self.config.targets), UNROUTED_SECONDS)
         await self._end(left, Reason.UNROUTED, "its target is no longer configured")
-        await self._fall_back()
         if not self.broker_connected:
             return
         try:
@@ -99,29 +99,32 @@ class Reconciler:
             for target, count in Counter(row.target for row in rows).items():
                 log.warning("reconcile.ended", target=target, reason=reason, rows=count)
 
-    async def _fall_back(self) -> None:
-        """Move critical rows to the fallback of a target that has been unhealthy for long."""
+    async def fall_back(self) -> None:
+        """Move critical rows that are late to the fallback; of a target that refuses us, at once.
+
+        Run more often than the rest.
+        """
         async with self.engine.connect() as tx:
             unhealthy = await incidents.unhealthy(tx)
-        for target, status in unhealthy.items():
-            fallback = self.config.fallback(target)
-            if fallback is None or status.seconds < self.fallback_after:
-                continue
-            if fallback in unhealthy and unhealthy[fallback].shut:  # the first to heal delivers
-                continue
-            await self._move(target, fallback, shut=status.shut)
+        refusing = {name for name, each in unhealthy.items() if each.refuses}
+        shut = {name for name, each in unhealthy.items() if each.shut}
+        for target, options in self.config.targets.items():
+            if (to := options.fallback) is not None:
+                way = Way(target, to, self.fallback_after, target in refusing, to in shut)
+                await self._move(way)
 
-    async def _move(self, target: str, fallback: str, *, shut: bool) -> None:
+    async def _move(self, way: Way) -> None:
         async with self.engine.connect() as tx:
-            stuck = await incidents.stuck_places(tx, target, shut=shut, batch=BATCH)
-        for place in stuck:
-            await self._move_some(target, fallback, shut=shut, place=place)
-        while await self._move_some(target, fallback, shut=shut):
-            pass
+            asking = await incidents.stuck(tx, way, asks=True, batch=BATCH)
+        for place in asking:
+            await self._move_some(way, [place], place)
+        more = True
+        while more:
+            async with self.engine.connect() as tx:
+                others = await incidents.stuck(tx, way, asks=False, batch=BATCH)
+            more = bool(others) and await self._move_some(way, others)
 
-    async def _move_some(
-        self, target: str, fallback: str, *, shut: bool, place: UUID | None = None
-    ) -> bool:
+    async def _move_some(self, way: Way, ids: Sequence[UUID], place: UUID | None = None) -> bool:
         """Move a batch of rows, or what was to be shown at one place of a case.
 
         Its case is locked first: a step whose chain is over stays, and a change of the case tells
@@ -130,21 +133,17 @@ class Reconciler:
         :returns: whether any has moved
         """
         targets = self.config.targets
+        same = targets[way.target].channel == targets[way.fallback].channel
         async with self.engine.begin() as tx:
             if place is not None and not await cases.may_be_pending(tx, place):
                 return False
-            moved = await incidents.fall_back(
-                tx,
-                target,
-                fallback,
-                shut=shut,
-                same_channel=targets[target].channel == targets[fallback].channel,
-                batch=BATCH,
-                place=place,
-            )
-            await outbox.add_all(tx, [topology.work(row, fallback) for row in moved if row.added])
+            moved = await incidents.fall_back(tx, way, ids, same_channel=same)
+            work = [topology.work(row, way.fallback) for row in moved if row.added]
+            await outbox.add_all(tx, work)
         if moved:
-            log.warning("reconcile.fell_back", target=target, fallback=fallback, rows=len(moved))
+            log.warning(
+                "reconcile.fell_back", target=way.target, fallback=way.fallback, rows=len(moved)
+            )
         return bool(moved)
 
     async def targets_without_messages(self) -> list[str]:

@@ -44,7 +44,7 @@ PEOPLE = {
 RULES = Rules({"lead.qualified": POLICY}, {}, PEOPLE, lambda _, __: "anna")
 DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200)
 FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)
-NEVER = Outcome(Kind.NEVER, Reason.GONE, 404)
+NEVER = Outcome(Kind.NEVER, Reason.REFUSED, 422)
 
 
 @contextmanager

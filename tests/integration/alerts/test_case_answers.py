@@ -18,6 +18,7 @@ from services.alerts.case import Answer, Refused, Verb
 from services.alerts.cases.answers import KeyUsed, Refusal, UnknownCase
 from services.alerts.store import cases as store
 from services.alerts.store import incidents, upkeep
+from services.alerts.store.incidents import Way
 from tests.integration.alerts.cases import (
     DELIVERED,
     FAILED,
@@ -177,14 +178,13 @@ async def test_what_a_case_shows_does_not_fall_back_with_the_others(subject: Cas
     case_id = await subject.accept(severity="critical")
     other = await subject.accept(severity="critical", event_type="slack_alert")
     await subject.tick()
+    way = Way("slack", "email", after=0)
     async with subject.engine.begin() as tx:
-        moved = await incidents.fall_back(
-            tx, "slack", "email", shut=True, same_channel=True, batch=10
-        )
-        stuck = await incidents.stuck_places(tx, "slack", shut=True, batch=10)
-    assert [row.alert_id for row in moved] == [other]
+        others = await incidents.stuck(tx, way, asks=False, batch=10)
+        asking = await incidents.stuck(tx, way, asks=True, batch=10)
+    assert others == [other]
     (step,) = await subject.steps(case_id)
-    assert stuck == [case_id, step.alert_id]
+    assert asking == [case_id, step.alert_id]
 
 
 async def test_release_begins_the_chain_anew_at_once_with_steps_of_its_own(

@@ -111,7 +111,7 @@ async def test_a_step_that_fails_for_good_lets_the_next_come_at_once(alerts: Sta
         {"to": "email", "person": "ewa", "wait": "1h"},
     ]
     subject = await alerts(sections=sections(chain=chain))
-    await subject.sandbox.behave("sms", status=404)
+    await subject.sandbox.behave("sms", status=422)
     await lead(subject)
     assert await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)
 

@@ -31,6 +31,7 @@ from services.alerts.http.dlq import DlqRoutes
 from services.alerts.messages import AlertDead
 from services.alerts.store import cases as store
 from services.alerts.store import upkeep
+from services.alerts.store.incidents import Way
 from services.alerts.upkeep.reconcile import Reconciler
 from tests.integration.alerts.cases import (
     DELIVERED,
@@ -75,7 +76,7 @@ class Races(Cases):
         return Reconciler(config(), self.engine, broker, {}, overdue=60, fallback_after=60)
 
     async def fall_back(self) -> None:
-        await self.reconciler()._move("slack", "email", shut=True)
+        await self.reconciler()._move(Way("slack", "email", after=0))
 
     async def places(self, alert_id: UUID) -> dict[str, Any]:
         found = await self.rows("SELECT * FROM case_place WHERE alert_id = :id", id=alert_id)

@@ -125,11 +125,11 @@ async def test_a_permanent_error_fails_at_once_with_the_targets_text(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts()
-    await subject.sandbox.behave("slack", status=410)
+    await subject.sandbox.behave("slack", status=422)
     alert_id = await subject.accept()
     row = await subject.until(alert_id, "failed")
-    assert (row.reason, row.attempt) == ("gone", 1)
-    assert "410" in row.error
+    assert (row.reason, row.attempt) == ("refused", 1)
+    assert "422" in row.error
 
 
 async def test_a_429_uses_no_attempt_and_pauses_the_target(alerts: StartAlerts) -> None:

@@ -5,6 +5,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from libs.common.messaging.broker import Message
@@ -37,14 +38,14 @@ async def test_many_failures_of_a_target_are_one_digest(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(ALERTS_ESCALATION_SECONDS="6")
-    await subject.sandbox.behave("slack", status=404)
+    await subject.sandbox.behave("slack", status=422)
     for alert_id in [await subject.accept() for _ in range(12)]:
         await subject.until(alert_id, "failed")
     found = await reported(subject, 12)
     assert len(found) <= 2  # a window may end between two failures
     text = found[-1]["Text"]
     assert "slack" in found[-1]["Subject"]
-    assert "404" in text
+    assert "422" in text
     assert "/api/dlq/retry" in text
     assert (await subject.check())["ok"]
 
@@ -54,7 +55,7 @@ async def test_an_escalation_waits_while_mail_is_down(
 ) -> None:
     subject = await alerts(**QUICK)
     await subject.sandbox.behave("email", status=550)  # for good: the digest itself fails
-    await subject.sandbox.behave("slack", status=404)
+    await subject.sandbox.behave("slack", status=422)
     await subject.until(await subject.accept(), "failed")
 
     async def digest_failed() -> bool:
@@ -75,7 +76,7 @@ async def test_a_refused_digest_is_retried_ever_more_rarely_and_soon_after_a_sta
 ) -> None:
     subject = await alerts(**QUICK | {"ALERTS_RECONCILE_SECONDS": "0.5"})
     await subject.sandbox.behave("email", status=550)
-    await subject.sandbox.behave("slack", status=404)
+    await subject.sandbox.behave("slack", status=422)
     await subject.until(await subject.accept(), "failed")
 
     async def ends() -> list[datetime]:
@@ -157,6 +158,42 @@ async def test_an_open_breaker_is_reported_once_across_restarts(
     assert len(await subjects(subject, "slack")) == 1
     assert await subject.scalar("SELECT count(*) FROM escalation") == 0
     assert (await subject.check())["ok"]
+
+
+AT_ONCE = QUICK | {"ALERTS_ESCALATION_SECONDS": "3600", "ALERTS_RECONCILE_SECONDS": "3"}
+
+
+async def test_a_target_that_refuses_us_is_reported_at_once_with_what_to_correct(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack=BREAKS, **AT_ONCE)
+    await subject.sandbox.behave("slack", status=401)
+    await subject.accept()
+    mail = await one_about(subject, "slack refuses us")
+    assert "SLACK_WEBHOOK_URL" in mail["Text"]
+    assert subject.environment["SLACK_WEBHOOK_URL"] not in mail["Text"]
+    assert "unauthorized 401" in mail["Text"]
+    assert "/api/breakers/slack/reset" in mail["Text"]
+
+
+@pytest.mark.parametrize("and_slack", [False, True])
+async def test_a_mail_server_that_refuses_us_is_reported_elsewhere(
+    alerts: StartAlerts, *, and_slack: bool
+) -> None:
+    subject = await alerts(slack=BREAKS, email=BREAKS, **AT_ONCE)
+    if and_slack:
+        await subject.sandbox.behave("slack", status=404)
+        await subject.accept()
+    await subject.sandbox.behave("email", stage="mail", status=530)
+    await subject.accept("email")
+
+    async def told() -> list[str]:
+        got = await subject.sandbox.received("sms" if and_slack else "slack")
+        found = [str(each["body"]) for each in got]
+        return [text for text in found if "email refuses us" in text.lower()]
+
+    assert await eventually(told, 40)
+    assert await digests(subject) == []
 
 
 async def test_only_an_incident_that_is_still_open_is_reported_again(

@@ -1,6 +1,7 @@
 """Critical alerts move to a fallback when their target is unhealthy for long."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from services.alerts.store import incidents
+from services.alerts.store.incidents import Way
 from services.alerts.store.tables import delivery
 from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import Alerts, StartAlerts
@@ -80,10 +82,9 @@ async def test_nothing_moves_while_the_fallback_is_unhealthy(alerts: StartAlerts
     alert_id = await subject.accept(severity="critical")
 
     async def long_enough() -> bool:
-        old_enough = (
-            "SELECT now() - since > interval '2 seconds' FROM incident WHERE target = 'slack'"
-        )
-        return bool(await subject.scalar(old_enough))
+        old_enough = "SELECT now() - min(accepted_at) > interval '2 s' FROM delivery"
+        where = f" WHERE alert_id = '{alert_id}'"
+        return bool(await subject.scalar(old_enough + where))
 
     await eventually(long_enough)
     assert (await subject.row(alert_id)).state == "pending"
@@ -91,6 +92,97 @@ async def test_nothing_moves_while_the_fallback_is_unhealthy(alerts: StartAlerts
     await subject.http("POST", "/api/breakers/slack/reset")
     await subject.until(alert_id, "delivered")
     assert await subject.row(alert_id, "email") is None
+
+
+# The shipped times, a hundred times shorter: but a first retry must outlast a send and its margin.
+PROPORTIONS: dict[str, Any] = {
+    "fallback": "email",
+    "retry_delays": [3.0] * 5,
+    "breaker": {"fail_max": 5, "reset_timeout": 0.6},
+}
+SCALED = {
+    "ALERTS_FALLBACK_SECONDS": "6",
+    "ALERTS_RECONCILE_SECONDS": "0.3",
+    "ALERTS_ESCALATION_SECONDS": "3",
+}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "options"),
+    [
+        ({"status": 500}, {}),  # it is retried; the fifth failure opens the breaker
+        ({"status": 500}, {"breaker": {"fail_max": 1000, "reset_timeout": 0.6}}),
+        ({"status": 500}, {"retry_delays": [3.0]}),  # it fails before its time
+        ({"status": 422}, {}),  # it fails at once
+        ({"status": 401}, {}),
+        ({"status": 429}, {}),
+        ({"status": 429, "retry_after": 900}, {}),
+        ({"hang": True}, {}),
+        ({"delay_seconds": 0.9}, {"concurrency": 1}),  # it works, but slowly: a long queue
+    ],
+    ids=json.dumps,
+)
+async def test_an_undelivered_critical_alert_reaches_its_fallback_in_time(
+    alerts: StartAlerts, behaviour: dict[str, Any], options: dict[str, Any]
+) -> None:
+    subject = await alerts(slack=PROPORTIONS | options, **SCALED)
+    await subject.sandbox.behave("slack", **behaviour)
+    queued = [await subject.accept() for _ in range(20 if "concurrency" in options else 0)]
+    alert_id = await subject.accept(severity="critical")
+    row = await subject.until(alert_id, "delivered", "email", seconds=20)
+    late = (row.finished_at - row.accepted_at).total_seconds()
+    assert late < 6 + 3  # and a run of the job, on a busy machine
+    own = await subject.row(alert_id)
+    assert (own.state, own.reason) == ("discarded", "fallback")
+    assert len(await subject.sandbox.mails("staff@example.com")) == 1
+    _, story = await subject.http("GET", f"/api/alerts/{alert_id}")
+    assert story["state"] == "delivered"
+    for each in queued:
+        assert await subject.row(each, "email") is None
+    # Neither an operator's retry of what failed nor a letter from .dead sends it to Slack again.
+    tried = len(await subject.sandbox.received("slack", refused_too=True))
+    await subject.sandbox.behave("slack", status=200)
+    _, retried = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
+    assert retried["requeued"] == 0
+    assert (await subject.check())["ok"] is not False
+    assert (await subject.row(alert_id)).state == "discarded"
+    assert tried >= 1 or "concurrency" in options
+
+
+async def test_a_critical_alert_whose_worker_died_reaches_its_fallback(alerts: StartAlerts) -> None:
+    subject = await alerts(
+        slack=PROPORTIONS | {"timeout": 2.0, "breaker": BREAKS["breaker"]}, **SCALED
+    )
+    await subject.sandbox.behave("slack", hang=True)
+    alert_id = await subject.accept(severity="critical")
+    await subject.until(alert_id, "sending")
+    subject.kill9()
+    async with subject.engine.begin() as tx:  # another process has opened the breaker
+        await tx.execute(
+            text(
+                "UPDATE breaker SET state = 'open', next_trial_at = now() + interval '1 hour'"
+                " WHERE target = 'slack'"
+            )
+        )
+    await subject.start()
+    await subject.until(alert_id, "delivered", "email", seconds=20)
+    assert (await subject.row(alert_id)).reason == "fallback"
+
+
+async def test_a_critical_alert_leaves_a_target_that_refuses_us_at_once(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(
+        slack={"fallback": "email", "breaker": {"fail_max": 5, "reset_timeout": 3600}},
+        ALERTS_FALLBACK_SECONDS="600",
+        ALERTS_RECONCILE_SECONDS="0.3",
+    )
+    await subject.sandbox.behave("slack", status=401)
+    before = await subject.accept(severity="critical")
+    await subject.until(before, "delivered", "email")
+    after = await subject.accept(severity="critical")
+    await subject.until(after, "delivered", "email", seconds=5)
+    assert (await subject.check())["ok"] is not False
 
 
 @pytest.fixture(params=["aiopg", "asyncpg"])
@@ -132,13 +224,14 @@ async def become(engine: AsyncEngine, alert_id: UUID, target: str, changes: str)
         )
 
 
-async def fall_back(
-    engine: AsyncEngine, *, shut: bool = True, batch: int = 100
-) -> dict[UUID, bool]:
+NOW = Way("slack", "email", after=0)
+
+
+async def fall_back(engine: AsyncEngine, way: Way = NOW, *, batch: int = 100) -> dict[UUID, bool]:
+    async with engine.connect() as tx:
+        stuck = await incidents.stuck(tx, way, asks=False, batch=batch)
     async with engine.begin() as tx:
-        moved = await incidents.fall_back(
-            tx, "slack", "email", shut=shut, same_channel=False, batch=batch
-        )
+        moved = await incidents.fall_back(tx, way, stuck, same_channel=False)
     return {row.alert_id: row.added for row in moved}
 
 
@@ -167,11 +260,41 @@ async def test_only_unclaimed_critical_rows_move(engine: AsyncEngine) -> None:
     assert await balanced(engine)
 
 
-async def test_with_a_closed_breaker_only_tried_rows_move(engine: AsyncEngine) -> None:
-    await new_row(engine)
-    tried = await new_row(engine)
-    await become(engine, tried, "slack", "attempt = 1, attempts = 1, error = 'server_error 500'")
-    assert await fall_back(engine, shut=False) == {tried: True}
+LONG_AGO = "accepted_at = now() - interval '1 hour'"
+FAILED = "state = 'failed', attempt = 1, reason = 'gone', finished_at = now()"
+DEAD = "state = 'sending', attempt = 1, attempts = 1, lease_until = now() - interval '2 minutes'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "waits", "refused", "shut"),
+    [
+        (LONG_AGO, False, True, False),  # intake was late: its own target has a minute
+        (f"{LONG_AGO}, created_at = now() - interval '61 s'", True, True, False),
+        ("created_at = now() - interval '599 s'", False, True, False),
+        ("created_at = now() - interval '601 s'", True, True, False),
+        ("created_at = now() - interval '601 s', requeued_at = now()", False, True, False),
+        (f"created_at = now() - interval '601 s', {SENDING}", False, False, False),
+        (f"created_at = now() - interval '601 s', {DEAD}", True, True, False),
+        (FAILED, True, True, True),
+        (f"{FAILED}, payload = NULL", False, False, False),
+        (FAILED.replace("now()", "now() - interval '61 minutes'"), False, False, False),
+    ],
+)
+async def test_what_moves_depends_on_its_age_its_state_and_both_targets(
+    engine: AsyncEngine, changes: str, *, waits: bool, refused: bool, shut: bool
+) -> None:
+    """Whether it moves while its target refuses nothing, refuses us, or the fallback is shut."""
+    alert_id = await new_row(engine)
+    await become(engine, alert_id, "slack", changes)
+    found = []
+    for way in ({}, {"refuses": True}, {"shut": True}):
+        async with engine.connect() as tx:
+            ten_minutes = Way("slack", "email", 600, **way)
+            found.append(bool(await incidents.stuck(tx, ten_minutes, asks=False, batch=9)))
+    assert found == [waits, refused, shut]
+    if waits:
+        assert await fall_back(engine, Way("slack", "email", 600)) == {alert_id: True}
+        assert await balanced(engine)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.support.ports import HOST
 
 
 async def failed(subject: Alerts, count: int) -> list[str]:
-    await subject.sandbox.behave("slack", status=410)
+    await subject.sandbox.behave("slack", status=422)
     ids = [await subject.accept() for _ in range(count)]
     for alert_id in ids:
         await subject.until(alert_id, "failed")

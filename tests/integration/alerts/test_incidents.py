@@ -25,11 +25,13 @@ NOTHING: dict[str, Any] = {
     "failures": 0,
     "trial": None,
     "wants_trial": False,
+    "refused": None,
     "paused": 0.0,
     "fail_max": 5,
     "reset_timeout": 60.0,
 }
 FAILED = NOTHING | {"failures": 5}
+REFUSED = NOTHING | {"failures": 1, "refused": "401"}
 HEALED = NOTHING | {"healthy": True}
 NEVER = 1e6
 NOW = datetime.now(UTC)
@@ -47,6 +49,7 @@ async def engine(
 async def report(engine: AsyncEngine, observed: dict[str, Any], process: UUID = HERE) -> None:
     async with engine.begin() as tx:
         await breakers.join(tx, ["slack"])
+    async with engine.begin() as tx:
         await breakers.report(tx, process, [observed])
 
 
@@ -72,9 +75,11 @@ async def take(
 
 
 async def unhealthy(engine: AsyncEngine) -> dict[str, tuple[int, bool]]:
+    since = text("SELECT target, CAST(extract(epoch FROM now() - since) AS float) FROM incident")
     async with engine.connect() as tx:
         found = await incidents.unhealthy(tx)
-    return {name: (round(each.seconds / 100) * 100, each.shut) for name, each in found.items()}
+        seconds = {row[0]: row[1] for row in await tx.execute(since)}
+    return {name: (round(seconds[name] / 100) * 100, each.shut) for name, each in found.items()}
 
 
 async def test_a_target_is_unhealthy_from_opening_until_any_process_delivers(
@@ -122,6 +127,36 @@ async def test_a_breaker_incident_is_reported_when_old_and_repeated_while_open(
     assert await take(engine, repeat=200) == []
     (again,) = await take(engine, repeat=99)
     assert again.since == incident.since
+
+
+async def test_a_target_that_refuses_us_is_reported_as_soon_as_it_is_certain(
+    engine: AsyncEngine,
+) -> None:
+    async def refuses() -> list[bool]:
+        async with engine.connect() as tx:
+            return [each.refuses for each in (await incidents.unhealthy(tx)).values()]
+
+    await report(engine, FAILED)
+    await age(engine, "incident SET since = since", 500)
+    assert await take(engine)  # nothing gets through
+    await report(engine, REFUSED)
+    assert await take(engine) == []
+    assert await refuses() == [False]
+    await age(engine, "incident SET since = since", 11)
+    assert await refuses() == [True]
+    (incident,) = await take(engine)  # though it was reported before, as another trouble
+    assert incident.number == 1
+    await report(engine, REFUSED)
+    await report(engine, FAILED)
+    assert await take(engine) == []
+    assert await unhealthy(engine) == {"slack": (0, True)}
+
+
+async def test_a_refusal_that_the_next_alert_disproves_is_not_reported(engine: AsyncEngine) -> None:
+    await report(engine, REFUSED)
+    await report(engine, NOTHING | {"wants_trial": True})
+    await report(engine, HEALED | {"trial": True})
+    assert await unhealthy(engine) == {}
 
 
 async def test_an_incident_keeps_its_start_while_observed_and_then_closes(

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.store import incidents, transitions, upkeep
+from services.alerts.store.incidents import Way
 from services.alerts.store.intake import NewRow, accept
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.integration.alerts.test_at_most_once import follow_up
@@ -91,7 +92,7 @@ async def test_an_old_alert_survives_a_failure_and_a_reconciliation(
     alerts: StartAlerts, requeue: Callable[[Alerts], Awaitable[None]]
 ) -> None:
     subject = await reconciling(alerts, slack=PATIENT)
-    await subject.sandbox.behave("slack", status=404)
+    await subject.sandbox.behave("slack", status=422)
     alert_id = await subject.accept()
     await subject.until(alert_id, "failed")
     await age(subject, alert_id)
@@ -115,7 +116,7 @@ async def test_a_requeued_alert_expires_like_any_other(
     alerts: StartAlerts,
 ) -> None:
     subject = await reconciling(alerts, slack=PATIENT)
-    await subject.sandbox.behave("slack", status=404)
+    await subject.sandbox.behave("slack", status=422)
     alert_id = await subject.accept()
     await subject.until(alert_id, "failed")
     await subject.sandbox.behave("slack", status=500)
@@ -171,7 +172,8 @@ async def test_an_old_alert_starts_anew_at_its_fallback(engine: AsyncEngine) -> 
         await accept(tx, [row], 0)
         await tx.execute(sa.text("UPDATE delivery SET created_at = accepted_at"))
     async with engine.begin() as tx:
-        await incidents.fall_back(tx, "slack", "email", shut=True, same_channel=False, batch=10)
+        way = Way("slack", "email", after=600)
+        await incidents.fall_back(tx, way, [row.alert_id], same_channel=False)
     async with engine.begin() as tx:
         assert await upkeep.to_end(tx, upkeep.too_old("email", 60), 10) == []
         (job,) = await transitions.claim(tx, "email", [(row.alert_id, 0)], lease=60, retries=5)

@@ -220,6 +220,32 @@ async def test_a_reply_code_means_the_same_at_every_step(
     assert said(outcome) == (kind, reason)
 
 
+@pytest.mark.parametrize(
+    ("steps", "kind", "status"),
+    [
+        ({"ehlo": "550 5.7.1 you", "helo": "550 5.7.1 are blocked"}, Kind.HELD, 550),
+        ({"auth": "535 5.7.8 bad credentials"}, Kind.HELD, 535),
+        ({"auth": "534 5.7.9 use an app password"}, Kind.HELD, 534),
+        ({"auth": "454 4.7.0 not now"}, Kind.FAILED, 454),
+        ({"mail": "530 5.7.0 authenticate first"}, Kind.HELD, 530),
+        ({"mail": "550 5.7.60 not your sender"}, Kind.HELD, 550),
+        ({"mail": "552 5.3.4 too big"}, Kind.NEVER, 552),
+        ({"rcpt": "530 authenticate first"}, Kind.HELD, 530),
+        ({"rcpt": "550 5.7.1 nobody of ours"}, Kind.NEVER, 550),
+        ({"dot": "554 5.7.1 spam"}, Kind.NEVER, 554),
+    ],
+    ids=lambda value: next(iter(value.values())) if isinstance(value, dict) else "",
+)
+async def test_a_server_refuses_us_at_login_and_a_mail_afterwards(
+    authority: Authority, steps: dict[str, str], kind: Kind, status: int
+) -> None:
+    server = Server(**{step: says(reply) for step, reply in steps.items()})
+    server.tls = authority.server("localhost")
+    login = {"username": "u", "password": SecretStr("a password")}
+    outcome = await mail(server, host="localhost", tls="tls", **login)
+    assert (outcome.kind, outcome.status) == (kind, status)
+
+
 async def test_a_server_that_stops_reading_never_gets_the_terminator() -> None:
     server = Server(body=hang)
     text = "x" * 70 + "\n"

@@ -115,6 +115,44 @@ async def test_a_message_of_an_older_generation_claims_nothing(engine: AsyncEngi
     assert [job and job.generation for job in claims] == [None, 1]
 
 
+HELD = Outcome(Kind.HELD, Reason.GONE, 404)
+
+
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize(
+    ("outcome", "healed", "singled_out"),
+    [
+        (HELD, "now()", True),
+        (HELD, "now() - interval '1 minute'", False),  # before this alert was refused
+        (HELD, "NULL", False),  # an operator has closed it, and nothing was accepted since
+        (FAILED, "now()", False),
+    ],
+)
+async def test_an_alert_is_singled_out_once_its_target_accepted_another(
+    engine: AsyncEngine, outcome: Outcome, healed: str, *, singled_out: bool, once: bool
+) -> None:
+    alert_id = await new_row(engine, once=once)
+
+    async def claimed() -> Claimed | None:
+        if not once:
+            return await claim(engine, alert_id, 60)
+        async with engine.begin() as tx:
+            job, _ = await transitions.claim_once(tx, alert_id, "email", 0, lease=60, retries=5)
+            if job is not None:
+                await transitions.move(tx, job, State.CLAIMED, State.SENDING, seconds=60)
+            return job
+
+    job = await claimed()
+    assert job is not None
+    assert not job.singled_out
+    assert await settle(engine, job, outcome)
+    async with engine.begin() as tx:
+        values = f"('email', {healed})"
+        await tx.execute(sa.text(f"INSERT INTO breaker (target, healed_at) VALUES {values}"))
+    job = await eventually(claimed)
+    assert (job.attempts, job.singled_out) == (1 if outcome is HELD else 2, singled_out)
+
+
 async def test_batches_with_the_same_rows_do_not_deadlock(
     engine: AsyncEngine,
 ) -> None:

@@ -24,9 +24,12 @@ class Process:
     async def call(self, kind: Kind) -> None:
         await self.end(self.breaker.admit(), kind)
 
-    async def end(self, admission: Admission | None, kind: Kind) -> None:
+    async def refused(self, said: str) -> None:
+        await self.end(self.breaker.admit(), Kind.HELD, said)
+
+    async def end(self, admission: Admission | None, kind: Kind, said: str | None = None) -> None:
         assert admission is not None
-        admission.kind = kind
+        admission.kind, admission.refusal = kind, said
         self.breaker.record(admission)
         await self.status.exchange()
 
@@ -79,19 +82,70 @@ async def test_one_process_makes_the_trial_and_all_follow(engine: AsyncEngine) -
             for _ in range(5):
                 await made[0].call(Kind.FAILED)
 
-        async def its_time() -> bool:
-            await all_exchange(made)
-            return any(each.breaker.seconds_to_trial == 0 for each in made)
-
-        await eventually(its_time)
-        await all_exchange(made)
-        admitted = [(each, each.breaker.admit()) for each in made]
-        ((tries, trial),) = [(each, admission) for each, admission in admitted if admission]
+        tries, trial = await the_trial(made, within=RESET)
         await all_exchange(made)
         assert [each.breaker.admit() for each in made] == [None] * 3
         await tries.end(trial, kind)
         await all_exchange(made)
         assert {each.breaker.state for each in made} == {state}
+
+
+async def test_a_refusal_in_one_process_holds_the_target_for_all(engine: AsyncEngine) -> None:
+    made = await processes(engine)
+    first, *_ = made
+    await first.refused("401")
+    await all_exchange(made)
+    assert {each.breaker.state for each in made} == {BreakerState.OPEN}
+    for each in made:
+        assert (await each.status.now())["slack"]["paused"] == "refused us: 401"
+    tries, trial = await the_trial(made, within=RESET)  # the first is at once
+    await tries.end(trial, Kind.HELD, "403")
+    await all_exchange(made)
+    shown = (await first.status.now())["slack"]
+    assert (shown["state"], shown["paused"]) == ("open", "refused us: 403")
+    assert first.breaker.seconds_to_trial > 4 * RESET
+    tries, trial = await the_trial(made, within=10 * RESET)
+    await tries.end(trial, Kind.FAILED)  # says nothing of whether it still refuses us
+    await all_exchange(made)
+    assert first.breaker.seconds_to_trial > 4 * RESET
+    tries, trial = await the_trial(made, within=10 * RESET)
+    await tries.end(trial, Kind.DELIVERED)
+    await all_exchange(made)
+    shown = (await first.status.now())["slack"]
+    assert (shown["state"], shown["paused"], shown["open_since"]) == ("closed", False, None)
+    async with engine.connect() as tx:
+        healed = sa.text("SELECT healed_at > now() - interval '5 s' AND held IS NULL FROM breaker")
+        assert await tx.scalar(healed)
+
+
+async def test_a_success_that_is_no_trial_ends_no_hold(engine: AsyncEngine) -> None:
+    """Rule of `singled_out`: a target that refused us counts as healed by a delivery alone."""
+    first, second, _ = await processes(engine)
+    late = second.breaker.admit()
+    await first.call(Kind.FAILED)  # so that a success is worth a report
+    await second.status.exchange()
+    await first.refused("401")
+    await second.end(late, Kind.DELIVERED)
+    assert (await second.status.now())["slack"]["paused"] == "refused us: 401"
+    async with engine.connect() as tx:
+        assert await tx.scalar(sa.text("SELECT count(*) FROM breaker WHERE healed_at IS NULL"))
+        assert await tx.scalar(sa.text("SELECT number FROM incident WHERE kind = 'breaker'")) == 1
+    await first.status.reset("slack", Act.of({}, "breaker.reset", "target", "slack"))
+    async with engine.connect() as tx:
+        assert await tx.scalar(sa.text("SELECT count(*) FROM breaker WHERE healed_at IS NULL"))
+
+
+async def the_trial(made: list[Process], within: float) -> tuple[Process, Admission]:
+    """Wait until a process may make the trial; it and the trial."""
+
+    async def its_time() -> bool:
+        await all_exchange(made)
+        return any(each.breaker.seconds_to_trial == 0 for each in made)
+
+    await eventually(its_time, within + 5)
+    admitted = [(each, each.breaker.admit()) for each in made]
+    ((tries, trial),) = [(each, admission) for each, admission in admitted if admission]
+    return tries, trial
 
 
 async def test_another_process_takes_over_the_trial_of_a_dead_one(engine: AsyncEngine) -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from services.alerts.alert import (
@@ -19,10 +21,8 @@ FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)
 UNKNOWN = Outcome(Kind.UNKNOWN, Reason.TIMEOUT)
 
 
-def decided(
-    outcome: Outcome, *, attempts: int = 1, age: float = 0, once: bool = False
-) -> Transition:
-    return decide(outcome, attempts=attempts, age=age, policy=POLICY, once=once)
+def decided(outcome: Outcome, *, attempts: int = 1, age: float = 0, **case: bool) -> Transition:
+    return decide(outcome, attempts=attempts, age=age, policy=POLICY, **case)
 
 
 def test_a_success_is_delivered_however_late() -> None:
@@ -42,8 +42,49 @@ def test_each_failure_waits_its_delay_until_retries_are_exhausted() -> None:
 
 
 def test_a_permanent_error_fails_at_the_first_attempt() -> None:
-    gone = Outcome(Kind.NEVER, Reason.GONE, 410)
-    assert decided(gone) == Transition(State.FAILED, Reason.GONE)
+    refused = Outcome(Kind.NEVER, Reason.REFUSED, 422)
+    assert decided(refused) == Transition(State.FAILED, Reason.REFUSED)
+
+
+HELD = Outcome(Kind.HELD, Reason.GONE, 404)
+WAITS = Transition(State.PENDING, Reason.GONE, 300, refund=True)
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        ({}, WAITS),
+        ({"attempts": 4}, WAITS),  # all that it has: it is given back
+        ({"once": True}, WAITS),  # it was certainly not sent
+        ({"age": 3301}, Transition(State.FAILED, Reason.EXPIRED)),
+        # The target refused us over this alert before, and has accepted another since.
+        ({"singled_out": True}, Transition(State.FAILED, Reason.GONE)),
+        ({"singled_out": True, "once": True}, Transition(State.FAILED, Reason.GONE)),
+    ],
+)
+def test_a_refusal_of_us_is_the_targets_fault_unless_it_is_of_one_alert(
+    case: dict[str, Any], expected: Transition
+) -> None:
+    assert decided(HELD, **case) == expected
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.HELD])
+def test_whether_an_alert_was_singled_out_matters_to_no_other_outcome(kind: Kind) -> None:
+    outcome = Outcome(kind, Reason.TIMEOUT)
+    assert decided(outcome, singled_out=True) == decided(outcome)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (HELD, "404"),
+        (Outcome(Kind.HELD, Reason.UNAUTHORIZED, 200), "unauthorized"),
+        (Outcome(Kind.HELD, Reason.UNAUTHORIZED, 535), "535"),
+        (Outcome(Kind.NEVER, Reason.REFUSED, 422), None),
+    ],
+)
+def test_a_refusal_is_told_by_its_status_or_its_reason(outcome: Outcome, said: str | None) -> None:
+    assert outcome.refusal == said
 
 
 @pytest.mark.parametrize(("asked", "tier"), [(None, 10), (7, 10), (10, 10), (11, 60), (5000, 900)])

@@ -18,8 +18,9 @@ def test_a_status_tells_whether_to_retry(status: int, kind: Kind, reason: Reason
     assert (outcome.kind, outcome.reason, outcome.status) == (kind, reason, status)
 
 
-def test_429_with_retry_after_asks_us_to_wait() -> None:
-    outcome = responses.classify(429, "", 7)
+@pytest.mark.parametrize("status", [429, 503])
+def test_retry_after_asks_us_to_wait(status: int) -> None:
+    outcome = responses.classify(status, "", 7)
     assert (outcome.kind, outcome.retry_after) == (Kind.LATER, 7)
 
 
@@ -65,8 +66,12 @@ def errors(code: str, **extensions: Any) -> dict[str, Any]:
         ({"data": {"create_item": {"id": "1"}}}, (Kind.DELIVERED, Reason.OK)),
         ({"data": {"create_item": None}}, (Kind.FAILED, Reason.BAD_ANSWER)),
         (errors("ColumnValueException"), (Kind.NEVER, Reason.BAD_PAYLOAD)),
-        (errors("InvalidBoardIdException"), (Kind.NEVER, Reason.BAD_PAYLOAD)),
-        (errors("UserUnauthorizedException"), (Kind.NEVER, Reason.UNAUTHORIZED)),
+        (errors("InvalidBoardIdException"), (Kind.HELD, Reason.GONE)),
+        (errors("UserUnauthorizedException"), (Kind.HELD, Reason.UNAUTHORIZED)),
+        (errors("USER_UNAUTHORIZED"), (Kind.HELD, Reason.UNAUTHORIZED)),
+        (errors("USER_ACCESS_DENIED"), (Kind.HELD, Reason.UNAUTHORIZED)),
+        ({"errors": [{"extensions": {"status_code": 401}}]}, (Kind.HELD, Reason.UNAUTHORIZED)),
+        ({"errors": [{"extensions": {"status_code": [403]}}]}, (Kind.FAILED, Reason.BAD_ANSWER)),
         (
             errors("COMPLEXITY_BUDGET_EXHAUSTED", retry_in_seconds=9),
             (Kind.LATER, Reason.RATE_LIMITED),
@@ -78,7 +83,7 @@ def errors(code: str, **extensions: Any) -> dict[str, Any]:
         (errors("INTERNAL_SERVER_ERROR"), (Kind.FAILED, Reason.BAD_ANSWER)),
         ({"data": {"create_item": {"id": "1"}}, "errors": [{}]}, (Kind.FAILED, Reason.BAD_ANSWER)),
         ({"error_code": "ComplexityException"}, (Kind.FAILED, Reason.BAD_ANSWER)),
-        ({"errors": ["Not Authenticated"]}, (Kind.FAILED, Reason.BAD_ANSWER)),
+        ({"errors": ["Not Authenticated"]}, (Kind.HELD, Reason.UNAUTHORIZED)),
         (b"<html>", (Kind.FAILED, Reason.BAD_ANSWER)),
         (b"[" * 60_000, (Kind.FAILED, Reason.BAD_ANSWER)),
         ([], (Kind.FAILED, Reason.BAD_ANSWER)),
@@ -92,8 +97,8 @@ def test_mondays_errors_inside_a_200_are_failures(body: Any, expected: tuple[Kin
     ("body", "expected"),
     [
         ({"ok": True, "ts": "1.2", "channel": "C1"}, (Kind.DELIVERED, Reason.OK)),
-        ({"ok": False, "error": "token_revoked"}, (Kind.NEVER, Reason.UNAUTHORIZED)),
-        ({"ok": False, "error": "channel_not_found"}, (Kind.NEVER, Reason.GONE)),
+        ({"ok": False, "error": "token_revoked"}, (Kind.HELD, Reason.UNAUTHORIZED)),
+        ({"ok": False, "error": "channel_not_found"}, (Kind.HELD, Reason.GONE)),
         ({"ok": False, "error": "invalid_blocks"}, (Kind.NEVER, Reason.BAD_PAYLOAD)),
         ({"ok": False, "error": "internal_error"}, (Kind.FAILED, Reason.BAD_ANSWER)),
         ({"ok": 1}, (Kind.FAILED, Reason.BAD_ANSWER)),
@@ -111,7 +116,8 @@ def test_a_slack_apps_errors_inside_a_200_are_failures(
     ("body", "expected"),
     [
         ({"count": 1, "list": [{"status": "QUEUE"}]}, (Kind.DELIVERED, Reason.OK)),
-        ({"error": 101, "message": "m"}, (Kind.NEVER, Reason.UNAUTHORIZED)),
+        ({"error": 101, "message": "m"}, (Kind.HELD, Reason.UNAUTHORIZED)),
+        ({"error": 103, "message": "m"}, (Kind.HELD, Reason.UNAUTHORIZED)),
         ({"error": 13, "message": "m"}, (Kind.NEVER, Reason.BAD_PAYLOAD)),
         ({"error": 201, "message": "m"}, (Kind.FAILED, Reason.BAD_ANSWER)),
         ({"count": 0, "list": []}, (Kind.FAILED, Reason.BAD_ANSWER)),

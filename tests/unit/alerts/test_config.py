@@ -50,6 +50,23 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+def test_a_target_names_the_settings_that_it_may_object_to(tmp_path: Path) -> None:
+    settings = shipped().settings
+    assert settings["slack"] == ("SLACK_WEBHOOK_URL",)
+    assert settings["monday"] == ("MONDAY_API_URL", "MONDAY_API_TOKEN", "MONDAY_BOARD_ID")
+    assert settings["email"] == ("SMTP_USERNAME", "SMTP_PASSWORD", "MAIL_FROM")
+    text = f"""{SLACK}
+[targets.items]
+channel = "monday"
+url = "https://api.example/v2"
+token = {{ env = "MONDAY_API_TOKEN" }}
+board = "12"
+"""
+    own, _ = config.load(written(tmp_path, text), ENV)
+    names = ("targets.items.url", "MONDAY_API_TOKEN", "targets.items.board")
+    assert own.settings["items"] == names
+
+
 def test_leads_emergencies_complaints_and_privacy_requests_ask_for_an_answer() -> None:
     subject = shipped()
     asking = {"lead.qualified", "lead.submitted", "lead.test", "visitor.emergency"}

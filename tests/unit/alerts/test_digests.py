@@ -16,7 +16,17 @@ URL = "https://ostoja.example"
 
 
 def an_incident(kind: IncidentKind) -> OpenIncident:
-    return OpenIncident(kind, AT, 7)
+    return OpenIncident(kind, AT, 0 if kind is IncidentKind.BREAKER else 7)
+
+
+def test_a_target_that_refuses_us_is_said_to_with_its_settings() -> None:
+    now = replace(NOW, settings=("SMTP_USERNAME", "SMTP_PASSWORD"))
+    refuses = OpenIncident(IncidentKind.BREAKER, AT, 1)
+    subject_line, text = compose("email", None, [refuses], now, URL)
+    assert subject_line == "Ostoja: email refuses us"
+    assert "SMTP_USERNAME, SMTP_PASSWORD" in text
+    assert f"{URL}/api/breakers/email/reset" in text
+    assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith("curl"))
 
 
 @pytest.mark.parametrize(

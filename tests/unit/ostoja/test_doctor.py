@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.local.environment import EXAMPLE_CONFIG, GENERATED
-from ostoja.doctor import clock, live, mail, secrets
+from ostoja.doctor import clock, live, mail, secrets, web
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.finding import Finding, Status
 
@@ -79,6 +79,21 @@ def test_an_invalid_key_is_reported_and_not_shown(
     assert said in finding.found
     output = finding.found + finding.do
     assert not any(value in output for value in changes.values() if len(value) > 8)
+
+
+def test_a_held_target_is_reported_with_what_to_correct() -> None:
+    held = {"paused": "refused us: 401", "open_since": "2026-11-30T10:00:00+00:00"}
+    breakers = {
+        "slack": held | {"settings": ["SLACK_WEBHOOK_URL"]},
+        "monday": {"paused": True, "open_since": None, "settings": []},
+        "sms": {"paused": False},
+    }
+    (finding,) = web._held({"circuit_breakers": breakers})
+    assert (finding.part, finding.status) == ("target slack", Status.WRONG)
+    assert "refused us: 401, since 2026-11-30T10:00:00" in finding.found
+    assert "SLACK_WEBHOOK_URL" in finding.do
+    nothing: list[Any] = [None, {}, [], {"circuit_breakers": {}}]
+    assert [list(web._held(health)) for health in nothing] == [[]] * 4
 
 
 SIGNED = (
@@ -203,6 +218,7 @@ LIVE = {
     "SMS_API_URL": "https://api.smsapi.pl",
     "SMTP_HOST": "smtp.firma.pl",
     "WEBHOOK_URL": "https://crm.firma.pl/hook",
+    "HEARTBEAT_URL": "https://hc-ping.com/x",
     "ALERTS_CONFIG": "config/alerts.toml",
 }
 
@@ -246,6 +262,12 @@ def test_trial_settings_are_reported_once_a_provider_is_real(
     assert finding.status is Status.WRONG
     assert said in finding.found
     assert finding.do
+
+
+def test_a_deployment_that_nobody_watches_from_elsewhere_is_mentioned(tmp_path: Path) -> None:
+    (finding,) = going_live(tmp_path, HEARTBEAT_URL="")
+    assert finding.status is Status.UNKNOWN
+    assert "HEARTBEAT_URL" in finding.do
 
 
 @pytest.mark.parametrize("name", ["company.toml", "followups.toml", "forms.toml"])

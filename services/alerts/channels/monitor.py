@@ -1,0 +1,24 @@
+"""Asks for the URL of a monitor elsewhere, which tells a person when that stays away."""
+
+import aiohttp
+from pydantic import SecretStr
+
+from libs.common.process import logs
+
+log = logs.get_logger(__name__)
+
+TIMEOUT = aiohttp.ClientTimeout(total=10)
+
+
+async def ping(url: SecretStr) -> None:
+    """Ask once; what the monitor answers beyond its status is not read."""
+    try:
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.get(url.get_secret_value(), timeout=TIMEOUT, allow_redirects=False) as answer,
+        ):
+            fault = None if answer.status // 100 == 2 else str(answer.status)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        fault = type(error).__name__  # its text has the URL, which is a secret
+    if fault is not None:
+        log.warning("monitor.refused", fault=fault)

@@ -1,0 +1,159 @@
+"""A target that refuses us: it is held, and its alerts wait without using an attempt."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.support.eventually import eventually
+from tests.support.targets import answer, listening, request
+
+# Five times the reset timeout from one trial to the next. A refused alert is due before that.
+HOLDS: dict[str, Any] = {"breaker": {"fail_max": 1000, "reset_timeout": 0.5}, "concurrency": 1}
+FOR_LONG: dict[str, Any] = {"breaker": {"fail_max": 1000, "reset_timeout": 3600}, "concurrency": 1}
+
+
+async def shown(subject: Alerts, target: str = "slack") -> dict[str, Any]:
+    _, health = await subject.http("GET", "/health/deep")
+    found: dict[str, Any] = health["circuit_breakers"][target]
+    return found
+
+
+async def until_held(subject: Alerts, said: str, target: str = "slack") -> None:
+    async def so() -> bool:
+        return bool((await shown(subject, target))["paused"] == f"refused us: {said}")
+
+    await eventually(so)
+
+
+async def tried(subject: Alerts, target: str = "slack") -> list[str]:
+    everything = await subject.sandbox.received(target, refused_too=True)
+    return [one["body"]["text"] for one in everything]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+async def test_alerts_of_a_held_target_wait_and_use_no_attempt(
+    alerts: StartAlerts, status: int
+) -> None:
+    subject = await alerts(slack=HOLDS)
+    await subject.sandbox.behave("slack", status=status)
+    ids = [await subject.accept() for _ in range(6)]
+    await until_held(subject, str(status))
+
+    async def tried_again() -> bool:
+        return len(await tried(subject)) >= 4
+
+    await eventually(tried_again, 30)
+    texts = await tried(subject)
+    assert len(set(texts[:4])) == 4  # each trial is another alert's
+    for alert_id in ids:
+        row = await subject.row(alert_id)
+        assert (row.state, row.attempts) in {("pending", 0), ("sending", 1)}
+    assert (await subject.check())["failed"] == 0
+
+    await subject.sandbox.behave("slack", status=200)
+    for alert_id in ids:
+        assert (await subject.until(alert_id, "delivered")).attempts == 1
+    found = await shown(subject)
+    assert (found["state"], found["paused"], found["open_since"]) == ("closed", False, None)
+
+
+async def test_trying_it_now_ends_it(alerts: StartAlerts) -> None:
+    subject = await alerts(slack=FOR_LONG)
+    await subject.sandbox.behave("slack", status=401)
+    ids = [await subject.accept() for _ in range(3)]
+    await until_held(subject, "401")
+
+    async def both_trials() -> bool:  # the first is at once, and then none for five hours
+        return len(await tried(subject)) == 2
+
+    await eventually(both_trials)
+    await subject.sandbox.behave("slack", status=200)
+    assert (await subject.http("POST", "/api/breakers/slack/reset"))[0] == 200
+    for alert_id in ids:
+        await subject.until(alert_id, "delivered")
+
+
+async def test_a_process_that_starts_tries_a_held_target_at_once(alerts: StartAlerts) -> None:
+    subject = await alerts(slack=FOR_LONG)
+    await subject.sandbox.behave("slack", status=404)
+    ids = [await subject.accept() for _ in range(3)]
+    await until_held(subject, "404")
+
+    async def both_trials() -> bool:
+        return len(await tried(subject)) == 2
+
+    await eventually(both_trials)
+    subject.stop()
+    await subject.sandbox.behave("slack", status=200)  # somebody has corrected .env
+    await subject.start()
+    for alert_id in ids:
+        await subject.until(alert_id, "delivered")
+
+
+async def test_an_alert_that_alone_is_refused_holds_nothing_for_long_and_fails(
+    alerts: StartAlerts,
+) -> None:
+    async def particular(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            refused = b"poison" in await request(reader)
+            writer.write(answer(404, b"no such lead") if refused else answer(200, b"ok"))
+
+    async with listening(particular) as port:
+        subject = await alerts(
+            slack=HOLDS | {"concurrency": 8}, SLACK_WEBHOOK_URL=f"http://127.0.0.1:{port}/"
+        )
+        poison = [await subject.accept(payload={"text": f"poison {n}"}) for n in range(3)]
+
+        async def all_failed() -> bool:
+            await subject.until(await subject.accept(), "delivered", seconds=10)
+            return {(await subject.row(each)).state for each in poison} == {"failed"}
+
+        await eventually(all_failed, 30)
+        for alert_id in poison:
+            row = await subject.row(alert_id)
+            assert (row.reason, row.attempts) == ("gone", 1)
+            assert row.attempt >= 2  # never at the first refusal
+    assert (await subject.check())["ok"]
+
+
+async def test_a_refused_alert_is_not_singled_out_before_another_was_delivered(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack=HOLDS)
+    await subject.sandbox.behave("slack", status=404)
+    alert_id = await subject.accept()
+
+    async def refused_often() -> bool:
+        if len(await tried(subject)) < 3:
+            await subject.http("POST", "/api/breakers/slack/reset")
+            return False
+        return True
+
+    await eventually(refused_often, 30, every=0.5)
+    assert (await subject.row(alert_id)).state in {"pending", "sending"}
+    await subject.sandbox.behave("slack", status=200)
+    await subject.until(alert_id, "delivered")
+
+
+async def test_mails_that_leave_once_wait_for_a_mail_server_that_refuses_us(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts(email={"breaker": HOLDS["breaker"]})
+    await subject.sandbox.behave("email", stage="mail", status=530)
+    once = {"address": "a@example.com", "purpose": "marketing", "reference": "r"}
+    payload = {"to": "a@example.com", "subject": "s", "text": "t"}
+    alert_id = await subject.accept("followup", once=once, payload=payload)
+    await until_held(subject, "530", "email")
+
+    async def returned() -> bool:  # so no withdrawal waits for it
+        return len(consent.returned) >= 2
+
+    await eventually(returned, 30)
+    row = await subject.row(alert_id, "email")
+    assert row.state in {"pending", "claimed", "sending"}
+    assert row.attempts <= 1
+    await subject.sandbox.behave("email", status=200)
+    assert (await subject.until(alert_id, "delivered", "email")).attempts == 1
+    assert len(await subject.sandbox.mails("a@example.com")) == 1
