@@ -72,3 +72,17 @@ def test_the_tour_of_the_code_names_functions_that_exist() -> None:
     assert len(steps) == len(re.findall(r"^\d+\. ", tour, re.MULTILINE))
     named = re.findall(r"`([\w/]+\.py):([\w.]+)`", tour)
     assert [each for each in named if each[1] not in functions(ROOT / each[0])] == []
+
+
+def test_the_page_of_the_asvs_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "asvs.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+/test_\w+\.py)(?:::(\w+))?`", page)
+    assert len(named) > 100
+    found = {file: functions(ROOT / "tests" / file) | {""} for file, _ in named}
+    assert [f"{file}::{name}" for file, name in named if name not in found[file]] == []
+
+
+def test_the_page_of_the_asvs_has_every_chapter() -> None:
+    page = (ROOT / "docs" / "asvs.md").read_text(encoding="utf-8")
+    chapters = re.findall(r"^## V(\d+) ", page, re.MULTILINE)
+    assert chapters == [str(number) for number in range(1, 18)]
