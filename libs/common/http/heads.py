@@ -39,6 +39,7 @@ MOST_BYTES: Mapping[bytes, int] = {
     b"sec-fetch-mode": 64,
     b"x-accepted-at": 64,
     b"x-caller": 64,
+    b"x-caller-key": 64,
     b"x-client-address": 64,
     b"x-client-address-from": 64,
     b"x-internal-key": 512,

@@ -26,6 +26,7 @@ from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
 from services.gateway.clients import SCOPES, Role
 from services.gateway.http import FORWARDED, Forwarded, needs
+from tests.support.shipped import EXAMPLE
 
 KEY = "k" * 16
 INTERNAL = Forwarded("POST", "/internal/alerts", "alerts", needs(Scope.ALERTS_WRITE))
@@ -40,8 +41,8 @@ KEYED = [
 
 
 def made(cls: type[Any]) -> Any:
-    # None of them is reached; the days become a timedelta.
-    nothing = MagicMock(suppression_retention_days=1)
+    # None of them is reached; the days become a timedelta, and the company's file is read.
+    nothing = MagicMock(suppression_retention_days=1, company_config=EXAMPLE / "company.toml")
     return cls(**dict.fromkeys(signature(cls).parameters, nothing))
 
 
