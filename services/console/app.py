@@ -47,7 +47,7 @@ from services.console.logins import Logins
 from services.console.notices import Notices
 from services.console.oidc import Provider
 from services.console.passwords import Passwords
-from services.console.people import People
+from services.console.people import People, erase_disabled
 from services.console.settings import ConsoleSettings
 from services.console.store import actions, people, sessions
 from services.console.sync import Sync
@@ -82,6 +82,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
         ("console actions purge", purge_actions),
         ("console key readers", sync.forget_unseen),
         ("console sessions purge", partial(_purge_people, engine)),
+        ("console people erasure", partial(erase_disabled, engine)),
     ):
         service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
 

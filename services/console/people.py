@@ -8,6 +8,7 @@ the answer is lost. Roles and blocked people count from the next request.
 import secrets
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -20,7 +21,7 @@ from services.console.notices import Notices, name_of
 from services.console.person import INVITATION, POWERS, Role, Ways
 from services.console.store import actions, people, sessions
 from services.console.store.sessions import Visitor
-from services.console.sync import people_change
+from services.console.sync import KeysRestoredError, change, people_change
 
 KIND = "staff"
 
@@ -39,6 +40,16 @@ class LastAdminError(Exception):
 
 class ShownError(Exception):
     """a link is shown to ADMIN_API_KEY only; without show_link it is mailed to the person"""
+
+
+async def erase_disabled(engine: AsyncEngine) -> None:
+    """Erase who has been disabled for a year, while nobody takes them back.
+
+    A restored database is accepted first: until then it does not know who is disabled.
+    """
+    with suppress(KeysRestoredError):
+        async with change(engine) as tx:
+            await people.erase(tx)
 
 
 def actor_of(visitor: Visitor) -> Actor:
@@ -139,8 +150,8 @@ class People:
         return (await self.invite(actor, email, "Admin", list(Role), "pl", show=True))[1]
 
     async def _person(self, tx: AsyncConnection, staff_id: UUID) -> sa.Row[Any]:
-        if (found := await people.by_id(tx, staff_id)) is None:
-            raise UnknownPersonError
+        if (found := await people.by_id(tx, staff_id)) is None or found.email == str(staff_id):
+            raise UnknownPersonError  # nobody, or erased
         return found
 
     async def _link(

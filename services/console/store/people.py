@@ -276,6 +276,11 @@ async def changed_since(tx: AsyncConnection, then: Mapping[str, str]) -> Mapping
     return {id_: found[id_] for id_ in found if then.get(id_, now[id_]) != now[id_]}
 
 
+async def erase(tx: AsyncConnection) -> None:
+    """Erase who has been disabled for a year; see migration 0009."""
+    await tx.execute(sa.select(sa.func.staff_erase()))
+
+
 async def purge(tx: AsyncConnection) -> None:
     """Delete failures of the hour before, and links that ended a day ago."""
     hour, day = sa.text("interval '1 hour'"), sa.text("interval '1 day'")
