@@ -135,7 +135,8 @@ class World:
         return str(accepted["id"])
 
     def opt_in(self, address: str) -> None:
-        agreed = {"email": address, "text": "I agree to get offers by e-mail.", "language": "en"}
+        (shown,) = self.call("GET", "/api/forms/contact?language=en")["consents"]
+        agreed = {"email": address, "wording": shown["sha256"], "language": "en"}
         self.call("POST", "/api/opt-in", agreed, key="service")
         self.confirm(address)
 

@@ -28,7 +28,7 @@ async def test_a_yes_in_the_chat_leads_to_a_follow_up_once_it_is_confirmed_by_ma
 
     await eventually(waits, 40)
     assert await stack.links(address, "/unsubscribe") == []
-    (mail,) = await stack.sandbox.mails(address)
+    (mail,) = await eventually(lambda: stack.sandbox.mails(address), 40)  # it waits for a permit
     assert "w rozmowie na czacie" in mail["Text"]
     assert "Czy zgadza się Pani/Pan na otrzymywanie" in mail["Text"]
     await stack.confirm(address)
