@@ -6,7 +6,6 @@ in tests/unit/test_linear.py.
 
 import asyncio
 import json
-import re
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
@@ -31,6 +30,7 @@ from tests.support.stack import Stack
 STACK_SETTINGS = {"RATE_LIMIT_MODE": "shadow", "TRUSTED_PROXIES": "127.0.0.1/32"}
 BODY = 64 * 1024
 PATH = 2000
+TRIES = 9
 SITE = "https://www.ostoja-wnetrza.example"
 KINDS = {
     "application/json": JSON,
@@ -321,22 +321,27 @@ ATTACKS: dict[str, tuple[str, dict[str, str], bytes]] = {
 }
 
 
+NEIGHBOURS = ("/api/health", "/transcript?token=x", "/unsubscribe?token=x", "/console/login")
+"""A call of each service."""
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_nobody_else_waits_for_it(caller: Caller, stack: Stack, name: str) -> None:
     path, headers, body = ATTACKS[name]
     loop = asyncio.get_running_loop()
 
-    async def health() -> float:
+    async def neighbours() -> float:
         start = loop.time()
-        await stack.http("GET", "/api/health")
+        await asyncio.gather(*(stack.http("GET", each) for each in NEIGHBOURS))
         return loop.time() - start
 
-    usual = min([await health() for _ in range(10)])
+    usual = sorted([await neighbours() for _ in range(TRIES)])[TRIES // 2]
     waited = []
-    for _ in range(10):
+    for _ in range(TRIES):
         attack = asyncio.ensure_future(caller.cost("post", path, headers, body))
-        await asyncio.sleep(0)
-        waited.append(await health())
+        await asyncio.sleep(0.002)  # it is on its way
+        waited.append(await neighbours())
         await attack
-    assert min(waited) < usual + 2 * effort.MOST_SECONDS * effort.slowness()
-    assert re.search("500", str(caller.statuses)) is None
+    most = 2 * usual + 2 * effort.MOST_SECONDS * effort.slowness()
+    assert sorted(waited)[TRIES // 2] < most, (usual, waited)
+    assert caller.statuses.keys().isdisjoint({500, 502, 503, 504})
