@@ -18,7 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from deploy.local.process import Process
 from libs.common.database import postgres
@@ -245,8 +246,12 @@ StartAlerts = Callable[..., Awaitable[Alerts]]
 
 
 async def waits_for_a_row(engine: AsyncEngine) -> bool:
-    """Return whether a transaction in this database waits for another to end."""
-    async with engine.connect() as tx:
+    """Return whether a transaction in this database waits for another to end.
+
+    By a connection of its own: those who wait may have taken all of the pool.
+    """
+    own = create_async_engine(engine.url, poolclass=NullPool)
+    async with own.connect() as tx:
         waiting = await tx.scalar(
             sa.text(
                 "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"

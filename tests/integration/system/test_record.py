@@ -244,9 +244,10 @@ PERSONS = {Scope.LEADS_READ, Scope.FOLLOWUPS_READ, Scope.CONSENT_READ, Scope.DLQ
 SHOW_NOBODY = {
     "/api/alerts", "/api/consent/audit/checkpoints", "/api/consent/audit/verify",
     "/api/consent/erasures", "/api/consent/export/{email}", "/api/breakers", "/api/dlq/stats",
-    "/api/migration/dlq-status",
+    "/api/migration/dlq-status", "/api/consent/erasures/awaiting",
 }  # fmt: skip
-"""Counts, hashes and states; a list of deliveries without what they say. An export is an act."""
+"""Counts, hashes and states; a list of deliveries without what they say. An export is an act.
+Nobody here asked for an erasure and did not confirm it."""
 
 
 async def looks(stack: Stack) -> tuple[list[Look], list[str]]:
