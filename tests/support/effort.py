@@ -63,11 +63,13 @@ def of(make: Callable[[int], object], parse: Callable[..., object]) -> Cost:
     return cost
 
 
-def judged(halves: Sequence[float], wholes: Sequence[float]) -> str | None:
+def judged(
+    halves: Sequence[float], wholes: Sequence[float], slack: float = SLACK_SECONDS
+) -> str | None:
     """Return what is wrong with the costs of half the input and of the whole; None: nothing is."""
     half, whole = min(halves), min(wholes)
     slow = slowness() if whole > MOST_SECONDS else 1.0
-    if whole <= MOST_SECONDS * slow and whole <= GROWTH * half + SLACK_SECONDS * slow:
+    if whole <= MOST_SECONDS * slow and whole <= GROWTH * half + slack * slow:
         return None
     return f"{half * 1e3:.1f} ms for half, {whole * 1e3:.1f} ms for all, machine x{slow:.1f}"
 

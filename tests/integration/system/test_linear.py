@@ -194,6 +194,8 @@ async def caller(stack: Stack) -> Any:
         yield Caller(stack, session)
 
 
+SLACK_SECONDS = 0.006
+"""A whole service also keeps time, and a refused head costs it a new connection."""
 AsyncCost = Callable[[int], Awaitable[float]]
 
 
@@ -203,7 +205,7 @@ async def fault(cost: AsyncCost, size: int) -> str | None:
     for _ in range(effort.TIMES):
         halves.append(await cost(size // 2))
         wholes.append(await cost(size))
-        if (said := effort.judged(halves, wholes)) is None:
+        if (said := effort.judged(halves, wholes, SLACK_SECONDS)) is None:
             return None
     return said
 
