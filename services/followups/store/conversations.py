@@ -101,12 +101,11 @@ async def save_turn(
     named: Iterable[str],
     leads: Sequence[leads_of.Change],
     outgoing: Sequence[outbox.Outgoing],
-) -> int:
+) -> None:
     """Store a turn, and lock its address (see lock_address).
 
     :param named: addresses in the message; an export or erasure of any of them finds this turn
     :param outgoing: messages for the outbox
-    :returns: the id of the reply
     """
     given = {
         "conversation": conversation_id,
@@ -123,8 +122,7 @@ async def save_turn(
     if leads:
         given["leads"] = leads_of.rows(leads)
     saving = _saving(notifies=bool(outgoing), changes_leads=bool(leads))
-    reply_id: int = (await saving.execute(tx, given)).scalar_one()
-    return reply_id
+    await saving.execute(tx, given)
 
 
 async def transcript(
