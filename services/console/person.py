@@ -24,10 +24,6 @@ class Ways:
     words: tuple[str, ...] = ()
     """Of the company, as no password should be made."""
 
-    def asks_factor(self, roles: Iterable[str]) -> bool:
-        """Return whether these roles need a second factor; a provider has its own rules."""
-        return not self.issuer and may(roles, *POWERS)
-
 
 POWERS = frozenset({Role.PRIVACY, Role.ADMIN})
 """Who sees what is stored of people, or lets others do so."""

@@ -59,16 +59,35 @@ class Page:
     text: str
     location: str | None
 
+    @property
+    def body(self) -> str:
+        return self.text
+
+
+class Enrolling:
+    """Whoever may set up a second factor."""
+
+    secret = ""
+    """Of it, once they have one."""
+
+    async def enrol(self: Any) -> Any:
+        """Set it up with the code before the one of now; return the last page."""
+        found = SECRET.search((await self.get("/console/factor")).body)
+        assert found
+        self.secret = found[1]
+        code = code_of(self.secret, -1)
+        done = await self.post("/console/factor", secret=self.secret, code=code)
+        assert done.status == 200, done
+        return done
+
 
 @dataclass
-class Person:
+class Person(Enrolling):
     """Follows no redirect, and sends the cookie itself: `Secure` ones stay with https."""
 
     url: str
     email: str
     cookie: str = ""
-    secret: str = ""
-    """Of the second factor, if they have one."""
     headers: dict[str, str] = field(default_factory=dict)
 
     async def get(self, path: str) -> Page:
@@ -76,16 +95,6 @@ class Person:
 
     async def post(self, path: str, **form: Any) -> Page:
         return await self._ask("POST", path, form)
-
-    async def enrol(self) -> Page:
-        """Set up a second factor, with the code before the one of now."""
-        found = SECRET.search((await self.get("/console/factor")).text)
-        assert found
-        self.secret = found[1]
-        code = code_of(self.secret, -1)
-        done = await self.post("/console/factor", secret=self.secret, code=code)
-        assert done.status == 200, done
-        return done
 
     async def _ask(self, method: str, path: str, form: Any) -> Page:
         sent = {"Cookie": f"{COOKIE}={self.cookie}", **SAME, **self.headers}

@@ -68,7 +68,7 @@ class Door:
             here = request.path if request.method == "GET" else _area(request.path)
             if visitor is None:
                 return redirect(f"/console/login?next={here}")
-            if not (early or visitor.factor) and self.ways.asks_factor(visitor.roles):
+            if visitor.asks_factor and not (early or visitor.factor):
                 return redirect("/console/factor")
             if roles and not may(visitor.roles, *roles):
                 return page(

@@ -153,9 +153,7 @@ class LoginRoutes:
         self, request: web.Request, visitor: Visitor, then: str, *, fault: str | None = None,
         status: int = 200,
     ) -> web.Response:  # fmt: skip
-        async with self._engine.connect() as tx:
-            hashed = await people.password_hash(tx, visitor.staff_id)
-        by_password = hashed is not None and self._door.ways.passwords
+        by_password = visitor.by_password and self._door.ways.passwords
         return self._form(
             request, "confirm", visitor, passwords=by_password,
             oidc="" if by_password else "/console/confirm/oidc",
@@ -177,7 +175,6 @@ class LoginRoutes:
     ) -> web.Response:  # fmt: skip
         async with self._engine.connect() as tx:
             found = await sessions.of(tx, visitor.staff_id, self._door.ages)
-            hashed = await people.password_hash(tx, visitor.staff_id)
         shown = [
             {
                 "id": bytes(each.token_sha256).hex(),
@@ -190,7 +187,7 @@ class LoginRoutes:
         ]
         return page(
             request, "me.html", "me", visitor, status=status, fault=fault, sessions=shown,
-            by_password=hashed is not None and self._door.ways.passwords,
+            by_password=visitor.by_password and self._door.ways.passwords,
         )  # fmt: skip
 
     async def language(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
@@ -230,7 +227,7 @@ class LoginRoutes:
         return page(
             request, "factor.html", "factor", visitor, status=status, fault=fault, codes=codes,
             secret=secret, uri=uri, picture=picture(uri),
-            needed=self._door.ways.asks_factor(visitor.roles),
+            needed=visitor.asks_factor,
         )  # fmt: skip
 
     async def set_factor(self, request: web.Request, visitor: Visitor) -> web.Response:

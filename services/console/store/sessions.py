@@ -10,9 +10,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.console.person import POWERS, may
 from services.console.store import versions
-from services.console.store.people import digest
-from services.console.store.tables import staff, staff_session
+from services.console.store.people import OIDC, digest
+from services.console.store.tables import staff, staff_credential, staff_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,12 @@ class Visitor:
     stepped_up_at: datetime
     factor: bool = False
     """Whether they have a second one."""
+    by_password: bool = True
+    """Not with the company account, which has its own rules; a change of this ends sessions."""
+
+    @property
+    def asks_factor(self) -> bool:
+        return self.by_password and may(self.roles, *POWERS)
 
 
 def _open(ages: Ages) -> sa.ColumnElement[bool]:
@@ -71,10 +78,11 @@ async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) 
 
     :param active: count this as activity from the next call on
     """
-    table = staff_session.c
+    table, credential = staff_session.c, staff_credential.c
+    by_oidc = sa.exists().where(credential.staff_id == staff.c.id, credential.kind == OIDC)
     found = (
         await tx.execute(
-            sa.select(staff, table.token_sha256, table.stepped_up_at, table.seen_at)
+            sa.select(staff, table.token_sha256, table.stepped_up_at, (~by_oidc).label("password"))
             .join(staff_session)
             .where(table.token_sha256 == digest(token), _open(ages), staff.c.disabled_at.is_(None))
             .where(~versions.HELD)
@@ -98,6 +106,7 @@ async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) 
         bytes(found.token_sha256),
         found.stepped_up_at,
         found.factor is not None,
+        found.password,
     )
 
 

@@ -195,6 +195,27 @@ async def test_oidc_only_refuses_passwords_and_counts_admins_who_can_enter(
     assert [each.kind for each in kinds] == ["oidc", "oidc"]
 
 
+async def test_a_password_asks_for_the_second_factor_beside_the_company_account_too(
+    idle_console: Console, identity: IdentityProvider
+) -> None:
+    console, eva = idle_console, Browser(idle_console)
+    await begin(console, identity)
+    for roles in (["admin"], ["privacy"]):
+        email = f"{roles[0]}@example.com"
+        path = await invite(console, email=email, roles=roles)
+        assert (await eva.post(path, password=PASSWORD)).status == 303
+        for page in ("/console/", "/console/me"):
+            assert (await eva.get(page)).body == "/console/factor"
+        assert TEXTS["en"]["factor_needed"] in (await eva.get("/console/factor")).body
+        await eva.enrol()
+        assert (await eva.get("/console/me")).status == 200
+
+    await invite(console)  # by the company account she needs none here
+    await identity.put("1", **VERIFIED)
+    assert (await log_in(eva, identity, "1")).status == 303
+    assert (await eva.get("/console/me")).status == 200
+
+
 async def test_without_the_provider_passwords_go_on(
     idle_console: Console, identity: IdentityProvider
 ) -> None:
@@ -207,5 +228,4 @@ async def test_without_the_provider_passwords_go_on(
     away = await adam.get(back)
     assert (away.status, PL["oidc_away"] in away.body) == (503, True)
     await eva.post("/console/logout")
-    entered = await eva.post("/console/login", email=EVA["email"], password=PASSWORD)
-    assert entered.status == 303
+    assert (await eva.log_in()).status == 303

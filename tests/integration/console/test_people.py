@@ -9,7 +9,7 @@ import pytest
 from services.console.texts import TEXTS
 from tests.integration.consent.conftest import until_one_waits
 from tests.integration.console.conftest import REASON, Answer, Console
-from tests.support.staff import COOKIE, NEED_FACTOR, PASSWORD, SAME, SECRET, code_of
+from tests.support.staff import COOKIE, NEED_FACTOR, PASSWORD, SAME, Enrolling, code_of
 
 EVA: dict[str, Any] = {
     "email": "Ewa@Example.com",
@@ -19,14 +19,12 @@ EVA: dict[str, Any] = {
 }
 
 
-class Browser:
+class Browser(Enrolling):
     """Follows no redirect, and sends the cookies itself: `Secure` ones stay with https."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self.cookies: dict[str, str] = {}
-        self.secret = ""
-        """Of the second factor."""
         self.address = "203.0.113.7"
 
     @property
@@ -42,16 +40,6 @@ class Browser:
 
     async def post(self, path: str, headers: dict[str, str] = SAME, **form: Any) -> Answer:
         return await self._ask("POST", path, form, headers)
-
-    async def enrol(self) -> Answer:
-        """Set up a second factor, with the code before the one of now."""
-        found = SECRET.search((await self.get("/console/factor")).body)
-        assert found
-        self.secret = found[1]
-        code = code_of(self.secret, -1)
-        done = await self.post("/console/factor", secret=self.secret, code=code)
-        assert done.status == 200, done
-        return done
 
     async def log_in(self, email: str = "", step: int = 0, **form: Any) -> Answer:
         """:param step: of the code, if there is a second factor; each opens once"""
@@ -85,8 +73,7 @@ async def joined(console: Console, **changes: Any) -> Browser:
     browser = Browser(console)
     entered = await browser.post(await invite(console, **changes), password=PASSWORD)
     assert (entered.status, entered.body) == (303, "/console/")
-    needs = NEED_FACTOR & {*changes.get("roles", EVA["roles"])}
-    if needs and not console.environment.get("OIDC_ISSUER"):
+    if NEED_FACTOR & {*changes.get("roles", EVA["roles"])}:
         await browser.enrol()
     return browser
 
