@@ -98,6 +98,7 @@ async def test_a_published_message_arrives_as_it_was_sent(broker: Broker) -> Non
         reply_to="alerts.replies.x",
         correlation_id="correlation",
         headers={"x-own": "1"},
+        priority=5,
     )
     got = Recorder()
     await broker.publish("alerts", QUEUE, sent)

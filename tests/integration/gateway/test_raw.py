@@ -33,9 +33,12 @@ from tests.integration.gateway.conftest import (
     Owner,
     StartGateway,
 )
+from tests.support.console import INTERNAL_KEY as CONSOLE_INTERNAL_KEY
+from tests.support.console import Console, api_key
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
+OWN_KEY = "osk_AAAAAAAAAA_import"
 HOST_LINE = b"Host: x\r\n"
 POST = b"POST /api/chatbot/chat HTTP/1.1\r\n" + HOST_LINE
 STATUS = "/api/unsubscribe/status/"
@@ -368,6 +371,9 @@ async def here(
     monkeypatch.setattr(server, "LINGER_SECONDS", 0.5)
     monkeypatch.setattr(body_budget, "BODY_SECONDS", 0.5)
     monkeypatch.setattr(app, "BodyBudget", lambda: body_budget.BodyBudget(256 * 1024))
+    console = Console(port=0)
+    console.change(api_key("AAAAAAAAAA", OWN_KEY, "leads:import"))
+    await console.start()
     environment: Mapping[str, str] = {
         "HTTP_PORT": str(own_ports[1]),
         "METRICS_PORT": "0",
@@ -381,6 +387,9 @@ async def here(
         "CONSENT_URL": owner.url,
         "ALERTS_URL": owner.url,
         "RATE_LIMIT_STATE_FILE": str(tmp_path / "limits.json"),
+        "KEYS_STATE_FILE": str(tmp_path / "keys.json"),
+        "CONSOLE_URL": console.url,
+        "CONSOLE_INTERNAL_KEY": CONSOLE_INTERNAL_KEY,
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -391,6 +400,7 @@ async def here(
     yield own_ports[1]
     service.stopping.set()
     await service.close()
+    await console.stop()
 
 
 async def drip(port: int, begun: bytes, drop: bytes) -> bytes:
@@ -570,7 +580,8 @@ async def test_an_import_is_sent_on_as_it_comes_and_counts_for_nothing(
     here: int, owner: Owner
 ) -> None:
     path = b"POST /api/leads/import HTTP/1.1\r\n" + HOST_LINE
-    reader, writer = await begin(here, path + KEY + b"Content-Length: 1000000\r\n\r\n")
+    key = b"X-API-KEY: %b\r\n" % OWN_KEY.encode()
+    reader, writer = await begin(here, path + key + b"Content-Length: 1000000\r\n\r\n")
     for _ in range(10):
         writer.write(b"x" * 100_000)
         await writer.drain()
