@@ -267,6 +267,7 @@ def for_process(
     :param brokers: the nodes of RabbitMQ, if not one there
     """
     mine = SECRETS_OF[name]
+    https = values["CERTS_DIR"] and not brokers  # HAProxy encrypts what leaves its host
     settings = {
         key: value
         for key, value in values.items()
@@ -302,12 +303,15 @@ def for_process(
         copy = f"{values['BACKUP_DIR']}/records/{socket.gethostname()}"
         settings.setdefault("CONSENT_RECORDS_COPY", copy)
     if name == "console":
-        settings.setdefault("GATEWAY_URL", f"http://{host}:{values['GATEWAY_PORT']}")
+        where = f"{host}:{values['GATEWAY_HTTPS_PORT' if https else 'GATEWAY_PORT']}"
+        settings.setdefault("GATEWAY_URL", f"http{'s' if https else ''}://{where}")
         queues = f"http://{HOST}:{values['RABBITMQ_UI_PORT']}/#/queues/{VHOST}"
         settings.setdefault("RABBITMQ_UI_URL", queues)
     if name == "gateway":
         password = quote(values["REDIS_PASSWORD"], safe="")
         settings["REDIS_URL"] = f"redis://:{password}@{host}:{values['REDIS_PORT']}/0"
+        if https:
+            settings["HTTPS_PORT"] = values["GATEWAY_HTTPS_PORT"]
         for upstream in WITH_TABLES:
             address = f"{host}:{port(values, f'{upstream.upper()}_PORT')}"
             settings.setdefault(f"{upstream.upper()}_URL", service_url(values, upstream, address))

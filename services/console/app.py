@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import certificate_ends
@@ -97,7 +98,9 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     KeyRoutes(engine, keys).add_to(app)
     KeyPages(engine, door, keys).add_to(app)
     keys_of_operators = settings.operator_keys.get_secret_value()
-    gateway = await service.enter(Gateway.open(settings.gateway_url, keys_of_operators))
+    gateway = await service.enter(
+        Gateway.open(settings.gateway_url, keys_of_operators, settings.tls_dir)
+    )
     InboxRoutes(engine, door, gateway).add_to(app)
     live = Live(gateway)
     service.spawn("live", live.run())
@@ -120,7 +123,8 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     staff = await _let_people_in(service, settings, engine, door, app, notices)
     ActionRoutes(engine, door, acts, staff).add_to(app)
     OperationsRoutes(engine).add_to(app)
-    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
+    links = settings.servers | {"gateway": SecretStr(settings.gateway_url)}
+    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, links))
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(
         service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir

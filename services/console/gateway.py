@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import quote
@@ -17,7 +18,7 @@ import aiohttp
 from yarl import URL
 
 from libs.common.http.application import REQUEST_ID
-from libs.common.process import logs, tracing
+from libs.common.process import certificates, logs, tracing
 from libs.common.scopes import operator_action
 from libs.common.signed_links import Tokens
 from services.console.store.sessions import Visitor
@@ -65,16 +66,20 @@ class Answer:
 
 
 class Gateway:
-    def __init__(self, session: aiohttp.ClientSession, url: str, keys: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, keys: str, tls_dir: Path | None
+    ) -> None:
         self._session = session
         self._url = url.rstrip("/")
         self._tokens = Tokens(keys)
+        secure = url.startswith("https:")
+        self._tls = certificates.Current(tls_dir, certificates.client) if secure else None
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, keys: str) -> AsyncIterator[Self]:
+    async def open(cls, url: str, keys: str, tls_dir: Path | None = None) -> AsyncIterator[Self]:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-            yield cls(session, url, keys)
+            yield cls(session, url, keys, tls_dir)
 
     async def get(self, visitor: Visitor, path: str, **query: str | int | None) -> Answer:
         """:param path: each part of it that comes from elsewhere through `part`"""
@@ -123,6 +128,7 @@ class Gateway:
                 json=body,
                 headers=headers,
                 allow_redirects=False,
+                ssl=self._tls.context() if self._tls else True,
                 timeout=aiohttp.ClientTimeout(total=seconds),
             ) as response:
                 text = await response.read()

@@ -180,6 +180,8 @@ async def start(
         bounds=server.Bounds(
             settings.max_connections, settings.connections_per_client, proxies.connection_bucket
         ),
+        tls_dir=settings.tls_dir if settings.https_port is not None else None,
+        https_port=settings.https_port,
     )
     if link is not None:
         service.spawn("supervisor", workers.hold(link))

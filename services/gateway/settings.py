@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from libs.common.http.server import MAX_CONNECTIONS
+from libs.common.process import certificates
 from libs.common.process.settings import BrokerSettings, ProcessSettings, RedisSettings
 from libs.common.signed_links import parse_keys
 from services.gateway.api_keys import parse_ids
@@ -69,7 +70,17 @@ ApiKey = Annotated[SecretStr, AfterValidator(_strong)]
 Url = Annotated[str, AfterValidator(_url)]
 
 
+def _with_certificate(port: int | None, others: ValidationInfo) -> int | None:
+    if port is not None and not certificates.is_complete(others.data.get("tls_dir")):
+        raise ValueError("needs TLS_DIR with tls.crt and tls.key")
+    return port
+
+
 class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
+    https_port: Annotated[int | None, AfterValidator(_with_certificate)] = Field(
+        None, ge=1, le=65535
+    )
+    """For the console, to clients with a certificate only; visitors' proxies have HTTP_PORT."""
     followups_url: Url
     consent_url: Url
     alerts_url: Url

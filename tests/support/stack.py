@@ -184,6 +184,7 @@ def running_stack(
                 for kind in ("", "_METRICS")
             }
             values |= QUICK | {
+                "GATEWAY_HTTPS_PORT": str(ports.take()),
                 "SANDBOX_PORT": str(sandbox.port),
                 "SANDBOX_SMTP_PORT": str(sandbox.smtp_port),
                 "WEBHOOK_SECRET": sandbox.webhook_secret,

@@ -175,6 +175,7 @@ async def serve(
     shared: bool = False,
     bounds: Bounds = Bounds(),
     tls_dir: Path | None = None,
+    https_port: int | None = None,
 ) -> None:
     """Listen until the service stops; then stop accepting and finish the requests in flight.
 
@@ -183,6 +184,7 @@ async def serve(
 
     :param shared: share the port with other processes
     :param tls_dir: if it has a certificate, speak HTTPS, to clients with a certificate only
+    :param https_port: do so there, and HTTP on `port`
     """
     logging.getLogger("aiohttp.server").addFilter(_unquoted)
     runner = _Runner(
@@ -203,9 +205,11 @@ async def serve(
     app.on_response_prepare.append(close_behind)
     await service.enter(_cleaned_up(runner))
     tls = certificates.server(tls_dir) if tls_dir and certificates.is_complete(tls_dir) else None
-    await web.TCPSite(
-        runner, host, port, backlog=1024, reuse_port=shared or None, ssl_context=tls
-    ).start()
+    listeners = {port: tls} if https_port is None else {port: None, https_port: tls}
+    for each, context in listeners.items():
+        await web.TCPSite(
+            runner, host, each, backlog=1024, reuse_port=shared or None, ssl_context=context
+        ).start()
 
 
 def _unquoted(record: logging.LogRecord) -> bool:

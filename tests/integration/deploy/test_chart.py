@@ -57,9 +57,9 @@ OPERATORS = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}  # kinds that K
 PROMETHEUS = yaml.safe_load(
     (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
 )
-# Of the image, a file of /app/config, or, TLS_DIR, with `tls` only.
+# Of the image, a file of /app/config, or, the last two, with `tls` only.
 NOT_GIVEN = {
-    *("HTTP_HOST", "HTTP_PORT", "METRICS_PORT", "OWNER_DATABASE_URL", "TLS_DIR"),
+    *("HTTP_HOST", "HTTP_PORT", "METRICS_PORT", "OWNER_DATABASE_URL", "TLS_DIR", "HTTPS_PORT"),
     *("ALERTS_CONFIG", "FOLLOWUPS_CONFIG", "COMPANY_CONFIG", "FORMS_CONFIG"),
 }
 
@@ -358,10 +358,21 @@ def test_with_tls_a_pod_gets_its_own_certificate_and_its_probes_need_none(
                 if asked := container.get(probe, {}).get("httpGet"):
                     is_gateway = container["name"] == "gateway"
                     assert asked["port"] == ("http" if is_gateway else "metrics")
-    gateway = dict(containers(full_chart))["gateway"]["env"]
-    urls = {each["name"]: each.get("value", "") for each in gateway}
+    urls, of_console = (
+        {each["name"]: each.get("value", "") for each in dict(containers(full_chart))[name]["env"]}
+        for name in ("gateway", "console")
+    )
     for service in WITH_TABLES:
         assert urls[f"{service.upper()}_URL"] == f"https://ostoja-{service}:8080"
+    assert of_console["GATEWAY_URL"] == f"https://ostoja-gateway:{urls['HTTPS_PORT']}"
+    ports = find(full_chart, "Service", "ostoja-gateway")["spec"]["ports"]
+    assert {"name": "https", "port": int(urls["HTTPS_PORT"]), "targetPort": "https"} in ports
+    own = dict(containers(full_chart))["gateway"]["ports"]
+    assert {"name": "https", "containerPort": int(urls["HTTPS_PORT"])} in own
+    _, https, _ = find(full_chart, "NetworkPolicy", "ostoja-gateway")["spec"]["ingress"]
+    assert https["ports"] == [{"port": "https"}]
+    (peer,) = https["from"]
+    assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "console"
 
 
 def test_the_examples_have_a_certificate_for_each_process_and_each_of_its_names() -> None:
@@ -386,6 +397,7 @@ def test_the_examples_have_a_certificate_for_each_process_and_each_of_its_names(
     urls = charts.environment(made, gateway, secret()) | charts.environment(made, setup, secret())
     for service in WITH_TABLES:
         assert f"ostoja-{service}" in certificates[f"ostoja-tls-{service}"]
+    assert "ostoja-gateway" in certificates["ostoja-tls-gateway"]
     assert urls["POSTGRES_ADDRESS"].removesuffix(":5432") in certificates["ostoja-tls-postgres"]
     assert f"@{certificates['ostoja-tls-valkey'][0]}:" in urls["REDIS_URL"]
     name, nodes = certificates["ostoja-tls-rabbitmq"]

@@ -164,6 +164,7 @@ async def test_the_authority_is_replaced_and_no_request_fails(
     for url in (
         *(server.url.replace("HOST", NAME) for server in stack.servers),
         f"https://{NAME}:{stack.values['CONSENT_PORT']}",
+        f"https://{NAME}:{stack.values['GATEWAY_HTTPS_PORT']}",
     ):
         (peer,) = certificate_ends.peers("one", certificates.in_url(url, old))
         with pytest.raises(OSError, match="refuse"):

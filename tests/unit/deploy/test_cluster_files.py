@@ -109,6 +109,8 @@ def test_with_tls_each_server_gets_its_own_certificate_and_speaks_nothing_else()
     for name in WITH_TABLES:
         url = WITH_TLS["services"]["gateway"]["environment"][f"{name.upper()}_URL"]
         assert url.startswith("https://${HOST}:")
+    # HAProxy knows every gateway, so the console goes on without that of its host.
+    assert environment("console", tls=True) == environment("console")
 
 
 def test_with_tls_only_haproxy_of_the_same_host_reaches_the_plain_gateway() -> None:

@@ -21,11 +21,11 @@ from deploy.local.environment import (
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 OF_THE_IMAGE = {"HTTP_HOST", "HTTP_PORT", "METRICS_PORT"}
-# Migrations are setup's; the configuration is mounted where the services look for it; TLS_DIR is
-# deploy/compose.tls.yml's.
+# Migrations are setup's; the configuration is mounted where the services look for it; the last two
+# are deploy/compose.tls.yml's.
 NOT_GIVEN = {
     *("OWNER_DATABASE_URL", "ALERTS_CONFIG", "FOLLOWUPS_CONFIG", "COMPANY_CONFIG", "FORMS_CONFIG"),
-    "TLS_DIR",
+    *("TLS_DIR", "HTTPS_PORT"),
 }
 
 
@@ -149,3 +149,5 @@ def test_with_tls_each_container_gets_its_own_certificate_and_the_gateway_calls_
         for caller in ("gateway", "ostoja"):
             url = services[caller]["environment"][f"{name.upper()}_URL"]
             assert url == f"https://{name}:8080"
+    port = services["gateway"]["environment"]["HTTPS_PORT"]
+    assert services["console"]["environment"]["GATEWAY_URL"] == f"https://gateway:{port}"

@@ -23,6 +23,7 @@ COMPOSED = {
     "SANDBOX_HOST",
     "INTERNAL_API_KEY",
     "TLS_DIR",
+    "HTTPS_PORT",
 }
 DOCUMENTED = environment.parse(EXAMPLE.read_text(encoding="utf-8"))
 
@@ -214,3 +215,15 @@ def test_an_invalid_port_offset_changes_nothing(
     with pytest.raises(ServerError, match="PORT_OFFSET"):
         environment.ensure(tmp_path / ".env", data_exists=False, trying=True)
     assert not (tmp_path / ".env").exists()
+
+
+def test_with_certificates_the_console_asks_the_gateway_by_https() -> None:
+    values = DOCUMENTED | {"CERTS_DIR": "certs/a"}
+    gateway, console = (environment.for_process(values, name) for name in ("gateway", "console"))
+    assert console["GATEWAY_URL"] == f"https://127.0.0.1:{gateway['HTTPS_PORT']}"
+    # On three hosts it asks HAProxy of its own, which encrypts what leaves the host.
+    hosts = ["127.0.0.1", "127.0.0.2"]
+    of_host = [environment.for_member(values, name, hosts[0], hosts) for name in SERVICES]
+    assert not [each for each in of_host if "HTTPS_PORT" in each]
+    (url,) = (each["GATEWAY_URL"] for each in of_host if "GATEWAY_URL" in each)
+    assert url == f"http://{hosts[0]}:{values['GATEWAY_PORT']}"

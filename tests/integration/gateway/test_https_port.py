@@ -1,0 +1,85 @@
+"""The console asks a gateway over TLS: who is refused, and that the other port stays HTTP."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from services.console.gateway import Answer
+from services.console.gateway import Gateway as Client
+from services.console.store.sessions import Visitor
+from tests.integration.gateway.conftest import StartGateway
+from tests.integration.gateway.test_console import OPERATOR_KEYS
+from tests.support.certificates import NAME, Authority
+from tests.support.ports import Ports
+
+FIELDS: dict[str, Any] = dict.fromkeys(Visitor.__dataclass_fields__)
+EWA = Visitor(**FIELDS | {"staff_id": uuid.uuid4(), "name": "Ewa", "roles": ("ops",)})
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+async def url(
+    start_gateway: StartGateway, authority: Authority, ports: Ports, tmp_path: Path
+) -> str:
+    port = str(ports.take())
+    await start_gateway(
+        OPERATOR_KEYS=OPERATOR_KEYS,
+        TLS_DIR=str(authority.issue(tmp_path / "gateway")),
+        HTTPS_PORT=port,
+        GATEWAY_WORKERS="2",  # they share both ports
+    )
+    return f"https://{NAME}:{port}"
+
+
+async def asked(url: str, tls_dir: Path | None) -> Answer:
+    async with Client.open(url, OPERATOR_KEYS, tls_dir) as client:
+        return await client.get(EWA, "/api/ratelimits")
+
+
+async def test_the_console_reaches_a_gateway_of_its_own_authority(
+    url: str, authority: Authority, tmp_path: Path
+) -> None:
+    own = authority.issue(tmp_path / "console")
+    assert (await asked(url, own)).status == 200
+    assert (await asked(url.replace("https", "http"), own)).status == 0
+
+
+async def test_it_refuses_one_of_another_authority_and_the_machine_trusts_none(
+    url: str, authority: Authority, tmp_path: Path
+) -> None:
+    wrong = authority.issue(tmp_path / "console", trusts=Authority(tmp_path).pem)
+    for tls_dir in (wrong, None):
+        with capture_logs() as logs:
+            assert (await asked(url, tls_dir)).status == 0
+        assert [line["error"] for line in logs] == ["ClientConnectorCertificateError"]
+
+
+async def test_the_gateway_refuses_who_shows_no_certificate_there(
+    url: str, authority: Authority, tmp_path: Path
+) -> None:
+    assert (await asked(url, authority.unnamed(tmp_path / "console"))).status == 0
+
+
+async def test_new_files_are_used_from_the_next_connection_on(
+    url: str, authority: Authority, tmp_path: Path
+) -> None:
+    own = authority.expired(tmp_path / "console")
+    async with Client.open(url, OPERATOR_KEYS, own) as client:
+        assert (await client.get(EWA, "/api/ratelimits")).status == 0
+        authority.issue(own)
+        assert (await client.get(EWA, "/api/ratelimits")).status == 200
+
+
+async def test_a_gateway_without_a_certificate_does_not_start(
+    start_gateway: StartGateway, authority: Authority, tmp_path: Path
+) -> None:
+    for tls_dir in ("", str(authority.unnamed(tmp_path / "none"))):
+        with pytest.raises(RuntimeError, match=r"HTTPS_PORT: .*TLS_DIR"):
+            await start_gateway(TLS_DIR=tls_dir, HTTPS_PORT="8443")
