@@ -1,5 +1,6 @@
 """Checks of the whole deployment."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,6 +12,11 @@ from ostoja import where
 from ostoja.failure import Exit, Failure
 from ostoja.show import name, prose
 from ostoja.where import Session
+
+ELSEWHERE = (
+    "run this where the deployment runs: in its checkout, or in the container that has its "
+    "settings, as in `docker compose run --rm inspector doctor`"
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -93,10 +99,9 @@ def checkout() -> Iterator[None]:
     try:
         from deploy.local.process import ServerError
     except ImportError:
-        where_to = (
-            "run this where the deployment runs: in its checkout, or in the container `ostoja`"
-        )
-        raise Failure(Exit.USAGE, where_to) from None
+        raise Failure(Exit.USAGE, ELSEWHERE) from None
+    if not where.env_file().is_file() and "POSTGRES_SUPERUSER_PASSWORD" not in os.environ:
+        raise Failure(Exit.USAGE, ELSEWHERE)
     try:
         yield
     except ServerError as error:

@@ -47,12 +47,20 @@ def test_a_container_has_its_own_secrets_and_few_rights(compose: Compose, servic
 
 def test_the_doctor_finds_nothing_wrong_in_containers(compose: Compose) -> None:
     time.sleep(10)  # RabbitMQ tells of a new queue's policy some seconds after it is there
-    printed = compose("run", "--rm", "-T", "ostoja", "doctor", "--json")
+    printed = compose("run", "--rm", "-T", "inspector", "doctor", "--json")
 
     findings = [json.loads(line) for line in printed.splitlines()]
     assert len(findings) > 20
     # .env is outside; a person looks at its mode.
     assert [each for each in findings if each["status"] != "ok" and each["part"] != ".env"] == []
+
+
+def test_the_command_line_tool_has_its_keys_only_and_says_where_doctor_runs(
+    compose: Compose,
+) -> None:
+    assert json.loads(compose("run", "--rm", "-T", "ostoja", "ledger", "check", "--json"))["ok"]
+    with pytest.raises(RuntimeError, match="run --rm inspector doctor"):
+        compose("run", "--rm", "-T", "ostoja", "doctor")
 
 
 def test_a_service_runs_the_command_line_tool_too(compose: Compose) -> None:

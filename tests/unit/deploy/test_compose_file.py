@@ -10,6 +10,7 @@ import yaml
 
 from deploy.backup.repository import Repository
 from deploy.local.environment import (
+    API_KEYS,
     EXAMPLE,
     GENERATED,
     INTERNAL_KEYS,
@@ -73,8 +74,11 @@ def test_the_overlay_for_backups_changes_only_what_archives() -> None:
     }
 
 
-def test_doctor_gets_every_secret_that_it_checks() -> None:
-    assert GENERATED.keys() - _given("ostoja").keys() == set()
+def test_doctor_gets_every_secret_that_it_checks_and_the_other_commands_only_their_keys() -> None:
+    assert GENERATED.keys() - _given("inspector").keys() == set()
+    assert _given("ostoja").keys() == {"OSTOJA_URL", "OSTOJA_OPERATOR", *API_KEYS}
+    tool = COMPOSE["services"]["ostoja"]
+    assert (tool["networks"], tool.get("volumes")) == (["services"], None)
 
 
 def test_variables_that_are_passed_through_are_in_the_example() -> None:
@@ -135,9 +139,9 @@ def test_the_servers_have_no_way_out_and_no_service_is_published() -> None:
 def test_with_tls_each_container_gets_its_own_certificate_and_the_gateway_calls_by_https() -> None:
     text = (ROOT / "deploy" / "compose.tls.yml").read_text(encoding="utf-8")
     services = yaml.safe_load(text)["services"]
-    assert services.keys() == {*SERVICES, "setup", "ostoja"}
+    assert services.keys() == {*SERVICES, "setup", "inspector"}
     for name, service in services.items():
-        own = "ostoja" if name == "setup" else name
+        own = name if name in SERVICES else "ostoja"
         (mounted,) = service["volumes"]
         # A short form would take certs/… for the name of a volume.
         assert (mounted["type"], mounted["read_only"]) == ("bind", True)
@@ -146,7 +150,7 @@ def test_with_tls_each_container_gets_its_own_certificate_and_the_gateway_calls_
         assert service["environment"]["TLS_DIR"] == f"/certs/{own}"
     for name in WITH_TABLES:
         assert "https://127.0.0.1:8080/health" in services[name]["healthcheck"]["test"][-1]
-        for caller in ("gateway", "ostoja"):
+        for caller in ("gateway", "inspector"):
             url = services[caller]["environment"][f"{name.upper()}_URL"]
             assert url == f"https://{name}:8080"
     port = services["gateway"]["environment"]["HTTPS_PORT"]

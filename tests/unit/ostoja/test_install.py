@@ -1,5 +1,6 @@
 """`ostoja` installed alone, by pipx: no checkout, none of the services' packages."""
 
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import ostoja
+from deploy.local.environment import API_KEYS
+from ostoja import where
 from ostoja.app import app
 
 ROOT = Path(__file__).parents[3]
@@ -59,6 +62,18 @@ def test_doctor_and_check_say_where_to_run_them(tmp_path: Path, command: str) ->
     done = installed(tmp_path, command)
     assert (done.returncode, done.stdout) == (2, "")
     assert "in its checkout, or in the container" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "check", "backup"])
+def test_so_does_the_container_that_has_two_keys_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(where, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(os, "environ", dict.fromkeys(API_KEYS, "a key of sixteen letters"))
+    done = CliRunner().invoke(app, [command])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "docker compose run --rm inspector doctor" in done.stderr
 
 
 def test_help_does_not_show_python_types() -> None:
