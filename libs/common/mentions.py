@@ -12,7 +12,6 @@ MAX_SUBJECTS = 1_000
 """Limit per message. A message with more is a list of people; 256 KiB can hold 40,000."""
 _MAX_WORD = 4 * email_address.MAX_OCTETS
 
-_BETWEEN_WORDS = re.compile(r'[\s"<>(),;:\\/?&=\[\]{}|]+')
 _WORD = re.compile(r'[^\s"<>(),;:\\/?&=\[\]{}|]+')
 STRUCK = "[…]"
 _AROUND_ADDRESS = "'`*_.!#$%^~+-"
@@ -42,7 +41,7 @@ def emails(text: str) -> set[str]:
     text = text.replace("%40", "@")
     if "@" not in text:
         return found
-    for word in dict.fromkeys(_BETWEEN_WORDS.split(text)):
+    for word in dict.fromkeys(_WORD.findall(text)):
         if "@" in word and len(word) <= _MAX_WORD:
             for candidate in {word, word.rstrip("."), word.strip(_AROUND_ADDRESS)}:
                 try:
@@ -54,21 +53,34 @@ def emails(text: str) -> set[str]:
     return found
 
 
-def without(value: Any, address: str, named_in: Callable[[str], Collection[str]]) -> Any:
-    """Return the value with a normalised address struck out of every text in it.
+def without(
+    value: Any, contacts: Collection[str], named_in: Callable[[str], Collection[str]]
+) -> Any:
+    """Return the value with normalised addresses and numbers struck out of every text in it.
 
-    :param named_in: returns the addresses that a text names in whatever spelling; a text that
-        still names this one is struck out as a whole
+    :param named_in: returns what a text names in whatever spelling; a text that still names one of
+        them is struck out as a whole
     """
-    match value:
-        case str():
-            text = _WORD.sub(lambda word: STRUCK if address in emails(word[0]) else word[0], value)
-            return STRUCK if address in named_in(text) else text
-        case dict():
-            return {name: without(each, address, named_in) for name, each in value.items()}
-        case list() | tuple():
-            return [without(each, address, named_in) for each in value]
-    return value
+    gone = frozenset(contacts)
+
+    def strike(text: str) -> str:
+        text = _WORD.sub(lambda word: word[0] if gone.isdisjoint(emails(word[0])) else STRUCK, text)
+        text = _DIGITS.sub(lambda run: run[0] if gone.isdisjoint(phones(run[0])) else STRUCK, text)
+        return text if gone.isdisjoint(named_in(text)) else STRUCK
+
+    def inside(value: Any) -> Any:
+        match value:
+            case str():
+                return strike(value)
+            case dict():
+                return {strike(name): inside(each) for name, each in value.items()}
+            case list() | tuple():
+                return [inside(each) for each in value]
+            case int() | float():
+                return value if gone.isdisjoint(named_in(str(value))) else STRUCK
+        return value
+
+    return inside(value)
 
 
 def phones(text: str) -> set[str]:

@@ -22,10 +22,19 @@ from services.alerts.alert import Reason, State
 from services.alerts.case import Policy, Rules
 from services.alerts.config import UNROUTED, Config, EmailTarget
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
-from services.alerts.store import cases, gaps, heartbeats, intake, silences, transitions, upkeep
+from services.alerts.store import (
+    cases,
+    gaps,
+    heartbeats,
+    intake,
+    privacy,
+    silences,
+    transitions,
+    upkeep,
+)
 from services.alerts.store.cases import Opening
 from services.alerts.store.intake import NewRow, Taken
-from services.alerts.subjects import Subjects
+from services.alerts.subjects import Hash, Subjects, Wanted
 
 log = logs.get_logger(__name__)
 
@@ -217,11 +226,29 @@ class Intake:
                 ending |= {row.alert_id for row in over}
                 told = {row.key: Reason.RESOLVED for row in over if row.target in case.told_at}
                 rows = [row._replace(failed=told.get(row.key, row.failed)) for row in rows]
+        rows = await self._without_erased(tx, rows)
         taken = await intake.accept(tx, rows, self._config.dedup.window, ending)
         if asking := [each for each in asking if each[1][0].alert_id not in taken.settled]:
             openings = self._openings(asking, known, await cases.now(tx), silenced)
             await cases.open_cases(tx, openings)
         return taken
+
+    async def _without_erased(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> list[NewRow]:
+        """Empty the rows of subjects that were erased after the acceptance (protocol C, step 6)."""
+        named = {each for row in rows for each in row.subjects}
+        erased = await privacy.erased_since(tx, named) if named else {}
+        return [self._left(row, erased) if erased else row for row in rows]
+
+    def _left(self, row: NewRow, erased: Mapping[Hash, datetime]) -> NewRow:
+        at = row.accepted_at
+        gone = {each for each in row.subjects if erased.get(each, at) > at}
+        if not gone:
+            return row
+        key, address = row.dedup_key, row.once_address
+        if not self._subjects.only_mentions(Wanted(gone), row.payload, address, key):
+            return row.emptied()
+        payload = self._subjects.strike(row.payload, gone)
+        return row._replace(payload=payload, subjects=tuple(set(row.subjects) - gone))
 
     async def _sign(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
         """Record that watched event types came; locks their rows, so before any case."""

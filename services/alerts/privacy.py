@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -24,13 +24,13 @@ from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import retry_name
 from libs.common.process import logs
-from services.alerts import messages, subjects, topology
+from services.alerts import messages, topology
 from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
 from services.alerts.messages import ExportRequest, SubjectErased
 from services.alerts.store import case_privacy, privacy, transitions
 from services.alerts.store.privacy import BEGINNING, Key
-from services.alerts.subjects import Hash, Kind, Subjects
+from services.alerts.subjects import Hash, Kind, Subjects, Wanted
 
 log = logs.get_logger(__name__)
 
@@ -40,27 +40,7 @@ _CASES = -1
 """`after` of the first page of cases; those of the next pages are below it."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-IsTheirs = Callable[[AsyncConnection, list[Hash], datetime | None], Awaitable[bool]]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Finds the rows of a data subject."""
-
-    own: list[Hash]
-    """The e-mail or phone that was asked for, and the conversations it was found in."""
-    numbers: list[Hash]
-    """Phone numbers given in those conversations, which are unproven."""
-
-    def holds(self, named: Iterable[Hash]) -> bool:
-        """Return whether a row that names these is theirs.
-
-        A row that shares only an unproven number is not, if it names another e-mail address.
-        """
-        named = set(named)
-        return not named.isdisjoint(self.own) or not (
-            named.isdisjoint(self.numbers) or subjects.names_somebody_else(named, self.own)
-        )
+Erased = Callable[[AsyncConnection, list[Hash], datetime | None], Awaitable[Wanted]]
 
 
 class Privacy:
@@ -89,7 +69,7 @@ class Privacy:
             await privacy.mark_erased(tx, wanted.own)
         in_flight = await self._erase_cases(wanted)  # which lock before their steps
         async for rows in self._pages(wanted, BEGINNING):
-            in_flight += sum([not await self._erase(row) for row in rows])
+            in_flight += sum([not await self._erase(wanted, row) for row in rows])
         log.info("subject.erased", in_flight=in_flight)
         if in_flight:
             return Retry("in flight")
@@ -114,15 +94,23 @@ class Privacy:
         for row in found:
             if wanted.holds(row.named):
                 async with self._engine.begin() as tx:
-                    waiting += not await case_privacy.erase(tx, row.alert_id)
+                    if self._is_theirs(wanted, row):
+                        waiting += not await case_privacy.erase(tx, row.alert_id)
+                    else:
+                        without = partial(self._subjects.strike, gone=wanted.own)
+                        done = await case_privacy.strike(tx, row.alert_id, wanted.own, without)
+                        waiting += not done
         return waiting
 
-    async def _erase(self, row: Any) -> bool:
-        """Empty a row; its messages are then acknowledged unsent.
+    async def _erase(self, wanted: Wanted, row: Any) -> bool:
+        """Empty a row, whose messages are then acknowledged unsent; or strike out the mention.
 
         :returns: False when the row is being sent at this moment: try again after that
         """
         async with self._engine.begin() as tx:
+            if not self._is_theirs(wanted, row):
+                payload = self._subjects.strike(row.payload, wanted.own)
+                return await privacy.strike(tx, row, payload, wanted.own)
             before = await privacy.erase(tx, row)
             if before is State.PENDING:
                 await ending.notify(tx, transitions.ended(row), State.DISCARDED, Reason.ERASED)
@@ -160,7 +148,8 @@ class Privacy:
         async def look(_: AsyncConnection, dead_letter: DeadLetter) -> bool:
             record = dead_letter.record()
             for each in _messages(dead_letter):
-                if wanted.holds(self._subjects.named_by(each.body)):
+                named = self._subjects.named_by(each.body)
+                if wanted.holds(named) and not self._subjects.only_mentions(wanted, each.body):
                     if each.type != dead_letter.type:
                         record = record | {"body": json.dumps(each.body, ensure_ascii=False)}
                     found.append(record)
@@ -170,27 +159,35 @@ class Privacy:
         end = done + DEAD_LETTERS_PAGE
         return {"dead_letters": found[done:end]}, (end,) if len(found) > end else None
 
-    async def _take_out(
-        self, is_theirs: IsTheirs, tx: AsyncConnection, dead_letter: DeadLetter
-    ) -> bool:
-        """Delete a dead letter that is theirs; of a batch the other alerts are accepted again."""
+    async def _take_out(self, erased: Erased, tx: AsyncConnection, dead_letter: DeadLetter) -> bool:
+        """Delete a dead letter that is theirs; the other alerts of a batch, and those that only
+        mention them, are accepted again.
+        """
         each = _messages(dead_letter)
-        theirs = [
-            await is_theirs(tx, self._subjects.named_by(one.body), dead_letter.sent_at)
-            for one in each
-        ]
-        if not any(theirs):
+        left = []
+        for one in each:
+            named = self._subjects.named_by(one.body)
+            wanted = await erased(tx, named, dead_letter.sent_at)
+            if not wanted.holds(named):
+                left.append(one)
+            elif self._subjects.only_mentions(wanted, one.body):
+                left.append(replace(one, body=self._subjects.strike(one.body, wanted.own)))
+        if left == each:
             return False
-        for one, erased in zip(each, theirs, strict=True):
-            if not erased:
-                await self._broker.publish(topology.ALERTS.name, topology.INTAKE_QUEUE, one)
+        for one in left:
+            await self._broker.publish(topology.ALERTS.name, topology.INTAKE_QUEUE, one)
         return True
+
+    def _is_theirs(self, wanted: Wanted, row: Any) -> bool:
+        return wanted.holds(row.named) and not self._subjects.only_mentions(
+            wanted, row.payload, row.once_address, row.dedup_key
+        )
 
     async def _held(self, wanted: Wanted, after: Key) -> tuple[messages.Records, Key | None]:
         async with self._engine.connect() as tx:
             rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
             end = (rows[-1].alert_id, rows[-1].target) if len(rows) == privacy.PAGE else None
-            mine = [row for row in rows if wanted.holds(row.subjects)]
+            mine = [row for row in rows if self._is_theirs(wanted, row)]
             attempts = await privacy.attempts(tx, mine)
         return {"deliveries": [_record(row) for row in mine], "attempts": attempts}, end
 
@@ -201,7 +198,7 @@ class Privacy:
         hashes = None if wanted is None else [*wanted.own, *wanted.numbers]
         async with self._engine.connect() as tx:
             rows = await case_privacy.page(tx, hashes, done)
-            mine = [row for row in rows if wanted is None or wanted.holds(row.named)]
+            mine = [row for row in rows if wanted is None or self._is_theirs(wanted, row)]
             answers = await case_privacy.answers(tx, [row.alert_id for row in mine])
         end = None if len(rows) < case_privacy.PAGE else (_CASES - done - len(rows),)
         if wanted is None:
@@ -224,7 +221,7 @@ class Privacy:
         while True:
             async with self._engine.connect() as tx:
                 rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
-            yield [row for row in rows if wanted.holds(row.subjects)]
+            yield [row for row in rows if wanted.holds(row.named)]
             if len(rows) < privacy.PAGE:
                 return
             after = (rows[-1].alert_id, rows[-1].target)
@@ -275,16 +272,16 @@ def _messages(dead_letter: DeadLetter) -> list[Message]:
     return [whole]
 
 
-def _of(wanted: Wanted) -> IsTheirs:
-    async def holds(_: AsyncConnection, named: list[Hash], __: datetime | None) -> bool:
-        return wanted.holds(named)
+def _of(wanted: Wanted) -> Erased:
+    async def these(_: AsyncConnection, __: list[Hash], ___: datetime | None) -> Wanted:
+        return wanted
 
-    return holds
+    return these
 
 
-async def _erased_since(tx: AsyncConnection, named: list[Hash], sent_at: datetime | None) -> bool:
+async def _erased_since(tx: AsyncConnection, named: list[Hash], sent_at: datetime | None) -> Wanted:
     erased = await privacy.erased_at(tx, named)
-    return any(sent_at is None or at > sent_at for at in erased.values())
+    return Wanted([each for each, at in erased.items() if sent_at is None or at > sent_at])
 
 
 def _record(row: Any) -> dict[str, Any]:

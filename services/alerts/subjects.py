@@ -6,16 +6,20 @@ only looks like a phone number costs a hash that is never looked for.
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
-from libs.common.mentions import MAX_SUBJECTS, emails, phones, strings
+from libs.common.mentions import MAX_SUBJECTS, emails, phones, strings, without
 from libs.common.signed_links import parse_keys
 
 _HASH_BYTES = 16
+_CONTACTS = ("email", "phone", "address")
+"""The fields that say whom an alert is about; the last one is of `once`."""
 
 Hash = str
 """A bytea literal of PostgreSQL: `\\x`, the kind, the hash in hexadecimal."""
@@ -25,6 +29,26 @@ class Kind(IntEnum):
     EMAIL = 1
     PHONE = 2
     CONVERSATION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Finds the rows of a data subject."""
+
+    own: Collection[Hash]
+    """The e-mail or phone that was asked for, and the conversations it was found in."""
+    numbers: Collection[Hash] = ()
+    """Phone numbers given in those conversations, which are unproven."""
+
+    def holds(self, named: Iterable[Hash]) -> bool:
+        """Return whether a row that names these names the subject.
+
+        A row that shares only an unproven number does not, if it names another e-mail address.
+        """
+        named = set(named)
+        return not named.isdisjoint(self.own) or not (
+            named.isdisjoint(self.numbers) or names_somebody_else(named, self.own)
+        )
 
 
 class Subjects:
@@ -47,6 +71,25 @@ class Subjects:
         """Return every hash with which a row may name one of these values."""
         return [_hash(key, kind, value) for value in values for key in self._keys]
 
+    def only_mentions(
+        self, wanted: Wanted, about: Any, address: str | None = None, dedup_key: str | None = None
+    ) -> bool:
+        """Return whether an alert that names the subject has contacts, and all are of others."""
+        given = [each for each in _fields(about, *_CONTACTS) if isinstance(each, str | int)]
+        contacts = self.named_by(given, address)
+        talks = [{"conversation_id": each} for each in conversations(about)]
+        return bool(contacts) and not wanted.holds(
+            [*contacts, *self.named_by(talks), *self.named_by(None, dedup_key)]
+        )
+
+    def strike(self, value: Any, gone: Iterable[Hash]) -> Any:
+        """Return the value without the addresses and numbers that have these hashes."""
+        gone, lost = set(gone), set[str]()
+        for text in strings(value):
+            for kind, found in ((Kind.EMAIL, emails(text)), (Kind.PHONE, phones(text))):
+                lost |= {each for each in found if not gone.isdisjoint(self.hashes(kind, [each]))}
+        return without(value, lost, lambda text: emails(text) | phones(text))
+
 
 def names_somebody_else(named: Iterable[Hash], mine: Iterable[Hash]) -> bool:
     """Return whether a row names an e-mail address that is not among mine."""
@@ -61,15 +104,19 @@ def _hash(key: bytes, kind: Kind, value: str) -> Hash:
 
 def conversations(payload: Any) -> set[str]:
     """Return the ids of conversations: every `conversation_id`, on any level."""
-    found, waiting = set(), [payload]
+    found = set()
+    for each in _fields(payload, "conversation_id"):
+        with suppress(ValueError):
+            found.add(str(UUID(str(each))))
+    return found
+
+
+def _fields(payload: Any, *names: str) -> Iterator[Any]:
+    waiting = [payload]
     while waiting:
         match waiting.pop():
             case dict() as inner:
                 waiting += inner.values()
-                try:
-                    found.add(str(UUID(str(inner.get("conversation_id")))))
-                except ValueError:
-                    continue
+                yield from (inner[name] for name in names if name in inner)
             case list() as inner:
                 waiting += inner
-    return found

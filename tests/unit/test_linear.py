@@ -145,6 +145,8 @@ PARSERS: dict[str, Parser] = {  # with its inputs, and the most bytes that reach
     "a name": (lambda text: facts.person_name(text[:200]), TEXTS, BODY),
     "addresses in a text": (mentions.emails, TEXTS, BODY),
     "numbers in a text": (mentions.phones, TEXTS, BODY),
+    "a mention in an alert": (
+        lambda text: Subjects(KEYS).strike({text: ""}, []), TEXTS, BODY // 4),
     "what an alert names": (
         lambda text: Subjects(KEYS).named_by({"payload": [text]}), TEXTS, BODY // 2),
     **{f"a chat, asked for {asking}": (chat(asking), TEXTS | SAID, MESSAGE_LENGTH)

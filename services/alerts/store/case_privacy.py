@@ -1,6 +1,6 @@
 """Finds, empties and purges cases; purged ones stay counted in case_total."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -20,11 +20,11 @@ KEPT_SECONDS: Final = 365 * 86400.0
 
 
 _ANY = sql(f"""
-    SELECT alert_case.*, CAST(subjects AS text[]) AS named FROM alert_case
+    SELECT alert_case.*, NULL AS once_address, CAST(subjects AS text[]) AS named FROM alert_case
     WHERE subjects <> '{{}}' ORDER BY alert_id OFFSET :begin_at LIMIT {PAGE}
 """)
 _THEIRS = sql(f"""
-    SELECT alert_case.*, CAST(subjects AS text[]) AS named FROM alert_case
+    SELECT alert_case.*, NULL AS once_address, CAST(subjects AS text[]) AS named FROM alert_case
     WHERE subjects <> '{{}}' AND subjects && CAST(:hashes AS bytea[])
     ORDER BY alert_id OFFSET :begin_at LIMIT {PAGE}
 """)
@@ -71,6 +71,33 @@ async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
     if await _overwriting(tx, case_id):
         return False
     await tx.execute(sa.update(alert_case).where(mine).values(subjects=sa.text("'{}'")))
+    return True
+
+
+_UNNAME = sql("""
+    UPDATE alert_case SET subjects = ARRAY(
+        SELECT unnest(subjects) EXCEPT SELECT unnest(CAST(:hashes AS bytea[])))
+    WHERE alert_id = :case_id
+""")
+
+
+async def strike(
+    tx: AsyncConnection, case_id: UUID, gone: Collection[Hash], without: Callable[[Any], Any]
+) -> bool:
+    """Strike a mention out of a case and its messages, which stay otherwise; returns as `erase`."""
+    row = await cases.lock(tx, case_id)
+    if row is None:
+        return True
+    mine = sa.update(alert_case).where(alert_case.c.alert_id == case_id)
+    if (payload := without(row.payload)) != row.payload:
+        await tx.execute(mine.values(payload=payload))
+        await cases.tell_erased(tx, case_id)
+    for said in await answers(tx, [case_id]):
+        one = sa.update(case_answer).where(case_answer.c.id == said.id)
+        await tx.execute(one.values(reason=without(said.reason)))
+    if await _overwriting(tx, case_id):
+        return False
+    await tx.execute(_UNNAME, {"case_id": case_id, "hashes": list(gone)})
     return True
 
 

@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database import postgres
 from services.alerts.alert import Reason
-from services.alerts.store import privacy
 from services.alerts.store.sql import sql
 from services.alerts.subjects import Hash
 
@@ -191,7 +190,6 @@ async def accept(
     :param window: seconds between two alerts, at most, for the later to be a repeat
     :param ending: alerts that have ended a case, and are no repeats
     """
-    rows = await _without_erased(tx, rows)
     keyed = [row for row in rows if row.dedup_key is not None and row.once_address is None]
     repeats, closed, late, settled = await _repeats(tx, keyed, window, ending)
     given = [
@@ -213,19 +211,6 @@ async def accept(
         ids, targets = zip(*closed, strict=True)
         await tx.execute(_CLOSE, {"alert_ids": list(ids), "targets": list(targets)})
     return Taken(added, repeats, settled)
-
-
-async def _without_erased(tx: AsyncConnection, rows: Sequence[NewRow]) -> Sequence[NewRow]:
-    """Empty the rows of subjects that were erased after the acceptance (protocol C, step 6)."""
-    named = {each for row in rows for each in row.subjects}
-    if not named or not (erased := await privacy.erased_since(tx, named)):
-        return rows
-    return [
-        row.emptied()
-        if any(erased.get(each, row.accepted_at) > row.accepted_at for each in row.subjects)
-        else row
-        for row in rows
-    ]
 
 
 async def _repeats(

@@ -1,6 +1,6 @@
 """Finds and empties rows that name a data subject; keeps tombstones of the erased."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -25,8 +25,8 @@ _AFTER: Final = "(alert_id, target) > (:alert_id, :target) ORDER BY alert_id, ta
 
 _LOOK = sql(f"""
     SELECT alert_id, target, event_type, severity, state, reason, payload, accepted_at,
-        finished_at, attempt, error, once_address, once_purpose, once_reference,
-        CAST(subjects AS text[]) AS subjects
+        finished_at, attempt, error, once_address, once_purpose, once_reference, dedup_key,
+        CAST(subjects AS text[]) AS named
     FROM delivery
     WHERE subjects <> '{{}}' AND subjects && CAST(:hashes AS bytea[]) AND {_AFTER} LIMIT {PAGE}
 """)
@@ -112,6 +112,25 @@ async def erase(tx: AsyncConnection, row: Any) -> State | None:
     return State(before)
 
 
+_STRIKE = sql("""
+    UPDATE delivery SET payload = :payload, subjects = ARRAY(
+        SELECT unnest(subjects) EXCEPT SELECT unnest(CAST(:hashes AS bytea[])))
+    WHERE alert_id = :alert_id AND target = :target AND payload IS NOT NULL
+        AND state NOT IN ('claimed', 'sending')
+""")
+
+
+async def strike(tx: AsyncConnection, row: Any, payload: Any, gone: Collection[Hash]) -> bool:
+    """Change the payload of a row that names these no longer.
+
+    :returns: False when the row is being sent at this moment
+    """
+    key = {"alert_id": row.alert_id, "target": row.target}
+    before = (await tx.execute(_LOCK, key)).scalar_one_or_none()
+    await tx.execute(_STRIKE, {**key, "payload": payload, "hashes": list(gone)})
+    return before not in {State.CLAIMED, State.SENDING}
+
+
 _EXCLUDE = sql(f"SELECT pg_advisory_xact_lock({_INTAKE})")
 _SHARE = sql(f"SELECT pg_advisory_xact_lock_shared({_INTAKE})")
 _MARK = sql("""
@@ -127,7 +146,7 @@ _ERASED = sql(f"""
 """)
 
 
-async def mark_erased(tx: AsyncConnection, hashes: Sequence[Hash]) -> None:
+async def mark_erased(tx: AsyncConnection, hashes: Iterable[Hash]) -> None:
     """Write tombstones; every intake transaction either precedes this one or sees them."""
     await tx.execute(_EXCLUDE)
     await tx.execute(_MARK, {"hashes": sorted(hashes)})

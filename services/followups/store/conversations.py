@@ -363,17 +363,17 @@ async def _strike_out(
     for row in await tx.execute(locked.with_for_update()):
         ids.append(row.id)
         struck = sa.update(here).where(here.c.id == row.id)
-        await tx.execute(struck.values(state=without(row.state, email, named_in)))
+        await tx.execute(struck.values(state=without(row.state, [email], named_in)))
     said = sa.select(chat_message.c.id, chat_message.c.body)
     for row in await tx.execute(said.where(chat_message.c.conversation_id.in_(ids))):
-        body = without(row.body, email, named_in)
+        body = without(row.body, [email], named_in)
         if body != row.body:
             struck = sa.update(chat_message).where(chat_message.c.id == row.id)
             await tx.execute(struck.values(body=body))
     texts = (lead.c.known, lead.c.notified, lead.c.said)
     about = sa.or_(lead.c.conversation_id.in_(ids), lead.c.heard_in.in_(ids))
     for found in (await tx.execute(sa.select(lead.c.id, *texts).where(about))).mappings():
-        values = {column.name: without(found[column.name], email, named_in) for column in texts}
+        values = {column.name: without(found[column.name], [email], named_in) for column in texts}
         await tx.execute(sa.update(lead).where(lead.c.id == found["id"]).values(values))
     await tx.execute(
         sa.delete(chat_email).where(

@@ -1,5 +1,6 @@
 """A case is exported, erased and purged with its data subject's other data."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -142,3 +143,44 @@ async def test_the_export_shows_a_case_and_the_erasure_ends_it(
     row: Any = await cases.case(case_id)
     assert (row.state, row.payload) == ("answered", None)
     assert await consent.addresses() == []
+
+
+async def test_a_case_about_somebody_else_loses_only_the_mention(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    service = await alerts(sections=sections(within="1h"))
+    cases = Cases(service.engine)
+    case_id = await lead(service, text=f"friend: {ANNA}", email="ewa@example.com")
+    await service.until(str(case_id), "delivered")
+    await eventually(lambda: cases.rows("SELECT 1 FROM case_place WHERE shown IS NOT NULL"), 20)
+    await cases.answer(case_id, answer(Verb.LOST, reason=f"asked {ANNA} and Ewa"))
+    assert await consent._all("cases", ANNA) == []
+    await consent.erased()
+    row: Any = await cases.case(case_id)
+    assert (row.state, row.payload["text"], len(row.subjects)) == ("answered", "friend: […]", 1)
+    (told,) = await cases.rows("SELECT reason FROM case_answer")
+    assert told.reason == "asked […] and Ewa"
+
+
+async def test_a_message_with_a_mention_is_written_again_without_it(subject: Cases) -> None:
+    case_id = await subject.accept(payload={"text": f"friend: {ANNA}", "email": "ewa@example.com"})
+    (own,) = await subject.rows(
+        "SELECT * FROM delivery WHERE alert_id = :id AND target = 'slack'", id=case_id
+    )
+    await subject.settle(await subject.claim(own), DELIVERED)
+    await subject.execute("""UPDATE case_place SET shown = 0, receipt = '{"ts": "1"}'""")
+    hashes = Subjects(SUBJECT_KEYS)
+    gone = hashes.hashes(Kind.EMAIL, [ANNA])
+
+    async def struck() -> bool:
+        async with subject.engine.begin() as tx:
+            return await case_privacy.strike(tx, case_id, gone, partial(hashes.strike, gone=gone))
+
+    for _ in range(2):
+        assert not await struck()
+    (place,) = await subject.rows("SELECT * FROM case_place")
+    assert place.want == 1
+    await subject.execute("UPDATE case_place SET shown = want")
+    assert await struck()
+    row: Any = await subject.case(case_id)
+    assert (row.state, row.payload["text"], len(row.subjects)) == ("open", "friend: […]", 1)

@@ -91,6 +91,20 @@ async def test_the_other_alerts_of_an_erased_batch_are_accepted(
     assert await subject.depth(DEAD) == 0
 
 
+async def test_a_dead_letter_about_somebody_else_is_accepted_without_the_mention(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    ewas = accepted("slack_alert", payload={"text": ANNA, "email": "ewa@example.com"})
+    batch = json.dumps({"alerts": [ewas]}).encode()
+    await publish(subject, DEAD, "alerts.accepted", batch)
+    assert await consent._all("dead_letters", ANNA) == []
+    await consent.erased()
+    row = await subject.until(ewas["id"], "delivered")
+    assert row.payload == {"text": "[…]", "email": "ewa@example.com"}
+    assert await subject.depth(DEAD) == 0
+
+
 async def test_a_dead_letter_that_was_set_aside_is_erased_too(
     alerts: StartAlerts, consent: Consent
 ) -> None:

@@ -176,6 +176,64 @@ async def test_a_pending_alert_of_an_erased_subject_is_discarded(
     assert (await subject.check())["discarded"] == 2
 
 
+EWA = {"name": "Ewa", "email": "ewa@example.com", "text": f"Nowy lead; mąż to {ANNA}, {ANNA}!"}
+
+
+async def test_an_alert_about_somebody_else_loses_only_the_mention(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts(slack={"retry_delays": [3.0, 3.0]})
+    sent = await subject.accept(payload=EWA)
+    await subject.until(sent, "delivered")
+    await subject.sandbox.reset()
+    await subject.sandbox.behave("slack", status=500)
+    waiting = await subject.accept(payload=EWA)
+    hers = await subject.accept(payload=EWA | {"email": ANNA, "text": "ewa@example.com"})
+    keyed = await subject.accept(payload=EWA, dedup_key=ANNA)
+    for alert_id in (waiting, hers, keyed):
+        await until_tried(subject, alert_id, "slack")
+    assert {each["id"] for each in await consent.held()} == {hers, keyed}
+    await consent.erased()
+    for alert_id in (hers, keyed):
+        row = await subject.row(alert_id)
+        assert (row.state, row.reason, row.payload) == ("discarded", "erased", None)
+    left = EWA | {"text": "Nowy lead; mąż to […], […]"}
+    for alert_id in (sent, waiting):
+        row = await subject.row(alert_id)
+        assert (row.payload, row.reason != "erased", len(row.subjects)) == (left, True, 1)
+    assert ANNA not in await words(subject)
+    await subject.sandbox.heal()
+    await subject.until(waiting, "delivered")
+    (message,) = await subject.sandbox.received("slack")
+    assert "mąż to […]" in str(message["body"])
+    assert len(await consent.held("ewa@example.com")) == 2
+
+
+async def test_a_number_that_somebody_else_mentions_is_struck_out(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    spoken = EWA | {"text": "mąż: 601 234 567, 80 m2", "609111222": 601234567}
+    alert_id = await subject.accept(payload=spoken)
+    await subject.until(alert_id, "delivered")
+    await consent.erased(None, phone="+48601234567")
+    left = EWA | {"text": "mąż: […], 80 m2", "609111222": "[…]"}
+    assert (await subject.row(alert_id)).payload == left
+    await consent.erased(None, phone="+48609111222")
+    assert "609111222" not in (await subject.row(alert_id)).payload
+
+
+async def test_an_alert_about_somebody_else_in_intake_loses_only_the_mention(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts()
+    held_since = datetime.now(UTC).isoformat()
+    await consent.erased()
+    late = await subject.accept(payload=EWA, accepted_at=held_since)
+    row = await subject.until(late, "delivered")
+    assert (row.payload, len(row.subjects)) == (EWA | {"text": "Nowy lead; mąż to […], […]"}, 1)
+
+
 QUEUES = ("slack", "slack.retry", "email", "email.retry")
 
 

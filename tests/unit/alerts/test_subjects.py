@@ -1,9 +1,10 @@
 import time
+from typing import Any
 
 import pytest
 
 from libs.common.mentions import MAX_SUBJECTS, emails, phones
-from services.alerts.subjects import Kind, Subjects, conversations, names_somebody_else
+from services.alerts.subjects import Kind, Subjects, Wanted, conversations, names_somebody_else
 
 ANNA = "anna@example.com"
 KEY = "k1:" + "A" * 43 + "="
@@ -76,6 +77,35 @@ def test_a_row_that_names_another_email_is_recognised() -> None:
     mine = subjects.hashes(Kind.EMAIL, ["jan@example.com"])
     assert names_somebody_else(hers, mine)
     assert not names_somebody_else(subjects.named_by({"phone": "601234567"}), mine)
+
+
+TALK = "5a0e0a3e-43a2-4a0e-9f59-0c9a35f9e0a1"
+EWA = {"text": f"my friend {ANNA}", "email": "ewa@example.com", "phone": "601234567"}
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ((EWA,), True),
+        (({"payload": EWA | {"email": None, "conversation_id": None}},), True),
+        (({"text": ANNA, "phone": 601234567},), True),
+        (({"text": ANNA}, "ewa@example.com"), True),
+        (({"text": ANNA, "once": {"address": "ewa@example.com"}},), True),
+        ((EWA | {"email": f"<{ANNA.upper()}>"},), False),
+        ((EWA | {"conversation_id": TALK},), False),
+        ((EWA | {"by": [{"email": ANNA}]},), False),
+        (({"text": ANNA, "email": "", "phone": None},), False),
+        (({"text": f"{ANNA}, ewa@example.com"},), False),
+        ((EWA, ANNA), False),
+        ((EWA, None, ANNA), False),
+    ],
+)
+def test_an_alert_only_mentions_whom_it_has_no_contact_of(
+    about: tuple[Any, ...], *, expected: bool
+) -> None:
+    subjects = Subjects(f"{NEW_KEY},{KEY}")
+    own = subjects.hashes(Kind.EMAIL, [ANNA]) + subjects.hashes(Kind.CONVERSATION, [TALK])
+    assert subjects.only_mentions(Wanted(own), *about) == expected
 
 
 @pytest.mark.parametrize("text", ["a" * 250_000, "@" * 250_000, "1 " * 125_000, "a@b.pl " * 35_000])
