@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ from deploy.local.servers import Postgres
 
 RECOVERY_SECONDS = 6 * 3600.0
 REPLAY_SECONDS = 900.0
+FULL_SECONDS = 6.5 * 24 * 3600  # as nightly.sh has it
 VERIFICATIONS = "verifications.jsonl"
 _ENDS = ("delivered", "pending", "failed", "discarded", "in_doubt")
 
@@ -68,6 +69,15 @@ class Plan:
             "put back missing files of config/",
             "start everything, repeat withdrawals and erasures, and check the trail and the ledger",
         ]
+
+
+def full_is_due(backups: Sequence[Mapping[str, Any]], now: float) -> bool:
+    """Decide by age, not by the day of the week: a machine may be off on Sundays.
+
+    :param backups: as pgBackRest's `info` lists them
+    """
+    begun = [each["timestamp"]["start"] for each in backups if each["type"] == "full"]
+    return now - max(begun, default=0) > FULL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class Deployment:
         )
 
     def backup(self, *, full: bool) -> dict[str, Any]:
-        """Make a backup; only what changed since the last one, unless `full`.
+        """Make a backup: of everything once a week or if `full`, else of what changed.
 
         :raises ServerError: a part failed
         """
@@ -123,8 +133,13 @@ class Deployment:
         self.live.pgbackrest("check")  # the log arrives
         records.copy(self.own_records, self.place / "records" / socket.gethostname())
         self._copy_config()
+        full = full or full_is_due(self._stanza().get("backup", ()), time.time())
         self.live.pgbackrest("backup", f"--type={'full' if full else 'incr'}")
         return self.newest()
+
+    def _stanza(self) -> dict[str, Any]:
+        (stanza,) = json.loads(self.live.pgbackrest("info", "--output=json"))
+        return dict(stanza)
 
     def _copy_config(self) -> None:
         kept = self.place / "config"
@@ -160,7 +175,7 @@ class Deployment:
         :raises ServerError: there is none, or BACKUP_KEY is another backup's
         """
         (self.local / "postgres").mkdir(parents=True, exist_ok=True)
-        (stanza,) = json.loads(self.live.pgbackrest("info", "--output=json"))
+        stanza = self._stanza()
         if not stanza.get("backup"):
             message = stanza["status"]["message"]
             raise ServerError(f"{self.place} has no backup that BACKUP_KEY opens: {message}")

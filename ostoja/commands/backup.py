@@ -42,7 +42,7 @@ def backup(
     context: typer.Context,
     *,
     full: Annotated[
-        bool, typer.Option("--full", help="Everything, not only what changed; once a week.")
+        bool, typer.Option("--full", help="Everything now; without, once a week.")
     ] = False,
 ) -> None:
     """Back up the database, the records of consent and the configuration to BACKUP_DIR.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.backup import records
-from deploy.backup.deployment import Deployment
+from deploy.backup.deployment import FULL_SECONDS, Deployment, full_is_due
 from deploy.local import environment
 from deploy.local.process import ServerError
 from tests.support.ports import Ports
@@ -84,3 +84,28 @@ def test_keys_are_neither_shown_nor_written(deployment: Deployment) -> None:
     own = Deployment(deployment.root, values).live.repository
     assert own is not None
     assert own.environment(5432)[secret] == "secret of the store"
+
+
+def test_a_full_backup_is_due_by_the_age_of_the_last_one() -> None:
+    def made(kind: str, days: float) -> dict[str, Any]:
+        start = 1e9 - days * 86400
+        return {"type": kind, "timestamp": {"start": start, "stop": start + 3600}}
+
+    for backups, due in (
+        ([], True),
+        ([made("incr", 0)], True),
+        ([made("full", 20), made("full", 6), made("incr", 0)], False),
+        # The machine was off on Sunday, so it is Monday.
+        ([made("full", 8), made("incr", 5), made("incr", 0)], True),
+        # A timer is never quite punctual, and a backup takes a while.
+        ([made("full", 6.99), made("incr", 1)], True),
+    ):
+        assert full_is_due(backups, 1e9) is due, backups
+
+
+def test_each_script_of_a_night_has_the_same_rule() -> None:
+    nightly = (environment.ROOT / "deploy" / "backup" / "nightly.sh").read_text(encoding="utf-8")
+    assert f"-mmin -{FULL_SECONDS / 60:.0f} " in nightly
+    folder = environment.ROOT / "deploy" / "systemd"
+    unit = (folder / "ostoja-backup.service").read_text(encoding="utf-8")
+    assert "ExecStart=/opt/ostoja/.venv/bin/ostoja backup\n" in unit

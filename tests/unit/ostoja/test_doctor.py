@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deploy.local.environment import EXAMPLE_CONFIG, GENERATED
-from ostoja.doctor import clock, live, mail, secrets, web
+from deploy.local.environment import EXAMPLE, EXAMPLE_CONFIG, GENERATED, parse
+from ostoja.doctor import clock, configuration, live, mail, secrets, web
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.finding import Finding, Status
 
@@ -294,3 +294,19 @@ def test_a_trial_is_checked_only_with_live(tmp_path: Path) -> None:
     asked = going_live(tmp_path, asked=True, **trial)
     assert {each.status for each in asked} == {Status.WRONG}
     assert len(asked) == 2
+
+
+def test_a_limit_that_an_older_version_wrote_is_reported(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuration, "faults", lambda *_: [])
+    values = parse(EXAMPLE.read_text(encoding="utf-8"))
+
+    def told(limit: str) -> list[str]:
+        deployment = Deployment(values | {"LOGIN_RATE_LIMIT": limit}, "http://gateway", env_file)
+        findings = list(configuration.check(deployment))
+        return [each.found for each in findings if each.status is Status.WRONG]
+
+    assert told(values["LOGIN_RATE_LIMIT"]) == told("20 per minute") == []
+    (found_,) = told("20 per 15 minutes")
+    assert "an older version's default" in found_
