@@ -79,7 +79,7 @@ RIGHTS = {
     "console": Rights(publishes=("alerts",)),
     "followups": Rights(
         publishes=("alerts", "consent.commands", "console.commands", REPLIES),
-        listens=("alerts.events", "consent.events"),
+        listens=("alerts.events", "consent.events", REPLIES),
     ),
 }
 

@@ -1,5 +1,6 @@
 """One function per queue."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,9 +23,11 @@ from services.consent.consent import (
     preferred_language,
 )
 from services.consent.dead_letters import SubjectDeadLetters
+from services.consent.identity import parse_subject
 from services.consent.mails import LinkMails
 from services.consent.messages import (
     Declaration,
+    ErasedRequest,
     ErasureReceipt,
     ErasureTrace,
     GrantRecord,
@@ -74,7 +77,23 @@ class Consumers:
                 async with self._engine.begin() as tx:
                     await consents.return_permit(tx, returned.message, returned.attempt)
                 return Ack()
+            case messages.ERASED_REQUEST:
+                return await self._erased(message)
         return Dead("unknown type")
+
+    async def _erased(self, message: Message) -> Disposition:
+        """Say who of these was ever erased; restored, nothing: a later erasure may be missing."""
+        asked: dict[bytes, str] = {}
+        for contact in read(message, ErasedRequest).contacts:
+            with suppress(ValueError):  # neither; nobody was erased by it
+                asked[self._vault.suppression_hash(parse_subject(contact).identity)] = contact
+        async with self._engine.connect() as tx:
+            if not await self._journal.is_current(tx):
+                return Ack()
+            found = await erasures.erased_since(tx, [*asked], None)
+        answer = messages.erased_answer(asked[each] for each in found)
+        await reply(self._broker, message, answer)
+        return Ack()
 
     async def _request(self, message: Message) -> Disposition:
         request = read(message, PermitRequest)

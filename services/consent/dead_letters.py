@@ -53,7 +53,7 @@ class SubjectDeadLetters:
 
     async def _is_erased(self, tx: AsyncConnection, letter: DeadLetter) -> bool:
         hashes = [self._vault.suppression_hash(each) for each in _identities(letter)]
-        return await erasures.erased_since(tx, hashes, letter.sent_at)
+        return bool(await erasures.erased_since(tx, hashes, letter.sent_at))
 
 
 def _identities(letter: DeadLetter) -> set[str]:

@@ -20,6 +20,7 @@ EXPORT_REQUEST = "export.request"
 ALERT_ACCEPTED = "alert.accepted"
 PERMIT_REQUEST = "permit.request"
 PERMIT_RETURN = "permit.return"
+ERASED_REQUEST = "erased.request"
 
 
 class _Read(BaseModel):
@@ -36,6 +37,11 @@ class PermitRequest(_Read):
 class PermitReturn(_Read):
     message: UUID
     attempt: int
+
+
+class ErasedRequest(_Read):
+    contacts: tuple[str, ...]
+    """E-mail addresses and phone numbers."""
 
 
 class AdminAction(_Read):
@@ -116,6 +122,10 @@ def event(email: str | None, purposes: Iterable[str], action: str, at: datetime)
 def permit_answer(answer: PermitAnswer) -> dict[str, Any]:
     body: dict[str, Any] = {"answer": str(answer.decision), "seconds": answer.seconds}
     return body | {"reason": "no_consent"} if answer.no_consent else body
+
+
+def erased_answer(contacts: Iterable[str]) -> dict[str, Any]:
+    return {"erased": sorted(contacts)}
 
 
 def erased(

@@ -20,7 +20,11 @@ COMMANDS_QUEUE = "consent.commands"
 ACTIONS_QUEUE = "consent.actions"
 
 QUEUES = (
-    *request_queue(REQUESTS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, "permit.request"),)),
+    *request_queue(
+        REQUESTS_QUEUE,
+        dlx=DLX,
+        bindings=(Binding(COMMANDS, "permit.request"), Binding(COMMANDS, "erased.request")),
+    ),
     *work_queue(
         PERMITS_QUEUE,
         exchange=DLX,

@@ -8,6 +8,7 @@ from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
+from libs.common.messaging.rpc import Requester
 from libs.common.process.service import Service
 from libs.common.signed_links import Tokens, parse_keys
 from services.followups import config, retention, submissions, topology
@@ -17,6 +18,7 @@ from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.operations import OperationsRoutes
 from services.followups.http.submissions import SubmissionRoutes
+from services.followups.lead_files import Erasures
 from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
@@ -81,6 +83,7 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         (topology.OUTCOMES_QUEUE, consumers.outcomes),
     ):
         await service.enter(consumer.consume(broker, queue, handler, prefetch=PREFETCH))
+    requester = await service.enter(Requester(broker, service.name))
     scheduler = Scheduler(engine, configured, mails, settings.followup_max_per_day)
     service.spawn("scheduler", scheduler.run())
     service.spawn("announcer", Announcer(engine, configured, page_of).run())
@@ -91,7 +94,7 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         ChatRoutes(engine, configured, page_of),
         FollowupRoutes(engine, configured),
         SubmissionRoutes(leads),  # before the routes of `{id}`
-        LeadRoutes(engine, configured, page_of),
+        LeadRoutes(engine, configured, page_of, Erasures(requester, erased)),
         OperationsRoutes(engine, broker),
     ):
         routes.add_to(app)

@@ -1,16 +1,17 @@
 """Import of leads and their consents from files.
 
 Each batch of rows is one transaction. Importing a row again changes nothing: an address has one
-conversation without a chat, and a grant's id is derived from its evidence. An import enrols no one
-and undoes no withdrawal. A grant counts if its text was published, its date is possible and its
-source is given; any other is kept as evidence, and the person is asked by mail.
+conversation without a chat, and a grant's id is derived from its evidence. An import enrols no one,
+undoes no withdrawal, and stores nothing of a person who was ever erased. A grant counts if its text
+was published, its date is possible and its source is given; any other is kept as evidence, and the
+person is asked by mail.
 """
 
 import asyncio
 import uuid
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
@@ -21,6 +22,7 @@ from libs.common.http.application import Model, Problem, faults
 from libs.common.messaging import outbox
 from libs.common.messaging.action_outbox import Counted
 from libs.common.messaging.broker import Message
+from libs.common.messaging.rpc import NoReply, Requester
 from libs.common.process import logs
 from libs.common.wordings import SINCE
 from services.followups import facts, lead_score, messages, metrics
@@ -29,7 +31,8 @@ from services.followups.fact_texts import describe_start
 from services.followups.facts import Facts
 from services.followups.state import State
 from services.followups.store import conversations, steps
-from services.followups.store.conversations import Imported
+from services.followups.store.conversations import Imported, Subject
+from services.followups.store.submissions import Erased
 from services.followups.table import Record
 from services.followups.topology import CONSENT_COMMANDS
 from services.followups.understanding import numbers, phone
@@ -39,6 +42,9 @@ BATCH = 500
 OUTBOX_FULL = 1000
 """Pause the import at this many waiting messages, so that alerts do not queue behind its grants."""
 PATIENCE_SECONDS = 20.0  # below the gateway's own time-out
+ANSWER_SECONDS = 10.0
+CLOCKS = timedelta(minutes=1)
+"""More than two clocks differ."""
 FAULTS = 5  # reported per row
 DETAILED_ROWS = 10_000
 """Rejected rows reported with all their faults; later ones are reported with one."""
@@ -122,6 +128,10 @@ class LeadRow(Model):
             raise ValueError("consent_source and consent_ip need consent_text")
         return self
 
+    @property
+    def contacts(self) -> list[str]:
+        return [each for each in (self.email, self.phone) if each]
+
     def facts(self) -> Facts:
         budget = None if self.budget is None else round(self.budget)
         return Facts(
@@ -174,9 +184,32 @@ class Report:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class Erasures:
+    """Knows who was erased: consent for years, and `marks` who was since consent was asked."""
+
+    requester: Requester
+    marks: Erased
+
+    async def without(self, rows: list[LeadRow]) -> list[LeadRow]:
+        """Leave out the rows that name somebody who was ever erased.
+
+        :raises Problem: 503 consent does not answer
+        """
+        body = messages.erased_request({each for row in rows for each in row.contacts})
+        exchange, kind = CONSENT_COMMANDS.name, messages.ERASED_REQUEST
+        try:
+            found = await self.requester.ask(exchange, kind, kind, body, timeout=ANSWER_SECONDS)
+            erased = messages.ErasedAnswer.model_validate(found).erased
+        except (NoReply, ValidationError):
+            raise _later("consent does not say who was erased") from None
+        return [row for row in rows if erased.isdisjoint(row.contacts)]
+
+
 async def take(
-    engine: AsyncEngine, config: Config, records: AsyncIterable[Record], act: Counted
-) -> Report:
+    engine: AsyncEngine, config: Config, erasures: Erasures, records: AsyncIterable[Record],
+    act: Counted,
+) -> Report:  # fmt: skip
     """Import every valid row, and count those that are taken for the record of acts.
 
     :raises Problem: 413 too many rows; 503 the broker is unavailable. Earlier batches stay
@@ -186,7 +219,7 @@ async def take(
     batch: list[LeadRow] = []
     async for record in records:
         if report.rows == MAX_ROWS:
-            await _write(engine, config, batch, report, act)
+            await _write(engine, config, erasures, batch, report, act)
             raise Problem(
                 413,
                 detail=f"more than {MAX_ROWS} rows; rows before line {record.line} were imported",
@@ -196,9 +229,9 @@ async def take(
         if row is not None:
             batch.append(row)
         if len(batch) == BATCH:
-            await _write(engine, config, batch, report, act)
+            await _write(engine, config, erasures, batch, report, act)
             batch = []
-    await _write(engine, config, batch, report, act)
+    await _write(engine, config, erasures, batch, report, act)
     async with engine.begin() as tx:
         await act.end(tx)
     log.info("leads.imported", rows=report.rows, rejected=len(report.rejected))
@@ -226,12 +259,18 @@ def _fault(field: str, message: str) -> dict[str, str]:
 
 
 async def _write(
-    engine: AsyncEngine, config: Config, batch: list[LeadRow], report: Report, act: Counted
-) -> None:
-    if not batch:
+    engine: AsyncEngine, config: Config, erasures: Erasures, given: list[LeadRow], report: Report,
+    act: Counted,
+) -> None:  # fmt: skip
+    if not given:
         return
     await _outbox_has_room(engine)
+    asked_at = datetime.now(UTC) - CLOCKS
+    batch = await erasures.without(given)
     async with engine.begin() as tx:
+        named = [each for row in batch for each in Subject(row.email, row.phone).contacts]
+        if await erasures.marks.since(tx, named, asked_at):
+            raise _later("somebody of this file has just been erased")
         known = await conversations.lock_imported(tx, sorted({row.email for row in batch}))
         before = dict(known)
         for row in batch:
@@ -258,7 +297,7 @@ async def _write(
     created = sum(each.email not in before for each in changed)
     report.created += created
     report.updated += len(changed) - created
-    report.unchanged += len(batch) - len(changed)
+    report.unchanged += len(given) - len(changed)
     report.grants += len(grants)
     report.to_confirm += sum(not _is_proof(body, config) for body in grants.values())
     metrics.IMPORTED.labels("taken").inc(len(batch))
@@ -288,8 +327,9 @@ async def _outbox_has_room(engine: AsyncEngine) -> None:
                         return
                 await asyncio.sleep(0.2)
     except TimeoutError:
-        raise Problem(
-            503,
-            detail="the broker is unavailable; send the same file again later",
-            headers={"Retry-After": "60"},
-        ) from None
+        raise _later("the broker is unavailable") from None
+
+
+def _later(why: str) -> Problem:
+    detail = f"{why}; send the same file again later"
+    return Problem(503, detail=detail, headers={"Retry-After": "60"})

@@ -23,6 +23,7 @@ CONSENT_WITHDRAWN = "consent.withdrawn"
 SUBJECT_ERASED = "person.erased"
 ERASURE_TRACE = "erasure.trace"
 ERASURE_RECEIPT = "erasure.receipt"
+ERASED_REQUEST = "erased.request"
 EXPORT_REQUEST = "export.request"
 DELIVERY_SETTLED = "delivery.settled"
 CASE_ANSWERED = "case.answered"
@@ -54,6 +55,10 @@ class SubjectErased(_OfSubject):
     conversations: frozenset[uuid.UUID] = frozenset()
     phones: frozenset[str] = frozenset()
     """The trace as consent has recorded it."""
+
+
+class ErasedAnswer(_Read):
+    erased: frozenset[str]
 
 
 class ExportRequest(_OfSubject):
@@ -318,6 +323,10 @@ def withdrawal_record(
         "user_agent": user_agent,
         "at": _iso(at),
     }
+
+
+def erased_request(contacts: Iterable[str]) -> dict[str, Any]:
+    return {"contacts": sorted(contacts)}
 
 
 def erasure_receipt(erasure_id: uuid.UUID, at: datetime) -> dict[str, Any]:

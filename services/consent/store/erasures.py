@@ -180,13 +180,13 @@ async def receive(
 
 async def erased_since(
     tx: AsyncConnection, suppression_hashes: Sequence[bytes], at: datetime | None
-) -> bool:
-    """Return whether one of these was erased since that time; without a time, ever."""
-    erased = sa.exists().where(
+) -> set[bytes]:
+    """Return those of these that were erased since that time; without a time, ever."""
+    erased = sa.select(erasure.c.suppression_hash).where(
         erasure.c.suppression_hash.in_(suppression_hashes),
         erasure.c.confirmed_at.is_not(None) if at is None else erasure.c.confirmed_at >= at,
     )
-    return bool(await tx.scalar(sa.select(erased)))
+    return set(map(bytes, await tx.scalars(erased)))
 
 
 async def seal_order(

@@ -81,6 +81,7 @@ class LeadRoutes:
     engine: AsyncEngine
     config: Config
     link: staff.Link
+    erasures: lead_files.Erasures
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/leads", only("service", self.list))
@@ -172,7 +173,7 @@ class LeadRoutes:
         else:
             raise Problem(415, detail="send text/csv or application/x-ndjson")
         act = action_outbox.Counted(Act.of(request.headers, "lead.import", "lead", "file"))
-        report = await lead_files.take(self.engine, self.config, records, act)
+        report = await lead_files.take(self.engine, self.config, self.erasures, records, act)
         return json_response(report.as_json())
 
     def _item(self, row: Row) -> dict[str, Any]:

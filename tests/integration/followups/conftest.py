@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common import forms
 from libs.common.database import postgres
 from libs.common.signed_links import Tokens
-from services.followups import chat, config
+from services.followups import chat, config, lead_files
 from services.followups.facts import Facts
 from services.followups.mail import Mails
 from services.followups.scheduler import Scheduler
@@ -31,6 +32,18 @@ TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
 CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]
 GOOD_LEAD = "Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca"
 
+
+class _NobodyErased(lead_files.Erasures):
+    """Consent has erased nobody; its answer is in tests/integration/system/test_import.py."""
+
+    def __init__(self) -> None:
+        super().__init__(Mock(), Erased([b"k" * 32]))
+
+    async def without(self, rows: list[lead_files.LeadRow]) -> list[lead_files.LeadRow]:
+        return rows
+
+
+NOBODY_ERASED = _NobodyErased()
 
 # These add no SQL statements; all others run with both drivers.
 ONE_DRIVER = {"test_model", "test_routes"}

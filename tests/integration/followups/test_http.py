@@ -17,7 +17,7 @@ from services.followups.http.chat import ChatRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.operations import OperationsRoutes
-from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, link
+from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, NOBODY_ERASED, World, link
 from tests.support.system import WORDING
 
 KEY = "internal-key-of-this-test"
@@ -31,7 +31,7 @@ def app_of(engine: AsyncEngine, broker: Broker) -> web.Application:
     app.middlewares.append(unavailable_when(postgres.is_transient))
     ChatRoutes(engine, CONFIG, link).add_to(app)
     FollowupRoutes(engine, CONFIG).add_to(app)
-    LeadRoutes(engine, CONFIG, link).add_to(app)
+    LeadRoutes(engine, CONFIG, link, NOBODY_ERASED).add_to(app)
     OperationsRoutes(engine, broker).add_to(app)
     return app
 

@@ -12,10 +12,12 @@ from aiohttp.test_utils import TestClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging import outbox
+from libs.common.messaging.broker import Broker
+from libs.common.messaging.rpc import Requester
 from services.followups import chat, lead_files
 from services.followups.store import tables
 from services.followups.store.conversations import Subject, erase
-from tests.integration.followups.conftest import World
+from tests.integration.followups.conftest import NOBODY_ERASED, World
 from tests.integration.followups.test_http import client as client  # noqa: PLC0414 - a fixture
 
 Client = TestClient[web.Request, web.Application]
@@ -247,6 +249,30 @@ async def test_a_failed_batch_leaves_no_rows(
     assert len(await conversations(engine)) == len(await world.outbox("grant.record")) == 500
     _, report = await imported(lines(*rows), "application/x-ndjson")
     assert (report["created"], report["unchanged"], report["grants"]) == (200, 500, 200)
+
+
+@pytest.mark.parametrize("contact", ["email:jan@example.com", "phone:+48600700800"])
+async def test_who_is_erased_after_consent_was_asked_is_not_stored(
+    imported: Import, engine: AsyncEngine, contact: str
+) -> None:
+    async with engine.begin() as tx:
+        await NOBODY_ERASED.marks.mark(tx, [contact])
+    rows = [{"email": "ala@example.com"}, {"email": "jan@example.com", "phone": "600 700 800"}]
+    status, told = await imported(lines(*rows), "application/x-ndjson")
+    assert (status, "just been erased" in told["detail"]) == (503, True)
+    assert await conversations(engine) == []
+
+
+async def test_without_an_answer_of_consent_nothing_is_stored(
+    imported: Import, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Broker.connect("amqp://127.0.0.1:1/", "followups") as away:
+        asking = lead_files.Erasures(Requester(away, "followups"), NOBODY_ERASED.marks)
+        monkeypatch.setattr(type(NOBODY_ERASED), "without", lambda _, rows: asking.without(rows))
+        monkeypatch.setattr(lead_files, "ANSWER_SECONDS", 0.2)
+        status, told = await imported(lines({"email": "ala@example.com"}), "application/x-ndjson")
+    assert (status, "who was erased" in told["detail"]) == (503, True)
+    assert await conversations(engine) == []
 
 
 async def test_an_unknown_content_type_or_header_is_refused(imported: Import) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import CALLER, create_app
 from services.followups.http.leads import COLUMNS, LeadRoutes
-from tests.integration.followups.conftest import CONFIG, World, link
+from tests.integration.followups.conftest import CONFIG, NOBODY_ERASED, World, link
 
 KEY = "internal-key-of-this-test"
 Client = TestClient[Any, Any]
@@ -21,7 +21,7 @@ Client = TestClient[Any, Any]
 @pytest.fixture
 async def client(engine: AsyncEngine) -> AsyncIterator[Client]:
     app = create_app(internal_key=KEY)
-    LeadRoutes(engine, CONFIG, link).add_to(app)
+    LeadRoutes(engine, CONFIG, link, NOBODY_ERASED).add_to(app)
     headers = {"X-Internal-Key": KEY, CALLER: "service", "X-Operator": "Ola"}
     async with TestClient(TestServer(app), headers=headers) as opened:
         yield opened

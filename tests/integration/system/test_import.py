@@ -4,6 +4,7 @@ import json
 import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import aiohttp
 
@@ -49,6 +50,30 @@ async def test_an_imported_agreement_with_its_evidence_counts_and_lifts_no_withd
 
     assert await eventually(ended, 40) == ["sent", "cancelled"]
     assert await stack.sandbox.mails(left) == []
+
+
+async def test_nothing_of_an_erased_person_is_stored_by_an_import(stack: Stack) -> None:
+    gone, here, number = fresh_address(), fresh_address(), f"+48600{uuid4().int % 10**6:06}"
+    for who in ({"email": gone}, {"phone": number}):
+        erased = await stack.http("POST", "/api/consent/erase", who, key="admin")
+        assert erased.status == 200, erased
+    rows = [
+        {"email": gone, "name": "Ewa Nowak", "phone": "600 700 800"},
+        {"email": fresh_address(), "name": "Ewa Nowak", "phone": number},
+        {"email": here, "name": "Jan Kot"},
+    ]
+    key = await stack.own_key("leads:import")
+    data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    async with (
+        aiohttp.ClientSession(headers=KIND | key) as session,
+        session.post(f"{stack.url}/api/leads/import", data=data) as answer,
+    ):
+        report = await answer.json()
+    assert [report[name] for name in ("rows", "created", "unchanged", "rejected")] == [3, 1, 2, []]
+    table = "followups.chat_conversations"
+    kept = stack.query(f"SELECT email FROM {table} WHERE email IN (%s, %s)", gone, here)
+    assert [row.email for row in kept] == [here]
+    assert stack.query(f"SELECT 1 FROM {table} WHERE state::text LIKE %s", f"%{number}%") == []
 
 
 async def test_a_large_file_passes_without_being_held(stack: Stack) -> None:

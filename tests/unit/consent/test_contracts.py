@@ -83,6 +83,12 @@ def test_an_erasure_receipt_is_read_with_unknown_fields(extra: dict[str, Any]) -
     assert read.service == "followups"
 
 
+def test_who_was_erased_is_read_and_answered_as_agreed() -> None:
+    asked = messages.ErasedRequest.model_validate(golden("erased.request") | {"version": 2})
+    assert asked.contacts == ("+48600700800", "ala@example.com")
+    assert messages.erased_answer(["ala@example.com"]) == golden("erased.answer")
+
+
 def test_a_permit_answer_matches_its_contract() -> None:
     granted = PermitAnswer(PermitDecision.GRANTED, 20)
     assert messages.permit_answer(granted) == golden("permit.answer")

@@ -181,6 +181,13 @@ def test_an_erasure_receipt_matches_its_contract() -> None:
     assert messages.erasure_receipt(uuid.UUID(body["erasure_id"]), AT) == body
 
 
+def test_who_was_erased_is_asked_and_read_as_agreed() -> None:
+    asked = golden("erased.request")
+    assert messages.erased_request(set(asked["contacts"])) == asked
+    read = messages.ErasedAnswer.model_validate(golden("erased.answer") | {"version": 2})
+    assert read.erased == {"ala@example.com"}
+
+
 def test_an_export_answer_matches_its_contract() -> None:
     body = golden("export.answer")
     trace = messages.trace([CONVERSATION], ["+48600700800"])
