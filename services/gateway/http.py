@@ -126,6 +126,7 @@ FORWARDED = (
     Forwarded("GET", "/api/consent/erasures", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/erasures/awaiting", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("POST", "/api/consent/erase", "consent", needs(Scope.CONSENT_ACT)),
+    Forwarded("POST", "/api/consent/erasures/dismiss", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("POST", "/api/consent/restrict", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("POST", "/api/consent/replay-erasures", "consent", needs(Scope.CONSENT_ACT)),
     Forwarded("GET", "/api/alerts", "alerts", needs(Scope.ALERTS_READ)),

@@ -236,7 +236,9 @@ async def _rights(call: Calls) -> None:
         done = await call("POST", "/api/consent/restrict", who | more, key="admin")
         assert done["restricted"] is not bool(more)
     await call("POST", "/api/leads/correct", who | {"name": "Anna"}, key="admin")
+    await call("POST", "/api/revoke-consent", who)
     _has(await call("GET", "/api/consent/erasures/awaiting", key="admin"), "items")
+    assert (await call("POST", "/api/consent/erasures/dismiss", who, key="admin"))["dismissed"]
 
 
 async def _import(call: Calls, system: Running) -> None:

@@ -104,6 +104,7 @@ class AdminRoutes:
             (hdrs.METH_GET, "/api/consent/export/{email}", self.export),
             (hdrs.METH_GET, "/api/consent/erasures", self.erasures),
             (hdrs.METH_GET, "/api/consent/erasures/awaiting", self.awaiting),
+            (hdrs.METH_POST, "/api/consent/erasures/dismiss", self.dismiss),
             (hdrs.METH_POST, "/api/consent/erase", self.erase),
             (hdrs.METH_POST, "/api/consent/restrict", self.restrict),
             (hdrs.METH_POST, "/api/consent/replay-erasures", self.replay),
@@ -153,6 +154,16 @@ class AdminRoutes:
                     }
                 )
         return json_response({"items": items})
+
+    async def dismiss(self, request: web.Request) -> web.Response:
+        """End a request that waits for its confirmation: its mailed link is void from now on."""
+        subject = parse_subject((await parse(request, Erase)).given)
+        async with self._engine.begin() as tx:
+            row = await data_subjects.find(tx, self._vault, subject.identity, Lock.CHANGE)
+            if row is None or not await erasures.dismiss(tx, row.id):
+                raise Problem(404, detail="no request for erasure waits for its confirmation")
+            await note_of(request, "person.dismiss")(tx, row.id)
+        return json_response({"dismissed": True})
 
     async def _erasure(self, subject: Subject) -> dict[str, Any] | None:
         async with self._engine.begin() as tx:

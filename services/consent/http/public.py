@@ -30,6 +30,7 @@ from services.consent.http.caller import (
     origin,
     over_budget,
     path_email,
+    path_subject,
     trusted,
 )
 from services.consent.mails import LinkMails
@@ -181,16 +182,22 @@ class PublicRoutes:
         return withdrawal_response(shown, answer)
 
     async def status(self, request: web.Request) -> web.Response:
-        given = path_email(request)
-        email = normalise(given)
+        if trusted(request):
+            given, subject = path_subject(request)
+            email = subject.identity  # or a number
+        else:
+            given = path_email(request)
+            email = normalise(given)
         full = trusted(request) or self._has_link(request, email)
         states = await self._states.submit(self._vault.lookup_hash(email))
         last = await self._last_action(request, email) if full else None
         granted = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
-        purposes = None
+        purposes, since = None, None
         if full:
             async with self._engine.connect() as tx:
                 found = await standing.of_address(tx, self._vault, email, self._opt_ins.lifetime)
+                if trusted(request):
+                    since = await data_subjects.restricted_since(tx, self._vault, email)
             # By channel: there is but e-mail so far.
             purposes = {purpose: {"email": _shown(each)} for purpose, each in found.items()}
         return json_response(
@@ -199,6 +206,7 @@ class PublicRoutes:
                 "unsubscribed": State.WITHDRAWN in states.values(),
                 "consents": granted if full else None,
                 "purposes": purposes,
+                "restricted_since": since and since.isoformat(),
                 "last_action": last and last[0],
                 "last_action_at": last and last[1].isoformat(),
             }

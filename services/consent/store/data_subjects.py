@@ -183,6 +183,12 @@ async def restricted(tx: AsyncConnection, subject_id: UUID) -> Any:
     return (await tx.execute(found)).one_or_none()
 
 
+async def restricted_since(tx: AsyncConnection, vault: Vault, identity: str) -> datetime | None:
+    row = await find(tx, vault, identity)
+    found = row and await restricted(tx, row.id)
+    return found.since if found else None
+
+
 async def lift(tx: AsyncConnection, subject_id: UUID) -> None:
     await tx.execute(sa.delete(restriction).where(restriction.c.subject_id == subject_id))
 

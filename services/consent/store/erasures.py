@@ -274,6 +274,12 @@ async def awaiting(tx: AsyncConnection, limit: int) -> Sequence[Any]:
     return rows.all()
 
 
+async def dismiss(tx: AsyncConnection, subject_id: UUID) -> bool:
+    """Delete the subject's unconfirmed request; return whether there was one."""
+    gone = await tx.execute(sa.delete(erasure).where(erasure.c.subject_id == subject_id))
+    return bool(gone.rowcount)
+
+
 async def open_erasures(tx: AsyncConnection) -> tuple[int, float, int]:
     """Count the erasures in progress.
 

@@ -104,8 +104,8 @@ class LeadRoutes:
             return unavailable(request, "lead", visitor, found, fault)
         lead = found.body
         here = {"conversation_id": lead["conversation_id"]}
-        consent, mails, cases = await asyncio.gather(
-            self._consent(visitor, lead["email"]),
+        (consent, since), mails, cases = await asyncio.gather(
+            self._consent(visitor, lead["email"], lead["phone"]),
             self._gateway.get(visitor, "/api/followups", **here),
             self._cases(visitor, lead),
         )
@@ -115,20 +115,25 @@ class LeadRoutes:
         scheduled = [each["due_at"] for each in items(mails) if each["status"] == "scheduled"]
         return page(
             request, "lead.html", "lead", visitor, fault=fault, status=status, lead=lead,
-            ads=consent, next_mail=min(scheduled, default=None), owner=owner,
-            others=owner is not None and owner != visitor.name,
+            ads=consent, restricted_since=since, next_mail=min(scheduled, default=None),
+            owner=owner, others=owner is not None and owner != visitor.name,
             next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
             path=request.path, nonce=uuid4(), reason=reason,
         )  # fmt: skip
 
-    async def _consent(self, visitor: Visitor, email: str | None) -> Mapping[str, Any]:
-        """Ask how their consent to marketing by e-mail stands now."""
-        if not email:
-            return {"state": "none"}
-        found = await self._gateway.get(visitor, f"/api/unsubscribe/status/{part(email)}")
-        known: Mapping[str, Any] = found.body["purposes"]["marketing"]["email"] if found.ok else {}
-        return known or {"state": "unknown"}
+    async def _consent(
+        self, visitor: Visitor, *contacts: str | None
+    ) -> tuple[Mapping[str, Any], str | None]:
+        """Ask how their consent to marketing by e-mail stands now, and what restricts us."""
+        known = {who: f"/api/unsubscribe/status/{part(who)}" for who in contacts if who}
+        found = await asyncio.gather(*(self._gateway.get(visitor, path) for path in known.values()))
+        told = {who: each.body for who, each in zip(known, found, strict=True) if each.ok}
+        since = next(filter(None, (each["restricted_since"] for each in told.values())), None)
+        if not (email := contacts[0]):
+            return {"state": "none"}, since
+        ads = told[email]["purposes"]["marketing"]["email"] if email in told else None
+        return ads or {"state": "unknown"}, since
 
     async def _cases(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Answer]:
         asked = (self._gateway.get(visitor, f"/api/cases/{id_}") for id_ in lead["alert_ids"])

@@ -1,6 +1,7 @@
 """Records each look at somebody's data, before it shows (promise C5)."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -12,6 +13,11 @@ from services.console.store.sessions import Visitor
 class Looks:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+
+    async def of(self, refs: Collection[str]) -> list[dict[str, Any]]:
+        """Return all acts on these, and looks at them."""
+        async with self._engine.connect() as tx:
+            return await actions.about(tx, refs)
 
     async def record(
         self, visitor: Visitor, action: str, kind: str, refs: Iterable[str], *, again: bool = False

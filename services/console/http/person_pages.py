@@ -7,6 +7,7 @@ consent, which does it.
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -36,9 +37,11 @@ ORDERS: Mapping[str, tuple[str, Mapping[str, Any], str, str]] = {
     "object": ("/api/unsubscribe", {"objection": True}, "objected", "leaving"),
     "restrict": ("/api/consent/restrict", {}, "restricted", ""),
     "lift": ("/api/consent/restrict", {"lifted": True}, "lifted", ""),
+    "dismiss": ("/api/consent/erasures/dismiss", {}, "dismissed", ""),
     "correct": ("/api/leads/correct", {}, "corrected", ""),
 }
 """What is called, and what the page then says, also amid a mail: after `person_` in texts.toml."""
+_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RIGHT = ("name", "new_email", "new_phone")
 
 
@@ -91,8 +94,12 @@ class PersonRoutes:
             return self._refused(request, visitor, who, Answer(422))
         path = f"/api/consent/export/{part(who)}"
         found = await self._gateway.get_within(visitor, path, ACT_SECONDS)  # of all services
-        if not found.ok:
-            return self._refused(request, visitor, who, found)
+        trail = await self._trail(visitor, who)
+        if not (found.ok and trail.ok):
+            return self._refused(request, visitor, who, trail if found.ok else found)
+        services = found.body["services"]
+        refs = {*_ID.findall(json.dumps(services)), str(trail.body["subject"])}
+        services["console"] = {"acts": await self._looks.of(refs)}
         name = "person-incomplete.json" if found.body["incomplete"] else "person.json"
         return web.Response(
             text=json.dumps(found.body, ensure_ascii=False, indent=2),

@@ -1,12 +1,12 @@
 """The record of who did what. It is written by the transaction that acts, here or elsewhere."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging.actions import Actor, without_addresses
@@ -87,6 +87,19 @@ async def listed(
     if until is not None:
         statement = statement.where(table.at < until)
     return [dict(each) for each in (await tx.execute(statement)).mappings()]
+
+
+async def about(tx: AsyncConnection, refs: Collection[str]) -> list[dict[str, Any]]:
+    """Return what was done to any of these, the earliest first, without names or other refs."""
+    table = staff_action.c
+    shown = (
+        table.at, table.actor_kind, table.actor_id, table.roles, table.action, table.object_kind,
+        table.reason,
+    )  # fmt: skip
+    wanted = sa.cast([*refs], ARRAY(sa.Text))
+    named = sa.func.string_to_array(table.object_ref, " ").op("&&")(wanted)
+    found = await tx.execute(sa.select(*shown).where(named).order_by(table.at))
+    return [{**row, "at": row["at"].isoformat()} for row in found.mappings()]
 
 
 async def kinds(tx: AsyncConnection) -> list[str]:

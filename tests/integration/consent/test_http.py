@@ -198,7 +198,9 @@ async def test_revoke_withdraws_every_purpose_and_awaits_proof_for_erasure(clien
 async def test_the_public_status_shows_only_unsubscribed(client: Client, link: Link) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     path = f"/api/unsubscribe/status/{ANNA}"
-    bare = dict.fromkeys(("email", "consents", "purposes", "last_action", "last_action_at"))
+    bare = dict.fromkeys(
+        ("email", "consents", "purposes", "restricted_since", "last_action", "last_action_at")
+    )
     assert await get(client, path) == bare | {"unsubscribed": False}
     assert await get(client, "/api/unsubscribe/status/x@example.com") == bare | {
         "unsubscribed": False

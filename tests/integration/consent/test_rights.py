@@ -49,6 +49,16 @@ async def test_a_request_that_nobody_confirmed_is_listed_with_its_age(
     assert (await get(client, "/api/consent/erasures", ADMIN))["awaiting"] == 1
 
 
+async def test_a_request_is_dismissed_once_and_the_withdrawal_stays(client: Client) -> None:
+    path = "/api/consent/erasures/dismiss"
+    assert (await post(client, path, {"email": ANNA}, **ADMIN))[0] == 404  # nobody asked
+    await post(client, "/api/revoke-consent", {"email": ANNA})
+    assert (await post(client, path, {"email": ANNA}, **ADMIN))[0] == 200
+    assert (await get(client, "/api/consent/erasures/awaiting", ADMIN))["items"] == []
+    assert (await post(client, path, {"email": ANNA}, **ADMIN))[0] == 404
+    assert (await get(client, f"/api/unsubscribe/status/{ANNA}", ADMIN))["unsubscribed"]
+
+
 @pytest.mark.parametrize("objection", [True, False])
 async def test_an_objection_withdraws_and_is_recorded_as_such(
     client: Client,

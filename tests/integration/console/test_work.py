@@ -6,8 +6,10 @@ import re
 import signal
 import uuid
 from typing import Any
+from urllib.parse import urlsplit
 
 from services.console.texts import TEXTS
+from tests.integration.system.test_person import mailed_link
 from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.stack import Stack
@@ -367,6 +369,63 @@ async def test_a_person_is_looked_at_exported_and_erased_and_the_record_names_no
     assert found.body["items"] == []
     written = stack.query("SELECT string_agg(a::text, ' ') AS all FROM console.staff_action a")
     assert email not in written[0].all
+
+
+async def test_an_export_says_who_looked_at_the_person_and_names_nobody_else(stack: Stack) -> None:
+    (lead, email), (other, _) = await new_lead(stack), await new_lead(stack)
+    seller, officer = await person(stack, "sales"), await person(stack, "privacy")
+    for path in (f"/console/leads/{lead}", f"/console/leads/{other}", "/console/leads"):
+        assert (await seller.get(path)).status == 200
+    await stack.opt_in(email)  # before, consent does not know them, and a look has no id
+    await officer.post("/console/person", who=email)
+    await stack.http("GET", f"/api/leads/{lead}", key="service")
+
+    async def acts() -> Any:
+        file = await officer.post("/console/person/export", who=email)
+        found = json.loads(file.text)["services"]["console"]["acts"]
+        assert "Ewa Lis" not in file.text
+        assert str(other) not in file.text
+        kinds = {each["actor_kind"] for each in found}
+        return found if kinds == {"staff", "env"} else None
+
+    found = await eventually(acts, 30)
+    looks = [(each["action"], each["roles"]) for each in found if each["actor_kind"] == "staff"]
+    assert looks.count(("lead.look", ["sales"])) == 2  # its page, and the list
+    assert ("person.look", ["privacy"]) in looks
+    assert found == sorted(found, key=lambda each: each["at"])
+
+
+async def test_a_lead_whose_processing_is_restricted_says_so(stack: Stack) -> None:
+    lead, email = await new_lead(stack)
+    right = {"email": email, "new_phone": f"+48600{uuid.uuid4().int % 10**6:06}"}
+    assert (await stack.http("POST", "/api/leads/correct", right, key="admin")).status == 200
+    seller, said = await person(stack, "sales"), EN["restricted_since"].partition("{")[0]
+    for who in ({"email": email}, {"phone": right["new_phone"]}):
+        for lifted in (False, True):
+            body = {**who, "lifted": lifted}
+            done = await stack.http("POST", "/api/consent/restrict", body, key="admin")
+            assert done.status == 200, done
+            text = (await seller.get(f"/console/leads/{lead}")).text
+            assert (said in text) is not lifted, who
+
+
+async def test_a_request_that_is_bogus_is_dismissed_and_its_link_is_void(stack: Stack) -> None:
+    email, subject = await known_person(stack)
+    await stack.http("POST", "/api/revoke-consent", {"email": email})
+    officer = await person(stack, "privacy")
+    assert email in (await officer.get("/console/person")).text
+    done = await officer.post("/console/person/dismiss", who=email)
+    assert (done.status, EN["person_dismissed"] in done.text) == (200, True)
+    assert email not in (await officer.get("/console/person")).text
+    again = await officer.post("/console/person/dismiss", who=email)
+    assert (again.status, EN["person_dismissed"] in again.text) == (404, False)
+
+    async def known() -> bool:
+        return ("person.dismiss", "done") in recorded(stack, subject)
+
+    await eventually(known, 30)
+    link = urlsplit(await mailed_link(stack, email))
+    assert (await stack.http("POST", f"{link.path}?{link.query}")).status == 410
 
 
 async def test_export_and_erasure_ask_for_the_password_again_and_others_see_nobody(

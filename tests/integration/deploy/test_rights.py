@@ -67,6 +67,7 @@ HEARS = {
         "followups.dlx",
         "alerts.events",
         "consent.events",
+        "replies",
     },
     "console": {"console.commands", "console.dlx"},
 }

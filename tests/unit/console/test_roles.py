@@ -90,6 +90,7 @@ PAGES = {
         POST /console/person/object
         POST /console/person/restrict
         POST /console/person/lift
+        POST /console/person/dismiss
         POST /console/person/correct
         POST /console/person/export
         POST /console/person/erase
