@@ -81,6 +81,57 @@ async def test_each_page_fits_a_phone_and_a_desk_in_both_schemes(
     await context.close()
 
 
+async def test_a_case_that_breaks_the_timer_says_so_until_it_moves_again(
+    stack: Stack, browser: Browser
+) -> None:
+    case_id = await stack.alert("Kopia zapasowa się nie udała", event_type=SILENCEABLE)
+    texts, link = TEXTS["pl"], f"/console/cases/{case_id}"
+
+    async def opened() -> bool:
+        return (await stack.http("GET", f"/api/cases/{case_id}", key="service")).status == 200
+
+    await eventually(opened, 30)
+    this = "UPDATE alerts.alert_case SET next_at = now(){} WHERE alert_id = %s RETURNING failures"
+    (before,) = stack.query(
+        "SELECT chain::text FROM alerts.alert_case WHERE alert_id = %s", case_id
+    )
+    context = await browser.new_context(
+        viewport=PHONE, locale=LOCALES["pl"], java_script_enabled=False
+    )
+    page = await context.new_page()
+    await page.goto(stack.url + await invitation(stack, fresh_address(), "ops", language="pl"))
+    await page.fill("#password", PASSWORD)
+    await page.click("main button")
+    said = page.locator(".said", has_text=texts["case_fails"])
+    paths = ("/console/cases", link)
+
+    async def shown(*, fails: bool) -> None:
+        for path in paths:
+            await page.goto(stack.url + path)
+            await expect(page.locator(f"a[href='{link}'], h1").first).to_be_visible()
+            await expect(said).to_have_count(int(fails))
+
+    await shown(fails=False)
+    stack.query(this.format(""", chain = '[{"step": "of a release that is to come"}]'"""), case_id)
+
+    async def failed() -> bool:
+        (row,) = stack.query(this.format(""), case_id)
+        return bool(row.failures > 1)
+
+    await eventually(failed, 30)
+    await shown(fails=True)
+    await photograph(page, "console-case-fails-pl", whole=True)
+    stack.query(this.format(f", chain = '{before.chain}'"), case_id)
+
+    async def moves() -> bool:
+        (row,) = stack.query("SELECT failures FROM alerts.alert_case WHERE alert_id = %s", case_id)
+        return bool(row.failures == 0)
+
+    await eventually(moves, 30)
+    await shown(fails=False)
+    await context.close()
+
+
 async def many(page: Page, stack: Stack) -> str:
     """Retry all that wait, and return the path of the page that says how far it is."""
     await page.goto(f"{stack.url}/console/alerts?state=pending")
