@@ -3,7 +3,7 @@
 Pure: `violations` names everything that is wrong, so that a test can show it wrong on purpose.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +29,11 @@ TAKEN = {"sent": {1}, "cancelled": {0}, "failed": {0}, "in_doubt": {0, 1}}
 """How often SMTP may have taken a mail, by the state of its follow-up."""
 
 
+SENT = ("alert", "batch", "alarm")
+REPEATED = ("alarm", "repeat")
+SHOWN = {"delivered", "failed"}
+
+
 @dataclass
 class Found:
     """What is known when nothing is on its way any more."""
@@ -36,7 +41,7 @@ class Found:
     ledger: Mapping[str, Any] = field(default_factory=lambda: {"ok": True, "unread": 0})
     """None of it: it was not balanced within the time."""
     states: dict[str, str] = field(default_factory=dict)
-    """Of each delivery to Slack, by the alert's id."""
+    """Of each delivery to Slack, by the alert's id; `repeat`: it is counted on another."""
     told: set[str] = field(default_factory=set)
     """Ids of failed alerts that a digest has told of, or will."""
     received: Counter[str] = field(default_factory=Counter)
@@ -57,6 +62,7 @@ def violations(events: list[Event], found: Found) -> list[str]:
     """Return one line for each thing that is wrong; empty if all promises held."""
     return [
         *_alerts(events, found),
+        *_alarms(events, found),
         *_ledger(found),
         *_mails(events, found),
         *_trail(events, found),
@@ -67,7 +73,7 @@ def violations(events: list[Event], found: Found) -> list[str]:
 
 
 def _accepted(events: list[Event]) -> Iterator[tuple[Operation, str, str]]:
-    for what in ("alert", "batch"):
+    for what in SENT:
         for one in operations(events, what):
             if one.outcome == "ok":
                 for alert_id, text in zip(one.details["ids"], one.details["texts"], strict=True):
@@ -77,7 +83,7 @@ def _accepted(events: list[Event]) -> Iterator[tuple[Operation, str, str]]:
 def _alerts(events: list[Event], found: Found) -> Iterator[str]:
     for one, alert_id, text in _accepted(events):
         state = found.states.get(alert_id)
-        if state == "delivered" and found.received[text]:
+        if (state == "delivered" and found.received[text]) or (one.what, state) == REPEATED:
             continue
         if state == "failed" and alert_id in found.told:
             continue
@@ -86,13 +92,24 @@ def _alerts(events: list[Event], found: Found) -> Iterator[str]:
             f"Slack got it {found.received[text]} times"
         )
     asked = {
-        text
-        for what in ("alert", "batch")
-        for one in operations(events, what)
-        for text in one.details["texts"]
+        text for what in SENT for one in operations(events, what) for text in one.details["texts"]
     }
     for text in set(found.received) - asked:
         yield f"P1: Slack got {text!r}, which nobody sent"
+
+
+def _alarms(events: list[Event], found: Found) -> Iterator[str]:
+    """Hold what Slack was shown last of each alarm against what its source said last."""
+    things: defaultdict[str, list[Operation]] = defaultdict(list)
+    for one in operations(events, "alarm"):
+        things[one.details["thing"]].append(one)
+    for thing, said in things.items():
+        if any(one.outcome != "ok" for one in said):
+            continue  # nobody knows what its source has said
+        shown = [one for one in said if found.states.get(one.details["ids"][0]) in SHOWN]
+        fires = [[one.details["fires"] for one in some][-1:] for some in (said, shown)]
+        if fires[0] != fires[1]:
+            yield f"P1: {thing} fires: {fires[0]}, and Slack was shown {fires[1]}"
 
 
 def _ledger(found: Found) -> Iterator[str]:
@@ -138,7 +155,7 @@ def _answers(events: list[Event]) -> Iterator[str]:
     for event in events:
         if 500 in event.details.get("told", []):
             yield f"{event.what} {event.key} was answered 500"
-    for what in ("alert", "batch"):
+    for what in SENT:
         for one in operations(events, what):
             if one.outcome == "fail":
                 yield f"P2: {what} {one.key} was refused: {one.details}"

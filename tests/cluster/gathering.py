@@ -49,13 +49,15 @@ async def gather(fleet: Fleet, history: History, seconds: float = BALANCED_SECON
     found.traces += await asyncio.to_thread(_traces_in_queues, fleet, erased)
 
     rows = await asyncio.to_thread(
-        fleet.query, "SELECT alert_id::text, state FROM alerts.delivery WHERE target = 'slack'"
+        fleet.query,
+        "SELECT alert_id::text, state FROM alerts.delivery WHERE target = 'slack'"
+        " UNION ALL SELECT alert_id::text, 'repeat' FROM alerts.duplicate",
     )
     found.states = {row.alert_id: row.state for row in rows}
     rows = await asyncio.to_thread(fleet.query, "SELECT alert_id::text FROM alerts.escalation")
     found.told = {row.alert_id for row in rows}
     got = await fleet.sandbox.received("slack")
-    found.received = Counter(str(one["body"]["text"]) for one in got)
+    found.received = Counter(str(one["body"]["text"]).removeprefix("Resolved: ") for one in got)
     for mail in await fleet.sandbox.received("email"):
         # A request that a frozen balancer held is carried out late: after a withdrawal, consent
         # asks for a confirmation by mail, which is no marketing.

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from tests.cluster.history import History
+from tests.support.load import ROUND, rounds
 from tests.support.system import WORDING, System
 
 ANSWER_SECONDS = 12.0
@@ -20,6 +21,8 @@ PAUSE_SECONDS = 0.3
 QUOTA = 30  # chats of one address in a minute
 BURST = 45
 FOLLOW_UP_SECONDS = (1, 6)
+APART_SECONDS = 10.5
+"""Between an end and what fires: hosts whose clocks are 5 s wrong stamp them in this order."""
 
 
 class Generator:
@@ -43,7 +46,14 @@ class Generator:
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
         )
         callers = [self._alerts, self._alerts, self._alerts, self._batches]
-        callers += [self._people, self._people, self._people, self._bursts]
+        callers += [
+            self._alarms,
+            self._alarms,
+            self._people,
+            self._people,
+            self._people,
+            self._bursts,
+        ]
         self._tasks = [
             asyncio.create_task(caller(random.Random(f"{self._seed} {number}")))
             for number, caller in enumerate(callers)
@@ -68,6 +78,19 @@ class Generator:
             key = _key(chance)
             body = {"event_type": "slack_alert", "payload": {"text": f"alert {key}"}}
             await self._do(chance, "alert", key, "/api/alerts", body, texts=[f"alert {key}"])
+
+    async def _alarms(self, chance: random.Random) -> None:
+        thing, fires = _key(chance), chance.random() < 0.5
+        for fields in rounds(fires, self._stopping):
+            turns = fields is ROUND[0] or fields is ROUND[-1]
+            await asyncio.sleep(APART_SECONDS if turns else PAUSE_SECONDS)
+            key = _key(chance)
+            body = {"event_type": "slack_alert", "payload": {"text": f"alarm {key}"}, **fields}
+            body["dedup_key"], fired = thing, "resolved" not in fields
+            await self._do(
+                chance, "alarm", key, "/api/alerts", body,
+                texts=[f"alarm {key}"], thing=thing, fires=fired,
+            )  # fmt: skip
 
     async def _batches(self, chance: random.Random) -> None:
         while await self._pause(chance):

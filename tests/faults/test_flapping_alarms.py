@@ -6,25 +6,16 @@ first, the last that was accepted decides whether somebody is asked.
 
 import asyncio
 import uuid
-from itertools import cycle
-from typing import Any
 
 import pytest
 
 from tests.support.cases import sections
 from tests.support.eventually import eventually
-from tests.support.load import PAUSE_SECONDS, Load
+from tests.support.load import PAUSE_SECONDS, Load, rounds
 from tests.support.servers import kill_with_children
 from tests.support.stack import Stack, quick_alerts_config
 
 pytestmark = pytest.mark.faults
-
-ROUND: tuple[dict[str, Any], ...] = (
-    {"severity": "warning"},
-    {"severity": "warning"},
-    {"severity": "critical"},
-    {"resolved": True},
-)
 
 
 class Flapping(Load):
@@ -38,9 +29,7 @@ class Flapping(Load):
     async def _client(self) -> None:
         thing = f"thing {uuid.uuid4()}"
         fires = self.fires[thing] = len(self.fires) % 2 == 0
-        for fields in cycle(ROUND):
-            if self._stopping.is_set() and fires != (fields is ROUND[0]):
-                break
+        for fields in rounds(fires, self._stopping):
             text, key = f"load {uuid.uuid4()}", str(uuid.uuid4())
             alert_id = await self._until_accepted(text, key, dedup_key=thing, **fields)
             self.accepted[alert_id] = text

@@ -3,6 +3,8 @@
 import asyncio
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from itertools import cycle
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +16,25 @@ from tests.support.system import System
 PAUSE_SECONDS = 0.02
 AGAIN_SECONDS = 0.2
 PATIENCE_SECONDS = 120.0
+
+
+ROUND: tuple[dict[str, Any], ...] = (
+    {"severity": "warning"},
+    {"severity": "warning"},
+    {"severity": "critical"},
+    {"resolved": True},
+)
+
+
+def rounds(fires: bool, stopping: asyncio.Event) -> Iterator[dict[str, Any]]:  # noqa: FBT001
+    """Yield the alerts of an alarm that fires, rises, ends and fires again.
+
+    :param fires: whether it does so at last, once this is set
+    """
+    for fields in cycle(ROUND):
+        if stopping.is_set() and fires != (fields is ROUND[0]):
+            return
+        yield fields
 
 
 class Load:

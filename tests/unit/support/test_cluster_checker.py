@@ -117,3 +117,50 @@ def test_an_alert_must_be_accepted_while_one_host_is_in_trouble(kind: Kind | Non
     assert any("P2" in line for line in wrong(*asked, *ended, *two)) is refused
     slow: list[Told] = [(late, "ok", "alert", "k4", {"ids": ["id-1"]})]
     assert any("P2" in line for line in wrong(*asked, *slow))
+
+
+def alarm(said: str, outcome: Kind = "ok") -> list[Told]:
+    """Return the history of one alarm that said this, one after the other."""
+    return [
+        told
+        for number, one in enumerate(said.split())
+        for told in (
+            (20.0 + number, "invoke", "alarm", f"a{number}",
+             {"texts": [f"alarm {number}"], "thing": "thing", "fires": one == "on"}),
+            (20.5 + number, outcome, "alarm", f"a{number}", {"ids": [f"a-{number}"]}),
+        )
+    ]  # fmt: skip
+
+
+def shown(*states: str) -> dict[str, Any]:
+    found = good()
+    of = {f"a-{number}": state for number, state in enumerate(states)}
+    texts = [f"alarm {number}" for number, state in enumerate(states) if state == "delivered"]
+    return {"states": found.states | of, "received": found.received + Counter(texts)}
+
+
+@pytest.mark.parametrize(
+    ("said", "states"),
+    [
+        ("on on off on", ("delivered", "repeat", "delivered", "delivered")),
+        ("on on off", ("delivered", "repeat", "delivered")),
+        ("on off on", ("delivered", "repeat", "repeat")),  # it overtook the end
+    ],
+)
+def test_an_alarm_that_slack_shows_as_it_is_is_not_blamed(
+    said: str, states: tuple[str, ...]
+) -> None:
+    assert wrong(*alarm(said), **shown(*states)) == []
+
+
+def test_an_alarm_that_fires_again_unseen_is_found() -> None:
+    states = ("delivered", "delivered", "repeat")
+    (said,) = wrong(*alarm("on off on"), **shown(*states))
+    assert "thing fires: [True], and Slack was shown [False]" in said
+    lost = wrong(*alarm("on off on"), **shown("delivered", "delivered"))
+    assert len(lost) == 2
+    assert any("a-2 is not in the ledger" in one for one in lost)
+
+
+def test_an_alarm_whose_last_word_is_unknown_is_not_judged() -> None:
+    assert not [one for one in wrong(*alarm("on off on", "unknown"), **shown()) if "fires" in one]
