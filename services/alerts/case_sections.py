@@ -102,7 +102,7 @@ class Answers(_Section):
         for name in self.asks:
             if name not in routed:
                 meant = did_you_mean(name, routed)
-                yield ("asks",), f"{name} is no target of {event_type} in [routes]{meant}"
+                yield ("asks",), f"{name} is not a target of {event_type} in [routes]{meant}"
         if not self.chain:
             yield ("chain",), "is empty: when no one answers, no one would be asked"
         asked = [

@@ -45,6 +45,15 @@ def shown_payload(row: Any) -> dict[str, Any] | None:
     return None if row.event_type == STAFF_MAIL else row.payload
 
 
+def columns(row: Any, *names: str) -> dict[str, Any]:
+    """Return these columns of a row as JSON has them."""
+    values = {name: getattr(row, name) for name in names}
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
+
+
 class _Read(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
@@ -209,30 +218,17 @@ def erasure_receipt(erasure_id: UUID, at: datetime) -> Message:
 
 
 def export_reply(records: Records, after: tuple[UUID, str] | tuple[int] | None) -> dict[str, Any]:
-    match after:
-        case (UUID() as alert_id, target):
-            return {"records": records, "next": [str(alert_id), target]}
-        case _:
-            return {"records": records, "next": after and list(after)}
+    end = after and [str(each) if isinstance(each, UUID) else each for each in after]
+    return {"records": records, "next": end}
 
 
-def case_answered(
-    case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime, by: str
-) -> Message:
-    """:param by: the name of who has it"""
-    return _owned(CASE_ANSWERED, case_id, lead_id, request_id, at, by)
-
-
-def case_released(
-    case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime, by: str
-) -> Message:
-    """:param by: the name of who had it"""
-    return _owned(CASE_RELEASED, case_id, lead_id, request_id, at, by)
-
-
-def _owned(
+def owned(
     type_: str, case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime, by: str
 ) -> Message:
+    """Make CASE_ANSWERED or CASE_RELEASED, about a case of a lead.
+
+    :param by: the name of who has it, or had it
+    """
     body = {"case_id": str(case_id), "lead_id": str(lead_id), "at": at.isoformat(), "by": by}
     return Message(id=str(uuid4()), type=type_, body=body, request_id=request_id)
 

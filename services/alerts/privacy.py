@@ -1,12 +1,12 @@
 """Exports and erases a data subject's rows in the ledger, as consent requests.
 
-Steps 5 and 6 of protocol C (docs/protocols.md) are here and in store/intake.py.
+Steps 5 and 6 of protocol C (docs/protocols.md) are here and in intake.py.
 """
 
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from libs.common.process import logs
 from services.alerts import messages, topology
 from services.alerts.alert import Reason, State
 from services.alerts.delivery import ending
-from services.alerts.messages import ExportRequest, SubjectErased
+from services.alerts.messages import ExportRequest, SubjectErased, columns
 from services.alerts.store import case_privacy, privacy, transitions
 from services.alerts.store.privacy import BEGINNING, Key
 from services.alerts.subjects import Hash, Kind, Subjects, Wanted
@@ -39,8 +39,6 @@ DEAD_LETTERS_PAGE = 8
 _CASES = -1
 """`after` of the first page of cases; those of the next pages are below it."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-Erased = Callable[[AsyncConnection, list[Hash], datetime | None], Awaitable[Wanted]]
 
 
 class Privacy:
@@ -74,7 +72,7 @@ class Privacy:
         if in_flight:
             return Retry("in flight")
         try:
-            await self._dead_letters.sift(partial(self._take_out, _of(wanted)))
+            await self._dead_letters.sift(partial(self._take_out, wanted))
         except PublishError:
             return Retry("dead letters")
         async with self._engine.begin() as tx:
@@ -88,8 +86,11 @@ class Privacy:
 
     async def _erase_cases(self, wanted: Wanted) -> int:
         """:returns: how many still have a message in Slack that is to be overwritten"""
+        found: list[Any] = []
         async with self._engine.connect() as tx:
-            found = [row async for row in _cases(tx, [*wanted.own, *wanted.numbers])]
+            hashes = [*wanted.own, *wanted.numbers]
+            while rows := await case_privacy.page(tx, hashes, len(found)):
+                found += rows
         waiting = 0
         for row in found:
             if wanted.holds(row.named):
@@ -159,15 +160,19 @@ class Privacy:
         end = done + DEAD_LETTERS_PAGE
         return {"dead_letters": found[done:end]}, (end,) if len(found) > end else None
 
-    async def _take_out(self, erased: Erased, tx: AsyncConnection, dead_letter: DeadLetter) -> bool:
+    async def _take_out(
+        self, whose: Wanted | None, tx: AsyncConnection, dead_letter: DeadLetter
+    ) -> bool:
         """Delete a dead letter that is theirs; the other alerts of a batch, and those that only
         mention them, are accepted again.
+
+        :param whose: None: of everybody who was erased after it was sent
         """
         each = _messages(dead_letter)
         left = []
         for one in each:
             named = self._subjects.named_by(one.body)
-            wanted = await erased(tx, named, dead_letter.sent_at)
+            wanted = whose or await _erased_since(tx, named, dead_letter.sent_at)
             if not wanted.holds(named):
                 left.append(one)
             elif self._subjects.only_mentions(wanted, one.body):
@@ -241,17 +246,9 @@ class Privacy:
         """Erase late dead letters, and delete old tombstones."""
         # Dead letters that intake held, or an operator was moving, while their subject was erased.
         with suppress(PublishError):
-            await self._dead_letters.sift(partial(self._take_out, _erased_since))
+            await self._dead_letters.sift(partial(self._take_out, None))
         async with self._engine.begin() as tx:
             await privacy.forget_erased(tx, self._kept)
-
-
-async def _cases(tx: AsyncConnection, hashes: list[Hash]) -> AsyncIterator[Any]:
-    done = 0
-    while rows := await case_privacy.page(tx, hashes, done):
-        for row in rows:
-            yield row
-        done += len(rows)
 
 
 def _addresses_in(texts: Iterable[str]) -> messages.Records:
@@ -272,13 +269,6 @@ def _messages(dead_letter: DeadLetter) -> list[Message]:
     return [whole]
 
 
-def _of(wanted: Wanted) -> Erased:
-    async def these(_: AsyncConnection, __: list[Hash], ___: datetime | None) -> Wanted:
-        return wanted
-
-    return these
-
-
 async def _erased_since(tx: AsyncConnection, named: list[Hash], sent_at: datetime | None) -> Wanted:
     erased = await privacy.erased_at(tx, named)
     return Wanted([each for each, at in erased.items() if sent_at is None or at > sent_at])
@@ -287,37 +277,21 @@ async def _erased_since(tx: AsyncConnection, named: list[Hash], sent_at: datetim
 def _record(row: Any) -> dict[str, Any]:
     return {
         "id": str(row.alert_id),
-        "target": row.target,
-        "event_type": row.event_type,
-        "state": row.state,
-        "reason": row.reason,
-        "error": row.error,
         "permit_for": row.once_address,
-        "accepted_at": row.accepted_at.isoformat(),
-        "finished_at": row.finished_at and row.finished_at.isoformat(),
         "payload": messages.shown_payload(row),
+        **columns(row, "target", "event_type", "state", "reason", "error"),
+        **columns(row, "accepted_at", "finished_at"),
     }
 
 
 def _case_record(row: Any, answers: Iterable[Any]) -> dict[str, Any]:
     return {
         "id": str(row.alert_id),
-        "event_type": row.event_type,
-        "state": row.state,
-        "reason": row.reason,
-        "outcome": row.outcome,
         "owner": row.owner_name,
-        "opened_at": row.opened_at.isoformat(),
-        "ended_at": row.ended_at and row.ended_at.isoformat(),
-        "payload": row.payload,
+        **columns(row, "event_type", "state", "reason", "outcome", "payload"),
+        **columns(row, "opened_at", "ended_at"),
         "answers": [
-            {
-                "answer": each.verb,
-                "by": each.name,
-                "at": each.at.isoformat(),
-                "reason": each.reason,
-                "until": each.until and each.until.isoformat(),
-            }
+            {"answer": each.verb, "by": each.name, **columns(each, "at", "reason", "until")}
             for each in answers
             if each.case_id == row.alert_id
         ],

@@ -134,7 +134,7 @@ class Requester:
         if isinstance(body, dict):
             waiting.set_result(body)
         else:
-            waiting.set_exception(NoReply("the reply is no JSON object"))
+            waiting.set_exception(NoReply("the reply is not a JSON object"))
 
 
 async def reply(broker: Broker, request: Message, body: Mapping[str, Any]) -> None:

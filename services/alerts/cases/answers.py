@@ -123,9 +123,9 @@ class Answers:
         # The first alert about a lead has the lead's id.
         lead_id = UUID((row.payload or {}).get("lead_id", str(row.alert_id)))
         taken = after.state == State.ANSWERED
-        event = messages.case_answered if taken else messages.case_released
-        name = after.owner_name if taken else row.owner_name
-        message = event(row.alert_id, lead_id, row.request_id, await cases.clock(tx), name)
+        type_ = messages.CASE_ANSWERED if taken else messages.CASE_RELEASED
+        name, at = (after if taken else row).owner_name, await cases.clock(tx)
+        message = messages.owned(type_, row.alert_id, lead_id, row.request_id, at, name)
         await outbox.add(tx, topology.EVENTS.name, message.type, message)
 
     async def give_back(self, case_id: UUID) -> None:

@@ -50,7 +50,7 @@ class Permits:
 
         :param seconds: to wait for the reply
         :param margin: seconds; with a loop lag above half of it, consent is not asked
-        :returns: None without a reply in time. That is no denial: consent may have granted it, so
+        :returns: None without a reply in time. Not a denial: consent may have granted it, so
             the permit is to be returned
         """
         answer = None

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
@@ -25,6 +24,7 @@ from libs.common.scopes import PERSON
 from services.alerts.case import Answer, Refused, State, Verb, Via
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
 from services.alerts.http.common import admin, operator, service_or_admin
+from services.alerts.messages import columns
 from services.alerts.store import case_queries
 from services.alerts.upkeep.ledger_check import LedgerCheck
 
@@ -167,7 +167,7 @@ class CaseRoutes:
             "alert_id": str(row.alert_id),
             "name": self.answers.rules.person(row.person).name,
             "error_message": row.error,
-            **_shown(row, *names),
+            **columns(row, *names),
         }
 
     async def check(self, _: web.Request) -> web.Response:
@@ -214,17 +214,9 @@ async def _response(answered: Awaitable[Result | Refusal]) -> web.Response:
 
 
 def _case(row: Any) -> dict[str, Any]:
-    return {"id": str(row.alert_id), "steps_in_all": len(row.chain), **_shown(row, *_CASE)}
+    return {"id": str(row.alert_id), "steps_in_all": len(row.chain), **columns(row, *_CASE)}
 
 
 def _answer(row: Any) -> dict[str, Any]:
     names = ("name", "via", "at", "reason", "until", "generation")
-    return {"answer": row.verb, "by": row.person, **_shown(row, *names)}
-
-
-def _shown(row: Any, *names: str) -> dict[str, Any]:
-    values = {name: getattr(row, name) for name in names}
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in values.items()
-    }
+    return {"answer": row.verb, "by": row.person, **columns(row, *names)}

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from libs.common.http.application import only
 from services.alerts.alert import TERMINAL, State
+from services.alerts.messages import columns
 
 admin = partial(only, "admin")
 service = partial(only, "service")
@@ -29,20 +30,12 @@ def shown(row: Any) -> dict[str, Any]:
     open_ = State(row.state) not in TERMINAL
     return {
         "id": str(row.alert_id),
-        "target": row.target,
-        "event_type": row.event_type,
-        "severity": row.severity,
-        "state": row.state,
+        **columns(row, "target", "event_type", "severity", "state", "reason", "duplicates"),
+        **columns(row, "created_at", "finished_at", "request_id", "operator"),
         "status": "pending" if open_ else row.state,
-        "reason": row.reason,
         "error_message": row.error,
         "attempts": row.attempt,
-        "duplicates": row.duplicates,
         "retry_count": max(row.attempts - 1, 0),
-        "created_at": row.created_at.isoformat(),
-        "last_retry_at": row.last_attempt_at.isoformat() if row.last_attempt_at else None,
+        "last_retry_at": row.last_attempt_at and row.last_attempt_at.isoformat(),
         "next_attempt_at": row.due_at.isoformat() if open_ else None,
-        "finished_at": row.finished_at.isoformat() if row.finished_at else None,
-        "request_id": row.request_id,
-        "operator": row.operator,
     }

@@ -118,7 +118,7 @@ class DlqRoutes:
         async with self.engine.begin() as tx:
             while more and len(rows) < limit and size < PAGE_BYTES:
                 asked = min(PAGE, limit - len(rows))
-                some = await queries.page(tx, name, chosen, after, asked + 1)
+                some = list(await tx.execute(queries.paged(name, chosen, after, asked + 1)))
                 more = len(some) > asked
                 rows += some[:asked]
                 size += sum(row.size or 0 for row in some)
@@ -142,7 +142,8 @@ class DlqRoutes:
         if (state := request.query.get("state")) not in {"pending", "failed", "in_doubt"}:
             raise Problem(422, errors=[("state", "must be pending, failed or in_doubt")])
         async with self.engine.connect() as tx:
-            rows = await queries.page(tx, state, chosen, after, limit + 1, bare=True)
+            listed = queries.paged(state, chosen, after, limit + 1, bare=True)
+            rows = list(await tx.execute(listed))
             total = None if after else (await queries.count(tx, chosen, (state,)))[0]
         more, rows = len(rows) > limit, rows[:limit]
         items = [shown(row) for row in rows]

@@ -13,7 +13,7 @@ from libs.common.process import logs
 from services.alerts.alert import Reason, State
 from services.alerts.http.common import service, shown
 from services.alerts.intake import Intake
-from services.alerts.messages import AlertAccepted
+from services.alerts.messages import AlertAccepted, columns
 from services.alerts.store import queries
 
 # Worst first.
@@ -72,11 +72,8 @@ class IntakeRoutes:
                             {
                                 "attempt": each.number,
                                 "at": each.ended_at.isoformat(),
-                                "outcome": each.outcome,
-                                "reason": each.reason,
-                                "status": each.status,
                                 "seconds": round(each.seconds, 4),
-                                "excerpt": each.excerpt,
+                                **columns(each, "outcome", "reason", "status", "excerpt"),
                             }
                             for each in found.attempts
                             if (each.alert_id, each.target) == (row.alert_id, row.target)

@@ -17,6 +17,7 @@ from libs.common.process.config_file import did_you_mean
 from services.alerts.case import Person
 from services.alerts.cases.on_call import Schedules
 from services.alerts.http.common import admin, number_in_path, operator
+from services.alerts.messages import columns
 from services.alerts.oncall import Shift
 from services.alerts.store import overrides
 
@@ -117,12 +118,4 @@ class OnCallRoutes:
 
 
 def _shown(row: Any) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "schedule": row.schedule,
-        "person": row.person,
-        "begins": row.begins.isoformat(),
-        "ends": row.ends.isoformat(),
-        "by": row.by,
-        "why": row.why,
-    }
+    return columns(row, "id", "schedule", "person", "begins", "ends", "by", "why")

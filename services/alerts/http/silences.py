@@ -14,6 +14,7 @@ from libs.common.messaging.actions import Act, chosen
 from libs.common.process import logs
 from services.alerts.case import Rules
 from services.alerts.http.common import admin, number_in_path, operator
+from services.alerts.messages import columns
 from services.alerts.store import silences
 
 log = logs.get_logger(__name__)
@@ -84,11 +85,4 @@ class SilenceRoutes:
 
 
 def _shown(row: Any) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        **{name: getattr(row, name) for name in silences.MATCHERS},
-        "begins": row.begins.isoformat(),
-        "ends": row.ends.isoformat(),
-        "by": row.by,
-        "why": row.why,
-    }
+    return columns(row, "id", *silences.MATCHERS, "begins", "ends", "by", "why")

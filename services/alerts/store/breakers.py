@@ -96,14 +96,13 @@ _REPORT: Final = sql(f"""
     FROM moved WHERE breaker.target = moved.target
 """)
 _READ: Final = sql(f"""
-    SELECT breaker.target, state, failures, since, held,
-        greatest(0, CAST(extract(epoch FROM next_trial_at - now()) AS float)) AS seconds_to_trial,
-        state = 'half_open' AND trial_by = :process AS mine,
+    SELECT breaker.target, state, failures,
+        greatest(0, CAST(extract(epoch FROM next_trial_at - now()) AS float)),
+        coalesce(state = 'half_open' AND trial_by = :process, false),
         CASE WHEN {PAUSED} THEN CAST(extract(epoch FROM paused_until - now()) AS float)
-            ELSE 0 END AS paused,
+            ELSE 0 END, since,
         (SELECT count(*) FROM replica WHERE seen_at BETWEEN
-            now() - interval '{ALIVE_SECONDS} s' AND now() + interval '{ALIVE_SECONDS} s')
-            AS processes
+            now() - interval '{ALIVE_SECONDS} s' AND now() + interval '{ALIVE_SECONDS} s'), held
     FROM breaker LEFT JOIN incident ON incident.target = breaker.target AND kind = 'breaker'
 """)
 
@@ -143,19 +142,8 @@ async def report(tx: AsyncConnection, process: UUID, reports: Sequence[Mapping[s
 
 async def read(tx: AsyncConnection, process: UUID) -> Mapping[str, BreakerStatus]:
     """Return the breakers by target, as this process sees them."""
-    return {
-        row.target: BreakerStatus(
-            BreakerState(row.state),
-            row.failures,
-            row.seconds_to_trial or 0.0,
-            bool(row.mine),
-            row.paused,
-            row.since,
-            row.processes,
-            row.held,
-        )
-        for row in await tx.execute(_READ, {"process": process})
-    }
+    rows = await tx.execute(_READ, {"process": process})
+    return {target: BreakerStatus(BreakerState(state), *rest) for target, state, *rest in rows}
 
 
 _LEAVE: Final = sql("""

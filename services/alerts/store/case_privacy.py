@@ -19,15 +19,14 @@ KEPT_SECONDS: Final = 365 * 86400.0
 """From the end of a case until it is purged."""
 
 
-_ANY = sql(f"""
-    SELECT alert_case.*, NULL AS once_address, CAST(subjects AS text[]) AS named FROM alert_case
-    WHERE subjects <> '{{}}' ORDER BY alert_id OFFSET :begin_at LIMIT {PAGE}
-""")
-_THEIRS = sql(f"""
-    SELECT alert_case.*, NULL AS once_address, CAST(subjects AS text[]) AS named FROM alert_case
-    WHERE subjects <> '{{}}' AND subjects && CAST(:hashes AS bytea[])
-    ORDER BY alert_id OFFSET :begin_at LIMIT {PAGE}
-""")
+_ANY, _THEIRS = (
+    sql(f"""
+        SELECT alert_case.*, NULL AS once_address, CAST(subjects AS text[]) AS named
+        FROM alert_case WHERE subjects <> '{{}}' {which}
+        ORDER BY alert_id OFFSET :begin_at LIMIT {PAGE}
+    """)
+    for which in ("", "AND subjects && CAST(:hashes AS bytea[])")
+)
 
 
 async def page(tx: AsyncConnection, hashes: Sequence[Hash] | None, after: int) -> list[Any]:

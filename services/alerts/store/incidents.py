@@ -160,7 +160,7 @@ async def fall_back(
 _OBSERVE: Final = sql("""
     WITH seen AS (
         SELECT key AS target, CAST(value AS bigint) AS number
-        FROM jsonb_each_text(CAST(:numbers AS jsonb))
+        FROM jsonb_each_text(CAST(:numbers AS jsonb)) WHERE value <> '0'
     ), over AS (
         DELETE FROM incident WHERE kind = :kind AND target NOT IN (SELECT target FROM seen)
     )
@@ -170,7 +170,7 @@ _OBSERVE: Final = sql("""
 
 
 async def observe(tx: AsyncConnection, kind: IncidentKind, numbers: Mapping[str, int]) -> None:
-    """Open incidents of this kind, or update their numbers; close those of all other targets."""
+    """Open incidents of this kind, or update their numbers; close those of 0 and of others."""
     await tx.execute(_OBSERVE, {"kind": kind, "numbers": json.dumps(dict(numbers))})
 
 

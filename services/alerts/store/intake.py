@@ -188,7 +188,7 @@ async def accept(
 
     :param rows: locked by `lock`
     :param window: seconds between two alerts, at most, for the later to be a repeat
-    :param ending: alerts that have ended a case, and are no repeats
+    :param ending: alerts that have ended a case, and are not repeats
     """
     keyed = [row for row in rows if row.dedup_key is not None and row.once_address is None]
     repeats, closed, late, settled = await _repeats(tx, keyed, window, ending)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database import postgres
 from services.alerts.alert import State
+from services.alerts.messages import columns
 from services.alerts.store import tables
 from services.alerts.store.sql import sql
 from services.alerts.subjects import Hash
@@ -49,14 +50,7 @@ async def attempts(tx: AsyncConnection, rows: Iterable[Any]) -> list[dict[str, A
         )
         .order_by(tables.attempt.c.alert_id, tables.attempt.c.target, tables.attempt.c.number)
     )
-    return [
-        {
-            **row,
-            "alert_id": str(row["alert_id"]),
-            "ended_at": row["ended_at"].isoformat(),
-        }
-        for row in found.mappings()
-    ]
+    return [{**columns(row, *row._fields), "alert_id": str(row.alert_id)} for row in found]
 
 
 _WORDS = sql(f"""

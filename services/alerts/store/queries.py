@@ -80,18 +80,6 @@ def paged(
     return statement
 
 
-async def page(
-    tx: AsyncConnection,
-    name: str,
-    chosen: Filter,
-    after: Cursor | None,
-    limit: int,
-    *,
-    bare: bool = False,
-) -> list[Any]:
-    return list(await tx.execute(paged(name, chosen, after, limit, bare=bare)))
-
-
 # Without the payload of up to 256 KiB: a hundred thousand rows may be chosen.
 BARE: Final = (
     *(column for column in delivery.c if column.name != "payload"),
@@ -128,11 +116,9 @@ async def locked(
     :param wait: wait for rows that others hold instead of skipping them; only while nothing else
         is locked, or two transactions may deadlock
     """
-    statement = sa.select(*BARE).where(_LISTS[name], *chosen.where()).order_by(*_ORDER).limit(limit)
+    statement = paged(name, chosen, after, limit, bare=True)
     if retriable:
         statement = statement.where(*_RETRIABLE)
-    if after is not None:
-        statement = statement.where(sa.tuple_(*_ORDER) > sa.tuple_(*after))
     return list(await tx.execute(statement.with_for_update(skip_locked=not wait)))
 
 

@@ -93,20 +93,15 @@ class Digests:
                 for name, each in numbers.items()
                 if each["pending"] > self.pending
             }
-            in_doubt = {
-                name: each["in_doubt"] for name, each in numbers.items() if each["in_doubt"]
-            }
+            in_doubt = {name: each["in_doubt"] for name, each in numbers.items()}
             unanswered, _ = await cases.unanswered(tx, 0)
-            await incidents.observe(
-                tx, IncidentKind.UNANSWERED, {CASES: unanswered} if unanswered else {}
-            )
+            await incidents.observe(tx, IncidentKind.UNANSWERED, {CASES: unanswered})
             await incidents.observe(tx, IncidentKind.ROTA, dict.fromkeys(self.rota_faults(), 1))
             await incidents.observe(tx, IncidentKind.PENDING, pending)
             await incidents.observe(tx, IncidentKind.IN_DOUBT, in_doubt)
             if unread is not None:  # while it is unknown, the last observation still holds
                 missing = sum(each["count"] for each in await gaps.found(tx))
                 lost = {INTAKE: unread, MISSING: missing}
-                lost = {name: count for name, count in lost.items() if count}
                 await incidents.observe(tx, IncidentKind.UNREAD, lost)
         return numbers
 

@@ -191,7 +191,7 @@ OTHERWISE = f"alerts.toml:{line('otherwise')}: schedules.sales.otherwise"
         (
             'asks = ["slack"]',
             'asks = ["push"]',
-            "lead.qualified.asks: push is no target of lead.qualified in [routes]",
+            "lead.qualified.asks: push is not a target of lead.qualified in [routes]",
         ),
         ('asks = ["slack"]', "asks = []", "lead.qualified.asks: is empty: name the targets"),
         (

@@ -35,11 +35,10 @@ def test_a_settled_event_matches_its_contract() -> None:
 
 
 def test_a_case_that_changes_its_owner_matches_its_contract() -> None:
-    for name in ("answered", "released"):
-        make = getattr(messages, f"case_{name}")
-        sent = make(ALERT, ALERT, "request-1", AT, "Ewa Lis")
-        assert (sent.type, sent.request_id) == (f"case.{name}", "request-1")
-        assert sent.body == golden(f"case.{name}")
+    for name in (messages.CASE_ANSWERED, messages.CASE_RELEASED):
+        sent = messages.owned(name, ALERT, ALERT, "request-1", AT, "Ewa Lis")
+        assert (sent.type, sent.request_id) == (name, "request-1")
+        assert sent.body == golden(name)
 
 
 def test_permit_messages_match_their_contracts() -> None:
