@@ -5,7 +5,7 @@ PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& echo $$python && break; done)
 endif
 $(if $(PYTHON),,$(error Python 3.11 or newer is needed))
-LOCAL = $(PYTHON) -m deploy.local
+LOCAL = $(PYTHON) -m deploy.up
 BIN = .venv/bin
 # Excluded from make test; each has its own target.
 QUICK = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages and not clients

@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy.local.process import HOST, Process, wait_until
-from deploy.local.servers import Postgres, RabbitMQ, Redis, Server
+from deploy.up.process import HOST, Process, wait_until
+from deploy.up.servers import Postgres, RabbitMQ, Redis, Server
 from tests.support.databases import Databases
 from tests.support.ports import Ports
 from tests.support.servers import own_rabbitmq, running
@@ -117,7 +117,7 @@ class Sink:
     def wait(self, path: str, count: int, process: Process, seconds: float = 300) -> None:
         """Wait for this many requests.
 
-        :raises deploy.local.process.ServerError: the process ended, or the time is up
+        :raises deploy.up.process.ServerError: the process ended, or the time is up
         """
         wait_until(
             f"the delivery of {count} to {path}",

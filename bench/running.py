@@ -21,8 +21,8 @@ import psycopg2
 
 from bench.load import get, post
 from bench.measure import cpu_seconds, written_bytes
-from deploy.local import environment, supervisor
-from deploy.local.__main__ import ENV, _cluster, _servers, _single
+from deploy.up import environment, supervisor
+from deploy.up.__main__ import ENV, _cluster, _servers, _single
 
 MANY = "100000000 per minute"
 LIMITS = (

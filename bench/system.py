@@ -9,8 +9,8 @@ from typing import Any
 import psycopg2
 
 from bench.lab import Lab
-from deploy.local import environment
-from deploy.local.process import HOST, Process
+from deploy.up import environment
+from deploy.up.process import HOST, Process
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl
 

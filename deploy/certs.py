@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from deploy.local.environment import SERVICES
+from deploy.up.environment import SERVICES
 from libs.common.process.certificates import AUTHORITIES, CERTIFICATE, KEY
 
 PROCESSES = (*SERVICES, "ostoja", "postgres", "rabbitmq", "redis", "etcd", "haproxy")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploy.local import supervisor
-from deploy.local.env_file import ALERTS, env_file_faults, variables
-from deploy.local.environment import GENERATED, ROOT, SERVICES
+from deploy.up import supervisor
+from deploy.up.env_file import ALERTS, env_file_faults, variables
+from deploy.up.environment import GENERATED, ROOT, SERVICES
 
 ADDRESSES = ("ESCALATION_EMAIL", "STAFF_EMAIL", "MAIL_FROM")
 # RFC 2606: these domains do not exist, so relays reject each mail permanently.

@@ -25,8 +25,8 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
-from deploy.local import environment
-from deploy.local.process import HOST
+from deploy.up import environment
+from deploy.up.process import HOST
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from deploy.local import environment
+from deploy.up import environment
 
 
 def secrets(values: Mapping[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from deploy.local.environment import ROOT, WITH_TABLES
+from deploy.up.environment import ROOT, WITH_TABLES
 from libs.common.database import migrate
 
 # Migrations up to these are in no release and were not written for this check.

@@ -19,7 +19,7 @@ from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances are called cursor
 
-from deploy.local.servers import password_hash
+from deploy.up.servers import password_hash
 from libs.common.database.migrate import connect_primary
 from libs.common.database.postgres import advisory_key
 from libs.common.process import certificates

@@ -13,13 +13,7 @@ import psycopg2
 
 from deploy import provision
 from deploy.check import faults
-from deploy.local.environment import (
-    AMQP_PASSWORDS,
-    DATABASE_PASSWORDS,
-    ROOT,
-    WITH_TABLES,
-    load,
-)
+from deploy.up.environment import AMQP_PASSWORDS, DATABASE_PASSWORDS, ROOT, WITH_TABLES, load
 from libs.common.process import certificates
 
 # All settings of a provider must be set, or none (the sandbox): with half of them, alerts would go

@@ -10,8 +10,8 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
-from deploy.local.environment import SERVICES
-from deploy.local.servers import Postgres, RabbitMQ, Redis
+from deploy.up.environment import SERVICES
+from deploy.up.servers import Postgres, RabbitMQ, Redis
 from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import Ports

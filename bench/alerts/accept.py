@@ -13,7 +13,7 @@ from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, interleaved, percentile, ratio, spread
 from bench.part import Part, table
 from bench.peers import TEXT
-from deploy.local.process import HOST, wait_until
+from deploy.up.process import HOST, wait_until
 from tests.support.brokers import Vhost
 
 COUNT = 5000

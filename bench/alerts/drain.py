@@ -17,7 +17,7 @@ from bench.lab import ROOT, Lab
 from bench.measure import Run, cpu_seconds, interleaved, ratio, spread
 from bench.part import Part, table
 from bench.peers import alertmanager_peer
-from deploy.local.process import HOST, Process, wait_until
+from deploy.up.process import HOST, Process, wait_until
 from tests.support.brokers import Vhost
 
 COUNT = 5000

@@ -17,8 +17,8 @@ from bench.alerts.system import Alerts, alerts, uuid7
 from bench.lab import Lab
 from bench.measure import Run, interleaved, percentile, ratio, spread
 from bench.part import Part, table
-from deploy.local.process import HOST
-from services.alerts.store import queries, transitions
+from deploy.up.process import HOST
+from services.alerts.store.ledger import queries, transitions
 from tests.support.databases import DatabaseUrl
 
 ROWS = 10_000_000

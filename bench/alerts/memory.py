@@ -15,7 +15,7 @@ from bench import plot
 from bench.lab import Lab
 from bench.measure import resident_mib
 from bench.part import Part, table
-from deploy.local.environment import SERVICES
+from deploy.up.environment import SERVICES
 from tests.support.databases import Databases
 from tests.support.stack import Stack, running_stack, write_alerts_config
 from tests.support.system import WORDING

@@ -13,7 +13,7 @@ from bench.lab import Lab, monotonic_mark
 from bench.measure import Run, interleaved, percentile, ratio, spread
 from bench.part import Part, table
 from bench.peers import TEXT
-from deploy.local.process import HOST, wait_until
+from deploy.up.process import HOST, wait_until
 
 WAITING = 5000
 PER_SECOND = 50

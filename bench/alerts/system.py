@@ -14,11 +14,12 @@ from uuid import UUID
 from bench.lab import Lab
 from bench.peers import TEXT
 from bench.system import System, fresh_values
-from deploy.local import environment
-from deploy.local.process import Process
+from deploy.up import environment
+from deploy.up.process import Process
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.topology import Queue
-from services.alerts import config, messages, topology
+from services.alerts import messages, topology
+from services.alerts.config import targets as config
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl
 from tests.support.stack import write_alerts_config

@@ -15,7 +15,7 @@ from bench.alerts.system import Alerts, alerts
 from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, interleaved, median, ratio, spread, written_bytes
 from bench.part import Part, table
-from deploy.local.process import HOST, wait_until
+from deploy.up.process import HOST, wait_until
 
 COUNT = 10_000
 WORKERS = (1, 2)

@@ -18,7 +18,7 @@ from bench.part import Part, table
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
 from services.alerts import messages, topology
-from services.alerts.alert import Once
+from services.alerts.rules.delivery import Once
 from tests.support.system import WORDING
 
 ASKED = 1_000

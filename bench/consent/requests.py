@@ -15,7 +15,7 @@ from bench.lab import Lab
 from bench.load import Load
 from bench.measure import Run, cpu_seconds, interleaved, percentile, ratio, spread
 from bench.part import Part, table
-from deploy.local.process import Process, wait_until
+from deploy.up.process import Process, wait_until
 
 CONNECTIONS = 64
 WARM = 500

@@ -11,7 +11,7 @@ from bench.consent.system import Consent, consent
 from bench.lab import Lab
 from bench.measure import Run, interleaved, ratio, spread
 from bench.part import Part, table
-from deploy.local.process import wait_until
+from deploy.up.process import wait_until
 
 ROWS = 10_000_000
 SHORT = 1_000_000

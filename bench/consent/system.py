@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench.lab import Lab
 from bench.system import System, fresh_values
-from deploy.local import environment
-from deploy.local.process import HOST, Process
+from deploy.up import environment
+from deploy.up.process import HOST, Process
 from libs.common.messaging.broker import Broker
 from services.followups import topology as followups
 from tests.support.brokers import Vhost

@@ -11,7 +11,7 @@ from bench.followups.system import Followups, followups
 from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, interleaved, ratio, spread
 from bench.part import Part, table
-from deploy.local.process import Process, wait_until
+from deploy.up.process import Process, wait_until
 
 COUNT = 1500
 OURS = "**Ostoja**: one process of followups"

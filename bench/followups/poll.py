@@ -13,10 +13,10 @@ from bench.lab import ROOT, Lab
 from bench.measure import percentile
 from bench.part import Part, table
 from libs.common.database import postgres
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from services.followups import config
-from services.followups.mail import Mails
-from services.followups.scheduler import BATCH, Scheduler
+from services.followups.mails.compose import Mails
+from services.followups.mails.scheduler import BATCH, Scheduler
 from services.followups.store import steps
 
 ROWS = 10_000_000

@@ -13,7 +13,7 @@ from bench.followups.system import Followups, followups
 from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, interleaved, percentile, ratio, spread
 from bench.part import Part, table
-from deploy.local.process import Process
+from deploy.up.process import Process
 
 CONNECTIONS = 64
 TURNS_A_TALK = 4

@@ -14,8 +14,8 @@ from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, ratio, spread
 from bench.part import table
 from bench.peers import PYTHON, VENV
-from deploy.local import environment
-from deploy.local.process import HOST, Process
+from deploy.up import environment
+from deploy.up.process import HOST, Process
 
 PATH = "/api/opt-in"  # two windows, no key, forwarded whole
 BODY = json.dumps({"email": "anna@example.pl", "text": "x" * 70, "source": "bench", "p": 1})

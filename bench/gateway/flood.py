@@ -9,7 +9,7 @@ from bench.gateway import field
 from bench.lab import Lab
 from bench.measure import resident_mib
 from bench.part import Part, table
-from deploy.local.process import HOST
+from deploy.up.process import HOST
 
 ADDRESSES = 1_000_000
 SAMPLE_SECONDS = 5

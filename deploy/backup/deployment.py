@@ -27,10 +27,10 @@ import psycopg2
 
 from deploy.backup import records
 from deploy.backup.repository import Repository, repository
-from deploy.local import environment
-from deploy.local.environment import DATABASE, SERVICES, VHOST
-from deploy.local.process import HOST, Process, ServerError, wait_until
-from deploy.local.servers import Postgres
+from deploy.up import environment
+from deploy.up.environment import DATABASE, SERVICES, VHOST
+from deploy.up.process import HOST, Process, ServerError, wait_until
+from deploy.up.servers import Postgres
 
 RECOVERY_SECONDS = 6 * 3600.0
 REPLAY_SECONDS = 900.0
@@ -345,7 +345,7 @@ class Deployment:
     def _start_everything(self) -> None:
         shell = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run(
-            [sys.executable, "-m", "deploy.local", "up"],
+            [sys.executable, "-m", "deploy.up", "up"],
             env=shell,
             cwd=self.root,
             stdout=subprocess.PIPE,
@@ -432,7 +432,7 @@ def _ask(server: Postgres, database: str, statement: str) -> Any:
 
 async def _ledger(database_url: str) -> dict[str, int]:
     from libs.common.database import postgres
-    from services.alerts.store import queries
+    from services.alerts.store.ledger import queries
 
     async with (
         postgres.connect(database_url, application_name="ostoja verify", pool_size=1) as engine,

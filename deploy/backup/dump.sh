@@ -12,7 +12,7 @@ KEPT_DAYS=35 # as long as pgBackRest keeps four full backups, of which one is ma
 
 # shellcheck source=/dev/null
 key=${BACKUP_KEY:-$(. "$(dirname "$(readlink -f "$0")")/../../.env"; echo "$BACKUP_KEY")}
-[ -n "$key" ] || { echo "BACKUP_KEY is empty: python3 -m deploy.local env makes it" >&2; exit 2; }
+[ -n "$key" ] || { echo "BACKUP_KEY is empty: python3 -m deploy.up env makes it" >&2; exit 2; }
 
 cipher() { # pgBackRest's own; the key is in no command line
     BACKUP_KEY=$key openssl enc -aes-256-cbc -pbkdf2 -iter 600000 -pass env:BACKUP_KEY "$@"

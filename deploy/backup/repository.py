@@ -12,14 +12,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deploy.local.process import HOST, ServerError, account
+from deploy.up.process import HOST, ServerError, account
 
 STANZA = "ostoja"
 ARCHIVE_SECONDS = 60
 """The log of the last minute is what the loss of all disks costs."""
 FULL_KEPT = 4
 
-# As in deploy/local/servers.py: the user of the server opens neither folder by its path. The
+# As in deploy/up/servers.py: the user of the server opens neither folder by its path. The
 # numbers are fixed, because pgBackRest compares its path of the data with PostgreSQL's own.
 _SERVER, _REPOSITORY, _FREE = 100, 101, 200
 DATA = f"/proc/self/fd/{_SERVER}/data"

@@ -359,7 +359,7 @@ proctype Smtp() {
   od }
 
 #define CUT(i) :: atomic{ perm[i]==EXP && !fen[i] -> fen[i]=1 }
-proctype Person() {             /* B7; services/consent/withdrawals.py */
+proctype Person() {             /* B7; services/consent/recovery/withdrawals.py */
   byte v;
 again:
   atomic{ if :: !wd -> wd=1; ver++ :: else -> skip fi; v=ver;

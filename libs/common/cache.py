@@ -12,8 +12,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError
 
+from libs.common.database.redis_server import RedisServer
 from libs.common.process import certificates, logs
-from libs.common.redis_server import RedisServer
 
 log = logs.get_logger(__name__)
 

@@ -28,8 +28,8 @@ def add_to(app: typer.Typer) -> None:
 def _deployment() -> "Iterator[Deployment]":
     with checkout():
         from deploy.backup.deployment import Deployment
-        from deploy.local.environment import load
-        from deploy.local.process import ServerError
+        from deploy.up.environment import load
+        from deploy.up.process import ServerError
 
         path = where.env_file()
         try:

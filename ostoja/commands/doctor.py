@@ -32,7 +32,7 @@ def check(context: typer.Context) -> None:
     session: Session = context.obj
     with checkout():
         from deploy.check import faults
-        from deploy.local.environment import load
+        from deploy.up.environment import load
 
         found = faults(load(where.env_file()), where.env_file())
     for fault in found:
@@ -66,7 +66,7 @@ def doctor(
     with checkout():
         # Imported here, because the drivers of three servers load slowly and only this command
         # needs them.
-        from deploy.local.environment import load, of_tls_servers, runs_three_hosts
+        from deploy.up.environment import load, of_tls_servers, runs_three_hosts
         from ostoja.doctor.deployment import Deployment
         from ostoja.doctor.diagnosis import findings
 
@@ -97,7 +97,7 @@ def doctor(
 def checkout() -> Iterator[None]:
     """These two need servers and files; the rest of the tool needs only the gateway's API."""
     try:
-        from deploy.local.process import ServerError
+        from deploy.up.process import ServerError
     except ImportError:
         raise Failure(Exit.USAGE, ELSEWHERE) from None
     if not where.env_file().is_file() and "POSTGRES_SUPERUSER_PASSWORD" not in os.environ:

@@ -6,7 +6,7 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from libs.common.redis_server import RedisServer
+from libs.common.database.redis_server import RedisServer
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
 

@@ -7,10 +7,10 @@ from typing import Any
 import psycopg2
 from sqlalchemy.exc import SQLAlchemyError
 
-from deploy.local.environment import ROOT, WITH_TABLES
-from libs.common import sockets
+from deploy.up.environment import ROOT, WITH_TABLES
 from libs.common.database import migrate
 from libs.common.database.migrate import Version
+from libs.common.process import sockets
 from ostoja.doctor.clock import judged
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong

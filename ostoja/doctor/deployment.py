@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from deploy.local.environment import (
+from deploy.up.environment import (
     AMQP_PASSWORDS,
     DATABASE,
     DATABASE_PASSWORDS,
@@ -15,7 +15,7 @@ from deploy.local.environment import (
     service_url,
     tls_dir,
 )
-from deploy.local.process import HOST
+from deploy.up.process import HOST
 from libs.common.process import certificates
 
 PATIENCE = 5.0

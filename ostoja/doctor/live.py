@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy.check import ADDRESSES, RESERVED, examples
-from deploy.local.environment import EXAMPLE_CONFIG
+from deploy.up.environment import EXAMPLE_CONFIG
 from ostoja.doctor.deployment import RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, unknown, wrong
 from ostoja.doctor.mail import SANDBOX

@@ -12,15 +12,15 @@ import aio_pika
 from aio_pika.exceptions import AMQPError
 
 from deploy import provision
-from deploy.local.environment import SERVICES, VHOST
-from libs.common import sockets
+from deploy.up.environment import SERVICES, VHOST
 from libs.common.messaging.topology import Queue
+from libs.common.process import sockets
 from ostoja.doctor.clock import judged, of_header
 from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
 from ostoja.doctor.web import Response, ask
 from services.alerts import topology as alerts
-from services.alerts.config import Config, Target
+from services.alerts.config.targets import Config, Target
 from services.consent import topology as consent
 from services.console import topology as console
 from services.followups import topology as followups

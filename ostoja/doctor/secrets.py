@@ -4,8 +4,8 @@ import base64
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from deploy.local.environment import GENERATED, INTERNAL_KEYS
-from libs.common.signed_links import parse_keys
+from deploy.up.environment import GENERATED, INTERNAL_KEYS
+from libs.domain.signed_links import parse_keys
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.finding import Finding, ok, unknown, wrong
 

@@ -5,10 +5,9 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
-from deploy.local.environment import WITH_TABLES
-from libs.common import sockets
-from libs.common.certificate_ends import Peer, own, peers
-from libs.common.process import certificates
+from deploy.up.environment import WITH_TABLES
+from libs.common.process import certificates, sockets
+from libs.common.process.certificate_ends import Peer, own, peers
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
 

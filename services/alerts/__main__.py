@@ -7,8 +7,8 @@ from libs.common.database import migrate
 from libs.common.process import settings
 from libs.common.process.config_file import ConfigFile
 from libs.common.process.service import run_with
-from services.alerts import config
-from services.alerts.rota import Rotas
+from services.alerts.config import targets as config
+from services.alerts.config.rota import Rotas
 from services.alerts.settings import AlertsSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"

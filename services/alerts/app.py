@@ -7,18 +7,15 @@ from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
-from libs.common.process import logs
+from libs.common.process import certificate_ends, logs
 from libs.common.process.service import Service
-from libs.common.signed_links import parse_keys
-from services.alerts import channels, config, topology
-from services.alerts.case import Rules
-from services.alerts.case_link import Links
+from libs.domain.signed_links import parse_keys
+from services.alerts import channels, topology
 from services.alerts.cases import timer
 from services.alerts.cases.answers import Answers
 from services.alerts.cases.heartbeats import Heartbeats
@@ -27,7 +24,9 @@ from services.alerts.cases.rules import rules_of
 from services.alerts.cases.timer import Timer
 from services.alerts.cases.updates import Updates
 from services.alerts.channels.email import Email
-from services.alerts.config import EmailTarget, SlackTarget
+from services.alerts.config import targets as config
+from services.alerts.config.rota import Rotas
+from services.alerts.config.targets import EmailTarget, SlackTarget
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.at_most_once import AtMostOnceWorker
 from services.alerts.delivery.permits import LoopLag, Permits
@@ -41,12 +40,12 @@ from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.alerts.http.slack import SlackRoutes
 from services.alerts.intake import PREFETCH, Intake
-from services.alerts.privacy import Privacy
-from services.alerts.rota import Rotas
+from services.alerts.rules.case import Rules
+from services.alerts.rules.case_link import Links
+from services.alerts.rules.subjects import Subjects
 from services.alerts.settings import AlertsSettings
 from services.alerts.store.incidents import Pace
 from services.alerts.store.schema import MIGRATIONS, Schema
-from services.alerts.subjects import Subjects
 from services.alerts.targets import backlog
 from services.alerts.targets.breaker import Breaker
 from services.alerts.targets.status import TargetStatus
@@ -54,6 +53,7 @@ from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep import retention
 from services.alerts.upkeep.digests import Digests
 from services.alerts.upkeep.ledger_check import LedgerCheck
+from services.alerts.upkeep.privacy import Privacy
 from services.alerts.upkeep.reconcile import Reconciler
 
 log = logs.get_logger(__name__)

@@ -18,23 +18,15 @@ from libs.common.messaging.broker import Broker, Message, PublishError
 from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, Unreadable
 from libs.common.process import logs
 from services.alerts import messages, metrics, topology
-from services.alerts.alert import Reason, State
-from services.alerts.case import Policy, Rules
-from services.alerts.config import UNROUTED, Config, EmailTarget
+from services.alerts.config.targets import UNROUTED, Config, EmailTarget
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
-from services.alerts.store import (
-    cases,
-    gaps,
-    heartbeats,
-    intake,
-    privacy,
-    silences,
-    transitions,
-    upkeep,
-)
-from services.alerts.store.cases import Opening
-from services.alerts.store.intake import NewRow, Taken
-from services.alerts.subjects import Hash, Subjects, Wanted
+from services.alerts.rules.case import Policy, Rules
+from services.alerts.rules.delivery import Reason, State
+from services.alerts.rules.subjects import Hash, Subjects, Wanted
+from services.alerts.store.cases import cases, heartbeats, silences
+from services.alerts.store.cases.cases import Opening
+from services.alerts.store.ledger import gaps, intake, privacy, transitions, upkeep
+from services.alerts.store.ledger.intake import NewRow, Taken
 
 log = logs.get_logger(__name__)
 

@@ -6,11 +6,11 @@ from uuid import UUID, uuid4
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from libs.common.email_address import Email
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import REASON, read
-from libs.common.phone_number import Phone
-from services.alerts.alert import Once
+from libs.domain.email_address import Email
+from libs.domain.phone_number import Phone
+from services.alerts.rules.delivery import Once
 
 ALERT_ACCEPTED = "alert.accepted"
 ALERTS_ACCEPTED = "alerts.accepted"

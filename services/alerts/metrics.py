@@ -4,7 +4,7 @@ import math
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from services.alerts.alert import BreakerState, Kind, Reason
+from services.alerts.rules.delivery import BreakerState, Kind, Reason
 
 DELIVERIES = Counter(
     "alerts_attempts_total",

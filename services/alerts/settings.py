@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
-from services.alerts.subjects import Subjects
+from services.alerts.rules.subjects import Subjects
 
 
 def _listed(text: str) -> list[str]:

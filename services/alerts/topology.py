@@ -20,7 +20,7 @@ from libs.common.messaging.topology import (
     work_queue,
 )
 from services.alerts import messages
-from services.alerts.config import Config, Target
+from services.alerts.config.targets import Config, Target
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")

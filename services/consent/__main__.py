@@ -2,10 +2,10 @@ import asyncio
 import sys
 from pathlib import Path
 
-from libs.common import company, forms
 from libs.common.database import migrate
 from libs.common.process import logs, settings
 from libs.common.process.service import run_with
+from libs.domain import company, forms
 from services.consent.settings import ConsentSettings
 
 MIGRATIONS = Path(__file__).parent / "migrations"

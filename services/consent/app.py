@@ -7,15 +7,14 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
-from libs.common.process import logs
+from libs.common.process import certificate_ends, logs
 from libs.common.process.service import Service
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from services.consent import admin_calls, erasure_orders, topology
 from services.consent.consumers import Consumers
 from services.consent.dead_letters import SubjectDeadLetters
@@ -26,12 +25,12 @@ from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
 from services.consent.recovery import journal, verifications
 from services.consent.recovery.journal import Journal
+from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.settings import ConsentSettings
 from services.consent.store import hash_keys, upkeep
 from services.consent.store.upkeep import Retention
+from services.consent.store.vault import Vault
 from services.consent.trail import checkpoints
-from services.consent.trail.vault import Vault
-from services.consent.withdrawals import Withdrawals
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PREFETCH = 50

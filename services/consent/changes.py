@@ -9,12 +9,13 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.email_address import normalise
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import message
 from libs.common.messaging.outbox import Outgoing
+from libs.domain.email_address import normalise
 from services.consent import erasure_orders, messages, metrics
-from services.consent.consent import (
+from services.consent.mails import MakeMail
+from services.consent.rules import (
     PURPOSES,
     Action,
     Agreement,
@@ -26,13 +27,12 @@ from services.consent.consent import (
     consequence,
     wording_hash,
 )
-from services.consent.mails import MakeMail
 from services.consent.store import consents, data_subjects, erasures, links, upkeep
 from services.consent.store.data_subjects import Lock, SubjectRow
+from services.consent.store.vault import Vault
 from services.consent.topology import ALERTS, EVENTS
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry
-from services.consent.trail.vault import Vault
 
 Note = Callable[[AsyncConnection, UUID | None], Awaitable[None]]
 """Records who acts on a data subject, by the subject's id; None: it is not known any more."""

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from services.consent.settings import ConsentSettings
 from services.consent.store import data_subjects, erasures, hash_keys
+from services.consent.store.position import START
 from services.consent.trail import chain, checkpoints
 from services.consent.trail.checkpoints import Witnesses
-from services.consent.trail.position import START
 
 PROGRESS_SECONDS = 5.0
 REWRAP_BATCH = 500

@@ -5,23 +5,15 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.email_address import MalformedEmail
 from libs.common.messaging import inbox
 from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Retry, read
 from libs.common.messaging.rpc import reply
 from libs.common.process import logs
-from libs.common.wordings import SINCE
+from libs.domain.email_address import MalformedEmail
+from libs.domain.wordings import SINCE
 from services.consent import changes, erasure_orders, messages, metrics, permits
 from services.consent.changes import ErasedSince, WithdrawalRequest
-from services.consent.consent import (
-    HOLDERS,
-    Action,
-    Agreement,
-    PermitAnswer,
-    PermitDecision,
-    preferred_language,
-)
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.identity import parse_subject
 from services.consent.mails import LinkMails
@@ -37,11 +29,19 @@ from services.consent.messages import (
 )
 from services.consent.optin import OptIns
 from services.consent.recovery.journal import Journal
+from services.consent.rules import (
+    HOLDERS,
+    Action,
+    Agreement,
+    PermitAnswer,
+    PermitDecision,
+    preferred_language,
+)
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, erasures
+from services.consent.store.vault import Vault
 from services.consent.topology import COMMANDS_QUEUE
 from services.consent.trail.chain import Entry, Origin
-from services.consent.trail.vault import Vault
 
 log = logs.get_logger(__name__)
 

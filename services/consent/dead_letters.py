@@ -5,12 +5,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.mentions import emails, phones, strings
 from libs.common.messaging.broker import Broker, BrokerUnavailable
 from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
+from libs.domain.mentions import emails, phones, strings
 from services.consent import topology
 from services.consent.store import erasures
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 
 
 class SubjectDeadLetters:

@@ -11,12 +11,12 @@ from libs.common.messaging import outbox
 from libs.common.messaging.broker import message
 from libs.common.process import logs
 from services.consent import messages, metrics
-from services.consent.consent import HOLDERS, PURPOSES, Subject
 from services.consent.messages import Trace
+from services.consent.rules import HOLDERS, PURPOSES, Subject
 from services.consent.store import erasures
 from services.consent.store.erasures import Order
+from services.consent.store.vault import Vault
 from services.consent.topology import EVENTS
-from services.consent.trail.vault import Vault
 
 log = logs.get_logger(__name__)
 

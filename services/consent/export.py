@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from libs.common.messaging.rpc import NoReply, Requester
 from libs.common.process import logs
 from services.consent import messages
-from services.consent.consent import Subject
 from services.consent.messages import Trace
+from services.consent.rules import Subject
 from services.consent.topology import ALERTS, FOLLOWUPS_COMMANDS
 
 log = logs.get_logger(__name__)

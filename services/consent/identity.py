@@ -1,8 +1,8 @@
 """Reads which data subject a text names."""
 
-from libs.common import phone_number
-from libs.common.email_address import normalise
-from services.consent.consent import Subject
+from libs.domain import phone_number
+from libs.domain.email_address import normalise
+from services.consent.rules import Subject
 
 
 def parse_subject(text: str) -> Subject:

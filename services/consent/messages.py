@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from services.consent.consent import LinkMail, PermitAnswer, Place, Subject
+from services.consent.rules import LinkMail, PermitAnswer, Place, Subject
 
 GRANTED = "consent.granted"
 WITHDRAWN = "consent.withdrawn"

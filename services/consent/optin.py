@@ -10,17 +10,17 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common import company, forms, wordings
 from libs.common.process import logs
-from libs.common.signed_links import Claims
+from libs.domain import company, forms, wordings
+from libs.domain.signed_links import Claims
 from services.consent import changes
-from services.consent.consent import Action, Agreement, wording_hash
 from services.consent.mails import LinkMails, read_opt_in
+from services.consent.rules import Action, Agreement, wording_hash
 from services.consent.settings import ConsentSettings
 from services.consent.store import data_subjects, links
 from services.consent.store.data_subjects import Lock
+from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry, Origin
-from services.consent.trail.vault import Vault
 
 log = logs.get_logger(__name__)
 

@@ -22,14 +22,15 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.email_address import MalformedEmail, normalise
 from libs.common.process import logs
-from services.consent import consent, metrics
+from libs.domain.email_address import MalformedEmail, normalise
+from services.consent import metrics
+from services.consent import rules as consent
 from services.consent.changes import Withdrawal
-from services.consent.consent import LinkMail, PermitAnswer, PermitDecision, State, WithdrawalResult
+from services.consent.rules import LinkMail, PermitAnswer, PermitDecision, State, WithdrawalResult
 from services.consent.store import consents, data_subjects, links
 from services.consent.store.data_subjects import Lock
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 
 log = logs.get_logger(__name__)
 

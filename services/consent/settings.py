@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from libs.common.company import CompanySettings
 from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
-from libs.common.signed_links import Tokens
+from libs.domain.company import CompanySettings
+from libs.domain.signed_links import Tokens
+from services.consent.store.vault import Vault, decode_hash_keys, parse_keys
 from services.consent.trail.append_only_file import AppendOnlyFile
 from services.consent.trail.checkpoints import Signer
-from services.consent.trail.vault import Vault, decode_hash_keys, parse_keys
 
 
 def _readable(read: Callable[[str], Any]) -> AfterValidator:

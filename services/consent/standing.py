@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.consent import PURPOSES, Stands, State, stands
+from services.consent.rules import PURPOSES, Stands, State, stands
 from services.consent.store import consents, data_subjects, links, trail
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 
 LOOKED_AT = 50
 """A subject's latest agreements, to find the one that counts: anyone may add others."""

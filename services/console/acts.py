@@ -2,9 +2,9 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging.actions import ACTION_RECORD
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Delivery, Disposition, read
+from libs.domain.acts import ACTION_RECORD
 from services.console.messages import ActionRecord
 from services.console.store import actions
 

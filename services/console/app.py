@@ -9,13 +9,13 @@ from aiohttp import web
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import certificate_ends
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
+from libs.common.process import certificate_ends
 from libs.common.process.service import Service
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from services.console import samples, topology
 from services.console.acts import Acts
 from services.console.bulk import Bulk

@@ -17,8 +17,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.messaging.actions import Actor
 from libs.common.process import logs
+from libs.domain.acts import Actor
 from services.console.gateway import Gateway
 from services.console.people import actor_of
 from services.console.person import Role

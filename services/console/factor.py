@@ -10,7 +10,7 @@ import pyotp
 import segno
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from libs.common.signed_links import parse_keys
+from libs.domain.signed_links import parse_keys
 
 RECOVERY_CODES = 10
 NEW_SECRET = pyotp.random_base32

@@ -19,8 +19,8 @@ from yarl import URL
 
 from libs.common.http.application import REQUEST_ID
 from libs.common.process import certificates, logs, tracing
-from libs.common.scopes import operator_action
-from libs.common.signed_links import Tokens
+from libs.domain.scopes import operator_action
+from libs.domain.signed_links import Tokens
 from services.console.store.sessions import Visitor
 
 LOOK_SECONDS = 5.0

@@ -20,9 +20,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.messaging.actions import Actor
 from libs.common.process import logs
-from libs.common.scopes import NOT_FOR_KEYS, READS_PERSONS, Scope
+from libs.domain.acts import Actor
+from libs.domain.scopes import NOT_FOR_KEYS, READS_PERSONS, Scope
 from services.console import metrics
 from services.console.key import MOST_KEYS, Secret, new_id, new_secret
 from services.console.notices import Notices

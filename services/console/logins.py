@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.messaging.actions import Actor
 from libs.common.process import logs
+from libs.domain.acts import Actor
 from services.console import metrics
 from services.console.factor import Seal, new_recovery_codes, plain, step_of
 from services.console.notices import Notices

@@ -11,9 +11,9 @@ from uuid import uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging import outbox
-from libs.common.messaging.actions import Actor
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
+from libs.domain.acts import Actor
 from services.console.messages import staff_mail
 from services.console.person import Role
 from services.console.store import actions, people

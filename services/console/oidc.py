@@ -25,7 +25,7 @@ from joserfc.jws import JWSRegistry
 from pydantic import BaseModel
 from yarl import URL
 
-from libs.common.email_address import MalformedEmail, normalise
+from libs.domain.email_address import MalformedEmail, normalise
 
 # Unknown headers are ignored, as RFC 7515 has it.
 SIGNATURES = JWSRegistry(algorithms=["RS256", "ES256"], strict_check_header=False)

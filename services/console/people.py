@@ -16,7 +16,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.messaging.actions import Actor
+from libs.domain.acts import Actor
 from services.console.notices import Notices, name_of
 from services.console.person import INVITATION, POWERS, Role, Ways
 from services.console.store import actions, people, sessions

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from services.console.person import Ways
 
 T = TypeVar("T", str, SecretStr, bool)

@@ -1,7 +1,7 @@
 """The exchanges and queues of the console."""
 
-from libs.common.messaging import actions
 from libs.common.messaging.topology import Binding, Exchange, work_queue
+from libs.domain import acts as actions
 
 COMMANDS = Exchange(actions.EXCHANGE, "direct")
 DLX = Exchange("console.dlx", "direct")

@@ -3,28 +3,30 @@
 from functools import partial
 from pathlib import Path
 
-from libs.common import certificate_ends, forms
 from libs.common.database import periodic, postgres, schema_version
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
+from libs.common.process import certificate_ends
 from libs.common.process.service import Service
-from libs.common.signed_links import Tokens, parse_keys
-from services.followups import config, retention, submissions, topology
+from libs.domain import forms
+from libs.domain.signed_links import Tokens, parse_keys
+from services.followups import config, retention, topology
 from services.followups.consumers import Consumers
 from services.followups.http.chat import ChatRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.operations import OperationsRoutes
 from services.followups.http.submissions import SubmissionRoutes
-from services.followups.lead_files import Erasures
-from services.followups.mail import Mails
-from services.followups.scheduler import Scheduler
+from services.followups.leads import submissions
+from services.followups.leads.files import Erasures
+from services.followups.leads.staff import Announcer
+from services.followups.leads.submissions import Submissions
+from services.followups.mails.compose import Mails
+from services.followups.mails.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
-from services.followups.staff import Announcer
 from services.followups.store.submissions import Erased
-from services.followups.submissions import Submissions
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PREFETCH = 20

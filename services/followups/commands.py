@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from libs.common.database import postgres
-from libs.common.email_address import normalise
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import message
-from libs.common.signed_links import Tokens
+from libs.domain.email_address import normalise
+from libs.domain.signed_links import Tokens
 from services.followups import config, messages
 from services.followups.config import LANGUAGES, Config
-from services.followups.mail import SAMPLES, Mails, Recipient
+from services.followups.mails.compose import SAMPLES, Mails, Recipient
 from services.followups.settings import FollowupsSettings
 from services.followups.topology import ALERTS, ALERTS_INTAKE
 

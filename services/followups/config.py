@@ -15,19 +15,19 @@ from pydantic import (
     model_validator,
 )
 
-from libs.common import wordings
-from libs.common.company import Company, CompanyFile
-from libs.common.company import load as load_company
-from libs.common.forms import Forms
-from libs.common.hours import Hours
-from libs.common.hours_section import HoursSection
 from libs.common.process.config_file import ConfigFile, Duration
-from services.followups import dialogue, routing
-from services.followups.facts import Facts
-from services.followups.lead_score import TOP_SCORE, Rule
-from services.followups.routing import Action, Route, Routes, Then, Topic
-from services.followups.sequence import due_times
-from services.followups.understanding import place
+from libs.domain import wordings
+from libs.domain.company import Company, CompanyFile
+from libs.domain.company import load as load_company
+from libs.domain.forms import Forms
+from libs.domain.hours import Hours
+from libs.domain.hours_section import HoursSection
+from services.followups import dialogue
+from services.followups.reading import place, routing
+from services.followups.reading.routing import Action, Route, Routes, Then, Topic
+from services.followups.rules.facts import Facts
+from services.followups.rules.score import TOP_SCORE, Rule
+from services.followups.rules.sequence import due_times
 
 SHIPPED_TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = ("pl", "en")
@@ -161,7 +161,7 @@ class _Route(_Section):
 
 def _town(text: str) -> str:
     if place.find(text) != text:
-        raise ValueError(f"{text!r} is not in services/followups/understanding/towns.txt")
+        raise ValueError(f"{text!r} is not in services/followups/reading/towns.txt")
     return text
 
 

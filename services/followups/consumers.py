@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.mentions import emails, phones, strings
 from libs.common.messaging import inbox, outbox
 from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from libs.common.messaging.broker import message as new_message
@@ -17,7 +16,9 @@ from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import retry_name
 from libs.common.process import logs
+from libs.domain.mentions import emails, phones, strings
 from services.followups import chat, messages, metrics
+from services.followups.leads.submissions import Submissions
 from services.followups.messages import (
     CaseOwner,
     ConsentEvent,
@@ -29,7 +30,6 @@ from services.followups.messages import (
 from services.followups.store import conversations, leads, steps
 from services.followups.store.conversations import Subject
 from services.followups.store.tables import Row
-from services.followups.submissions import Submissions
 from services.followups.topology import (
     CONSENT_COMMANDS,
     CONSENT_QUEUE,

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from libs.common.email_address import Email
-from libs.common.phone_number import Phone
+from libs.domain.email_address import Email
+from libs.domain.phone_number import Phone
 
 LEAD_QUALIFIED = "lead.qualified"
 LEAD_UPDATED = "lead.updated"

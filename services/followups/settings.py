@@ -3,9 +3,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from libs.common.company import CompanySettings
 from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
-from libs.common.signed_links import Tokens
+from libs.domain.company import CompanySettings
+from libs.domain.signed_links import Tokens
 
 
 def _token_keys(keys: SecretStr) -> SecretStr:

@@ -1,9 +1,9 @@
 import sys
 
-from libs.common import forms
 from libs.common.http import server
 from libs.common.process import logs, settings
 from libs.common.process.service import run
+from libs.domain import forms
 from services.gateway.settings import GatewaySettings
 from services.gateway.targets import Targets
 
@@ -31,8 +31,7 @@ def _checked(configured: GatewaySettings) -> tuple[Targets, forms.Forms]:
 
 
 def main() -> int | str:
-    from services.gateway import app
-    from services.gateway.supervision import workers
+    from services.gateway import app, workers
 
     configured = settings.load(GatewaySettings)
     targets, known = _checked(configured)

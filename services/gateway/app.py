@@ -4,38 +4,39 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from libs.common import certificate_ends
 from libs.common.cache import Cache
-from libs.common.forms import Forms
 from libs.common.http import application, server
 from libs.common.messaging.broker import Broker
+from libs.common.process import certificate_ends
 from libs.common.process.service import Service
-from libs.common.signed_links import Tokens
-from services.gateway import console as console_pages
-from services.gateway import docs, pages, widget
-from services.gateway.access import Access
-from services.gateway.action_record import ActionRecord
-from services.gateway.api_keys import ApiKeys, parse_ids
-from services.gateway.body_budget import BodyBudget
-from services.gateway.budgets import Budgets
-from services.gateway.clients import Keys, TrustedProxies, parse_networks
-from services.gateway.cors import Cors
-from services.gateway.forms.robots import Robots
-from services.gateway.forms.routes import FormRoutes, origins_of
-from services.gateway.handover import Handover
+from libs.domain.forms import Forms
+from libs.domain.signed_links import Tokens
+from services.gateway import workers
+from services.gateway.door.access import Access
+from services.gateway.door.body_budget import BodyBudget
+from services.gateway.door.budgets import Budgets
+from services.gateway.door.clients import Keys, TrustedProxies, parse_networks
+from services.gateway.door.cors import Cors
+from services.gateway.door.key_store import KEEP, KEYS_IN_REDIS, KeyFile, KeysInRedis, KeyStore
+from services.gateway.door.keys import ApiKeys, parse_ids
+from services.gateway.door.limits import COUNT, REFUND, Limiter, Waits
+from services.gateway.door.overrides import SCRIPTS, Overrides
+from services.gateway.door.redis_pipeline import RedisPipeline
 from services.gateway.health import Health
 from services.gateway.http import Api
-from services.gateway.idempotency import Idempotency
-from services.gateway.intake import Intake
-from services.gateway.key_store import KEEP, KEYS_IN_REDIS, KeyFile, KeysInRedis, KeyStore
-from services.gateway.key_sync import KeySync, process_name
-from services.gateway.limits import COUNT, REFUND, Limiter, Waits
-from services.gateway.overrides import SCRIPTS, Overrides
-from services.gateway.redis_pipeline import RedisPipeline
+from services.gateway.intake.action_record import ActionRecord
+from services.gateway.intake.alerts import Intake
+from services.gateway.intake.forms.robots import Robots
+from services.gateway.intake.forms.routes import FormRoutes, origins_of
+from services.gateway.intake.idempotency import Idempotency
+from services.gateway.intake.relayed import Relayed
+from services.gateway.pages import console as console_pages
+from services.gateway.pages import docs, widget
+from services.gateway.pages import files as pages
+from services.gateway.proxy.key_sync import KeySync, process_name
+from services.gateway.proxy.upstream import Upstream
 from services.gateway.settings import GatewaySettings
-from services.gateway.supervision import workers
 from services.gateway.targets import Targets
-from services.gateway.upstream import Upstream
 
 ANSWER_SECONDS = {"followups": 30.0, "consent": 40.0, "alerts": 20.0, "console": 30.0}
 """A withdrawal at consent may wait 25 s for permits (protocols.md)."""
@@ -118,7 +119,7 @@ async def start(
         forms=forms,
         public_base_url=settings.public_base_url,
         body_budget=body_budget,
-        handover=Handover(
+        relayed=Relayed(
             broker,
             upstreams["followups"],
             exchange="followups.commands",

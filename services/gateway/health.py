@@ -10,9 +10,9 @@ from aiohttp import hdrs
 
 from libs.common.http.application import Problem
 from libs.common.messaging.broker import Broker
-from services.gateway.key_sync import KeySync
-from services.gateway.redis_pipeline import RedisPipeline
-from services.gateway.upstream import Upstream
+from services.gateway.door.redis_pipeline import RedisPipeline
+from services.gateway.proxy.key_sync import KeySync
+from services.gateway.proxy.upstream import Upstream
 
 ANSWER_SECONDS = 2.0
 KEPT_SECONDS = 0.5

@@ -27,25 +27,32 @@ from libs.common.http.application import (
 )
 from libs.common.http.heads import media_type
 from libs.common.process import logs
-from libs.common.scopes import Scope
+from libs.domain.scopes import Scope
 from services.gateway import slack
-from services.gateway.access import CONTACT, CONTEXT, WITHDRAWALS, Access, Requirements, too_many
-from services.gateway.action_record import ActionRecord
-from services.gateway.body_budget import BodyBudget, accept_body, parts
-from services.gateway.budgets import Budgets
-from services.gateway.clients import Role
-from services.gateway.forms.routes import FormRoutes
+from services.gateway.door.access import (
+    CONTACT,
+    CONTEXT,
+    WITHDRAWALS,
+    Access,
+    Requirements,
+    too_many,
+)
+from services.gateway.door.body_budget import BodyBudget, accept_body, parts
+from services.gateway.door.budgets import Budgets
+from services.gateway.door.clients import Role
+from services.gateway.door.limits import Limit, Waits
+from services.gateway.door.overrides import ChangeUnknown, Overrides
+from services.gateway.door.redis_pipeline import RedisUnavailable
 from services.gateway.health import Health
-from services.gateway.idempotency import Idempotency, key_of
-from services.gateway.intake import Intake
-from services.gateway.limits import Limit, Waits
-from services.gateway.messages import AlertRequest, BatchRequest, accepted, alert_id
-from services.gateway.overrides import ChangeUnknown, Overrides
-from services.gateway.proxy import forward, outgoing_headers
-from services.gateway.redis_pipeline import RedisUnavailable
-from services.gateway.sessions import holder_of, issued
+from services.gateway.intake.action_record import ActionRecord
+from services.gateway.intake.alerts import Intake
+from services.gateway.intake.forms.routes import FormRoutes
+from services.gateway.intake.idempotency import Idempotency, key_of
+from services.gateway.intake.messages import AlertRequest, BatchRequest, accepted, alert_id
+from services.gateway.intake.sessions import holder_of, issued
+from services.gateway.proxy.forward import forward, outgoing_headers
+from services.gateway.proxy.upstream import Upstream
 from services.gateway.targets import Targets
-from services.gateway.upstream import Upstream
 
 KEPT_ANSWER = 16 * 1024  # while Redis is unavailable, a process may hold 10,000 of them
 

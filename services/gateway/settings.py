@@ -9,11 +9,11 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 from libs.common.http.server import MAX_CONNECTIONS
 from libs.common.process import certificates
 from libs.common.process.settings import BrokerSettings, ProcessSettings, RedisSettings
-from libs.common.signed_links import parse_keys
-from services.gateway.api_keys import parse_ids
-from services.gateway.clients import parse_networks
-from services.gateway.limits import Limit, Schedule
-from services.gateway.overrides import Rules
+from libs.domain.signed_links import parse_keys
+from services.gateway.door.clients import parse_networks
+from services.gateway.door.keys import parse_ids
+from services.gateway.door.limits import Limit, Schedule
+from services.gateway.door.overrides import Rules
 
 
 def _networks(text: str) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.local import environment
-from deploy.local.cluster import FILES, PORTS, Cluster
+from deploy.up import environment
+from tests.cluster.harness import FILES, PORTS, Cluster
 from tests.cluster.network import Network
 
 PASSWORDS = {

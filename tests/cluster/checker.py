@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.gateway.idempotency import RUNNING_SECONDS
+from services.gateway.intake.idempotency import RUNNING_SECONDS
 from tests.cluster.generator import QUOTA
 from tests.cluster.history import Event, Operation, operations
 

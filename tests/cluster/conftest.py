@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from deploy.local.cluster import PORTS, Cluster
 from tests.cluster.apart import PASSWORDS
+from tests.cluster.harness import PORTS, Cluster
 from tests.support.loops import Factories
 from tests.support.ports import Ports
 

@@ -17,13 +17,13 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
-from deploy.local import environment
-from deploy.local.cluster import FILES, NAMES, PORTS, Cluster
-from deploy.local.environment import EXAMPLE_CONFIG, ROOT, SERVICES, WITH_TABLES
-from deploy.local.process import Process, ServerError, wait_until
-from deploy.local.servers import Server
-from deploy.local.supervisor import DRAIN_SECONDS, SERVING
 from deploy.provision import provision_postgres, provision_rabbitmq, retry_policies
+from deploy.up import environment
+from deploy.up.environment import EXAMPLE_CONFIG, ROOT, SERVICES, WITH_TABLES
+from deploy.up.process import Process, ServerError, wait_until
+from deploy.up.servers import Server
+from deploy.up.supervisor import DRAIN_SECONDS, SERVING
+from tests.cluster.harness import FILES, NAMES, PORTS, Cluster
 from tests.cluster.network import Network
 from tests.support.brokers import Management
 from tests.support.ports import Ports

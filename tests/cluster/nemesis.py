@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import psycopg2
 import pytest
 
-from deploy.local.cluster import NAMES
-from deploy.local.environment import SERVICES
-from deploy.local.process import ServerError, family
-from deploy.local.supervisor import SERVING
+from deploy.up.environment import SERVICES
+from deploy.up.process import ServerError, family
+from deploy.up.supervisor import SERVING
 from tests.cluster.fleet import SERVERS, Fleet
+from tests.cluster.harness import NAMES
 from tests.cluster.history import History
 from tests.cluster.network import Way, both_ways
 from tests.support.eventually import eventually

@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from deploy.local.cluster import NAMES
-from deploy.local.process import account
+from deploy.up.process import account
+from tests.cluster.harness import NAMES
 
 PREFIX = "ostoja-"
 RULES = """

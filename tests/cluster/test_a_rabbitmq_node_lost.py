@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import aio_pika
 import pytest
 
-from deploy.local.cluster import Cluster, RabbitMQNode
 from libs.common.messaging.broker import Broker, PublishError, message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Binding, Exchange, request_queue
 from libs.common.process import tasks
+from tests.cluster.harness import Cluster, RabbitMQNode
 from tests.support.brokers import Management, Vhost, rabbitmqctl
 from tests.support.consumers import Recorder, connected, until
 from tests.support.eventually import eventually

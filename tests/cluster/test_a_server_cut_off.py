@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.cluster import FILES, RabbitMQNode
-from deploy.local.servers import Redis
+from deploy.up.servers import Redis
 from libs.common.messaging.broker import Broker, PublishError, message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.cluster.apart import changed, hosts
+from tests.cluster.harness import FILES, RabbitMQNode
 from tests.cluster.network import both_ways
 from tests.cluster.test_a_server_lost import soon, written
 from tests.support.brokers import Management, Vhost

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from deploy.local.cluster import Cluster, HostServers
-from deploy.local.process import wait_until
-from deploy.local.servers import Redis, postgres_binaries
+from deploy.up.process import wait_until
+from deploy.up.servers import Redis, postgres_binaries
+from tests.cluster.harness import Cluster, HostServers
 from tests.support.servers import frozen
 
 pytestmark = pytest.mark.cluster

@@ -14,8 +14,8 @@ import psycopg2
 import pytest
 import yaml
 
-from deploy.local.environment import BEHIND, SERVICES
-from deploy.local.supervisor import HOSTS
+from deploy.up.environment import BEHIND, SERVICES
+from deploy.up.supervisor import HOSTS
 from tests.support.checkouts import MadeUp, ThreeHosts, made_up
 from tests.support.eventually import eventually
 from tests.support.ports import Ports

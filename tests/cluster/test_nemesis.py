@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.process import wait_until
+from deploy.up.process import wait_until
 from tests.cluster.apart import changed
 from tests.cluster.checker import violations
 from tests.cluster.fleet import Fleet, running_fleet

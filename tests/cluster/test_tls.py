@@ -11,10 +11,10 @@ import psycopg2
 import pytest
 
 from deploy import certs
-from deploy.local.cluster import PORTS, Cluster, HostServers
 from libs.common.process import certificates
 from tests.cluster.apart import PASSWORDS
 from tests.cluster.conftest import ADDRESSES
+from tests.cluster.harness import PORTS, Cluster, HostServers
 from tests.support.brokers import Management
 from tests.support.ports import Ports
 

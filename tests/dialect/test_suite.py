@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, make_dsn
 
-from deploy.local.servers import Postgres
+from deploy.up.servers import Postgres
 
 pytestmark = pytest.mark.dialect
 

@@ -21,7 +21,7 @@ import pytest
 from aio_pika.exceptions import ChannelNotFoundEntity
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from deploy.local.process import Process, wait_until
+from deploy.up.process import Process, wait_until
 from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from tests.support.eventually import eventually
 from tests.support.forms import agreed, quiet, submit
 from tests.support.stack import Stack

@@ -20,7 +20,7 @@ import aio_pika
 import psycopg2
 import pytest
 
-from deploy.local.process import Process
+from deploy.up.process import Process
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.stack import ROOT, Stack

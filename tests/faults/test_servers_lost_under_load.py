@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 
-from deploy.local.servers import Server
+from deploy.up.servers import Server
 from tests.support.brokers import Vhost
 from tests.support.cases import CaseLoad, sections
 from tests.support.ending import assert_everything_arrived, states_in_the_ledger

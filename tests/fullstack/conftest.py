@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deploy.local import environment
 from deploy.provision import VHOST
+from deploy.up import environment
 from tests.support.compose import Compose, engine_answers, running_compose
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import SandboxApi

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from deploy.local.environment import INTERNAL_KEYS, SECRETS, SECRETS_OF, SERVICES
+from deploy.up.environment import INTERNAL_KEYS, SECRETS, SECRETS_OF, SERVICES
 from tests.fullstack.conftest import Running
 from tests.support.compose import PUBLISHED, Compose, docker
 from tests.support.eventually import eventually

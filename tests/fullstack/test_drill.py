@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 from tests.fullstack.test_observability import require_image
 from tests.support.checkouts import Composed
 from tests.support.compose import Compose

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 import yaml
 
-from deploy.local.environment import ROOT, SERVICES
+from deploy.up.environment import ROOT, SERVICES
 from tests.support.compose import Compose, docker
 from tests.support.eventually import eventually
 from tests.support.ports import HOST

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from deploy.local.machine import chromium
+from deploy.up.machine import chromium
 from tests.conftest import WholeSystem
 from tests.support.eventually import eventually
 from tests.support.stack import Stack

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser
 
-from deploy.local.environment import EXAMPLE_CONFIG
+from deploy.up.environment import EXAMPLE_CONFIG
 from services.followups import commands
 from services.followups.settings import FollowupsSettings
 from tests.pages.conftest import PHONE, photograph

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from deploy.local.environment import ROOT
-from deploy.local.servers import RabbitMQ
 from deploy.provision import VHOST, provision_rabbitmq, retry_policies
+from deploy.up.environment import ROOT
+from deploy.up.servers import RabbitMQ
 from tests.conftest import WholeSystem
 from tests.pages.conftest import photograph
 from tests.support.brokers import PASSWORDS, Management

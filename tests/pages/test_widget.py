@@ -27,9 +27,9 @@ from aiohttp.typedefs import Handler
 from playwright.async_api import Browser, Locator, Page, Route, expect
 from playwright.async_api import TimeoutError as TooLate
 
-from deploy.local.environment import EXAMPLE_CONFIG
 from deploy.sandbox import site as example
-from services.gateway import widget
+from deploy.up.environment import EXAMPLE_CONFIG
+from services.gateway.pages import widget
 from tests.conftest import WholeSystem
 from tests.pages.conftest import DESK, LOCALES, PHONE, mailed_link, photograph
 from tests.support.eventually import eventually

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
 
-from deploy.local.process import as_user
-from deploy.local.servers import RabbitMQ, rabbitmq_home
 from deploy.provision import RIGHTS, provision_rabbitmq, retry_policy
+from deploy.up.process import as_user
+from deploy.up.servers import RabbitMQ, rabbitmq_home
 from libs.common.process import certificates
 
 PASSWORDS = {service: f"{service}-password" for service in RIGHTS}

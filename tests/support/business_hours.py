@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 
-from libs.common.hours import Hours
+from libs.domain.hours import Hours
 from tests.support.shipped import FOLLOWUPS
 
 WARSAW = ZoneInfo("Europe/Warsaw")

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.alerts.store.places import DUE
+from services.alerts.store.cases.places import DUE
 from tests.support.eventually import eventually
 from tests.support.load import AGAIN_SECONDS, Load
 from tests.support.ports import HOST

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from deploy.local.environment import EXAMPLE_CONFIG, ROOT
+from deploy.up.environment import EXAMPLE_CONFIG, ROOT
 from tests.support import checkers
 
 HELM = ROOT / "deploy" / "helm"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 
 _HELM = ROOT / ".local" / "helm"
 _LOCK = ROOT / "requirements" / "helm.txt"

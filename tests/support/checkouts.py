@@ -14,9 +14,9 @@ import aiohttp
 import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
-from deploy.local import environment
-from deploy.local.environment import DATABASE, ROOT, VHOST
-from deploy.local.process import Process
+from deploy.up import environment
+from deploy.up.environment import DATABASE, ROOT, VHOST
+from deploy.up.process import Process
 from tests.support.compose import Compose
 from tests.support.ports import HOST, Ports
 from tests.support.runbooks import Block, answers

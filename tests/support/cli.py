@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 from tests.support.system import System
 
 WIDTH = 80

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.local import environment
+from deploy.up import environment
 from tests.support.ports import Ports
 from tests.support.prometheus import quick_prometheus
 from tests.support.stack import PATIENCE, PATIENT_MAIL, quick_alerts_config

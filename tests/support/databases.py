@@ -13,8 +13,8 @@ from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, cursor, make_dsn
 from sqlalchemy import MetaData
 
-from deploy.local.servers import Postgres
 from deploy.provision import ROLES, close_database, provision_postgres
+from deploy.up.servers import Postgres
 from libs.common.database import migrate
 
 SERVICES = Path(__file__).parents[2] / "services"

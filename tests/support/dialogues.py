@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from services.followups import dialogue
-from services.followups.state import State
-from services.followups.understanding import understand
+from services.followups.dialogue.state import State
+from services.followups.reading import understand
 from tests.support.shipped import FOLLOWUPS
 
 CONTRACTS = Path(__file__).parents[1] / "contracts"

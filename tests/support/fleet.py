@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.environment import ROOT, SERVICES, WITH_TABLES
-from deploy.local.process import HOST, Process, wait_until
-from deploy.local.servers import Postgres, RabbitMQ
-from deploy.local.supervisor import DRAIN_SECONDS
+from deploy.up.environment import ROOT, SERVICES, WITH_TABLES
+from deploy.up.process import HOST, Process, wait_until
+from deploy.up.servers import Postgres, RabbitMQ
+from deploy.up.supervisor import DRAIN_SECONDS
 from tests.support.ports import Ports
 from tests.support.sandbox import Sandbox
 from tests.support.stack import HEALTH, status
@@ -65,7 +65,7 @@ class Release:
     def environment(self, values: Mapping[str, str], service: str) -> dict[str, str]:
         """Return a service's variables, as this release composes them from .env."""
         code = (
-            "import json, sys; from deploy.local.environment import for_process; "
+            "import json, sys; from deploy.up.environment import for_process; "
             "print(json.dumps(for_process(json.loads(sys.argv[1]), sys.argv[2])))"
         )
         given = json.dumps({**values, **self.config})

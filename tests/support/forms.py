@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from libs.common import forms
+from libs.domain import forms
 from tests.support.eventually import eventually
 from tests.support.shipped import EXAMPLE
 from tests.support.stack import Stack

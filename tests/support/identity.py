@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 import aiohttp
 
-from deploy.local.process import wait_until
+from deploy.up.process import wait_until
 from tests.support.ports import HOST
 
 

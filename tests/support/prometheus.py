@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from deploy.local.process import Process
+from deploy.up.process import Process
 from tests.support import checkers
 from tests.support.eventually import eventually
 from tests.support.ports import HOST

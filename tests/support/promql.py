@@ -12,7 +12,7 @@ from typing import Any
 import prometheus_client
 import yaml
 
-from deploy.local.environment import (
+from deploy.up.environment import (
     EXAMPLE,
     EXAMPLE_CONFIG,
     GENERATED,
@@ -21,15 +21,16 @@ from deploy.local.environment import (
     for_process,
     parse,
 )
-from services.alerts import config, topology
-from services.alerts.alert import BreakerState
-from services.alerts.store import case_queries
+from services.alerts import topology
+from services.alerts.config import targets as config
+from services.alerts.rules.delivery import BreakerState
+from services.alerts.store.cases import queries as case_queries
 from services.alerts.upkeep import ledger_check
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 _COMMON = (
     "cache",
-    "certificate_ends",
+    "process.certificate_ends",
     "database.periodic",
     "http.application",
     "http.server",

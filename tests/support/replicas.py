@@ -13,8 +13,8 @@ import psycopg2
 from redis import Redis as Client
 from redis.exceptions import RedisError
 
-from deploy.local.process import HERE
-from deploy.local.servers import Postgres, Redis, redis_binary
+from deploy.up.process import HERE
+from deploy.up.servers import Postgres, Redis, redis_binary
 from tests.support.databases import PASSWORDS, Databases
 from tests.support.eventually import eventually
 from tests.support.ports import HOST

@@ -4,10 +4,10 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from services.gateway import console, docs, widget
-from services.gateway.access import Access, Requirements
-from services.gateway.forms.routes import FormRoutes
+from services.gateway.door.access import Access, Requirements
 from services.gateway.http import Api
+from services.gateway.intake.forms.routes import FormRoutes
+from services.gateway.pages import console, docs, widget
 
 
 class _Anything:
@@ -49,7 +49,7 @@ def route_table() -> dict[tuple[str, str], Requirements]:
             forms={},
             public_base_url="",
             body_budget=nothing,
-            handover=nothing,
+            relayed=nothing,
             idempotency=nothing,
             limiter=nothing,
             budgets=nothing,

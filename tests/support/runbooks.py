@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 CLIENTS = ROOT / "docs" / "clients.md"

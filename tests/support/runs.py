@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from deploy.local.process import Process
+from deploy.up.process import Process
 
 PREFIX = "ostoja-test-"
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.local.servers import RabbitMQ, Server
+from deploy.up.servers import RabbitMQ, Server
 from tests.support.ports import Ports
 
 S = TypeVar("S", bound=Server)

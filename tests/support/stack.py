@@ -15,11 +15,11 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
-from deploy.local import environment
-from deploy.local.environment import EXAMPLE_CONFIG, SERVICES, WITH_TABLES
-from deploy.local.process import Process, ServerError, wait_until
-from deploy.local.servers import Postgres, RabbitMQ, Redis
-from deploy.local.supervisor import DRAIN_SECONDS
+from deploy.up import environment
+from deploy.up.environment import EXAMPLE_CONFIG, SERVICES, WITH_TABLES
+from deploy.up.process import Process, ServerError, wait_until
+from deploy.up.servers import Postgres, RabbitMQ, Redis
+from deploy.up.supervisor import DRAIN_SECONDS
 from libs.common.process import certificates
 from tests.support import warm
 from tests.support.brokers import Vhost

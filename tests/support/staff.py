@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pyotp
 
-from deploy.local.environment import EXAMPLE_CONFIG
+from deploy.up.environment import EXAMPLE_CONFIG
 from tests.support.stack import (
     HTTP_TARGETS,
     QUICK_MAIL,

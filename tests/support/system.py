@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from libs.common import company
+from libs.domain import company
 from tests.support.eventually import eventually
 from tests.support.sandbox import SandboxApi
 

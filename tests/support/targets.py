@@ -12,10 +12,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.channels import opened
 from services.alerts.channels.network import Networks
-from services.alerts.config import (
+from services.alerts.config.targets import (
     AppriseTarget,
     EmailTarget,
     MondayTarget,
@@ -24,7 +23,8 @@ from services.alerts.config import (
     Target,
     WebhookTarget,
 )
-from services.alerts.templates import Templates
+from services.alerts.config.templates import Templates
+from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 from tests.support.ports import HOST
 
 LOOPBACK: Networks = (ip_network("127.0.0.0/8"),)

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from deploy.local.process import HERE
-from deploy.local.servers import Postgres, RabbitMQ, Redis, Server
+from deploy.up.process import HERE
+from deploy.up.servers import Postgres, RabbitMQ, Redis, Server
 from libs.common.process import certificates
 from libs.common.process.certificates import AUTHORITIES, CERTIFICATE, KEY
 from tests.support.certificates import NAME

@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from deploy.local.environment import ROOT
-from deploy.local.process import Process
+from deploy.up.environment import ROOT
+from deploy.up.process import Process
 
 _asking = threading.RLock()
 

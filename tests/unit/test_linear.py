@@ -20,27 +20,34 @@ from aiohttp._cookie_helpers import parse_cookie_header
 from aiohttp.test_utils import make_mocked_request
 from pydantic import BaseModel
 
-from libs.common import email_address, forms, mentions, phone_number
 from libs.common.http import plain_form
 from libs.common.http.application import Problem, check_json, validate
 from libs.common.http.heads import MOST_BYTES, media_type
-from libs.common.messaging.actions import without_addresses
-from libs.common.signed_links import InvalidToken, Tokens
-from services.alerts.case_text import without_diacritics
+from libs.domain import email_address, forms, mentions, phone_number
+from libs.domain.acts import without_addresses
+from libs.domain.signed_links import InvalidToken, Tokens
 from services.alerts.channels.redact import Redactor
 from services.alerts.channels.responses import retry_after
-from services.alerts.subjects import Subjects
-from services.consent.consent import preferred_language
+from services.alerts.config.texts import without_diacritics
+from services.alerts.rules.subjects import Subjects
+from services.consent.rules import preferred_language
 from services.console.http.door import next_page
-from services.followups import facts, submissions
-from services.followups.facts import Question
+from services.followups.dialogue.state import State
 from services.followups.http.chat import MESSAGE_LENGTH, ChatMessage
 from services.followups.http.leads import Wanted
-from services.followups.state import State
-from services.gateway import idempotency, sessions, slack
-from services.gateway.clients import TrustedProxies, network_of, parse_networks
-from services.gateway.forms.submission import LeadRequest, of_plain_form, posted, without_query
-from services.gateway.messages import AlertRequest
+from services.followups.leads import submissions
+from services.followups.rules import facts
+from services.followups.rules.facts import Question
+from services.gateway import slack
+from services.gateway.door.clients import TrustedProxies, network_of, parse_networks
+from services.gateway.intake import idempotency, sessions
+from services.gateway.intake.forms.submission import (
+    LeadRequest,
+    of_plain_form,
+    posted,
+    without_query,
+)
+from services.gateway.intake.messages import AlertRequest
 from tests.support import effort
 from tests.support.dialogues import answer
 from tests.support.pumped import FORMS, JSON, MULTIPARTS, NAMED, SAID, TEXTS, a_part, in_bytes

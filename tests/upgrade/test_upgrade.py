@@ -14,9 +14,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from deploy.local.environment import EXAMPLE, GENERATED, parse
-from deploy.local.process import wait_until
-from deploy.local.servers import Postgres, RabbitMQ, Redis
+from deploy.up.environment import EXAMPLE, GENERATED, parse
+from deploy.up.process import wait_until
+from deploy.up.servers import Postgres, RabbitMQ, Redis
 from tests.support import checkers
 from tests.support.eventually import eventually
 from tests.support.fleet import REPLICAS, Fleet, Release, previous, today

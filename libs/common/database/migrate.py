@@ -28,9 +28,8 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from libs.common import sockets
 from libs.common.database.postgres import CONNECT_SECONDS, advisory_key
-from libs.common.process import certificates
+from libs.common.process import certificates, sockets
 
 VERSIONS = "alembic_version"
 # A statement that waits for a lock makes every later one on the table wait behind it.

@@ -22,9 +22,8 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import await_
 
 import libs.common.database.aiopg_dialect  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
-from libs.common import sockets
 from libs.common.database.engine import Engine
-from libs.common.process import logs, tasks
+from libs.common.process import logs, sockets, tasks
 
 log = logs.get_logger(__name__)
 

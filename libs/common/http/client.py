@@ -20,7 +20,7 @@ import httptools
 from aiohttp import hdrs
 from multidict import CIMultiDict, istr
 
-from libs.common import sockets
+from libs.common.process import sockets
 
 MAX_HEAD = 64 * 1024  # everything but the body: heads, interim responses, extensions, trailers
 WHOLE = 64 * 1024  # a response up to this size is read whole, a larger one is streamed

@@ -21,7 +21,6 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, HeadersType
 from prometheus_client import Counter, Gauge
 
-from libs.common import sockets
 from libs.common.messaging.queue_depths import Depths, QueueDepths
 from libs.common.messaging.session import (
     CALL_SECONDS,
@@ -34,7 +33,7 @@ from libs.common.messaging.session import (
     report,
 )
 from libs.common.messaging.topology import Binding, Exchange, Queue
-from libs.common.process import logs, tasks, tracing
+from libs.common.process import logs, sockets, tasks, tracing
 from libs.common.process.prometheus_private import increments
 
 log = logs.get_logger(__name__)

@@ -11,9 +11,8 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS
 from yarl import URL
 
-from libs.common import sockets
 from libs.common.messaging import aiormq_private
-from libs.common.process import logs
+from libs.common.process import logs, sockets
 
 log = logs.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """A process's certificate, and the authorities that it trusts, from the folder TLS_DIR.
 
 The files have the names of a Kubernetes TLS secret. Each new connection uses the files as they then
-are, so that they can be replaced while the process runs. Standard library only, for deploy.local.
+are, so that they can be replaced while the process runs. Standard library only, for deploy.up.
 """
 
 import logging

@@ -11,11 +11,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.messaging import action_outbox, outbox
-from libs.common.messaging.actions import Act
+from libs.common.messaging import outbox
 from libs.common.process import logs
-from services.alerts import case, messages, metrics, topology
-from services.alerts.case import (
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act
+from services.alerts import messages, metrics, topology
+from services.alerts.rules import case
+from services.alerts.rules.case import (
     FOLLOWUPS,
     Answer,
     Cancelled,
@@ -27,7 +29,7 @@ from services.alerts.case import (
     Verb,
     Via,
 )
-from services.alerts.store import cases
+from services.alerts.store.cases import cases
 
 log = logs.get_logger(__name__)
 

@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
 from services.alerts import metrics
-from services.alerts.case import Rules
 from services.alerts.intake import Intake
 from services.alerts.messages import HEARTBEAT_MISSED, AlertAccepted
-from services.alerts.store import cases, heartbeats
+from services.alerts.rules.case import Rules
+from services.alerts.store.cases import cases, heartbeats
 
 log = logs.get_logger(__name__)
 

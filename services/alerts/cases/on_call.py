@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
-from services.alerts import metrics, oncall
-from services.alerts.oncall import Shift
-from services.alerts.rota import Rotas
-from services.alerts.store import overrides
+from services.alerts import metrics
+from services.alerts.config.rota import Rotas
+from services.alerts.rules import shifts as oncall
+from services.alerts.rules.shifts import Shift
+from services.alerts.store.cases import overrides
 
 log = logs.get_logger(__name__)
 

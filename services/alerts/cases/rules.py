@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from services.alerts.case import Ask, Heartbeat, Person, Policy, Rules
-from services.alerts.case_link import Links
-from services.alerts.case_sections import ALWAYS, Answers
-from services.alerts.config import Config
+from services.alerts.config.cases import ALWAYS, Answers
+from services.alerts.config.targets import Config
+from services.alerts.rules.case import Ask, Heartbeat, Person, Policy, Rules
+from services.alerts.rules.case_link import Links
 
 
 def rules_of(

@@ -16,13 +16,15 @@ from libs.common.database import postgres
 from libs.common.database.group_commit import halved
 from libs.common.messaging import outbox
 from libs.common.process import logs
-from services.alerts import case, messages, metrics, topology
-from services.alerts.alert import Reason
-from services.alerts.case import Moved, Rules, State
+from services.alerts import messages, metrics, topology
 from services.alerts.cases.answers import Answers
-from services.alerts.store import cases, intake
-from services.alerts.store.cases import Ticked
-from services.alerts.store.intake import NewRow
+from services.alerts.rules import case
+from services.alerts.rules.case import Moved, Rules, State
+from services.alerts.rules.delivery import Reason
+from services.alerts.store.cases import cases
+from services.alerts.store.cases.cases import Ticked
+from services.alerts.store.ledger import intake
+from services.alerts.store.ledger.intake import NewRow
 
 log = logs.get_logger(__name__)
 

@@ -10,11 +10,13 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging import outbox
-from services.alerts import case, messages, metrics, topology
-from services.alerts.alert import Reason
-from services.alerts.case import Cancelled, State
-from services.alerts.store import cases, intake, places
-from services.alerts.store.intake import NewRow
+from services.alerts import messages, metrics, topology
+from services.alerts.rules import case
+from services.alerts.rules.case import Cancelled, State
+from services.alerts.rules.delivery import Reason
+from services.alerts.store.cases import cases, places
+from services.alerts.store.ledger import intake
+from services.alerts.store.ledger.intake import NewRow
 
 
 @dataclass(frozen=True, eq=False)

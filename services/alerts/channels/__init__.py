@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
-from services.alerts.alert import Claimed, Outcome
 from services.alerts.channels.apprise import Apprise
 from services.alerts.channels.email import Email
 from services.alerts.channels.monday import Monday
@@ -12,7 +11,7 @@ from services.alerts.channels.network import Network, Networks
 from services.alerts.channels.slack import Slack
 from services.alerts.channels.sms import Sms
 from services.alerts.channels.webhook import Webhook
-from services.alerts.config import (
+from services.alerts.config.targets import (
     AppriseTarget,
     EmailTarget,
     MondayTarget,
@@ -21,7 +20,8 @@ from services.alerts.config import (
     Target,
     WebhookTarget,
 )
-from services.alerts.templates import Templates
+from services.alerts.config.templates import Templates
+from services.alerts.rules.delivery import Claimed, Outcome
 
 
 class Channel(Protocol):

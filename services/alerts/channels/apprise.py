@@ -16,12 +16,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.channels.network import Network
 from services.alerts.channels.redact import Redactor
 from services.alerts.channels.responses import text_of
-from services.alerts.config import AppriseTarget
-from services.alerts.templates import Templates
+from services.alerts.config.targets import AppriseTarget
+from services.alerts.config.templates import Templates
+from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
     from apprise import NotifyBase

@@ -20,12 +20,12 @@ from typing import Any, cast
 
 import aiosmtplib
 
-from services.alerts.alert import Claimed, Kind, Outcome, Reason
 from services.alerts.channels.network import Network, reason
 from services.alerts.channels.redact import Redactor
 from services.alerts.channels.responses import text_of
-from services.alerts.config import EmailTarget
-from services.alerts.templates import Templates
+from services.alerts.config.targets import EmailTarget
+from services.alerts.config.templates import Templates
+from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
 # The headers that a payload may set. With any other, a caller could add recipients, for example.
 HEADERS = frozenset(

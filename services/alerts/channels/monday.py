@@ -10,10 +10,10 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from services.alerts.alert import MAX_PAUSE_SECONDS, Claimed, Kind, Outcome, Reason
 from services.alerts.channels.post import HttpChannel, Response
 from services.alerts.channels.responses import refused, text_of
-from services.alerts.config import MondayTarget
+from services.alerts.config.targets import MondayTarget
+from services.alerts.rules.delivery import MAX_PAUSE_SECONDS, Claimed, Kind, Outcome, Reason
 
 API_VERSION = "2025-10"
 MUTATION = (

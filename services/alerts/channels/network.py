@@ -16,7 +16,7 @@ from ipaddress import (
 import aiohappyeyeballs
 
 from libs.common.process import logs
-from services.alerts.alert import Reason
+from services.alerts.rules.delivery import Reason
 
 log = logs.get_logger(__name__)
 

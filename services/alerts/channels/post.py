@@ -15,12 +15,18 @@ from yarl import URL
 
 from libs.common.http import client
 from libs.common.http.client import Broken, Connection, Pool, Unreachable, build_request
-from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels import responses
 from services.alerts.channels.network import Network, reason
 from services.alerts.channels.redact import Redactor
-from services.alerts.config import MondayTarget, SlackTarget, SmsTarget, Target, WebhookTarget
-from services.alerts.templates import Templates
+from services.alerts.config.targets import (
+    MondayTarget,
+    SlackTarget,
+    SmsTarget,
+    Target,
+    WebhookTarget,
+)
+from services.alerts.config.templates import Templates
+from services.alerts.rules.delivery import Kind, Outcome, Reason
 
 MAX_BODY = 64 * 1024
 

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from services.alerts.alert import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
+from services.alerts.rules.delivery import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
 
 _BY_STATUS = {
     HTTPStatus.UNAUTHORIZED: (Kind.HELD, Reason.UNAUTHORIZED),

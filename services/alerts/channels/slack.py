@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from services.alerts.alert import Button, Claimed, Kind, Outcome, Reason
 from services.alerts.channels import responses
 from services.alerts.channels.network import Network
 from services.alerts.channels.post import HttpChannel, Poster, Response
 from services.alerts.channels.responses import text_of
-from services.alerts.config import SlackTarget
+from services.alerts.config.targets import SlackTarget
+from services.alerts.config.templates import Templates, escape_slack
 from services.alerts.messages import CASE_UPDATE
-from services.alerts.templates import Templates, escape_slack
+from services.alerts.rules.delivery import Button, Claimed, Kind, Outcome, Reason
 
 # What refuses us, whatever we send: an app's words, inside a 200, and a webhook's, whose status may
 # also be 400 or 200 (docs.slack.dev).

@@ -4,12 +4,12 @@ import json
 from dataclasses import replace
 from urllib.parse import urlencode
 
-from services.alerts.alert import Claimed, Kind, Outcome, Reason
-from services.alerts.case_text import SMS_LETTERS
 from services.alerts.channels.post import HttpChannel, Response
 from services.alerts.channels.responses import refused, text_of
-from services.alerts.config import SmsTarget
+from services.alerts.config.targets import SmsTarget
+from services.alerts.config.texts import SMS_LETTERS
 from services.alerts.messages import CASE_EVENTS
+from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
 _UNAUTHORIZED = frozenset({101, 102, 103, 105, 110})  # 103: the account has no credits left
 _BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 from standardwebhooks import Webhook as Signer
 
-from services.alerts.alert import Claimed, Outcome
 from services.alerts.channels.network import Network
 from services.alerts.channels.post import HttpChannel
-from services.alerts.config import WebhookTarget
-from services.alerts.templates import Templates
+from services.alerts.config.targets import WebhookTarget
+from services.alerts.config.templates import Templates
+from services.alerts.rules.delivery import Claimed, Outcome
 
 
 class Webhook(HttpChannel[WebhookTarget]):

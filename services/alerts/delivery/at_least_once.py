@@ -13,13 +13,22 @@ from libs.common.messaging.broker import Message, PublishError
 from libs.common.messaging.consumer import REASON, Ack, Disposition, Requeue, Retry
 from libs.common.messaging.topology import dead_name
 from libs.common.process import logs
-from services.alerts import alert, messages, metrics, topology
-from services.alerts.alert import Claimed, Kind, Outcome, Reason, RowStatus, State, Unclaimed
+from services.alerts import messages, metrics, topology
 from services.alerts.delivery import case_messages, ending
 from services.alerts.delivery.worker import RETRY_DATABASE_SECONDS, Worker
 from services.alerts.messages import AlertWork
-from services.alerts.store import transitions
-from services.alerts.store.transitions import Attempt
+from services.alerts.rules import delivery as alert
+from services.alerts.rules.delivery import (
+    Claimed,
+    Kind,
+    Outcome,
+    Reason,
+    RowStatus,
+    State,
+    Unclaimed,
+)
+from services.alerts.store.ledger import transitions
+from services.alerts.store.ledger.transitions import Attempt
 from services.alerts.targets.breaker import Admission
 
 log = logs.get_logger(__name__)

@@ -7,15 +7,15 @@ from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Disposition, Retry
 from libs.common.process import logs
 from services.alerts import metrics
-from services.alerts.alert import Claimed, Kind, Once, Reason, RowStatus, State
 from services.alerts.channels.email import Email, boottime
-from services.alerts.config import EmailTarget
+from services.alerts.config.targets import EmailTarget
 from services.alerts.delivery import ending
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.permits import Permits
 from services.alerts.messages import AlertWork, PermitAnswer
-from services.alerts.store import transitions
-from services.alerts.store.transitions import Attempt, Ended
+from services.alerts.rules.delivery import Claimed, Kind, Once, Reason, RowStatus, State
+from services.alerts.store.ledger import transitions
+from services.alerts.store.ledger.transitions import Attempt, Ended
 from services.alerts.targets.breaker import Admission
 
 log = logs.get_logger(__name__)

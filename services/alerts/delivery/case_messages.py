@@ -10,14 +10,15 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.alerts.alert import Button, Claimed
-from services.alerts.case import ButtonValue, Person, Rules, State, Verb, menu, offered
-from services.alerts.case_link import hashed
-from services.alerts.case_text import Shown, item, label, texts, without_diacritics
 from services.alerts.channels.responses import text_of
+from services.alerts.config.templates import escape_slack
+from services.alerts.config.texts import Shown, item, label, texts, without_diacritics
 from services.alerts.messages import CASE_UPDATE
-from services.alerts.store import case_links, places
-from services.alerts.templates import escape_slack
+from services.alerts.rules.case import ButtonValue, Person, Rules, State, Verb, menu, offered
+from services.alerts.rules.case_link import hashed
+from services.alerts.rules.delivery import Button, Claimed
+from services.alerts.store.cases import links as case_links
+from services.alerts.store.cases import places
 
 
 async def written(

@@ -7,9 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.messaging import outbox
 from libs.common.messaging.topology import dead_name
 from services.alerts import messages, topology
-from services.alerts.alert import Once, Reason, State
-from services.alerts.store import escalations, transitions
-from services.alerts.store.transitions import Ended
+from services.alerts.rules.delivery import Once, Reason, State
+from services.alerts.store.ledger import escalations, transitions
+from services.alerts.store.ledger.transitions import Ended
 
 _EVENTS: dict[State, messages.Settled] = {
     State.DELIVERED: "sent",

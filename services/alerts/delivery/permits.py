@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from libs.common.messaging.rpc import NoReply, Requester
 from libs.common.process import logs
 from services.alerts import messages, metrics, topology
-from services.alerts.alert import Claimed, Once
 from services.alerts.messages import PermitAnswer
+from services.alerts.rules.delivery import Claimed, Once
 
 log = logs.get_logger(__name__)
 

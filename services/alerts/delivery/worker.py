@@ -40,16 +40,18 @@ from libs.common.messaging.broker import HIGH, Broker, Message, PublishError
 from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Requeue, Retry, read
 from libs.common.messaging.topology import delay_name
 from libs.common.process import logs, tracing
-from services.alerts import alert, messages, metrics, topology
-from services.alerts.alert import Claimed, Kind, Outcome, State, Unclaimed
-from services.alerts.case import Rules
+from services.alerts import messages, metrics, topology
 from services.alerts.channels import Channel
-from services.alerts.config import Target
+from services.alerts.config.targets import Target
 from services.alerts.delivery import case_messages, ending
 from services.alerts.messages import AlertDead, AlertWork
-from services.alerts.store import cases, places, queries, transitions, upkeep
-from services.alerts.store.queries import Filter
-from services.alerts.store.transitions import Attempt, Ended
+from services.alerts.rules import delivery as alert
+from services.alerts.rules.case import Rules
+from services.alerts.rules.delivery import Claimed, Kind, Outcome, State, Unclaimed
+from services.alerts.store.cases import cases, places
+from services.alerts.store.ledger import queries, transitions, upkeep
+from services.alerts.store.ledger.queries import Filter
+from services.alerts.store.ledger.transitions import Attempt, Ended
 from services.alerts.targets.breaker import Admission, Breaker
 from services.alerts.targets.throttle import Throttle
 

@@ -12,14 +12,14 @@ from uuid import UUID, uuid4
 import jinja2
 from aiohttp import web
 
-from libs.common import email_address, phone_number
 from libs.common.http import plain_form
-from services.alerts.case import Answer, Choice, Refused, State, Verb, Via, offered
-from services.alerts.case_link import TOKEN_BYTES, hashed
-from services.alerts.case_text import label, refusal, texts
+from libs.domain import email_address, phone_number
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
+from services.alerts.config.texts import label, refusal, texts
 from services.alerts.delivery.case_messages import shown
-from services.alerts.store import case_links
+from services.alerts.rules.case import Answer, Choice, Refused, State, Verb, Via, offered
+from services.alerts.rules.case_link import TOKEN_BYTES, hashed
+from services.alerts.store.cases import links as case_links
 
 _MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.RELEASE)
 _CONTACT = ("name", "phone", "email", "city", "summary", "text", "transcript_url")

@@ -19,13 +19,13 @@ from libs.common.http.application import (
     path_id,
     validate,
 )
-from libs.common.messaging.actions import Act
-from libs.common.scopes import PERSON
-from services.alerts.case import Answer, Refused, State, Verb, Via
+from libs.domain.acts import Act
+from libs.domain.scopes import PERSON
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
 from services.alerts.http.common import admin, operator, service_or_admin
 from services.alerts.messages import columns
-from services.alerts.store import case_queries
+from services.alerts.rules.case import Answer, Refused, State, Verb, Via
+from services.alerts.store.cases import queries as case_queries
 from services.alerts.upkeep.ledger_check import LedgerCheck
 
 PAGE = 100

@@ -6,8 +6,8 @@ from typing import Any
 from aiohttp import web
 
 from libs.common.http.application import only
-from services.alerts.alert import TERMINAL, State
 from services.alerts.messages import columns
+from services.alerts.rules.delivery import TERMINAL, State
 
 admin = partial(only, "admin")
 service = partial(only, "service")

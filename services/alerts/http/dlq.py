@@ -16,17 +16,18 @@ from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, in_utc, json_response, parse
-from libs.common.messaging import action_outbox
-from libs.common.messaging.action_outbox import Counted
-from libs.common.messaging.actions import Act, chosen, refs
 from libs.common.process import logs
-from services.alerts.alert import Reason, State
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act, chosen, refs
+from libs.domain.acts_outbox import Counted
 from services.alerts.delivery import ending
 from services.alerts.http.common import admin, operator, service, shown
 from services.alerts.intake import Intake
 from services.alerts.messages import CASE_EVENTS, CASE_STEP, shown_payload
-from services.alerts.store import cases, queries, transitions, upkeep
-from services.alerts.store.queries import Cursor, Filter
+from services.alerts.rules.delivery import Reason, State
+from services.alerts.store.cases import cases
+from services.alerts.store.ledger import queries, transitions, upkeep
+from services.alerts.store.ledger.queries import Cursor, Filter
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep import retention
 

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import MAX_DEPTH, Problem, json_response, parse, path_id
-from libs.common.messaging import action_outbox
 from libs.common.process import logs
-from services.alerts.alert import Reason, State
+from libs.domain import acts_outbox as action_outbox
 from services.alerts.http.common import service, shown
 from services.alerts.intake import Intake
 from services.alerts.messages import AlertAccepted, columns
-from services.alerts.store import queries
+from services.alerts.rules.delivery import Reason, State
+from services.alerts.store.ledger import queries
 
 # Worst first.
 _ENDS = (State.FAILED, State.IN_DOUBT, State.DISCARDED, State.DELIVERED)

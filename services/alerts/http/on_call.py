@@ -10,16 +10,16 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import Act
 from libs.common.process import logs
 from libs.common.process.config_file import did_you_mean
-from services.alerts.case import Person
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act
 from services.alerts.cases.on_call import Schedules
 from services.alerts.http.common import admin, number_in_path, operator
 from services.alerts.messages import columns
-from services.alerts.oncall import Shift
-from services.alerts.store import overrides
+from services.alerts.rules.case import Person
+from services.alerts.rules.shifts import Shift
+from services.alerts.store.cases import overrides
 
 log = logs.get_logger(__name__)
 

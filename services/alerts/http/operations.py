@@ -8,12 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.http.application import Problem, json_response
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import Act
 from libs.common.process import logs
-from services.alerts.alert import BreakerState
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act
 from services.alerts.http.common import admin, operator
-from services.alerts.store import queries, schema
+from services.alerts.rules.delivery import BreakerState
+from services.alerts.store import schema
+from services.alerts.store.ledger import queries
 from services.alerts.store.schema import NotOwner, Schema
 from services.alerts.targets.status import TargetStatus
 from services.alerts.targets.throttle import Throttle

@@ -9,13 +9,13 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import Act, chosen
 from libs.common.process import logs
-from services.alerts.case import Rules
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act, chosen
 from services.alerts.http.common import admin, number_in_path, operator
 from services.alerts.messages import columns
-from services.alerts.store import silences
+from services.alerts.rules.case import Rules
+from services.alerts.store.cases import silences
 
 log = logs.get_logger(__name__)
 

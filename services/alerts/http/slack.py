@@ -9,15 +9,24 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.http.application import Problem, parse
-from services.alerts.case import MENUS, Answer, ButtonValue, Refused, State, Verb, Via, offered
-from services.alerts.case_text import refusal
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, UnknownCase
 from services.alerts.channels import slack_reply
 from services.alerts.channels.network import Networks
 from services.alerts.channels.slack import changed
-from services.alerts.config import SlackTarget
+from services.alerts.config.targets import SlackTarget
+from services.alerts.config.templates import Templates
+from services.alerts.config.texts import refusal
 from services.alerts.delivery import case_messages
-from services.alerts.templates import Templates
+from services.alerts.rules.case import (
+    MENUS,
+    Answer,
+    ButtonValue,
+    Refused,
+    State,
+    Verb,
+    Via,
+    offered,
+)
 
 _VERBS = {*offered(State.OPEN, None), *offered(State.ANSWERED, None)}
 

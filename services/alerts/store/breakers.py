@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.alert import HELD_TIMES, MAX_PAUSE_SECONDS, BreakerState
+from services.alerts.rules.delivery import HELD_TIMES, MAX_PAUSE_SECONDS, BreakerState
 from services.alerts.store.sql import sql
 
 ALIVE_SECONDS: Final = 15.0

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.process import logs
-from services.alerts.store import upkeep
+from services.alerts.store.ledger import upkeep
 from services.alerts.targets.throttle import Throttle
 
 log = logs.get_logger(__name__)

@@ -21,8 +21,8 @@ from aiobreaker.listener import CircuitBreakerListener
 
 from libs.common.process import logs
 from services.alerts import metrics
-from services.alerts.alert import HELD_TIMES, Kind
-from services.alerts.alert import BreakerState as State
+from services.alerts.rules.delivery import HELD_TIMES, Kind
+from services.alerts.rules.delivery import BreakerState as State
 
 log = logs.get_logger(__name__)
 

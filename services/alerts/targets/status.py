@@ -17,11 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import Act
 from libs.common.process import logs
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act
 from services.alerts import metrics
-from services.alerts.alert import BreakerState
+from services.alerts.rules.delivery import BreakerState
 from services.alerts.store import breakers as store
 from services.alerts.store.breakers import BreakerStatus
 from services.alerts.targets.breaker import Breaker, Observations

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
 from libs.common.messaging.consumer import Consumer
-from services.alerts.alert import BreakerState
+from services.alerts.rules.delivery import BreakerState
 from services.alerts.targets.breaker import Admission, Breaker
 
 POLL_SECONDS = 0.5  # while waiting for a turn: whether messages are still taken

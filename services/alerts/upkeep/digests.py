@@ -19,13 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
 from services.alerts import metrics
-from services.alerts.alert import Reason
 from services.alerts.intake import Intake
 from services.alerts.messages import ESCALATION, AlertAccepted
-from services.alerts.store import cases, escalations, gaps, incidents, queries
-from services.alerts.store.cases import CASES
-from services.alerts.store.escalations import Unsent
+from services.alerts.rules.delivery import Reason
+from services.alerts.store import incidents
+from services.alerts.store.cases import cases
+from services.alerts.store.cases.cases import CASES
 from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace, Unhealthy
+from services.alerts.store.ledger import escalations, gaps, queries
+from services.alerts.store.ledger.escalations import Unsent
 from services.alerts.upkeep.reconcile import Reconciler
 
 log = logs.get_logger(__name__)

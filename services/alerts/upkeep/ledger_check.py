@@ -13,7 +13,8 @@ from libs.common.database import postgres
 from libs.common.process import logs
 from services.alerts import metrics
 from services.alerts.channels import monitor
-from services.alerts.store import case_queries, escalations, gaps, queries
+from services.alerts.store.cases import queries as case_queries
+from services.alerts.store.ledger import escalations, gaps, queries
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep.reconcile import Reconciler
 

@@ -15,12 +15,14 @@ from libs.common.messaging.queue_depths import Depths
 from libs.common.messaging.topology import Queue, dead_name, delay_name, retry_name
 from libs.common.process import logs
 from services.alerts import metrics, topology
-from services.alerts.alert import Reason, State
-from services.alerts.config import Config
+from services.alerts.config.targets import Config
 from services.alerts.delivery import ending
-from services.alerts.store import cases, gaps, incidents, transitions, upkeep
+from services.alerts.rules.delivery import Reason, State
+from services.alerts.store import incidents
+from services.alerts.store.cases import cases
 from services.alerts.store.incidents import Way
-from services.alerts.store.queries import Cursor
+from services.alerts.store.ledger import gaps, transitions, upkeep
+from services.alerts.store.ledger.queries import Cursor
 from services.alerts.targets.throttle import Throttle
 
 log = logs.get_logger(__name__)

@@ -6,9 +6,12 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
-from services.alerts.alert import State
-from services.alerts.store import case_links, case_privacy, silences, upkeep
-from services.alerts.store.upkeep import Batch
+from services.alerts.rules.delivery import State
+from services.alerts.store.cases import links as case_links
+from services.alerts.store.cases import privacy as case_privacy
+from services.alerts.store.cases import silences
+from services.alerts.store.ledger import upkeep
+from services.alerts.store.ledger.upkeep import Batch
 
 log = logs.get_logger(__name__)
 

@@ -12,16 +12,15 @@ from aiohttp import hdrs, web
 from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common import company
 from libs.common.http.application import Model, Problem, json_response, only, parse
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import Act
 from libs.common.messaging.broker import BrokerUnavailable
 from libs.common.messaging.rpc import Requester
-from libs.common.phone_number import Phone
+from libs.domain import acts_outbox as action_outbox
+from libs.domain import company
+from libs.domain.acts import Act
+from libs.domain.phone_number import Phone
 from services.consent import erasure_orders, export
 from services.consent.changes import Note
-from services.consent.consent import HOLDERS, Action, ErasureStatus, Subject, WithdrawalResult
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.answers import withdrawal_response
 from services.consent.http.caller import (
@@ -35,15 +34,16 @@ from services.consent.http.caller import (
 )
 from services.consent.identity import parse_subject
 from services.consent.recovery.replay import Replay
+from services.consent.recovery.withdrawals import Answer, Withdrawals
+from services.consent.rules import HOLDERS, Action, ErasureStatus, Subject, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, erasures, links
 from services.consent.store.data_subjects import Lock, SubjectRow
+from services.consent.store.position import START, Position
+from services.consent.store.vault import Vault
 from services.consent.trail import chain, checkpoints
 from services.consent.trail.chain import Entry
 from services.consent.trail.checkpoints import Checkpoint, Witnesses
-from services.consent.trail.position import START, Position
-from services.consent.trail.vault import Vault
-from services.consent.withdrawals import Answer, Withdrawals
 
 VERIFY_SECONDS = 20.0  # half of what the gateway waits for an answer
 MAX_CHECKPOINTS = 1_000

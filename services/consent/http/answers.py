@@ -5,8 +5,8 @@ from typing import Any
 from aiohttp import web
 
 from libs.common.http.application import Problem, json_response
-from services.consent.consent import WithdrawalResult
-from services.consent.withdrawals import Answer
+from services.consent.recovery.withdrawals import Answer
+from services.consent.rules import WithdrawalResult
 
 STATUS = {
     WithdrawalResult.DONE: 200,

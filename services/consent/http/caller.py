@@ -8,14 +8,14 @@ from aiohttp import web
 from pydantic import AfterValidator, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.email_address import normalise
 from libs.common.http.application import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, OVER_BUDGET, Problem
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import DONE, Act
-from libs.common.signed_links import Claims, InvalidToken, Tokens
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import DONE, Act
+from libs.domain.email_address import normalise
+from libs.domain.signed_links import Claims, InvalidToken, Tokens
 from services.consent.changes import Note
-from services.consent.consent import LANGUAGES, Action, Subject, preferred_language
 from services.consent.identity import parse_subject
+from services.consent.rules import LANGUAGES, Action, Subject, preferred_language
 from services.consent.store.data_subjects import SubjectRow
 from services.consent.trail.chain import Origin
 

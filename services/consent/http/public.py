@@ -11,15 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database.group_commit import Batches
-from libs.common.email_address import normalise
 from libs.common.http.application import Model, Problem, accepted_at, json_response, parse
-from libs.common.messaging.actions import Actor
 from libs.common.messaging.broker import Broker
 from libs.common.process import logs
-from libs.common.signed_links import Tokens
+from libs.domain.acts import Actor
+from libs.domain.email_address import normalise
+from libs.domain.signed_links import Tokens
 from services.consent import standing
 from services.consent.changes import ErasedSince, WithdrawalRequest
-from services.consent.consent import PURPOSES, Action, Agreement, ErasureStatus, State
 from services.consent.http.answers import withdrawal_response
 from services.consent.http.caller import (
     Email,
@@ -35,12 +34,13 @@ from services.consent.http.caller import (
 )
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
+from services.consent.recovery.withdrawals import Withdrawals
+from services.consent.rules import PURPOSES, Action, Agreement, ErasureStatus, State
 from services.consent.standing import Standing
 from services.consent.store import consents, data_subjects, erasures, upkeep
+from services.consent.store.vault import Vault
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry
-from services.consent.trail.vault import Vault
-from services.consent.withdrawals import Withdrawals
 
 log = logs.get_logger(__name__)
 

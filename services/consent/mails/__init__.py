@@ -9,9 +9,9 @@ from uuid import UUID
 
 import jinja2
 
-from libs.common.company import Company
-from libs.common.signed_links import Claims, Tokens
-from services.consent.consent import Agreement, LinkMail, wording_hash
+from libs.domain.company import Company
+from libs.domain.signed_links import Claims, Tokens
+from services.consent.rules import Agreement, LinkMail, wording_hash
 from services.consent.settings import ConsentSettings
 
 _FOLDER = files(__package__)

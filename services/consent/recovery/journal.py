@@ -22,16 +22,16 @@ from libs.common.database.group_commit import Batches
 from libs.common.process import logs
 from services.consent import changes, metrics
 from services.consent.changes import WithdrawalRequest
-from services.consent.consent import Action
 from services.consent.identity import parse_subject
+from services.consent.rules import Action
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, restores, trail
 from services.consent.store.data_subjects import SubjectRow
+from services.consent.store.position import START, Position
+from services.consent.store.vault import Vault, WrappedKey
 from services.consent.trail import chain
 from services.consent.trail.append_only_file import AppendOnlyFile
 from services.consent.trail.chain import Entry
-from services.consent.trail.position import START, Position
-from services.consent.trail.vault import Vault, WrappedKey
 
 log = logs.get_logger(__name__)
 

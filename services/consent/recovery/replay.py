@@ -19,15 +19,15 @@ from libs.common.messaging.rpc import Requester
 from libs.common.process import logs
 from services.consent import erasure_orders, export
 from services.consent.changes import Note
-from services.consent.consent import PURPOSES, Subject, WithdrawalResult
 from services.consent.identity import parse_subject
 from services.consent.recovery import journal
+from services.consent.recovery.withdrawals import Withdrawals
+from services.consent.rules import PURPOSES, Subject, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, erasures, restores
+from services.consent.store.vault import Vault
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry
-from services.consent.trail.vault import Vault
-from services.consent.withdrawals import Withdrawals
 
 log = logs.get_logger(__name__)
 

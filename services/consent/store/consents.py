@@ -9,7 +9,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.consent import ConsentState, Permit, State
+from services.consent.rules import ConsentState, Permit, State
 from services.consent.store.sql import sql
 from services.consent.store.tables import consent_state, suppression
 

@@ -21,7 +21,7 @@ from services.consent.store.tables import (
     restriction,
     suppression,
 )
-from services.consent.trail.vault import SubjectKey, Vault, WrappedKey
+from services.consent.store.vault import SubjectKey, Vault, WrappedKey
 
 
 @dataclass(frozen=True, slots=True)

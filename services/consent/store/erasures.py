@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.consent import ErasureStatus
+from services.consent.rules import ErasureStatus
 from services.consent.store.data_subjects import forget
 from services.consent.store.sql import sql
 from services.consent.store.tables import data_subject, erasure, erasure_receipt
-from services.consent.trail.vault import WrappedKey
+from services.consent.store.vault import WrappedKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.consent import LINK_MAILS_A_DAY, LinkMail
+from services.consent.rules import LINK_MAILS_A_DAY, LinkMail
 from services.consent.store.sql import sql
 from services.consent.store.tables import opt_in
 

@@ -8,8 +8,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.consent.store.position import Position
 from services.consent.store.sql import sql
-from services.consent.trail.position import Position
 
 _HAS = ":rows = 0 OR EXISTS (SELECT FROM consent_audit_log WHERE id = :rows AND hash = :hash)"
 

@@ -7,11 +7,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.consent import Action
+from services.consent.rules import Action
+from services.consent.store.position import START, Position
 from services.consent.store.sql import CELLS, sql
 from services.consent.store.tables import consent_audit_log as log
 from services.consent.store.tables import trail_origin
-from services.consent.trail.position import START, Position
 
 _APPEND = sql(
     "WITH origin AS (INSERT INTO trail_origin (sealed) SELECT unnest(CAST(:origins AS bytea[]))) "

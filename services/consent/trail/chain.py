@@ -20,11 +20,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.consent.consent import Action
+from services.consent.rules import Action
 from services.consent.store import trail
+from services.consent.store.position import START, Position
 from services.consent.store.sql import CELLS
-from services.consent.trail.position import START, Position
-from services.consent.trail.vault import SubjectKey
+from services.consent.store.vault import SubjectKey
 
 BATCH = 1_000  # rows may have 50 KB each, and a batch must fit into memory
 MAX_USER_AGENT = 512

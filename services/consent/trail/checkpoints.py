@@ -23,10 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.process import logs
 from services.consent import metrics
 from services.consent.store import trail
+from services.consent.store.position import Position
+from services.consent.store.vault import parse_keys
 from services.consent.trail import chain
 from services.consent.trail.append_only_file import AppendOnlyFile
-from services.consent.trail.position import Position
-from services.consent.trail.vault import parse_keys
 
 log = logs.get_logger(__name__)
 

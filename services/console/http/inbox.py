@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging.actions import Actor
+from libs.domain.acts import Actor
 from services.console.gateway import Answer, Gateway
 from services.console.http.door import REFRESH, Door
 from services.console.http.pages import page, reachable

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, json_response, parse
-from libs.common.messaging.actions import Actor
-from libs.common.scopes import NOT_FOR_KEYS, Scope
+from libs.domain.acts import Actor
+from libs.domain.scopes import NOT_FOR_KEYS, Scope
 from services.console.http.caller import for_admins
 from services.console.key import ID, Secret, expiry_fault
 from services.console.keys import (

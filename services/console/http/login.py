@@ -8,8 +8,8 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
-from libs.common.email_address import MalformedEmail, normalise
 from libs.common.http import plain_form
+from libs.domain.email_address import MalformedEmail, normalise
 from services.console.factor import NEW_SECRET, SECRET, picture, uri_of
 from services.console.http.door import Door, address_of, browser_of, enter, leave, next_page
 from services.console.http.pages import HEADERS, page, redirect, static

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from libs.common.http import plain_form
 from libs.common.process import logs
-from libs.common.signed_links import InvalidToken, Tokens
+from libs.domain.signed_links import InvalidToken, Tokens
 from services.console.http.door import Door, browser_of, enter, next_page
 from services.console.http.pages import page, redirect
 from services.console.logins import Logins

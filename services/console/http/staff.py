@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import Field, ValidationError
 
-from libs.common.email_address import Email
 from libs.common.http import plain_form
 from libs.common.http.application import Model, json_response, parse, path_id
-from libs.common.messaging.actions import Actor
+from libs.domain.acts import Actor
+from libs.domain.email_address import Email
 from services.console.http.caller import for_admins
 from services.console.http.door import Door
 from services.console.http.keys import Name, Reason, reason_in

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.messaging.actions import Actor, without_addresses
 from libs.common.process import logs
+from libs.domain.acts import Actor, without_addresses
 from services.console.store.sessions import Visitor
 from services.console.store.tables import staff_action, staff_session
 

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from datetime import date
 from typing import NamedTuple
 
-from services.followups.dialogue import handover as handovers
+from services.followups.dialogue import ask_a_person as handovers
 from services.followups.dialogue import memory, replies
 from services.followups.dialogue.hearing import hear
+from services.followups.dialogue.state import State
 from services.followups.dialogue.texts import HANDOVER_TEXTS, PLACES, TEXTS
-from services.followups.facts import Facts
-from services.followups.routing import Action, Routes
-from services.followups.state import State
-from services.followups.understanding.consent_answer import Answer
-from services.followups.understanding.text import readable
+from services.followups.reading.consent_answer import Answer
+from services.followups.reading.routing import Action, Routes
+from services.followups.reading.text import readable
+from services.followups.rules.facts import Facts
 
 __all__ = ("HANDOVER_TEXTS", "PLACES", "TEXTS", "Turn", "turn")
 

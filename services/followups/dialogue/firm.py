@@ -3,10 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from services.followups import small_talk
-from services.followups.routing import fold
-from services.followups.understanding import place
-from services.followups.understanding.text import has_any
+from services.followups.reading import place, small_talk
+from services.followups.reading.routing import fold
+from services.followups.reading.text import has_any
 
 _DO_YOU = re.compile(
     r"\b(?:robicie|zrobicie|robia panstwo|wykonujecie|wykonacie|zajmujecie|zajmuja sie|montujecie"

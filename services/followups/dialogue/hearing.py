@@ -5,13 +5,10 @@ from collections.abc import Collection, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from services.followups import small_talk
 from services.followups.dialogue import firm
+from services.followups.dialogue.state import SAID_LENGTH, State
 from services.followups.dialogue.texts import ABOUT_WORKS
-from services.followups.facts import NO_FACTS, Facts, Question
-from services.followups.routing import Action, Route, Routes
-from services.followups.state import SAID_LENGTH, State
-from services.followups.understanding import (
+from services.followups.reading import (
     Understood,
     addresses,
     area,
@@ -19,10 +16,11 @@ from services.followups.understanding import (
     numbers,
     phone,
     place,
+    small_talk,
     starts,
     understand,
 )
-from services.followups.understanding.consent_answer import (
+from services.followups.reading.consent_answer import (
     Answer,
     beside_answer,
     consents_in_full,
@@ -30,6 +28,8 @@ from services.followups.understanding.consent_answer import (
     says_yes,
     takes_back,
 )
+from services.followups.reading.routing import Action, Route, Routes
+from services.followups.rules.facts import NO_FACTS, Facts, Question
 
 _OF_THE_FORM = {*ABOUT_WORKS, "contact"}
 _EACH_ROOM = re.compile(r"\bka[żz]d\w{1,3}(?:\s+[^\W\d_]+)?\s+(?:po|ma)\s", re.IGNORECASE)

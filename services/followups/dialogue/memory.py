@@ -3,14 +3,14 @@
 import re
 from collections.abc import Mapping
 
-from services.followups import small_talk
 from services.followups.dialogue.hearing import Heard
+from services.followups.dialogue.state import SAID, State
 from services.followups.dialogue.texts import ABOUT_WORKS
-from services.followups.facts import NO_FACTS, Facts
-from services.followups.routing import fold
-from services.followups.state import SAID, State
-from services.followups.understanding.addresses import suggestion
-from services.followups.understanding.consent_answer import postpones, says_yes
+from services.followups.reading import small_talk
+from services.followups.reading.addresses import suggestion
+from services.followups.reading.consent_answer import postpones, says_yes
+from services.followups.reading.routing import fold
+from services.followups.rules.facts import NO_FACTS, Facts
 
 TIMES_ASKED = 2
 _OF_CONSENT = {"consent", "shown"}

@@ -1,13 +1,13 @@
 """What a reply asks next, or how it closes: one question at most, and no promise in vain."""
 
-from services.followups import small_talk
 from services.followups.dialogue.hearing import Heard, may_offer
 from services.followups.dialogue.memory import TIMES_ASKED, refuses_contact
+from services.followups.dialogue.state import State
 from services.followups.dialogue.texts import ABOUT_WORKS, Script
-from services.followups.fact_texts import describe_phone
-from services.followups.facts import NO_FACTS, Question
-from services.followups.routing import Route
-from services.followups.state import State
+from services.followups.reading import small_talk
+from services.followups.reading.routing import Route
+from services.followups.rules.fact_texts import describe_phone
+from services.followups.rules.facts import NO_FACTS, Question
 
 Reply = tuple[State, list[str]]
 """The state after the reply, and the parts of the reply."""

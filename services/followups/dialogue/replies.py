@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from services.followups import small_talk
 from services.followups.dialogue import questions
 from services.followups.dialogue.hearing import Heard
 from services.followups.dialogue.memory import (
@@ -12,11 +11,12 @@ from services.followups.dialogue.memory import (
     refuses_contact,
 )
 from services.followups.dialogue.questions import Reply
+from services.followups.dialogue.state import State
 from services.followups.dialogue.texts import Script
-from services.followups.fact_texts import describe
-from services.followups.facts import NO_FACTS
-from services.followups.routing import Route
-from services.followups.state import State
+from services.followups.reading import small_talk
+from services.followups.reading.routing import Route
+from services.followups.rules.fact_texts import describe
+from services.followups.rules.facts import NO_FACTS
 
 
 def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: bool) -> Reply:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from services.followups.facts import Question
+from services.followups.rules.facts import Question
 
 Script = Mapping[str, str]
 """The texts of one language."""

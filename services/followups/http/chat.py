@@ -7,8 +7,6 @@ from aiohttp import web
 from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.company import Wording
-from libs.common.email_address import Email
 from libs.common.http.application import (
     ADDRESS_FROM,
     CLIENT_ADDRESS,
@@ -18,9 +16,14 @@ from libs.common.http.application import (
     parse,
 )
 from libs.common.process import logs
-from services.followups import chat, facts, staff
+from libs.domain.company import Wording
+from libs.domain.email_address import Email
+from services.followups import chat
 from services.followups.config import Config
-from services.followups.understanding import phone
+from services.followups.leads import staff
+from services.followups.mails.enrolment import Said
+from services.followups.reading import phone
+from services.followups.rules import facts
 
 log = logs.get_logger(__name__)
 
@@ -77,7 +80,7 @@ class ChatRoutes:
             if agreed is None:
                 # It proves nothing. The dialogue asks again, with the configured wording.
                 log.warning("chat.unknown_wording")
-        said = chat.Said(
+        said = Said(
             message=body.message,
             session_id=body.session_id,
             passed=facts.Facts(

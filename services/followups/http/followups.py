@@ -10,11 +10,11 @@ from aiohttp import web
 from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.email_address import Email, MalformedEmail, normalise
 from libs.common.http.application import Model, Problem, json_response, only, parse, path_id
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import Act, Actor
 from libs.common.process import logs
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act, Actor
+from libs.domain.email_address import Email, MalformedEmail, normalise
 from services.followups import metrics
 from services.followups.config import Config
 from services.followups.store import conversations, steps

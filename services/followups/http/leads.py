@@ -12,7 +12,6 @@ from aiohttp import web
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.email_address import Email
 from libs.common.http.application import (
     CALLER,
     Model,
@@ -25,12 +24,16 @@ from libs.common.http.application import (
     path_id,
 )
 from libs.common.http.heads import media_type
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import Act
-from libs.common.phone_number import Phone
-from services.followups import lead_files, lead_score, metrics, staff, table
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act
+from libs.domain.email_address import Email
+from libs.domain.phone_number import Phone
+from services.followups import metrics
 from services.followups.config import Config
-from services.followups.lead_score import LEAD_STATES
+from services.followups.leads import files as lead_files
+from services.followups.leads import staff, table
+from services.followups.rules import score as lead_score
+from services.followups.rules.score import LEAD_STATES
 from services.followups.store import conversations, leads, steps, submissions
 from services.followups.store.tables import Row
 

@@ -8,7 +8,6 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import Field, ValidationError
 
-from libs.common.email_address import Email
 from libs.common.http.application import (
     CALLER,
     Model,
@@ -19,14 +18,15 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
-from libs.common.messaging import action_outbox
-from libs.common.messaging.actions import Act
-from libs.common.phone_number import Phone
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act
+from libs.domain.email_address import Email
+from libs.domain.phone_number import Phone
+from services.followups.leads.submissions import NotHeld, Submissions
 from services.followups.messages import LeadSubmit
 from services.followups.store import submissions as store
 from services.followups.store.conversations import Subject
 from services.followups.store.tables import Row
-from services.followups.submissions import NotHeld, Submissions
 
 
 class Wanted(Model):

@@ -12,8 +12,8 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.statement import Statement
-from libs.common.mentions import without
 from libs.common.messaging import outbox
+from libs.domain.mentions import without
 from services.followups.store import leads as leads_of
 from services.followups.store.steps import ADDRESS_LOCK, lock_address, of_address, stop
 from services.followups.store.tables import (

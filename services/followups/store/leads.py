@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.statement import Statement
-from libs.common.scopes import PERSON
+from libs.domain.scopes import PERSON
 from services.followups.store.tables import Row, chat_conversations, lead
 
 _texts = pg.ARRAY(sa.Text)

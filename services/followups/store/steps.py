@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.statement import Statement
-from services.followups.sequence import DAY, REPLACES, RESCHEDULE_AFTER
+from services.followups.rules.sequence import DAY, REPLACES, RESCHEDULE_AFTER
 from services.followups.store.tables import Row, chat_conversations, followup_event, outbox_table
 
 _message_id = sa.func.coalesce(followup_event.c.message_id, followup_event.c.id)

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from libs.common.messaging import inbox, outbox
-from services.followups.lead_score import LEAD_STATES
-from services.followups.sequence import END_REASONS, STATES
+from services.followups.rules.score import LEAD_STATES
+from services.followups.rules.sequence import END_REASONS, STATES
 
 metadata = sa.MetaData()
 _timestamptz = sa.DateTime(timezone=True)

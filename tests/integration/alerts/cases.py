@@ -12,19 +12,19 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.hours import Hours
 from libs.common.messaging.broker import Broker
-from services.alerts.alert import Claimed, Kind, Outcome, Reason, decide
-from services.alerts.alert import Policy as Retries
-from services.alerts.case import Answer, Ask, Person, Policy, Rules, Verb, Via
+from libs.domain.hours import Hours
 from services.alerts.cases.answers import Answers, Refusal
 from services.alerts.cases.timer import Timer
-from services.alerts.config import Config
+from services.alerts.config.targets import Config
 from services.alerts.intake import Intake
 from services.alerts.messages import AlertAccepted
-from services.alerts.store import transitions
-from services.alerts.store.transitions import Attempt
-from services.alerts.subjects import Subjects
+from services.alerts.rules.case import Answer, Ask, Person, Policy, Rules, Verb, Via
+from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason, decide
+from services.alerts.rules.delivery import Policy as Retries
+from services.alerts.rules.subjects import Subjects
+from services.alerts.store.ledger import transitions
+from services.alerts.store.ledger.transitions import Attempt
 from tests.integration.alerts.conftest import CHANNELS, ROUTES, SUBJECT_KEYS, TARGET
 
 POLICY = Policy(
@@ -83,7 +83,7 @@ def answer(verb: Verb = Verb.TAKEN, person: str = "anna", **fields: Any) -> Answ
 
 
 def config() -> Config:
-    from services.alerts import config as module
+    from services.alerts.config import targets as module
 
     env = dict.fromkeys(("SLACK_WEBHOOK_URL", "MONDAY_API_URL", "SMS_API_URL"), "https://a.example")
     env |= {"WEBHOOK_URL": "https://a.example", "WEBHOOK_SECRET": "whsec_c2VjcmV0"}

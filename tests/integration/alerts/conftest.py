@@ -21,13 +21,13 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from deploy.local.process import Process
+from deploy.up.process import Process
 from libs.common.database import postgres
 from libs.common.messaging.broker import HIGH, Broker, Message
 from libs.common.messaging.consumer import Ack, Consumer, Delivery, Disposition, consume
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
-from services.alerts.subjects import Subjects
+from services.alerts.rules.subjects import Subjects
 from tests.conftest import NewDatabase
 from tests.support import warm
 from tests.support.brokers import Vhost

@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 
-from services.alerts.alert import Kind, Reason
+from services.alerts.rules.delivery import Kind, Reason
 from tests.support.targets import (
     STATUSES,
     answer,

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from services.alerts.alert import Kind, Reason
 from services.alerts.channels import opened
-from services.alerts.config import Target
+from services.alerts.config.targets import Target
+from services.alerts.rules.delivery import Kind, Reason
 from tests.support.targets import (
     LOOPBACK,
     TEMPLATES,

@@ -11,7 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.messaging.consumer import Ack, Consumer, Delivery, Disposition, Requeue, Retry
 from libs.common.process import tasks
 from services.alerts import messages
-from services.alerts.alert import (
+from services.alerts.channels import Channel
+from services.alerts.config.targets import SlackTarget
+from services.alerts.delivery.at_least_once import AtLeastOnceWorker
+from services.alerts.rules.delivery import (
     BreakerState,
     Claimed,
     Kind,
@@ -21,11 +24,9 @@ from services.alerts.alert import (
     State,
     decide,
 )
-from services.alerts.channels import Channel
-from services.alerts.config import SlackTarget
-from services.alerts.delivery.at_least_once import AtLeastOnceWorker
-from services.alerts.store import tables, transitions
-from services.alerts.store.transitions import Attempt
+from services.alerts.store import tables
+from services.alerts.store.ledger import transitions
+from services.alerts.store.ledger.transitions import Attempt
 from services.alerts.targets.breaker import Breaker
 from services.alerts.targets.throttle import Throttle
 from tests.integration.alerts.test_store import DEAD_AT_ONCE, new_row

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.process import tasks
-from services.alerts.alert import Kind
+from services.alerts.rules.delivery import Kind
 from services.alerts.targets import backlog
 from services.alerts.targets.breaker import Breaker
 from services.alerts.targets.throttle import Throttle

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http import application
 from services.alerts.http import dlq
 from services.alerts.http.dlq import DlqRoutes
-from services.alerts.store import upkeep
+from services.alerts.store.ledger import upkeep
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 

@@ -14,11 +14,12 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.case import Answer, Refused, Verb
 from services.alerts.cases.answers import KeyUsed, Refusal, UnknownCase
-from services.alerts.store import cases as store
-from services.alerts.store import incidents, upkeep
+from services.alerts.rules.case import Answer, Refused, Verb
+from services.alerts.store import incidents
+from services.alerts.store.cases import cases as store
 from services.alerts.store.incidents import Way
+from services.alerts.store.ledger import upkeep
 from tests.integration.alerts.cases import (
     DELIVERED,
     FAILED,

@@ -18,8 +18,8 @@ from aiohttp import web
 
 from deploy.sandbox.slack import SIGNING_SECRET
 from libs.common.http.application import Problem
-from services.alerts.case import Verb
-from services.alerts.store import case_privacy
+from services.alerts.rules.case import Verb
+from services.alerts.store.cases import privacy as case_privacy
 from services.gateway.slack import payload_of
 from tests.integration.alerts.cases import Cases, answer
 from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts

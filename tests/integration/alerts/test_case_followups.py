@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.case import Verb
+from services.alerts.rules.case import Verb
 from tests.integration.alerts.cases import Cases, answer, dies_at, with_policy
 
 

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.case import Change, Rules, State, Verb
 from services.alerts.cases.answers import Answers
-from services.alerts.store import case_privacy, case_queries
-from services.alerts.store import cases as store
+from services.alerts.rules.case import Change, Rules, State, Verb
+from services.alerts.store.cases import cases as store
+from services.alerts.store.cases import privacy as case_privacy
+from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import (
     DELIVERED,
     FAILED,

@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.case import Heartbeat, Rules
 from services.alerts.cases.heartbeats import Heartbeats
-from services.alerts.store import case_queries, heartbeats
+from services.alerts.rules.case import Heartbeat, Rules
+from services.alerts.store.cases import heartbeats
+from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import POLICY, RULES, Cases, closed_for_two_days, dies_at
 from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
 from tests.integration.alerts.test_case_messages import PEOPLE

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 
-from services.alerts.case import Verb
+from services.alerts.rules.case import Verb
 from tests.integration.alerts.cases import Cases, answer
 from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts
 from tests.integration.alerts.test_case_messages import lead, sections

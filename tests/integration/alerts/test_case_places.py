@@ -6,11 +6,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.alert import Claimed
-from services.alerts.case import Ask, Verb
 from services.alerts.cases.updates import Updates
 from services.alerts.delivery import case_messages
-from services.alerts.store import case_privacy, case_queries, places
+from services.alerts.rules.case import Ask, Verb
+from services.alerts.rules.delivery import Claimed
+from services.alerts.store.cases import places
+from services.alerts.store.cases import privacy as case_privacy
+from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import (
     DELIVERED,
     FAILED,

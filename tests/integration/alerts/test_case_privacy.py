@@ -8,10 +8,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.case import Verb
 from services.alerts.cases.updates import Updates
-from services.alerts.store import case_privacy, case_queries
-from services.alerts.subjects import Kind, Subjects
+from services.alerts.rules.case import Verb
+from services.alerts.rules.subjects import Kind, Subjects
+from services.alerts.store.cases import privacy as case_privacy
+from services.alerts.store.cases import queries as case_queries
 from services.alerts.upkeep import retention
 from tests.integration.alerts.cases import DELIVERED, Cases, answer
 from tests.integration.alerts.conftest import CHANNELS, SUBJECT_KEYS, StartAlerts

@@ -17,21 +17,21 @@ from pydantic import SecretStr
 from sqlalchemy.exc import InterfaceError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging.action_outbox import Counted
-from libs.common.messaging.actions import Act
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.consumer import Ack, Retry
-from services.alerts.alert import Claimed, Outcome
-from services.alerts.case import Answer, Change, State, Verb
+from libs.domain.acts import Act
+from libs.domain.acts_outbox import Counted
 from services.alerts.cases.updates import Updates
 from services.alerts.channels import Channel
 from services.alerts.delivery import case_messages
 from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.messages import AlertDead
-from services.alerts.store import cases as store
-from services.alerts.store import upkeep
+from services.alerts.rules.case import Answer, Change, State, Verb
+from services.alerts.rules.delivery import Claimed, Outcome
+from services.alerts.store.cases import cases as store
 from services.alerts.store.incidents import Way
+from services.alerts.store.ledger import upkeep
 from services.alerts.upkeep.reconcile import Reconciler
 from tests.integration.alerts.cases import (
     DELIVERED,

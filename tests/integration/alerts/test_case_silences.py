@@ -9,9 +9,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.case import Verb
-from services.alerts.store import case_queries, silences
-from services.alerts.store import intake as ledger
+from services.alerts.rules.case import Verb
+from services.alerts.store.cases import queries as case_queries
+from services.alerts.store.cases import silences
+from services.alerts.store.ledger import intake as ledger
 from tests.integration.alerts.cases import POLICY, RULES, Cases, answer
 from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
 from tests.integration.alerts.test_case_http import call

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels import opened
 from services.alerts.messages import CASE_UPDATE
+from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.integration.alerts.test_case_messages import lead, sections

@@ -8,9 +8,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.case import Ask
-from services.alerts.store import case_queries
-from services.alerts.store import cases as store
+from services.alerts.rules.case import Ask
+from services.alerts.store.cases import cases as store
+from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import (
     FAILED,
     NEVER,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from deploy.local.servers import Postgres
+from deploy.up.servers import Postgres
 from libs.common.process import tasks
 from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import StartAlerts

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.store import intake, queries
-from services.alerts.store.intake import NewRow, Taken
+from services.alerts.store.ledger import intake, queries
+from services.alerts.store.ledger.intake import NewRow, Taken
 from tests.integration.alerts.conftest import Alerts, StartAlerts, waits_for_a_row
 from tests.support.eventually import eventually
 

@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.case import Rules, Verb
 from services.alerts.delivery import case_messages
-from services.alerts.store import case_queries, places
+from services.alerts.rules.case import Rules, Verb
+from services.alerts.store.cases import places
+from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import DELIVERED, POLICY, RULES, Cases, answer
 from tests.integration.alerts.conftest import StartAlerts
 

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.messages import AlertAccepted, Numbered
-from services.alerts.store import breakers, gaps
+from services.alerts.store import breakers
+from services.alerts.store.ledger import gaps
 from services.alerts.upkeep.digests import MISSING
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.support.eventually import eventually

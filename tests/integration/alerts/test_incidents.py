@@ -10,12 +10,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from services.alerts.alert import Reason
 from services.alerts.messages import ESCALATION
-from services.alerts.store import breakers, escalations, incidents, intake
+from services.alerts.rules.delivery import Reason
+from services.alerts.store import breakers, incidents
 from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace
-from services.alerts.store.intake import NewRow
-from services.alerts.store.transitions import Ended
+from services.alerts.store.ledger import escalations, intake
+from services.alerts.store.ledger.intake import NewRow
+from services.alerts.store.ledger.transitions import Ended
 from tests.conftest import NewDatabase
 
 HERE, THERE = uuid4(), uuid4()

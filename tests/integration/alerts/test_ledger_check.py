@@ -4,7 +4,7 @@ import aiohttp
 import sqlalchemy as sa
 from sqlalchemy import make_url
 
-from deploy.local.servers import Postgres
+from deploy.up.servers import Postgres
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.brokers import Vhost, leaderless
 from tests.support.eventually import eventually

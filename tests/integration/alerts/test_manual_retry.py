@@ -9,9 +9,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.store import incidents, transitions, upkeep
+from services.alerts.store import incidents
 from services.alerts.store.incidents import Way
-from services.alerts.store.intake import NewRow, accept
+from services.alerts.store.ledger import transitions, upkeep
+from services.alerts.store.ledger.intake import NewRow, accept
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.integration.alerts.test_at_most_once import follow_up
 from tests.integration.alerts.test_dead_letter_moved_back import DEAD, dead_letters, move

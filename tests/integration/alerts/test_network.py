@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels import Channel, opened
 from services.alerts.channels.network import Networks
-from services.alerts.config import Target
+from services.alerts.config.targets import Target
+from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.support.certificates import Authority
 from tests.support.eventually import eventually
 from tests.support.targets import (

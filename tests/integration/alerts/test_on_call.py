@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from services.alerts.oncall import Shift
-from services.alerts.store import overrides
+from services.alerts.rules.shifts import Shift
+from services.alerts.store.cases import overrides
 from tests.conftest import NewDatabase
 from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from libs.common.http import client
-from services.alerts.alert import Kind, Reason
 from services.alerts.channels import Channel, opened
+from services.alerts.rules.delivery import Kind, Reason
 from tests.support.certificates import Authority
 from tests.support.ports import HOST
 from tests.support.scripted import OK, Play, ScriptedServer, answering, until_closed

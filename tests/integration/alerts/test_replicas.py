@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.process import Process
+from deploy.up.process import Process
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 from tests.support.ports import Ports

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.store import queries
+from services.alerts.store.ledger import queries
 from services.alerts.upkeep import retention
 from tests.integration.alerts.conftest import StartAlerts
 from tests.support.eventually import eventually

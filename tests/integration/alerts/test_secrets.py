@@ -17,8 +17,8 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from services.alerts.alert import Kind
-from services.alerts.config import Target
+from services.alerts.config.targets import Target
+from services.alerts.rules.delivery import Kind
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.certificates import Authority
 from tests.support.ports import HOST

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from services.alerts.alert import Kind, Outcome, Reason
 from services.alerts.channels.email import Email
 from services.alerts.channels.network import Network
-from services.alerts.templates import Templates
+from services.alerts.config.templates import Templates
+from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.support.certificates import Authority
 from tests.support.ports import HOST
 from tests.support.targets import LOOPBACK, TEMPLATES, job, listening, mail_target, send

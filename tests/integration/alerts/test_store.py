@@ -13,12 +13,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database.group_commit import Batches
-from services.alerts.alert import Claimed, Kind, Outcome, Policy, Reason, State, decide
-from services.alerts.store import case_tables, intake, queries, tables, transitions, upkeep
-from services.alerts.store.intake import NewRow
-from services.alerts.store.queries import Filter
+from services.alerts.rules.delivery import Claimed, Kind, Outcome, Policy, Reason, State, decide
+from services.alerts.store import tables
+from services.alerts.store.cases import tables as case_tables
+from services.alerts.store.ledger import intake, queries, transitions, upkeep
+from services.alerts.store.ledger.intake import NewRow
+from services.alerts.store.ledger.queries import Filter
+from services.alerts.store.ledger.transitions import Attempt
 from services.alerts.store.sql import sql
-from services.alerts.store.transitions import Attempt
 from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import waits_for_a_row
 from tests.support.databases import differences

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging.actions import Act
-from services.alerts.alert import BreakerState, Kind
+from libs.domain.acts import Act
+from services.alerts.rules.delivery import BreakerState, Kind
 from services.alerts.targets.breaker import Admission, Breaker
 from services.alerts.targets.status import TargetStatus
 from services.alerts.targets.throttle import Throttle

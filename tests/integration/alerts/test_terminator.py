@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from aiosmtplib.protocol import SMTPProtocol
 
-from services.alerts.alert import Kind, Outcome
+from services.alerts.rules.delivery import Kind, Outcome
 from tests.support import loops
 from tests.support.ports import HOST
 from tests.support.targets import mail_target, send

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.servers import RabbitMQ
+from deploy.up.servers import RabbitMQ
 from libs.common.messaging.broker import (
     Broker,
     BrokerUnavailable,

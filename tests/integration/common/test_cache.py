@@ -1,6 +1,6 @@
 from prometheus_client import REGISTRY
 
-from deploy.local.servers import Redis
+from deploy.up.servers import Redis
 from libs.common.cache import Cache
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy

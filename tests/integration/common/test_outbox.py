@@ -13,11 +13,13 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.messaging import action_outbox, actions, inbox, outbox
+from libs.common.messaging import inbox, outbox
 from libs.common.messaging.broker import HIGH, Broker, Unconfirmed, message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Exchange, work_queue
 from libs.common.process import tasks
+from libs.domain import acts as actions
+from libs.domain import acts_outbox as action_outbox
 from tests.conftest import NewDatabase
 from tests.support.consumers import Recorder, depth, until
 from tests.support.databases import DatabaseUrl

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from deploy.local.servers import Postgres
+from deploy.up.servers import Postgres
 from libs.common.database import periodic
 from libs.common.database import postgres as db
 from libs.common.process.tasks import end

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import environment
+from deploy.up import environment
 from libs.common.cache import Cache
 from ostoja.doctor import cache as doctor
 from ostoja.doctor.deployment import Deployment

@@ -13,9 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from deploy.local import environment
-from deploy.local.servers import Postgres
 from deploy.provision import DATABASE, SCHEMAS, provision_postgres
+from deploy.up import environment
+from deploy.up.servers import Postgres
 from libs.common.database import migrate, postgres
 from ostoja.doctor import database as doctor
 from ostoja.doctor.deployment import Deployment

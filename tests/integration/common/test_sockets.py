@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from libs.common import sockets
 from libs.common.cache import Cache
 from libs.common.database import postgres
 from libs.common.messaging.broker import Broker
+from libs.common.process import sockets
 from tests.integration.common.conftest import DLX
 from tests.support.consumers import connected
 from tests.support.databases import Databases, DatabaseUrl

@@ -15,7 +15,7 @@ from libs.common.cache import Cache
 from libs.common.database import postgres
 from libs.common.messaging.broker import Broker
 from libs.common.process import certificates, tasks
-from services.gateway.redis_pipeline import RedisPipeline
+from services.gateway.door.redis_pipeline import RedisPipeline
 from tests.support.certificates import NAME, Authority
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports

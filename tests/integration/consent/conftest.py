@@ -9,19 +9,19 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from deploy.local.environment import EXAMPLE_CONFIG
+from deploy.up.environment import EXAMPLE_CONFIG
 from libs.common.database import postgres
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from services.consent import changes
 from services.consent.changes import Withdrawal, WithdrawalRequest
-from services.consent.consent import Action, Agreement
 from services.consent.consumers import Consumers
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
 from services.consent.recovery.journal import Journal
+from services.consent.rules import Action, Agreement
 from services.consent.settings import ConsentSettings
+from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry, Origin
-from services.consent.trail.vault import Vault
 from tests.conftest import NewDatabase
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.consumer import consume
 from services.consent import admin_calls, topology
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 from tests.support.brokers import Vhost
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually

@@ -23,10 +23,10 @@ from libs.common.database import periodic
 from services.consent import commands
 from services.consent.settings import ConsentSettings
 from services.consent.store import trail
+from services.consent.store.vault import Vault
 from services.consent.trail import chain, checkpoints
 from services.consent.trail.append_only_file import AppendOnlyFile
 from services.consent.trail.checkpoints import Checkpoint, Signer, Witnesses
-from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import ENVIRONMENT, grant, key
 from tests.integration.consent.test_http import ADMIN, Client, client, get, post
 from tests.integration.consent.test_trail import tamper, trail_of_eight

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.consent import app, commands, erasure_orders
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, erasures, hash_keys
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import ENVIRONMENT, grant, key
 from tests.integration.consent.test_erasure import orders
 from tests.integration.consent.test_erasure_orders import erase

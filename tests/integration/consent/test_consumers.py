@@ -16,13 +16,13 @@ from libs.common.messaging.consumer import consume
 from libs.common.messaging.outbox import Relay
 from libs.common.messaging.rpc import Requester
 from services.consent import changes, permits, topology
-from services.consent.consent import Action, Subject
 from services.consent.dead_letters import SubjectDeadLetters
+from services.consent.rules import Action, Subject
 from services.consent.settings import ConsentSettings
 from services.consent.store import data_subjects
+from services.consent.store.vault import Vault
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry, Origin
-from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import grant, make_consumers
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually

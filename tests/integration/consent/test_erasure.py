@@ -15,7 +15,7 @@ from libs.common.messaging.consumer import Ack, Dead, Delivery
 from services.consent.consumers import Consumers
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import Link, grant, make_consumers
 from tests.integration.consent.test_http import (
     ADMIN,

@@ -13,7 +13,7 @@ from libs.common.messaging.consumer import Ack, Delivery
 from services.consent import erasure_orders
 from services.consent.consumers import Consumers
 from services.consent.store import erasures
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import grant
 from tests.integration.consent.test_erasure import client, consumers, erasure, orders, receipt
 from tests.integration.consent.test_http import (

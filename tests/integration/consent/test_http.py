@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from libs.common.http import application
 from libs.common.messaging.rpc import NoReply
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from services.consent import changes, permits
 from services.consent.http.admin import AdminRoutes
 from services.consent.http.pages.routes import PageRoutes
@@ -27,10 +27,10 @@ from services.consent.http.public import PublicRoutes
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
 from services.consent.recovery.journal import Journal
+from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, tables
-from services.consent.trail.vault import Vault
-from services.consent.withdrawals import Withdrawals
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import (
     ENVIRONMENT,
     NO_DEAD_LETTERS,

@@ -12,16 +12,16 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from deploy.local.environment import EXAMPLE_CONFIG
-from libs.common import company, forms
+from deploy.up.environment import EXAMPLE_CONFIG
 from libs.common.database import postgres
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Delivery
-from libs.common.signed_links import Tokens
-from services.consent.consent import wording_hash
+from libs.domain import company, forms
+from libs.domain.signed_links import Tokens
 from services.consent.consumers import Consumers
+from services.consent.rules import wording_hash
 from services.consent.settings import ConsentSettings
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import (
     ENVIRONMENT,
     Link,

@@ -11,15 +11,15 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from services.consent import changes
 from services.consent.changes import WithdrawalRequest
-from services.consent.consent import State, WithdrawalResult
 from services.consent.recovery.journal import Journal
+from services.consent.recovery.withdrawals import Withdrawals
+from services.consent.rules import State, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents
-from services.consent.trail.vault import Vault
-from services.consent.withdrawals import Withdrawals
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import ENVIRONMENT, Link, agreement, opt_in
 from tests.integration.consent.test_erasure import mailed_token
 from tests.integration.consent.test_http import (

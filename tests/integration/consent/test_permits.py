@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent import changes, permits
 from services.consent.changes import Withdrawal
-from services.consent.consent import PermitDecision, WithdrawalResult
+from services.consent.rules import PermitDecision, WithdrawalResult
 from services.consent.store import consents, links, upkeep
 from services.consent.store.upkeep import Retention
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import (
     BOTH_DRIVERS,
     agreement,

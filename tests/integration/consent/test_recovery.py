@@ -27,8 +27,8 @@ from services.consent.recovery import replay as replay_module
 from services.consent.recovery.journal import Journal, read
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, erasures
+from services.consent.store.vault import Vault
 from services.consent.trail import checkpoints
-from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import Link, grant, make_consumers, unsubscribe, withdraw
 from tests.integration.consent.test_erasure import erasure, orders
 from tests.integration.consent.test_erasure_orders import erase

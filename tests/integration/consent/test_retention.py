@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.store import consents, data_subjects, upkeep
 from services.consent.store.upkeep import Retention
+from services.consent.store.vault import Vault
 from services.consent.trail import chain
-from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import grant
 from tests.integration.consent.test_http import ANNA, Client, client, entries, post
 from tests.integration.consent.test_trail import tamper

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.consent.consent import PermitDecision
-from services.consent.trail.vault import Vault
+from services.consent.rules import PermitDecision
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import grant
 from tests.integration.consent.test_http import ADMIN, ANNA, Client, client, entries, get, post
 from tests.integration.consent.test_permits import Consent

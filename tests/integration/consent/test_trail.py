@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.store import data_subjects
+from services.consent.store.vault import Vault
 from services.consent.trail import chain
-from services.consent.trail.vault import Vault
 from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe, withdraw
 from tests.support.databases import DatabaseUrl
 

@@ -14,7 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.settings import ConsentSettings
-from services.consent.trail.vault import Vault
+from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import BOTH_DRIVERS
 from tests.integration.consent.test_http import ADMIN, Client, post, serving
 

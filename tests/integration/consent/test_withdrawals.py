@@ -11,14 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
 from services.consent.changes import WithdrawalRequest
-from services.consent.consent import State, WithdrawalResult
 from services.consent.recovery.journal import Journal
+from services.consent.recovery.withdrawals import Withdrawals
+from services.consent.rules import State, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, restores
+from services.consent.store.position import Position
+from services.consent.store.vault import Vault
 from services.consent.trail import chain
-from services.consent.trail.position import Position
-from services.consent.trail.vault import Vault
-from services.consent.withdrawals import Withdrawals
 from tests.integration.consent.conftest import (
     BOTH_DRIVERS,
     grant,

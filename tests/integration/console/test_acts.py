@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.messaging.actions import ACTION_RECORD, EXCHANGE
 from libs.common.messaging.broker import Broker, Message, PublishError
+from libs.domain.acts import ACTION_RECORD, EXCHANGE
 from tests.integration.console.conftest import Console
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually

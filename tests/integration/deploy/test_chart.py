@@ -20,8 +20,8 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 import ostoja
 from deploy import kubernetes
 from deploy.check import _environment
-from deploy.local import environment
-from deploy.local.environment import (
+from deploy.up import environment
+from deploy.up.environment import (
     AMQP_PASSWORDS,
     EXAMPLE,
     EXAMPLE_CONFIG,
@@ -32,8 +32,8 @@ from deploy.local.environment import (
     WITH_TABLES,
     parse,
 )
-from deploy.local.servers import Postgres, RabbitMQ, Redis
-from services.gateway.key_store import KEYS_IN_REDIS
+from deploy.up.servers import Postgres, RabbitMQ, Redis
+from services.gateway.door.key_store import KEYS_IN_REDIS
 from tests.support import charts
 from tests.support.brokers import PASSWORDS, Management
 from tests.support.charts import Manifest, containers, find, rendered

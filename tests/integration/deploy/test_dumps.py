@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from deploy.backup.repository import Repository
-from deploy.local.environment import ROOT
-from deploy.local.servers import Postgres
+from deploy.up.environment import ROOT
+from deploy.up.servers import Postgres
 from tests.support.ports import Ports
 from tests.support.servers import running
 
@@ -94,7 +94,7 @@ sys.path.insert(0, {root!r})
 import subprocess
 from pathlib import Path
 from deploy.backup.repository import Repository
-from deploy.local.servers import Postgres
+from deploy.up.servers import Postgres
 service, *command = sys.argv[4:]
 if service == "consent":
     command[2] = {records!r}

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from deploy import lint_migrations
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 
 FIRST = '''
 from alembic import op

@@ -6,9 +6,6 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn
 
-from deploy.local.environment import EXAMPLE_CONFIG
-from deploy.local.process import HOST
-from deploy.local.servers import Postgres, RabbitMQ
 from deploy.provision import (
     DATABASE,
     SCHEMAS,
@@ -16,6 +13,9 @@ from deploy.provision import (
     provision_rabbitmq,
     retry_policies,
 )
+from deploy.up.environment import EXAMPLE_CONFIG
+from deploy.up.process import HOST
+from deploy.up.servers import Postgres, RabbitMQ
 from tests.conftest import NewDatabase
 from tests.support.brokers import PASSWORDS, Vhost
 from tests.support.databases import PASSWORDS as ROLE_PASSWORDS

@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from deploy.local.process import HOST, PortTakenError, check_ports_free
-from deploy.local.servers import Postgres, RabbitMQ, Redis
+from deploy.up.process import HOST, PortTakenError, check_ports_free
+from deploy.up.servers import Postgres, RabbitMQ, Redis
 from tests.support.ports import Ports
 
 

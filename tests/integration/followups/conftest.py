@@ -12,18 +12,20 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common import forms
 from libs.common.database import postgres
-from libs.common.signed_links import Tokens
-from services.followups import chat, config, lead_files
-from services.followups.facts import Facts
-from services.followups.mail import Mails
-from services.followups.scheduler import Scheduler
-from services.followups.staff import Announcer
+from libs.domain import forms
+from libs.domain.signed_links import Tokens
+from services.followups import chat, config
+from services.followups.leads import files as lead_files
+from services.followups.leads.staff import Announcer
+from services.followups.leads.submissions import Submissions
+from services.followups.mails.compose import Mails
+from services.followups.mails.enrolment import Said
+from services.followups.mails.scheduler import Scheduler
+from services.followups.rules.facts import Facts
 from services.followups.store import conversations, tables
 from services.followups.store import steps as store
 from services.followups.store.submissions import Erased
-from services.followups.submissions import Submissions
 from tests.conftest import NewDatabase
 from tests.support.shipped import EXAMPLE
 
@@ -87,7 +89,7 @@ class World:
     async def say(
         self, message: str, session: str = "s1", *, agreed: str | None = None, **passed: Any
     ) -> chat.Reply:
-        said = chat.Said(
+        said = Said(
             message=message, session_id=session, passed=Facts(**passed), language=None,
             agreed=agreed, ip_address="203.0.113.7", user_agent="test",
         )  # fmt: skip

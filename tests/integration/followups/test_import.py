@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
-from services.followups import chat, lead_files
+from services.followups import chat
+from services.followups.leads import files as lead_files
 from services.followups.store import tables
 from services.followups.store.conversations import Subject, erase
 from tests.integration.followups.conftest import NOBODY_ERASED, World

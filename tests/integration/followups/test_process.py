@@ -15,7 +15,7 @@ import aiohttp
 import psycopg2
 import pytest
 
-from deploy.local.environment import EXAMPLE_CONFIG
+from deploy.up.environment import EXAMPLE_CONFIG
 from tests.conftest import NewDatabase
 from tests.support import warm
 from tests.support.brokers import Vhost

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.followups.fact_texts import describe_phone
+from services.followups.rules.fact_texts import describe_phone
 from tests.integration.followups.conftest import CONFIG, World
 
 PAST_THE_WINDOW = 3600.0

@@ -19,9 +19,9 @@ from libs.common.messaging.consumer import Ack, Disposition, Retry, Unreadable
 from services.followups import config, retention
 from services.followups.config import Step
 from services.followups.consumers import Consumers
-from services.followups.mail import Recipient
+from services.followups.mails.compose import Recipient
+from services.followups.mails.scheduler import BATCH, Scheduler
 from services.followups.messages import SubjectErased
-from services.followups.scheduler import BATCH, Scheduler
 from services.followups.store import conversations, steps, tables
 from tests.integration.followups.conftest import GOOD_LEAD, World, submissions_of
 from tests.support.eventually import eventually

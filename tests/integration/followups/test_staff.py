@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from services.followups import chat, messages
-from services.followups.fact_texts import describe_phone
+from services.followups.rules.fact_texts import describe_phone
 from services.followups.store import conversations
 from services.followups.store.conversations import Subject
 from tests.integration.followups.conftest import CONFIG, World

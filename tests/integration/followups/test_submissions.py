@@ -10,13 +10,13 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging.actions import Act
+from libs.domain.acts import Act
 from services.followups import chat, retention
+from services.followups.leads.submissions import NotHeld, Submissions
 from services.followups.messages import LeadSubmit, SubmittedConsent
 from services.followups.store import conversations, tables
 from services.followups.store.conversations import Subject
 from services.followups.store.submissions import Erased
-from services.followups.submissions import NotHeld, Submissions
 from tests.integration.followups.conftest import CONTACT, World, submissions_of
 
 AGREED = SubmittedConsent(

@@ -16,7 +16,7 @@ from libs.common.messaging.consumer import Ack
 from services.followups import metrics
 from services.followups.consumers import Consumers
 from services.followups.http.followups import FollowupRoutes
-from services.followups.scheduler import Scheduler
+from services.followups.mails.scheduler import Scheduler
 from services.followups.store import leads
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, submissions_of
 

@@ -15,8 +15,8 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from deploy.local.servers import Redis
-from services.gateway.upstream import Upstream
+from deploy.up.servers import Redis
+from services.gateway.proxy.upstream import Upstream
 from tests.integration.gateway.upstreams import Start
 from tests.support import warm
 from tests.support.eventually import eventually

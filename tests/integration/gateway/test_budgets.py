@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from deploy.local.servers import Redis
+from deploy.up.servers import Redis
 from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, Owner, StartGateway
 from tests.integration.gateway.test_limits import statuses, times_said
 from tests.support.forms import SITE

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from tests.integration.gateway.conftest import NOBODY, Gateway, Owner, StartGateway
 from tests.support.console import INTERNAL_KEY
 

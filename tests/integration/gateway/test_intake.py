@@ -15,8 +15,8 @@ from libs.common.messaging.broker import HIGH, Broker, Message
 from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
 from services.alerts.messages import each_accepted
 from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
-from services.gateway.handover import CONFIRM_SECONDS
-from services.gateway.intake import TOGETHER, TOGETHER_BYTES
+from services.gateway.intake.alerts import TOGETHER, TOGETHER_BYTES
+from services.gateway.intake.relayed import CONFIRM_SECONDS
 from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Gateway, Owner, StartGateway
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually

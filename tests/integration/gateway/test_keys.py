@@ -16,7 +16,7 @@ import pytest
 import redis.asyncio
 from aiohttp import web
 
-from services.gateway.key_store import KEYS_IN_REDIS, REDIS_KEY, Kept
+from services.gateway.door.key_store import KEYS_IN_REDIS, REDIS_KEY, Kept
 from tests.integration.gateway.conftest import (
     ADMIN,
     NOBODY,

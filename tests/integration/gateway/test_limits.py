@@ -19,8 +19,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deploy.local.servers import Redis
-from libs.common.signed_links import Tokens
+from deploy.up.servers import Redis
+from libs.domain.signed_links import Tokens
 from tests.integration.gateway.conftest import (
     ADMIN,
     NOBODY,

@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from libs.common.process import tasks
-from services.gateway.limits import COUNT, REFUND, Decision, Limiter, LocalCounts, Window
-from services.gateway.redis_pipeline import RedisPipeline
+from services.gateway.door.limits import COUNT, REFUND, Decision, Limiter, LocalCounts, Window
+from services.gateway.door.redis_pipeline import RedisPipeline
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.test_limits import flood, statuses
 from tests.support.consumers import until

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 import pytest
 
-from services.gateway.limits import COUNT, SHARED_KEYS, Limiter, Window
-from services.gateway.redis_pipeline import RedisPipeline
+from services.gateway.door.limits import COUNT, SHARED_KEYS, Limiter, Window
+from services.gateway.door.redis_pipeline import RedisPipeline
 from tests.support.eventually import eventually
 
 MAX_KEYS = 500

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from tests.integration.gateway.conftest import (
     ADMIN,
     INTERNAL_KEYS,

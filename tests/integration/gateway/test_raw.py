@@ -20,7 +20,8 @@ from prometheus_client import REGISTRY
 from libs.common.http import server
 from libs.common.process import settings
 from libs.common.process.service import Service
-from services.gateway import app, body_budget
+from services.gateway import app
+from services.gateway.door import body_budget
 from services.gateway.settings import GatewaySettings
 from services.gateway.targets import Targets
 from tests.integration.gateway.conftest import (

@@ -19,7 +19,7 @@ from time import monotonic
 import aiohttp
 import pytest
 
-from deploy.local.servers import Redis
+from deploy.up.servers import Redis
 from tests.integration.gateway.conftest import Gateway, StartGateway, workers_of
 from tests.support.console import INTERNAL_KEY, Console, api_key
 from tests.support.eventually import eventually

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from aiohttp import web
 
-from services.gateway.sessions import is_strong
+from services.gateway.intake.sessions import is_strong
 from tests.integration.gateway.conftest import Gateway, Owner, StartGateway
 
 CHAT = "/api/chatbot/chat"

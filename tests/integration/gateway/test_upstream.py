@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from libs.common import sockets
 from libs.common.http import client
 from libs.common.http.application import Problem
+from libs.common.process import sockets
 from tests.integration.gateway.upstreams import Start, ask, get, refusal
 from tests.support.scripted import OK, Play, ScriptedServer, answering, reset, until_closed
 

@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, closing
 import pytest
 
 from libs.common.http.client import BUFFERED, WHOLE
-from services.gateway import upstream as client
-from services.gateway.upstream import Upstream
+from services.gateway.proxy import upstream as client
+from services.gateway.proxy.upstream import Upstream
 from tests.integration.gateway.upstreams import Start, ask, get, refusal
 from tests.support.eventually import eventually
 from tests.support.ports import HOST

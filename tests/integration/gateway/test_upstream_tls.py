@@ -8,11 +8,11 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from libs.common import certificate_ends
 from libs.common.http import server
 from libs.common.http.application import Problem
+from libs.common.process import certificate_ends
 from libs.common.process.service import Service
-from services.gateway.upstream import Upstream
+from services.gateway.proxy.upstream import Upstream
 from tests.support.certificates import NAME, Authority
 from tests.support.ports import HOST, Ports
 

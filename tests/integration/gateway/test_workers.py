@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.servers import Redis
+from deploy.up.servers import Redis
 from services.gateway.health import KEPT_SECONDS
 from tests.integration.gateway.conftest import (
     ADMIN,

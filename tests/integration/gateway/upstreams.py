@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from libs.common.http.application import Problem
-from services.gateway.upstream import Upstream
+from services.gateway.proxy.upstream import Upstream
 from tests.support.scripted import ScriptedServer
 
 Start = Callable[..., Awaitable[tuple[ScriptedServer, Upstream]]]

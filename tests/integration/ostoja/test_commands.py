@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.email_address import normalise
+from libs.domain.email_address import normalise
 from tests.support.cli import Done, fits, ostoja
 from tests.support.eventually import eventually
 from tests.support.stack import Stack

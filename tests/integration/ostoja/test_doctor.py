@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from deploy.local import environment
-from deploy.local.servers import RabbitMQ
+from deploy.up import environment
+from deploy.up.servers import RabbitMQ
 from ostoja.doctor import database, rabbitmq
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.diagnosis import findings

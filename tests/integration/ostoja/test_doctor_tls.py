@@ -10,11 +10,10 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from deploy.local import environment
-from deploy.local.environment import GENERATED
-from libs.common import certificate_ends
+from deploy.up import environment
+from deploy.up.environment import GENERATED
 from libs.common.http import server
-from libs.common.process import tasks
+from libs.common.process import certificate_ends, tasks
 from libs.common.process.service import Service
 from ostoja.doctor import database, tls
 from ostoja.doctor.deployment import Deployment

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.environment import ROOT
-from deploy.local.process import Process
+from deploy.up.environment import ROOT
+from deploy.up.process import Process
 from tests.support.checkouts import CommandError, MadeUp, made_up
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 from tests.support.ports import HOST
 from tests.support.stack import Stack
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.gateway.overrides import CHANGEABLE
+from services.gateway.door.overrides import CHANGEABLE
 from tests.support.stack import Stack
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")

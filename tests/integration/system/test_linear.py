@@ -19,9 +19,9 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from deploy.local.environment import SERVICES
+from deploy.up.environment import SERVICES
 from libs.common.http.heads import MOST_BYTES
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from tests.support import effort
 from tests.support.pumped import FORMS, JSON, MULTIPARTS, TEXTS
 from tests.support.routes import route_table

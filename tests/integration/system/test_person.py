@@ -11,7 +11,7 @@ import psycopg2
 import redis
 from psycopg2 import sql
 
-from deploy.local.environment import WITH_TABLES
+from deploy.up.environment import WITH_TABLES
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, System, fresh_address

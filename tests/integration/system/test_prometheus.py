@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local.environment import SERVICES
+from deploy.up.environment import SERVICES
 from tests.support.eventually import eventually
 from tests.support.forms import submit
 from tests.support.ports import HOST, Ports

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from libs.common.scopes import Scope
+from libs.domain.scopes import Scope
 from services.gateway.http import FORWARDED
 from tests.conftest import WholeSystem
 from tests.integration.console.test_work import new_lead

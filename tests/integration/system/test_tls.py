@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from deploy import certs
-from libs.common import certificate_ends
-from libs.common.process import certificates
+from libs.common.process import certificate_ends, certificates
 from tests.support.certificates import NAME
 from tests.support.databases import Databases
 from tests.support.eventually import eventually

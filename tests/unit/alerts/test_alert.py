@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from services.alerts.alert import (
+from services.alerts.rules.delivery import (
     TERMINAL,
     Kind,
     Outcome,

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from services.alerts.alert import BreakerState, Kind
+from services.alerts.rules.delivery import BreakerState, Kind
 from services.alerts.targets.breaker import GRANT_SECONDS, Admission, Breaker, Observations
 
 

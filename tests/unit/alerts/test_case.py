@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from libs.common.hours import Hours
-from services.alerts.case import (
+from libs.domain.hours import Hours
+from services.alerts.rules.case import (
     ALWAYS,
     MENUS,
     Answer,

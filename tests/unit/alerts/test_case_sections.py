@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.alerts import config
-from services.alerts.case import Heartbeat
 from services.alerts.cases.rules import rules_of
-from services.alerts.config import Config
+from services.alerts.config import targets as config
+from services.alerts.config.targets import Config
+from services.alerts.rules.case import Heartbeat
 from services.gateway.targets import Targets
 
 ENV = {

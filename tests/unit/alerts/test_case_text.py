@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.alerts.case import MENUS, Refused, State, Verb, offered
-from services.alerts.case_text import Shown, item, label, refusal, texts
+from services.alerts.config.texts import Shown, item, label, refusal, texts
+from services.alerts.rules.case import MENUS, Refused, State, Verb, offered
 
 AT = datetime(2026, 11, 27, 9, tzinfo=UTC)
 UTC_ZONE = ZoneInfo("UTC")

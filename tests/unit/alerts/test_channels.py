@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.alerts.alert import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
 from services.alerts.channels import monday, responses, slack, sms
 from services.alerts.channels.post import Response
+from services.alerts.rules.delivery import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
 from tests.support.targets import STATUSES
 
 

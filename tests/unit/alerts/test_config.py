@@ -7,11 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from services.alerts import config
-from services.alerts.alert import Claimed
-from services.alerts.config import Config
-from services.alerts.oncall import Rule
-from services.alerts.rota import Rotas
+from services.alerts.config import targets as config
+from services.alerts.config.rota import Rotas
+from services.alerts.config.targets import Config
+from services.alerts.rules.delivery import Claimed
+from services.alerts.rules.shifts import Rule
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "config.example/alerts.toml"

@@ -10,7 +10,7 @@ import pytest
 
 from libs.common.messaging.broker import Message
 from services.alerts import messages
-from services.alerts.alert import Once, Reason
+from services.alerts.rules.delivery import Once, Reason
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from services.alerts.store.escalations import Unsent
 from services.alerts.store.incidents import IncidentKind, OpenIncident
+from services.alerts.store.ledger.escalations import Unsent
 from services.alerts.upkeep.digests import Now, compose
 
 AT = datetime(2026, 11, 25, 2, 13, 5, tzinfo=UTC)

@@ -12,11 +12,11 @@ import pytest
 from libs.common.messaging.broker import Broker, Message, Unconfirmed
 from libs.common.messaging.consumer import Ack, Delivery, Retry
 from libs.common.process import tasks
-from services.alerts import config
+from services.alerts.config import targets as config
 from services.alerts.intake import MAX_BATCH, Intake
 from services.alerts.messages import AlertAccepted
-from services.alerts.store.intake import NewRow, Taken
-from services.alerts.subjects import Subjects
+from services.alerts.rules.subjects import Subjects
+from services.alerts.store.ledger.intake import NewRow, Taken
 from tests.support.eventually import eventually
 
 CONFIG = """

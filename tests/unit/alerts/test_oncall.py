@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.hours import Hours
-from services.alerts.oncall import OnCall, Rule, Shift, gaps, who
-from services.alerts.rota import AGAIN, Rota, read
+from libs.domain.hours import Hours
+from services.alerts.config.rota import AGAIN, Rota, read
+from services.alerts.rules.shifts import OnCall, Rule, Shift, gaps, who
 
 WARSAW = ZoneInfo("Europe/Warsaw")
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)  # a Wednesday

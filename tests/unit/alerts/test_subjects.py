@@ -3,8 +3,14 @@ from typing import Any
 
 import pytest
 
-from libs.common.mentions import MAX_SUBJECTS, emails, phones
-from services.alerts.subjects import Kind, Subjects, Wanted, conversations, names_somebody_else
+from libs.domain.mentions import MAX_SUBJECTS, emails, phones
+from services.alerts.rules.subjects import (
+    Kind,
+    Subjects,
+    Wanted,
+    conversations,
+    names_somebody_else,
+)
 
 ANNA = "anna@example.com"
 KEY = "k1:" + "A" * 43 + "="

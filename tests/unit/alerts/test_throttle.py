@@ -5,7 +5,7 @@ import time
 from typing import cast
 
 from libs.common.messaging.consumer import Consumer
-from services.alerts.alert import Kind
+from services.alerts.rules.delivery import Kind
 from services.alerts.targets.breaker import Admission, Breaker
 from services.alerts.targets.throttle import Slots, Throttle
 

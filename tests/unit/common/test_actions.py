@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.messaging.actions import Act, Actor, chosen, refs, without_addresses
 from libs.common.process import logs
+from libs.domain.acts import Act, Actor, chosen, refs, without_addresses
 from services.console.messages import ActionRecord
 
 GOLDEN: dict[str, Any] = json.loads(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from libs.common import company, wordings
+from libs.domain import company, wordings
 
 SHIPPED = Path(__file__).parents[3] / "config.example/company.toml"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.email_address import (
+from libs.domain.email_address import (
     MAX_LABEL_OCTETS,
     MAX_LOCAL_OCTETS,
     MAX_OCTETS,

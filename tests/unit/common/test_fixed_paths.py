@@ -11,10 +11,10 @@ from aiohttp import hdrs, web
 from libs.common.http import application, fast_response, server
 from libs.common.http.application import Problem, json_response
 from libs.common.process.service import Service
-from services.gateway import pages
-from services.gateway.body_budget import accept_body
-from services.gateway.cors import Cors
+from services.gateway.door.body_budget import accept_body
+from services.gateway.door.cors import Cors
 from services.gateway.http import _expect_later
+from services.gateway.pages import files as pages
 from tests.support.ports import HOST, Ports
 
 LINES = "Host: x\r\nX-Request-ID: 0123456789abcdef\r\n"

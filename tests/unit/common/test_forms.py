@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from libs.common import forms
-from libs.common.company import Wording
-from libs.common.forms import Form
+from libs.domain import forms
+from libs.domain.company import Wording
+from libs.domain.forms import Form
 from tests.support.shipped import EXAMPLE
 
 CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]

@@ -12,20 +12,21 @@ from aiohttp.test_utils import TestClient
 
 from libs.common.http import application
 from libs.common.http.heads import MOST_BYTES, media_type
-from services.gateway import console, proxy
+from services.gateway.pages import console
+from services.gateway.proxy import forward as proxy
 
 ROOT = Path(__file__).parents[3]
 Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]
 SERVERS = (
     "libs/common/http",
-    "libs/common/messaging/actions.py",
+    "libs/domain/acts.py",
     "services/*/http",
     "services/gateway",
 )
 OTHERS = {
     "libs/common/http/client.py",  # answers of our own services
     "libs/common/http/fast_response.py",
-    "services/gateway/upstream.py",
+    "services/gateway/proxy/upstream.py",
     "services/gateway/health.py",
 }
 # Of responses, and those that aiohttp's parser in C has read and found to be numbers.

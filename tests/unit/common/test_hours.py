@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.hours import Hours
+from libs.domain.hours import Hours
 from tests.support.business_hours import WARSAW, moments, near_changes, some_hours
 from tests.support.shipped import FOLLOWUPS as SHIPPED
 

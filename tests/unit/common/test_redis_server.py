@@ -1,6 +1,6 @@
 import pytest
 
-from libs.common.redis_server import RedisServer
+from libs.common.database.redis_server import RedisServer
 
 
 def test_the_url_of_sentinels_names_them_and_the_account_of_redis() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.signed_links import Claims, InvalidToken, Tokens, parse_keys
+from libs.domain.signed_links import Claims, InvalidToken, Tokens, parse_keys
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 OLD = "k0:" + base64.b64encode(b"o" * 32).decode()

@@ -1,6 +1,6 @@
 import pytest
 
-from libs.common.sockets import each_host
+from libs.common.process.sockets import each_host
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.consent.consent import (
+from services.consent.rules import (
     Agreement,
     ConsentState,
     Consequence,

@@ -9,14 +9,7 @@ from uuid import UUID
 import pytest
 
 from services.consent import messages
-from services.consent.consent import (
-    PURPOSES,
-    Action,
-    LinkMail,
-    PermitAnswer,
-    PermitDecision,
-    Subject,
-)
+from services.consent.rules import PURPOSES, Action, LinkMail, PermitAnswer, PermitDecision, Subject
 
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)

@@ -2,9 +2,9 @@ from datetime import timedelta
 
 import pytest
 
-from libs.common.company import load
+from libs.domain.company import load
 from services.consent import mails
-from services.consent.consent import LANGUAGES
+from services.consent.rules import LANGUAGES
 from tests.support.shipped import EXAMPLE
 
 COMPANY = load(EXAMPLE / "company.toml").company

@@ -2,10 +2,10 @@ import re
 
 import pytest
 
-from libs.common.company import load
-from services.consent.consent import LANGUAGES, WithdrawalResult
+from libs.domain.company import load
 from services.consent.http import pages
 from services.consent.http.pages import Choice
+from services.consent.rules import LANGUAGES, WithdrawalResult
 from tests.support.shipped import EXAMPLE
 
 COMPANY = load(EXAMPLE / "company.toml").company

@@ -5,9 +5,9 @@ from uuid import uuid4
 import pytest
 from cryptography.exceptions import InvalidTag
 
+from services.consent.store.position import Position
+from services.consent.store.vault import Vault
 from services.consent.trail.checkpoints import Signer
-from services.consent.trail.position import Position
-from services.consent.trail.vault import Vault
 
 OLD = "k0:" + base64.b64encode(b"o" * 32).decode()
 NEW = "k1:" + base64.b64encode(b"n" * 32).decode()

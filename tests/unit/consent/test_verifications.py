@@ -7,9 +7,9 @@ from typing import Any
 
 from services.consent import metrics
 from services.consent.recovery import verifications
+from services.consent.store.position import Position
 from services.consent.trail.append_only_file import AppendOnlyFile
 from services.consent.trail.checkpoints import Signer
-from services.consent.trail.position import Position
 
 SIGNER = Signer("k1:" + "A" * 43 + "=")
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

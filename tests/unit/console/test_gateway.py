@@ -8,8 +8,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from libs.common.scopes import operator_action
-from libs.common.signed_links import Tokens
+from libs.domain.scopes import operator_action
+from libs.domain.signed_links import Tokens
 from services.console.gateway import Gateway, part
 from services.console.store.sessions import Visitor
 

@@ -1,6 +1,6 @@
 from services.console.http.inbox import PARTS
 from services.console.person import Role
-from services.gateway.scopes import STAFF
+from services.gateway.door.scopes import STAFF
 from tests.support.routes import route_table
 
 

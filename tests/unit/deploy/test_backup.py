@@ -8,8 +8,8 @@ import pytest
 
 from deploy.backup import records
 from deploy.backup.deployment import FULL_SECONDS, Deployment, full_is_due
-from deploy.local import environment
-from deploy.local.process import ServerError
+from deploy.up import environment
+from deploy.up.process import ServerError
 from tests.support.ports import Ports
 
 

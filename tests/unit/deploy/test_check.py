@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from deploy import check
-from deploy.local import environment
-from deploy.local.environment import ROOT
+from deploy.up import environment
+from deploy.up.environment import ROOT
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_unknown_settings_of_docker_targets_or_older_versions_are_no_typos(
 
 
 def test_make_env_needs_no_package() -> None:
-    command = [sys.executable, "-S", "-m", "deploy.local", "env", "--help"]
+    command = [sys.executable, "-S", "-m", "deploy.up", "env", "--help"]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import __main__ as local
-from deploy.local.process import ServerError
+from deploy.up import __main__ as local
+from deploy.up.process import ServerError
 
 
 @pytest.fixture

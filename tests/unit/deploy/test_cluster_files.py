@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local.cluster import (
+from deploy.up.environment import EXAMPLE, ROOT, WITH_TABLES, parse
+from tests.cluster.harness import (
     FILES,
     PORTS,
     Cluster,
@@ -16,7 +17,6 @@ from deploy.local.cluster import (
     RabbitMQNode,
     RedisNode,
 )
-from deploy.local.environment import EXAMPLE, ROOT, WITH_TABLES, parse
 
 NAMED = {
     "haproxy.cfg": (r'(?:"|:)\$\{(\w+)\}|env\((\w+)\)', "haproxy"),

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from deploy.backup.repository import Repository
-from deploy.local.environment import (
+from deploy.up.environment import (
     API_KEYS,
     EXAMPLE,
     GENERATED,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

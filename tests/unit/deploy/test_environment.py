@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from deploy.local import environment
-from deploy.local.environment import EXAMPLE, GENERATED, ROOT, SECRETS, SERVICES
-from deploy.local.process import ServerError
 from deploy.sandbox.app import SandboxSettings
+from deploy.up import environment
+from deploy.up.environment import EXAMPLE, GENERATED, ROOT, SECRETS, SERVICES
+from deploy.up.process import ServerError
 from libs.common.process.settings import Settings, load
 
-# What deploy/local composes from ports and passwords.
+# What deploy/up composes from ports and passwords.
 COMPOSED = {
     "HTTP_PORT",
     "METRICS_PORT",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 from tests.support.promql import faults, known, selectors
 
 GRAFANA = ROOT / "deploy" / "grafana"

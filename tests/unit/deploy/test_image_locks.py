@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 
 DOCKER = '#!/bin/sh\n[ "$4" != "$MISSING" ] && echo sha256:of-$4\n'
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from deploy.local import __main__ as local
-from deploy.local import supervisor
+from deploy.up import __main__ as local
+from deploy.up import supervisor
 
 LINK = "https://ostoja.example.com/console/invitation/x"
 

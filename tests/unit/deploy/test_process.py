@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.process import Process
+from deploy.up.process import Process
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 from tests.support import checkers
 from tests.support.promql import PROMETHEUS, faults, known
 

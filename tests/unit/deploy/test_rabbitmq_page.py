@@ -2,7 +2,7 @@
 
 import re
 
-from deploy.local.environment import ROOT
+from deploy.up.environment import ROOT
 from tests.support.promql import queues
 
 PAGE = (ROOT / "docs" / "rabbitmq-ui.md").read_text(encoding="utf-8")

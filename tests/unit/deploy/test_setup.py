@@ -1,7 +1,7 @@
 import pytest
 
 from deploy import setup
-from deploy.local.environment import GENERATED
+from deploy.up.environment import GENERATED
 
 
 def test_a_password_that_a_new_version_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
-from libs.common.signed_links import Tokens
-from services.followups import fact_texts, lead_files, lead_score, messages, submissions
-from services.followups.facts import Facts
-from services.followups.mail import Mails, Recipient
-from services.followups.understanding import understand
+from libs.domain.signed_links import Tokens
+from services.followups import messages
+from services.followups.leads import files as lead_files
+from services.followups.leads import submissions
+from services.followups.mails.compose import Mails, Recipient
+from services.followups.reading import understand
+from services.followups.rules import fact_texts
+from services.followups.rules import score as lead_score
+from services.followups.rules.facts import Facts
 from tests.support.shipped import FOLLOWUPS as CONFIG
 
 ROOT = Path(__file__).parents[3]

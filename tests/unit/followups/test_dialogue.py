@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.followups import dialogue, facts
-from services.followups.fact_texts import describe_phone
-from services.followups.state import State
+from services.followups import dialogue
+from services.followups.dialogue.state import State
+from services.followups.rules import facts
+from services.followups.rules.fact_texts import describe_phone
 from tests.support.dialogues import by_date
 from tests.support.shipped import FOLLOWUPS as CONFIG
 

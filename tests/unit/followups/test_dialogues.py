@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from services.followups.facts import Facts
-from services.followups.state import State
+from services.followups.dialogue.state import State
+from services.followups.rules.facts import Facts
 from tests.support import dialogues
 
 OLDER = 45

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.followups import fact_texts
-from services.followups.fact_texts import describe_budget, describe_phone, describe_start
-from services.followups.facts import Facts
-from services.followups.understanding import dates, starts
+from services.followups.reading import dates, starts
+from services.followups.rules import fact_texts
+from services.followups.rules.fact_texts import describe_budget, describe_phone, describe_start
+from services.followups.rules.facts import Facts
 
 TODAY = date(2026, 11, 25)
 WORDS = tomllib.loads(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.followups.understanding import addresses, language, name, starts, understand
+from services.followups.reading import addresses, language, name, starts, understand
 from tests.support import dialogues
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.followups.understanding import (
+from services.followups.reading import (
     addresses,
     area,
     consent_answer,
@@ -19,7 +19,7 @@ from services.followups.understanding import (
     numbers,
     phone,
 )
-from services.followups.understanding.text import beginnings, words
+from services.followups.reading.text import beginnings, words
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much]
 Look = Callable[[str], bool]

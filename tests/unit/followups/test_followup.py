@@ -5,8 +5,8 @@ from datetime import UTC, datetime, time, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.hours import Hours
-from services.followups.sequence import REPLACES, STATES, after_cap, due_times
+from libs.domain.hours import Hours
+from services.followups.rules.sequence import REPLACES, STATES, after_cap, due_times
 from tests.support.business_hours import WARSAW, moments, some_hours
 
 HOURS = Hours(WARSAW, time(9), time(19))

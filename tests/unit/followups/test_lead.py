@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
-from services.followups import lead_score
-from services.followups.understanding import understand
+from services.followups.reading import understand
+from services.followups.rules import score as lead_score
 from tests.support.shipped import FOLLOWUPS as CONFIG
 
 

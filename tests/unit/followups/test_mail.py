@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.signed_links import Tokens
+from libs.domain.signed_links import Tokens
 from services.followups import config
-from services.followups.facts import Facts, person_name
-from services.followups.mail import Mails, Recipient
+from services.followups.mails.compose import Mails, Recipient
+from services.followups.rules.facts import Facts, person_name
 from tests.support.shipped import FOLLOWUPS
 
 SHIPPED = Path(__file__).parents[3] / "config.example/followups.toml"

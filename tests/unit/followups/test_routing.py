@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.followups.routing import Route, Routes, fold, phrase_fault
+from services.followups.reading.routing import Route, Routes, fold, phrase_fault
 from tests.support import dialogues
 from tests.support.shipped import FOLLOWUPS
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.http.application import Problem
-from services.followups import table
-from services.followups.table import MAX_RECORD, Record
+from services.followups.leads import table
+from services.followups.leads.table import MAX_RECORD, Record
 
 KNOWN = frozenset({"email", "name"})
 

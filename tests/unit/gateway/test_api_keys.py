@@ -4,9 +4,9 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common.scopes import Scope
-from services.gateway.api_keys import ApiKeys, parse_ids
-from services.gateway.key_sync import KeySync
+from libs.domain.scopes import Scope
+from services.gateway.door.keys import ApiKeys, parse_ids
+from services.gateway.proxy.key_sync import KeySync
 from tests.support.console import FAR, api_key
 
 ID, OTHER = "AAAAAAAAAA", "BBBBBBBBBB"

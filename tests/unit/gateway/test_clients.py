@@ -1,7 +1,7 @@
 import pytest
 
-from libs.common.scopes import Scope
-from services.gateway.clients import Keys, Role, TrustedProxies, bucket_of, parse_networks
+from libs.domain.scopes import Scope
+from services.gateway.door.clients import Keys, Role, TrustedProxies, bucket_of, parse_networks
 
 PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1/32, 2001:db8:ffff::/48")
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from libs.common import forms
 from libs.common.http.application import Problem
-from services.gateway.clients import Client, IpSource, Role
-from services.gateway.forms.submission import (
+from libs.domain import forms
+from services.gateway.door.clients import Client, IpSource, Role
+from services.gateway.intake.forms.submission import (
     MOST_PARTS,
     Accepted,
     LeadRequest,

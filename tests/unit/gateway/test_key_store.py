@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway.key_store import Kept, KeysInRedis
+from services.gateway.door.key_store import Kept, KeysInRedis
 
 SECRET = "console-internal-key"
 OLD, NEW = (Kept(epoch="e", version=version, keys=[]) for version in (1, 2))

@@ -3,7 +3,7 @@ from datetime import datetime
 
 import pytest
 
-from services.gateway.limits import (
+from services.gateway.door.limits import (
     WIDE,
     Decision,
     Limiter,
@@ -13,7 +13,7 @@ from services.gateway.limits import (
     Window,
     merged,
 )
-from services.gateway.redis_pipeline import RedisPipeline
+from services.gateway.door.redis_pipeline import RedisPipeline
 
 MINUTE = Window("minute", 3, 60)
 HOUR = Window("hour", 5, 3600)

@@ -9,9 +9,15 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from libs.common.http.application import Problem
-from services.gateway.idempotency import key_of
-from services.gateway.messages import AcceptedAlert, AlertRequest, accepted, alert_id, message
-from services.gateway.numbers import Numbers
+from services.gateway.intake.idempotency import key_of
+from services.gateway.intake.messages import (
+    AcceptedAlert,
+    AlertRequest,
+    accepted,
+    alert_id,
+    message,
+)
+from services.gateway.intake.numbers import Numbers
 from services.gateway.targets import INTERNAL_EVENTS, Targets
 
 ROOT = Path(__file__).parents[3]

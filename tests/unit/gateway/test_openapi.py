@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from openapi_spec_validator import validate
 
-from libs.common.scopes import NOT_FOR_KEYS, Scope
-from services.gateway import docs, scopes
-from services.gateway.access import Requirements
+from libs.domain.scopes import NOT_FOR_KEYS, Scope
+from services.gateway.door import scopes
+from services.gateway.door.access import Requirements
 from services.gateway.http import FORWARDED
-from services.gateway.messages import AlertRequest, BatchRequest
+from services.gateway.intake.messages import AlertRequest, BatchRequest
+from services.gateway.pages import docs
 from tests.support.routes import route_table
 
 DOCUMENT = docs.load()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common import forms
 from libs.common.cache import Cache
-from libs.common.signed_links import Tokens
-from services.gateway.forms import robots
-from services.gateway.forms.submission import Submission
+from libs.domain import forms
+from libs.domain.signed_links import Tokens
+from services.gateway.intake.forms import robots
+from services.gateway.intake.forms.submission import Submission
 from tests.support.shipped import EXAMPLE
 
 OLD, NEW = (f"k{n}:" + base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))

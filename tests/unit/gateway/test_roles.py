@@ -10,7 +10,7 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient
 
 from libs.common.http.application import CALLER, INTERNAL_KEY, create_app
-from libs.common.scopes import Scope
+from libs.domain.scopes import Scope
 from services.alerts.http.cases import CaseRoutes
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.http.intake import IntakeRoutes
@@ -24,7 +24,7 @@ from services.console.http.staff import StaffRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
-from services.gateway.clients import SCOPES, Role
+from services.gateway.door.clients import SCOPES, Role
 from services.gateway.http import FORWARDED, Forwarded, needs
 from tests.support.shipped import EXAMPLE
 

@@ -11,13 +11,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from libs.common.http.application import create_app
-from libs.common.scopes import NOT_FOR_KEYS, Scope
-from libs.common.signed_links import Tokens
-from services.gateway import scopes
-from services.gateway.access import Access
-from services.gateway.api_keys import ApiKeys
-from services.gateway.clients import Keys, TrustedProxies
-from services.gateway.limits import Decision
+from libs.domain.scopes import NOT_FOR_KEYS, Scope
+from libs.domain.signed_links import Tokens
+from services.gateway.door import scopes
+from services.gateway.door.access import Access
+from services.gateway.door.clients import Keys, TrustedProxies
+from services.gateway.door.keys import ApiKeys
+from services.gateway.door.limits import Decision
 from tests.support.console import api_key
 from tests.support.routes import route_table
 

@@ -13,8 +13,8 @@ from aiohttp.test_utils import TestClient
 from pytest_aiohttp.plugin import AiohttpClient
 
 from libs.common.http.application import create_app
-from services.gateway import widget
-from services.gateway.cors import Cors
+from services.gateway.door.cors import Cors
+from services.gateway.pages import widget
 
 SITE = "https://www.ostoja-wnetrza.example"
 BUDGET = 12 * 1024

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.local.environment import EXAMPLE, EXAMPLE_CONFIG, GENERATED, parse
+from deploy.up.environment import EXAMPLE, EXAMPLE_CONFIG, GENERATED, parse
 from ostoja.doctor import clock, configuration, live, mail, secrets, web
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.finding import Finding, Status

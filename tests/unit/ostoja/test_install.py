@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import ostoja
-from deploy.local.environment import API_KEYS
+from deploy.up.environment import API_KEYS
 from ostoja import where
 from ostoja.app import app
 

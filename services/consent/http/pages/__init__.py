@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 import jinja2
 from markupsafe import Markup
 
-from libs.common.company import Company
+from libs.domain.company import Company
 from services.consent import mails
-from services.consent.consent import LANGUAGES
+from services.consent.rules import LANGUAGES
 
 _FOLDER = files(__package__)
 _TEXTS: dict[str, dict[str, Any]] = tomllib.loads(

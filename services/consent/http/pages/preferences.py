@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from services.consent.consent import Stands
 from services.consent.http import pages
 from services.consent.http.pages import Choice, Quote
+from services.consent.rules import Stands
 from services.consent.standing import Standing
 
 

@@ -9,22 +9,22 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.email_address import normalise
 from libs.common.http import plain_form
-from libs.common.signed_links import Claims, Tokens
+from libs.domain.email_address import normalise
+from libs.domain.signed_links import Claims, Tokens
 from services.consent import standing
 from services.consent.changes import WithdrawalRequest
-from services.consent.consent import PURPOSES, Action, LinkMail, State, WithdrawalResult
 from services.consent.http import pages
 from services.consent.http.answers import STATUS
 from services.consent.http.caller import claims_of, language, origin
 from services.consent.http.pages import Quote, preferences
 from services.consent.optin import OptIns
+from services.consent.recovery.withdrawals import Withdrawals
+from services.consent.rules import PURPOSES, Action, LinkMail, State, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, erasures
+from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry
-from services.consent.trail.vault import Vault
-from services.consent.withdrawals import Withdrawals
 
 ONE_CLICK = ("List-Unsubscribe", "One-Click")
 

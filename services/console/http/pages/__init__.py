@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from aiohttp import hdrs, web
 
-from libs.common.scopes import PERSON
+from libs.domain.scopes import PERSON
 from services.console.gateway import Answer
 from services.console.person import LANGUAGES, Role, may
 from services.console.store.sessions import Visitor

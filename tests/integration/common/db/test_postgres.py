@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from deploy.local.servers import Postgres
+from deploy.up.servers import Postgres
 from libs.common.database import aiopg_private
 from libs.common.database import postgres as db
 from tests.support.databases import Databases, DatabaseUrl

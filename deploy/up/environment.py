@@ -1,0 +1,361 @@
+"""Derives each process's environment from .env: only its own settings and secrets."""
+
+import base64
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from deploy.up.process import HOST, ServerError
+from ostoja.dotenv import parse as parse  # noqa: PLC0414 - .env's reader, for all of deploy
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / ".env.example"
+EXAMPLE_CONFIG = ROOT / "config.example"
+SITE_PORT = "8090"  # as config.example/forms.toml has it
+DATABASE = VHOST = "ostoja"
+WITH_TABLES = ("consent", "followups", "alerts", "console")
+SERVICES = (*WITH_TABLES, "gateway")
+CLUSTER = Path(".local/run/cluster")
+VERIFIED = "?sslmode=verify-full"
+BEHIND = 10000  # what is behind HAProxy has the port that is so much higher
+
+
+def _secret() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def _key() -> str:
+    return base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _key_ring() -> str:
+    return f"k1:{_key()}"
+
+
+def _webhook_secret() -> str:
+    return f"whsec_{_key()}"
+
+
+# Keys that existing data depends on; a new one would lose the data or lock us out.
+BOUND_TO_DATA: dict[str, Callable[[], str]] = {
+    "TOKEN_KEYS": _key_ring,
+    "CONSENT_MASTER_KEYS": _key_ring,
+    "CONSENT_HASH_KEY": _key,
+    "POSTGRES_SUPERUSER_PASSWORD": _secret,
+}
+DATABASE_PASSWORDS = {
+    role: f"{role.upper()}_DB_PASSWORD"
+    for service in WITH_TABLES
+    for role in (service, f"{service}_owner")
+}
+API_KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY")
+PREVIOUS = tuple(f"{name}_PREVIOUS" for name in API_KEYS)
+INTERNAL_KEYS = {service: f"{service.upper()}_INTERNAL_KEY" for service in WITH_TABLES}
+AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in SERVICES}
+GENERATED: dict[str, Callable[[], str]] = {
+    **BOUND_TO_DATA,
+    **dict.fromkeys((*API_KEYS, *INTERNAL_KEYS.values()), _secret),
+    **dict.fromkeys(
+        ("RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD", "GRAFANA_ADMIN_PASSWORD"), _secret
+    ),
+    **dict.fromkeys(DATABASE_PASSWORDS.values(), _secret),
+    **dict.fromkeys(AMQP_PASSWORDS.values(), _secret),
+    "WEBHOOK_SECRET": _webhook_secret,
+    "CONSENT_CHECKPOINT_KEYS": _key_ring,
+    "ALERTS_SUBJECT_KEYS": _key_ring,
+    "FORM_KEYS": _key_ring,
+    "OPERATOR_KEYS": _key_ring,
+    "BACKUP_KEY": _secret,
+}
+_OF_A_PROVIDER = (
+    "SLACK_WEBHOOK_URL",
+    "SLACK_BOT_TOKEN",
+    "MONDAY_API_TOKEN",
+    "SMS_API_TOKEN",
+    "SMTP_PASSWORD",
+    "HEARTBEAT_URL",
+)
+_SLACK_APP = "SLACK_SIGNING_SECRET"
+_OIDC = "OIDC_CLIENT_SECRET"
+_OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
+SECRETS_OF = {
+    "gateway": {
+        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS", "OPERATOR_KEYS"),
+        *(*INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS),
+    },
+    "consent": {
+        _OTEL,
+        "TOKEN_KEYS",
+        "CONSENT_MASTER_KEYS",
+        "CONSENT_HASH_KEY",
+        "CONSENT_CHECKPOINT_KEYS",
+    },
+    "followups": {_OTEL, "TOKEN_KEYS"},
+    "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
+    "console": {_OTEL, "OPERATOR_KEYS", _OIDC},
+    "sandbox": {"WEBHOOK_SECRET"},
+}
+SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, _SLACK_APP, _OIDC, _OTEL}
+
+# Defaults of a first .env for a trial: everything goes to the sandbox, also at night.
+FOR_TRYING = {"COMPOSE_PROFILES": "sandbox", "FOLLOWUP_QUIET_HOURS": "off"}
+
+
+def ensure(path: Path, *, data_exists: bool, trying: bool) -> bool:
+    """Write .env, or add what a newer version needs; existing values stay.
+
+    :param trying: give a first .env the defaults for a trial instead of those for production
+    :returns: whether .env is new
+    :raises ServerError: a key that existing data depends on is missing
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else None
+    present = {name for name, value in parse(text or "").items() if value} | set(os.environ)
+    lost = [name for name in BOUND_TO_DATA if name not in present]
+    if lost and data_exists:
+        raise ServerError(
+            f"{path.name} lacks {', '.join(lost)}, and the data in .local needs it: "
+            "put the old .env back, or delete the data with `make clean`"
+        )
+    fresh = {name: make() for name, make in GENERATED.items() if name not in present}
+    first = text is None
+    if text is None:
+        text = EXAMPLE.read_text(encoding="utf-8")
+        # Containers and volumes of two clones must not collide, whatever their folders are called.
+        fresh["COMPOSE_PROJECT_NAME"] = f"ostoja-{secrets.token_hex(3)}"
+        fresh |= FOR_TRYING if trying else {}
+    shifted = _shifted(text)
+    if not fresh and shifted == text:
+        return False
+    text = shifted
+    lines = [_filled(line, fresh) for line in text.splitlines()]
+    lines += [f"{name}={value}" for name, value in fresh.items()]
+    unfinished = path.with_name(".env.new")
+    unfinished.touch(mode=0o600)
+    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+    return first
+
+
+def _shifted(text: str) -> str:
+    """Raise every port of the example by the shell's PORT_OFFSET.
+
+    :raises ServerError: it is not a number, or a port would exceed 65535
+    """
+    if not (given := os.environ.get("PORT_OFFSET")):
+        return text
+    ports = {
+        name: int(value)
+        for name, value in parse(EXAMPLE.read_text(encoding="utf-8")).items()
+        if name.endswith("_PORT") and value
+    }
+    if not given.isascii() or not given.isdecimal() or max(ports.values()) + int(given) > 65535:
+        raise ServerError(f"PORT_OFFSET must be a number up to {65535 - max(ports.values())}")
+    fresh = {name: str(number + int(given)) for name, number in ports.items()}
+    lines = [_filled(line, fresh) for line in text.splitlines()]
+    return "\n".join(lines + [f"{name}={number}" for name, number in fresh.items()]) + "\n"
+
+
+def ensure_config(folder: Path, site_port: str = SITE_PORT) -> None:
+    """Copy missing files from config.example/ to config/; existing files stay.
+
+    :param site_port: of the sandbox, from whose web site forms.toml lets a visitor send
+    """
+    site, ours = (f"http://{HOST}:{port}".encode() for port in (SITE_PORT, site_port))
+    for shipped in EXAMPLE_CONFIG.rglob("*"):
+        own = folder / shipped.relative_to(EXAMPLE_CONFIG)
+        if shipped.is_file() and not own.exists():
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.write_bytes(shipped.read_bytes().replace(site, ours))
+
+
+def _filled(line: str, fresh: dict[str, str]) -> str:
+    """Return the line with its fresh value, and remove that value."""
+    name = line.partition("=")[0]
+    return f"{name}={fresh.pop(name)}" if name in fresh else line
+
+
+def load(path: Path) -> dict[str, str]:
+    """Read every setting from the shell, else from .env, else the example's default."""
+    values = parse(EXAMPLE.read_text(encoding="utf-8"))
+    if path.exists():
+        values |= {name: value for name, value in parse(path.read_text()).items() if value}
+    return {name: os.environ.get(name, value) for name, value in values.items()}
+
+
+def port(values: Mapping[str, str], variable: str) -> int:
+    try:
+        number = int(values[variable])
+    except ValueError:
+        number = 0
+    if not 0 < number < 65536:
+        raise ServerError(f"{variable} in .env is not a port: {values[variable]!r}")
+    return number
+
+
+def cluster_ports(values: Mapping[str, str], names: Iterable[str]) -> dict[str, int]:
+    """Return each port that the hosts of `make up-cluster` use, all in the range of .env's."""
+    higher = {"_OWN_PORT": BEHIND, "_PLAIN_PORT": 2 * BEHIND, "_PORT_B": 2, "_PORT_C": 3}
+
+    def of(name: str) -> int:
+        for ending, more in higher.items():
+            if name.endswith(ending):
+                return port(values, name.removesuffix(ending) + "_PORT") + more
+        return port(values, name)
+
+    return {name: of(name) for name in names}
+
+
+def for_member(
+    values: Mapping[str, str], name: str, host: str, hosts: Sequence[str]
+) -> dict[str, str]:
+    """Return the environment of one service on one of several hosts.
+
+    It reaches the other services, PostgreSQL and Redis through HAProxy of its own host, and the
+    node of RabbitMQ there first.
+    """
+    own_first = sorted(hosts, key=lambda other: other != host)
+    brokers = ",".join(f"{other}:{values['RABBITMQ_PORT']}" for other in own_first)
+    settings = for_process(values, name, host, brokers)
+    own = port(values, f"{name.upper()}_PORT") + BEHIND
+    settings |= {"HTTP_HOST": host, "HTTP_PORT": str(own)}
+    if name == "gateway":
+        settings.setdefault("TRUSTED_PROXIES", ",".join(hosts))
+        if values["CERTS_DIR"]:  # HAProxy of this host has the other port, with TLS
+            settings["HTTP_PORT"] = str(own + BEHIND)
+    return settings
+
+
+def encrypted(settings: dict[str, str]) -> dict[str, str]:
+    """Return the settings for servers that speak TLS only, as all of three hosts do."""
+    changes = {
+        "AMQP_URL": ("amqp:", "amqps:", ""),
+        "REDIS_URL": ("redis:", "rediss:", ""),
+        "DATABASE_URL": ("", "", VERIFIED),
+    }
+    return settings | {
+        name: settings[name].replace(plain, tls, 1) + options
+        for name, (plain, tls, options) in changes.items()
+        if name in settings
+    }
+
+
+def runs_three_hosts(folder: Path) -> bool:
+    """Return whether `make up-cluster` runs in this checkout, or did last."""
+    return (folder / CLUSTER).exists()
+
+
+def of_tls_servers(values: Mapping[str, str]) -> dict[str, str]:
+    """Return .env's settings as a deployment with such servers elsewhere would have them."""
+    return {
+        **values,
+        "RABBITMQ_SCHEME": "amqps",
+        "RABBITMQ_MANAGEMENT_URL": f"https://{HOST}:{port(values, 'RABBITMQ_UI_PORT')}",
+        "REDIS_SCHEME": "rediss",
+        "POSTGRES_OPTIONS": VERIFIED,
+    }
+
+
+def for_process(
+    values: Mapping[str, str], name: str, host: str = HOST, brokers: str = ""
+) -> dict[str, str]:
+    """Return the environment of one service or the sandbox.
+
+    :param host: where its servers and the other services are
+    :param brokers: the nodes of RabbitMQ, if not one there
+    """
+    mine = SECRETS_OF[name]
+    https = values["CERTS_DIR"] and not brokers  # HAProxy encrypts what leaves its host
+    settings = {
+        key: value
+        for key, value in values.items()
+        # PGBACKREST_… may be the key of a store of backups.
+        if value and (key not in SECRETS or key in mine) and not key.startswith("PGBACKREST_")
+    }
+    pretended = {
+        key: value
+        for key, value in _of_the_sandbox(values).items()
+        if key not in settings and (key not in SECRETS or key in mine)
+    }
+    settings |= pretended
+    settings.setdefault("PUBLIC_BASE_URL", f"http://{HOST}:{values['GATEWAY_PORT']}")
+    if name == "sandbox":
+        return settings
+    if name == "alerts" and pretended:
+        named = settings.get("ALERTS_PRIVATE_NETWORKS")
+        settings["ALERTS_PRIVATE_NETWORKS"] = f"{named},{HOST}/32" if named else f"{HOST}/32"
+    prefix = name.upper()
+    settings |= {
+        "HTTP_PORT": values[f"{prefix}_PORT"],
+        "METRICS_PORT": values[f"{prefix}_METRICS_PORT"],
+    }
+    password = quote(values[AMQP_PASSWORDS[name]], safe="")
+    brokers = brokers or f"{host}:{values['RABBITMQ_PORT']}"
+    settings["AMQP_URL"] = f"amqp://{name}:{password}@{brokers}/{VHOST}"
+    if own := tls_dir(values, name):
+        settings["TLS_DIR"] = str(own)
+    if name in WITH_TABLES:
+        settings["DATABASE_URL"] = database_url(values, name, host)
+        settings["INTERNAL_API_KEY"] = values[INTERNAL_KEYS[name]]
+    if name == "consent" and values["BACKUP_DIR"]:
+        copy = f"{values['BACKUP_DIR']}/records/{socket.gethostname()}"
+        settings.setdefault("CONSENT_RECORDS_COPY", copy)
+    if name == "console":
+        where = f"{host}:{values['GATEWAY_HTTPS_PORT' if https else 'GATEWAY_PORT']}"
+        settings.setdefault("GATEWAY_URL", f"http{'s' if https else ''}://{where}")
+        queues = f"http://{HOST}:{values['RABBITMQ_UI_PORT']}/#/queues/{VHOST}"
+        settings.setdefault("RABBITMQ_UI_URL", queues)
+    if name == "gateway":
+        password = quote(values["REDIS_PASSWORD"], safe="")
+        settings["REDIS_URL"] = f"redis://:{password}@{host}:{values['REDIS_PORT']}/0"
+        if https:
+            settings["HTTPS_PORT"] = values["GATEWAY_HTTPS_PORT"]
+        for upstream in WITH_TABLES:
+            address = f"{host}:{port(values, f'{upstream.upper()}_PORT')}"
+            settings.setdefault(f"{upstream.upper()}_URL", service_url(values, upstream, address))
+    return settings
+
+
+def tls_dir(values: Mapping[str, str], name: str) -> Path | None:
+    """Return the folder of a process, as `make certs` writes it; None without TLS."""
+    return Path(folder) / name if (folder := values["CERTS_DIR"]) else None
+
+
+def service_url(values: Mapping[str, str], name: str, address: str = "") -> str:
+    scheme = "https" if values["CERTS_DIR"] else "http"
+    address = address or f"{HOST}:{port(values, f'{name.upper()}_PORT')}"
+    return f"{scheme}://{address}"
+
+
+def database_url(values: Mapping[str, str], role: str, host: str = HOST) -> str:
+    password = quote(values[DATABASE_PASSWORDS[role]], safe="")
+    driver = "postgresql" if role.endswith("_owner") else "postgresql+aiopg"
+    return f"{driver}://{role}:{password}@{host}:{values['POSTGRES_PORT']}/{DATABASE}"
+
+
+def _of_the_sandbox(values: Mapping[str, str]) -> dict[str, str]:
+    """The sandbox's settings for providers whose settings are empty."""
+    sandbox = f"http://{HOST}:{values['SANDBOX_PORT']}"
+    pretended = {
+        "SLACK_WEBHOOK_URL": f"{sandbox}/slack",
+        "WEBHOOK_URL": f"{sandbox}/webhook",
+    }
+    groups = (
+        {
+            "MONDAY_API_URL": f"{sandbox}/monday",
+            "MONDAY_API_TOKEN": "sandbox",
+            "MONDAY_BOARD_ID": "1",
+        },
+        {"SMS_API_URL": f"{sandbox}/sms", "SMS_API_TOKEN": "sandbox", "SMS_TO": "+48600000000"},
+        {
+            "SMTP_HOST": HOST,
+            "SMTP_PORT": values["SANDBOX_SMTP_PORT"],
+            "SMTP_TLS": "none",
+        },
+    )
+    for group in groups:  # all or nothing: a real host must not get the sandbox's port
+        if not any(values.get(name) for name in group):
+            pretended |= group
+    return pretended

@@ -1,0 +1,62 @@
+"""Records an act in the transaction that does it."""
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.messaging import outbox
+from libs.domain.acts import ACTION_RECORD, EXCHANGE, Act, Actor, chosen
+
+WAIT_SECONDS = 20.0
+"""For the rest of a request: as long as the gateway waits for its answer."""
+
+
+async def record(tx: AsyncConnection, act: Act, count: int | None = None) -> None:
+    await outbox.add(tx, EXCHANGE, ACTION_RECORD, act.message(count))
+
+
+async def look(
+    tx: AsyncConnection,
+    headers: Mapping[str, str],
+    action: str,
+    kind: str,
+    refs: Iterable[object],
+    **asked: object,
+) -> None:
+    """Record a look at persons' data with a key, in the transaction that reads it.
+
+    The console records the looks of its people, before it shows anything.
+
+    :param refs: what is shown, by id; of a list with more than one, only their number is recorded
+    :param asked: which filters the list has
+    """
+    if (actor := Actor.of(headers)).kind == "staff":
+        return
+    seen = {str(ref) for ref in refs}
+    ref = min(seen) if len(seen) == 1 else chosen(**asked) or "all"
+    await record(tx, Act(actor, action, kind, ref), len(seen))
+
+
+class Counted:
+    """One act in many transactions: its record waits, and each of them adds what it did.
+
+    Killed between two, the record says what was done until then.
+    """
+
+    def __init__(self, act: Act) -> None:
+        self._act = act
+        self._held: outbox.Held | None = None
+
+    async def add(self, tx: AsyncConnection, count: int) -> None:
+        if not count:
+            return
+        if self._held is not None and await outbox.count(tx, self._held, count):
+            return
+        # The first, or the relay has it already: what follows is a record of its own.
+        message = self._act.message(count)
+        self._held = await outbox.hold(tx, EXCHANGE, ACTION_RECORD, message, WAIT_SECONDS)
+
+    async def end(self, tx: AsyncConnection) -> None:
+        """Let it go now."""
+        if self._held is not None:
+            await outbox.release(tx, self._held)

@@ -1,0 +1,131 @@
+"""company.toml: the company's data, and every wording of consent."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from libs.common.process.config_file import ConfigFile, FaultError
+from libs.common.process.settings import Settings
+from libs.domain.email_address import normalise
+
+Place = Literal["chat", "form"]
+Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, Field(min_length=1, max_length=2_000)]
+Language = Annotated[str, Field(pattern="^[a-z]{2}$")]
+
+
+About = Literal[
+    "purposes", "categories", "recipients", "periods", "rights", "source", "automated_decisions",
+    "transfers",
+]  # fmt: skip
+
+
+class CompanySettings(Settings):
+    company_config: Path = Path("config/company.toml")
+    forms_config: Path = Path("config/forms.toml")
+
+    @cached_property
+    def company(self) -> "Company":
+        """:raises SystemExit: names the file and every fault in it"""
+        return load(self.company_config).company
+
+
+def _address(text: str) -> str:
+    normalise(text)
+    return text
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class Company(_Section):
+    name: Line
+    legal_name: Line
+    address: Line
+    nip: str = Field(pattern="^[0-9]{10}$")
+    contact: Annotated[Line, AfterValidator(_address)]
+    phone: Annotated[Line, Field(pattern=r"^\+?[0-9][0-9 ()./-]{5,30}$")] | None = None
+    privacy_url: str = Field(pattern=r"^https?://[^\s<>\"]+$", max_length=500)
+
+    @property
+    def contacts(self) -> str:
+        """Where people reach the company: its phone, if there is one, and its address."""
+        return ", ".join(filter(None, (self.phone, self.contact)))
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """A text of consent in one language."""
+
+    version: str
+    purpose: str
+    language: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        """The hash that consent's trail holds."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+class _Wording(_Section):
+    version: str = Field(pattern="^[a-z0-9._-]{1,60}$")
+    purpose: str = Field(pattern="^[a-z_]{1,40}$")
+    place: Place
+    text: dict[Language, Text]
+
+
+class CompanyFile(_Section):
+    company: Company
+    processing: dict[About, dict[Language, Text]] = {}
+    """What Art. 15(1) GDPR has told beside the data; an export carries it."""
+    wordings: tuple[_Wording, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _each_version_stands_once(self) -> Self:
+        versions = [wording.version for wording in self.wordings]
+        if twice := sorted({each for each in versions if versions.count(each) > 1}):
+            raise FaultError(["wordings"], f"duplicate version {', '.join(twice)}")
+        if len({each.text for each in self.published}) < len(self.published):
+            raise FaultError(["wordings"], "duplicate text")
+        return self
+
+    @model_validator(mode="after")
+    def _who_asks_says_who_they_are(self) -> Self:
+        """Check only the wordings in use; older ones must never change."""
+        for wording in {each.place: each for each in self.wordings}.values():
+            for language, text in wording.text.items():
+                for needed in (self.company.legal_name, self.company.privacy_url):
+                    if needed not in text:
+                        where = ("wordings", self.wordings.index(wording), "text", language)
+                        raise FaultError(where, f"must contain {needed!r}")
+        return self
+
+    @property
+    def published(self) -> list[Wording]:
+        return [
+            Wording(wording.version, wording.purpose, language, text)
+            for wording in self.wordings
+            for language, text in wording.text.items()
+        ]
+
+    def asking(self, place: Place, language: str) -> Wording:
+        """Return the wording in use at this place.
+
+        :raises LookupError: there is none in this language
+        """
+        last = next(each for each in reversed(self.wordings) if each.place == place)
+        return Wording(last.version, last.purpose, language, last.text[language])
+
+
+def load(path: Path) -> CompanyFile:
+    """Read the file.
+
+    :raises SystemExit: names the file and every fault in it
+    """
+    return ConfigFile(path).load(CompanyFile)

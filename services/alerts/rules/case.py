@@ -1,0 +1,393 @@
+"""The states of a case (an alert that needs an answer) and its transitions. Pure: no I/O.
+
+open ──answer──> answered <──late answer── unanswered
+open ──chain over──> unanswered        open ──later──> open
+answered ──release, reopen, forgotten──> open <──reopen── unanswered
+open, unanswered ──resolved, erased, manual──> cancelled, which is final
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, time, timedelta
+from enum import StrEnum, auto
+from typing import Any, Self
+from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
+
+from libs.domain.hours import Hours
+from services.alerts.rules.case_link import Links
+
+ALWAYS = Hours(ZoneInfo("UTC"), None, None)
+FOLLOWUPS = "followups"
+"""The source of alerts about leads."""
+
+
+class State(StrEnum):
+    OPEN = auto()
+    ANSWERED = auto()
+    UNANSWERED = auto()
+    CANCELLED = auto()
+
+
+class Verb(StrEnum):
+    """The kinds of answers."""
+
+    TAKEN = auto()
+    LATER = auto()
+    NOT_A_LEAD = auto()
+    FALSE_ALARM = auto()
+    DONE = auto()
+    WON = auto()
+    LOST = auto()
+    RELEASE = auto()
+    REOPEN = auto()
+    CANCEL = auto()
+
+
+CLOSING = frozenset({Verb.NOT_A_LEAD, Verb.FALSE_ALARM, Verb.DONE, Verb.WON, Verb.LOST})
+
+_RESTARTING = frozenset({Verb.RELEASE, Verb.REOPEN})
+
+
+class Choice(StrEnum):
+    """The items of the menus that `later` and `not_a_lead` open."""
+
+    HOUR = auto()
+    MORNING = auto()
+    SPAM = auto()
+    TOO_FAR = auto()
+    TWICE = auto()
+
+
+MENUS: Mapping[Verb, tuple[Choice, ...]] = {
+    Verb.LATER: (Choice.HOUR, Choice.MORNING),
+    Verb.NOT_A_LEAD: (Choice.SPAM, Choice.TOO_FAR, Choice.TWICE),
+}
+
+
+class Via(StrEnum):
+    SLACK = auto()
+    LINK = auto()
+    API = auto()
+    CLI = auto()
+    TIMER = auto()
+
+
+class Cancelled(StrEnum):
+    """Why a case ended without an answer."""
+
+    RESOLVED = auto()
+    ERASED = auto()
+    MANUAL = auto()  # by an operator, who gives a reason
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One step of a chain: the person, the target, and the wait for an answer."""
+
+    to: str  # a target
+    wait: float  # seconds of business time
+    mention: str | None = None  # a schedule whose person the message names
+    call: str | None = None  # a schedule whose person gets the message
+    person: str | None = None  # who gets the message
+
+    @property
+    def schedule(self) -> str | None:
+        return self.mention or self.call
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The escalation policy of an event type."""
+
+    asks: tuple[str, ...]  # of the alert's own targets: those that show the question
+    within: float  # seconds of business time until the first step
+    hours: str
+    chain: tuple[Ask, ...]
+    repeat: int = 0  # how often the whole chain is repeated
+    later_most: float = 8 * 3600.0  # seconds of business time for all `later` answers together
+    later_times: int = 3
+    stops_followups: bool = True  # of the lead, when a person takes it
+    done_within: float | None = None  # seconds of business time from taking it to its outcome
+
+    @property
+    def steps(self) -> tuple[Ask, ...]:
+        return self.chain * (1 + self.repeat)
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """How often an event type comes at least."""
+
+    within: float  # seconds of business time
+    hours: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A member of staff from the configuration."""
+
+    name: str
+    slack: str | None = None
+    email: str | None = None
+    phone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The configuration of cases; empty without one."""
+
+    policies: Mapping[str, Policy] = field(default_factory=dict)  # by event type
+    hours: Mapping[str, Hours] = field(default_factory=dict)
+    people: Mapping[str, Person] = field(default_factory=dict)
+    on_call: Callable[[str, datetime], str | None] = lambda _, __: None
+    """Returns the person of a schedule at a time; from memory, because transactions call it."""
+    links: Links | None = None
+    """By which persons answer; none: messages have no link."""
+    needs: Mapping[str, str | None] = field(default_factory=dict)
+    """What a person needs to be asked at a target: slack, email or phone."""
+    heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)  # by event type
+
+    def hours_of(self, name: str) -> Hours:
+        """Return these hours; those of an open case may no longer be configured."""
+        return self.hours.get(name, ALWAYS)
+
+    @property
+    def silenceable(self) -> frozenset[str]:
+        """The event types that may be silenced: those that are asked about afterwards.
+
+        Leads are not: they would be lost to another company.
+        """
+        return frozenset(
+            event for event in self.policies if not event.startswith(("lead.", "visitor."))
+        )
+
+    def deadline(self, event_type: str, at: datetime) -> datetime:
+        """Return until when the next event of a type that came at `at` is to come."""
+        watched = self.heartbeats[event_type]
+        return self.hours_of(watched.hours).add(at, timedelta(seconds=watched.within))
+
+    def whom(self, ask: Ask, now: datetime) -> str | None:
+        """Return the person that a step asks."""
+        return self.on_call(ask.schedule, now) if ask.schedule else ask.person
+
+    def person(self, key: str | None) -> Person:
+        """Return a person; a Slack id is a member of the team who is not in [people]."""
+        key = key or ""
+        return self.people.get(key, Person(key, slack=key if key.isupper() else None))
+
+    def reminder(self, chain: Sequence[Ask], owner: str) -> Ask:
+        """Return how to remind an owner: at the first target of the chain that reaches them."""
+        person = self.person(owner)
+        reached = (
+            ask.to for ask in chain if (need := self.needs.get(ask.to)) and getattr(person, need)
+        )
+        return Ask(next(reached, chain[0].to), 0.0, person=owner)
+
+
+def offered(state: State, outcome: str | None) -> tuple[Verb, ...]:
+    """Return the answers that a message of a case has buttons for."""
+    if state is State.OPEN:
+        return (Verb.TAKEN, Verb.LATER, Verb.NOT_A_LEAD)
+    if state is State.UNANSWERED:
+        return (Verb.TAKEN, Verb.NOT_A_LEAD)
+    if state is State.ANSWERED and outcome is None:
+        return (Verb.RELEASE, Verb.WON, Verb.LOST)
+    return ()
+
+
+def menu(verb: Verb, hours: Hours) -> tuple[Choice, ...]:
+    """Return the menu of an answer; hours that never close have no morning."""
+    absent = {Choice.MORNING} if hours.opens is None else set()
+    return tuple(each for each in MENUS.get(verb, ()) if each not in absent)
+
+
+@dataclass(frozen=True, slots=True)
+class ButtonValue:
+    """What the value of a button or of a menu's item says; it can be read back."""
+
+    case_id: UUID
+    generation: int  # of the case, as the message shows it
+    place: UUID  # the alert id of the message's place
+    choice: Choice | None = None
+
+    def __str__(self) -> str:
+        words = (self.case_id, self.generation, self.place, self.choice)
+        return " ".join(str(word) for word in words if word is not None)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """:raises ValueError: no message of ours has this value"""
+        case_id, generation, place, *choice = text.split(" ")
+        (chosen,) = map(Choice, choice) if choice else (None,)
+        return cls(UUID(case_id), int(generation[:9]), UUID(place), chosen)
+
+
+def step_id(case_id: UUID, generation: int, number: int) -> UUID:
+    """Return a step's alert id, which is derived, so that no step can be sent twice."""
+    return uuid5(case_id, f"{generation}.{number}")
+
+
+def update_id(alert_id: UUID, target: str, want: int) -> UUID:
+    return uuid5(alert_id, f"{target}.{want}")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A case, read under its row lock."""
+
+    state: State
+    owner: str | None
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer to a case."""
+
+    verb: Verb
+    person: str
+    name: str
+    via: Via
+    key: str  # idempotency key of the request: the same key gets the same result
+    reason: str | None = None
+    until: datetime | None = None
+    choice: Choice | None = None  # of the answer's menu, instead of `reason` and `until`
+    generation: int | None = None  # the generation of the link or button
+    admin: bool = False
+
+
+def chosen(answer: Answer, hours: Hours, now: datetime) -> Answer:
+    """Return the answer with what its choice means in a case of these hours."""
+    match answer.choice:
+        case None:
+            return answer
+        case Choice.HOUR:
+            return replace(answer, until=now + timedelta(hours=1))
+        case Choice.MORNING:
+            tomorrow = now.astimezone(hours.zone).date() + timedelta(days=1)
+            midnight = datetime.combine(tomorrow, time(), hours.zone)
+            return replace(answer, until=hours.next_opening(midnight))
+        case reason:
+            return replace(answer, reason=reason)
+
+
+class Refused(StrEnum):
+    ANSWERED = auto()  # someone else owns it
+    ENDED = auto()  # it was cancelled
+    STALE = auto()  # the state that was shown is out of date
+    ADMIN = auto()  # only an admin may do this
+    TOO_LATE = auto()  # no time is left for `later`
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The effect of an answer on its case."""
+
+    state: State
+    owner: str | None = None
+    name: str | None = None
+    outcome: Verb | None = None
+    late: bool = False
+    restart: datetime | None = None  # the chain restarts at this time
+    tell: bool = True  # update every place; else only those whose message can be changed
+
+
+def decide(
+    case: Standing, answer: Answer, *, now: datetime, latest: datetime | None = None
+) -> Change | Refused | None:
+    """Decide the effect of an answer.
+
+    :param latest: until when `later` may last; None: no longer possible
+    :returns: None if the case already has the answered state
+    """
+    mine = case.state is State.ANSWERED and case.owner == answer.person
+    until = answer.until
+    in_time = until is not None and latest is not None and now < until <= latest
+    if (refused := _refused(case, answer, mine=mine, in_time=in_time)) is not None:
+        return refused
+    if answer.verb is Verb.LATER:
+        return Change(State.OPEN, restart=until)
+    if answer.verb in _RESTARTING:
+        return Change(State.OPEN, restart=now)
+    outcome = answer.verb if answer.verb in CLOSING else None
+    if mine and outcome is None:
+        return None
+    late = case.state is State.UNANSWERED
+    return Change(State.ANSWERED, answer.person, answer.name, outcome, late, tell=not mine)
+
+
+def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Refused | None:
+    verb, state = answer.verb, case.state
+    old = answer.generation is not None and answer.generation < case.generation
+    held = state is State.ANSWERED and not mine
+    rules = (
+        (state is State.CANCELLED, Refused.ENDED),
+        (verb is Verb.REOPEN and not answer.admin, Refused.ADMIN),
+        (old and verb is not Verb.TAKEN, Refused.STALE),
+        (verb in _RESTARTING and state is State.OPEN, Refused.STALE),
+        (verb is Verb.RELEASE and state is State.UNANSWERED, Refused.STALE),
+        (verb is Verb.LATER and state is State.ANSWERED, Refused.ANSWERED),
+        (verb is Verb.LATER and (state is State.UNANSWERED or not in_time), Refused.TOO_LATE),
+        (held and not (verb in _RESTARTING and answer.admin), Refused.ANSWERED),
+    )
+    return next((refused for applies, refused in rules if applies), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The timer's action on a due case."""
+
+    state: State
+    step: int
+    next_at: datetime | None
+    handed_out: Ask | None = None
+    reminded: bool = False  # the owner
+
+
+def tick(chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime) -> Moved:
+    """Send the next step, end the case, or wait until the hours begin.
+
+    :param step: number of steps sent so far. One step at a time: a wait counts from the sending
+    """
+    opens = hours.next_opening(now)
+    if opens > now:
+        return Moved(State.OPEN, step, opens)
+    if step == len(chain):
+        return Moved(State.UNANSWERED, step, None)
+    ask = chain[step]
+    return Moved(State.OPEN, step + 1, hours.add(now, timedelta(seconds=ask.wait)), ask)
+
+
+def remind(
+    step: int, reminder: Ask, done_within: float | None, hours: Hours, now: datetime
+) -> Moved:
+    """Remind the owner of an answered case that has no outcome in time, within the hours.
+
+    :param done_within: seconds of business time; None: the policy does not ask for an outcome now
+    """
+    if done_within is None:
+        return Moved(State.ANSWERED, step, None)
+    opens = hours.next_opening(now)
+    if opens > now:
+        return Moved(State.ANSWERED, step, opens)
+    again = hours.add(now, timedelta(seconds=done_within))
+    return Moved(State.ANSWERED, step, again, reminder, reminded=True)
+
+
+def latest(
+    policy: Policy, hours: Hours, before: Sequence[tuple[datetime, datetime]], now: datetime
+) -> datetime | None:
+    """Return until when `later` may last now; None: no longer possible.
+
+    :param before: begin and planned end of each earlier `later` of the case
+    """
+    if len(before) >= policy.later_times:
+        return None
+    spent = sum((hours.between(*each) for each in before), timedelta())
+    left = timedelta(seconds=policy.later_most) - spent
+    return hours.add(now, left) if left > timedelta() else None
+
+
+def chain_of(document: Sequence[Mapping[str, Any]]) -> tuple[Ask, ...]:
+    return tuple(Ask(**each) for each in document)

@@ -1,0 +1,477 @@
+"""The changes of a case (docs/protocols.md, D), each under the case's row lock.
+
+Locks are taken in this order everywhere: case, then deliveries by key, then places. The claim and
+the record of a delivery lock no case.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.rules.case import Answer, Ask, Cancelled, Change, Moved, State
+from services.alerts.store.cases.tables import alert_case, case_answer, case_place, case_step
+from services.alerts.store.ledger.intake import NewRow
+from services.alerts.store.sql import sql
+
+CASES: Final = "cases"
+"""The pseudo-target of escalations about cases."""
+
+DUE_BATCH: Final = 50
+
+
+class Opening(NamedTuple):
+    """A case to open at intake."""
+
+    alert_id: UUID
+    chain: Sequence[Ask]
+    hours: str
+    next_at: datetime
+    asks: Sequence[str]  # of the alert's targets
+    case_id: UUID  # its own, or that of an open case of the same key, of which it is one more place
+    rises: bool  # it is more severe than that case
+    silence: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        return self._asdict() | {"chain": [asdict(ask) for ask in self.chain]}
+
+
+_NOW = sql("SELECT now() AS now")
+_CLOCK = sql("SELECT clock_timestamp() AS at")
+# Only for rows that this transaction has inserted: a redelivered alert opens nothing.
+_OPEN = sql("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
+            alert_id uuid, chain jsonb, hours text, next_at timestamptz, asks jsonb,
+            silence bigint, case_id uuid, rises boolean)
+    ), fresh AS (
+        SELECT DISTINCT ON (alert_id) given.*, event_type, severity, source, caller, dedup_key,
+            request_id, payload, subjects, accepted_at
+        FROM given JOIN delivery USING (alert_id)
+        WHERE created_at = now() AND (state = 'pending' OR reason = 'silenced')
+        ORDER BY alert_id
+    ), opened AS (
+        INSERT INTO alert_case (alert_id, event_type, severity, source, caller, dedup_key,
+            request_id, payload, subjects, accepted_at, chain, hours, next_at, silence)
+        SELECT alert_id, event_type, severity, source, caller, dedup_key,
+            request_id, payload, subjects, accepted_at, chain, hours, next_at, silence
+        FROM fresh WHERE case_id = alert_id
+        ON CONFLICT DO NOTHING
+        RETURNING alert_id
+    ), risen AS (
+        UPDATE alert_case SET severity = fresh.severity, payload = fresh.payload,
+            subjects = alert_case.subjects || fresh.subjects, version = version + 1,
+            next_at = least(alert_case.next_at, fresh.next_at)
+        FROM fresh WHERE rises AND alert_case.alert_id = case_id
+    ), placed AS (
+        INSERT INTO case_place (alert_id, target, case_id)
+        SELECT alert_id, target, case_id
+        FROM fresh, LATERAL jsonb_array_elements_text(asks) AS asked (target)
+        WHERE case_id <> alert_id OR alert_id IN (SELECT alert_id FROM opened)
+    ), counted AS (
+        UPDATE case_total SET count = count + opened.cases
+        FROM (SELECT count(*) AS cases FROM opened) AS opened
+        WHERE term = 'opened' AND opened.cases > 0
+    )
+    SELECT count(*) AS opened FROM opened
+""")
+
+
+async def now(tx: AsyncConnection) -> datetime:
+    """Return the transaction's time, from which every wait counts."""
+    found: datetime = (await tx.execute(_NOW)).scalar_one()
+    return found
+
+
+async def clock(tx: AsyncConnection) -> datetime:
+    """Return a time that orders the changes of a locked case: a transaction's may be older."""
+    found: datetime = (await tx.execute(_CLOCK)).scalar_one()
+    return found
+
+
+async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> int:
+    """Give each of these alerts whose rows this transaction has inserted its case."""
+    rows = json.dumps([each.document() for each in openings], default=str)
+    return int((await tx.execute(_OPEN, {"rows": rows})).scalar_one())
+
+
+async def due_ids(tx: AsyncConnection) -> list[UUID]:
+    found = sa.select(alert_case.c.alert_id).where(alert_case.c.next_at <= sa.func.now())
+    return list(await tx.scalars(found.order_by(alert_case.c.next_at).limit(DUE_BATCH)))
+
+
+async def due(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
+    """Lock those of these cases that are still due, skipping those that others hold."""
+    return list(
+        await tx.execute(
+            sa.select(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
+            .where(alert_case.c.next_at <= sa.func.now(), alert_case.c.alert_id.in_(case_ids))
+            .order_by(alert_case.c.next_at)
+            .with_for_update(skip_locked=True)
+        )
+    )
+
+
+_FAILED = sql("""
+    WITH failed AS (
+        UPDATE alert_case SET failures = failures + 1, next_at = now() + interval '30 s'
+        WHERE alert_id = :case_id AND next_at <= now()
+        RETURNING alert_id, event_type, failures
+    )
+    INSERT INTO escalation (alert_id, target, event_type, reason, error)
+    SELECT alert_id, 'cases', event_type, 'timer', :error FROM failed WHERE failures = 2
+""")
+
+
+async def failed(tx: AsyncConnection, case_id: UUID, error: str) -> None:
+    """Put off a due case that cannot be moved; list it if that is the second time."""
+    await tx.execute(_FAILED, {"case_id": case_id, "error": error})
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """A case that the timer has changed, and the step to send."""
+
+    case: Any  # before it, locked
+    moved: Moved
+    alert_id: UUID | None = None  # of the step
+    person: str | None = None
+
+
+_TICK = sql("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
+            case_id uuid, generation integer, number integer, alert_id uuid, target text,
+            person text, state text, step integer, next_at timestamptz, reminded boolean)
+    ), stepped AS (
+        INSERT INTO case_step (case_id, generation, number, alert_id, target, person)
+        SELECT case_id, generation, number, alert_id, target, person
+        FROM given WHERE alert_id IS NOT NULL
+    ), placed AS (
+        INSERT INTO case_place (alert_id, target, case_id)
+        SELECT alert_id, target, case_id FROM given WHERE alert_id IS NOT NULL
+    ), moved AS (
+        UPDATE alert_case SET state = given.state, step = given.step, next_at = given.next_at,
+            version = version + 1, reminded = alert_case.reminded OR given.reminded, failures = 0,
+            ended_at = CASE WHEN given.state = 'unanswered' THEN now() ELSE ended_at END
+        FROM given WHERE alert_case.alert_id = case_id
+        RETURNING alert_case.alert_id, event_type, alert_case.state
+    ), mended AS (
+        DELETE FROM escalation USING given
+        WHERE escalation.alert_id = case_id AND escalation.target = 'cases' AND digest IS NULL
+    ), listed AS (
+        INSERT INTO escalation (alert_id, target, event_type, reason)
+        SELECT alert_id, 'cases', event_type, 'unanswered' FROM moved WHERE state = 'unanswered'
+    )
+    UPDATE case_place SET want = want + 1, wanted_at = now()
+    FROM moved WHERE case_id = moved.alert_id AND moved.state = 'unanswered'
+""")
+
+
+async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
+    """Record the steps and reminders to send, or end the cases; the caller holds the locks."""
+    rows = [
+        {
+            "case_id": each.case.alert_id,
+            "generation": each.case.generation,
+            "number": each.case.step,
+            "alert_id": each.alert_id,
+            "target": each.moved.handed_out and each.moved.handed_out.to,
+            "person": each.person,
+            "state": each.moved.state,
+            "step": each.moved.step,
+            "next_at": each.moved.next_at,
+            "reminded": each.moved.reminded,
+        }
+        for each in ticked
+    ]
+    await tx.execute(_TICK, {"rows": json.dumps(rows, default=str)})
+
+
+async def limit_statements(tx: AsyncConnection) -> None:
+    """Limit each statement to 2 s: Slack waits 3 s for the response to a press."""
+    await tx.execute(sql("SET LOCAL statement_timeout = 2000"))
+
+
+async def lock(tx: AsyncConnection, case_id: UUID) -> Any | None:
+    """Lock a case; None if it does not exist."""
+    found = await tx.execute(
+        sa.select(alert_case).where(alert_case.c.alert_id == case_id).with_for_update()
+    )
+    return found.one_or_none()
+
+
+async def lock_forgotten(tx: AsyncConnection, case_id: UUID) -> Any | None:
+    """Lock a case whose owner was reminded, if it is still due."""
+    found = await tx.execute(
+        sa.select(alert_case)
+        .where(
+            alert_case.c.alert_id == case_id,
+            alert_case.c.reminded,
+            alert_case.c.next_at <= sa.func.now(),
+        )
+        .with_for_update()
+    )
+    return found.one_or_none()
+
+
+async def answered_before(tx: AsyncConnection, case_id: UUID, key: str) -> Any | None:
+    """Return the answer recorded under this idempotency key."""
+    found = await tx.execute(
+        sa.select(case_answer).where(case_answer.c.case_id == case_id, case_answer.c.key == key)
+    )
+    return found.one_or_none()
+
+
+async def laters(tx: AsyncConnection, case_id: UUID) -> list[tuple[datetime, datetime]]:
+    """Return begin and planned end of each `later` of this case."""
+    found = await tx.execute(
+        sa.select(case_answer.c.at, case_answer.c.until).where(
+            case_answer.c.case_id == case_id, case_answer.c.verb == "later"
+        )
+    )
+    return [(row.at, row.until) for row in found]
+
+
+async def record(tx: AsyncConnection, row: Any, answer: Answer, result: dict[str, Any]) -> None:
+    """Record an answer and the response to its request.
+
+    :param row: the case before it, locked
+    """
+    await tx.execute(
+        sa.insert(case_answer).values(
+            case_id=row.alert_id,
+            generation=row.generation,
+            person=answer.person,
+            name=answer.name,
+            via=answer.via,
+            verb=answer.verb,
+            reason=answer.reason,
+            until=answer.until,
+            key=answer.key,
+            result=result,
+        )
+    )
+
+
+_EVERY: Final = sa.true()
+# The places whose message can be changed.
+_CHANGEABLE: Final = case_place.c.receipt.is_not(None)
+
+
+async def change(
+    tx: AsyncConnection, row: Any, what: Change, done_by: datetime | None = None
+) -> Any:
+    """Apply an answer to a locked case, recall its chain, and queue updates of its places.
+
+    :param done_by: when to remind its owner that it has no outcome
+    :returns: the changed case
+    """
+    values: dict[str, Any] = {"state": what.state, "version": alert_case.c.version + 1}
+    if what.restart is not None:
+        values |= {
+            "generation": alert_case.c.generation + 1,
+            "step": 0,
+            "next_at": what.restart,
+            "reminded": False,
+            "laters": alert_case.c.laters + int(row.state == State.OPEN),
+            "ended_at": None,
+        }
+    if row.state == State.ANSWERED == what.state:
+        values |= {"outcome": what.outcome, "next_at": None}
+    else:
+        ended = sa.func.now() if what.state is State.ANSWERED else None
+        values |= {
+            "owner": what.owner,
+            "owner_name": what.name,
+            "outcome": what.outcome,
+            "late": what.late,
+            "answered_at": ended,
+        }
+        if what.state is State.ANSWERED:
+            values |= {"next_at": done_by, "ended_at": ended}
+    await recall(tx, row.alert_id)
+    return await _become(tx, row, values, _EVERY if what.tell else _CHANGEABLE)
+
+
+async def cancel(
+    tx: AsyncConnection, row: Any, reason: Cancelled, told: sa.ColumnElement[bool] = _EVERY
+) -> Any:
+    """Cancel a locked case that is open or unanswered; otherwise like `change`."""
+    await recall(tx, row.alert_id)
+    values = {
+        "state": State.CANCELLED,
+        "reason": reason,
+        "next_at": None,
+        "ended_at": sa.func.now(),
+        "version": alert_case.c.version + 1,
+    }
+    return await _become(tx, row, values, told)
+
+
+_NOT_LISTED = sql("""
+    DELETE FROM escalation WHERE alert_id = :case_id AND target = 'cases' AND digest IS NULL
+""")
+
+
+async def _become(
+    tx: AsyncConnection, row: Any, values: dict[str, Any], told: sa.ColumnElement[bool]
+) -> Any:
+    """:param told: the places to update"""
+    changed = await tx.execute(
+        sa.update(alert_case)
+        .where(alert_case.c.alert_id == row.alert_id)
+        .values(values | {"failures": 0})
+        .returning(alert_case)
+    )
+    if row.state == State.UNANSWERED or row.failures:  # digests need not list it any more
+        await tx.execute(_NOT_LISTED, {"case_id": row.alert_id})
+    await _tell(tx, row.alert_id, told)
+    return changed.one()
+
+
+async def tell_erased(tx: AsyncConnection, case_id: UUID) -> None:
+    """Have each message of a locked case overwritten that can be changed, or is still in flight."""
+    await _tell(tx, case_id, _CHANGEABLE | case_place.c.shown.is_(None))
+
+
+async def _tell(tx: AsyncConnection, case_id: UUID, which: sa.ColumnElement[bool]) -> None:
+    await tx.execute(
+        sa.update(case_place)
+        .where(case_place.c.case_id == case_id, which)
+        .values(want=case_place.c.want + 1, wanted_at=sa.func.now())
+    )
+
+
+# Steps, the reminder, and their fallbacks. Those in flight end with their attempt
+# (`transitions.RECORD`).
+_RECALL = sql("""
+    WITH mine AS MATERIALIZED (
+        SELECT delivery.alert_id, delivery.target
+        FROM case_step JOIN delivery USING (alert_id)
+        WHERE case_id = :case_id AND state IN ('pending', 'sending')
+        ORDER BY delivery.alert_id, delivery.target
+        FOR NO KEY UPDATE OF delivery
+    )
+    UPDATE delivery SET
+        recalled = state = 'sending',
+        reason = CASE WHEN state = 'pending' THEN 'answered' ELSE reason END,
+        finished_at = CASE WHEN state = 'pending' THEN now() END,
+        state = CASE WHEN state = 'pending' THEN 'discarded' ELSE state END
+    FROM mine
+    WHERE (delivery.alert_id, delivery.target) = (mine.alert_id, mine.target)
+""")
+
+
+async def recall(tx: AsyncConnection, case_id: UUID) -> None:
+    """Discard pending steps, and mark those in flight so that they are not retried."""
+    await tx.execute(_RECALL, {"case_id": case_id})
+
+
+# `fired_at`: when its last alert was accepted; `told_at`: where the own messages of its alerts are
+# changed, or written from the case as it then stands.
+_LOCK_OF_KEYS = sql("""
+    SELECT alert_case.*, greatest(accepted_at, (
+            SELECT max(coalesce(fired_at, delivery.accepted_at))
+            FROM case_place JOIN delivery USING (alert_id, target)
+            WHERE case_id = alert_case.alert_id AND delivery.event_type = alert_case.event_type
+        )) AS fired_at, ARRAY(
+            SELECT target FROM case_place LEFT JOIN case_step USING (alert_id, target)
+            WHERE case_place.case_id = alert_case.alert_id AND case_step.alert_id IS NULL
+                AND (receipt IS NOT NULL OR shown IS NULL)
+        ) AS told_at
+    FROM alert_case
+    WHERE dedup_key = ANY(CAST(:dedup_keys AS text[])) AND state <> 'cancelled' AND outcome IS NULL
+    ORDER BY alert_id FOR UPDATE OF alert_case
+""")
+
+
+async def lock_of_keys(tx: AsyncConnection, rows: Sequence[NewRow]) -> list[Any]:
+    """Lock the cases that have the key of one of these alerts, whose ever they are."""
+    keys = [row.dedup_key for row in rows]
+    return list(await tx.execute(_LOCK_OF_KEYS, {"dedup_keys": keys})) if keys else []
+
+
+async def resolve_one(tx: AsyncConnection, case_id: UUID) -> None:
+    """Resolve a case, if it still exists."""
+    row = await lock(tx, case_id)
+    if row is not None:
+        await resolve(tx, row, _EVERY)
+
+
+async def resolve(
+    tx: AsyncConnection, row: Any, told: sa.ColumnElement[bool] | None = None
+) -> None:
+    """Cancel a locked case; an answered one stays answered, and gets an outcome.
+
+    :param told: the places of a case that had no answer; None: not an alert's own message that
+        cannot be changed, as the alert that says so comes itself
+    """
+    steps = sa.select(case_step.c.alert_id).where(case_step.c.case_id == row.alert_id)
+    changed = _CHANGEABLE | case_place.c.shown.is_(None)
+    if row.state in {State.OPEN, State.UNANSWERED}:
+        if told is None:
+            told = changed | case_place.c.alert_id.in_(steps)
+        await cancel(tx, row, Cancelled.RESOLVED, told)
+    elif row.state == State.ANSWERED and row.outcome is None:
+        await recall(tx, row.alert_id)
+        version = alert_case.c.version + 1
+        values = {"outcome": Cancelled.RESOLVED, "next_at": None, "version": version}
+        asked = steps.where(case_step.c.person == row.owner)
+        await _become(tx, row, values, changed | case_place.c.alert_id.in_(asked))
+
+
+_BRING_FORWARD = sql("""
+    UPDATE alert_case SET next_at = now()
+    FROM case_step
+    WHERE case_step.alert_id = :alert_id AND case_id = alert_case.alert_id
+        AND state = 'open' AND next_at > now()
+        AND alert_case.generation = case_step.generation AND step = number + 1
+""")
+
+
+async def bring_forward(tx: AsyncConnection, alert_id: UUID) -> None:
+    """Make the next step due now, because the last one sent has finally failed."""
+    await tx.execute(_BRING_FORWARD, {"alert_id": alert_id})
+
+
+_LOCK_OF = sql("""
+    SELECT case_step.alert_id IS NULL OR alert_case.generation = case_step.generation
+        AND (state IN ('open', 'unanswered') OR next_at IS NOT NULL AND number = step) AS runs
+    FROM alert_case LEFT JOIN case_step
+        ON case_id = alert_case.alert_id AND case_step.alert_id = :alert_id
+    WHERE alert_case.alert_id = (
+        SELECT case_id FROM case_place WHERE alert_id = :alert_id LIMIT 1)
+    FOR NO KEY UPDATE OF alert_case
+""")
+
+
+async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
+    """Lock the case of a delivery that is to become pending, before locking the delivery.
+
+    Otherwise a concurrent recall would miss the new or changed row, and a change of the case would
+    miss a new place.
+
+    :returns: False for a step whose chain is over, which must not change
+    """
+    found = (await tx.execute(_LOCK_OF, {"alert_id": alert_id})).first()
+    return found is None or bool(found.runs)
+
+
+async def unanswered(tx: AsyncConnection, limit: int) -> tuple[int, list[Any]]:
+    """Count the cases that nobody answers, or that the timer cannot move; return the oldest."""
+    column = alert_case.c
+    mine = (column.state == State.UNANSWERED) | (column.failures > 1)
+    count = (await tx.execute(sa.select(sa.func.count()).where(mine))).scalar_one()
+    oldest = await tx.execute(
+        sa.select(column.alert_id, column.event_type, column.opened_at, column.failures)
+        .where(mine)
+        .order_by(column.opened_at)
+        .limit(limit)
+    )
+    return int(count), list(oldest)

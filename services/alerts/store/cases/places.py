@@ -1,0 +1,153 @@
+"""Where alerts and steps were shown, and the updates that tell these places how a case stands.
+
+A place has `want`, which grows with each change of its case, and `shown`, the `want` that was read
+when its last message was written. While they differ, an update is due.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.rules.case import Via, update_id
+from services.alerts.store.cases.tables import alert_case, case_answer, case_place, case_step
+from services.alerts.store.sql import sql
+
+# One that an attempt has touched, while none is in flight there: what is in flight is written from
+# the case as it stands, or shows what it was before. A delivery that was purged has ended.
+DUE: Final = """
+    want > coalesce(shown, 0) AND want > ordered
+    AND NOT EXISTS (
+        SELECT FROM delivery
+        WHERE (delivery.alert_id, delivery.target) = (case_place.alert_id, case_place.target)
+            AND (state = 'sending' OR attempt = 0))
+    AND NOT EXISTS (
+        SELECT FROM delivery WHERE delivery.alert_id = update_id
+            AND state IN ('pending', 'claimed', 'sending'))
+"""
+
+
+DUE_BATCH: Final = 50
+
+# Not that of the timer, which gives a case back in its owner's name.
+_LAST_ANSWER: Final = (
+    sa.select(sa.case((case_answer.c.via != Via.TIMER, case_answer.c.person)))
+    .where(case_answer.c.case_id == case_place.c.case_id)
+    .order_by(case_answer.c.id.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+
+
+async def due(tx: AsyncConnection) -> list[Any]:
+    """Lock some places that are due to be told, skipping those that others hold."""
+    return list(
+        await tx.execute(
+            sa.select(
+                case_place,
+                alert_case.c.state,
+                alert_case.c.outcome,
+                alert_case.c.request_id,
+                case_step.c.person,
+                _LAST_ANSWER.label("answered_by"),
+            )
+            .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
+            .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
+            .where(sa.text(DUE))
+            .order_by(case_place.c.wanted_at)
+            .limit(DUE_BATCH)
+            .with_for_update(of=case_place, skip_locked=True)
+        )
+    )
+
+
+async def known(tx: AsyncConnection, rows: Sequence[Any]) -> None:
+    """Count these locked places as told: their person knows it."""
+    for row in rows:
+        await tx.execute(_of(row).values(shown=row.want))
+
+
+async def ordered(tx: AsyncConnection, rows: Sequence[Any]) -> None:
+    """Record that an update of each of these locked places was ordered."""
+    for row in rows:
+        values = {"ordered": row.want, "update_id": update_id(row.alert_id, row.target, row.want)}
+        await tx.execute(_of(row).values(**values))
+
+
+def _of(row: Any) -> sa.Update:
+    return sa.update(case_place).where(
+        case_place.c.alert_id == row.alert_id, case_place.c.target == row.target
+    )
+
+
+async def read(tx: AsyncConnection, place: UUID, target: str) -> Any | None:
+    """Return what a step or an update is written from: its case, place and step, in one snapshot.
+
+    :param place: the alert id of the place, which is the step's own
+    :returns: None when the case was purged
+    """
+    found = await tx.execute(
+        sa.select(
+            alert_case,
+            case_place.c.want,
+            case_place.c.receipt,
+            case_step.c.generation.label("step_generation"),
+            case_step.c.number,
+            case_step.c.person,
+            sa.func.now().label("now"),
+        )
+        .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
+        .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
+        .where(case_place.c.alert_id == place, case_place.c.target == target)
+    )
+    return found.first()
+
+
+_OF: Final = "(alert_id, target) = (:alert_id, :target)"
+_SHOWN: Final = sql(f"""
+    UPDATE case_place SET shown = greatest(shown, CAST(:want AS integer)),
+        want = want + CAST(coalesce(shown > :want, false) AS integer),
+        wanted_at = CASE WHEN shown > :want THEN now() ELSE wanted_at END,
+        receipt = coalesce(:receipt, receipt)
+    WHERE {_OF}
+""")
+_REARM: Final = sql(f"""
+    UPDATE case_place SET want = want + 1, wanted_at = now(),
+        receipt = coalesce(:receipt, receipt)
+    WHERE {_OF}
+""")
+
+
+async def shown(
+    tx: AsyncConnection,
+    place: UUID,
+    target: str,
+    want: int,
+    receipt: Mapping[str, str] | None,
+) -> None:
+    """Record what a place shows, in the transaction that records the delivery there.
+
+    An alert that is retried after its place was told asks again below what was told. So the place
+    is due again.
+
+    :param want: as it was when the message was written
+    :param receipt: by which the message can be changed
+    """
+    values = {"alert_id": place, "target": target, "want": want}
+    await tx.execute(_SHOWN, {**values, "receipt": receipt and dict(receipt)})
+
+
+async def rearm(
+    tx: AsyncConnection, place: UUID, target: str, receipt: Mapping[str, str] | None
+) -> None:
+    """Make a place due that a worker may have changed after another took over.
+
+    What it sent may be older than what was sent since. A counter, as a flag would be wiped by the
+    record of the other worker.
+
+    :param receipt: of what it sent, which is what the update has to change
+    """
+    values = {"alert_id": place, "target": target, "receipt": receipt and dict(receipt)}
+    await tx.execute(_REARM, values)

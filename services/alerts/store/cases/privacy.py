@@ -1,0 +1,162 @@
+"""Finds, empties and purges cases; purged ones stay counted in case_total."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.rules.case import Cancelled, State
+from services.alerts.rules.subjects import Hash
+from services.alerts.store.cases import cases
+from services.alerts.store.cases.tables import alert_case, case_answer, case_link, case_place
+from services.alerts.store.sql import sql
+from services.alerts.store.tables import delivery
+
+PAGE: Final = 16
+KEPT_SECONDS: Final = 365 * 86400.0
+"""From the end of a case until it is purged."""
+
+
+_ANY, _THEIRS = (
+    sql(f"""
+        SELECT alert_case.*, NULL AS once_address, CAST(subjects AS text[]) AS named
+        FROM alert_case WHERE subjects <> '{{}}' {which}
+        ORDER BY alert_id OFFSET :begin_at LIMIT {PAGE}
+    """)
+    for which in ("", "AND subjects && CAST(:hashes AS bytea[])")
+)
+
+
+async def page(tx: AsyncConnection, hashes: Sequence[Hash] | None, after: int) -> list[Any]:
+    """Return cases that name one of these; None: that name anybody. The last page is shorter.
+
+    :param after: how many came before
+    """
+    if hashes is None:
+        return list(await tx.execute(_ANY, {"begin_at": after}))
+    return list(await tx.execute(_THEIRS, {"hashes": list(hashes), "begin_at": after}))
+
+
+async def answers(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
+    found = await tx.execute(
+        sa.select(case_answer).where(case_answer.c.case_id.in_(case_ids)).order_by(case_answer.c.id)
+    )
+    return list(found)
+
+
+async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
+    """Empty a case, end it, and have its places say so; it stays, because it is counted.
+
+    :returns: False while a message that can be overwritten still says what was: try again later
+    """
+    row = await cases.lock(tx, case_id)
+    if row is None:
+        return True
+    if row.state in {State.OPEN, State.UNANSWERED}:
+        await cases.cancel(tx, row, Cancelled.ERASED)
+    elif row.payload is not None:
+        await cases.recall(tx, case_id)  # the reminder of its owner
+        await cases.tell_erased(tx, case_id)
+    mine = alert_case.c.alert_id == case_id
+    await tx.execute(
+        sa.update(alert_case).where(mine).values(payload=None, dedup_key=None, next_at=None)
+    )
+    await tx.execute(
+        sa.update(case_answer).where(case_answer.c.case_id == case_id).values(reason=None)
+    )
+    await tx.execute(sa.delete(case_link).where(case_link.c.case_id == case_id))
+    if await _overwriting(tx, case_id):
+        return False
+    await tx.execute(sa.update(alert_case).where(mine).values(subjects=sa.text("'{}'")))
+    return True
+
+
+_UNNAME = sql("""
+    UPDATE alert_case SET subjects = ARRAY(
+        SELECT unnest(subjects) EXCEPT SELECT unnest(CAST(:hashes AS bytea[])))
+    WHERE alert_id = :case_id
+""")
+
+
+async def strike(
+    tx: AsyncConnection, case_id: UUID, gone: Collection[Hash], without: Callable[[Any], Any]
+) -> bool:
+    """Strike a mention out of a case and its messages, which stay otherwise; returns as `erase`."""
+    row = await cases.lock(tx, case_id)
+    if row is None:
+        return True
+    mine = sa.update(alert_case).where(alert_case.c.alert_id == case_id)
+    if (payload := without(row.payload)) != row.payload:
+        await tx.execute(mine.values(payload=payload))
+        await cases.tell_erased(tx, case_id)
+    for said in await answers(tx, [case_id]):
+        one = sa.update(case_answer).where(case_answer.c.id == said.id)
+        await tx.execute(one.values(reason=without(said.reason)))
+    if await _overwriting(tx, case_id):
+        return False
+    await tx.execute(_UNNAME, {"case_id": case_id, "hashes": list(gone)})
+    return True
+
+
+async def _overwriting(tx: AsyncConnection, case_id: UUID) -> bool:
+    """Return whether an update of a message that can be changed is due or on its way."""
+    failed = sa.exists().where(
+        delivery.c.alert_id == case_place.c.update_id, delivery.c.state == "failed"
+    )
+    due = sa.select(case_place.c.alert_id).where(
+        case_place.c.case_id == case_id,
+        case_place.c.receipt.is_not(None),
+        case_place.c.want > sa.func.coalesce(case_place.c.shown, 0),
+        ~sa.and_(case_place.c.ordered == case_place.c.want, failed),
+    )
+    return (await tx.execute(due.limit(1))).first() is not None
+
+
+_FORGET = sql("""
+    WITH old AS (
+        SELECT alert_id FROM alert_case
+        WHERE ended_at < now() - make_interval(secs => :seconds)
+            AND (payload IS NOT NULL OR subjects <> '{}')
+        LIMIT :batch FOR UPDATE SKIP LOCKED
+    ), quiet AS (
+        UPDATE case_answer SET reason = NULL FROM old
+        WHERE case_id = alert_id AND reason IS NOT NULL
+    ), emptied AS (
+        UPDATE alert_case SET payload = NULL, dedup_key = NULL, subjects = '{}'
+        FROM old WHERE alert_case.alert_id = old.alert_id
+        RETURNING alert_case.alert_id
+    )
+    SELECT count(*) AS done FROM emptied
+""")
+_PURGE = sql("""
+    WITH old AS (
+        SELECT alert_id FROM alert_case
+        WHERE ended_at < now() - make_interval(secs => :seconds)
+        LIMIT :batch FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM alert_case USING old WHERE alert_case.alert_id = old.alert_id
+        RETURNING alert_case.alert_id, state
+    ), escalations AS (
+        DELETE FROM escalation USING gone
+        WHERE escalation.alert_id = gone.alert_id AND target = 'cases'
+    ), counted AS (
+        UPDATE case_total SET count = count + purged.rows
+        FROM (SELECT state, count(*) AS rows FROM gone GROUP BY state) AS purged
+        WHERE term = purged.state
+    )
+    SELECT count(*) AS done FROM gone
+""")
+
+
+async def forget(tx: AsyncConnection, seconds: float, batch: int) -> int:
+    """Empty some cases that ended so long ago."""
+    parameters = {"seconds": seconds, "batch": batch}
+    return int((await tx.execute(_FORGET, parameters)).scalar_one())
+
+
+async def purge(tx: AsyncConnection, batch: int) -> int:
+    """Delete some cases that ended long ago, with all that belongs to them, and count them."""
+    parameters = {"seconds": KEPT_SECONDS, "batch": batch}
+    return int((await tx.execute(_PURGE, parameters)).scalar_one())

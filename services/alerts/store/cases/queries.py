@@ -1,0 +1,130 @@
+"""Queries for people and operators: cases, one case, the equation of cases."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.rules.case import FOLLOWUPS, State
+from services.alerts.store.cases.places import DUE
+from services.alerts.store.cases.tables import alert_case, case_answer, case_place, case_step
+from services.alerts.store.sql import sql
+from services.alerts.store.tables import delivery
+
+
+async def page(
+    tx: AsyncConnection, limit: int, *, state: str | None, owner: str | None, after: UUID | None,
+    leads: bool | None, closed: bool | None,
+) -> list[Any]:  # fmt: skip
+    """Return some cases, the oldest first.
+
+    :param after: the last case of the page before
+    :param leads: only those about leads, or only others
+    :param closed: only those with an outcome or cancelled, or only others
+    """
+    column = alert_case.c
+    order = (column.opened_at, column.alert_id)
+    statement = sa.select(alert_case).order_by(*order).limit(limit)
+    if state is not None:
+        statement = statement.where(column.state == state)
+    if owner is not None:
+        statement = statement.where(column.owner == owner)
+    if leads is not None:
+        statement = statement.where((column.source == FOLLOWUPS) == leads)
+    if closed is not None:
+        over = column.outcome.is_not(None) | (column.state == State.CANCELLED)
+        statement = statement.where(over == closed)
+    if after is not None:
+        last = sa.select(*order).where(column.alert_id == after).scalar_subquery()
+        statement = statement.where(sa.tuple_(*order) > last)
+    return list(await tx.execute(statement))
+
+
+@dataclass(frozen=True, slots=True)
+class CaseDetails:
+    case: Any
+    steps: list[Any]  # each with the state, reason and error of its delivery
+    answers: list[Any]
+    places: list[Any]
+
+
+async def find(tx: AsyncConnection, case_id: UUID) -> CaseDetails | None:
+    found = await tx.execute(sa.select(alert_case).where(alert_case.c.alert_id == case_id))
+    case = found.one_or_none()
+    if case is None:
+        return None
+    same = sa.and_(
+        delivery.c.alert_id == case_step.c.alert_id, delivery.c.target == case_step.c.target
+    )
+    steps = await tx.execute(
+        sa.select(case_step, delivery.c.state, delivery.c.reason, delivery.c.error)
+        .outerjoin(delivery, same)
+        .where(case_step.c.case_id == case_id)
+        .order_by(case_step.c.generation, case_step.c.number)
+    )
+    answers = await tx.execute(
+        sa.select(case_answer).where(case_answer.c.case_id == case_id).order_by(case_answer.c.id)
+    )
+    places = await tx.execute(
+        sa.select(case_place)
+        .where(case_place.c.case_id == case_id)
+        .order_by(case_place.c.alert_id, case_place.c.target)
+    )
+    return CaseDetails(case, list(steps), list(answers), list(places))
+
+
+STATES: Final = ("open", "answered", "unanswered", "cancelled")
+FAULTS: Final = ("stranded", "missing", "unlisted", "ownerless", "updates_overdue")
+TERMS: Final = ("opened", *STATES, *FAULTS, "undelivered")
+_CHECK: Final = sql(f"""
+    WITH counted AS (
+        SELECT state AS term, count(*) AS rows FROM alert_case GROUP BY state
+        UNION ALL SELECT term, count FROM case_total
+    ), unanswered AS (
+        SELECT alert_id, generation, jsonb_array_length(chain) AS steps
+        FROM alert_case WHERE state = 'unanswered'
+    )
+    SELECT {
+    ", ".join(
+        f"coalesce(sum(rows) FILTER (WHERE term = '{term}'), 0) AS {term}"
+        for term in ("opened", *STATES)
+    )
+},
+        (SELECT count(*) FROM alert_case
+            WHERE next_at < now() - interval '1 minute' OR failures > 1)
+            + (SELECT count(*) FROM heartbeat
+                WHERE case_id IS NULL AND next_at < now() - interval '1 minute') AS stranded,
+        (SELECT count(*) FROM unanswered WHERE steps > (
+            SELECT count(*) FROM case_step WHERE case_id = unanswered.alert_id
+                AND case_step.generation = unanswered.generation)) AS missing,
+        (SELECT count(*) FROM unanswered WHERE NOT EXISTS (
+            SELECT FROM escalation WHERE escalation.alert_id = unanswered.alert_id
+                AND target = 'cases')) AS unlisted,
+        (SELECT count(*) FROM alert_case WHERE state = 'answered' AND NOT EXISTS (
+            SELECT FROM case_answer
+            WHERE case_id = alert_case.alert_id AND person = owner)) AS ownerless,
+        (SELECT count(*) FROM case_place
+            WHERE {DUE} AND wanted_at < now() - interval '10 minutes') AS updates_overdue,
+        (SELECT count(*) FROM unanswered WHERE EXISTS (
+            SELECT FROM case_step JOIN delivery USING (alert_id)
+            WHERE case_id = unanswered.alert_id AND state = 'failed'
+                AND case_step.generation = unanswered.generation)) AS undelivered
+    FROM counted
+""")
+
+
+async def check(tx: AsyncConnection) -> dict[str, Any]:
+    """Count each term, and return whether they are `ok` together.
+
+    Every case that was ever opened stands in one state, and nothing waits for ever: `stranded` is
+    due and no timer moves it, `missing` ended before its chain was over, `unlisted` is unanswered
+    and in no digest, `ownerless` has no answer of its owner, `updates_overdue` counts places that
+    no update corrects. `undelivered` are unanswered cases of which a step has failed; operators
+    know of it.
+    """
+    row = (await tx.execute(_CHECK)).one()
+    terms = {name: int(getattr(row, name)) for name in TERMS}
+    balanced = terms["opened"] == sum(terms[name] for name in STATES)
+    return {"ok": balanced and not any(terms[name] for name in FAULTS), **terms}

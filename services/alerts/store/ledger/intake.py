@@ -1,0 +1,272 @@
+"""Writes accepted alerts as rows, and counts repeats of an alert on its row."""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from libs.common.database import postgres
+from services.alerts.rules.delivery import Reason
+from services.alerts.rules.subjects import Hash
+from services.alerts.store.sql import sql
+
+Key = tuple[UUID, str]
+"""Of a delivery: alert id and target."""
+
+
+class NewRow(NamedTuple):
+    """A delivery as intake writes it."""
+
+    alert_id: UUID
+    target: str
+    event_type: str
+    severity: str
+    source: str
+    payload: dict[str, Any] | None
+    dedup_key: str | None
+    request_id: str | None
+    accepted_at: datetime
+    once_address: str | None = None
+    once_purpose: str | None = None
+    once_reference: str | None = None
+    once_not_after: datetime | None = None
+    failed: Reason | None = None
+    """It ends at once: it has no route, names a data subject that was erased since, or is
+    silenced."""
+    silence: int | None = None
+    subjects: tuple[Hash, ...] = ()
+    resolved: bool = False
+    caller: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return self.alert_id, self.target
+
+    @property
+    def fired_at(self) -> datetime:
+        return self.accepted_at
+
+    def emptied(self) -> Self:
+        once_address = self.once_address and str(Reason.ERASED)
+        return self._replace(
+            payload=None,
+            dedup_key=None,
+            once_address=once_address,
+            failed=Reason.ERASED,
+            subjects=(),
+        )
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two alerts, or an alert and a case, are about one thing, for one caller.
+
+    A caller that is not known may be any.
+    """
+    first, second = ((each.source, each.event_type, each.dedup_key) for each in (one, other))
+    return first == second and (one.caller == other.caller or None in {one.caller, other.caller})
+
+
+def rank(one: Any) -> int:
+    return ("info", "warning", "critical").index(one.severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    added: int
+    repeats: Mapping[Key, UUID]
+    """The first alert of each repeat; a repeat has no row of its own."""
+    settled: Collection[UUID]
+    """Alerts that need no case: repeats, taken before, or over before they came."""
+
+
+# Rows are ordered, so that two batches with the same alerts wait for each other, never deadlock.
+_ACCEPT = sql("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+            alert_id uuid, target text, event_type text, severity text, source text,
+            payload jsonb, dedup_key text, request_id text, accepted_at timestamptz,
+            once_address text, once_purpose text, once_reference text,
+            once_not_after timestamptz, subjects bytea[], failed text, silence bigint,
+            caller text, resolved boolean)
+    ), added AS (
+        INSERT INTO delivery (
+            alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
+            accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
+            caller, resolved, state, reason, error, finished_at)
+        SELECT
+            alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
+            accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
+            caller, resolved, CASE WHEN failed IS NULL THEN 'pending' WHEN failed <> 'unrouted'
+                THEN 'discarded' ELSE 'failed' END, failed,
+            CASE WHEN failed = 'silenced' THEN 'silence ' || silence ELSE failed END,
+            CASE WHEN failed IS NULL THEN NULL ELSE now() END
+        FROM given ORDER BY alert_id, target
+        ON CONFLICT DO NOTHING
+        RETURNING alert_id, target, event_type, reason
+    ), counted AS (
+        INSERT INTO ledger_total AS total (target, accepted)
+        SELECT target, count(*) FROM added GROUP BY target ORDER BY target
+        ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
+    ), escalated AS (
+        INSERT INTO escalation (alert_id, target, event_type, reason)
+        SELECT alert_id, target, event_type, reason FROM added
+        WHERE reason = 'unrouted'
+    )
+    SELECT count(*) AS added FROM added
+""")
+
+
+_LOCK = sql("""
+    SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key
+""")
+_SEEN = sql("""
+    SELECT alert_id, target, CAST(NULL AS uuid) AS first_id FROM delivery
+    WHERE alert_id = ANY(CAST(:alert_ids AS uuid[]))
+    UNION ALL SELECT alert_id, target, first_id FROM duplicate
+    WHERE alert_id = ANY(CAST(:alert_ids AS uuid[]))
+""")
+# A failed alert takes no more repeats: operators were notified, and the next may well be delivered.
+# The others are locked until the count is committed, so that a later end includes all repeats; and
+# in the order in which deliveries lock them.
+_KNOWN = sql("""
+    SELECT alert_id, target, source, caller, event_type, dedup_key, severity, resolved, accepted_at,
+        coalesce(fired_at, accepted_at) AS fired_at,
+        CASE WHEN state IN ('failed', 'discarded') THEN reason END AS failed
+    FROM delivery WHERE dedup_key = ANY(CAST(:dedup_keys AS text[]))
+        AND (resolved OR accepted_at > :at OR fired_at > :at)
+    ORDER BY alert_id, target
+    FOR NO KEY UPDATE
+""")
+_CLOSE = sql("""
+    UPDATE delivery SET dedup_key = NULL
+    FROM unnest(CAST(:alert_ids AS uuid[]), CAST(:targets AS text[])) AS one (alert_id, target)
+    WHERE (delivery.alert_id, delivery.target) = (one.alert_id, one.target)
+""")
+# Totals are locked after the rows and in order, as everywhere.
+_TOTALS = sql("""
+    SELECT FROM ledger_total WHERE target = ANY(CAST(:targets AS text[]))
+    ORDER BY target FOR NO KEY UPDATE
+""")
+_COUNT = sql("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
+            alert_id uuid, target text, accepted_at timestamptz, first_id uuid, request_id text)
+    ), noted AS (
+        INSERT INTO duplicate (alert_id, target, first_id, request_id, accepted_at)
+        SELECT alert_id, target, first_id, request_id, accepted_at FROM given
+        ON CONFLICT DO NOTHING
+        RETURNING first_id, target, accepted_at
+    ), counted AS (
+        UPDATE delivery SET duplicates = duplicates + repeats,
+            fired_at = greatest(fired_at, delivery.accepted_at, last)
+        FROM (SELECT first_id, target, count(*) AS repeats, max(accepted_at) AS last
+            FROM noted GROUP BY first_id, target) AS n
+        WHERE (delivery.alert_id, delivery.target) = (n.first_id, n.target)
+    )
+    UPDATE ledger_total SET duplicates = duplicates + repeats
+    FROM (SELECT target, count(*) AS repeats FROM noted GROUP BY target) AS n
+    WHERE ledger_total.target = n.target
+""")
+
+
+async def lock(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
+    """Let intakes of alerts about the same things wait for each other; before any other lock."""
+    names = {f"alerts dedup\n{row.dedup_key}" for row in rows if row.dedup_key is not None}
+    if names:
+        await tx.execute(_LOCK, {"keys": sorted(map(postgres.advisory_key, names))})
+
+
+async def accept(
+    tx: AsyncConnection, rows: Sequence[NewRow], window: float, ending: Collection[UUID] = ()
+) -> Taken:
+    """Write the rows that do not exist yet and count them; count a repeat on the first alert.
+
+    :param rows: locked by `lock`
+    :param window: seconds between two alerts, at most, for the later to be a repeat
+    :param ending: alerts that have ended a case, and are not repeats
+    """
+    keyed = [row for row in rows if row.dedup_key is not None and row.once_address is None]
+    repeats, closed, late, settled = await _repeats(tx, keyed, window, ending)
+    given = [
+        row._replace(resolved=True, dedup_key=None) if row.key in late else row
+        for row in rows
+        if row.key not in repeats
+    ]
+    added = 0
+    if repeats:
+        await tx.execute(_TOTALS, {"targets": sorted({row.target for row in rows})})
+    if given:
+        added = int((await tx.execute(_ACCEPT, {"rows": _document(given)})).scalar_one())
+    if repeats:
+        document = [
+            row._asdict() | {"first_id": repeats[row.key]} for row in rows if row.key in repeats
+        ]
+        await tx.execute(_COUNT, {"rows": json.dumps(document, default=str)})
+    if closed:
+        ids, targets = zip(*closed, strict=True)
+        await tx.execute(_CLOSE, {"alert_ids": list(ids), "targets": list(targets)})
+    return Taken(added, repeats, settled)
+
+
+async def _repeats(
+    tx: AsyncConnection, rows: Sequence[NewRow], window: float, ending: Collection[UUID]
+) -> tuple[dict[Key, UUID], list[Key], set[Key], set[UUID]]:
+    """Find the rows that repeat another one, in the ledger or in this batch.
+
+    What says that alerts are over closes them, and the next alert closes that: what is closed has
+    no key any more. A redelivered message gets the answer it had before.
+
+    :returns: the first alert of each repeat, what is to be closed, what was over before it came,
+        and alerts that need no case
+    """
+    if not rows:
+        return {}, [], set(), set()
+    found = await tx.execute(_SEEN, {"alert_ids": list({row.alert_id for row in rows})})
+    seen: dict[Key, UUID | None] = {(one.alert_id, one.target): one.first_id for one in found}
+    repeats = {row.key: first for row in rows if (first := seen.get(row.key)) is not None}
+    closed, late = list[Key](), set[Key]()
+    near = timedelta(seconds=window)
+    since = min(row.accepted_at for row in rows) - near
+    known = defaultdict[str | None, list[Any]](list)
+    keys = [row.dedup_key for row in rows]
+    for one in await tx.execute(_KNOWN, {"dedup_keys": keys, "at": since}):
+        known[one.dedup_key].append(one)
+    ends = [row for row in rows if row.resolved]
+    for row in sorted((row for row in rows if row.key not in seen), key=_age):
+        at, mine = row.accepted_at, [one for one in known[row.dedup_key] if same(one, row)]
+        first = min(_repeated(row, mine, near), key=_age, default=None)
+        if not row.resolved and any(
+            one.fired_at >= at for one in (*mine, *ends) if one.resolved and same(one, row)
+        ):
+            late.add(row.key)
+        elif first is not None and window and row.failed is None and row.alert_id not in ending:
+            repeats[row.key] = first.alert_id
+        else:
+            past = [one for one in mine if one.resolved != row.resolved and one.fired_at <= at]
+            closed += [(one.alert_id, one.target) for one in past]
+            known[row.dedup_key] = [*(one for one in known[row.dedup_key] if one not in past), row]
+    return repeats, closed, late, {alert_id for alert_id, _ in (*seen, *repeats, *late)}
+
+
+def _repeated(row: NewRow, mine: Sequence[Any], window: timedelta) -> list[Any]:
+    """Return the alerts on which to count one that says nothing new at its target."""
+    here = [one for one in mine if one.target == row.target and one.alert_id != row.alert_id]
+    here = [one for one in here if one.failed in {None, Reason.RESOLVED}]
+    at = row.accepted_at
+    if row.resolved:  # it is said, or has fired again since
+        return [one for one in here if one.resolved or one.fired_at > at]
+    here = [one for one in here if not one.resolved and rank(one) >= rank(row)]
+    return [one for one in here if abs(at - one.accepted_at) < window]
+
+
+def _age(row: Any) -> tuple[datetime, UUID]:
+    return row.accepted_at, row.alert_id
+
+
+def _document(rows: Sequence[NewRow]) -> str:
+    return json.dumps([row._asdict() for row in rows], default=str)

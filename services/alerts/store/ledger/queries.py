@@ -1,0 +1,305 @@
+"""Queries for operators: lists, one alert, statistics, the ledger check."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.alerts.rules.delivery import State
+from services.alerts.store.sql import sql
+from services.alerts.store.tables import KEPT, OPEN, attempt, delivery, duplicate
+
+SLICE: Final = 500_000  # rows that an index scan counts well within the statement time-out
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows; an empty filter matches all."""
+
+    ids: Sequence[UUID] | None = None
+    target: str | None = None
+    event_type: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    as_of: datetime | None = None
+    """Without what came into its state from then on: it failed, or was requeued, later."""
+
+    def where(self) -> list[sa.ColumnElement[bool]]:
+        column = delivery.c
+        found: list[sa.ColumnElement[bool]] = []
+        if self.ids is not None:
+            found.append(column.alert_id.in_(self.ids))
+        if self.target is not None:
+            found.append(column.target == self.target)
+        if self.event_type is not None:
+            found.append(column.event_type == self.event_type)
+        if self.since is not None:
+            found.append(column.created_at >= self.since)
+        if self.until is not None:
+            found.append(column.created_at < self.until)
+        if self.as_of is not None:  # greatest() leaves out NULLs
+            since = sa.func.greatest(column.created_at, column.requeued_at, column.finished_at)
+            found.append(since < self.as_of)
+        return found
+
+
+Cursor = tuple[datetime, UUID, str]
+
+# Literal conditions, or the planner does not use the partial indexes.
+_LISTS: Final = {
+    "pending": sa.text(OPEN),
+    "failed": sa.text(f"{KEPT} AND state = 'failed'"),
+    "in_doubt": sa.text(f"{KEPT} AND state = 'in_doubt'"),
+    "either": sa.text(f"({OPEN} OR state = 'failed')"),  # no index: for queries by id
+}
+
+
+_ORDER: Final = (delivery.c.created_at, delivery.c.alert_id, delivery.c.target)
+
+
+def paged(
+    name: str, chosen: Filter, after: Cursor | None, limit: int, *, bare: bool = False
+) -> sa.Select[Any]:
+    """Select a page of a list, oldest first, each row with the `size` of its payload in bytes.
+
+    :param bare: without payload and size
+    """
+    size = sa.func.octet_length(sa.cast(delivery.c.payload, sa.Text)).label("size")
+    statement = (
+        sa.select(*(BARE if bare else (delivery, size)))
+        .where(_LISTS[name], *chosen.where())
+        .order_by(*_ORDER)
+        .limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(sa.tuple_(*_ORDER) > sa.tuple_(*after))
+    return statement
+
+
+# Without the payload of up to 256 KiB: a hundred thousand rows may be chosen.
+BARE: Final = (
+    *(column for column in delivery.c if column.name != "payload"),
+    delivery.c.payload.is_(None).label("empty"),
+)
+# A retry does nothing for a row with all attempts left whose message is queued or on its way.
+_RETRIABLE: Final = (
+    delivery.c.payload.is_not(None),
+    sa.or_(
+        delivery.c.state != State.PENDING,
+        delivery.c.attempts > 0,
+        # But not a row that a retry requeued a moment ago, whose message waits in the outbox.
+        sa.and_(
+            delivery.c.due_at > sa.func.now(),
+            sa.or_(delivery.c.requeued_at.is_(None), delivery.c.reason.is_not(None)),
+        ),
+    ),
+)
+
+
+async def locked(
+    tx: AsyncConnection,
+    name: str,
+    chosen: Filter,
+    after: Cursor | None,
+    limit: int,
+    *,
+    retriable: bool = False,
+    wait: bool = False,
+) -> list[Any]:
+    """Lock some rows of a list, and return them without their payloads.
+
+    :param retriable: only rows for which a retry does something
+    :param wait: wait for rows that others hold instead of skipping them; only while nothing else
+        is locked, or two transactions may deadlock
+    """
+    statement = paged(name, chosen, after, limit, bare=True)
+    if retriable:
+        statement = statement.where(*_RETRIABLE)
+    return list(await tx.execute(statement.with_for_update(skip_locked=not wait)))
+
+
+@dataclass(frozen=True, slots=True)
+class AlertDetails:
+    """An alert: its rows by target, and every attempt to deliver them."""
+
+    rows: list[Any]
+    """Of this alert, or of the first one that it repeats: then `duplicate_of` is that one's id."""
+    attempts: list[Any]
+
+
+_MINE: Final = sa.select(
+    delivery,
+    sa.cast(None, sa.Uuid).label("duplicate_of"),
+    delivery.c.request_id.label("asked_by"),
+    delivery.c.accepted_at.label("asked_at"),
+)
+_REPEATED: Final = sa.select(
+    delivery, duplicate.c.first_id, duplicate.c.request_id, duplicate.c.accepted_at
+).join_from(
+    duplicate,
+    delivery,
+    sa.and_(delivery.c.alert_id == duplicate.c.first_id, delivery.c.target == duplicate.c.target),
+)
+
+
+async def find(tx: AsyncConnection, alert_id: UUID) -> AlertDetails:
+    rows = list(
+        await tx.execute(
+            sa.union_all(
+                _MINE.where(delivery.c.alert_id == alert_id),
+                _REPEATED.where(duplicate.c.alert_id == alert_id),
+            ).order_by("target")
+        )
+    )
+    attempts = await tx.execute(
+        sa.select(attempt)
+        .where(attempt.c.alert_id.in_({row.alert_id for row in rows}))
+        .order_by(attempt.c.target, attempt.c.number)
+    )
+    return AlertDetails(rows, list(attempts))
+
+
+# One statement, so one snapshot: delivered is what remains of accepted.
+# Open rows are counted by target alone, from the index delivery_due: its order is about that of the
+# table, which must be read for each row on a page not yet marked all-visible. Counted together with
+# the oldest, PostgreSQL used delivery_open, jumped between pages and took three times as long.
+STATS = sql(f"""
+    WITH counted AS (
+        SELECT target, count(*) AS pending FROM delivery WHERE {OPEN} GROUP BY target
+    ), open AS (
+        SELECT target, pending, (
+            SELECT CAST(extract(epoch FROM now() - created_at) AS float) FROM delivery
+            WHERE {OPEN} AND delivery.target = counted.target ORDER BY created_at LIMIT 1
+        ) AS oldest
+        FROM counted
+    ), kept AS (
+        SELECT target,
+            count(*) FILTER (WHERE state = 'failed') AS failed,
+            count(*) FILTER (WHERE state = 'discarded') AS discarded,
+            count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt
+        FROM delivery WHERE {KEPT} GROUP BY target
+    )
+    SELECT target, accepted, duplicates,
+        coalesce(open.pending, 0) AS pending,
+        ledger_total.failed + coalesce(kept.failed, 0) AS failed,
+        ledger_total.discarded + coalesce(kept.discarded, 0) AS discarded,
+        coalesce(kept.in_doubt, 0) AS in_doubt,
+        oldest AS oldest_pending_seconds
+    FROM ledger_total LEFT JOIN open USING (target) LEFT JOIN kept USING (target)
+""")
+
+
+async def stats(tx: AsyncConnection) -> dict[str, dict[str, Any]]:
+    """Count rows by target, without reading the delivered ones, which may be millions."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in await tx.execute(STATS):
+        counts = row._asdict()
+        rest = sum(counts[name] for name in ("pending", "failed", "discarded", "in_doubt"))
+        found[counts.pop("target")] = {**counts, "delivered": counts["accepted"] - rest}
+    return found
+
+
+_TERMS: Final = (
+    "accepted", "delivered", "pending", "failed", "discarded", "in_doubt", "duplicates", "stranded",
+)  # fmt: skip
+_CHECK = sql(f"""
+    WITH total AS (
+        SELECT coalesce(sum(accepted), 0) AS accepted, coalesce(sum(delivered), 0) AS delivered,
+            coalesce(sum(failed), 0) AS failed, coalesce(sum(discarded), 0) AS discarded,
+            coalesce(sum(duplicates), 0) AS duplicates
+        FROM ledger_total
+    ), kept AS (
+        SELECT count(*) FILTER (WHERE state = 'failed') AS failed,
+            count(*) FILTER (WHERE state = 'discarded') AS discarded,
+            count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt
+        FROM delivery WHERE {KEPT}
+    ), stranded AS (
+        SELECT count(*) AS rows FROM delivery
+        WHERE {OPEN} AND target = ANY(CAST(:targets AS text[]))
+            AND due_at < now() - make_interval(secs => :seconds)
+            AND (lease_until IS NULL OR lease_until < now() - make_interval(secs => :seconds))
+    )
+    SELECT total.accepted, total.duplicates,
+        total.delivered,
+        (SELECT count(*) FROM delivery WHERE {OPEN}) AS pending,
+        total.failed + kept.failed AS failed,
+        total.discarded + kept.discarded AS discarded,
+        kept.in_doubt, stranded.rows AS stranded
+    FROM total, kept, stranded
+""")
+# One slice of the index, with all rows that ended at the same moment, so that no statement runs
+# into its time-out.
+_DELIVERED = sql("""
+    SELECT count(*) AS rows, max(finished_at) AS last FROM (
+        SELECT finished_at FROM delivery
+        WHERE state = 'delivered' AND finished_at > :begin
+        ORDER BY finished_at FETCH FIRST :batch ROWS WITH TIES
+    ) AS slice
+""")
+_BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
+
+
+async def check(tx: AsyncConnection, targets: Sequence[str], seconds: float) -> dict[str, int]:
+    """Count every term of the ledger check from the rows themselves, in one snapshot.
+
+    :param tx: a new transaction; it may last some seconds for ten million delivered rows
+    :param targets: whose rows may be stranded: not paused, and without any message
+    :param seconds: after its due time from which such a row is stranded
+    """
+    await tx.execute(sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+    row = (await tx.execute(_CHECK, {"targets": list(targets), "seconds": seconds})).one()
+    terms = {name: int(getattr(row, name)) for name in _TERMS}
+    after: datetime | None = _BEGINNING
+    while after is not None:
+        found = (await tx.execute(_DELIVERED, {"begin": after, "batch": SLICE})).one()
+        terms["delivered"] += int(found.rows)
+        after = found.last
+    return terms
+
+
+# A time in the future, after the clock was set back, counts as none.
+_CLAIM_CHECK: Final = sql("""
+    UPDATE ledger_check SET at = now()
+    WHERE at NOT BETWEEN now() - make_interval(secs => :seconds) AND now() OR found IS NULL
+    RETURNING at
+""")
+_LAST: Final = sql("SELECT found FROM ledger_check")
+_KEEP: Final = sql("UPDATE ledger_check SET found = :found")
+
+
+async def last_check(tx: AsyncConnection, seconds: float) -> dict[str, Any] | None:
+    """Return the last result; None when it is too old, and the caller is the one to count now.
+
+    :param seconds: the age from which it is too old
+    """
+    if (await tx.execute(_CLAIM_CHECK, {"seconds": seconds})).first() is not None:
+        return None
+    found: dict[str, Any] = (await tx.execute(_LAST)).scalar_one()
+    return found
+
+
+async def keep_check(tx: AsyncConnection, found: Mapping[str, Any]) -> None:
+    await tx.execute(_KEEP, {"found": dict(found)})
+
+
+async def count(tx: AsyncConnection, chosen: Filter, lists: Sequence[str]) -> tuple[int, int]:
+    """Count the chosen rows in these lists; without lists, in any state.
+
+    :returns: all of them, and those without a payload
+    """
+    where = [*chosen.where(), *([sa.or_(*(_LISTS[name] for name in lists))] if lists else [])]
+    found = await tx.execute(
+        sa.select(sa.func.count(), sa.func.count().filter(delivery.c.payload.is_(None))).where(
+            *where
+        )
+    )
+    every, empty = found.one()
+    return int(every), int(empty)
+
+
+async def ping(tx: AsyncConnection) -> None:
+    await tx.execute(sql("SELECT 1"))

@@ -1,0 +1,299 @@
+"""Exports and erases a data subject's rows in the ledger, as consent requests.
+
+Steps 5 and 6 of protocol C (docs/protocols.md) are here and in intake.py.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.messaging import outbox
+from libs.common.messaging.broker import Broker, Message, PublishError
+from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, Unreadable, read
+from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
+from libs.common.messaging.queue_depths import KEPT_SECONDS
+from libs.common.messaging.rpc import reply
+from libs.common.messaging.topology import retry_name
+from libs.common.process import logs
+from libs.domain.mentions import emails, phones, strings
+from services.alerts import messages, topology
+from services.alerts.delivery import ending
+from services.alerts.messages import ExportRequest, SubjectErased, columns
+from services.alerts.rules.delivery import Reason, State
+from services.alerts.rules.subjects import Hash, Kind, Subjects, Wanted
+from services.alerts.store.cases import privacy as case_privacy
+from services.alerts.store.ledger import privacy, transitions
+from services.alerts.store.ledger.privacy import BEGINNING, Key
+
+log = logs.get_logger(__name__)
+
+DEAD_LETTERS_PAGE = 8
+"""Per reply: a batch may be 1 MiB, and RabbitMQ takes no message above 16 MiB."""
+_CASES = -1
+"""`after` of the first page of cases; those of the next pages are below it."""
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+class Privacy:
+    def __init__(
+        self, engine: AsyncEngine, broker: Broker, hashing: Subjects, *, kept: float
+    ) -> None:
+        """:param kept: seconds for which a tombstone is kept"""
+        self._engine = engine
+        self._broker = broker
+        self._subjects = hashing
+        self._kept = kept
+        self._dead_letters = DeadLetters(engine, broker, topology.INTAKE_QUEUE)
+
+    async def erasures(self, message: Message, _: Delivery) -> Disposition:
+        """Handle alerts.erasures. Idempotent: consent accepts a second receipt."""
+        order = read(message, SubjectErased, messages.SUBJECT_ERASED)
+        # An alert accepted before the order may still be on its way into the ledger. A depth that
+        # was cached before the order would say nothing about it.
+        await asyncio.sleep(KEPT_SECONDS)
+        before = [topology.INTAKE_QUEUE, retry_name(topology.INTAKE_QUEUE)]
+        depths = await self._broker.depths(before)
+        if any(depth != 0 for depth in depths.values()):  # unknown is not empty
+            return Retry("intake")
+        wanted = self._wanted(order)
+        async with self._engine.begin() as tx:
+            await privacy.mark_erased(tx, wanted.own)
+        in_flight = await self._erase_cases(wanted)  # which lock before their steps
+        async for rows in self._pages(wanted, BEGINNING):
+            in_flight += sum([not await self._erase(wanted, row) for row in rows])
+        log.info("subject.erased", in_flight=in_flight)
+        if in_flight:
+            return Retry("in flight")
+        try:
+            await self._dead_letters.sift(partial(self._take_out, wanted))
+        except PublishError:
+            return Retry("dead letters")
+        async with self._engine.begin() as tx:
+            await outbox.add(
+                tx,
+                topology.CONSENT_COMMANDS,
+                messages.ERASURE_RECEIPT,
+                messages.erasure_receipt(order.erasure_id, datetime.now(UTC)),
+            )
+        return Ack()
+
+    async def _erase_cases(self, wanted: Wanted) -> int:
+        """:returns: how many still have a message in Slack that is to be overwritten"""
+        found: list[Any] = []
+        async with self._engine.connect() as tx:
+            hashes = [*wanted.own, *wanted.numbers]
+            while rows := await case_privacy.page(tx, hashes, len(found)):
+                found += rows
+        waiting = 0
+        for row in found:
+            if wanted.holds(row.named):
+                async with self._engine.begin() as tx:
+                    if self._is_theirs(wanted, row):
+                        waiting += not await case_privacy.erase(tx, row.alert_id)
+                    else:
+                        without = partial(self._subjects.strike, gone=wanted.own)
+                        done = await case_privacy.strike(tx, row.alert_id, wanted.own, without)
+                        waiting += not done
+        return waiting
+
+    async def _erase(self, wanted: Wanted, row: Any) -> bool:
+        """Empty a row, whose messages are then acknowledged unsent; or strike out the mention.
+
+        :returns: False when the row is being sent at this moment: try again after that
+        """
+        async with self._engine.begin() as tx:
+            if not self._is_theirs(wanted, row):
+                payload = self._subjects.strike(row.payload, wanted.own)
+                return await privacy.strike(tx, row, payload, wanted.own)
+            before = await privacy.erase(tx, row)
+            if before is State.PENDING:
+                await ending.notify(tx, transitions.ended(row), State.DISCARDED, Reason.ERASED)
+        return before not in {State.CLAIMED, State.SENDING}
+
+    async def requests(self, message: Message, _: Delivery) -> Disposition:
+        """Handle alerts.requests: reply with a page of what is held on a data subject."""
+        asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
+        after = asked.after or BEGINNING
+        end: Key | tuple[int] | None
+        everybody = asked.email is None and asked.phone is None
+        if len(after) == 1 and after[0] < 0:  # cases, of which so many were sent
+            wanted = None if everybody else self._wanted(asked)
+            records, end = await self._cases_of(wanted, _CASES - after[0])
+            end = end or (None if everybody else (0,))
+        elif len(after) == 1:
+            try:
+                records, end = await self._dead_letters_of(self._wanted(asked), after[0])
+            except PublishError:
+                return Retry("dead letters")  # without a reply, the export says it is incomplete
+        elif everybody:
+            records, end = await self._addresses(after)
+            end = end or (_CASES,)
+        else:
+            records, end = await self._held(self._wanted(asked), after)
+            end = end or (_CASES,)
+        await reply(self._broker, message, messages.export_reply(records, end))
+        return Ack()
+
+    async def _dead_letters_of(
+        self, wanted: Wanted, done: int
+    ) -> tuple[messages.Records, tuple[int] | None]:
+        found: list[dict[str, Any]] = []
+
+        async def look(_: AsyncConnection, dead_letter: DeadLetter) -> bool:
+            record = dead_letter.record()
+            for each in _messages(dead_letter):
+                named = self._subjects.named_by(each.body)
+                if wanted.holds(named) and not self._subjects.only_mentions(wanted, each.body):
+                    if each.type != dead_letter.type:
+                        record = record | {"body": json.dumps(each.body, ensure_ascii=False)}
+                    found.append(record)
+            return False
+
+        await self._dead_letters.sift(look)
+        end = done + DEAD_LETTERS_PAGE
+        return {"dead_letters": found[done:end]}, (end,) if len(found) > end else None
+
+    async def _take_out(
+        self, whose: Wanted | None, tx: AsyncConnection, dead_letter: DeadLetter
+    ) -> bool:
+        """Delete a dead letter that is theirs; the other alerts of a batch, and those that only
+        mention them, are accepted again.
+
+        :param whose: None: of everybody who was erased after it was sent
+        """
+        each = _messages(dead_letter)
+        left = []
+        for one in each:
+            named = self._subjects.named_by(one.body)
+            wanted = whose or await _erased_since(tx, named, dead_letter.sent_at)
+            if not wanted.holds(named):
+                left.append(one)
+            elif self._subjects.only_mentions(wanted, one.body):
+                left.append(replace(one, body=self._subjects.strike(one.body, wanted.own)))
+        if left == each:
+            return False
+        for one in left:
+            await self._broker.publish(topology.ALERTS.name, topology.INTAKE_QUEUE, one)
+        return True
+
+    def _is_theirs(self, wanted: Wanted, row: Any) -> bool:
+        return wanted.holds(row.named) and not self._subjects.only_mentions(
+            wanted, row.payload, row.once_address, row.dedup_key
+        )
+
+    async def _held(self, wanted: Wanted, after: Key) -> tuple[messages.Records, Key | None]:
+        async with self._engine.connect() as tx:
+            rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
+            end = (rows[-1].alert_id, rows[-1].target) if len(rows) == privacy.PAGE else None
+            mine = [row for row in rows if self._is_theirs(wanted, row)]
+            attempts = await privacy.attempts(tx, mine)
+        return {"deliveries": [_record(row) for row in mine], "attempts": attempts}, end
+
+    async def _cases_of(
+        self, wanted: Wanted | None, done: int
+    ) -> tuple[messages.Records, tuple[int] | None]:
+        """Return a page of cases with their answers; without `wanted`, of the addresses in them."""
+        hashes = None if wanted is None else [*wanted.own, *wanted.numbers]
+        async with self._engine.connect() as tx:
+            rows = await case_privacy.page(tx, hashes, done)
+            mine = [row for row in rows if wanted is None or self._is_theirs(wanted, row)]
+            answers = await case_privacy.answers(tx, [row.alert_id for row in mine])
+        end = None if len(rows) < case_privacy.PAGE else (_CASES - done - len(rows),)
+        if wanted is None:
+            texts = (text for row in rows for text in (*strings(row.payload), row.dedup_key or ""))
+            return _addresses_in(texts), end
+        return {"cases": [_case_record(row, answers) for row in mine]}, end
+
+    async def _addresses(self, after: Key) -> tuple[messages.Records, Key | None]:
+        """List the e-mails and phones held: after a restore, consent looks for erased ones."""
+        async with self._engine.connect() as tx:
+            rows, end = await privacy.page(tx, after)
+        texts = (
+            text or ""
+            for row in rows
+            for text in (*strings(row.payload), row.dedup_key, row.once_address)
+        )
+        return _addresses_in(texts), end
+
+    async def _pages(self, wanted: Wanted, after: Key) -> AsyncIterator[list[Any]]:
+        while True:
+            async with self._engine.connect() as tx:
+                rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
+            yield [row for row in rows if wanted.holds(row.named)]
+            if len(rows) < privacy.PAGE:
+                return
+            after = (rows[-1].alert_id, rows[-1].target)
+
+    def _wanted(self, asked: SubjectErased | ExportRequest) -> Wanted:
+        hashes = self._subjects.hashes
+        return Wanted(
+            own=[
+                *hashes(Kind.EMAIL, [asked.email] if asked.email else []),
+                *hashes(Kind.PHONE, [asked.phone] if asked.phone else []),
+                *hashes(Kind.CONVERSATION, map(str, asked.conversations)),
+            ],
+            numbers=hashes(Kind.PHONE, asked.phones),
+        )
+
+    async def upkeep(self) -> None:
+        """Erase late dead letters, and delete old tombstones."""
+        # Dead letters that intake held, or an operator was moving, while their subject was erased.
+        with suppress(PublishError):
+            await self._dead_letters.sift(partial(self._take_out, None))
+        async with self._engine.begin() as tx:
+            await privacy.forget_erased(tx, self._kept)
+
+
+def _addresses_in(texts: Iterable[str]) -> messages.Records:
+    found = {address for text in texts for address in emails(text) | phones(text)}
+    return {"addresses": [{"address": each} for each in sorted(found)]}
+
+
+def _messages(dead_letter: DeadLetter) -> list[Message]:
+    """Split a dead letter as intake would; an unreadable one is one message with all it names."""
+    body = dead_letter.payload()
+    if not isinstance(body, dict):
+        named = [{"conversation_id": each} for each in _UUID.findall(dead_letter.text)]
+        body = {"text": dead_letter.text, "named": named}
+    whole = Message(dead_letter.message_id or "", dead_letter.type or "", body)
+    if whole.type == messages.ALERTS_ACCEPTED:
+        with suppress(Unreadable):
+            return messages.each_accepted(whole)
+    return [whole]
+
+
+async def _erased_since(tx: AsyncConnection, named: list[Hash], sent_at: datetime | None) -> Wanted:
+    erased = await privacy.erased_at(tx, named)
+    return Wanted([each for each, at in erased.items() if sent_at is None or at > sent_at])
+
+
+def _record(row: Any) -> dict[str, Any]:
+    return {
+        "id": str(row.alert_id),
+        "permit_for": row.once_address,
+        "payload": messages.shown_payload(row),
+        **columns(row, "target", "event_type", "state", "reason", "error"),
+        **columns(row, "accepted_at", "finished_at"),
+    }
+
+
+def _case_record(row: Any, answers: Iterable[Any]) -> dict[str, Any]:
+    return {
+        "id": str(row.alert_id),
+        "owner": row.owner_name,
+        **columns(row, "event_type", "state", "reason", "outcome", "payload"),
+        **columns(row, "opened_at", "ended_at"),
+        "answers": [
+            {"answer": each.verb, "by": each.name, **columns(each, "at", "reason", "until")}
+            for each in answers
+            if each.case_id == row.alert_id
+        ],
+    }

@@ -1,0 +1,90 @@
+"""Withdrawals and erasures, from the request to the answer. changes.py writes rows and trail."""
+
+import asyncio
+from dataclasses import replace
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.domain.email_address import normalise
+from services.consent import changes, permits
+from services.consent.changes import Note, Withdrawal, WithdrawalRequest
+from services.consent.recovery.journal import Journal
+from services.consent.rules import Action, Subject, WithdrawalResult
+from services.consent.settings import ConsentSettings
+from services.consent.store.vault import Vault
+from services.consent.trail.chain import Entry
+
+
+class Answer(NamedTuple):
+    result: WithdrawalResult
+    in_flight: int = 0
+    """The number of unreturned permits."""
+
+
+class Withdrawals:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        vault: Vault,
+        settings: ConsentSettings,
+        stopping: asyncio.Event,
+        journal: Journal,
+    ) -> None:
+        self._engine = engine
+        self._vault = vault
+        self._settings = settings
+        self._stopping = stopping
+        self.journal = journal
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def withdraw(self, request: WithdrawalRequest) -> Answer:
+        return (await self._withdraw(request))[1]
+
+    async def _withdraw(self, request: WithdrawalRequest) -> tuple[Withdrawal, Answer]:
+        async with self._lock(request.entry.email), self._engine.begin() as tx:
+            withdrawal = await changes.withdraw(
+                tx,
+                self._vault,
+                request,
+                suppression_days=self._settings.suppression_retention_days,
+            )
+        await self.journal.record()
+        result, in_flight = await permits.wait_until_answerable(
+            self._engine,
+            withdrawal,
+            patience=self._settings.withdrawal_wait_seconds,
+            quarantine=self._settings.permit_quarantine_seconds,
+            stopping=self._stopping,
+        )
+        return withdrawal, Answer(result, in_flight)
+
+    def _lock(self, email: str) -> asyncio.Lock:
+        """Run one transaction per subject at a time: a locked subject takes one connection, not
+        all.
+
+        :raises MalformedEmail:
+        """
+        return self._locks.setdefault(normalise(email), asyncio.Lock())
+
+    async def erase(self, entry: Entry, note: Note | None = None) -> Answer:
+        """Withdraw, wait for permits as any withdrawal does, then erase the subject.
+
+        Nothing is erased while a permit is unreturned, or the processing is restricted.
+        """
+        withdrawal, answer = await self._withdraw(WithdrawalRequest(entry, erase=True, note=note))
+        if answer.result is not WithdrawalResult.DONE:
+            return answer
+        erased = replace(entry, action=Action.ERASED)
+        async with self._engine.begin() as tx:
+            result = await changes.erase(tx, self._vault, erased, withdrawal)
+        await self.journal.record()
+        return answer._replace(result=result)
+
+    async def erase_phone(self, entry: Entry, subject: Subject, note: Note) -> Answer:
+        """Erase a subject known only by phone; it has neither consents nor permits."""
+        async with self._engine.begin() as tx:
+            result = await changes.erase_phone(tx, self._vault, entry, subject, note)
+        await self.journal.record()
+        return Answer(result)

@@ -1,0 +1,90 @@
+"""The state of a conversation between turns, as it is stored."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from services.followups.reading.mailbox import Barred
+from services.followups.rules.facts import Facts, Question
+
+SAID, SAID_LENGTH = 6, 400
+"""Messages kept until staff are notified, and the characters kept of each."""
+
+
+class State(NamedTuple):
+    """What a conversation remembers between turns."""
+
+    facts: Facts = Facts()
+    language: str | None = None
+    """The language of our replies, in chat and by mail."""
+    spoken: str | None = None
+    """The language the person writes in; there may be no texts for it."""
+    asking: Question | None = None
+    asked: Mapping[str, int] = MappingProxyType({})
+    consent: Literal["given", "refused"] | None = None
+    wording: str | None = None
+    """The wording that was shown, or that the person agreed to on the website."""
+    barred: Barred | None = None
+    doubt: str | None = None
+    """The suggested correction of an address, which the last reply asked about."""
+    city_asked: str | None = None
+    """The city that the last reply asked about: `Krowodrza (Kraków?)`."""
+    email_just_given: bool = False
+    passed_email: str | None = None
+    passed_phone: str | None = None
+    passed_name: str | None = None
+    """What the page's own fields held. A page repeats them with each message, which must not undo a
+    correction."""
+    passed_consent: bool = False
+    """The page's own box was ticked with the last message: repeated, it undoes no refusal."""
+    granted_to: str | None = None
+    """The address whose grant was recorded. It is recorded once: a page that repeats its checkbox
+    with each message must not undo a later withdrawal."""
+    withdrawn_from: str | None = None
+    """The address whose withdrawal was recorded. A refusal also holds for the next address."""
+    route: str | None = None
+    """The route that replaces the form: a complaint, a wish for a human, …"""
+    answered: str | None = None
+    """The route that was answered last; next time its `again` is used, if it has one."""
+    said: tuple[str, ...] = ()
+    """Messages that staff have not been notified of."""
+    budget_from: int | None = None
+    """The lower end of the budget."""
+    last_said: str | None = None
+    """The last message, so that a double tap or a reload is passed on once."""
+    lead: str | None = None
+    """The id of this conversation's lead."""
+    wants_call: bool = False
+    no_calls: bool = False
+    wants_erasure: bool = False
+    wants_quote: bool = False
+    """A quote was requested within a complaint, so sales are notified as well."""
+    wants_mails: bool = False
+    """The person asked for mails, so the consent to them is asked for before anything else."""
+    noticed: bool = False
+    """The privacy notice was shown."""
+    closed: bool = False
+    """The closing was shown; it is not repeated."""
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "State":
+        known = {name: value for name, value in stored.items() if name in _NAMES}
+        facts, said = Facts.of(stored.get("facts", {})), tuple(stored.get("said", ()))
+        return cls(**{**known, "facts": facts, "said": said})
+
+    def stored(self) -> dict[str, Any]:
+        """Return what differs from a new conversation."""
+        values = {
+            name: value
+            for name, value, new in zip(self._fields, self, _NEW, strict=True)
+            if value != new
+        }
+        return values | {"facts": self.facts.known(), "said": list(self.said)}
+
+    @property
+    def reachable(self) -> bool:
+        return self.facts.email is not None or self.facts.phone is not None
+
+
+_NEW = State()
+_NAMES = frozenset(State._fields)

@@ -1,0 +1,346 @@
+"""What is sent with a form becomes a lead, in one transaction (docs/protocols.md, E).
+
+    gateway                       followups                          outbox relay
+    lead.submit, confirmed   ->   inbox, submission, conversation,   ->   grant.record
+    or POST /internal/leads       lead, steps, outbox: commit             lead.qualified or
+                                  then the acknowledgement                lead.submitted
+
+Killed before the commit, nothing is stored and the message comes again. Killed after it, the inbox
+knows the id and the outbox publishes. Both ways may bring one submission: it has one id.
+"""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.messaging import inbox, outbox
+from libs.common.messaging.broker import Message
+from libs.common.process import logs
+from libs.domain import acts_outbox as action_outbox
+from libs.domain.acts import Act, refs
+from libs.domain.forms import Form, Forms
+from services.followups import messages, metrics
+from services.followups.config import Config
+from services.followups.dialogue.state import State
+from services.followups.leads import staff
+from services.followups.mails import enrolment
+from services.followups.messages import LeadSubmit
+from services.followups.reading import area, money, starts
+from services.followups.rules import facts
+from services.followups.rules import score as lead_score
+from services.followups.rules.facts import Facts
+from services.followups.store import conversations, leads, steps, submissions
+from services.followups.store.conversations import Subject
+from services.followups.store.submissions import Erased
+from services.followups.topology import CONSENT_COMMANDS, LEADS_QUEUE
+
+SAID_LENGTH = 4000
+
+log = logs.get_logger(__name__)
+
+
+class NotHeld(Exception):  # noqa: N818 - reads as the answer it is
+    """There is no such submission, or someone has decided about it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Submissions:
+    engine: AsyncEngine
+    config: Config
+    forms: Forms
+    link: staff.Link
+    erased: Erased
+
+    async def take(self, given: LeadSubmit) -> None:
+        """Store a submission; a second copy of it changes nothing."""
+        async with self.engine.begin() as tx:
+            outcome = await self._take(tx, given)
+        metrics.SUBMISSIONS.labels(given.form, outcome).inc()
+        log.info("lead.submitted", form=given.form, outcome=outcome)
+
+    async def release(self, submission_id: uuid.UUID, by: str, act: Act) -> None:
+        """Treat a suspected submission as a lead after all.
+
+        :raises NotHeld:
+        """
+        async with self.engine.begin() as tx:
+            given = await self._held(tx, submission_id)
+            # Contacts are locked first, as everywhere; then the decision is looked at again.
+            if await self.erased.since(tx, given.contacts, given.accepted_at):
+                raise NotHeld
+            row = await submissions.one(tx, submission_id, locked=True)
+            if row is None or row["state"] != "suspected":
+                raise NotHeld
+            outcome = await self._store(tx, given, released_by=by)
+            await action_outbox.record(tx, act)
+        metrics.SUBMISSIONS.labels(given.form, outcome).inc()
+
+    async def discard(self, submission_id: uuid.UUID, by: str, act: Act) -> None:
+        """:raises NotHeld:"""
+        async with self.engine.begin() as tx:
+            row = await submissions.one(tx, submission_id, locked=True)
+            if row is None or row["state"] != "suspected":
+                raise NotHeld
+            await submissions.discard(tx, submission_id, by)
+            await action_outbox.record(tx, act)
+
+    async def correct(
+        self, subject: Subject, right: Mapping[str, str], headers: Mapping[str, str]
+    ) -> None:
+        """Correct what is known of somebody; staff are told. What they once wrote stays.
+
+        :param headers: of whose request it is
+        """
+        now, ids = datetime.now(UTC), []
+        async with self.engine.begin() as tx:
+            for row in await conversations.own(tx, subject):
+                outgoing: list[outbox.Outgoing] = []
+                changes: list[leads.Change] = []
+                before = State.of(row["state"])
+                state = before._replace(facts=before.facts.learn(Facts.of(right)))
+                old, new = before.facts.email, state.facts.email
+                if old != new and state.consent == "given":  # it does not carry over
+                    state = state._replace(consent=None, wording=None)
+                if state.lead:
+                    heard = staff.Notice(
+                        row["id"], row["session_id"], before, state,
+                        is_about_lead=True, is_lost=False, now=now, agrees=False,
+                    )  # fmt: skip
+                    state = await staff.record(tx, self.config, self.link, heard, outgoing, changes)
+                if old and old != new:
+                    said = enrolment.Said(
+                        "", row["session_id"] or "", Facts(), None, None, None, None,
+                        source="correction",
+                    )  # fmt: skip
+                    state = await enrolment.leave(tx, row["id"], said, before, state, now, outgoing)
+                await conversations.correct(tx, row, state.stored(), new)
+                await leads.save(tx, changes)
+                await outbox.add_all(tx, outgoing)
+                ids += [change.row.id for change in changes]
+            act = Act.of(headers, "person.correct", "lead", refs(ids))
+            await action_outbox.record(tx, act)
+
+    async def _held(self, tx: AsyncConnection, submission_id: uuid.UUID) -> LeadSubmit:
+        row = await submissions.one(tx, submission_id)
+        if row is None or row["held"] is None:
+            raise NotHeld
+        return LeadSubmit.model_validate(row["held"])
+
+    async def _take(self, tx: AsyncConnection, given: LeadSubmit) -> str:
+        if await self.erased.since(tx, given.contacts, given.accepted_at):
+            return "erased"
+        if not await inbox.first_time(tx, LEADS_QUEUE, str(given.id)):
+            return "duplicate"
+        if given.suspicion is None:
+            return await self._store(tx, given)
+        held = given.model_dump(mode="json")
+        await submissions.save(tx, _row(given) | {"state": "suspected", "held": held})
+        return "suspected"
+
+    async def _store(
+        self, tx: AsyncConnection, given: LeadSubmit, *, released_by: str | None = None
+    ) -> str:
+        """Make the lead; the caller has locked its contacts.
+
+        Lock order, as in the chat: conversation, contacts and lead, address.
+
+        :returns: the event that staff get, or `none`
+        """
+        config, now = self.config, datetime.now(UTC)
+        form = self.forms.get(given.form)
+        row = await conversations.enter_conversation(tx, given.session_id or f"form:{given.id}")
+        conversation_id: uuid.UUID = row["id"]
+        before = State.of(row["state"])
+        told = _facts(given.facts, now.astimezone(config.hours.zone).date())
+        state = before._replace(
+            facts=before.facts.learn(told),
+            language=given.language,
+            route=None,  # a form is a request, whatever the chat was about
+            said=_said(given, form, config.staff_language),
+        )
+        email = state.facts.email
+        if agreed := next(iter(given.consents), None):
+            state = state._replace(
+                consent="given",
+                wording=agreed.text,
+                granted_to=email,
+                withdrawn_from=None,
+            )
+        scored = lead_score.score(state.facts.known(), config.rules)
+        qualifies = row["qualified_at"] is None and scored.points >= config.threshold
+        outgoing: list[outbox.Outgoing] = []
+        heard = staff.Notice(
+            conversation_id=conversation_id,
+            session_id=given.session_id,
+            before=before,
+            state=state,
+            is_about_lead=True,
+            is_lost=False,
+            now=now,
+            agrees=bool(given.consents),
+            submission=staff.Submission(
+                given.id,
+                form=given.form,
+                qualifies=qualifies,
+                is_told=qualifies or form is None or form.alert == "always",
+            ),
+        )
+        changes: list[leads.Change] = []
+        state = await staff.record(tx, config, self.link, heard, outgoing, changes)
+        said = enrolment.Said(
+            message="",
+            session_id=given.session_id or f"form:{given.id}",
+            passed=told,
+            language=given.language,
+            agreed=None,
+            ip_address=given.client_address,
+            user_agent=given.user_agent,
+            ip_address_from=given.client_address_from,
+        )
+        if before.facts.email and before.facts.email != email:
+            left = await enrolment.leave(tx, conversation_id, said, before, state, now, outgoing)
+            state = left._replace(granted_to=state.granted_to)
+        outgoing += [grant(given, consent, str(email)) for consent in given.consents]
+        await submissions.save_conversation(
+            tx,
+            conversation_id,
+            said=_transcript(given, form),
+            state=state.stored(),
+            email=email,
+            score=scored.points,
+            qualified_at=now if qualifies else row["qualified_at"],
+        )
+        await submissions.save(
+            tx,
+            _row(given)
+            | {
+                "state": "accepted" if released_by is None else "released",
+                "conversation_id": conversation_id,
+                "held": None,
+                "taken_by": released_by,
+            },
+        )
+        await leads.save(tx, changes)
+        await outbox.add_all(tx, outgoing)
+        if email:
+            await self._enrol(tx, given, form, conversation_id, before, state, qualifies, now)
+        kinds = [message.type for _, _, message in outgoing]
+        return next((kind for kind in kinds if kind in messages.LEAD_EVENTS), "none")
+
+    async def _enrol(
+        self,
+        tx: AsyncConnection,
+        given: LeadSubmit,
+        form: Form | None,
+        conversation_id: uuid.UUID,
+        before: State,
+        state: State,
+        qualifies: bool,  # noqa: FBT001 - of one caller
+        now: datetime,
+    ) -> None:
+        """Start the form's mails, if the lead agreed; others end or restart, as in the chat."""
+        email = str(state.facts.email)
+        await steps.lock_address(tx, email)
+        enrolled = (
+            await enrolment.replied(tx, self.config, conversation_id, now)
+            if before.facts.email
+            else ()
+        )
+        sequence = form.sequence if form is not None else enrolment.DEFAULT_SEQUENCE
+        agreed = bool(given.consents) or (qualifies and state.consent == "given")
+        if agreed and state.barred is None and sequence not in enrolled:
+            due = self.config.due_times(sequence, now)
+            request_id = logs.request_id.get()
+            await steps.enrol(tx, conversation_id, email, sequence, due, "form", request_id)
+
+
+def check(forms: Forms, config: Config) -> None:
+    """:raises SystemExit: a form's sequence is not one of followups.toml"""
+    for name, form in forms.items():
+        if form.sequence not in config.sequences:
+            known = ", ".join(config.sequences)
+            raise SystemExit(f"forms.{name}.sequence: {form.sequence!r} is none of {known}")
+
+
+def _row(given: LeadSubmit) -> dict[str, Any]:
+    return {
+        "id": given.id,
+        "form": given.form,
+        "form_version": given.form_version,
+        "language": given.language,
+        "email": given.facts.get("email"),
+        "phone": given.facts.get("phone"),
+        "fields": given.fields,
+        "page": given.page,
+        "notice_version": given.notice_version,
+        "consents_not_recorded": list(given.consents_not_recorded),
+        "suspicion": given.suspicion,
+        "accepted_at": given.accepted_at,
+    }
+
+
+def _facts(given: Mapping[str, str], today: date) -> Facts:
+    """Read each fact as the chat reads the answer to its question."""
+    found: dict[str, Any] = {name: given.get(name) for name in ("email", "phone")}
+    if (name := given.get("name")) is not None:
+        found["name"] = facts.person_name(name)
+    if (wish := given.get("wish")) is not None:
+        found["wish"] = " ".join(wish.split())[: facts.WISH_LENGTH]
+    found["area"] = area.find(given.get("area", ""), today, "area")[1].get("area")
+    found |= money.find(given.get("budget", ""), today, "budget")[1]
+    found |= starts.find(given.get("start", ""), today, "start")[1]
+    return Facts.of(found)  # without what only the chat says, such as the lower end of a range
+
+
+def _said(given: LeadSubmit, form: Form | None, language: str) -> tuple[str, ...]:
+    """Return what no fact holds whole: the person's words, and fields without a fact."""
+    lines = []
+    for name, value in given.fields.items():
+        field = form.field(name) if form is not None else None
+        if field is not None and field.fact == "wish":
+            lines.append(value)
+        elif field is None or field.fact is None:
+            lines.append(f"{_label(name, form, language)}: {value}")
+    said = "\n".join(lines)[:SAID_LENGTH]
+    return (said,) if said else ()
+
+
+def _transcript(given: LeadSubmit, form: Form | None) -> str:
+    lines = [f"{_label(name, form, given.language)}: {text}" for name, text in given.fields.items()]
+    lines += [f"✓ {consent.text}" for consent in given.consents]
+    return "\n".join(lines)
+
+
+def _label(name: str, form: Form | None, language: str) -> str:
+    field = form.field(name) if form is not None else None
+    return field.label[language] if field is not None and field.label else name
+
+
+def grant(given: LeadSubmit, consent: messages.SubmittedConsent, email: str) -> outbox.Outgoing:
+    """Record an agreement. It was given when the gateway took it: a device's clock may lie."""
+    evidence = {"submission": str(given.id), "form": given.form, "page": given.page}
+    if given.agreed_at is not None:
+        evidence["agreed_at"] = given.agreed_at.isoformat()
+    body = messages.grant_record(
+        email=email,
+        wording=consent.text,
+        language=consent.language,
+        session_id=given.session_id,
+        ip_address=given.client_address,
+        ip_address_from=given.client_address_from,
+        user_agent=given.user_agent,
+        at=given.accepted_at,
+        source=given.source or "form",
+        place="form",
+        wording_version=f"{given.form}/{consent.version}",
+        evidence=evidence,
+    )
+    metrics.GRANTS.inc()
+    grant_id = uuid.uuid5(given.id, consent.purpose)
+    request_id = logs.request_id.get()
+    message = Message(str(grant_id), messages.GRANT_RECORD, body, request_id=request_id)
+    return CONSENT_COMMANDS.name, messages.GRANT_RECORD, message

@@ -1,0 +1,123 @@
+"""Removes facts from a text, so that the next reader does not misread them."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+from services.followups.rules.facts import Question
+
+Reading = tuple[str, dict[str, Any]]
+Reader = Callable[[str, date, Question | None], Reading]
+
+MARK = "\N{BULLET}"
+"""Replaces a fact, so that its neighbours do not run together."""
+
+
+def spaces(text: str) -> str:
+    return " ".join(text.split())
+
+
+READ_FIRST, READ_LAST, READ_NUMBERS = 700, 300, 40
+
+
+def readable(message: str) -> str:
+    """Return what readers get of a message: their patterns are not linear, so it is bounded (P17).
+
+    A longer one says its facts at its beginning and its end; staff get the whole.
+    """
+    if len(message) > READ_FIRST + READ_LAST:
+        message = f"{message[:READ_FIRST]}\n{message[-READ_LAST:]}"
+    return "".join(_NUMBERS.split(message, READ_NUMBERS)[: 2 * READ_NUMBERS])
+
+
+_NUMBERS = re.compile(r"(\d+)")
+PHONE_MARK = MARK * 2
+"""The same of a phone number: a name stands beside one rather than beside an area."""
+
+
+def take(text: str, match: re.Match[str], mark: str = MARK) -> str:
+    return text[: match.start()] + f" {mark} " + text[match.end() :]
+
+
+def vocabulary(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_LATIN = range(ord("À"), ord("ɐ"))
+_PLAIN = {
+    code: unicodedata.normalize("NFD", chr(code))[0].lower() for code in _LATIN
+} | str.maketrans("łŁ’ʼ`´", "ll''''")
+
+
+@lru_cache(64)  # several readers fold the same message
+def fold(text: str) -> str:
+    """Return lower case without diacritics, which people omit on a phone.
+
+    Cyrillic keeps them: й and ї are letters of their own.
+    """
+    return unicodedata.normalize("NFC", text).lower().translate(_PLAIN)
+
+
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+@lru_cache(64)
+def words(text: str) -> frozenset[str]:
+    """Return the words of a folded text: without one of its words a pattern need not be searched."""
+    return frozenset(_WORD.findall(fold(text)))
+
+
+@lru_cache(64)
+def beginnings(text: str) -> frozenset[str]:
+    """Return the first four letters of each word of a folded text, and the first five."""
+    said = words(text)
+    return frozenset([word[:4] for word in said] + [word[:5] for word in said])
+
+
+def has_any(text: str, parts: tuple[str, ...]) -> bool:
+    """A cheap test to run before expensive patterns."""
+    for part in parts:  # noqa: SIM110 - any() with a generator costs half again as much
+        if part in text:
+            return True
+    return False
+
+
+_FILLER = re.compile(
+    r"(?:no|tak|to|jest|bedzie|jakies|jakie|okolo|okolice|cos|kolo|prawie|metry|metrow|metraz|dokladnie|rowne|ponad|niecale|rzedu|granicach|ok|gdzies|mniej|wiecej|do|od|ze|z|max|maks|maksymalnie|maximum|minimum|min|moze|mysle|chyba|nie|wiem|tylko|a|raczej"
+    r"|przepraszam|ma|ja|ani|grosza|liczym\w*|wystarczy|sorry|sorki|sory|jednak|wlasciwie|plus|minus|powiedzmy|mamy|mam|about|around|roughly|maybe|up|i|think|it|is|not|but|say|ungefahr|circa|ca|etwa|bis|das|sind"
+    r"|близько|приблизно|десь|m|z grubsza|okragle|rowno|lub|albo|czy|and|or|we|have|przy|na|poziomie|wstepnie|calosc|razem|w sumie|sumie|w|jakas|jakichs|hm+|e+|oj|dobra|niz|bardziej|blizej|mysl\w+|przekr\w+|robimy|miedzy|pomiedzy|between|gora|najwyzej|po)"
+)
+_BARE = re.compile(
+    r"(?P<number>\d(?<![\w.,]\d)(?:\d{0,2}(?:[ .,]\d{3}){1,3}|\d{0,8}(?:[.,]\d{1,2})?))(?:,-)?(?![\w]|[.,]\d)"
+)
+
+
+_WORD_OR_DIGIT = re.compile(r"[^\W\d_]+|\d")
+_CLAUSE = re.compile(
+    r"[,;.!?()](?!\d)|\s[-–]\s|\b(?:ale|więc|wiec|bo|czyli|zatem|za to|but|so)\b", re.IGNORECASE
+)
+
+
+def is_bare(text: str, beside: re.Pattern[str] | None = None) -> bool:
+    """Return whether a text consists of numbers, and of words that may be next to them."""
+    others = _BARE.sub(" ", beside.sub(" ", text) if beside else text)
+    words = _WORD_OR_DIGIT.findall(fold(_CLAUSE.sub(" ", others)))
+    return all(map(_FILLER.fullmatch, words))
+
+
+def bare(text: str, beside: re.Pattern[str] | None = None) -> list[re.Match[str]]:
+    """Return the numbers of clauses that consist of a number: `jakieś 80, nie 60`.
+
+    :param beside: words allowed next to it (`łazienka 5`)
+    """
+    found: list[re.Match[str]] = []
+    start = 0
+    for end, next_start in (*(each.span() for each in _CLAUSE.finditer(text)), (len(text), 0)):
+        numbers = [*_BARE.finditer(text, start, end)]
+        if numbers and is_bare(text[start:end], beside):
+            found += numbers
+        start = next_start
+    return found

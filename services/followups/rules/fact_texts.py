@@ -1,0 +1,129 @@
+"""Facts in words, for visitors, mails and staff."""
+
+import tomllib
+from collections.abc import Mapping
+from datetime import date, timedelta
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from services.followups.rules.facts import Facts
+
+_SPACE = "\N{NO-BREAK SPACE}"
+_THOUSANDS = {"pl": _SPACE, "uk": _SPACE, "de": "."}
+_MOBILE = ("45", "50", "51", "53", "57", "60", "66", "69", "72", "73", "78", "79", "88")
+_QUARTERS = ("I", "II", "III", "IV")
+_STARTS: dict[str, dict[str, Any]] = tomllib.loads(
+    (Path(__file__).parent / "start_words.toml").read_text(encoding="utf-8")
+)
+
+
+def describe_area(area: float, language: str) -> str:
+    text = f"{area:g}"
+    return f"{text if language == 'en' else text.replace('.', ',')} m²"
+
+
+def describe_budget(budget: int, currency: str | None, language: str) -> str:
+    grouped = f"{budget:,}".replace(",", _THOUSANDS.get(language, ","))
+    unit = "zł" if language == "pl" and currency in {None, "PLN"} else currency or "PLN"
+    return f"{grouped}{_SPACE}{unit}"
+
+
+@lru_cache(256)
+def describe_start(start: str, language: str) -> str:
+    """Say a start as the person named it: `latem 2027`, not the month that it is sorted by.
+
+    :raises ValueError: it is not a date
+    """
+    words = _STARTS.get(language, _STARTS["en"])
+    if start == "asap":
+        return str(words["asap"])
+    if start.endswith(" handover"):
+        when = describe_start(start.removesuffix(" handover"), language)
+        return str(words["named"]["handover"]).format(when=when)
+    stored, _, name = start.partition(" ")
+    name, _, last = name.rpartition("_") if name[-1:].isdecimal() else (name, "", "0")
+    year, *rest = map(int, stored.split("-"))
+    if not rest:
+        return str(year)
+    first = date(year, rest[0], rest[1] if rest[1:] else 1)
+    values = _date_words(first, words, int(last))
+    exact = words["day"] if rest[1:] else "{month} {year}"
+    values["date"] = (words["day"] if rest[1:] else "{of_month} {year}").format(**values)
+    return str(words["named"].get(name, exact)).format(**values)
+
+
+def _date_words(day: date, words: Mapping[str, Any], last: int = 0) -> dict[str, Any]:
+    """Return what the texts of start_words.toml may contain.
+
+    :param last: the last day, or how many months later the time ends
+    """
+    years, month = divmod(day.month - 1 + last, 12)
+    named = words["months"][day.month - 1]
+    values = {
+        "year": day.year,
+        "month": named,
+        "last": last,
+        "last_month": words["months"][month],
+        "last_year": day.year + years,
+        "of_month": words.get("of_months", words["months"])[day.month - 1],
+        "of_next_month": words.get("of_months", words["months"])[day.month % 12],
+        "day": day.day,
+        "winter": f"{day.year - (day.month < 12)}/{(day.year + (day.month == 12)) % 100:02}",
+        "quarter": _QUARTERS[(day.month - 1) // 3],
+        "number": (day.month + 2) // 3,
+        "half": 1 + (day.month > 6),
+    }
+    if day.weekday():
+        monday = _date_words(day - timedelta(days=day.weekday()), words)
+        return values | {"monday": monday["monday"]}
+    return values | {"monday": words["day"].format(**values)}
+
+
+def describe_phone(phone: str) -> str:
+    """Group the digits of a Polish number, so that a person can check it."""
+    number = phone.removeprefix("+48")
+    if len(number) != 9 or number == phone:
+        return phone
+    ends = (3, 6) if number.startswith(_MOBILE) else (2, 5, 7)
+    groups = (number[start:end] for start, end in pairwise((0, *ends, 9)))
+    return _SPACE.join(("+48", *groups))
+
+
+def describe(facts: Facts, language: str, *, budget_from: int | None = None) -> str:
+    """List what was understood, so that the person can correct it.
+
+    :param budget_from: the lower end of the budget, if a range was given
+    """
+    parts = [
+        facts.name,
+        facts.city,
+        facts.area and describe_area(facts.area, language),
+        _budget(facts, language, budget_from),
+        facts.start and describe_start(facts.start, language),
+        facts.email,
+        facts.phone and describe_phone(facts.phone),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _budget(facts: Facts, language: str, least: int | None) -> str | None:
+    if facts.budget is None:
+        return None
+    most = describe_budget(facts.budget, facts.currency, language)
+    if not least:
+        return most
+    return f"{describe_budget(least, facts.currency, language).rpartition(_SPACE)[0]}-{most}"
+
+
+def summary(facts: Facts, language: str, *, budget_from: int | None = None) -> str:
+    """Return one line for sales."""
+    parts = [
+        facts.wish,
+        facts.city,
+        facts.area and describe_area(facts.area, language),
+        _budget(facts, language, budget_from),
+        facts.start and f"start: {describe_start(facts.start, language)}",
+    ]
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,306 @@
+"""Access control before the body is read: client address, key, rate limits.
+
+aiohttp-ratelimiter's decorator runs the check, then the handler or the 429; for a path without
+variables we do that ourselves, because the decorator takes a twentieth of such a request's CPU. The
+check is our Limiter, which tests and counts atomically: docs/decisions/0004.
+"""
+
+import hashlib
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from time import time
+from typing import Literal, cast
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
+from aiohttplimiter.limiter import BaseRateLimitDecorator, RateLimitExceeded
+from limits.aio.storage import Storage
+from limits.aio.strategies import MovingWindowRateLimiter
+
+from libs.common.http.application import Problem, route_template
+from libs.common.process import logs
+from libs.domain.scopes import KEY, OPERATOR, PERSON, Scope, operator_action
+from libs.domain.signed_links import Claims, InvalidToken, Tokens
+from services.gateway import metrics
+from services.gateway.door.clients import (
+    ADMIN_API_KEY,
+    ADMIN_ONLY,
+    API_KEY,
+    OPERATOR_TOKEN,
+    Client,
+    Keys,
+    Role,
+    TrustedProxies,
+    bucket_of,
+    network_of,
+)
+from services.gateway.door.keys import PREFIX, ApiKeys
+from services.gateway.door.limits import Decision, Limiter, Waits, Window
+from services.gateway.door.overrides import Overrides
+from services.gateway.door.scopes import STAFF, Scopes
+
+log = logs.get_logger(__name__)
+
+OPERATOR_AGE = timedelta(seconds=30)
+"""The console signs a token for each call; roles that were taken away end with it."""
+
+PATH_ID = "all"
+"""The decorator ends each key with it. The raw path would do, but may contain an address."""
+
+WITHDRAWALS = "withdrawal_budget"
+"""Separate from the budget of opt-ins: neither may use up the other."""
+
+PATIENCE = 60
+"""Seconds. Who would wait for longer is led to a form, which still takes their contact."""
+
+CONTACT = web.AppKey("contact", str)
+"""The URL of that form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requirements:
+    """What a route requires of its callers."""
+
+    scope: Scope | None = None
+    """None: it is open to everyone."""
+    trusts: frozenset[Scope] = frozenset()
+    """Where it is open: which of them make a caller as trusted as one with SERVICE_API_KEY."""
+    policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
+    budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
+    """What its valid requests are charged to; see budgets.py."""
+    mail_action: str | None = None
+    """Count mailed links of this action by link: mailbox providers have few addresses."""
+
+
+@dataclass(slots=True)
+class RequestContext:
+    requires: Requirements
+    client: Client
+    handler: Handler
+    refusal: Problem | None = None
+    """Of a key in force that does not open this route."""
+    staff: str = ""
+    """`staff:<id>` of a person of the console, also where they are refused or the route is open."""
+    windows: tuple[Window, ...] = ()
+    """Of the key; empty: those of the policy."""
+    policy: str = ""
+    wide_key: str | None = None
+    decision: Decision | None = None
+
+
+CONTEXT = web.RequestKey("context", RequestContext)
+# Set for the decorator: it calls `test` without the request.
+_context: ContextVar[RequestContext] = ContextVar("context")
+
+
+class Access:
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        api_keys: ApiKeys,
+        proxies: TrustedProxies,
+        tokens: Tokens | None,
+        operators: Tokens | None,
+        limiter: Limiter,
+        waits: Waits,
+        overrides: Overrides,
+        shadow: bool,
+    ) -> None:
+        self._keys = keys
+        self._api_keys = api_keys
+        self._proxies = proxies
+        self._tokens = tokens
+        self._operators = operators
+        self._limiter = limiter
+        self._waits = waits
+        self._overrides = overrides
+        self._shadow = shadow
+        self._requirements: dict[web.AbstractRoute, Requirements] = {}
+        self._limited = BaseRateLimitDecorator(
+            db=cast("Storage", None),  # only its type is checked
+            path_id=PATH_ID,
+            keyfunc=self._key,
+            moving_window=cast("MovingWindowRateLimiter", self),  # it calls test and hit
+            ratelimit="1/second",  # required but unused: limits change at run time
+            error_handler=_refuse,
+        )(self._enter)
+
+    def guard(self, route: web.AbstractRoute, requires: Requirements) -> None:
+        self._requirements[route] = requires
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        requires = self._requirements.get(request.match_info.route, _UNMATCHED)
+        forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
+        address, source = self._proxies.client_ip(request.remote, forwarded)
+        role, key = self._keys.role_of(request.headers, requires.scope)
+        client = Client(address, source, role, key, holder=role)
+        context = request[CONTEXT] = RequestContext(requires, client, handler)
+        if role is Role.PUBLIC:
+            self._identify(request, context)
+        if requires.policy is None:
+            return await self._enter(request)
+        if request.match_info:
+            _context.set(context)
+            return await self._limited(request)
+        if not await self._admits(context, f"{self._key(request)}:{PATH_ID}"):
+            return _refuse(request)
+        return await self._enter(request)
+
+    def _identify(self, request: web.Request, context: RequestContext) -> None:
+        """Look for an API key from the console, or a token of its staff."""
+        headers = request.headers
+        if (token := headers.get(OPERATOR_TOKEN)) is not None:
+            header: str | None = OPERATOR_TOKEN
+            if (claims := self._operator(token, request)) is not None:
+                id_, roles = claims.subject.partition(" ")[0], claims.purpose.split(",")
+                held = frozenset[Scope]().union(*(STAFF.get(role, ()) for role in roles))
+                operator, context.staff = f"{PERSON}{claims.subject}", f"{PERSON}{id_}"
+                # Also where everybody is admitted: the record of the act says who did it.
+                context.client = context.client._replace(operator=operator, roles=claims.purpose)
+                self._admit(context, held, context.staff)
+                return
+        elif (given := headers.get(API_KEY, "")).startswith(PREFIX):
+            header = API_KEY
+            now = time()
+            if (key := self._api_keys.find(given, now)) is not None:
+                self._api_keys.count(key, now)
+                context.windows = key.windows
+                holder = f"{KEY}{key.id}"
+                self._admit(context, key.scopes, holder, here=key.admits(context.client.ip))
+                return
+        else:
+            header = self._keys.unknown_key_header(headers)
+        if header is not None:
+            metrics.KEYS_REJECTED.labels(header).inc()
+            log.warning("key.rejected", header=header, network=network_of(context.client.ip))
+
+    def _operator(self, token: str, request: web.Request) -> Claims | None:
+        if self._operators is None:
+            return None
+        now, call = datetime.now(UTC), operator_action(request.method, request.rel_url.raw_path)
+        for action in (call, OPERATOR):  # a console of the release before signs for any call
+            with suppress(InvalidToken):
+                claims = self._operators.verify(token, action, now, OPERATOR_AGE)
+                # Hosts' clocks differ, but no one may sign for later.
+                return claims if claims.issued_at <= (now + OPERATOR_AGE).timestamp() else None
+        return None
+
+    def _admit(
+        self, context: RequestContext, held: Scopes, holder: str, *, here: bool = True
+    ) -> None:
+        """Admit a caller who is known, if they may do this; else they are as one who is not.
+
+        :param here: whether the key is for the caller's network
+        """
+        scope = context.requires.scope
+        if not held & (context.requires.trusts if scope is None else {scope}):
+            context.refusal = Problem(403, detail=f"this needs the scope {scope}")
+        elif not here:
+            context.refusal = Problem(403, detail="this key is not for your network")
+        else:
+            admin = scope in ADMIN_ONLY
+            role = Role.ADMIN if admin else Role.SERVICE
+            operator = context.client.operator or holder
+            context.client = context.client._replace(role=role, holder=holder, operator=operator)
+
+    def _key(self, request: web.Request) -> str:
+        context = request[CONTEXT]
+        client = context.client
+        if client.role is not Role.PUBLIC:
+            context.policy = "service"
+            return f"service:{client.role}" if client.holder == client.role else client.holder
+        if context.staff:  # all of them come from the console's address
+            context.policy = "service"
+            return context.staff
+        context.policy = context.requires.policy or "api"
+        route = route_template(request)
+        action = context.requires.mail_action
+        if action is not None and (link := self._mailed_link(request, action)) is not None:
+            return f"{context.policy}:{link}:{route}"
+        address = client.ip
+        if ":" in address:
+            context.wide_key = f"{context.policy}:{network_of(address)}:{route}"
+        return f"{context.policy}:{bucket_of(address)}:{route}"
+
+    def _mailed_link(self, request: web.Request, action: str) -> str | None:
+        token = request.query.get("token")
+        if self._tokens is None or not token:
+            return None
+        try:
+            self._tokens.verify(token, action, datetime.now(UTC))
+        except InvalidToken:
+            return None
+        return "mail-" + hashlib.sha256(token.encode()).hexdigest()[:32]
+
+    async def test(self, _item: object, key: str) -> bool:
+        """Decide and count in one step; called by the decorator before the handler."""
+        return await self._admits(_context.get(), key)
+
+    async def _admits(self, context: RequestContext, key: str) -> bool:
+        windows = context.windows or self._overrides.policies[context.policy]
+        shadow = self._shadow and context.policy != "login"  # passwords are guessed in a trial, too
+        if context.policy == "service" and not shadow:
+            context.decision = await self._waits.decide(context.policy, key, windows)
+        else:
+            context.decision = await self._limiter.decide(
+                context.policy, key, windows, context.wide_key
+            )
+        if shadow and not context.decision.admitted:
+            log.info("limits.would_refuse", policy=context.policy)
+        return context.decision.admitted or shadow
+
+    async def _enter(self, request: web.Request) -> web.StreamResponse:
+        context = request[CONTEXT]
+        scope = context.requires.scope
+        if scope is not None and context.client.role is Role.PUBLIC:
+            if context.refusal is not None:
+                raise context.refusal
+            own = request.headers.get(API_KEY, "").startswith(PREFIX)
+            header = ADMIN_API_KEY if scope in ADMIN_ONLY and not own else API_KEY
+            if OPERATOR_TOKEN in request.headers:
+                header = OPERATOR_TOKEN
+            raise Problem(
+                401,
+                detail=f"this requires a valid key in {header}",
+                headers={hdrs.WWW_AUTHENTICATE: f'ApiKey header="{header}"'},
+            )
+        return await context.handler(request)
+
+    async def hit(self, _item: object, _key: str) -> None:
+        """Do nothing: counting after the test would admit all concurrent requests."""
+
+
+_UNMATCHED = Requirements()
+
+
+def reads_polish(request: web.Request) -> bool:
+    return request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower().startswith("pl")
+
+
+def _refuse(request: web.Request, _: RateLimitExceeded | None = None) -> web.Response:
+    return too_many(request).response()
+
+
+def too_many(request: web.Request) -> Problem:
+    """Say when to try again, and where a visitor can leave their contact until then."""
+    context = request[CONTEXT]
+    seconds = context.decision.retry_after if context.decision else 1
+    polish = reads_polish(request)
+    detail = (
+        f"Zbyt wiele zapytań; spróbuj ponownie za {seconds} s."
+        if polish
+        else f"Too many requests; try again in {seconds} s."
+    )
+    members = {}
+    if (
+        seconds > PATIENCE
+        and context.requires.budget not in {None, WITHDRAWALS}
+        and (form := request.app.get(CONTACT)) is not None
+    ):
+        members["contact"] = url = f"{form}?language={'pl' if polish else 'en'}"
+        detail += f" Zostaw nam kontakt: {url}" if polish else f" Leave us your contact: {url}"
+    return Problem(429, detail=detail, headers={hdrs.RETRY_AFTER: str(seconds)}, members=members)

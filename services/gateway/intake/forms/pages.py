@@ -1,0 +1,78 @@
+"""The hosted form: a page without a script, also what a fault of a plain form is answered with."""
+
+import secrets
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from libs.domain.forms import Form, origin_of
+from services.gateway.door.cors import SECURITY_POLICY
+from services.gateway.intake.forms.texts import FAULTS, PAGES
+
+_PAGE = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=select_autoescape(),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+).get_template("page.html")
+
+
+def new_key() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def show(
+    name: str,
+    form: Form,
+    language: str,
+    today: date,
+    *,
+    status: int = 200,
+    values: Mapping[str, str] | None = None,
+    consents: Mapping[str, str] | None = None,
+    faults: Mapping[str, str] | None = None,
+    message: str | None = None,
+    key: str | None,
+    issued: str | None,
+    proof: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """Render the form.
+
+    :param key: None for a form of someone's own page, which has none: another key would make its
+        repetition another lead
+    """
+    context: dict[str, Any] = {
+        "name": name,
+        "form": form,
+        "language": language,
+        "wordings": form.shown(language, today),
+        "values": values or {},
+        "consents": consents or {},
+        "faults": {at: FAULTS[language][fault] for at, fault in (faults or {}).items()},
+        "message": message,
+        "key": key,
+        "issued": issued,
+        "proof": proof,
+        "words": PAGES[language],
+    }
+    # A redirect counts as form-action in Chromium.
+    leads_to = " ".join(sorted({str(origin_of(url)) for url in form.success.values()}))
+    return web.Response(
+        text=_PAGE.render(context),
+        status=status,
+        content_type="text/html",
+        headers={
+            SECURITY_POLICY: (
+                f"default-src 'none'; style-src 'unsafe-inline'; form-action 'self' {leads_to}; "
+                "base-uri 'none'; frame-ancestors 'none'"
+            ),
+            # With no-referrer, browsers would send `Origin: null` with the form.
+            "Referrer-Policy": "same-origin",
+            **(headers or {}),
+        },
+    )

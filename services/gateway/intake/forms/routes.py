@@ -1,0 +1,408 @@
+"""The lead forms: their description, their page, and what is sent with them.
+
+The way of a submission: origin, limits, shape, wordings, robots; then `lead.submit` is handed to
+followups, under an id that was fixed before. Only a lead that is confirmed there is answered.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from libs.common.http import plain_form
+from libs.common.http.application import JSON, Problem, json_response, validate
+from libs.common.http.heads import media_type
+from libs.common.messaging.broker import Message
+from libs.common.process import logs
+from libs.domain.forms import LANGUAGES, Form, Forms, Read, origin_of
+from services.gateway import metrics
+from services.gateway.door.access import CONTEXT, too_many
+from services.gateway.door.body_budget import BodyBudget
+from services.gateway.door.budgets import Budgets
+from services.gateway.door.clients import Role, bucket_of, network_of
+from services.gateway.door.limits import Decision, Limiter, Window
+from services.gateway.intake.forms import pages
+from services.gateway.intake.forms.robots import Robots
+from services.gateway.intake.forms.submission import (
+    LEAD_SUBMIT,
+    MOST_BYTES,
+    Accepted,
+    LeadRequest,
+    Submission,
+    of_plain_form,
+    posted,
+    without_query,
+)
+from services.gateway.intake.forms.texts import FAULTS, PAGES, waiting
+from services.gateway.intake.idempotency import HEADER, Idempotency, key_of
+from services.gateway.intake.relayed import Relayed
+from services.gateway.pages.files import language_of
+from services.gateway.proxy.forward import readable
+
+SHORTEST_KEY = 16
+ROUTE = "/api/leads"
+PROOF = "X-Proof"
+"""A header, not part of the body: solved anew, it leaves the body of a key as it was."""
+APART = Window("suspected", 300, 3600)
+"""What all forms together may keep apart: at most 100,000 rows in LEAD_SUSPECT_DAYS (14)."""
+
+
+class FormRoutes:
+    def __init__(
+        self,
+        *,
+        forms: Forms,
+        public_base_url: str,
+        body_budget: BodyBudget,
+        relayed: Relayed,
+        idempotency: Idempotency,
+        limiter: Limiter,
+        budgets: Budgets,
+        robots: Robots,
+        grace: timedelta,
+        shadow: bool,
+    ) -> None:
+        self._forms = forms
+        self._own_origin = origin_of(public_base_url)
+        first = next(iter(forms), None)
+        self.contact = first and f"{public_base_url.rstrip('/')}/forms/{first}"
+        """The page that takes a visitor's contact where a budget is spent."""
+        self._body_budget = body_budget
+        self._relayed = relayed
+        self._idempotency = idempotency
+        self._limiter = limiter
+        self._budgets = budgets
+        self._robots = robots
+        self._grace = grace
+        self._shadow = shadow
+        self._limits = {
+            name: (
+                Window.parse("address", form.limits.address),
+                Window.parse("form", form.limits.form),
+            )
+            for name, form in forms.items()
+        }
+
+    async def describe(self, request: web.Request) -> web.Response:
+        """Return a form in one language, with the wordings that are shown today."""
+        name = request.match_info["form"]
+        form = self._form(name)
+        language = request.query.get("language", LANGUAGES[0])
+        if language not in LANGUAGES:
+            raise Problem(422, errors=[("language", f"must be one of {', '.join(LANGUAGES)}")])
+        return json_response(
+            {
+                "form": name,
+                "version": form.version,
+                "language": language,
+                "title": form.title[language],
+                "fields": [
+                    {
+                        "name": field.name,
+                        "type": field.type,
+                        "label": field.label and field.label[language],
+                        "required": field.required,
+                        "max_length": field.most,
+                        "options": [
+                            {"value": option.value, "label": option.label[language]}
+                            for option in field.options
+                        ],
+                    }
+                    for field in form.fields
+                ],
+                "consents": [
+                    {
+                        "purpose": wording.purpose,
+                        "version": wording.version,
+                        "sha256": wording.sha256,
+                        "text": wording.text,
+                    }
+                    for wording in form.shown(language, datetime.now(UTC).date())
+                ],
+                "notice": {
+                    "version": form.notice.version,
+                    "url": form.notice.url[language],
+                    "text": form.notice.text[language],
+                },
+                "trap": form.trap,
+                "issued": self._robots.issued(name, form),
+                "challenge": self._robots.challenge(name, form),
+            }
+        )
+
+    async def page(self, request: web.Request) -> web.Response:
+        name = request.match_info["form"]
+        form = self._form(name)
+        return pages.show(
+            name,
+            form,
+            language_of(request, "language"),
+            datetime.now(UTC).date(),
+            key=pages.new_key(),
+            issued=self._robots.issued(name, form),
+        )
+
+    async def privacy(self, request: web.Request) -> web.Response:
+        """Lead to the information of Art. 13 GDPR, for a chat whose page names none."""
+        form = next(iter(self._forms.values()), None)
+        if form is None:
+            raise Problem(404, detail="forms.toml has no form whose notice says where")
+        location = form.notice.url[language_of(request, "language")]
+        return web.Response(status=302, headers={hdrs.LOCATION: location})
+
+    async def post(self, request: web.Request) -> web.Response:
+        kind = media_type(request.headers)
+        if kind == JSON:
+            return await self._post_json(request)
+        if kind in plain_form.TYPES:
+            return await self._post_plain(request)
+        kinds = " or ".join(sorted({JSON, *plain_form.TYPES}))
+        raise Problem(415, detail=f"the content type must be {kinds}")
+
+    async def _post_json(self, request: web.Request) -> web.Response:
+        key = key_of(request)
+        if key is None or len(key) < SHORTEST_KEY:
+            raise Problem(422, errors=[(HEADER, f"must have {SHORTEST_KEY} characters or more")])
+        body = await self._body(request)
+        given = validate(body, LeadRequest).submission(key, body)
+        given.proof = request.headers.get(PROOF)
+        form = self._form(given.form)
+        self._check_origin(request, form)
+        await self._check_limits(request, given.form)
+        found = self._read(form, given)
+        if found.faults:
+            texts = FAULTS[given.language]
+            errors = [(f"fields.{at}", texts[fault]) for at, fault in found.faults.items()]
+            raise Problem(422, detail="one or more fields are invalid", errors=errors)
+        self._check_evidence(request, given)
+        claim = await self._idempotency.claim(
+            key, route=ROUTE, holder=f"form:{given.form}", body=body
+        )
+        if claim.result is not None:
+            return web.Response(body=claim.result, status=202, content_type=JSON)
+        try:
+            await self._check_proof(request, form, given, self._robots.has_solved)
+            accepted = await self._take(request, form, given, found)
+        except BaseException:
+            await self._idempotency.release(claim)
+            raise
+        answer = json_response(
+            {
+                "id": str(given.lead_id),
+                "status": "accepted",
+                "consents_not_recorded": accepted.not_recorded,
+            },
+            status=202,
+        )
+        assert isinstance(answer.body, bytes)  # noqa: S101 - it is JSON
+        await self._idempotency.store(claim, answer.body)
+        return answer
+
+    async def _post_plain(self, request: web.Request) -> web.Response:
+        """Take what a browser posts; faults are shown on our page, which keeps what was written."""
+        now = datetime.now(UTC)
+        body = posted(await self._body(request), request.headers[hdrs.CONTENT_TYPE])
+        given = of_plain_form(body, language_of(request), now.date().isoformat())
+        form = self._form(given.form)
+        self._check_origin(request, form)
+        if form.trap is not None:
+            given.trap = given.fields.pop(form.trap, None)
+        given.page = without_query(request.headers.get(hdrs.REFERER))
+        found = Read({}, {}, {})
+        words = PAGES[given.language]
+        try:
+            await self._check_limits(request, given.form)
+            found = self._read(form, given)
+            if found.faults:
+                raise Problem(422)  # noqa: TRY301 - shown as the others are
+            await self._check_proof(request, form, given, self._robots.has_confirmed)
+            await self._take(request, form, given, found)
+        except Problem as problem:
+            message = words.unknown if problem.status >= 500 else words.faults
+            if problem.errors:
+                message = words.confirm
+            if problem.status == 429:
+                seconds = int(problem.headers[hdrs.RETRY_AFTER])
+                message = words.too_many.format(wait=waiting(seconds))
+            strange = [at for at in found.faults if form.field(at) is None]
+            if strange:  # for the developer of the page: a visitor cannot mend it
+                message += f" ({', '.join(strange)}: {FAULTS[given.language]['unknown']})"
+            return pages.show(
+                given.form,
+                form,
+                given.language,
+                now.date(),
+                status=problem.status,
+                values=given.fields,
+                consents=given.consents,
+                faults=found.faults,
+                message=message,
+                key=body.get("key"),
+                issued=given.issued,
+                proof=self._robots.confirmation(given.form, form),
+                headers=problem.headers,
+            )
+        location = form.success[given.language]
+        return web.Response(status=303, headers={hdrs.LOCATION: location})
+
+    async def _body(self, request: web.Request) -> bytes:
+        if (request.content_length or 0) <= MOST_BYTES:
+            body = await self._body_budget.read(request)
+            if len(body) <= MOST_BYTES:
+                return body
+        raise Problem(413, detail=f"the body is larger than {MOST_BYTES} bytes")
+
+    def _form(self, name: str) -> Form:
+        try:
+            return self._forms[name]
+        except KeyError:
+            raise Problem(404, detail="no such form") from None
+
+    def _check_origin(self, request: web.Request, form: Form) -> None:
+        """Keep other sites' pages out; this does not authenticate a program.
+
+        :raises Problem: 403
+        """
+        if request[CONTEXT].client.role is Role.SERVICE:
+            return
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and (
+            origin in form.origins
+            or origin == self._own_origin
+            or (origin == "null" and form.null_origin)
+        ):
+            return
+        raise Problem(
+            403,
+            detail="this form takes nothing from pages of this origin (`origins` in forms.toml)",
+        )
+
+    async def _check_limits(self, request: web.Request, name: str) -> None:
+        """:raises Problem: 429"""
+        client = request[CONTEXT].client
+        if client.role is Role.SERVICE:
+            return
+        address, _ = self._limits[name]
+        wide = f"form:{name}:{network_of(client.ip)}" if ":" in client.ip else None
+        key = f"form:{name}:{bucket_of(client.ip)}"
+        decision = await self._limiter.decide("form", key, (address,), wide)
+        if not (decision.admitted or self._shadow):
+            raise _too_many(request, name, decision)
+
+    def _read(self, form: Form, given: Submission) -> Read:
+        found = form.read(given.fields, given.version)
+        if given.version in {None, form.version}:
+            for purpose in given.consents:
+                if purpose not in form.purposes:
+                    found.faults[f"consent.{purpose}"[:60]] = "unknown"
+        if found.faults:
+            metrics.LEADS.labels(given.form, "none", "invalid").inc()
+        return found
+
+    async def _check_proof(
+        self,
+        request: web.Request,
+        form: Form,
+        given: Submission,
+        proves: Callable[[Submission], Awaitable[bool]],
+    ) -> None:
+        """:raises Problem: 422"""
+        if form.proof == "off" or request[CONTEXT].client.role is Role.SERVICE:
+            return
+        if not await proves(given):
+            metrics.LEADS.labels(given.form, "none", "unproved").inc()
+            raise Problem(
+                422, errors=[(PROOF, "must solve the `challenge` of GET /api/forms/{form}")]
+            )
+
+    def _check_evidence(self, request: web.Request, given: Submission) -> None:
+        """Ask a program for what a browser shows by itself.
+
+        :raises Problem: 422
+        """
+        if request[CONTEXT].client.role is not Role.SERVICE:
+            given.source = None
+        elif given.consents and (given.agreed_at is None or given.source is None):
+            missing = "agreed_at" if given.agreed_at is None else "source"
+            raise Problem(422, errors=[(missing, "with the service key, a consent needs this")])
+        else:
+            given.source = given.source or "program"
+
+    async def _take(
+        self, request: web.Request, form: Form, given: Submission, found: Read
+    ) -> Accepted:
+        """Hand the lead over.
+
+        :raises Problem: 503, the outcome is unknown
+        """
+        now = datetime.now(UTC)
+        wordings, missing = form.published(given.consents, now.date(), self._grace)
+        if "email" not in found.facts:  # no one to mail
+            missing += [wording.purpose for wording in wordings]
+            wordings = []
+        if missing:
+            metrics.CONSENTS_NOT_RECORDED.labels(given.form).inc(len(missing))
+        given.version = given.version or form.version
+        client = request[CONTEXT].client
+        by_key = client.role is Role.SERVICE
+        suspicion = self._robots.suspicion(form, given, self._grace)
+        suspicion, charge = await self._charge(request, given.form, None if by_key else suspicion)
+        accepted = Accepted(
+            submission=given,
+            values=found.values,
+            facts=found.facts,
+            wordings=wordings,
+            not_recorded=missing,
+            suspicion=suspicion,
+        )
+        agent = request.headers.get(hdrs.USER_AGENT)
+        body = accepted.message(client, agent and readable(agent), now)
+        outcome = "suspected" if accepted.suspicion else "accepted"
+        try:
+            way = await self._hand_over(body)
+        except Problem as problem:
+            metrics.LEADS.labels(given.form, "none", "unknown").inc()
+            await self._budgets.settle(charge, problem.status)  # its repetition is charged again
+            raise
+        metrics.LEADS.labels(given.form, way, outcome).inc()
+        return accepted
+
+    async def _charge(
+        self, request: web.Request, name: str, suspicion: str | None
+    ) -> tuple[str | None, Decision | None]:
+        """Charge a lead to its form, or to what is kept apart if that is spent or it is suspected.
+
+        :returns: why it is kept apart, and the charge
+        :raises Problem: 429
+        """
+        client = request[CONTEXT].client
+        if suspicion is None:
+            whole = self._limits[name][1]
+            charge = await self._budgets.charge(client, "form_budget", whole, f"form:{name}")
+            if charge is None or charge.admitted:
+                return None, charge
+        charge = await self._budgets.charge(client, "suspected_budget", APART)
+        if charge is not None and not charge.admitted:
+            raise _too_many(request, name, charge)
+        return suspicion or "busy", charge
+
+    async def _hand_over(self, body: Mapping[str, Any]) -> str:
+        request_id = logs.request_id.get() or ""
+        message = Message(str(body["id"]), LEAD_SUBMIT, dict(body), request_id)
+        if await self._relayed.publish(message, self._relayed.deadline()):
+            return "broker"
+        await self._relayed.post(body, request_id)
+        return "service"
+
+
+def _too_many(request: web.Request, name: str, decision: Decision) -> Problem:
+    metrics.LEADS.labels(name, "none", "limited").inc()
+    request[CONTEXT].decision = decision
+    return too_many(request)
+
+
+def origins_of(forms: Forms) -> set[str]:
+    """Return the origins of all forms, for CORS; the form itself is checked by `_check_origin`."""
+    found = {origin for form in forms.values() for origin in form.origins}
+    return found | ({"null"} if any(form.null_origin for form in forms.values()) else set())

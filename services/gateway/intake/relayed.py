@@ -1,0 +1,93 @@
+"""Hands a message to the broker, confirmed, or to a service by HTTP (P2)."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import hdrs
+
+from libs.common.http.application import CALLER, REQUEST_ID, Problem
+from libs.common.messaging.broker import Broker, BrokerUnavailable, Message, PublishError
+from libs.common.process import logs
+from services.gateway.door.clients import Role
+from services.gateway.proxy.upstream import Upstream
+
+log = logs.get_logger(__name__)
+
+CONFIRM_SECONDS = 5.0
+SERVICE_SECONDS = 10.0
+IN_FLIGHT = 256
+
+
+class Relayed:
+    def __init__(
+        self, broker: Broker, service: Upstream, *, exchange: str, routing_key: str, path: str
+    ) -> None:
+        """:param path: of the service, for when the broker is unavailable"""
+        self._broker = broker
+        self._service = service
+        self._exchange = exchange
+        self._routing_key = routing_key
+        self._path = path
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+
+    def deadline(self) -> float:
+        """Return the time until which `publish` may wait, a slot included.
+
+        Behind a stalled broker, thousands wait for a slot.
+        """
+        return asyncio.get_running_loop().time() + CONFIRM_SECONDS
+
+    async def publish(self, message: Message, before: float) -> bool:
+        """:returns: False, if the broker may not have it"""
+        try:
+            async with asyncio.timeout_at(before):
+                await self._slots.acquire()
+        except TimeoutError:
+            return False
+        try:
+            left = before - asyncio.get_running_loop().time()
+            await self._broker.publish(self._exchange, self._routing_key, message, timeout=left)
+        except BrokerUnavailable:
+            return False  # health and metrics show it
+        except PublishError as error:
+            log.warning(
+                "handover.not_confirmed", type=message.type, id=message.id, error=repr(error)
+            )
+            return False
+        finally:
+            self._slots.release()
+        return True
+
+    async def post(self, body: Mapping[str, Any], request_id: str) -> None:
+        """Give it to the service.
+
+        :raises Problem: 503, it may not have it, either
+        """
+        # Compact: the service's body limit leaves no room for spaces.
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        headers = {
+            hdrs.CONTENT_TYPE: "application/json",
+            REQUEST_ID: request_id,
+            CALLER: Role.SERVICE,
+        }
+        try:
+            async with self._service.ask(
+                hdrs.METH_POST,
+                self._path,
+                headers=headers,
+                body=text.encode(),
+                timeout=SERVICE_SECONDS,
+            ) as answer:
+                if answer.status == 202:
+                    return
+                fault = f"answered {answer.status}"
+        except Problem as problem:
+            fault = problem.detail or problem.title
+        log.error("handover.unknown", path=self._path, fault=fault)
+        raise Problem(
+            503,
+            detail="the outcome is unknown; repeat the request with the same Idempotency-Key",
+            headers={hdrs.RETRY_AFTER: "5"},
+        )
