@@ -1,7 +1,7 @@
 """prometheus_client's values without the checks before each change, for what every request counts.
 
 `Counter.inc` and `Histogram.observe` make five and ten calls; two and four of them change a value.
-With several workers the values are in files (services/gateway/workers.py), which makes no difference here.
+With several workers the values are in files, which makes no difference here.
 
 NAMES lists every private name of prometheus_client that is used. A unit test fails if one moves.
 """
