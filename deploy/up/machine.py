@@ -134,7 +134,7 @@ def _install(packages: list[str]) -> None:
     for package in packages:
         _check_candidate(package)
     print(f"installing {names} (not started; the system's own servers stay unchanged)")
-    _run([*become_root, "sh", str(ROOT / "deploy" / "local" / "install.sh"), *packages], log)
+    _run([*become_root, "sh", str(ROOT / "deploy" / "up" / "install.sh"), *packages], log)
 
 
 def _check_candidate(package: str) -> None:
