@@ -26,6 +26,7 @@ from services.alerts.config import targets as config
 from services.alerts.rules.delivery import BreakerState
 from services.alerts.store.cases import queries as case_queries
 from services.alerts.upkeep import ledger_check
+from services.gateway.pages import docs
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 _COMMON = (
@@ -144,7 +145,6 @@ def values(metric: str, label: str) -> list[str]:
         for name in ("three-hosts.yml", "patroni.yml")
         for job in yaml.safe_load((PROMETHEUS / name).read_text("utf-8"))["scrape_configs"]
     ]
-    described = yaml.safe_load((ROOT / "services/gateway/openapi.yaml").read_text(encoding="utf-8"))
     told: dict[tuple[str, str], list[Any] | type[Enum]] = {
         ("alerts_breaker_state", "state"): BreakerState,
         ("alerts_ledger_rows", "state"): list(ledger_check.WATCHED),
@@ -154,7 +154,7 @@ def values(metric: str, label: str) -> list[str]:
         ("cache_reads_total", "answer"): ["hit", "miss"],
         ("broker_consumed_total", "outcome"): ["ack", "retry", "dead", "requeue"],
         ("gateway_budget_requests_total", "used"): ["low", "most", "all"],
-        ("http_requests_total", "route"): list(described["paths"]),
+        ("http_requests_total", "route"): list(docs.load()["paths"]),
         ("http_requests_total", "status"): [status.value for status in HTTPStatus],
         ("rabbitmq_detailed_queue_messages", "queue"): queues(),
         ("rabbitmq_detailed_queue_consumers", "queue"): queues(),

@@ -7,6 +7,7 @@ from html import unescape
 from typing import Any
 
 import pytest
+import yaml
 from openapi_spec_validator import validate
 
 from libs.domain.scopes import NOT_FOR_KEYS, Scope
@@ -59,6 +60,12 @@ def test_each_operation_names_the_scope_of_its_route_and_who_has_it(
         scope = access[key].scope
         wanted = [{name: [scope]} for name, held in keys.items() if scope in held]
         assert security == wanted or (scope is None and {} in security), key
+
+
+def test_no_operation_stands_in_the_files_of_two_tags() -> None:
+    files = (docs.FOLDER / "openapi").glob("*.yaml")
+    parts = [yaml.safe_load(file.read_text(encoding="utf-8"))["paths"] for file in files]
+    assert sum(len(methods) for part in parts for methods in part.values()) == len(described())
 
 
 def test_each_operation_has_a_name_of_its_own() -> None:
