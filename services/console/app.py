@@ -17,41 +17,42 @@ from libs.common.process import certificate_ends
 from libs.common.process.service import Service
 from libs.domain.signed_links import Tokens
 from services.console import samples, topology
-from services.console.acts import Acts
+from services.console.api.actions import ActionRoutes
+from services.console.api.keys import KeyRoutes
+from services.console.api.operations import OperationsRoutes
+from services.console.api.staff import StaffRoutes
+from services.console.api.sync import SyncRoutes
 from services.console.bulk import Bulk
 from services.console.gateway import Gateway
-from services.console.http.actions import ActionRoutes
-from services.console.http.bulk import BulkRoutes
-from services.console.http.cases import CaseRoutes
-from services.console.http.deliveries import DeliveryRoutes
-from services.console.http.door import Door, errors_as_pages
-from services.console.http.followups import FollowupRoutes
-from services.console.http.inbox import InboxRoutes
-from services.console.http.key_pages import KeyPages
-from services.console.http.keys import KeyRoutes
-from services.console.http.leads import LeadRoutes
-from services.console.http.limits import LimitRoutes
-from services.console.http.live import LiveRoutes
-from services.console.http.login import LoginRoutes
-from services.console.http.looks import Looks
-from services.console.http.oidc import CALLBACK, OidcRoutes
-from services.console.http.on_call import OnCallRoutes
-from services.console.http.operations import OperationsRoutes
-from services.console.http.person_pages import PersonRoutes
-from services.console.http.silences import SilenceRoutes
-from services.console.http.staff import StaffRoutes
-from services.console.http.sync import SyncRoutes
-from services.console.http.targets import TargetRoutes
-from services.console.keys import Keys
+from services.console.keys.keys import Keys
+from services.console.keys.sync import Sync
 from services.console.live import Live
-from services.console.logins import Logins
-from services.console.notices import Notices
-from services.console.oidc import Provider
-from services.console.passwords import Passwords
-from services.console.people import People, erase_disabled
+from services.console.pages.actions import ActionPages
+from services.console.pages.alerts import DeliveryRoutes
+from services.console.pages.bulk import BulkRoutes
+from services.console.pages.cases import CaseRoutes
+from services.console.pages.door import Door, errors_as_pages
+from services.console.pages.followups import FollowupRoutes
+from services.console.pages.keys import KeyPages
+from services.console.pages.leads import LeadRoutes
+from services.console.pages.limits import LimitRoutes
+from services.console.pages.live import LiveRoutes
+from services.console.pages.login import LoginRoutes
+from services.console.pages.oidc import CALLBACK, OidcRoutes
+from services.console.pages.on_call import OnCallRoutes
+from services.console.pages.person import PersonRoutes
+from services.console.pages.silences import SilenceRoutes
+from services.console.pages.staff import StaffPages
+from services.console.pages.start import InboxRoutes
+from services.console.pages.targets import TargetRoutes
+from services.console.people.logins import Logins
+from services.console.people.notices import Notices
+from services.console.people.oidc import Provider
+from services.console.people.passwords import Passwords
+from services.console.people.people import People, erase_disabled
+from services.console.record import Acts, Looks
 from services.console.settings import ConsoleSettings
 from services.console.store import actions, people, sessions
-from services.console.sync import Sync
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PURGE_SECONDS = 3600
@@ -121,7 +122,8 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     OnCallRoutes(door, gateway).add_to(app)
     FollowupRoutes(door, gateway, looks).add_to(app)
     staff = await _let_people_in(service, settings, engine, door, app, notices)
-    ActionRoutes(engine, door, acts, staff).add_to(app)
+    ActionRoutes(engine, acts).add_to(app)
+    ActionPages(engine, door, staff).add_to(app)
     OperationsRoutes(engine).add_to(app)
     links = settings.servers | {"gateway": SecretStr(settings.gateway_url)}
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, links))
@@ -148,7 +150,8 @@ async def _let_people_in(
             settings.public_base_url.rstrip("/") + CALLBACK,
         )
         OidcRoutes(door, logins, provider, Tokens(keys)).add_to(app)
-    StaffRoutes(door, staff).add_to(app)
+    StaffRoutes(staff).add_to(app)
+    StaffPages(door, staff).add_to(app)
     return staff
 
 

@@ -20,8 +20,7 @@ from libs.common.database import postgres
 from libs.common.process import logs
 from libs.domain.acts import Actor
 from services.console.gateway import Gateway
-from services.console.people import actor_of
-from services.console.person import Role
+from services.console.rules import Role
 from services.console.store import actions, bulk
 from services.console.store.sessions import Visitor
 
@@ -47,7 +46,7 @@ class Bulk:
         async with self._engine.begin() as tx:
             await bulk.add(tx, {"id": bulk_id, "staff_id": visitor.staff_id, **values})
             await actions.record(
-                tx, actor_of(visitor), f"bulk.{verb}", KIND, str(bulk_id),
+                tx, visitor.actor, f"bulk.{verb}", KIND, str(bulk_id),
                 reason=reason, outcome="intended",
             )  # fmt: skip
         return bulk_id
@@ -55,7 +54,7 @@ class Bulk:
     async def stop(self, visitor: Visitor, bulk_id: UUID) -> None:
         async with self._engine.begin() as tx:
             if await bulk.end(tx, bulk_id, "stopped"):
-                await actions.record(tx, actor_of(visitor), "bulk.stop", KIND, str(bulk_id))
+                await actions.record(tx, visitor.actor, "bulk.stop", KIND, str(bulk_id))
 
     async def run(self) -> None:
         while True:

@@ -14,7 +14,7 @@ from typing import Any
 
 from services.console import metrics
 from services.console.gateway import Answer, Gateway, items
-from services.console.person import Role, may
+from services.console.rules import Role, may
 from services.console.store.sessions import Visitor
 
 TICK_SECONDS = 5.0

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.console.gateway import Gateway
-from services.console.person import LANGUAGES, Role
+from services.console.rules import LANGUAGES, Role
 from services.console.store import samples
 from services.console.store.sessions import Visitor
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
 from libs.domain.signed_links import Tokens
-from services.console.person import Ways
+from services.console.rules import Ways
 
 T = TypeVar("T", str, SecretStr, bool)
 LOOPBACK = r"http://(localhost|127\.0\.0\.1)"

@@ -6,7 +6,7 @@ from importlib.resources import files
 from zoneinfo import ZoneInfo
 
 TEXTS: dict[str, dict[str, str]] = tomllib.loads(
-    files("services.console").joinpath("http/pages/texts.toml").read_text(encoding="utf-8")
+    files("services.console").joinpath("texts.toml").read_text(encoding="utf-8")
 )
 ZONE = ZoneInfo("Europe/Warsaw")
 

@@ -31,7 +31,7 @@ from services.alerts.channels.responses import retry_after
 from services.alerts.config.texts import without_diacritics
 from services.alerts.rules.subjects import Subjects
 from services.consent.rules import preferred_language
-from services.console.http.door import next_page
+from services.console.pages.door import next_page
 from services.followups.dialogue.state import State
 from services.followups.http.chat import MESSAGE_LENGTH, ChatMessage
 from services.followups.http.leads import Wanted

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.console.key import Secret
+from services.console.rules import Secret
 from services.console.store.tables import api_key, api_key_digest
 
 _IN_FORCE = api_key.c.revoked_at.is_(None) & (api_key.c.expires_at > sa.func.now())

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.console.person import Ways
+from services.console.rules import Ways
 from services.console.store.tables import (
     api_key,
     invitation,

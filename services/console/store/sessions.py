@@ -10,7 +10,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.console.person import POWERS, may
+from libs.domain.acts import Actor
+from services.console.rules import POWERS, may
 from services.console.store import versions
 from services.console.store.people import OIDC, digest
 from services.console.store.tables import staff, staff_credential, staff_session
@@ -39,6 +40,10 @@ class Visitor:
     """Whether they have a second one."""
     by_password: bool = True
     """Not with the company account, which has its own rules; a change of this ends sessions."""
+
+    @property
+    def actor(self) -> Actor:
+        return Actor("staff", str(self.staff_id), self.name, self.roles)
 
     @property
     def asks_factor(self) -> bool:

@@ -5,14 +5,15 @@ gateways have versions that are not among them, whatever was changed since.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database.postgres import advisory_key
 from services.console.store.tables import key_reader, key_restore, key_version
@@ -24,6 +25,33 @@ UNSEEN_SECONDS = 600
 """A gateway process that was not seen for this long is assumed to serve nobody."""
 REPLACED_SECONDS = 30
 """The same, of one that has a successor of its name."""
+
+
+class KeysRestoredError(Exception):
+    """a gateway has keys that this database lacks: it was restored from a backup; run
+    `ostoja keys accept-restore`
+    """
+
+
+@asynccontextmanager
+async def people_change(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open the transaction of one change of people. Gateways hear of it, for a restore."""
+    async with change(engine) as tx:
+        yield tx
+        await advance(tx)
+
+
+@asynccontextmanager
+async def change(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open the transaction of one change of keys or people, alone; the caller begins a version.
+
+    :raises KeysRestoredError:
+    """
+    async with engine.begin() as tx:
+        await lock(tx)
+        if await open_restores(tx):
+            raise KeysRestoredError
+        yield tx
 
 
 @dataclass(frozen=True, slots=True)

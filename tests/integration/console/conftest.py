@@ -29,7 +29,7 @@ KEY = {"name": "website", "purpose": "sends the forms", "owner": "Ewa", "scopes"
 REASON = {"reason": "it was in a screenshot"}
 QUICK = """
 import os
-from services.console import keys, sync
+from services.console.keys import keys, sync
 sync.UNSEEING_SECONDS = 1.0
 keys.CONFIRM_SECONDS = float(os.environ["CONFIRM_SECONDS"])
 from services.console.__main__ import main

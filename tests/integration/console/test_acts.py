@@ -18,7 +18,7 @@ GOLDEN: dict[str, Any] = json.loads(
 )
 STUCK = """
 import asyncio
-from services.console.acts import Acts
+from services.console.record import Acts
 take = Acts.take
 async def stuck(self, act):
     {before}

@@ -4,7 +4,7 @@ import pytest
 from psycopg2.errors import InsufficientPrivilege
 
 from libs.common.database import postgres
-from services.console.people import erase_disabled
+from services.console.people.people import erase_disabled
 from tests.integration.console.conftest import REASON, Console, Reader
 from tests.integration.console.test_people import EVA, invite, joined
 from tests.support.eventually import eventually

@@ -149,7 +149,7 @@ async def test_no_gateway_has_a_key_after_the_200_of_its_revocation(console: Con
 
 SLOW_READ = f"""
 import asyncio
-from services.console.sync import Sync
+from services.console.keys.sync import Sync
 read = Sync._newer
 async def slowly(*arguments):
     found = await read(*arguments)
@@ -223,7 +223,7 @@ async def stopped(console: Console) -> bool:
 STOPPED = """
 import asyncio
 from services.console.__main__ import main
-from services.console import keys
+from services.console.keys import keys
 from services.console.store import actions
 async def stop(*_, **__):
     print("stopped", flush=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.console.http.deliveries import LISTS
+from services.console.pages.alerts import LISTS
 from services.console.texts import TEXTS
 from tests.conftest import WholeSystem
 from tests.support.eventually import eventually

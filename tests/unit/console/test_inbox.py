@@ -1,5 +1,5 @@
-from services.console.http.inbox import PARTS
-from services.console.person import Role
+from services.console.pages.start import PARTS
+from services.console.rules import Role
 from services.gateway.door.scopes import STAFF
 from tests.support.routes import route_table
 

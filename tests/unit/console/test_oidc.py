@@ -16,8 +16,8 @@ from pytest_aiohttp.plugin import AiohttpServer
 from yarl import URL
 
 from libs.common.process.settings import load
-from services.console import oidc
-from services.console.oidc import AwayError, Begun, Identity, OidcError, Provider, StrayError
+from services.console.people import oidc
+from services.console.people.oidc import AwayError, Begun, Identity, OidcError, Provider, StrayError
 from services.console.settings import ConsoleSettings
 
 CLIENT, SECRET, REDIRECT = "ostoja", "s&cret", "https://console.example.com/console/oidc/callback"

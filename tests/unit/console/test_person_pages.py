@@ -11,7 +11,7 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
 from services.console.gateway import Gateway
-from services.console.http.person_pages import PersonRoutes
+from services.console.pages.person import PersonRoutes
 from services.console.store.sessions import Visitor
 from services.console.texts import TEXTS
 

@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from services.console import http
-from services.console.http.door import Door, PageHandler
-from services.console.person import Role
+from services.console import pages
+from services.console.pages.door import Door, PageHandler
+from services.console.rules import Role
 from services.console.store.sessions import Visitor
 from services.console.texts import TEXTS
 
@@ -146,7 +146,7 @@ class OpenedDoor(Door):
 
 def added_to(app: web.Application, door: Door) -> None:
     """Add the routes of every module that has some behind the door."""
-    for module in pkgutil.iter_modules(http.__path__, f"{http.__name__}."):
+    for module in pkgutil.iter_modules(pages.__path__, f"{pages.__name__}."):
         for found in vars(import_module(module.name)).values():
             if found.__class__ is not type or found.__module__ != module.name:
                 continue

@@ -18,9 +18,9 @@ from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
-from services.console.http.actions import ActionRoutes
-from services.console.http.keys import KeyRoutes
-from services.console.http.staff import StaffRoutes
+from services.console.api.actions import ActionRoutes
+from services.console.api.keys import KeyRoutes
+from services.console.api.staff import StaffRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes

@@ -1,0 +1,298 @@
+"""Lets people in: by a password and a second factor, or by the company account.
+
+Each login and each change of what somebody logs in with is one transaction with its record. Killed
+after its commit, only the answer is lost, and a session whose cookie was lost opens nothing.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from libs.common.process import logs
+from libs.domain.acts import Actor
+from services.console import metrics
+from services.console.people.factor import Seal, new_recovery_codes, plain, step_of
+from services.console.people.notices import Notices
+from services.console.people.oidc import Identity, OidcError
+from services.console.people.passwords import Passwords, TooManyError
+from services.console.people.people import KIND
+from services.console.rules import MOST_WRONG_CODES, STEP_UP, Ways, login_wait
+from services.console.store import actions, people, sessions, versions
+from services.console.store.people import digest
+from services.console.store.sessions import Visitor
+from services.console.store.versions import change, people_change
+
+log = logs.get_logger(__name__)
+
+MOST_WAITING = 50
+"""Tries that wait after failures; each holds a connection of the gateway's."""
+RECORDED = 5
+"""Failures in a row of an account that are all in the record; of more, each 2^n-th is."""
+
+
+class UsedInvitationError(Exception):
+    """the link was used, or has ended"""
+
+
+class StrangerError(OidcError):
+    """this account is nobody's here, or another person's"""
+
+    fault = "oidc_stranger"
+
+
+class StaleError(OidcError):
+    """the provider does not say that they have proved it just now"""
+
+    fault = "oidc_stale"
+
+
+class NoPasswordsError(Exception):
+    """people log in at the identity provider only"""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """What somebody enters, and whence."""
+
+    password: str
+    code: str
+    """Of the second factor; empty where there is none."""
+    browser: str
+    address: str
+
+
+class Logins:
+    def __init__(
+        self, engine: AsyncEngine, passwords: Passwords, ways: Ways, keys: str, notices: Notices
+    ) -> None:
+        """:param keys: OPERATOR_KEYS"""
+        self._engine = engine
+        self._passwords = passwords
+        self._ways = ways
+        self._seal = Seal(keys)
+        self._notices = notices
+        self._waiting = 0
+
+    async def accept(self, token: str, given: Try) -> str | None:
+        """Set the password of an invited person; return the token of a session.
+
+        :returns: None: they log in with it, because a code of their second factor is due, too
+        :raises UsedInvitationError, WeakPasswordError:
+        """
+        self._require_passwords()
+        async with self._engine.connect() as tx:
+            found = await people.invited(tx, token)
+        if found is None:
+            raise UsedInvitationError
+        hashed = await self.hashed(found, given.password)
+        async with people_change(self._engine) as tx:
+            if not await people.use_invitation(tx, token):
+                raise UsedInvitationError
+            await people.set_password(tx, found.id, hashed)
+            await self._replaced(tx, found)
+            await actions.record(tx, _actor(found), "staff.join", KIND, str(found.id))
+            return None if found.factor else await sessions.begin(tx, found.id, given.browser)
+
+    async def log_in(self, email: str, given: Try) -> str | None:
+        """Return the token of a session; None: no such account, or not its password and code.
+
+        :raises TooManyError: too many try at once
+        """
+        self._require_passwords()
+        await self._slow(email, given.address)
+        async with self._engine.connect() as tx:
+            found = await people.by_email(tx, email)
+            hashed = await people.password_hash(tx, found.id) if found else None
+        right = await self._passwords.verify(hashed, given.password)
+        session = None
+        if right and found is not None and hashed is not None and found.disabled_at is None:
+            is_old = self._passwords.is_old(hashed)
+            fresh = await self._passwords.hash(given.password) if is_old else None
+            async with change(self._engine) as tx:
+                if await self._opens(tx, found, hashed, given):
+                    if fresh:
+                        await people.rehash(tx, found.id, fresh)
+                    session = await sessions.begin(tx, found.id, given.browser)
+                    await actions.record(tx, _actor(found), "session.begin", KIND, str(found.id))
+        if session is None:
+            await self._refuse(email, found, given.address)
+        else:
+            metrics.LOGINS.labels("done").inc()
+        return session
+
+    async def confirm(self, visitor: Visitor, given: Try) -> str | None:
+        """Step up: password and code once more, counted and slowed as a login is.
+
+        :returns: the session's new token; None: refused
+        """
+        self._require_passwords()
+        await self._slow(visitor.email, given.address)
+        async with self._engine.connect() as tx:
+            found = await people.by_id(tx, visitor.staff_id)
+            hashed = await people.password_hash(tx, visitor.staff_id)
+        if await self._passwords.verify(hashed, given.password):
+            async with self._engine.begin() as tx:
+                if await self._opens(tx, found, str(hashed), given):
+                    return await sessions.step_up(tx, visitor.session)
+        await self._refuse(visitor.email, found, given.address)
+        return None
+
+    async def _opens(self, tx: AsyncConnection, person: Any, hashed: str, given: Try) -> bool:
+        """Use the code that goes with a right password, and forget the failures before."""
+        if not await people.still_opens(tx, person.id, hashed):  # an invitation came between
+            return False
+        if person.factor is not None and not await self._code_opens(tx, person, given.code):
+            return False
+        for tried in ((person.email, given.address), (person.email,), (person.email, "code")):
+            await people.forget_tries(tx, *tried)
+        return True
+
+    async def _code_opens(self, tx: AsyncConnection, person: Any, code: str) -> bool:
+        secret, step = self._seal.open(person.factor), None
+        # Of whoever has the password: with so many nobody guesses one, and recovery codes work on.
+        if await people.count_try(tx, person.email, "code") < MOST_WRONG_CODES:
+            step = step_of(secret, code, time.time())
+        left = await people.use_code(tx, person.id, step, digest(plain(code)))
+        if left is None:
+            return False
+        if left < len(person.recovery):
+            await self._notices.mail_what(tx, person, "recovery", n=left)
+        await people.change(tx, person.id, factor=self._seal.close(secret))  # by today's key
+        return True
+
+    async def set_own_password(self, visitor: Visitor, hashed: str, browser: str) -> str:
+        """Change the password of somebody who has just confirmed; every other session ends.
+
+        :param hashed: by `hashed`
+        :returns: the token of a new session
+        """
+        async with people_change(self._engine) as tx:
+            await people.set_password(tx, visitor.staff_id, hashed)
+            await sessions.end(tx, visitor.staff_id)
+            await self._told(tx, visitor, "password")
+            return await sessions.begin(tx, visitor.staff_id, browser)
+
+    async def set_factor(self, visitor: Visitor, secret: str, code: str) -> list[str] | None:
+        """Set the second factor that gave this code; return recovery codes. None: a wrong code."""
+        step = step_of(secret, code, time.time())
+        if step is None:
+            return None
+        codes = new_recovery_codes()
+        digests = [digest(plain(each)) for each in codes]
+        async with people_change(self._engine) as tx:
+            await people.set_factor(tx, visitor.staff_id, self._seal.close(secret), step, digests)
+            await self._told(tx, visitor, "factor")
+        return codes
+
+    async def remove_factor(self, visitor: Visitor) -> None:
+        async with people_change(self._engine) as tx:
+            await people.set_factor(tx, visitor.staff_id, None)
+            await self._told(tx, visitor, "factor_removed")
+
+    async def log_in_as(self, identity: Identity, browser: str) -> str:
+        """Return the token of a session.
+
+        The first time, the address for which the provider vouches finds the invitation. Later the
+        address counts for nothing: it may have become somebody else's.
+
+        :raises StrangerError: nobody whom we know or have invited
+        """
+        action = "session.begin"
+        async with change(self._engine) as tx:
+            found = await people.by_identity(tx, identity.issuer, identity.subject)
+            if found is None and identity.email is not None:
+                found = await people.use_invitation_of(tx, identity.email)
+                if found is not None:
+                    await people.set_identity(tx, found.id, identity.issuer, identity.subject)
+                    await self._replaced(tx, found)
+                    await versions.advance(tx)
+                    action = "staff.join"
+            if found is None or found.disabled_at is not None:
+                metrics.LOGINS.labels("refused").inc()
+                raise StrangerError
+            session = await sessions.begin(tx, found.id, browser, identity.proved_at)
+            await actions.record(tx, _actor(found), action, KIND, str(found.id), reason="oidc")
+        metrics.LOGINS.labels("done").inc()
+        return session
+
+    async def confirm_as(self, visitor: Visitor, identity: Identity) -> str:
+        """Step up by the identity provider; return the session's new token.
+
+        :raises StrangerError, StaleError:
+        """
+        async with self._engine.begin() as tx:
+            found = await people.by_identity(tx, identity.issuer, identity.subject)
+            if found is None or found.id != visitor.staff_id:
+                raise StrangerError
+            if datetime.now(UTC) - identity.proved_at > STEP_UP:
+                raise StaleError
+            return await sessions.step_up(tx, visitor.session, identity.proved_at)
+
+    async def end_session(self, visitor: Visitor, session: bytes) -> None:
+        async with people_change(self._engine) as tx:
+            await sessions.end(tx, visitor.staff_id, session)
+            ref = str(visitor.staff_id)
+            await actions.record(tx, visitor.actor, "session.end", KIND, ref)
+
+    async def hashed(self, person: Any, password: str) -> str:
+        """:raises WeakPasswordError:"""
+        words = (*self._ways.words, person.name, person.email)
+        return await self._passwords.new(password, *words)
+
+    async def _replaced(self, tx: AsyncConnection, person: Any) -> None:
+        """End the sessions of whoever had what was replaced, and tell the person."""
+        await sessions.end(tx, person.id)
+        if person.proof_at is not None:
+            await self._notices.mail_what(tx, person, "replaced")
+
+    async def _told(self, tx: AsyncConnection, visitor: Visitor, what: str) -> None:
+        """Record what somebody changed of their own, and tell them: it may have been another."""
+        ref = str(visitor.staff_id)
+        await actions.record(tx, visitor.actor, f"staff.{what}", KIND, ref)
+        await self._notices.mail_what(tx, visitor, what)
+
+    async def _slow(self, email: str, address: str) -> None:
+        """Count a try, and wait after failures of this account from this address.
+
+        Nobody's failures elsewhere keep an account's owner out, or make them wait.
+
+        :raises TooManyError: as many wait as may
+        """
+        async with self._engine.begin() as tx:
+            seconds = login_wait(await people.count_try(tx, email, address))
+        if not seconds:
+            return
+        if self._waiting >= MOST_WAITING:
+            raise TooManyError
+        self._waiting += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._waiting -= 1
+
+    async def _refuse(self, email: str, found: Any, address: str) -> None:
+        """Leave whose account refused somebody, and whence, in metric, log and record."""
+        account = str(found.id) if found else "unknown"
+        metrics.LOGINS.labels("refused").inc()
+        log.warning("login.refused", account=account, address=address)
+        async with self._engine.begin() as tx:
+            failures = await people.count_try(tx, email) + 1
+            if failures > RECORDED and failures & (failures - 1):
+                return
+            noted, reason = await tx.begin_nested(), f"failures: {failures}"
+            actor = Actor("env", "login", client_address=address)
+            await actions.record(tx, actor, "session.refuse", KIND, account, reason=reason)
+            # An unknown account costs the same work, but nobody fills the record with names.
+            await (noted.commit() if found else noted.rollback())
+
+    def _require_passwords(self) -> None:
+        if not self._ways.passwords:
+            raise NoPasswordsError
+
+
+def _actor(person: Any) -> Actor:
+    return Actor("staff", str(person.id), person.name, tuple(person.roles))
