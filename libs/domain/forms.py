@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from libs.common.process.config_file import ConfigFile, FaultError
 from libs.domain import email_address, phone_number
 from libs.domain.company import Wording
+from libs.domain.limits import Limit
 
 LANGUAGES = ("pl", "en")
 MOST_FIELDS = 40
@@ -108,9 +109,6 @@ Urls = Annotated[
 Origin = Annotated[str, AfterValidator(_an_origin)]
 FieldName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")]
 Version = Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,60}$")]
-Limit = Annotated[
-    str, Field(pattern=r"^[1-9][0-9]{0,8} per ([1-9][0-9]{0,2} )?(second|minute|hour|day)s?$")
-]
 
 
 class _Section(BaseModel):

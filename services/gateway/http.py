@@ -187,41 +187,23 @@ class LimitChanges(Model):
     withdrawal_budget: Limit | None = None
 
 
+@dataclass(kw_only=True, eq=False)
 class Api:
-    def __init__(
-        self,
-        *,
-        body_budget: BodyBudget,
-        budgets: Budgets,
-        upstreams: Mapping[str, Upstream],
-        intake: Intake,
-        targets: Targets,
-        idempotency: Idempotency,
-        overrides: Overrides,
-        waits: Waits,
-        shadow: bool,
-        slack_secret: str | None,
-        forms: FormRoutes,
-        actions: ActionRecord,
-        health: Health,
-        leaving: Callable[[], bool],
-        purge: Callable[[], int],
-    ) -> None:
-        self._body_budget = body_budget
-        self._budgets = budgets
-        self._upstreams = upstreams
-        self._intake = intake
-        self._targets = targets
-        self._idempotency = idempotency
-        self._overrides = overrides
-        self._waits = waits
-        self._shadow = shadow
-        self._slack_secret = slack_secret
-        self._forms = forms
-        self._actions = actions
-        self._health = health
-        self._leaving = leaving
-        self._purge = purge
+    body_budget: BodyBudget
+    budgets: Budgets
+    upstreams: Mapping[str, Upstream]
+    intake: Intake
+    targets: Targets
+    idempotency: Idempotency
+    overrides: Overrides
+    waits: Waits
+    shadow: bool
+    slack_secret: str | None
+    forms: FormRoutes
+    actions: ActionRecord
+    health: Health
+    leaving: Callable[[], bool]
+    purge: Callable[[], int]
 
     def add_routes(self, app: web.Application, access: Access) -> None:
         def add(method: str, path: str, requires: Requirements, handler: Handler) -> None:
@@ -229,8 +211,8 @@ class Api:
                 route = app.router.add_route(each, path, handler, expect_handler=_expect_later)
                 access.guard(route, requires)
 
-        if self._forms.contact is not None:
-            app[CONTACT] = self._forms.contact
+        if self.forms.contact is not None:
+            app[CONTACT] = self.forms.contact
         for known in app.router.routes():
             if known.resource is not None and known.resource.canonical == HEALTH_PATH:
                 access.guard(known, UNLIMITED)
@@ -247,22 +229,22 @@ class Api:
         add("POST", "/api/slack/actions", SLACK, self.slack_action)
         add("GET", "/transcript", PUBLIC, self.moved)
         # Counting would cost more, and an office with one address would lose its form.
-        add("GET", "/api/forms/{form}", UNLIMITED, self._forms.describe)
-        add("POST", "/api/leads", FORM, self._forms.post)
-        add("GET", "/forms/{form}", PUBLIC, self._forms.page)
-        add("GET", "/privacy", PUBLIC, self._forms.privacy)
+        add("GET", "/api/forms/{form}", UNLIMITED, self.forms.describe)
+        add("POST", "/api/leads", FORM, self.forms.post)
+        add("GET", "/forms/{form}", PUBLIC, self.forms.page)
+        add("GET", "/privacy", PUBLIC, self.forms.privacy)
         for each in FORWARDED:
-            if each.upstream in self._upstreams:  # there may be no console
+            if each.upstream in self.upstreams:  # there may be no console
                 add(each.method, each.path, each.requires, self._forwarding(each))
 
     def _forwarding(self, route: Forwarded) -> Handler:
-        upstream = self._upstreams[route.upstream]
+        upstream = self.upstreams[route.upstream]
 
         async def plain(request: web.Request) -> web.StreamResponse:
-            return await self._forward(request, upstream, await self._body_budget.read(request))
+            return await self._forward(request, upstream, await self.body_budget.read(request))
 
         async def once(request: web.Request) -> web.StreamResponse:
-            body = await self._body_budget.read(request)
+            body = await self.body_budget.read(request)
             key = key_of(request)
             sent = body
             if route.requires is CHAT and media_type(request.headers) == JSON:
@@ -273,19 +255,19 @@ class Api:
             holder = client.holder if client.role is not Role.PUBLIC else holder_of(body, key)
             if holder is None:
                 return await self._forward(request, upstream, sent)
-            claim = await self._idempotency.claim(key, route=route.path, holder=holder, body=body)
+            claim = await self.idempotency.claim(key, route=route.path, holder=holder, body=body)
             if claim.result is not None:
                 return _unpack(claim.result)
             try:
                 response = await self._forward(request, upstream, sent)
             except Exception:
-                await self._idempotency.release(claim)
+                await self.idempotency.release(claim)
                 raise
             result = _pack(response)
             if result is None:
-                await self._idempotency.release(claim)
+                await self.idempotency.release(claim)
             else:
-                await self._idempotency.store(claim, result)
+                await self.idempotency.store(claim, result)
             return response
 
         async def streamed(request: web.Request) -> web.StreamResponse:
@@ -301,8 +283,8 @@ class Api:
         headers = outgoing_headers(request, context.client, _request_id())
         if (budget := context.requires.budget) is None:
             return await forward(request, upstream, headers, body or None)
-        (window,) = self._overrides.policies[budget]
-        charge = await self._budgets.charge(context.client, budget, window)
+        (window,) = self.overrides.policies[budget]
+        charge = await self.budgets.charge(context.client, budget, window)
         if charge is not None and not charge.admitted:
             if budget != WITHDRAWALS:
                 context.decision = charge
@@ -311,9 +293,9 @@ class Api:
         try:
             response = await forward(request, upstream, headers, body or None)
         except Problem as problem:
-            await self._budgets.settle(charge, problem.status)
+            await self.budgets.settle(charge, problem.status)
             raise
-        await self._budgets.settle(charge, response.status)
+        await self.budgets.settle(charge, response.status)
         return response
 
     async def alive(self, _: web.Request) -> web.Response:
@@ -321,12 +303,12 @@ class Api:
 
     async def ready(self, _: web.Request) -> web.Response:
         """For a load balancer: 503 after SIGTERM, while the process still answers for a while."""
-        if self._leaving():
+        if self.leaving():
             return json_response({"status": "leaving"}, status=503)
         return json_response({"status": "ready"})
 
     async def deep(self, request: web.Request) -> web.Response:
-        found = await self._health.deep(named=request[CONTEXT].client.role is not Role.PUBLIC)
+        found = await self.health.deep(named=request[CONTEXT].client.role is not Role.PUBLIC)
         return json_response(found, status=503 if found["status"] == "unhealthy" else 200)
 
     async def post_alert(self, request: web.Request) -> web.Response:
@@ -352,11 +334,11 @@ class Api:
     def _check(self, alerts: Sequence[AlertRequest], name: Callable[[int, str], str]) -> None:
         errors = []
         for index, alert in enumerate(alerts):
-            if not self._targets.knows_event(alert.event_type):
+            if not self.targets.knows_event(alert.event_type):
                 errors.append(
                     (name(index, "event_type"), "no route is configured for this event type")
                 )
-            if alert.target is not None and alert.target not in self._targets.names:
+            if alert.target is not None and alert.target not in self.targets.names:
                 errors.append((name(index, "target"), "this target is not configured"))
         if errors:
             raise Problem(422, detail="one or more fields are invalid", errors=errors)
@@ -379,14 +361,14 @@ class Api:
             return response
         route = request.match_info.route.resource
         assert route is not None  # noqa: S101 - the handler was found by it
-        claim = await self._idempotency.claim(key, route=route.canonical, holder=caller, body=body)
+        claim = await self.idempotency.claim(key, route=route.canonical, holder=caller, body=body)
         if claim.result is None:  # else they were accepted before; the response only needs the ids
             try:
                 await self._take(alerts, ids, len(body), caller)
             except Exception:
-                await self._idempotency.release(claim)
+                await self.idempotency.release(claim)
                 raise
-            await self._idempotency.store(claim, b"")
+            await self.idempotency.store(claim, b"")
         return response
 
     async def _take(
@@ -397,15 +379,15 @@ class Api:
             accepted(alert, id_, now + timedelta(microseconds=place), request_id, caller)
             for place, (alert, id_) in enumerate(zip(alerts, ids, strict=True))
         ]
-        await self._intake.accept(taken, request_id, size)
+        await self.intake.accept(taken, request_id, size)
 
     async def _json_body(self, request: web.Request) -> bytes:
         if media_type(request.headers) != JSON:
             raise Problem(415, detail=f"the content type must be {JSON}")
-        return await self._body_budget.read(request)
+        return await self.body_budget.read(request)
 
     async def get_alert(self, request: web.Request) -> web.StreamResponse:
-        response = await self._forward(request, self._upstreams["alerts"], b"")
+        response = await self._forward(request, self.upstreams["alerts"], b"")
         if response.status == 404:  # perhaps just accepted: the ledger lags a moment behind
             response.headers.setdefault(hdrs.RETRY_AFTER, "1")
         return response
@@ -416,23 +398,23 @@ class Api:
 
     async def slack_action(self, request: web.Request) -> web.StreamResponse:
         """Forward what Slack has signed; alerts relies on this check."""
-        if self._slack_secret is None:
+        if self.slack_secret is None:
             raise Problem(404, detail="SLACK_SIGNING_SECRET is not set")
-        body = await self._body_budget.read(request)
-        payload = slack.payload_of(self._slack_secret, request.headers, body, time.time())
+        body = await self.body_budget.read(request)
+        payload = slack.payload_of(self.slack_secret, request.headers, body, time.time())
         headers = outgoing_headers(request, request[CONTEXT].client, _request_id())
         headers[hdrs.CONTENT_TYPE] = JSON
-        return await forward(request, self._upstreams["alerts"], headers, payload)
+        return await forward(request, self.upstreams["alerts"], headers, payload)
 
     async def get_limits(self, _: web.Request) -> web.Response:
-        rules = self._overrides.rules
+        rules = self.overrides.rules
         return json_response(
             {
                 **{name: str(schedule) for name, schedule in rules.schedules.items()},
                 "now": {name: str(window) for name, window in rules.now().items()},
-                "service_wait": self._waits.shown(),
+                "service_wait": self.waits.shown(),
                 "sources": rules.sources,
-                "mode": "shadow" if self._shadow else "enforce",
+                "mode": "shadow" if self.shadow else "enforce",
             }
         )
 
@@ -441,9 +423,9 @@ class Api:
         changes = validate(body, LimitChanges).model_dump(exclude_unset=True)
         if changes:
             ref = " ".join(f"{name}={limit or 'configured'}" for name, limit in changes.items())
-            await self._actions.intend(request, "limits.change", "limits", ref)
+            await self.actions.intend(request, "limits.change", "limits", ref)
             try:
-                await self._overrides.change(changes)
+                await self.overrides.change(changes)
             except RedisUnavailable:
                 raise Problem(
                     503,
@@ -460,8 +442,8 @@ class Api:
         return await self.get_limits(request)
 
     async def clean_cache(self, request: web.Request) -> web.Response:
-        await self._actions.intend(request, "cache.clean", "cache", "gateway")
-        return json_response({"purged": self._purge()})
+        await self.actions.intend(request, "cache.clean", "cache", "gateway")
+        return json_response({"purged": self.purge()})
 
 
 def _link(id_: str) -> dict[str, Any]:

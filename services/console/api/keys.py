@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import Annotated, Any, Self
 
-import limits
 from aiohttp import web
 from multidict import MultiMapping
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, json_response, parse
+from libs.domain import limits
 from libs.domain.acts import Actor
 from libs.domain.scopes import NOT_FOR_KEYS, Scope
 from services.console.api.caller import for_admins
@@ -36,17 +36,6 @@ STATUS = {
     NotRestoredError: 409,
     TooManyKeysError: 409,
 }
-DAY = 24 * 3600
-
-
-def _limit(text: str) -> str:
-    try:
-        (item,) = limits.parse_many(text)
-    except ValueError:
-        raise ValueError(f'{text!r} is not a limit like "600 per minute"') from None
-    if item.get_expiry() > DAY or item.amount < 1:
-        raise ValueError("at least 1 request per a day or less")
-    return text
 
 
 def _network(text: str) -> str:
@@ -78,7 +67,7 @@ KeyScope = Annotated[Scope, Field(strict=False), AfterValidator(_of_a_key)]
 Name = Annotated[str, Field(max_length=100), AfterValidator(_plain)]
 Reason = Annotated[str, Field(min_length=3, max_length=500), AfterValidator(_plain)]
 Expiry = Annotated[Moment, AfterValidator(_expiry)]
-Limits = Annotated[list[Annotated[str, AfterValidator(_limit)]], Field(max_length=2)]
+Limits = Annotated[list[limits.Limit], Field(max_length=2)]
 Networks = Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=20)]
 
 
@@ -104,7 +93,7 @@ class Create(Model):
 
     @model_validator(mode="after")
     def _once_each(self) -> Self:
-        spans = [each.get_expiry() for text in self.limits for each in limits.parse_many(text)]
+        spans = [limits.parse(text)[1] for text in self.limits]
         if len(set(spans)) < len(spans):
             raise ValueError("two limits of the same span")
         return self

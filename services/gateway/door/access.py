@@ -95,29 +95,19 @@ CONTEXT = web.RequestKey("context", RequestContext)
 _context: ContextVar[RequestContext] = ContextVar("context")
 
 
+@dataclass(kw_only=True, eq=False)
 class Access:
-    def __init__(
-        self,
-        *,
-        keys: Keys,
-        api_keys: ApiKeys,
-        proxies: TrustedProxies,
-        tokens: Tokens | None,
-        operators: Tokens | None,
-        limiter: Limiter,
-        waits: Waits,
-        overrides: Overrides,
-        shadow: bool,
-    ) -> None:
-        self._keys = keys
-        self._api_keys = api_keys
-        self._proxies = proxies
-        self._tokens = tokens
-        self._operators = operators
-        self._limiter = limiter
-        self._waits = waits
-        self._overrides = overrides
-        self._shadow = shadow
+    keys: Keys
+    api_keys: ApiKeys
+    proxies: TrustedProxies
+    tokens: Tokens | None
+    operators: Tokens | None
+    limiter: Limiter
+    waits: Waits
+    overrides: Overrides
+    shadow: bool
+
+    def __post_init__(self) -> None:
         self._requirements: dict[web.AbstractRoute, Requirements] = {}
         self._limited = BaseRateLimitDecorator(
             db=cast("Storage", None),  # only its type is checked
@@ -135,8 +125,8 @@ class Access:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         requires = self._requirements.get(request.match_info.route, _UNMATCHED)
         forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
-        address, source = self._proxies.client_ip(request.remote, forwarded)
-        role, key = self._keys.role_of(request.headers, requires.scope)
+        address, source = self.proxies.client_ip(request.remote, forwarded)
+        role, key = self.keys.role_of(request.headers, requires.scope)
         client = Client(address, source, role, key, holder=role)
         context = request[CONTEXT] = RequestContext(requires, client, handler)
         if role is Role.PUBLIC:
@@ -166,25 +156,25 @@ class Access:
         elif (given := headers.get(API_KEY, "")).startswith(PREFIX):
             header = API_KEY
             now = time()
-            if (key := self._api_keys.find(given, now)) is not None:
-                self._api_keys.count(key, now)
+            if (key := self.api_keys.find(given, now)) is not None:
+                self.api_keys.count(key, now)
                 context.windows = key.windows
                 holder = f"{KEY}{key.id}"
                 self._admit(context, key.scopes, holder, here=key.admits(context.client.ip))
                 return
         else:
-            header = self._keys.unknown_key_header(headers)
+            header = self.keys.unknown_key_header(headers)
         if header is not None:
             metrics.KEYS_REJECTED.labels(header).inc()
             log.warning("key.rejected", header=header, network=network_of(context.client.ip))
 
     def _operator(self, token: str, request: web.Request) -> Claims | None:
-        if self._operators is None:
+        if self.operators is None:
             return None
         now, call = datetime.now(UTC), operator_action(request.method, request.rel_url.raw_path)
         for action in (call, OPERATOR):  # a console of the release before signs for any call
             with suppress(InvalidToken):
-                claims = self._operators.verify(token, action, now, OPERATOR_AGE)
+                claims = self.operators.verify(token, action, now, OPERATOR_AGE)
                 # Hosts' clocks differ, but no one may sign for later.
                 return claims if claims.issued_at <= (now + OPERATOR_AGE).timestamp() else None
         return None
@@ -228,10 +218,10 @@ class Access:
 
     def _mailed_link(self, request: web.Request, action: str) -> str | None:
         token = request.query.get("token")
-        if self._tokens is None or not token:
+        if self.tokens is None or not token:
             return None
         try:
-            self._tokens.verify(token, action, datetime.now(UTC))
+            self.tokens.verify(token, action, datetime.now(UTC))
         except InvalidToken:
             return None
         return "mail-" + hashlib.sha256(token.encode()).hexdigest()[:32]
@@ -241,12 +231,12 @@ class Access:
         return await self._admits(_context.get(), key)
 
     async def _admits(self, context: RequestContext, key: str) -> bool:
-        windows = context.windows or self._overrides.policies[context.policy]
-        shadow = self._shadow and context.policy != "login"  # passwords are guessed in a trial, too
+        windows = context.windows or self.overrides.policies[context.policy]
+        shadow = self.shadow and context.policy != "login"  # passwords are guessed in a trial, too
         if context.policy == "service" and not shadow:
-            context.decision = await self._waits.decide(context.policy, key, windows)
+            context.decision = await self.waits.decide(context.policy, key, windows)
         else:
-            context.decision = await self._limiter.decide(
+            context.decision = await self.limiter.decide(
                 context.policy, key, windows, context.wide_key
             )
         if shadow and not context.decision.admitted:

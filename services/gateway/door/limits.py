@@ -22,16 +22,14 @@ from functools import cached_property
 from time import time as clock_time
 from typing import Annotated, Any, NamedTuple
 
-import limits
 from multidict import istr
 from pydantic import AfterValidator
 
 from libs.common.process.prometheus_private import increments
+from libs.domain import limits
 from services.gateway import metrics
 from services.gateway.door.redis_pipeline import Argument, RedisPipeline, RedisUnavailable
 
-LONGEST_WINDOW = 24 * 3600
-LARGEST_QUOTA = 1_000_000_000
 MAX_KEYS = 50_000
 SHARED_KEYS = 1024
 WIDE = 16
@@ -115,18 +113,8 @@ class Window:
 
     @classmethod
     def parse(cls, name: str, text: str) -> "Window":
-        """Read "30 per minute", "200/hour", "10 per 5 minutes".
-
-        :raises ValueError: says what is wrong with the text
-        """
-        try:
-            (item,) = limits.parse_many(text)  # it accepts lists too
-        except ValueError:
-            raise ValueError(f'{text!r} is not a limit like "30 per minute"') from None
-        seconds, quota = item.get_expiry(), item.amount
-        if not (1 <= quota <= LARGEST_QUOTA and 1 <= seconds <= LONGEST_WINDOW):
-            raise ValueError(f"{text!r} is not a limit of 1 or more requests per a day or less")
-        return cls(name, quota, seconds)
+        """:raises ValueError: says what is wrong with the text"""
+        return cls(name, *limits.parse(text))
 
     @cached_property
     def policy(self) -> str:
@@ -142,7 +130,7 @@ class Window:
         return Window(f"{self.name}-part", max(1, self.quota // PART), self.seconds)
 
     def __str__(self) -> str:
-        for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        for unit, length in limits.UNITS.items():
             many, rest = divmod(self.seconds, length)
             if rest == 0:
                 return f"{self.quota} per {unit if many == 1 else f'{many} {unit}s'}"

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from services.gateway.pages import TEMPLATES
 
 Node = dict[str, Any]
 
@@ -19,14 +20,6 @@ KEYS = {
     "ownKey": ("X-API-KEY", "OWN_API_KEY"),
 }
 PROBLEM = {"$ref": "#/components/responses/Problem"}
-
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-)
-_TEMPLATES.filters["json"] = partial(json.dumps, ensure_ascii=False)
 
 
 def load() -> Node:
@@ -68,9 +61,9 @@ def add_routes(app: web.Application) -> None:
 
 
 def render(document: Node) -> str:
-    page = _TEMPLATES.get_template("docs.html")
-    of = partial(_resolved, document)
-    return page.render(document, keys=KEYS, of=of, badges=_badges)
+    return TEMPLATES.get_template("pages/docs.html").render(
+        document, keys=KEYS, of=partial(_resolved, document), badges=_badges
+    )
 
 
 def _badges(operation: Node) -> Iterable[str]:

@@ -56,7 +56,8 @@ def test_the_shipped_file_is_accepted() -> None:
         (lambda f: f["fields"][0].update(fact="email"), "needs one of the types"),
         (lambda f: f["fields"][0].update(options=[]) or f["fields"][5].pop("options"), "a select"),
         (lambda f: f.update(trap="email"), "must not be the name of a field"),
-        (lambda f: f["limits"].update(address="many"), "match pattern"),
+        (lambda f: f["limits"].update(address="many"), "is not a limit like"),
+        (lambda f: f["limits"].update(form="5 per 3 days"), "per a day or less"),
         (lambda f: f["notice"]["text"].update(pl="two\nlines"), "one line"),
         (
             lambda f: f["consents"][0]["versions"].append(

@@ -1,24 +1,22 @@
 """The hosted form: a page without a script, also what a fault of a plain form is answered with."""
 
 import secrets
+import tomllib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from libs.domain.forms import Form, origin_of
 from services.gateway.door.cors import SECURITY_POLICY
-from services.gateway.intake.forms.texts import FAULTS, PAGES
+from services.gateway.pages import TEMPLATES
 
-_PAGE = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=select_autoescape(),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-).get_template("page.html")
+_PAGE = TEMPLATES.get_template("intake/forms/page.html")
+_TEXTS = tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
+WORDS: Mapping[str, Mapping[str, str]] = _TEXTS["page"]
+FAULTS: Mapping[str, Mapping[str, str]] = _TEXTS["faults"]
 
 
 def new_key() -> str:
@@ -58,7 +56,7 @@ def show(
         "key": key,
         "issued": issued,
         "proof": proof,
-        "words": PAGES[language],
+        "words": WORDS[language],
     }
     # A redirect counts as form-action in Chromium.
     leads_to = " ".join(sorted({str(origin_of(url)) for url in form.success.values()}))

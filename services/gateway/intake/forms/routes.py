@@ -5,6 +5,7 @@ followups, under an id that was fixed before. Only a lead that is confirmed ther
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,7 +35,6 @@ from services.gateway.intake.forms.submission import (
     posted,
     without_query,
 )
-from services.gateway.intake.forms.texts import FAULTS, PAGES, waiting
 from services.gateway.intake.idempotency import HEADER, Idempotency, key_of
 from services.gateway.intake.relayed import Relayed
 from services.gateway.pages.files import language_of
@@ -48,40 +48,30 @@ APART = Window("suspected", 300, 3600)
 """What all forms together may keep apart: at most 100,000 rows in LEAD_SUSPECT_DAYS (14)."""
 
 
+@dataclass(kw_only=True, eq=False)
 class FormRoutes:
-    def __init__(
-        self,
-        *,
-        forms: Forms,
-        public_base_url: str,
-        body_budget: BodyBudget,
-        relayed: Relayed,
-        idempotency: Idempotency,
-        limiter: Limiter,
-        budgets: Budgets,
-        robots: Robots,
-        grace: timedelta,
-        shadow: bool,
-    ) -> None:
-        self._forms = forms
-        self._own_origin = origin_of(public_base_url)
-        first = next(iter(forms), None)
-        self.contact = first and f"{public_base_url.rstrip('/')}/forms/{first}"
+    forms: Forms
+    public_base_url: str
+    body_budget: BodyBudget
+    relayed: Relayed
+    idempotency: Idempotency
+    limiter: Limiter
+    budgets: Budgets
+    robots: Robots
+    grace: timedelta
+    shadow: bool
+
+    def __post_init__(self) -> None:
+        self._own_origin = origin_of(self.public_base_url)
+        first = next(iter(self.forms), None)
+        self.contact = first and f"{self.public_base_url.rstrip('/')}/forms/{first}"
         """The page that takes a visitor's contact where a budget is spent."""
-        self._body_budget = body_budget
-        self._relayed = relayed
-        self._idempotency = idempotency
-        self._limiter = limiter
-        self._budgets = budgets
-        self._robots = robots
-        self._grace = grace
-        self._shadow = shadow
         self._limits = {
             name: (
                 Window.parse("address", form.limits.address),
                 Window.parse("form", form.limits.form),
             )
-            for name, form in forms.items()
+            for name, form in self.forms.items()
         }
 
     async def describe(self, request: web.Request) -> web.Response:
@@ -126,8 +116,8 @@ class FormRoutes:
                     "text": form.notice.text[language],
                 },
                 "trap": form.trap,
-                "issued": self._robots.issued(name, form),
-                "challenge": self._robots.challenge(name, form),
+                "issued": self.robots.issued(name, form),
+                "challenge": self.robots.challenge(name, form),
             }
         )
 
@@ -140,12 +130,12 @@ class FormRoutes:
             language_of(request, "language"),
             datetime.now(UTC).date(),
             key=pages.new_key(),
-            issued=self._robots.issued(name, form),
+            issued=self.robots.issued(name, form),
         )
 
     async def privacy(self, request: web.Request) -> web.Response:
         """Lead to the information of Art. 13 GDPR, for a chat whose page names none."""
-        form = next(iter(self._forms.values()), None)
+        form = next(iter(self.forms.values()), None)
         if form is None:
             raise Problem(404, detail="forms.toml has no form whose notice says where")
         location = form.notice.url[language_of(request, "language")]
@@ -172,20 +162,20 @@ class FormRoutes:
         await self._check_limits(request, given.form)
         found = self._read(form, given)
         if found.faults:
-            texts = FAULTS[given.language]
+            texts = pages.FAULTS[given.language]
             errors = [(f"fields.{at}", texts[fault]) for at, fault in found.faults.items()]
             raise Problem(422, detail="one or more fields are invalid", errors=errors)
         self._check_evidence(request, given)
-        claim = await self._idempotency.claim(
+        claim = await self.idempotency.claim(
             key, route=ROUTE, holder=f"form:{given.form}", body=body
         )
         if claim.result is not None:
             return web.Response(body=claim.result, status=202, content_type=JSON)
         try:
-            await self._check_proof(request, form, given, self._robots.has_solved)
+            await self._check_proof(request, form, given, self.robots.has_solved)
             accepted = await self._take(request, form, given, found)
         except BaseException:
-            await self._idempotency.release(claim)
+            await self.idempotency.release(claim)
             raise
         answer = json_response(
             {
@@ -196,7 +186,7 @@ class FormRoutes:
             status=202,
         )
         assert isinstance(answer.body, bytes)  # noqa: S101 - it is JSON
-        await self._idempotency.store(claim, answer.body)
+        await self.idempotency.store(claim, answer.body)
         return answer
 
     async def _post_plain(self, request: web.Request) -> web.Response:
@@ -210,24 +200,25 @@ class FormRoutes:
             given.trap = given.fields.pop(form.trap, None)
         given.page = without_query(request.headers.get(hdrs.REFERER))
         found = Read({}, {}, {})
-        words = PAGES[given.language]
+        words = pages.WORDS[given.language]
         try:
             await self._check_limits(request, given.form)
             found = self._read(form, given)
             if found.faults:
                 raise Problem(422)  # noqa: TRY301 - shown as the others are
-            await self._check_proof(request, form, given, self._robots.has_confirmed)
+            await self._check_proof(request, form, given, self.robots.has_confirmed)
             await self._take(request, form, given, found)
         except Problem as problem:
-            message = words.unknown if problem.status >= 500 else words.faults
+            message = words["unknown" if problem.status >= 500 else "faults"]
             if problem.errors:
-                message = words.confirm
+                message = words["confirm"]
             if problem.status == 429:
                 seconds = int(problem.headers[hdrs.RETRY_AFTER])
-                message = words.too_many.format(wait=waiting(seconds))
+                wait = f"{seconds} s" if seconds < 120 else f"{-(-seconds // 60)} min"
+                message = words["too_many"].format(wait=wait)
             strange = [at for at in found.faults if form.field(at) is None]
             if strange:  # for the developer of the page: a visitor cannot mend it
-                message += f" ({', '.join(strange)}: {FAULTS[given.language]['unknown']})"
+                message += f" ({', '.join(strange)}: {pages.FAULTS[given.language]['unknown']})"
             return pages.show(
                 given.form,
                 form,
@@ -240,7 +231,7 @@ class FormRoutes:
                 message=message,
                 key=body.get("key"),
                 issued=given.issued,
-                proof=self._robots.confirmation(given.form, form),
+                proof=self.robots.confirmation(given.form, form),
                 headers=problem.headers,
             )
         location = form.success[given.language]
@@ -248,14 +239,14 @@ class FormRoutes:
 
     async def _body(self, request: web.Request) -> bytes:
         if (request.content_length or 0) <= MOST_BYTES:
-            body = await self._body_budget.read(request)
+            body = await self.body_budget.read(request)
             if len(body) <= MOST_BYTES:
                 return body
         raise Problem(413, detail=f"the body is larger than {MOST_BYTES} bytes")
 
     def _form(self, name: str) -> Form:
         try:
-            return self._forms[name]
+            return self.forms[name]
         except KeyError:
             raise Problem(404, detail="no such form") from None
 
@@ -286,8 +277,8 @@ class FormRoutes:
         address, _ = self._limits[name]
         wide = f"form:{name}:{network_of(client.ip)}" if ":" in client.ip else None
         key = f"form:{name}:{bucket_of(client.ip)}"
-        decision = await self._limiter.decide("form", key, (address,), wide)
-        if not (decision.admitted or self._shadow):
+        decision = await self.limiter.decide("form", key, (address,), wide)
+        if not (decision.admitted or self.shadow):
             raise _too_many(request, name, decision)
 
     def _read(self, form: Form, given: Submission) -> Read:
@@ -337,7 +328,7 @@ class FormRoutes:
         :raises Problem: 503, the outcome is unknown
         """
         now = datetime.now(UTC)
-        wordings, missing = form.published(given.consents, now.date(), self._grace)
+        wordings, missing = form.published(given.consents, now.date(), self.grace)
         if "email" not in found.facts:  # no one to mail
             missing += [wording.purpose for wording in wordings]
             wordings = []
@@ -346,7 +337,7 @@ class FormRoutes:
         given.version = given.version or form.version
         client = request[CONTEXT].client
         by_key = client.role is Role.SERVICE
-        suspicion = self._robots.suspicion(form, given, self._grace)
+        suspicion = self.robots.suspicion(form, given, self.grace)
         suspicion, charge = await self._charge(request, given.form, None if by_key else suspicion)
         accepted = Accepted(
             submission=given,
@@ -363,7 +354,7 @@ class FormRoutes:
             way = await self._hand_over(body)
         except Problem as problem:
             metrics.LEADS.labels(given.form, "none", "unknown").inc()
-            await self._budgets.settle(charge, problem.status)  # its repetition is charged again
+            await self.budgets.settle(charge, problem.status)  # its repetition is charged again
             raise
         metrics.LEADS.labels(given.form, way, outcome).inc()
         return accepted
@@ -379,10 +370,10 @@ class FormRoutes:
         client = request[CONTEXT].client
         if suspicion is None:
             whole = self._limits[name][1]
-            charge = await self._budgets.charge(client, "form_budget", whole, f"form:{name}")
+            charge = await self.budgets.charge(client, "form_budget", whole, f"form:{name}")
             if charge is None or charge.admitted:
                 return None, charge
-        charge = await self._budgets.charge(client, "suspected_budget", APART)
+        charge = await self.budgets.charge(client, "suspected_budget", APART)
         if charge is not None and not charge.admitted:
             raise _too_many(request, name, charge)
         return suspicion or "busy", charge
@@ -390,9 +381,9 @@ class FormRoutes:
     async def _hand_over(self, body: Mapping[str, Any]) -> str:
         request_id = logs.request_id.get() or ""
         message = Message(str(body["id"]), LEAD_SUBMIT, dict(body), request_id)
-        if await self._relayed.publish(message, self._relayed.deadline()):
+        if await self.relayed.publish(message, self.relayed.deadline()):
             return "broker"
-        await self._relayed.post(body, request_id)
+        await self.relayed.post(body, request_id)
         return "service"
 
 
