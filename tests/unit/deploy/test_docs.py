@@ -38,7 +38,9 @@ def test_the_index_of_decisions_lists_each_page_by_its_title() -> None:
         (folder / "README.md").read_text(encoding="utf-8"),
         re.MULTILINE,
     )
-    assert sorted(file for *_, file, _ in index) == sorted(path.name for path in folder.glob("0*.md"))
+    assert sorted(file for *_, file, _ in index) == sorted(
+        path.name for path in folder.glob("0*.md")
+    )
     for number, title, file, date in index:
         text = (folder / file).read_text(encoding="utf-8")
         status = r"(accepted|superseded by \[decision \d+\]\(\d{4}-[\w-]+\.md\))"
