@@ -4,7 +4,6 @@ Idempotent. `make up`, the containers and the tests all use it.
 """
 
 import base64
-import hashlib
 import importlib
 import json
 import tomllib
@@ -19,22 +18,16 @@ from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances are called cursor
 
-from deploy.up.servers import password_hash
 from libs.common.database.migrate import connect_primary
 from libs.common.database.postgres import advisory_key
 from libs.common.process import certificates
 
 DATABASE = "ostoja"
 VHOST = "ostoja"
-SCHEMAS = (
-    "alerts",
-    "consent",
-    "followups",
-    "console",
-)  # one per service; the gateway has no tables
-ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
-# Of one process: pool and listener.
 CONNECTIONS = {"alerts": 21, "consent": 11, "followups": 11, "console": 6}
+"""Of one process: pool and listener."""
+SCHEMAS = tuple(CONNECTIONS)  # one per service; the gateway has no tables
+ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
 OTHER_CONNECTIONS = 10  # of owners, backups and operators
 REPLIES = "replies"  # shared: each service binds its exclusive reply queue to it
 OTHER_RETRY_SECONDS = 10
@@ -84,6 +77,24 @@ RIGHTS = {
 }
 
 
+_ROLES = """
+DO $$ BEGIN CREATE ROLE {service}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+DO $$ BEGIN CREATE ROLE {owner}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+ALTER ROLE {service} LOGIN PASSWORD {password} CONNECTION LIMIT {limit};
+ALTER ROLE {owner} LOGIN PASSWORD {owner_password};
+ALTER ROLE {service} SET search_path = {service};
+ALTER ROLE {owner} SET search_path = {service};
+"""
+_SCHEMA = """
+CREATE SCHEMA IF NOT EXISTS {service} AUTHORIZATION {owner};
+GRANT USAGE ON SCHEMA {service} TO {service};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {service}
+    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service};
+ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {service}
+    GRANT USAGE, SELECT ON SEQUENCES TO {service};
+"""
+
+
 def provision_postgres(
     superuser_dsn: str, passwords: Mapping[str, str], *, database: str = DATABASE
 ) -> None:
@@ -97,71 +108,41 @@ def provision_postgres(
     with closing(_connect(superuser_dsn)) as server, server.cursor() as cursor:
         # Three hosts may be set up at once. Held until this connection is closed.
         cursor.execute("SELECT pg_advisory_lock(%s)", (advisory_key("provision"),))
-        for role in ROLES:
-            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,))
-            verb = "ALTER" if cursor.fetchone() else "CREATE"
-            cursor.execute(
-                sql.SQL(f"{verb} ROLE {{}} LOGIN PASSWORD {{}}").format(
-                    sql.Identifier(role), sql.Literal(passwords[role])
-                )
+        # A commit that no standby confirms keeps its connection after the client has given up.
+        # Without limits, the attempts of one service would use up the connections of all.
+        cursor.execute("SELECT current_setting('max_connections')::int")
+        (most,) = cursor.fetchone() or (0,)
+        for schema, share in CONNECTIONS.items():
+            _execute(
+                cursor,
+                _ROLES,
+                **_names(schema),
+                password=sql.Literal(passwords[schema]),
+                owner_password=sql.Literal(passwords[f"{schema}_owner"]),
+                limit=sql.Literal((most - OTHER_CONNECTIONS) * share // sum(CONNECTIONS.values())),
             )
-            cursor.execute(
-                sql.SQL("ALTER ROLE {} SET search_path = {}").format(
-                    sql.Identifier(role), sql.Identifier(role.removesuffix("_owner"))
-                )
-            )
-        _limit_connections(cursor)
-        _join_owners(cursor)
+        cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        if cursor.fetchone() != (True,):  # a hosted server: it makes schemas for the owners
+            _execute(cursor, "GRANT {owners} TO CURRENT_USER", owners=_list(ROLES[1::2]))
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,))
         if cursor.fetchone() is None:
-            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+            _execute(cursor, "CREATE DATABASE {database}", database=sql.Identifier(database))
         close_database(cursor, database)
-        with (
-            closing(_connect(superuser_dsn, dbname=database)) as inside,
-            inside.cursor() as own,
-        ):
+        with closing(_connect(superuser_dsn, dbname=database)) as inside, inside.cursor() as own:
             own.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
             for schema in SCHEMAS:
-                _make_schema(own, schema)
-
-
-def _limit_connections(cursor: Cursor) -> None:
-    """Divide the server's connections among the services.
-
-    A commit that no standby confirms keeps its connection after the client has given up. Without a
-    limit, the attempts of one service would use up the connections of all.
-    """
-    cursor.execute("SELECT current_setting('max_connections')::int")
-    (most,) = cursor.fetchone() or (0,)
-    for role, share in CONNECTIONS.items():
-        limit = (most - OTHER_CONNECTIONS) * share // sum(CONNECTIONS.values())
-        cursor.execute(
-            sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(
-                sql.Identifier(role), sql.Literal(limit)
-            )
-        )
-
-
-def _join_owners(cursor: Cursor) -> None:
-    """Let an account without superuser rights (hosted servers) create schemas for the owners."""
-    cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-    if cursor.fetchone() == (True,):
-        return
-    owners = sql.SQL(", ").join(sql.Identifier(f"{schema}_owner") for schema in SCHEMAS)
-    cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(owners))
+                _execute(own, _SCHEMA, **_names(schema))
 
 
 def close_database(cursor: Cursor, database: str) -> None:
     """Let only the services' roles connect. A clone of a database does not inherit this."""
-    names = {
-        "database": sql.Identifier(database),
-        "roles": sql.SQL(", ").join(map(sql.Identifier, ROLES)),
-    }
-    for statement in (
-        "REVOKE ALL ON DATABASE {database} FROM PUBLIC",
+    _execute(
+        cursor,
+        "REVOKE ALL ON DATABASE {database} FROM PUBLIC; "
         "GRANT CONNECT ON DATABASE {database} TO {roles}",
-    ):
-        cursor.execute(sql.SQL(statement).format(**names))
+        database=sql.Identifier(database),
+        roles=_list(ROLES),
+    )
 
 
 def _connect(url: str, **options: str) -> connection:
@@ -170,20 +151,16 @@ def _connect(url: str, **options: str) -> connection:
     return connected
 
 
-def _make_schema(cursor: Cursor, schema: str) -> None:
-    names = {
-        "schema": sql.Identifier(schema),
-        "owner": sql.Identifier(f"{schema}_owner"),
-        "runtime": sql.Identifier(schema),
-    }
-    defaults = "ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {schema} GRANT"
-    for statement in (
-        "CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {owner}",
-        "GRANT USAGE ON SCHEMA {schema} TO {runtime}",
-        f"{defaults} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {{runtime}}",
-        f"{defaults} USAGE, SELECT ON SEQUENCES TO {{runtime}}",
-    ):
-        cursor.execute(sql.SQL(statement).format(**names))
+def _execute(cursor: Cursor, statements: str, **names: sql.Composable) -> None:
+    cursor.execute(sql.SQL(statements).format(**names))
+
+
+def _names(schema: str) -> dict[str, sql.Composable]:
+    return {"service": sql.Identifier(schema), "owner": sql.Identifier(f"{schema}_owner")}
+
+
+def _list(names: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def exchanges() -> list[tuple[str, str]]:
@@ -227,6 +204,9 @@ def retry_policy(name: str, pattern: str, seconds: float, *, priority: int = 0) 
     }
 
 
+_EXCHANGE = {"durable": True, "auto_delete": False, "internal": False, "arguments": {}}
+
+
 def provision_rabbitmq(
     management_url: str,
     admin: tuple[str, str],
@@ -239,12 +219,12 @@ def provision_rabbitmq(
     """Create the vhost, a least-privilege account per service, the exchanges and the policies.
 
     :param passwords: by service, for each of RIGHTS
-    :param tls_dir: else TLS_DIR of the environment, if the URL is https
+    :param tls_dir: our certificate, if the URL is https
     """
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     document = {
         "vhosts": [{"name": vhost}],
-        "users": [_user(service, passwords[service]) for service in RIGHTS],
+        "users": [{"name": one, "password": passwords[one], "tags": []} for one in RIGHTS],
         "permissions": [
             {"user": admin[0], "vhost": vhost, **everything},
             *(
@@ -253,16 +233,7 @@ def provision_rabbitmq(
             ),
         ],
         "exchanges": [
-            {
-                "name": name,
-                "vhost": vhost,
-                "type": kind,
-                "durable": True,
-                "auto_delete": False,
-                "internal": False,
-                "arguments": {},
-            }
-            for name, kind in exchanges()
+            {"name": name, "vhost": vhost, "type": kind, **_EXCHANGE} for name, kind in exchanges()
         ],
         "policies": [{"vhost": vhost, **policy} for policy in policies],
     }
@@ -274,16 +245,6 @@ def provision_rabbitmq(
         method="POST",
     )
     secure = management_url.startswith("https:")
-    tls = certificates.client(tls_dir or certificates.of_environment()) if secure else None
+    tls = certificates.client(tls_dir) if secure else None
     with urllib.request.urlopen(request, timeout=30, context=tls):
         pass
-
-
-def _user(service: str, password: str) -> dict[str, Any]:
-    salt = hashlib.sha256(password.encode()).digest()[:4]  # the same at each run
-    return {
-        "name": service,
-        "password_hash": password_hash(password, salt),
-        "hashing_algorithm": "rabbit_password_hashing_sha256",
-        "tags": [],
-    }

@@ -7,6 +7,9 @@ owner of its schema. Idempotent. It reads the passwords from the environment, na
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg2
@@ -41,11 +44,40 @@ def main() -> int:
     env_file = ROOT / ".env"
     if found := faults(load(env_file), env_file):
         raise SystemExit("\n  ".join(["setup: nothing was changed; fix this first:", *found]))
+    prepare(values)
+    print("setup: accounts, exchanges, policies and the schema of each service are up to date")
+    return 0
+
+
+def prepare(values: Mapping[str, str]) -> None:
+    """Provision the servers and migrate all schemas, these in parallel.
+
+    :raises SystemExit: says what failed
+    """
+    tls_dir = Path(folder) if (folder := values.get("TLS_DIR")) else None
     superuser = values.get("POSTGRES_SUPERUSER") or "postgres"
     management = values.get("RABBITMQ_MANAGEMENT_URL", "http://rabbitmq:15672")
+
+    def database(role: str, password: str, name: str = provision.DATABASE) -> str:
+        address, options = values["POSTGRES_ADDRESS"], values.get("POSTGRES_OPTIONS", "")
+        account = f"{role}:{quote(values[password], safe='')}"
+        return certificates.in_url(f"postgresql://{account}@{address}/{name}{options}", tls_dir)
+
+    def migrate(service: str) -> subprocess.CompletedProcess[str]:
+        owner = f"{service}_owner"
+        return subprocess.run(
+            [sys.executable, "-m", f"services.{service}", "migrate"],
+            env={**values, "OWNER_DATABASE_URL": database(owner, DATABASE_PASSWORDS[owner])},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+
     try:
         provision.provision_postgres(
-            _database(superuser, values["POSTGRES_SUPERUSER_PASSWORD"], "postgres"),
+            database(superuser, "POSTGRES_SUPERUSER_PASSWORD", "postgres"),
             {role: values[name] for role, name in DATABASE_PASSWORDS.items()},
         )
         provision.provision_rabbitmq(
@@ -53,30 +85,16 @@ def main() -> int:
             ("admin", values["RABBITMQ_ADMIN_PASSWORD"]),
             {service: values[name] for service, name in AMQP_PASSWORDS.items()},
             provision.retry_policies(ROOT / values.get("ALERTS_CONFIG", "config/alerts.toml")),
+            tls_dir=tls_dir,
         )
     except psycopg2.OperationalError as error:  # wrong address, password or authority
         raise SystemExit(f"setup: PostgreSQL: {error}") from None
     except OSError as error:
         raise SystemExit(f"setup: RabbitMQ at {management}: {error}") from None
-    print("setup: accounts, schemas, exchanges and policies are up to date")
-    for service in WITH_TABLES:
-        owner = f"{service}_owner"
-        url = _database(owner, values[DATABASE_PASSWORDS[owner]], provision.DATABASE)
-        done = subprocess.run(
-            [sys.executable, "-m", f"services.{service}", "migrate"],
-            env={**values, "OWNER_DATABASE_URL": url},
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"setup: the schema {service} is not migrated; the reason is above")
-        print(f"setup: the schema {service} is up to date")
-    return 0
-
-
-def _database(role: str, password: str, name: str) -> str:
-    address, options = os.environ["POSTGRES_ADDRESS"], os.environ.get("POSTGRES_OPTIONS", "")
-    url = f"postgresql://{role}:{quote(password, safe='')}@{address}/{name}{options}"
-    return certificates.in_url(url, certificates.of_environment())
+    with ThreadPoolExecutor() as pool:
+        for service, done in zip(WITH_TABLES, pool.map(migrate, WITH_TABLES), strict=True):
+            if done.returncode:
+                raise SystemExit(f"setup: the migration of {service} failed:\n{done.stdout}")
 
 
 if __name__ == "__main__":

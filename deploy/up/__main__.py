@@ -16,11 +16,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploy.backup.repository import repository
 from deploy.up import environment, machine, supervisor
@@ -47,49 +47,32 @@ def main() -> int:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # execv drops the rest
     parser = argparse.ArgumentParser(prog="python3 -m deploy.up")
     commands = parser.add_subparsers(dest="command", required=True)
-    plain = {
-        "env": env,
-        "check": check,
-        "certs": certs,
-        "up": up,
-        "up-cluster": up_cluster,
-        "down": down,
-        "clean": clean,
-        "status": status,
-    }
-    for name in plain:
-        commands.add_parser(name)
-    prepare_ = commands.add_parser("prepare", help="install what the tests need")
-    prepare_.add_argument(
-        "--browser", action="store_true", help="install a browser for make test-pages too"
-    )
-    prepare_.add_argument(
-        "--cluster", action="store_true", help="install the servers of make test-cluster too"
-    )
-    commands.add_parser("logs").add_argument("service", nargs="?")
-    psql = commands.add_parser("psql")
-    psql.add_argument("service", choices=WITH_TABLES)
-    psql.add_argument("sql", nargs="?")
-    commands.add_parser("send-test").add_argument("address")
-    run = commands.add_parser("run", help="run a command of a service with its settings")
-    run.add_argument("service", choices=SERVICES)
-    run.add_argument("arguments", nargs="+")
-    chosen = parser.parse_args()
+
+    def add(run: Callable[..., None], **options: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(run.__name__.replace("_", "-"), **options)
+        command.set_defaults(run=run)
+        return command
+
+    for plain in (env, check, certs, up, up_cluster, down, clean, status):
+        add(plain)
+    tools = add(prepare, help="install what the tests need")
+    tools.set_defaults(tests=True)
+    tools.add_argument("--browser", action="store_true", help="and a browser for make test-pages")
+    tools.add_argument("--cluster", action="store_true", help="and the servers of test-cluster")
+    add(logs).add_argument("service", nargs="?")
+    sql = add(psql)
+    sql.add_argument("service", choices=WITH_TABLES)
+    sql.add_argument("sql", nargs="?")
+    add(send_test).add_argument("address")
+    of_service = add(run, help="run a command of a service with its settings")
+    of_service.add_argument("service", choices=SERVICES)
+    of_service.add_argument("arguments", nargs="+")
+    chosen = vars(parser.parse_args())
+    name, chosen_run = chosen.pop("command"), chosen.pop("run")
     try:
-        if chosen.command == "prepare":
-            prepare(tests=True, browser=chosen.browser, cluster=chosen.cluster)
-        elif chosen.command == "logs":
-            logs(chosen.service)
-        elif chosen.command == "psql":
-            run_psql(chosen.service, chosen.sql)
-        elif chosen.command == "send-test":
-            send_test(chosen.address)
-        elif chosen.command == "run":
-            run_command(chosen.service, chosen.arguments)
-        else:
-            plain[chosen.command]()
+        chosen_run(**chosen)
     except (ServerError, machine.MachineError) as error:
-        print(f"{chosen.command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -152,15 +135,11 @@ def _within_venv(*, cluster: bool = False) -> None:
         os.execv(machine.PYTHON, [str(machine.PYTHON), "-m", "deploy.up", *sys.argv[1:]])  # noqa: S606
 
 
-def up() -> None:
-    _up(cluster=False)
-
-
 def up_cluster() -> None:
-    _up(cluster=True)
+    up(cluster=True)
 
 
-def _up(*, cluster: bool) -> None:
+def up(*, cluster: bool = False) -> None:
     began = time.monotonic()
     _within_venv(cluster=cluster)
     with _alone():
@@ -181,9 +160,9 @@ def _up(*, cluster: bool) -> None:
                 server.launch()
             for server in servers:
                 server.wait()
-            _archive(servers)
-        _provision(values)
-        _migrate(values)
+                if isinstance(server, Postgres) and server.repository is not None:
+                    server.pgbackrest("stanza-create")  # until then no log is archived
+        _set_up(values)
         _supervise(values)
     _wait_healthy(values)
     if told := supervisor.who_is_the_gateway():
@@ -343,56 +322,21 @@ def _check_backups(values: Mapping[str, str]) -> None:
         )
 
 
-def _archive(servers: Sequence[Server]) -> None:
-    for server in servers:
-        if isinstance(server, Postgres) and server.repository is not None:
-            server.pgbackrest("stanza-create")  # idempotent; until then no log is archived
+def _set_up(values: Mapping[str, str]) -> None:
+    """Provision the servers and migrate, as containers do."""
+    from deploy import setup  # needs the virtual environment
 
-
-def _provision(values: Mapping[str, str]) -> None:
-    from deploy import provision  # needs the virtual environment
-
-    rabbitmq: RabbitMQ
-    if supervisor.CLUSTER.exists():
-        first = _cluster(values).hosts["a"]
-        rabbitmq, dsn = first.rabbitmq, first.dsn
-    else:
-        rabbitmq, postgres, _ = _single(values)
-        dsn = postgres.dsn
-    provision.provision_postgres(
-        dsn,
-        {role: values[name] for role, name in environment.DATABASE_PASSWORDS.items()},
-    )
-    provision.provision_rabbitmq(
-        rabbitmq.management_url,
-        (rabbitmq.admin, rabbitmq.password),
-        {service: values[name] for service, name in environment.AMQP_PASSWORDS.items()},
-        provision.retry_policies(ROOT / values["ALERTS_CONFIG"]),
-        tls_dir=_certs(values, "ostoja"),
-    )
-
-
-def _migrate(values: Mapping[str, str]) -> None:
-    """Run the migrations of all services in parallel, each as the owner of its schema."""
-
-    def migrate(name: str) -> subprocess.CompletedProcess[str]:
-        owner = environment.database_url(values, f"{name}_owner")
-        if _speaks_tls(values):
-            owner += environment.VERIFIED
-        return subprocess.run(
-            [sys.executable, "-m", f"services.{name}", "migrate"],
-            env={**supervisor.process_environment(values, name), "OWNER_DATABASE_URL": owner},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-
-    with ThreadPoolExecutor() as pool:
-        for name, done in zip(WITH_TABLES, pool.map(migrate, WITH_TABLES), strict=True):
-            if done.returncode:
-                raise ServerError(f"the migration of {name} failed:\n{done.stdout}")
+    given = {
+        **os.environ,
+        **values,
+        "POSTGRES_ADDRESS": f"{HOST}:{values['POSTGRES_PORT']}",
+        "POSTGRES_OPTIONS": "",
+        "POSTGRES_SUPERUSER": "",
+        "RABBITMQ_MANAGEMENT_URL": f"http://{HOST}:{values['RABBITMQ_UI_PORT']}",
+    }
+    if _speaks_tls(values):
+        given = environment.of_tls_servers(given) | {"TLS_DIR": str(_certs(values, "ostoja"))}
+    setup.prepare(given)
 
 
 def _supervise(values: Mapping[str, str]) -> None:
@@ -465,23 +409,15 @@ def _rows(values: Mapping[str, str]) -> Iterator[tuple[str, int | None, int, str
         health = "ok" if server.pid and server.ready() else "down"
         yield server.name, server.pid, next(iter(server.ports.values())), health
     for name in supervisor.names():
-        service, _, host = name.partition("-")
-        number = port(values, f"{service.upper()}_PORT")
-        if host:
-            own = supervisor.process_environment(values, name)
-            number = int(own["HTTP_PORT"])
+        own, service = supervisor.process_environment(values, name), name.partition("-")[0]
+        number = int(own["SANDBOX_PORT" if name == "sandbox" else "HTTP_PORT"])
         pid = supervisor.record(name).pid
+        path = "/api/health" if service == "gateway" else "/health"
+        tls = environment.tls_dir(values, service) if service in WITH_TABLES else None
+        url = f"http{'s' if tls else ''}://{own.get('HTTP_HOST') or HOST}:{number}{path}"
         # without a process of ours, whatever answers there is another program
-        answer = _health(values, service, supervisor.HOSTS.get(host, HOST), number) if pid else ""
+        answer = _get(url, tls_dir=tls) if pid else ""
         yield name, pid, number, "down" if pid is None else "ok" if answer else "no answer"
-
-
-def _health(values: Mapping[str, str], name: str, host: str, number: int) -> str:
-    if name in WITH_TABLES:
-        address = environment.service_url(values, name, f"{host}:{number}")
-        return _get(f"{address}/health", tls_dir=environment.tls_dir(values, name))
-    path = "/api/health" if name == "gateway" else "/health"
-    return _get(f"http://{host}:{number}{path}")
 
 
 def status() -> None:
@@ -533,10 +469,10 @@ def logs(service: str | None) -> None:
     os.execvp("tail", ["tail", "--lines=100", *follow, *names])  # noqa: S606
 
 
-def run_psql(service: str, statement: str | None) -> None:
+def psql(service: str, sql: str | None) -> None:
     values = environment.load(ENV)
     account = ["-h", HOST, "-p", values["POSTGRES_PORT"], "-U", service, environment.DATABASE]
-    command = ["--command", statement] if statement else []
+    command = ["--command", sql] if sql else []
     own = {"PGPASSWORD": values[environment.DATABASE_PASSWORDS[service]]}
     if _speaks_tls(values):
         names, folder = certificates.OPTIONS["postgresql"], _certs(values, service)
@@ -544,8 +480,8 @@ def run_psql(service: str, statement: str | None) -> None:
         own["PGSSLMODE"] = "verify-full"
         for name, file in zip(names, files, strict=True):
             own[f"PG{name.upper()}"] = str(folder / file)
-    psql = str(postgres_binaries() / "psql")
-    os.execve(psql, [psql, *account, *command], {**os.environ, **own})  # noqa: S606
+    program = str(postgres_binaries() / "psql")
+    os.execve(program, [program, *account, *command], {**os.environ, **own})  # noqa: S606
 
 
 def send_test(address: str) -> None:
@@ -559,7 +495,7 @@ def send_test(address: str) -> None:
     print(f"sending to {values['SMTP_HOST'] or sandbox}")
 
 
-def run_command(service: str, arguments: Sequence[str]) -> None:
+def run(service: str, arguments: Sequence[str]) -> None:
     settings = supervisor.process_environment(environment.load(ENV), service)
     python = str(machine.PYTHON)
     command = [python, "-m", f"services.{service}", *arguments]
