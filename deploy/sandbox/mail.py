@@ -48,23 +48,13 @@ class Mail:
 
     def summary(self) -> dict[str, Any]:
         """Return Mailpit's MessageSummary."""
-        return {
-            "ID": self.id,
-            "Read": self.read,
-            "Created": stamp(self.created),
-            "Username": "",
-            "Tags": [],
-            "Size": self.size,
-            **self._summary,
-        }
+        return {"Read": self.read, "Created": stamp(self.created), **self._summary}
 
     @cached_property
     def _summary(self) -> dict[str, Any]:
         read = _Read(self.raw)
         return {
-            **self._addresses(read),
-            "MessageID": read.header("Message-ID").strip("<> "),
-            "Subject": read.header("Subject"),
+            **self._described(read),
             "Attachments": len(read.attachments),
             "Snippet": " ".join((read.text or _TAG.sub(" ", read.html)).split())[:SNIPPET],
         }
@@ -74,11 +64,8 @@ class Mail:
         read = _Read(self.raw)
         unsubscribe = read.header("List-Unsubscribe")
         return {
-            **self._addresses(read),
-            "ID": self.id,
-            "MessageID": read.header("Message-ID").strip("<> "),
+            **self._described(read),
             "ReturnPath": self.sender,
-            "Subject": read.header("Subject"),
             "ListUnsubscribe": {
                 "Header": unsubscribe,
                 "Links": _LINK.findall(unsubscribe),
@@ -86,38 +73,40 @@ class Mail:
                 "HeaderPost": read.header("List-Unsubscribe-Post"),
             },
             "Date": stamp(read.date or self.created),
-            "Tags": [],
-            "Username": "",
             "Text": read.text,
             "HTML": read.html,
-            "Size": self.size,
             "Inline": [],
             "Attachments": read.attachments,
         }
 
-    def _addresses(self, read: "_Read") -> dict[str, Any]:
-        lists = {
-            name: [
+    def _described(self, read: "_Read") -> dict[str, Any]:
+        """Return what both have."""
+        people = {
+            name.replace("-", ""): [
                 {"Name": shown, "Address": address}
-                for shown, address in getaddresses([read.header(header)])
+                for shown, address in getaddresses([read.header(name)])
                 if address
             ]
-            for name, header in (
-                ("To", "To"),
-                ("Cc", "Cc"),
-                ("Bcc", "Bcc"),
-                ("ReplyTo", "Reply-To"),
-            )
+            for name in ("To", "Cc", "Bcc", "Reply-To")
         }
-        named = {item["Address"].lower() for name in ("To", "Cc", "Bcc") for item in lists[name]}
+        named = {each["Address"].lower() for name in ("To", "Cc", "Bcc") for each in people[name]}
         # Like Mailpit: an address that is only in the envelope is a blind copy.
-        lists["Bcc"] += [
+        people["Bcc"] += [
             {"Name": "", "Address": address}
             for address in self.recipients
             if address.lower() not in named
         ]
         shown, address = parseaddr(read.header("From"))
-        return {"From": {"Name": shown, "Address": address or self.sender}, **lists}
+        return {
+            "ID": self.id,
+            "MessageID": read.header("Message-ID").strip("<> "),
+            "From": {"Name": shown, "Address": address or self.sender},
+            **people,
+            "Subject": read.header("Subject"),
+            "Size": self.size,
+            "Tags": [],
+            "Username": "",
+        }
 
 
 class _Read:

@@ -6,9 +6,10 @@ from typing import Any
 
 import jinja2
 from aiohttp import hdrs, web
+from pydantic import Field
 
+from deploy.sandbox.answer import asked
 from deploy.sandbox.mail import Mail
-from deploy.sandbox.query import number, only
 from deploy.sandbox.recorder import MIB, Recorder
 from libs.common.http.application import Model, Problem, json_response, validate
 from libs.common.http.application import create_app as create_web_app
@@ -28,6 +29,11 @@ _MAIL_POLICY = (
 
 class Deletion(Model):
     IDs: tuple[str, ...] = ()
+
+
+class Page(Model):
+    start: int = Field(0, ge=0, le=1_000_000)
+    limit: int = Field(PAGE, ge=0, le=MAX_LIMIT)
 
 
 def create_app(recorder: Recorder) -> web.Application:
@@ -69,10 +75,8 @@ class _MailApi:
         return await asyncio.to_thread(lambda: [mail.summary() for mail in newest])
 
     async def messages(self, request: web.Request) -> web.Response:
-        only(request, "start", "limit")
-        start = number(request, "start", 0, 0, 1_000_000)
-        limit = number(request, "limit", PAGE, 0, MAX_LIMIT)
-        found = await self._slice(start, limit)
+        page = asked(request, Page)
+        found = await self._slice(page.start, page.limit)
         total = len(self._mailbox)
         unread = sum(1 for mail in self._mailbox.newest_first() if not mail.read)
         return json_response(
@@ -82,7 +86,7 @@ class _MailApi:
                 "count": len(found),
                 "messages_count": total,
                 "messages_unread": unread,
-                "start": start,
+                "start": page.start,
                 "tags": [],
                 "messages": found,
             }
@@ -109,7 +113,7 @@ class _MailApi:
         )
 
     async def list_page(self, request: web.Request) -> web.Response:
-        start = number(request, "start", 0, 0, 1_000_000)
+        start = asked(request, Page).start
         return self._page(
             "list.html",
             mails=await self._slice(start, PAGE),

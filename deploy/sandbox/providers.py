@@ -5,19 +5,19 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
 from aiohttp import hdrs, web
+from pydantic import Field
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from deploy.sandbox import slack
-from deploy.sandbox.answer import Answer, Provider, json_object
+from deploy.sandbox.answer import Answer, Provider, asked, json_object
 from deploy.sandbox.behaviour import HEALTHY, Behaviour, hang_up
-from deploy.sandbox.query import number, only
 from deploy.sandbox.recorder import MIB, Recorder
-from libs.common.http.application import Problem, json_response, parse
+from libs.common.http.application import Model, Problem, json_response, parse
 from libs.common.http.application import create_app as create_web_app
 
 _CALLS = ("create_item", "change_multiple_column_values", "items_page_by_column_values")
@@ -284,29 +284,29 @@ def _end(request: web.Request, behaviour: Behaviour, rest: bytes) -> None:
         hang_up(request.transport, reset=behaviour.reset)
 
 
+class _Targeted(Model):
+    target: str | None = None
+
+
+class _Asked(_Targeted):
+    all: Literal["true", "false"] = "false"
+    limit: int | None = Field(None, ge=0, le=1_000_000)
+
+
 class _Api:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def _target(self, name: str) -> str:
+    def _targets(self, name: str | None) -> list[str]:
         known = self._recorder.targets
-        if name not in known:
+        if name is not None and name not in known:
             raise Problem(404, detail=f"no such target; known are {', '.join(known)}")
-        return name
-
-    def _targets(self, request: web.Request) -> list[str]:
-        name = request.query.get("target")
-        return self._recorder.targets if name is None else [self._target(name)]
+        return known if name is None else [name]
 
     async def received(self, request: web.Request) -> web.Response:
-        only(request, "target", "all", "limit")
-        wanted = request.query.get("all", "false")
-        if wanted not in {"true", "false"}:
-            raise Problem(422, errors=[("all", "must be true or false")])
+        wanted = asked(request, _Asked)
         count, found = self._recorder.received(
-            self._targets(request),
-            refused_too=wanted == "true",
-            limit=number(request, "limit", None, 0, 1_000_000),
+            self._targets(wanted.target), refused_too=wanted.all == "true", limit=wanted.limit
         )
 
         def render() -> bytes:
@@ -320,20 +320,18 @@ class _Api:
         return web.Response(body=body, content_type="application/json")
 
     async def forget(self, request: web.Request) -> web.Response:
-        only(request, "target")
-        return json_response({"deleted": self._recorder.forget(self._targets(request))})
+        targets = self._targets(asked(request, _Targeted).target)
+        return json_response({"deleted": self._recorder.forget(targets)})
 
     async def behave(self, request: web.Request) -> web.Response:
-        target = self._target(request.match_info["target"])
+        (target,) = self._targets(request.match_info["target"])
         behaviour = await parse(request, Behaviour)
         _check_for(target, behaviour)
         slow = behaviour.delay_seconds or behaviour.drip_seconds
-        alone = not behaviour.fails and not slow
-        if alone and behaviour.fail_next is not None:
-            status = 451 if target == "email" else 500
-            behaviour = behaviour.model_copy(update={"status": status})
-        elif alone:
-            behaviour = HEALTHY
+        if not behaviour.fails and not slow:
+            alone = {"status": 451 if target == "email" else 500}
+            once = behaviour.fail_next is not None
+            behaviour = behaviour.model_copy(update=alone) if once else HEALTHY
         self._recorder.behave(target, behaviour)
         return json_response(behaviour.model_dump(exclude_defaults=True))
 
