@@ -7,10 +7,10 @@ endif
 $(if $(PYTHON),,$(error Python 3.11 or newer is needed))
 LOCAL = $(PYTHON) -m deploy.up
 BIN = .venv/bin
-# Excluded from make test; each has its own target.
-QUICK = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages and not clients
+# Excluded from make test-all; each has its own target.
+ALL = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages and not clients
 
-.PHONY: up up-cluster down clean status env check certs demo logs psql preview send-test prepare fmt lint unit test test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
+.PHONY: up up-cluster down clean status env check certs demo logs psql preview send-test prepare fmt lint unit test test-all test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
 .DEFAULT_GOAL = up
 
 # YES=1: `make clean` does not ask. TRY=1: `make env` writes defaults for a trial. PORT_OFFSET=100: raise all ports by 100 from now on.
@@ -57,10 +57,16 @@ unit: prepare
 
 # Tests mostly wait. Each of the JOBS processes has its own servers.
 JOBS = 3
-test: lint
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(QUICK)" $(ARGS)
+# What proves each promise once (docs/promises.md), in minutes; it passes on a busy machine too.
+test: prepare
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m quick tests/unit \
+		$$(grep -rl --include="test_*.py" "mark[.]quick" tests/integration tests/faults) $(ARGS)
 
-# make up and make test in a bare Debian 13 with Debian's Python; needs root.
+# Every test but those with targets of their own, below.
+test-all: lint
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "$(ALL)" $(ARGS)
+
+# make up and make test-all in a bare Debian 13 with Debian's Python; needs root.
 test-fresh:
 	tests/fresh
 

@@ -45,6 +45,9 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes, so that no worker ends with one alone."""
     items.sort(key=lambda item: item.path.parent.name not in {"system", "ostoja"})
+    for item in items:
+        if "unit" in item.path.parts and not item.get_closest_marker("quiet"):
+            item.add_marker("quick")
 
 
 @pytest.hookimpl(wrapper=True)

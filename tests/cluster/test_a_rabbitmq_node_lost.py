@@ -19,7 +19,7 @@ from tests.support.consumers import Recorder, connected, until
 from tests.support.eventually import eventually
 from tests.support.servers import frozen
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.promise("P10")]
 
 ALERTS, DLX = Exchange("alerts", "direct"), Exchange("alerts.dlx", "direct")
 NAMES = [f"alerts.q{number}" for number in range(6)]

@@ -23,6 +23,7 @@ from tests.support.consumers import Recorder, connected, until
 from tests.support.eventually import eventually
 
 pytestmark = [
+    pytest.mark.promise("P10"),
     pytest.mark.cluster,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]

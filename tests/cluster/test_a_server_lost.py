@@ -10,7 +10,7 @@ from deploy.up.servers import Redis, postgres_binaries
 from tests.cluster.harness import Cluster, HostServers
 from tests.support.servers import frozen
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.promise("P10")]
 BACK_SECONDS = 60.0
 
 

@@ -22,7 +22,7 @@ from tests.support.ports import Ports
 from tests.support.prometheus import Prometheus, quick_prometheus, running_prometheus
 from tests.support.troubles import FIRST, OF_THREE_HOSTS, Trouble, passes, patiently, steps
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.promise("P10")]
 BACK_SECONDS = 120.0
 A_LOT = 100  # MB of log
 

@@ -36,6 +36,7 @@ from tests.cluster.network import both_ways
 from tests.support.ports import Ports
 
 pytestmark = [
+    pytest.mark.promise("P10"),
     pytest.mark.cluster,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
 ]
@@ -143,6 +144,7 @@ async def kill(fleet: Fleet, hosts: str, seconds: float = BALANCED_SECONDS) -> l
 # The controls: without what keeps a promise, the same checker must find it broken.
 
 
+@pytest.mark.control("P10")
 @pytest.mark.skipif(LONG, reason="the seeds are for the night")
 async def test_without_quorum_commit_the_checker_finds_a_loss(folder: Path, ports: Ports) -> None:
     change = ("synchronous_mode: quorum", "synchronous_mode: off")
@@ -153,6 +155,7 @@ async def test_without_quorum_commit_the_checker_finds_a_loss(folder: Path, port
         assert lost, wrong
 
 
+@pytest.mark.control("P10")
 @pytest.mark.skipif(LONG, reason="the seeds are for the night")
 async def test_without_commits_on_disk_the_checker_finds_a_loss(folder: Path, ports: Ports) -> None:
     change = ('synchronous_commit: "on"', UNSAVED)

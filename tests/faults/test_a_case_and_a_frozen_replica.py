@@ -11,7 +11,7 @@ from tests.support.eventually import eventually
 from tests.support.proxy import UP
 from tests.support.servers import frozen
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P9")]
 SECTIONS = sections()
 START = Callable[[], Awaitable[int]]
 

@@ -34,7 +34,7 @@ from tests.faults.conftest import ACK, Rig
 from tests.support.cases import Cases, sections
 from tests.support.proxy import DOWN, UP, Direction, Proxy
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P9")]
 SECTIONS = sections()
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import Rig
 from tests.support.cases import Cases, sections
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P9")]
 WAIT = 2.0  # seconds, more than from one poll of the timer to the next
 SECTIONS = sections(
     chain=[

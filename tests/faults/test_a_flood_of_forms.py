@@ -18,7 +18,7 @@ from tests.support.forms import agreed, quiet, submit
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P7", "L1")]
 
 FLOOD, AT_ONCE = 2_000, 40
 GROWTH = 16 * 1024

@@ -31,7 +31,7 @@ from tests.support.proxy import DOWN, UP, Proxy
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P3")]
 
 
 class HandOver(Rig):

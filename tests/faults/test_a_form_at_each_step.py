@@ -31,7 +31,7 @@ from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
 LOCK = "LOCK TABLE followups.lead_submission IN SHARE MODE"
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("L1")]
 
 
 class Sent:

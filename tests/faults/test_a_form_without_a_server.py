@@ -12,7 +12,7 @@ from tests.support.servers import kill_with_children
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P2", "L1")]
 
 FORMS = 10
 

@@ -10,7 +10,7 @@ from tests.support.eventually import eventually
 from tests.support.proxy import DOWN
 from tests.support.servers import frozen
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P1")]
 
 
 @pytest.mark.parametrize("late", [200, 500])

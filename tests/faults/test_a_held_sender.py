@@ -23,6 +23,8 @@ from tests.support.servers import frozen
 from tests.support.stack import Stack, write_alerts_config
 from tests.support.system import Answer, fresh_address
 
+pytestmark = pytest.mark.promise("P3", "P4")
+
 STACK_SETTINGS = {"WITHDRAWAL_WAIT_SECONDS": "1"}
 CLAIMED_TO_SENDING = b"reason = coalesce("  # the one statement that moves a row by CAS from claimed
 NEVER = b"no statement of ours"

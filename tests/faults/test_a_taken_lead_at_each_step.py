@@ -26,7 +26,7 @@ from tests.support.proxy import UP
 from tests.support.stack import Stack, quick_alerts_config
 from tests.support.system import LEAD, Answer, fresh_address
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P9")]
 
 POLICY = sections(
     "lead.qualified", within="8h", chain=[{"to": "email", "person": "ewa", "wait": "8h"}]

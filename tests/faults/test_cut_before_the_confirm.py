@@ -10,7 +10,7 @@ from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Direction, Proxy
 from tests.support.stack import Stack
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P1")]
 
 
 def either_way(published: bytes) -> pytest.MarkDecorator:

@@ -11,6 +11,8 @@ import pytest
 from tests.faults.conftest import Rig
 from tests.support.proxy import DOWN
 
+pytestmark = pytest.mark.promise("P1")
+
 AWAY_SECONDS = 20.0  # far beyond the target's lease and the margin in it
 
 

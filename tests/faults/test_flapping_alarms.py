@@ -15,7 +15,7 @@ from tests.support.load import PAUSE_SECONDS, Load, rounds
 from tests.support.servers import kill_with_children
 from tests.support.stack import Stack, quick_alerts_config
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P9")]
 
 
 class Flapping(Load):

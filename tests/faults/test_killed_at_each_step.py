@@ -27,7 +27,7 @@ does not run: each step recovers by its own rule. Only two steps allow a second 
   requeued, not committed            a lock on the outbox (operator, backlog, reconciler)
   a new epoch, not marked            its marker's declaration kept
 
-Some run in make test, all in make test-faults. Protocol B's are in tests/integration:
+Some run in make test-all, all in make test-faults. Protocol B's are in tests/integration:
 alerts/test_at_most_once.py, consent/test_permits.py.
 """
 
@@ -39,6 +39,8 @@ import pytest
 from tests.faults.conftest import ACK, Rig
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
+
+pytestmark = pytest.mark.promise("P1")
 
 
 async def test_rows_written_and_no_work_published_delivers_once(rig: Rig) -> None:

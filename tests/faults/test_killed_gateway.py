@@ -18,6 +18,8 @@ from tests.support.load import Load
 from tests.support.proxy import DOWN, UP, Direction, Proxy
 from tests.support.stack import Stack
 
+pytestmark = pytest.mark.promise("P1", "P2")
+
 
 async def forget_what_runs(stack: Stack) -> None:
     """Redis tells for 90 s more that the dead one's requests are still running."""

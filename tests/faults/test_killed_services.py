@@ -11,7 +11,7 @@ from tests.support.load import Load
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P1", "P2", "P4")]
 
 
 @pytest.fixture(autouse=True)

@@ -26,7 +26,7 @@ from tests.support.ports import Ports
 from tests.support.stack import ROOT, Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P3")]
 PAGE = 1000
 AT_ONCE = 50
 SCHEDULE = """

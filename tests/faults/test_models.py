@@ -84,6 +84,7 @@ def without(model: str, *rules: str) -> tuple[str, ...]:
     return tuple(rule for rule in RULES[model] if rule not in rules)
 
 
+@pytest.mark.promise("P1", "P3", "P4")
 @pytest.mark.parametrize(
     ("model", "more"),
     [
@@ -128,6 +129,7 @@ def test_without_the_quarantine_no_time_need_be_assumed(
     assert check(tmp_path, "permit_and_send", *rules, "DLXLOSS", budget, instead, long=True) == ""
 
 
+@pytest.mark.control("P3", "P4")
 @pytest.mark.parametrize(
     ("left_out", "more", "broken"),
     [
@@ -158,6 +160,7 @@ def test_a_mail_s_protocol_without_one_of_its_rules_breaks_a_promise(
     assert re.search(broken, check(tmp_path, "permit_and_send", *rules, *more))
 
 
+@pytest.mark.control("P1")
 @pytest.mark.parametrize(
     ("left_out", "more", "broken"),
     [
@@ -178,6 +181,7 @@ def test_an_alert_s_protocol_without_one_of_its_rules_breaks_a_promise(
     assert re.search(broken, check(tmp_path, "alert_ledger", *rules, *more))
 
 
+@pytest.mark.control("P4")
 @pytest.mark.parametrize(
     ("left_out", "budget", "broken"),
     [
@@ -196,6 +200,7 @@ def test_an_erasure_s_protocol_without_one_of_its_rules_breaks_a_promise(
     assert re.search(broken, check(tmp_path, "erasure", *rules, f"F0={budget}"))
 
 
+@pytest.mark.promise("P9")
 @pytest.mark.parametrize(
     ("small", "more"),
     [
@@ -218,6 +223,7 @@ def test_with_every_rule_a_case_is_answered_or_its_whole_chain_was_sent(
     assert check(tmp_path, "answer", *SMALL[small], *more, long=True) == ""
 
 
+@pytest.mark.control("P9")
 @pytest.mark.parametrize(
     ("left_out", "budget", "small", "broken"),
     [
@@ -262,10 +268,12 @@ def test_the_update_of_a_place_without_one_of_its_rules_leaves_it_outdated(
     assert re.search(PLACE_OUTDATED, check(tmp_path, "answer", *flags))
 
 
+@pytest.mark.promise("P12")
 def test_with_every_rule_a_revoked_key_opens_nothing_after_the_200(tmp_path: Path) -> None:
     assert check(tmp_path, "revocation", "F0=3", long=True) == ""
 
 
+@pytest.mark.control("P12")
 @pytest.mark.parametrize(
     ("left_out", "budget"),
     [

@@ -19,7 +19,7 @@ from tests.support.load import Load
 from tests.support.servers import kill_with_children
 from tests.support.stack import Stack, quick_alerts_config
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P1", "P2")]
 STACK_SETTINGS = {"ALERTS_OVERDUE_SECONDS": "3600"}
 
 

@@ -11,7 +11,7 @@ from tests.faults.conftest import Rig
 from tests.support.cases import PEOPLE, Cases, sections
 from tests.support.system import Answer
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P9")]
 SECTIONS = sections()
 
 

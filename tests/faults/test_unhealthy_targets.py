@@ -13,7 +13,7 @@ from tests.support.load import Load
 from tests.support.records import per_alert
 from tests.support.stack import Stack
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P1", "P6")]
 ALERTS = 60
 MEANWHILE = 20
 

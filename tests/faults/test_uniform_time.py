@@ -1,4 +1,4 @@
-"""Time tells nobody whether an address is known: measured, where `make test` counts statements.
+"""Time tells nobody whether an address is known: measured, where `make test-all` counts statements.
 
 Known and unknown are asked by turns, so that whatever else the machine does falls on both; of
 each kind the median counts.

@@ -2,7 +2,7 @@
 
 For each person: once an unsubscribe was answered 200, SMTP gets no mail to them; by SMTP's own
 record, which is of the moment of its answer, and so later than the dot. A quick one runs in
-make test, the rest in make test-faults.
+make test-all, the rest in make test-faults.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ from tests.support.load import Load
 from tests.support.race import Race
 from tests.support.servers import kill_with_children
 from tests.support.stack import Stack, write_alerts_config
+
+pytestmark = pytest.mark.promise("P4")
 
 PATIENCE = 2.0
 KILL_SECONDS = 2.0

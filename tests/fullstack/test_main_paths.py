@@ -10,7 +10,7 @@ from tests.fullstack.conftest import Running
 from tests.support.eventually import eventually
 from tests.support.system import LEAD, fresh_address
 
-pytestmark = pytest.mark.fullstack
+pytestmark = [pytest.mark.fullstack, pytest.mark.promise("P1", "P4", "P6")]
 
 
 async def _arrived(system: Running, texts: list[str]) -> bool:

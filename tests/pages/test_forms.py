@@ -11,7 +11,7 @@ from tests.support.forms import CONTACT, arrived, stored
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.pages
+pytestmark = [pytest.mark.pages, pytest.mark.promise("L1")]
 
 LABELS = {"pl": ("Wyślij", "poprawić zaznaczone"), "en": ("Send", "correct the marked fields")}
 

@@ -19,7 +19,7 @@ from tests.support.ports import HOST, Ports
 from tests.support.stack import Stack, quick_forms_config
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.pages
+pytestmark = [pytest.mark.pages, pytest.mark.promise("L1")]
 
 MODULES = Path(__file__).parents[1] / "browsers" / "node_modules"
 SANDBOX = "http://127.0.0.1:8090"

@@ -38,7 +38,7 @@ from tests.support.proxy import DOWN, UP, Proxy
 from tests.support.stack import Stack, _toml
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.pages
+pytestmark = [pytest.mark.pages, pytest.mark.promise("L1")]
 
 CUTS = 20
 OFFLINE_SECONDS = 60

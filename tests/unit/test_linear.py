@@ -53,6 +53,8 @@ from tests.support.dialogues import answer
 from tests.support.pumped import FORMS, JSON, MULTIPARTS, NAMED, SAID, TEXTS, a_part, in_bytes
 from tests.support.shipped import EXAMPLE
 
+pytestmark = pytest.mark.promise("P17")
+
 BODY = 64 * 1024
 LINE = 8190
 """aiohttp's own limit, of the request line and of headers without a bound."""
@@ -194,6 +196,7 @@ def test_a_parser_is_linear_and_takes_no_time_worth_mentioning(name: str) -> Non
     assert effort.faults(costs, size) == []
 
 
+@pytest.mark.control("P17")
 def test_the_measure_tells_a_quadratic_parser_from_a_linear_one() -> None:
     quadratic = re.compile(";*x").search
     for parse, is_linear in ((quadratic, False), (str.split, True)):

@@ -26,7 +26,7 @@ from tests.support.stack import QUICK
 from tests.support.stack import status as http_status
 from tests.support.system import LEAD, WORDING, fresh_address
 
-pytestmark = pytest.mark.upgrade
+pytestmark = [pytest.mark.upgrade, pytest.mark.promise("P1", "P2")]
 
 # Until a release is tagged, today's code must run beside this commit.
 BASE = "4b944d0"

@@ -32,6 +32,8 @@ from services.alerts.targets.throttle import Throttle
 from tests.integration.alerts.test_store import DEAD_AT_ONCE, new_row
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P1")
+
 TAKEN = Outcome(Kind.DELIVERED, Reason.OK, 200)
 POLICY = Policy(retry_delays=(300,), wait_tiers=(), max_age=3600)
 

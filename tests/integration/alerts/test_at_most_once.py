@@ -15,6 +15,8 @@ from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P3")]
+
 Outcomes = list[dict[str, Any]]
 ADDRESS = "ala@example.com"
 LINK = f"https://ostoja.example.com/unsubscribe?token={'x' * 150}"

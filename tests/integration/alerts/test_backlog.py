@@ -18,6 +18,8 @@ from services.alerts.targets.throttle import Throttle
 from tests.conftest import NewDatabase
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P7")
+
 WAITING = 10_000
 
 _FILL = text("""

@@ -5,9 +5,12 @@ from datetime import datetime
 from typing import Any
 
 import aio_pika
+import pytest
 
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.promise("P6")
 
 RESET = 1.5
 BREAKS: dict[str, Any] = {
@@ -144,6 +147,7 @@ async def test_a_manual_reset_delivers_everything_at_once(alerts: StartAlerts) -
     assert (await subject.http("POST", "/api/breakers/unknown/reset"))[0] == 404
 
 
+@pytest.mark.quick
 async def test_a_hanging_target_does_not_delay_another(alerts: StartAlerts) -> None:
     subject = await alerts(monday={"timeout": 10.0, "retry_delays": [20]})
     await subject.sandbox.behave("monday", hang=True)

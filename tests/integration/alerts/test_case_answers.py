@@ -32,6 +32,8 @@ from tests.integration.alerts.cases import (
 from tests.integration.alerts.conftest import waits_for_a_row
 from tests.support.eventually import eventually
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P9")]
+
 
 @pytest.fixture
 def subject(engine: AsyncEngine) -> Cases:

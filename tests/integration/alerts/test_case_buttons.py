@@ -28,6 +28,8 @@ from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.sandbox import Sandbox
 
+pytestmark = pytest.mark.promise("P9")
+
 PATH = "/api/slack/actions"
 OPEN = ["taken", "later", "not_a_lead"]
 EWA = {"user": "U0EWA", "name": "ewa.lis"}

@@ -30,6 +30,8 @@ from tests.integration.alerts.test_case_http import call, opened
 from tests.integration.alerts.test_case_messages import sections
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P9")
+
 FOUR_HOURS = 4 * 3600.0
 NEEDS = {"slack": "slack", "sms": "phone", "email": "email"}
 

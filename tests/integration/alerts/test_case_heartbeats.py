@@ -18,6 +18,8 @@ from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
 from tests.integration.alerts.test_case_messages import PEOPLE
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P9")
+
 EIGHT_HOURS = timedelta(hours=8)
 WATCHED = {"slack_alert": Heartbeat(EIGHT_HOURS.total_seconds(), "always")}
 WATCHING = replace(RULES, policies={"heartbeat.missed": POLICY}, heartbeats=WATCHED)

@@ -12,6 +12,8 @@ from tests.integration.alerts.test_case_messages import lead, sections
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
+pytestmark = pytest.mark.promise("P9")
+
 QUIET: dict[str, Any] = {"sections": sections(within="1h")}
 
 

@@ -15,6 +15,8 @@ from tests.integration.alerts.test_case_messages import lead, sections
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
+pytestmark = pytest.mark.promise("P9")
+
 CONTACT = "Jan, jan@example.com"
 CHAIN = [
     {"to": "sms", "call": "sales", "wait": "1s"},

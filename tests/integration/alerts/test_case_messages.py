@@ -3,9 +3,13 @@
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from tests.integration.alerts.cases import Cases, answer
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.promise("P9")
 
 PEOPLE = {
     "anna": {"name": "Anna Nowak", "slack": "U012ABC", "email": "anna@example.pl"}

@@ -25,6 +25,8 @@ from tests.integration.alerts.cases import (
 )
 from tests.integration.alerts.conftest import CHANNELS
 
+pytestmark = pytest.mark.promise("P9")
+
 
 class Places(Cases):
     """Cases whose messages are written and recorded as the worker does it."""

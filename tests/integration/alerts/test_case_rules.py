@@ -46,6 +46,8 @@ from tests.integration.alerts.conftest import CHANNELS, waits_for_a_row
 from tests.integration.alerts.test_at_least_once import TAKEN, Slow, a_worker, handle
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P9")
+
 CRITICAL: dict[str, Any] = {"severity": "critical"}
 TAKEN_BY_ANNA = Change(State.ANSWERED, "anna", "Anna Nowak")
 

@@ -19,6 +19,8 @@ from tests.integration.alerts.test_case_http import call
 from tests.integration.alerts.test_case_messages import PEOPLE
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P9")
+
 KIND: dict[str, str | None] = {
     "event_type": "slack_alert",
     "severity": None,

@@ -25,6 +25,8 @@ from tests.integration.alerts.cases import (
 from tests.integration.alerts.conftest import StartAlerts
 from tests.support.eventually import eventually
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P9")]
+
 
 @pytest.fixture
 def subject(engine: AsyncEngine) -> Cases:

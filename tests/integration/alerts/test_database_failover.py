@@ -19,6 +19,8 @@ from tests.support.ports import Ports
 from tests.support.replicas import Pair, black_hole, freezing, running_pair
 from tests.support.servers import kill_with_children
 
+pytestmark = pytest.mark.promise("P1")
+
 MORE = 30
 
 

@@ -6,10 +6,13 @@ from functools import partial
 from typing import Any
 
 import aio_pika
+import pytest
 import sqlalchemy as sa
 
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.promise("P1")
 
 DEAD = "alerts.slack.dead"
 INTAKE_DEAD = "alerts.intake.dead"

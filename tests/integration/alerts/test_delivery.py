@@ -15,6 +15,8 @@ from tests.support.brokers import Vhost, leaderless
 from tests.support.eventually import eventually
 from tests.support.servers import frozen
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P1")]
+
 
 async def texts(subject: Alerts, target: str = "slack") -> list[str]:
     return [str(one["body"]) for one in await subject.sandbox.received(target)]
@@ -346,6 +348,7 @@ async def test_alerts_accepted_in_a_batch_are_independent(alerts: StartAlerts) -
     assert sorted(await texts(subject)) == sorted(str(each["payload"]) for each in good)
 
 
+@pytest.mark.control("P1")
 async def test_an_unread_message_fails_the_ledger_check(
     alerts: StartAlerts,
 ) -> None:

@@ -12,6 +12,8 @@ from libs.common.messaging.broker import Message
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P1")
+
 QUICK = {"ALERTS_ESCALATION_SECONDS": "0.5", "ESCALATION_EMAIL": "ops@example.com"}
 INCIDENTS = QUICK | {"ALERTS_INCIDENT_SECONDS": "1"}
 BREAKS: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}

@@ -16,6 +16,8 @@ from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import DELIVERED, POLICY, RULES, Cases, answer
 from tests.integration.alerts.conftest import StartAlerts
 
+pytestmark = pytest.mark.promise("P9")
+
 NOW = datetime.now(UTC)
 ASKING = Rules({"slack_alert": POLICY}, {}, RULES.people, RULES.on_call)
 STEPS = len(POLICY.chain)

@@ -19,6 +19,8 @@ from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P1")
+
 BREAKS: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600}, "fallback": "email"}
 QUICK = {"ALERTS_RECONCILE_SECONDS": "0.3", "ALERTS_FALLBACK_SECONDS": "1"}
 

@@ -20,6 +20,8 @@ from services.alerts.upkeep.digests import MISSING
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P1")
+
 Range = tuple[int, int]
 GATEWAY, OTHER = "gateway-1 0", "gateway-1 1"
 

@@ -9,6 +9,8 @@ from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.support.eventually import eventually
 from tests.support.targets import answer, listening, request
 
+pytestmark = pytest.mark.promise("P6")
+
 # Five times the reset timeout from one trial to the next. A refused alert is due before that.
 HOLDS: dict[str, Any] = {"breaker": {"fail_max": 1000, "reset_timeout": 0.5}, "concurrency": 1}
 FOR_LONG: dict[str, Any] = {"breaker": {"fail_max": 1000, "reset_timeout": 3600}, "concurrency": 1}

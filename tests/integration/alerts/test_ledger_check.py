@@ -1,6 +1,7 @@
 """The ledger check in the metrics."""
 
 import aiohttp
+import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url
 
@@ -9,6 +10,8 @@ from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.brokers import Vhost, leaderless
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.promise("P1")
 
 
 async def test_the_metrics_show_the_ledger_check(

@@ -3,12 +3,15 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import pytest
 import sqlalchemy as sa
 
 from services.alerts import messages
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.integration.alerts.test_dead_letter_moved_back import INTAKE_DEAD, dead_letters
 from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.promise("P1")
 
 
 async def publish(subject: Alerts, alert_id: str, age: timedelta = timedelta()) -> None:

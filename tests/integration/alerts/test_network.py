@@ -29,6 +29,8 @@ from tests.support.targets import (
     send,
 )
 
+pytestmark = pytest.mark.promise("P6")
+
 CHANNELS = ("slack", "monday", "sms", "webhook", "apprise", "email")
 FIRST: Networks = (ipaddress.ip_network("127.0.0.2/32"),)
 REFUSED = (Kind.FAILED, Reason.ADDRESS_REFUSED)

@@ -18,6 +18,8 @@ from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.integration.alerts.test_case_messages import PEOPLE, lead, sections
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P9")
+
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
 SMS = {"to": "sms", "call": "sales", "wait": "12h"}

@@ -3,12 +3,15 @@
 import asyncio
 
 import aiohttp
+import pytest
 
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.integration.alerts.test_at_most_once import Outcomes, ends, follow_up, returned
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.servers import frozen
+
+pytestmark = pytest.mark.promise("P4")
 
 
 async def metric(subject: Alerts, name: str) -> float:

@@ -7,11 +7,14 @@ from typing import Any
 
 import aio_pika
 import aiohttp
+import pytest
 from aiohttp import web
 
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
+
+pytestmark = pytest.mark.promise("P1", "P6")
 
 POISON = "poison"
 

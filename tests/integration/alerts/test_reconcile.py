@@ -12,6 +12,8 @@ from libs.common.messaging.broker import Message
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P1")
+
 QUICK = {"ALERTS_RECONCILE_SECONDS": "0.5", "ALERTS_OVERDUE_SECONDS": "2"}
 
 

@@ -11,6 +11,8 @@ from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
+pytestmark = pytest.mark.promise("P1")
+
 COUNT = 20
 MORE_THAN_TEN = 13
 

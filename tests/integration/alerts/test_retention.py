@@ -12,6 +12,8 @@ from services.alerts.upkeep import retention
 from tests.integration.alerts.conftest import StartAlerts
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P1")
+
 HOUR, DAY = 3600.0, 86400.0
 
 
@@ -88,6 +90,7 @@ async def test_the_ledger_check_holds_after_the_clock_was_set_back(alerts: Start
     assert (terms["ok"], terms["delivered"]) == (True, 6)
 
 
+@pytest.mark.control("P1")
 async def test_a_vanished_row_fails_the_ledger_check(engine: AsyncEngine) -> None:
     await rows(engine, "delivered", 4, hours=1)
     await rows(engine, "failed", 3)

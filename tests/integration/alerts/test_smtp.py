@@ -22,6 +22,8 @@ from tests.support.certificates import Authority
 from tests.support.ports import HOST
 from tests.support.targets import LOOPBACK, TEMPLATES, job, listening, mail_target, send
 
+pytestmark = pytest.mark.promise("P3")
+
 TIMEOUT = 5.0  # for tests that do not reach it
 SHORT = 0.6  # for tests that reach it
 AFTER_THE_DOT = 1.5  # for tests that reach it after the terminator

@@ -4,8 +4,12 @@ import asyncio
 import time
 from collections import Counter
 
+import pytest
+
 from tests.integration.alerts.conftest import StartAlerts
 from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.promise("P6")
 
 HANGING = ("slack", "webhook", "sms")
 EACH = 40  # several times a target's concurrency

@@ -251,6 +251,7 @@ async def test_a_late_worker_does_not_overwrite_a_newer_one(
     assert [one.number for one in found.attempts] == [1, 2]  # recorded, whether it counted or not
 
 
+@pytest.mark.control("P1")
 async def test_without_its_attempt_a_late_worker_would_overwrite_a_newer_one(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

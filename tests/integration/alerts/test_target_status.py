@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -11,6 +12,8 @@ from services.alerts.targets.breaker import Admission, Breaker
 from services.alerts.targets.status import TargetStatus
 from services.alerts.targets.throttle import Throttle
 from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.promise("P6")
 
 RESET = 0.5
 

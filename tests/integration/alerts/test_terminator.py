@@ -17,6 +17,8 @@ from tests.support import loops
 from tests.support.ports import HOST
 from tests.support.targets import mail_target, send
 
+pytestmark = pytest.mark.promise("P3")
+
 
 class Server:
     """Serves one connection from a thread while the client's event loop is blocked."""

@@ -33,6 +33,8 @@ from tests.integration.consent.test_trail import tamper, trail_of_eight
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P5")]
+
 __all__ = ["client", "trail_of_eight"]  # fixtures
 
 COLUMNS = (
@@ -182,6 +184,7 @@ def owner(trail_of_eight: None, consent_database: DatabaseUrl) -> Owner:
     return Owner(consent_database)
 
 
+@pytest.mark.control("P5")
 @pytest.mark.parametrize("attacks", [edits(), swaps(), deletions(), insertions(), cuts()])
 async def test_verify_names_the_first_row_of_any_single_attack(
     attacks: st.SearchStrategy[Attack], engine: AsyncEngine, owner: Owner, signer: Signer
@@ -239,6 +242,7 @@ def renumber_without_gaps() -> tuple[str, str]:
     )
 
 
+@pytest.mark.control("P5")
 @pytest.mark.usefixtures("trail_of_eight")
 async def test_a_cut_after_the_last_checkpoint_is_not_detected(
     engine: AsyncEngine, consent_database: DatabaseUrl, signer: Signer

@@ -17,6 +17,8 @@ from tests.integration.consent.test_erasure_orders import erase
 from tests.integration.consent.test_http import ADMIN, ANNA, Client, client, post, serving
 from tests.support.databases import DatabaseUrl
 
+pytestmark = pytest.mark.promise("P5")
+
 __all__ = ["client"]  # a fixture
 
 OLD = ENVIRONMENT["CONSENT_HASH_KEY"]

@@ -20,6 +20,8 @@ from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 
+pytestmark = pytest.mark.promise("P4")
+
 ANNA = "anna@example.com"
 # Its disk hangs at the journal.
 HELD = """

@@ -46,6 +46,8 @@ from tests.integration.consent.test_http import (
 )
 from tests.support.databases import DatabaseUrl
 
+pytestmark = pytest.mark.promise("P4")
+
 __all__ = ["client"]  # a fixture
 
 PAGE = "/opt-in/confirm?token="

@@ -26,7 +26,7 @@ from tests.integration.consent.conftest import (
 )
 from tests.support.databases import DatabaseUrl
 
-pytestmark = BOTH_DRIVERS
+pytestmark = [BOTH_DRIVERS, pytest.mark.quick, pytest.mark.promise("P4")]
 
 ANNA = "anna@example.com"
 KEPT = Retention(1825, 30, 2190, 1095, 365)

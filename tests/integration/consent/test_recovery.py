@@ -43,6 +43,8 @@ from tests.integration.consent.test_http import (
 )
 from tests.support.databases import DatabaseUrl
 
+pytestmark = pytest.mark.promise("P4")
+
 CONTRACTS = Path(__file__).parents[2] / "contracts"
 JAN, EWA, OLA = "jan@example.com", "ewa@example.com", "ola@example.com"
 

@@ -16,6 +16,8 @@ from tests.integration.consent.test_http import ANNA, Client, client, entries, p
 from tests.integration.consent.test_trail import tamper
 from tests.support.databases import DatabaseUrl
 
+pytestmark = pytest.mark.promise("P5")
+
 __all__ = ["client"]  # a fixture
 
 YEARS = Retention(1825, 30, 2190, 1095, 365)

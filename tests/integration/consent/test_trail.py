@@ -14,6 +14,8 @@ from services.consent.trail import chain
 from tests.integration.consent.conftest import BOTH_DRIVERS, grant, unsubscribe, withdraw
 from tests.support.databases import DatabaseUrl
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P5")]
+
 ROWS = 8
 REFUSED = (
     "UPDATE consent_audit_log SET action = 'erased'",
@@ -155,6 +157,7 @@ EDITS = {
 }
 
 
+@pytest.mark.control("P5")
 @pytest.mark.usefixtures("trail_of_eight")
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS.keys())
 async def test_verify_names_the_first_broken_row_after_any_edit(

@@ -28,6 +28,8 @@ from tests.integration.consent.conftest import (
 from tests.integration.consent.test_http import ANNA, Client, client, post
 from tests.support.databases import DatabaseUrl
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P4")]
+
 __all__ = ["client"]  # a fixture
 
 PEOPLE = [f"person{number}@example.com" for number in range(30)]

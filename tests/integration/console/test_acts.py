@@ -13,6 +13,8 @@ from tests.integration.console.conftest import Console
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P12")
+
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "contracts/action.record.json").read_text(encoding="utf-8")
 )

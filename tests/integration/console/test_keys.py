@@ -13,6 +13,8 @@ import pytest
 from tests.integration.console.conftest import QUICK, REASON, Answer, Console, NewReader, Reader
 from tests.support.eventually import eventually
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P12")]
+
 
 def digest(answer: Answer) -> str:
     return hashlib.sha256(answer.body["key"].encode()).hexdigest()

@@ -24,6 +24,8 @@ from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.system import WORDING
 
+pytestmark = pytest.mark.promise("P3")
+
 KEY = "internal-key-of-this-test"
 ENVIRONMENT = {
     "INTERNAL_API_KEY": KEY,

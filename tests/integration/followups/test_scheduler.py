@@ -27,6 +27,8 @@ from tests.integration.followups.conftest import GOOD_LEAD, World, submissions_o
 from tests.support.eventually import eventually
 from tests.support.shipped import EXAMPLE
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P3")]
+
 Schedulers = Callable[..., Scheduler]
 DELIVERY: Any = None  # no handler uses it
 NO_BROKER: Any = None  # these handlers send no reply

@@ -19,6 +19,8 @@ from services.followups.store.conversations import Subject
 from services.followups.store.submissions import Erased
 from tests.integration.followups.conftest import CONTACT, World, submissions_of
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("L1")]
+
 AGREED = SubmittedConsent(
     purpose="marketing", version="2026-11", language="pl", text="Zgadzam się na oferty."
 )

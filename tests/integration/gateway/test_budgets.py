@@ -21,6 +21,8 @@ from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, O
 from tests.integration.gateway.test_limits import statuses, times_said
 from tests.support.forms import SITE
 
+pytestmark = pytest.mark.promise("P8")
+
 CHAT, OPT_IN, LEADS = "/api/chatbot/chat", "/api/opt-in", "/api/leads"
 PROXIED = {"TRUSTED_PROXIES": "127.0.0.0/8"}
 GOOD = {"message": "Dzień dobry", "session_id": "s1"}

@@ -18,6 +18,8 @@ from tests.support import warm
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
+pytestmark = pytest.mark.promise("P7")
+
 ALIVE = b"GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n"
 SLOW = b"GET /api/unsubscribe/status/a HTTP/1.1\r\nHost: x\r\n\r\n"
 FLOOD, BATCH = 12_000, 250

@@ -18,6 +18,8 @@ from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, O
 from tests.support.eventually import eventually
 from tests.support.forms import CONTACT, SITE
 
+pytestmark = pytest.mark.promise("L1")
+
 WIDE = dict.fromkeys(("API_RATE_LIMIT_HOUR", "API_RATE_LIMIT_MINUTE"), "1000000 per hour")
 BAD_BODIES = 10_000
 

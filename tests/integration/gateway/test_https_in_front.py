@@ -18,6 +18,8 @@ from tests.support.certificates import Authority
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 
+pytestmark = pytest.mark.promise("P8")
+
 ROOT = Path(__file__).parents[3]
 NAME = "ostoja.example.com"
 

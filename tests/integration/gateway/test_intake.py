@@ -22,6 +22,8 @@ from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P1", "P2")]
+
 ALERT = {"event_type": "slack_alert", "payload": {"text": "Nowe zapytanie"}}
 S1, S2 = "Hk2yq0uV9dXc3mZr7pLtWg", "b8Jx1nQ4sT6vY0aD5fG7hK"
 CHAT = "/api/chatbot/chat"
@@ -236,6 +238,7 @@ async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_
     assert max(answer.seconds for answer in answers) < 3 * CONFIRM_SECONDS
 
 
+@pytest.mark.control("P2")
 async def test_without_broker_and_service_the_outcome_is_unknown_and_may_be_repeated(
     start_gateway: StartGateway, owner: Owner
 ) -> None:

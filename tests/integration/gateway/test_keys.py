@@ -29,6 +29,8 @@ from tests.integration.gateway.conftest import (
 from tests.support.console import INTERNAL_KEY, Console, api_key
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P12")
+
 CRM, FORMER = "AAAAAAAAAA", "BBBBBBBBBB"
 TEXT, FORMER_TEXT = f"osk_{CRM}_crm", f"osk_{FORMER}_former"
 OWN = {"X-API-KEY": TEXT}

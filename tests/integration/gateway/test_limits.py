@@ -34,6 +34,8 @@ from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.proxy import UP, Proxy
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P8")]
+
 CHAT = "/api/chatbot/chat"
 MESSAGE = {"message": "Dzień dobry", "session_id": "s1"}
 TOKEN_KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()

@@ -20,6 +20,8 @@ from tests.support.consumers import until
 from tests.support.ports import Ports
 from tests.support.replicas import Sentinels, running_sentinels
 
+pytestmark = pytest.mark.promise("P8")
+
 QUOTA = 30
 LOSSES = 4
 DAY = Window("chat", QUOTA, 86_400)
@@ -104,6 +106,7 @@ async def test_counts_heal_whatever_was_lost(redis_url: str, seed: int) -> None:
         assert losses
 
 
+@pytest.mark.control("P8")
 @pytest.mark.parametrize("remembers", [True, False])
 async def test_only_what_each_gateway_remembers_heals_counts(
     redis_url: str, *, remembers: bool

@@ -10,6 +10,8 @@ from services.gateway.door.limits import COUNT, SHARED_KEYS, Limiter, Window
 from services.gateway.door.redis_pipeline import RedisPipeline
 from tests.support.eventually import eventually
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P7")]
+
 MAX_KEYS = 500
 ADDRESSES = 5_000
 WINDOWS = (Window("minute", 3, 43_200), Window("hour", 5, 86_400))

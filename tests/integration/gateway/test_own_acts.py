@@ -25,6 +25,8 @@ from tests.integration.gateway.conftest import (
 from tests.support.console import INTERNAL_KEY
 from tests.support.eventually import eventually
 
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P12")]
+
 OPERATOR_KEYS = "o1:" + base64.b64encode(b"o" * 32).decode()
 ACT: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").read_text())
 ANNA = "anna.kowalska@example.pl"

@@ -39,6 +39,8 @@ from tests.support.console import Console, api_key
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
+pytestmark = pytest.mark.promise("P7")
+
 OWN_KEY = "osk_AAAAAAAAAA_import"
 HOST_LINE = b"Host: x\r\n"
 POST = b"POST /api/chatbot/chat HTTP/1.1\r\n" + HOST_LINE

@@ -24,6 +24,8 @@ from tests.integration.gateway.conftest import Gateway, StartGateway, workers_of
 from tests.support.console import INTERNAL_KEY, Console, api_key
 from tests.support.eventually import eventually
 
+pytestmark = pytest.mark.promise("P12")
+
 PATH = "/api/alerts/1"
 KEYS = 12
 CALLERS = 8
@@ -166,6 +168,7 @@ async def more(history: History, than: int) -> bool:
     return len(history.calls) > than
 
 
+@pytest.mark.control("P12")
 def test_the_checker_finds_a_call_after_a_confirmation() -> None:
     history = History([(1.0, "A", 200), (2.0, "A", 401), (3.0, "A", 200)], {"A": 1.5})
     assert history.violations() == [(3.0, "A", 200)]

@@ -14,6 +14,8 @@ from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.scripted import OK, answering, until_closed
 
+pytestmark = pytest.mark.promise("P7")
+
 
 async def test_a_closed_port_is_503() -> None:
     with closing(socket.socket()) as taken:

@@ -38,6 +38,8 @@ from tests.integration.gateway.test_limits import (
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 
+pytestmark = pytest.mark.promise("P8")
+
 TWO = {"GATEWAY_WORKERS": "2"}
 PATH = "/api/unsubscribe/status/a@example.com"
 PLENTY = {"API_RATE_LIMIT_MINUTE": "100000 per minute", "API_RATE_LIMIT_HOUR": "100000 per hour"}

@@ -4,9 +4,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
+
+pytestmark = pytest.mark.promise("P12")
 
 ALERT = {"event_type": "slack_alert", "payload": {"text": "x"}}
 REASON = {"reason": "the laptop was stolen"}

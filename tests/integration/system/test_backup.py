@@ -37,9 +37,12 @@ HARM = [
     ),
 ]
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("pgbackrest") is None, reason="pgbackrest is not installed (make prepare)"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("pgbackrest") is None, reason="pgbackrest is not installed (make prepare)"
+    ),
+    pytest.mark.promise("P4", "P5"),
+]
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, WORDING, fresh_address
 
+pytestmark = pytest.mark.promise("P4")
+
 STACK_SETTINGS = {"DOUBLE_OPT_IN": "on"}
 
 

@@ -24,6 +24,8 @@ from tests.support.forms import (
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
+pytestmark = pytest.mark.promise("L1")
+
 RICH = {"area": "80", "budget": "250 000", "start": "jak najszybciej", "message": "Remont kuchni"}
 
 

@@ -27,6 +27,8 @@ from tests.support.pumped import FORMS, JSON, MULTIPARTS, TEXTS
 from tests.support.routes import route_table
 from tests.support.stack import Stack
 
+pytestmark = pytest.mark.promise("P17")
+
 STACK_SETTINGS = {"RATE_LIMIT_MODE": "shadow", "TRUSTED_PROXIES": "127.0.0.1/32"}
 BODY = 64 * 1024
 PATH = 2000

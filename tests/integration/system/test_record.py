@@ -24,6 +24,8 @@ from tests.support.stack import Stack, quick_alerts_config
 from tests.support.staff import SILENCEABLE
 from tests.support.system import Answer, fresh_address
 
+pytestmark = pytest.mark.promise("P12")
+
 OF_THE_GATEWAY = {"limits.change", "cache.clean"}
 OWNERS = ("alerts", "followups", "consent")
 # As if the owner were killed before its commit; and after it, before the relay comes to the row.

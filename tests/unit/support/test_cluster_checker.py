@@ -64,6 +64,7 @@ def test_what_kept_its_promises_is_not_blamed() -> None:
     assert wrong(*more, follow_ups={ANNA: "in_doubt"}, mails={}) == []
 
 
+@pytest.mark.control("P1", "P3", "P4", "P8", "P10")
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
