@@ -5,16 +5,15 @@ Followups is killed amid it, so that its queue grows, and has to take what waits
 
 import asyncio
 import itertools
-import re
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
 from libs.domain.signed_links import Tokens
 from tests.support.eventually import eventually
 from tests.support.forms import agreed, quiet, submit
+from tests.support.memory import resident
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
@@ -25,12 +24,6 @@ GROWTH = 16 * 1024
 """Kilobytes. The last two thirds of the forms, were each kept once, would be more."""
 MESSAGE = {f"part_{n}": "Proszę o wycenę remontu. " * 150 for n in range(4)}
 """16 KB, in fields of an older version of the form, which are kept as they come."""
-
-
-def resident(stack: Stack, name: str) -> int:
-    status = Path(f"/proc/{stack.pid(name)}/status").read_text()
-    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
-    return int(kilobytes)
 
 
 async def test_a_flood_of_forms_leaves_memory_flat_and_others_served(stack: Stack) -> None:
@@ -54,7 +47,7 @@ async def test_a_flood_of_forms_leaves_memory_flat_and_others_served(stack: Stac
             )
             found[answer.status] += 1
             if number == FLOOD // 3:
-                memory.append(resident(stack, "gateway"))
+                memory.append(resident(stack.pid("gateway")))
                 await stack.kill9("followups")
             if number == FLOOD * 2 // 3:
                 await stack.start("followups")
@@ -74,7 +67,7 @@ async def test_a_flood_of_forms_leaves_memory_flat_and_others_served(stack: Stac
     assert found == {202: FLOOD}
     assert other.keys() == {200, 202}
     assert other[202] > FLOOD / AT_ONCE / 10, "it was served in its turn while the flood ran"
-    memory.append(resident(stack, "gateway"))
+    memory.append(resident(stack.pid("gateway")))
     assert memory[1] - memory[0] < GROWTH
 
     like = f"{run}.%"
@@ -87,10 +80,10 @@ async def test_a_flood_of_forms_leaves_memory_flat_and_others_served(stack: Stac
         )
         return bool(every == different == FLOOD)
 
-    memory.append(resident(stack, "followups"))
+    memory.append(resident(stack.pid("followups")))
     await eventually(stored, 240)
     await eventually(lambda: quiet(stack), 240)
-    memory.append(resident(stack, "followups"))
+    memory.append(resident(stack.pid("followups")))
     assert memory[3] - memory[2] < GROWTH
     ((told,),) = stack.query(
         "SELECT count(DISTINCT d.alert_id) FROM alerts.delivery d"

@@ -287,22 +287,3 @@ async def test_a_page_in_the_dark_is_as_readable(stack: Stack, visitor: Visitor)
         await page.goto(link[:-1])
         await is_well_made(page, "pl")
         await photograph(page, "broken")
-
-
-@LANGUAGES
-async def test_the_mail_itself_reads_well_on_a_phone(
-    stack: Stack, visitor: Visitor, language: str
-) -> None:
-    address, link = await returning(stack, language)
-    (mail,) = await stack.sandbox.mails(address)
-    assert link in mail["HTML"]
-    async with visitor(language) as page:
-        await page.set_content(mail["HTML"])
-        await expect(page.locator("html")).to_have_attribute("lang", language)
-        await expect(page.get_by_text(WORDING)).to_be_visible()
-        assert await page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
-        for line in await page.evaluate(CONTRASTS):
-            assert line["ratio"] >= 4.5, line
-        await photograph(page, f"mail-{language}")
-        await page.get_by_role("link").first.click()
-        await expect(page.get_by_role("button")).to_have_count(2)

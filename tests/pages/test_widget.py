@@ -35,8 +35,9 @@ from tests.pages.conftest import DESK, LOCALES, PHONE, mailed_link, photograph
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.proxy import DOWN, UP, Proxy
-from tests.support.stack import Stack, _toml
+from tests.support.stack import Stack
 from tests.support.system import fresh_address
+from tests.support.toml import write_toml
 
 pytestmark = [pytest.mark.pages, pytest.mark.promise("L1")]
 
@@ -57,8 +58,7 @@ class FormsFile:
     config: dict[str, Any]
 
     def write(self, config: dict[str, Any]) -> None:
-        lines = [f"{name} = {_toml(value)}" for name, value in config.items()]
-        self.path.write_text("\n".join(lines), encoding="utf-8")
+        write_toml(self.path, config)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from tests.support.stack import ROOT
+from deploy.up.environment import ROOT
 
 PAGE = ROOT / "docs" / "promises.md"
 HEAD = """\

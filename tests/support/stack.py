@@ -1,7 +1,6 @@
 """The whole system as it runs in production: the services and the sandbox as processes."""
 
 import asyncio
-import json
 import os
 import shutil
 import signal
@@ -27,6 +26,7 @@ from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import Sandbox, running_sandbox
 from tests.support.system import System
+from tests.support.toml import write_toml
 
 ROOT = environment.ROOT
 HEALTH = {"gateway": "/api/health"}
@@ -263,19 +263,10 @@ def write_alerts_config(
         options = config["targets"][name] | change
         config["targets"][name] = {k: v for k, v in options.items() if v is not None}
     path = folder / "alerts.toml"
-    lines = [f"{name} = {_toml(value)}" for name, value in config.items()]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_toml(path, config)
     shutil.copytree(shipped.parent / "templates", folder / "templates", dirs_exist_ok=True)
     shutil.copy(shipped.parent / "rota-sales.ics", folder)
     return path
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{json.dumps(k)} = {_toml(v)}' for k, v in value.items())}}}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def status(port: int, path: str, tls_dir: Path | None = None) -> int | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import os
 import shutil
 import signal
@@ -36,6 +35,7 @@ from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import Sandbox
+from tests.support.toml import write_toml
 
 KEY = "internal-key-of-this-test"
 SUBJECT_KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
@@ -89,14 +89,6 @@ ROUTES = {
     "followup": ["email"],
     "escalation": ["email"],
 }
-
-
-def toml(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{json.dumps(k)} = {toml(v)}' for k, v in value.items())}}}"
-    return json.dumps(value)
 
 
 @dataclass
@@ -291,8 +283,7 @@ async def alerts(
             shutil.copytree(shipped, tmp_path / "templates", dirs_exist_ok=True)
             path = tmp_path / "alerts.toml"
             document = {"routes": routes, "targets": targets, **sections}
-            text = "\n".join(f"{name} = {toml(section)}" for name, section in document.items())
-            path.write_text(text, encoding="utf-8")
+            write_toml(path, document)
             url = await database("alerts")
             port = ports.take()
             engine = await closing.enter_async_context(

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from services.alerts.http.dlq import DlqRoutes
 from services.alerts.store.ledger import upkeep
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
+from tests.support.memory import resident
 
 ROWS = int(os.environ.get("BULK_ROWS", "3000"))
 SHUT = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}
@@ -46,9 +46,8 @@ async def some_failed(engine: AsyncEngine, count: int) -> None:
 
 
 def rss(subject: Alerts) -> int:
-    """Return the process's resident memory, in MiB."""
-    status = Path(f"/proc/{subject.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) // 1024
+    assert subject.process.pid is not None
+    return resident(subject.process.pid) // 1024  # MiB
 
 
 async def shut(subject: Alerts) -> None:

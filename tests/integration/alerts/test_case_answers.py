@@ -329,27 +329,6 @@ async def test_each_change_makes_every_place_due_to_be_told(subject: Cases) -> N
     assert await wants() == {3}
 
 
-async def test_an_answer_that_fails_before_its_commit_changes_nothing(
-    subject: Cases, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rule COMMIT: the result is returned after the commit only."""
-    case_id = await subject.accept()
-    await subject.tick()
-    taking = answer()
-    with monkeypatch.context() as patched:
-        patched.setattr("services.alerts.cases.answers.cases.record", _dies)
-        with pytest.raises(ConnectionError):
-            await subject.answer(case_id, taking)
-    row = await subject.case(case_id)
-    assert (row.state, row.version) == ("open", 1)
-    assert (await subject.steps(case_id))[0].state == "pending"
-    assert isinstance(await subject.answer(case_id, taking), Mapping)
-
-
-async def _dies(*_: object) -> None:
-    raise ConnectionError
-
-
 async def test_there_is_no_case_of_an_unknown_alert(subject: Cases) -> None:
     with pytest.raises(UnknownCase):
         await subject.answer(uuid4(), answer())

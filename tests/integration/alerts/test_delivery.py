@@ -249,44 +249,6 @@ async def test_alerts_accepted_over_http_without_the_broker_are_delivered_later(
     assert (await subject.check())["accepted"] == 3
 
 
-async def test_a_worker_killed_between_send_and_record_delivers_again(
-    alerts: StartAlerts,
-) -> None:
-    subject = await alerts(slack={"timeout": 3.0, "retry_delays": [3.5, 3.5]})
-    await subject.sandbox.behave("slack", delay_seconds=2.5, fail_next=None)
-    alert_id = await subject.accept()
-    await subject.until(alert_id, "sending")
-    await asyncio.sleep(
-        0.3
-    )  # the request has reached the target by now; if not, it is sent only once
-    subject.kill9()
-    await subject.sandbox.behave("slack", status=200)
-    await subject.start()
-    row = await subject.until(alert_id, "delivered")
-    assert (row.attempt, row.attempts) == (2, 2)
-    assert "died" in row.error
-    assert len(await texts(subject)) == 2  # at least once: only here may a duplicate arise
-    assert (await subject.check())["ok"]
-
-
-async def test_a_message_that_always_kills_its_worker_fails(alerts: StartAlerts) -> None:
-    subject = await alerts(slack={"timeout": 1.0, "retry_delays": [1.5]})
-    await subject.sandbox.behave("slack", hang=True)
-    alert_id = await subject.accept()
-    for number in (1, 2):
-
-        async def claimed(number: int = number) -> bool:
-            row = await subject.row(alert_id)
-            return row is not None and (row.state, row.attempt) == ("sending", number)
-
-        await eventually(claimed, 20)
-        subject.kill9()
-        await subject.start()
-    row = await subject.until(alert_id, "failed")
-    assert (row.reason, row.attempt) == ("exhausted", 2)
-    assert await subject.scalar("SELECT count(*) FROM escalation") == 1
-
-
 async def test_lost_messages_are_requeued_in_the_next_generation(
     alerts: StartAlerts,
 ) -> None:

@@ -1,8 +1,6 @@
 """P1: operators are notified of failures and open incidents, even after mail was down."""
 
-import itertools
 import uuid
-from datetime import datetime
 from typing import Any
 
 import pytest
@@ -71,58 +69,6 @@ async def test_an_escalation_waits_while_mail_is_down(
     await subject.sandbox.behave("email", status=200)
     await reported(subject, 1)
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1  # none for the digests
-
-
-async def test_a_refused_digest_is_retried_ever_more_rarely_and_soon_after_a_start(
-    alerts: StartAlerts,
-) -> None:
-    subject = await alerts(**QUICK | {"ALERTS_RECONCILE_SECONDS": "0.5"})
-    await subject.sandbox.behave("email", status=550)
-    await subject.sandbox.behave("slack", status=422)
-    await subject.until(await subject.accept(), "failed")
-
-    async def ends() -> list[datetime]:
-        async with subject.engine.connect() as tx:
-            ended = "SELECT finished_at FROM delivery WHERE state = 'failed' AND target = 'email'"
-            return sorted((await tx.execute(sa.text(ended))).scalars())
-
-    async def three() -> bool:
-        return len(await ends()) >= 3
-
-    async def unsent(*, some: bool) -> bool:
-        lines = (await subject.metrics()).splitlines()
-        name = "alerts_escalation_unsent_seconds "
-        (seconds,) = [float(line.removeprefix(name)) for line in lines if line.startswith(name)]
-        return bool(seconds) is some
-
-    await eventually(three, 60)
-    gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(await ends())]
-    # From one failure to the next mail; sending takes a moment more.
-    assert all(gap >= 0.5 * 2**number for number, gap in enumerate(gaps)), gaps
-    await eventually(lambda: unsent(some=True))
-    assert (await subject.check())["escalation_unsent_seconds"] > 1
-
-    await subject.sandbox.behave("email", status=200)
-    subject.stop()
-    async with subject.engine.begin() as tx:  # by now the pauses are long
-        await tx.execute(sa.text("UPDATE escalation SET send_failures = 16"))
-
-    async def first_run() -> bool:
-        run = 'periodic_runs_total{outcome="done",task="alerts digests"} 1.0'
-        return run in (await subject.metrics()).splitlines()
-
-    window = subject.environment.pop("ALERTS_ESCALATION_SECONDS")
-    for _ in range(2):  # it keeps crashing
-        await subject.start()
-        await eventually(first_run)
-        subject.stop()
-    mailed = "SELECT count(*) FROM delivery WHERE event_type = 'escalation' AND state <> 'failed'"
-    assert await subject.scalar(mailed) == 0
-
-    subject.environment["ALERTS_ESCALATION_SECONDS"] = window
-    await subject.start()
-    await reported(subject, 1)
-    await eventually(lambda: unsent(some=False))
 
 
 async def subjects(subject: Alerts, about: str) -> list[str]:

@@ -56,25 +56,6 @@ async def opened(*subjects: Alerts) -> None:
     await eventually(are, 20)
 
 
-async def test_a_breaker_opened_by_one_process_is_shown_by_all(
-    alerts: StartAlerts, another: Another
-) -> None:
-    first = await alerts(slack=BREAKS)
-    second = await another(first)
-    await first.sandbox.behave("slack", status=500)
-    await first.accept()
-    await opened(first, second)
-    shown = [await breaker(each) for each in (first, second)]
-    for each in shown:
-        assert (each["state"], each["failures"], each["processes"]) == ("open", 1, 2)
-        assert each["open_since"] is not None
-        assert each["next_trial_at"] is not None
-    assert shown[0]["open_since"] == shown[1]["open_since"]
-    _, health = await second.http("GET", "/health/deep")
-    assert health["status"] == "degraded"
-    assert health["circuit_breakers"]["slack"]["state"] == "open"
-
-
 async def test_a_manual_reset_reaches_every_process_and_logs_the_operator(
     alerts: StartAlerts, another: Another
 ) -> None:

@@ -638,64 +638,6 @@ async def test_a_deleted_queue_comes_back_with_its_consumer(broker: Broker, vhos
         await got.until_count(1)
 
 
-async def test_tags_finished_in_one_iteration_are_settled_and_pending_ones_are_not(
-    broker: Broker, vhost: Vhost
-) -> None:
-    vhost.set_retry(r"\.retry$", 600)
-    ids = await send(broker, 60)
-    held, rejected = set(ids[7::20]), set(ids[3::10])
-    gate, never, again = Gate(), asyncio.Event(), Recorder()
-
-    async def handle(incoming: Message, delivery: Delivery) -> Disposition:
-        if delivery.redelivered:
-            return await again(incoming, delivery)
-        outcome = await gate(incoming, delivery)
-        if incoming.id in held:
-            await never.wait()
-        return Retry("told so") if incoming.id in rejected else outcome
-
-    async with consume(broker, QUEUE, handle, prefetch=len(ids)):
-        await gate.until(len(ids))
-        gate.open.set()
-
-        async def parked() -> bool:
-            return await depth(broker, f"{QUEUE}.retry") == len(rejected)
-
-        await eventually(parked)
-        await cut_off(vhost, await broker.session())
-        await again.until_count(len(held))
-        never.set()
-    assert set(again.ids) == held
-    assert len(again.ids) == len(held)
-    assert await gone(broker)
-
-
-async def test_one_frame_acknowledges_an_iteration_despite_earlier_rejections(
-    broker: Broker, vhost: Vhost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    vhost.set_retry(r"\.retry$", 600)
-    frames: list[bool] = []
-    acknowledge = aiormq.Channel.basic_ack
-
-    async def note(*arguments: Any, **named: Any) -> None:
-        frames.append(named.get("multiple", False))
-        await acknowledge(*arguments, **named)
-
-    monkeypatch.setattr(aiormq.Channel, "basic_ack", note)
-    otherwise, gate = Recorder(Retry("told so"), Requeue()), Gate()
-
-    async def handle(incoming: Message, delivery: Delivery) -> Disposition:
-        return await (gate if len(otherwise.ids) == 2 else otherwise)(incoming, delivery)
-
-    await send(broker, 20)
-    async with consume(broker, QUEUE, handle, prefetch=20):
-        await gate.until(19)  # one of them for the second time
-        gate.open.set()
-        await until(lambda: frames)
-    assert frames == [True]
-    assert await gone(broker)
-
-
 async def test_connections_closed_by_the_broker_are_made_again(
     broker: Broker, vhost: Vhost
 ) -> None:

@@ -1,8 +1,6 @@
 """The former record of calls with the admin key: what is queued is taken, and nothing changes."""
 
-import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,11 +15,11 @@ from libs.common.messaging.consumer import consume
 from services.consent import admin_calls, topology
 from services.consent.store.vault import Vault
 from tests.support.brokers import Vhost
+from tests.support.contracts import golden
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 
-CONTRACTS = Path(__file__).parents[2] / "contracts"
-DONE: dict[str, Any] = json.loads((CONTRACTS / "call.record.json").read_text(encoding="utf-8"))
+DONE: dict[str, Any] = golden("call.record")
 INTENDED = {**DONE, "phase": "intended", "status": None}
 NO_DELIVERY: Any = None
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -25,13 +24,13 @@ from services.consent.trail import chain
 from services.consent.trail.chain import Entry, Origin
 from tests.integration.consent.conftest import grant, make_consumers
 from tests.support.brokers import Vhost
+from tests.support.contracts import golden
 from tests.support.eventually import eventually
 
 ANNA = "anna@example.com"
 COMMANDS = topology.COMMANDS.name
-CONTRACTS = Path(__file__).parents[2] / "contracts"
-CHAT = json.loads((CONTRACTS / "grant.record.chat.json").read_text(encoding="utf-8"))
-WITHDRAWN = json.loads((CONTRACTS / "withdrawal.record.json").read_text(encoding="utf-8"))
+CHAT = golden("grant.record.chat")
+WITHDRAWN = golden("withdrawal.record")
 
 
 async def connected(broker: Broker) -> Broker:

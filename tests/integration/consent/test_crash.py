@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,10 +15,10 @@ import psycopg2
 import pytest
 
 from tests.integration.consent.conftest import ENVIRONMENT, alone, until_one_waits
-from tests.support import warm
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
+from tests.support.service import ServiceUnderTest
 
 pytestmark = pytest.mark.promise("P4")
 
@@ -38,41 +38,38 @@ main()
 """
 
 
-class Process:
-    def __init__(self, url: DatabaseUrl, ports: Ports, log: Path) -> None:
-        self.port, self.log = ports.take(), log
-        self.records = log.parent / "records"
-        self._environment = {
-            **os.environ,
-            **ENVIRONMENT,
-            "DATABASE_URL": url,
-            "CONSENT_RECORDS_DIR": str(self.records),
-            "HTTP_PORT": str(self.port),
-            "METRICS_PORT": str(ports.take()),
-        }
+class Process(ServiceUnderTest):
+    @property
+    def records(self) -> Path:
+        return self.log.parent / "records"
 
-    @contextmanager
-    def running(self, program: str | None = None) -> Iterator[warm.Started]:
-        process = warm.Started("consent", env=self._environment, log=self.log, program=program)
-        try:
-            yield process
-        finally:
-            process.kill()
-            process.wait()
+    async def unsubscribe(self, email: str) -> int | None:
+        return await self._change("/api/unsubscribe", email, "public")
+
+    async def erase(self, email: str) -> int | None:
+        return await self._change("/api/consent/erase", email, "admin")
+
+    async def _change(self, path: str, email: str, caller: str) -> int | None:
+        headers = {"X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"], "X-Caller": caller}
+        with suppress(aiohttp.ClientError):
+            return (await self.send("POST", path, headers, json={"email": email})).status
+        return None
 
 
 @pytest.fixture
-def process(consent_database: DatabaseUrl, ports: Ports, tmp_path: Path) -> Process:
-    return Process(consent_database, ports, tmp_path / "consent.log")
-
-
-@pytest.fixture
-async def client(process: Process) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(
-        f"http://127.0.0.1:{process.port}",
-        headers={"X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"], "X-Caller": "public"},
-    ) as session:
-        yield session
+async def process(
+    consent_database: DatabaseUrl, ports: Ports, tmp_path: Path
+) -> AsyncIterator[Process]:
+    environment = {
+        **os.environ,
+        **ENVIRONMENT,
+        "DATABASE_URL": consent_database,
+        "CONSENT_RECORDS_DIR": str(tmp_path / "records"),
+        "HTTP_PORT": str(ports.take()),
+        "METRICS_PORT": str(ports.take()),
+    }
+    async with aiohttp.ClientSession() as session:
+        yield Process("consent", environment, tmp_path / "consent.log", session)
 
 
 @pytest.fixture
@@ -80,25 +77,6 @@ def cursor(consent_database: DatabaseUrl) -> Iterator[Any]:
     """Look into the database past the service."""
     with closing(psycopg2.connect(consent_database.superuser_url)) as other:
         yield other.cursor()
-
-
-async def ready(client: aiohttp.ClientSession) -> None:
-    async def healthy() -> bool:
-        try:
-            async with client.get("/health") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
-
-    await eventually(healthy, seconds=60)
-
-
-async def unsubscribe(client: aiohttp.ClientSession, email: str) -> int | None:
-    try:
-        async with client.post("/api/unsubscribe", json={"email": email}) as answer:
-            return answer.status
-    except aiohttp.ClientError:
-        return None
 
 
 def rows(cursor: Any) -> dict[str, int]:
@@ -118,23 +96,23 @@ def rows(cursor: Any) -> dict[str, int]:
 
 
 async def test_a_withdrawal_killed_before_its_commit_leaves_nothing(
-    cursor: Any, process: Process, client: aiohttp.ClientSession
+    cursor: Any, process: Process
 ) -> None:
     # All is written but the trail, whose head another session holds.
     cursor.execute("SELECT FROM consent.trail_head FOR UPDATE")
     waits = until_one_waits(cursor, for_query="WITH origin AS")
-    await killed(process, client, unsubscribe(client, ANNA), waits, program=None)
+    await killed(process, process.unsubscribe(ANNA), waits, program=None)
     cursor.connection.rollback()
     await alone(cursor)
     assert set(rows(cursor).values()) == {0}
 
 
 async def test_each_withdrawal_killed_at_any_moment_is_complete_or_absent(
-    cursor: Any, process: Process, client: aiohttp.ClientSession
+    cursor: Any, process: Process
 ) -> None:
     with process.running() as service:
-        await ready(client)
-        asking = [asyncio.create_task(until_no_answer(client, name)) for name in range(16)]
+        await eventually(process.answers, 60)
+        asking = [asyncio.create_task(until_no_answer(process, name)) for name in range(16)]
 
         async def some_are_through() -> bool:
             return rows(cursor)["whole"] >= 50
@@ -162,46 +140,44 @@ def actions(cursor: Any) -> list[str]:
 
 
 async def test_a_withdrawal_killed_between_its_commit_and_its_record_is_recorded_at_the_next_start(
-    cursor: Any, process: Process, client: aiohttp.ClientSession
+    cursor: Any, process: Process
 ) -> None:
-    await killed(process, client, unsubscribe(client, ANNA), committed(cursor, "unsubscribe"))
+    await killed(process, process.unsubscribe(ANNA), committed(cursor, "unsubscribe"))
     with process.running():
-        await ready(client)
+        await eventually(process.answers, 60)
         (line,) = await eventually(partial(recorded, process, 1))
         assert line["withdrawn"].keys() == {"marketing"}
         assert ANNA not in json.dumps(line)
 
 
 async def test_an_erasure_killed_between_its_commit_and_its_record_is_recorded_at_the_next_start(
-    cursor: Any, process: Process, client: aiohttp.ClientSession
+    cursor: Any, process: Process
 ) -> None:
-    await killed(process, client, erase(client, ANNA), committed(cursor, "erased"))
+    await killed(process, process.erase(ANNA), committed(cursor, "erased"))
     with process.running():
-        await ready(client)
+        await eventually(process.answers, 60)
         lines = await eventually(partial(recorded, process, 2))
         assert lines[-1]["erased_at"]
         assert lines[-1]["suppression_hash"]
 
 
-async def test_a_line_cut_by_a_kill_is_written_again(
-    process: Process, client: aiohttp.ClientSession
-) -> None:
+async def test_a_line_cut_by_a_kill_is_written_again(process: Process) -> None:
     with process.running():
-        await ready(client)
-        assert await unsubscribe(client, ANNA) == 200
+        await eventually(process.answers, 60)
+        assert await process.unsubscribe(ANNA) == 200
     path = process.records / "withdrawals.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
     with process.running():
-        await ready(client)
+        await eventually(process.answers, 60)
         await eventually(partial(recorded, process, 1))
 
 
 async def test_no_answered_withdrawal_is_missing_in_the_record_after_a_kill(
-    process: Process, client: aiohttp.ClientSession
+    process: Process,
 ) -> None:
     with process.running() as service:
-        await ready(client)
-        asking = [asyncio.create_task(until_no_answer(client, name)) for name in range(8)]
+        await eventually(process.answers, 60)
+        asking = [asyncio.create_task(until_no_answer(process, name)) for name in range(8)]
         await eventually(partial(recorded, process, 60))
         service.kill()
         answered = sum(await asyncio.gather(*asking))
@@ -210,14 +186,13 @@ async def test_no_answered_withdrawal_is_missing_in_the_record_after_a_kill(
 
 async def killed(
     process: Process,
-    client: aiohttp.ClientSession,
     asking: Coroutine[Any, Any, int | None],
     moment: Awaitable[None],
     program: str | None = HELD,
 ) -> None:
     """Kill the process at that moment of a request, which is not answered: nothing is promised."""
     with process.running(program) as service:
-        await ready(client)
+        await eventually(process.answers, 60)
         asked = asyncio.create_task(asking)
         await moment
         service.kill()
@@ -236,20 +211,10 @@ async def recorded(process: Process, most: int) -> list[dict[str, Any]]:
     return found if len(found) >= most else []
 
 
-async def erase(client: aiohttp.ClientSession, email: str) -> int | None:
-    try:
-        async with client.post(
-            "/api/consent/erase", json={"email": email}, headers={"X-Caller": "admin"}
-        ) as answer:
-            return answer.status
-    except aiohttp.ClientError:
-        return None
-
-
-async def until_no_answer(client: aiohttp.ClientSession, name: int) -> int:
+async def until_no_answer(process: Process, name: int) -> int:
     """Withdraw for one address after the other; return how many were answered."""
     for number in count():
-        status = await unsubscribe(client, f"person{name}-{number}@example.com")
+        status = await process.unsubscribe(f"person{name}-{number}@example.com")
         if status is None:
             return number
         assert status == 200

@@ -173,14 +173,6 @@ async def test_unsubscribe_is_recorded_published_and_shown(
         assert list(sent) == ["consent.granted", "consent.withdrawn", "action.record"]  # the look
 
 
-async def test_known_and_unknown_addresses_get_the_same_answers(client: Client) -> None:
-    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
-    for path in ("/api/unsubscribe", "/api/revoke-consent", "/api/unsubscribe"):
-        known = await post(client, path, {"email": ANNA})
-        unknown = await post(client, path, {"email": "x@example.com"})
-        assert known == (200, unknown[1] | {"email": ANNA})
-
-
 async def test_revoke_withdraws_every_purpose_and_awaits_proof_for_erasure(client: Client) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     assert await post(client, "/api/revoke-consent", {"email": ANNA}) == (
@@ -437,43 +429,6 @@ async def test_a_malformed_address_in_the_path_is_422(client: Client) -> None:
         assert answer.status == 422
 
 
-@pytest.mark.parametrize("language", ["pl", "en"])
-async def test_the_unsubscribe_page_has_the_reader_s_language_and_a_strict_policy(
-    client: Client, link: Link, language: str
-) -> None:
-    token = link(ANNA)
-    headers = {"Accept-Language": language}
-    async with client.get(f"/unsubscribe?token={token}", headers=headers) as answer:
-        assert answer.status == 200
-        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none';")
-        assert answer.headers["Referrer-Policy"] == "no-referrer"
-        assert answer.headers["Cache-Control"] == "no-store"
-        page = await answer.text()
-    assert f'<html lang="{language}">' in page
-    assert ANNA in page
-    assert f'<form method="post" action="?token={token}&amp;lang={language}">' in page
-
-
-async def test_the_language_switch_overrides_the_browser(client: Client, link: Link) -> None:
-    headers = {"Accept-Language": "pl"}
-    url = f"/unsubscribe?token={link(ANNA)}&lang=en"
-    async with client.get(url, headers=headers) as answer:
-        assert '<html lang="en">' in await answer.text()
-
-
-async def test_get_and_head_of_the_unsubscribe_page_change_nothing(
-    client: Client, engine: AsyncEngine, vault: Vault, link: Link
-) -> None:
-    assert await grant(engine, vault, ANNA)
-    before = await everything(engine)
-    url = f"/unsubscribe?token={link(ANNA)}"
-    for method in ("GET", "HEAD"):
-        for way in (url, f"{url}&List-Unsubscribe=One-Click", "/unsubscribe?token=forged"):
-            async with client.request(method, way) as answer:
-                assert answer.status in {200, 400}
-    assert await everything(engine) == before
-
-
 async def test_the_button_withdraws_and_the_page_confirms_it(client: Client, link: Link) -> None:
     await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
     async with client.post(f"/unsubscribe?token={link(ANNA)}&lang=pl", data={}) as answer:
@@ -530,16 +485,6 @@ async def test_a_body_other_than_a_form_is_415_and_does_nothing(
     ) as answer:
         assert answer.status == 400
     assert await everything(engine) == before
-
-
-async def test_the_page_announces_a_message_that_may_still_arrive(
-    client: Client, engine: AsyncEngine, vault: Vault, link: Link
-) -> None:
-    assert await grant(engine, vault, ANNA)
-    await permit(engine, vault, ANNA)
-    async with client.post(f"/unsubscribe?token={link(ANNA)}&lang=en", data={}) as answer:
-        assert answer.status == 202
-        assert "may still arrive" in await answer.text()
 
 
 async def test_a_call_without_the_internal_key_is_refused(client: Client) -> None:

@@ -1,7 +1,6 @@
 """After a restored backup, no one who withdrew or was erased since gets a message."""
 
 import asyncio
-import json
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
@@ -41,11 +40,11 @@ from tests.integration.consent.test_http import (
     post,
     serving,
 )
+from tests.support.contracts import golden
 from tests.support.databases import DatabaseUrl
 
 pytestmark = pytest.mark.promise("P4")
 
-CONTRACTS = Path(__file__).parents[2] / "contracts"
 JAN, EWA, OLA = "jan@example.com", "ewa@example.com", "ola@example.com"
 
 
@@ -361,7 +360,7 @@ async def test_an_unreadable_row_does_not_stop_the_journal(
 async def test_a_refusal_in_the_chat_is_recorded_before_its_message_is_acknowledged(
     engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refusal = json.loads((CONTRACTS / "withdrawal.record.json").read_text(encoding="utf-8"))
+    refusal = golden("withdrawal.record")
     await grant(engine, vault, refusal["email"])
     backup.take()
     consumers = make_consumers(engine, vault, here.settings, journal=here.journal)

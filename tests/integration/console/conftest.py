@@ -2,11 +2,8 @@
 
 import asyncio
 import base64
-import json
 import os
-import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,10 +15,9 @@ import pytest
 from psycopg2.extras import NamedTupleCursor
 
 from tests.conftest import NewDatabase
-from tests.support import warm
 from tests.support.databases import DatabaseUrl
-from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
+from tests.support.service import Answer, ServiceUnderTest
 
 INTERNAL_KEY = "internal-key-of-the-tests"
 OPERATOR_KEYS = "o1:" + base64.b64encode(b"o" * 32).decode()
@@ -38,23 +34,13 @@ main()
 """Gateway processes that a test has not begun are waited for no longer than this."""
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: Any
-
-
-class Console:
+class Console(ServiceUnderTest):
     def __init__(
         self, database: DatabaseUrl, port: int, log: Path, session: aiohttp.ClientSession
     ) -> None:
-        self.url = f"http://{HOST}:{port}"
         self.database = database
-        self._log = log
-        self.session = session
         self.key = INTERNAL_KEY
-        self._process: warm.Started | None = None
-        self.environment = {
+        environment = {
             **os.environ,
             "DATABASE_URL": database,
             "INTERNAL_API_KEY": INTERNAL_KEY,
@@ -66,45 +52,22 @@ class Console:
             "CONFIRM_SECONDS": "30",  # a busy machine is slow
             "PUBLIC_BASE_URL": "https://console.example.com",
         }
+        super().__init__("console", environment, log, session)
 
-    async def start(self, program: str = QUICK) -> None:
-        """:param program: what Python runs; another one may stop somewhere, for a kill there"""
-        self._process = warm.Started(
-            "console", env=self.environment, log=self._log, program=program
-        )
-
-        async def answers() -> bool:
-            assert self._process is not None
-            if self._process.poll() is not None:
-                raise RuntimeError(self._log.read_text())
-            with suppress(aiohttp.ClientError):
-                return (await self.call("GET", "/health")).status == 200
-            return False
-
-        await eventually(answers, 60)
+    async def start(self, program: str | None = QUICK) -> None:
+        await super().start(program)
 
     async def hurry(self) -> None:
         """Wait for no gateway process for long: the test has one that does not confirm."""
         self.environment["CONFIRM_SECONDS"] = "1"
-        await self.stop()
+        self.kill9()
         await self.start()
-
-    async def stop(self, number: int = signal.SIGKILL) -> int:
-        if self._process is None:
-            return 0
-        self._process.send_signal(number)
-        return await asyncio.to_thread(self._process.wait, 35)
 
     async def call(
         self, method: str, path: str, body: Any = None, *, caller: str = "admin", **headers: str
     ) -> Answer:
         sent = {"X-Internal-Key": INTERNAL_KEY, "X-Caller": caller, **headers}
-        async with self.session.request(
-            method, self.url + path, json=body, headers=sent
-        ) as response:
-            text = await response.text()
-            is_json = text and response.content_type.endswith("json")
-            return Answer(response.status, json.loads(text) if is_json else text)
+        return await self.send(method, path, sent, json=body)
 
     async def create(self, operator: dict[str, str] | None = None, **changes: Any) -> Answer:
         soon = (datetime.now(UTC) + timedelta(days=30)).isoformat()
@@ -114,9 +77,6 @@ class Console:
     async def listed(self, key_id: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = (await self.call("GET", "/api/keys")).body["items"]
         return next(each for each in found if each["id"] == key_id)
-
-    def log(self) -> str:
-        return self._log.read_text()
 
     def query(self, statement: str, *values: Any) -> list[Any]:
         """Ask, or change, the database past the console."""
@@ -192,7 +152,7 @@ async def idle_console(
         log = tmp_path / "console.log"
         console = Console(await database("console"), ports.take(), log, session)
         yield console
-        await console.stop()
+        console.kill9()
 
 
 @pytest.fixture

@@ -66,10 +66,10 @@ async def test_an_act_is_recorded_once_after_a_kill(
         await eventually(taken, 30)
 
         async def stopped() -> bool:
-            return "stopped" in console._log.read_text()
+            return "stopped" in console.log.read_text()
 
         await eventually(stopped, 30)
-        await console.stop()
+        console.kill9()
         await console.start(MAIN)
         last = act(action="alert.retry")  # the queue is in order
         await publish(broker, last)

@@ -98,10 +98,10 @@ async def test_another_console_goes_on_after_a_kill(
     await begin(console, "ops")
 
     async def reached() -> bool:
-        return bool(owner.calls) if owner.holds else "stopped" in console._log.read_text()
+        return bool(owner.calls) if owner.holds else "stopped" in console.log.read_text()
 
     await eventually(reached, 30)
-    await console.stop()
+    console.kill9()
     owner.holds = False
     await console.start(SHORT + MAIN)
 

@@ -69,7 +69,7 @@ async def test_a_person_disabled_for_a_year_is_a_number(console: Console) -> Non
     acts = console.query(rest)
     assert holds(console, "adam") == {"staff", "staff_action", "api_key"}
 
-    await console.stop()
+    console.kill9()
     await console.start()
 
     async def erased() -> bool:

@@ -1,7 +1,6 @@
 import asyncio
 import hashlib
 import random
-import signal
 from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -107,7 +106,7 @@ async def test_the_time_in_which_the_console_was_away_does_not_count_as_unseen(
 ) -> None:
     made = await console.create()
     await Reader(console, "a/0").sync()
-    await console.stop()
+    console.kill9()
     console.query("UPDATE key_reader SET seen_at = now() - interval '1 hour'")
     await console.hurry()
     revoked = await console.call("POST", f"/api/keys/{made.body['id']}/revoke", REASON)
@@ -168,7 +167,7 @@ async def test_a_revocation_waits_for_a_process_that_is_just_reading_the_keys(
 ) -> None:
     made = await console.create()
     console.environment["CONFIRM_SECONDS"] = "1"
-    await console.stop()
+    console.kill9()
     await console.start(SLOW_READ)
     starting = Reader(console, "a/0")
     reading = asyncio.create_task(starting.sync())
@@ -219,7 +218,7 @@ async def test_use_is_summed_and_the_latest_time_kept(console: Console) -> None:
 
 
 async def stopped(console: Console) -> bool:
-    return "stopped" in console._log.read_text()
+    return "stopped" in console.log.read_text()
 
 
 STOPPED = """
@@ -246,15 +245,15 @@ async def test_a_console_killed_in_a_change_leaves_it_whole_or_not_begun(
     body: dict[str, Any] = {"overlap_hours": 1} if act == "rotate" else REASON
     reader = Reader(console, "a/0")
     await reader.sync()
-    await console.stop()
+    console.kill9()
     await console.start(STOPPED.format(where=where))
     changing = asyncio.create_task(console.call("POST", f"/api/keys/{key_id}/{act}", body))
 
     async def reached() -> bool:
-        return "stopped" in console._log.read_text()
+        return "stopped" in console.log.read_text()
 
     await eventually(reached)
-    await console.stop(signal.SIGKILL)
+    console.kill9()
     with pytest.raises(aiohttp.ClientError):
         await changing
     await console.start()
@@ -286,7 +285,7 @@ async def test_a_stop_ends_the_calls_that_wait(console: Console) -> None:
         return bool(console.query(query, reader.version))
 
     await eventually(noted)
-    assert await console.stop(signal.SIGTERM) == 0
+    assert await console.stop() == 0
     assert await waiting == 204
 
 
@@ -298,7 +297,7 @@ async def test_a_restored_database_gives_no_keys_until_that_is_accepted(console:
     gateway = Reader(console, "a/0")
     await gateway.sync()
     assert gateway.digests == {digest(kept), digest(since)}
-    await console.stop()
+    console.kill9()
     for statement in (
         "UPDATE api_key SET revoked_at = NULL",
         "DELETE FROM api_key_digest WHERE added_in > %s",

@@ -1,7 +1,6 @@
 """What the console counts for its charts, and what open pages hear."""
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -127,7 +126,7 @@ async def test_open_pages_hear_what_changed_until_their_session_ends(
     async with open_page(console, seller) as leads:
         await leads.hears("leads")
         # It would wait 20 s for an answer that is under way, and then say that it failed.
-        assert await asyncio.wait_for(console.stop(signal.SIGTERM), 15) == 0
+        assert await asyncio.wait_for(console.stop(), 15) == 0
         await leads.ends()
 
 

@@ -310,7 +310,7 @@ async def test_failed_logins_leave_whose_account_and_whence(console: Console) ->
     assert {act.object_ref for act in acts} == {str(row.id)}
     assert [act.reason for act in acts] == [f"failures: {n}" for n in (1, 2, 3, 4, 5, 8)]
     assert [act.client_address for act in acts][:2] == ["198.51.100.0", "198.51.100.1"]
-    log = console.log()
+    log = console.log.read_text()
     lines = [line for line in log.splitlines() if "login.refused" in line]
     assert len(lines) == 18
     assert (str(row.id) in lines[0], "198.51.100.0" in lines[0], '"unknown"' in lines[1]) == (

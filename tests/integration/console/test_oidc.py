@@ -166,7 +166,7 @@ async def test_oidc_only_refuses_passwords_and_counts_admins_who_can_enter(
     console = idle_console
     await console.start()
     adam = await joined(console, email="adam@example.com", name="Adam")
-    await console.stop()
+    console.kill9()
     await begin(console, identity, OIDC_ONLY="on")
     path = await invite(console)
     assert 'type="password"' not in (await Browser(console).get("/console/login")).body

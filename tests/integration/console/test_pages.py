@@ -1,6 +1,5 @@
 """Pages of on-call and sales on a whole system: what they show and do, and to whom."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -12,7 +11,7 @@ from services.console.texts import TEXTS
 from tests.conftest import WholeSystem
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
-from tests.support.staff import SILENCEABLE, Page, Person, on_call_config, person
+from tests.support.staff import SILENCEABLE, Person, on_call_config, person
 from tests.support.system import fresh_address
 
 EN = TEXTS["en"]
@@ -177,53 +176,6 @@ async def test_many_are_retried_once_their_number_was_typed(stack: Stack) -> Non
         ("intended", "the token is new"),
         ("done", f"{MANY} of {MANY}"),
     ]
-
-
-async def test_a_mail_in_doubt_is_resolved(stack: Stack) -> None:
-    ops, address = await person(stack, "ops"), fresh_address()
-    await stack.opt_in(address)
-    await stack.sandbox.behave("email", close=True)  # with the dot perhaps out
-    await stack.follow_up(address)
-
-    async def listed() -> list[str]:
-        text = (await ops.get("/console/alerts?state=in_doubt")).text
-        return re.findall(r'href="(/console/alerts/[0-9a-f-]{36})"', text)
-
-    (path,) = await eventually(listed, 30)
-    await stack.sandbox.heal()
-    assert EN["in_doubt_text"] in (await ops.get(path)).text
-    form = {"target": "email", "reason": "found in the log"}
-    assert (await ops.post(f"{path}/resolve", **form)).status == 422
-    assert (await ops.post(f"{path}/resolve", **form, outcome="delivered")).status == 303
-    assert await ended(stack, path.rpartition("/")[2], "delivered")
-
-
-async def test_a_breaker_is_shown_and_reset(stack: Stack) -> None:
-    ops = await person(stack, "ops")
-    await stack.sandbox.behave("webhook", status=500)
-    await asyncio.gather(*(stack.alert("x", target="webhook") for _ in range(6)))
-    page = await held(ops)
-    assert EN["breaker_text"] in page.text
-    assert '/#/queues/ostoja/alerts.webhook"' in page.text
-    await stack.sandbox.heal()
-    reset = await ops.post("/console/targets/webhook/reset")
-    assert (reset.status, reset.location) == (303, "/console/targets")
-
-    async def works() -> bool:
-        return f"webhook: {EN['breaker_closed']}" in (await ops.get("/console/targets")).text
-
-    await eventually(works, 30)
-    assert (await ops.post("/console/targets/nothing/reset")).status == 404
-
-
-async def held(ops: Person) -> Page:
-    async def opened() -> Page | None:
-        page = await ops.get("/console/targets")
-        return page if f"webhook: {EN['breaker_open']}" in page.text else None
-
-    found = await eventually(opened, 30)
-    assert found is not None
-    return found
 
 
 async def test_a_limit_is_changed_and_the_change_taken_back(stack: Stack) -> None:

@@ -267,7 +267,7 @@ async def test_a_name_is_shown_as_text_in_both_languages(console: Console) -> No
 
 async def test_without_https_nobody_logs_in_but_on_this_machine(console: Console) -> None:
     path = await invite(console)
-    await console.stop()
+    console.kill9()
     console.environment["PUBLIC_BASE_URL"] = "http://console.example.com"
     await console.start()
     shown = await Browser(console).get("/console/login")

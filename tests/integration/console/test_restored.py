@@ -19,7 +19,7 @@ def back_up(console: Console) -> None:
 
 
 async def restore(console: Console) -> None:
-    await console.stop()
+    console.kill9()
     emptied = "; ".join(f"DELETE FROM {table}" for table in reversed(TABLES))
     filled = "; ".join(f"INSERT INTO {table} TABLE backup.{table}" for table in TABLES)
     console.query(f"{emptied}; {filled}")
@@ -87,7 +87,7 @@ async def test_work_of_people_waits_for_a_restored_database(console: Console) ->
     await restore(console)
     assert [await gateway.sync() for _ in range(2)] == [409, 409]
     await gateway.leave()
-    await console.stop()
+    console.kill9()
     console.query(
         "INSERT INTO bulk_action (id, staff_id, verb, filter, reason, expected) "
         "VALUES (gen_random_uuid(), %s, 'retry', '{}', 'as before', 1)",

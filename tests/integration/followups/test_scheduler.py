@@ -341,11 +341,6 @@ async def test_a_step_whose_template_raises_fails_alone(
     assert await world.statuses("jan@example.com") == ["handed_over"]
 
 
-async def test_enrolling_an_address_again_returns_the_same_steps(world: World) -> None:
-    enrolments = await asyncio.gather(*(world.enrol("jan@example.com") for _ in range(8)))
-    assert len({row["id"] for rows in enrolments for row in rows}) == 2
-
-
 # --- consent ----------------------------------------------------------------------------------
 
 

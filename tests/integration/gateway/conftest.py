@@ -1,9 +1,7 @@
 """The gateway as a process, in front of one real HTTP server that stands for all owners."""
 
 import asyncio
-import json
 import os
-import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
@@ -13,15 +11,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from yarl import URL
 
 from deploy.up.servers import Redis
 from services.gateway.proxy.upstream import Upstream
 from tests.integration.gateway.upstreams import Start
-from tests.support import warm
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.scripted import Play, ScriptedServer
+from tests.support.service import Answer, ServiceUnderTest
 
 ROOT = Path(__file__).parents[3]
 SERVICE = {"X-API-KEY": "service-key-of-tests"}
@@ -31,40 +28,11 @@ INTERNAL_KEYS = ("FOLLOWUPS_INTERNAL_KEY", "CONSENT_INTERNAL_KEY", "ALERTS_INTER
 NOBODY = "http://127.0.0.1:1"
 
 
-@dataclass
-class Answer:
-    status: int
-    body: Any
-    headers: Any
-    seconds: float
-
-
-@dataclass
-class Gateway:
-    url: str
-    process: warm.Started
-    log: Path
-    session: aiohttp.ClientSession
+class Gateway(ServiceUnderTest):
+    health = "/api/health"
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         return await self.send(method, path, headers, json=body)
-
-    async def send(
-        self, method: str, path: str, headers: dict[str, str] | None = None, **options: Any
-    ) -> Answer:
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        async with self.session.request(
-            method,
-            URL(self.url + path, encoded=True),
-            headers=headers,
-            allow_redirects=False,
-            **options,
-        ) as response:
-            text = await response.text()
-            is_json = text and response.content_type.endswith("json")
-            body = json.loads(text) if is_json else text
-            return Answer(response.status, body, response.headers, loop.time() - start)
 
     async def redis_is(self, state: str) -> None:
         async def seen() -> bool:
@@ -72,10 +40,6 @@ class Gateway:
             return bool(answer.body["components"]["redis"]["status"] == state)
 
         await eventually(seen)
-
-    async def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(self.process.wait, 35)
 
 
 @dataclass
@@ -154,18 +118,9 @@ async def start_gateway(
             } | settings
             log = tmp_path / f"gateway-{len(started)}.log"
             env = {name: value for name, value in env.items() if value}
-            process = warm.Started("gateway", env=env, log=log)
-            gateway = Gateway(f"http://{HOST}:{port}", process, log, session)
+            gateway = Gateway("gateway", env, log, session)
             started.append(gateway)
-
-            async def answers() -> bool:
-                if process.poll() is not None:
-                    raise RuntimeError(log.read_text())
-                with suppress(aiohttp.ClientError):
-                    return (await gateway.call("GET", "/api/health")).status == 200
-                return False
-
-            await eventually(answers, 120)
+            await gateway.start()
             if "REDIS_URL" not in settings:
                 await gateway.redis_is("healthy")
             return gateway
@@ -173,8 +128,7 @@ async def start_gateway(
         yield start
         workers = [pid for gateway in started for pid in workers_of(gateway)]
         for gateway in started:
-            gateway.process.kill()
-            gateway.process.wait()
+            gateway.kill9()
         await ended(workers)  # else they take connections to the next test's gateway
 
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, Owner, StartGateway
 from tests.support.eventually import eventually
 from tests.support.forms import CONTACT, SITE
+from tests.support.memory import resident
 
 pytestmark = pytest.mark.promise("L1")
 
@@ -186,12 +187,6 @@ def bad_bodies(noise: random.Random) -> Any:
             yield text, "application/json"
 
 
-def resident(gateway: Gateway) -> int:
-    status = Path(f"/proc/{gateway.process.pid}/status").read_text()
-    (kilobytes,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
-    return int(kilobytes)
-
-
 async def test_ten_thousand_bad_bodies_are_refused_and_leave_nothing(
     start_gateway: StartGateway, owner: Owner, tmp_path: Path
 ) -> None:
@@ -206,14 +201,14 @@ async def test_ten_thousand_bad_bodies_are_refused_and_leave_nothing(
             answer = await gateway.send("POST", "/api/leads", headers, data=content)
             found[answer.status] += 1
             if sum(found.values()) == BAD_BODIES // 5:
-                warm.append(resident(gateway))
+                warm.append(resident(gateway.process.pid))
 
     warm: list[int] = []
     await asyncio.gather(*(send() for _ in range(20)))
     assert sum(found.values()) == BAD_BODIES
     assert found.keys() == {400, 422}, found
     assert leads(owner) == []
-    assert resident(gateway) - warm[0] < 10 * 1024, "kilobytes"
+    assert resident(gateway.process.pid) - warm[0] < 10 * 1024, "kilobytes"
     assert (await submit(gateway, "a@example.com")).status == 202
 
 

@@ -19,7 +19,6 @@ from services.gateway.health import KEPT_SECONDS
 from tests.integration.gateway.conftest import (
     ADMIN,
     SERVICE,
-    Answer,
     Gateway,
     Owner,
     StartGateway,
@@ -95,20 +94,6 @@ async def test_of_200_at_once_with_forged_headers_exactly_30_pass_over_two_worke
     await started(gateway, workers=2)
     await eventually(lambda: both_see_redis(gateway))
     assert await counted_by_redis(partial(flood, 200), gateway) == {200: 30, 429: 170}
-
-
-async def test_varying_addresses_in_a_path_share_one_limit_over_two_workers(
-    start_gateway: StartGateway,
-) -> None:
-    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="30 per day", **TWO)
-    await started(gateway, workers=2)
-    await eventually(lambda: both_see_redis(gateway))
-
-    async def ask_all(gateway: Gateway) -> list[Answer]:
-        paths = (f"/api/unsubscribe/status/a{i}@example.com" for i in range(200))
-        return await asyncio.gather(*(gateway.call("GET", path) for path in paths))
-
-    assert await counted_by_redis(ask_all, gateway) == {200: 30, 429: 170}
 
 
 async def test_redis_killed_in_the_middle_admits_no_more_than_the_quota_of_each_worker(

@@ -1,12 +1,9 @@
 import asyncio
-import errno
 import time
 from typing import Any
 
 import pytest
 from aiohttp import (
-    ClientOSError,
-    ClientPayloadError,
     ClientSession,
     ClientTimeout,
     ServerDisconnectedError,
@@ -27,26 +24,6 @@ async def say(client: ClientSession, text: str = "hi", **options: Any) -> int:
 
 async def answers_of(sandbox: Sandbox, target: str = "slack") -> list[int | None]:
     return [item["answered"] for item in await sandbox.received(target, refused_too=True)]
-
-
-async def test_a_status_is_answered_until_200_resets_it(
-    client: ClientSession, sandbox: Sandbox
-) -> None:
-    await sandbox.behave("slack", status=500)
-    sick = [await say(client), await say(client)]
-    await sandbox.behave("slack", status=200)
-    healed = await say(client)
-
-    assert (sick, healed) == ([500, 500], 200)
-    assert len(await sandbox.received("slack")) == 1
-    assert await answers_of(sandbox) == [500, 500, 200]
-
-
-async def test_a_429_carries_its_retry_after(client: ClientSession, sandbox: Sandbox) -> None:
-    await sandbox.behave("slack", status=429, retry_after=7)
-
-    async with client.post("/slack", json={"text": "hi"}) as answer:
-        assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
 
 
 async def test_a_delay_holds_back_the_answer_and_nothing_else(
@@ -78,90 +55,6 @@ async def test_a_message_whose_client_leaves_during_a_delay_is_received(
     assert [item["answered"] for item in received] == [None]
 
 
-async def test_a_hanging_target_never_answers(client: ClientSession, sandbox: Sandbox) -> None:
-    await sandbox.behave("slack", hang=True)
-
-    with pytest.raises(TimeoutError):
-        await say(client, timeout=SHORT)
-
-    assert await eventually(lambda: answers_of(sandbox)) == [None]
-    assert await sandbox.received("slack") == []
-
-
-async def test_a_closing_target_disconnects_without_an_answer(
-    client: ClientSession, sandbox: Sandbox
-) -> None:
-    await sandbox.behave("slack", close=True)
-
-    with pytest.raises(ServerDisconnectedError):
-        await say(client)
-
-    assert await sandbox.received("slack") == []
-    assert await answers_of(sandbox) == [None]
-
-
-async def test_a_lost_answer_leaves_the_message_accepted(
-    client: ClientSession, sandbox: Sandbox
-) -> None:
-    await sandbox.behave("slack", close=True, accepted=True)
-
-    with pytest.raises(ServerDisconnectedError):
-        await say(client)
-
-    assert [item["answered"] for item in await sandbox.received("slack")] == [None]
-
-
-@pytest.mark.parametrize("accepted", [False, True])
-async def test_a_resetting_target_sends_no_answer_and_no_end(
-    client: ClientSession, sandbox: Sandbox, *, accepted: bool
-) -> None:
-    await sandbox.behave("slack", reset=True, accepted=accepted)
-
-    with pytest.raises(ClientOSError) as failed:
-        await say(client)
-
-    assert failed.value.errno == errno.ECONNRESET
-    assert len(await sandbox.received("slack")) == accepted
-    assert await answers_of(sandbox) == [None]
-
-
-async def test_an_answer_is_cut_before_its_end(client: ClientSession, sandbox: Sandbox) -> None:
-    await sandbox.behave("slack", cut=True, accepted=True)
-
-    async with client.post("/slack", json={"text": "hi"}) as answer:
-        assert answer.status == 200
-        with pytest.raises(ClientPayloadError):
-            await answer.read()
-
-    assert [item["answered"] for item in await sandbox.received("slack")] == [None]
-
-
-async def test_an_answer_drips_byte_by_byte_and_arrives_whole(
-    client: ClientSession, sandbox: Sandbox
-) -> None:
-    await sandbox.behave("slack", drip_seconds=0.001)
-    async with client.post("/slack", json={"text": "hi"}) as answer:
-        assert (answer.status, await answer.text()) == (200, "ok")
-    await sandbox.behave("slack", drip_seconds=0.001, status=429, retry_after=7)
-    async with client.post("/slack", json={"text": "hi"}) as answer:
-        assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
-        assert await answer.text() == "told to answer 429"
-
-    assert await answers_of(sandbox) == [200, 429]
-
-
-async def test_a_message_whose_client_leaves_during_a_drip_is_received(
-    client: ClientSession, sandbox: Sandbox
-) -> None:
-    await sandbox.behave("slack", drip_seconds=0.1)
-
-    with pytest.raises(TimeoutError):
-        await say(client, timeout=SHORT)
-
-    received = await eventually(lambda: sandbox.received("slack"))
-    assert [item["answered"] for item in received] == [None]
-
-
 async def test_fail_next_fails_exactly_so_many_of_concurrent_requests(
     client: ClientSession, sandbox: Sandbox
 ) -> None:
@@ -170,16 +63,6 @@ async def test_fail_next_fails_exactly_so_many_of_concurrent_requests(
     statuses = await asyncio.gather(*(say(client) for _ in range(20)))
 
     assert sorted(statuses) == [200] * 15 + [500] * 5
-
-
-async def test_fail_next_goes_with_any_failure(client: ClientSession, sandbox: Sandbox) -> None:
-    await sandbox.behave("slack", status=503, fail_next=1)
-    assert [await say(client), await say(client)] == [503, 200]
-
-    await sandbox.behave("slack", close=True, fail_next=1)
-    with pytest.raises(ServerDisconnectedError):
-        await say(client)
-    assert await say(client) == 200
 
 
 async def test_an_error_is_returned_inside_a_200_in_the_target_s_format(
@@ -239,11 +122,6 @@ async def test_a_contradictory_behaviour_is_refused_and_changes_nothing(
         assert (await answer.json())["errors"]
 
     assert await say(client) == 200
-
-
-async def test_an_unknown_target_has_no_behaviour(client: ClientSession) -> None:
-    async with client.put("/behaviour/pager", json={"status": 500}) as answer:
-        assert (answer.status, answer.content_type) == (404, "application/problem+json")
 
 
 async def test_sigterm_does_not_wait_for_hanging_requests(ports: Ports) -> None:

@@ -1,7 +1,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from typing import Any
 
@@ -94,19 +94,6 @@ async def test_a_mail_can_be_read_in_parts_and_as_the_bytes_that_were_sent(
     assert listed["unread"] == 0
 
 
-async def test_a_mail_is_received_by_the_target_email_too(
-    smtp: aiosmtplib.SMTP, sandbox: Sandbox
-) -> None:
-    await smtp.send_message(mail())
-
-    [received] = await sandbox.received("email")
-    assert (received["target"], received["answered"]) == ("email", 250)
-    assert received["headers"]["list-unsubscribe-post"] == "List-Unsubscribe=One-Click"
-    assert received["body"]["mail_from"] == "biuro@example.com"
-    assert received["body"]["rcpt_tos"] == ["jan@example.com"]
-    assert received["body"]["subject"] == "Wycena"
-
-
 async def test_the_list_is_newest_first_and_paged(
     smtp: aiosmtplib.SMTP, mailbox: ClientSession
 ) -> None:
@@ -157,22 +144,6 @@ async def test_an_invalid_query_gets_a_problem(
         assert (answer.status, answer.content_type) == (status, "application/problem+json")
 
 
-@pytest.mark.parametrize("status", [421, 451, 500, 550])
-async def test_a_status_refuses_the_mail_after_its_dot_with_that_reply(
-    smtp: aiosmtplib.SMTP, sandbox: Sandbox, status: int
-) -> None:
-    await sandbox.behave("email", status=status)
-
-    with pytest.raises(aiosmtplib.SMTPDataError) as refused:
-        await smtp.send_message(mail())
-
-    assert refused.value.code == status
-    assert await sandbox.mails() == []
-    [received] = await sandbox.received("email", refused_too=True)
-    assert received["answered"] == status
-    assert received["body"]["subject"] == "Wycena"
-
-
 @pytest.mark.parametrize(
     ("stage", "error"),
     [
@@ -193,31 +164,6 @@ async def test_a_refusal_before_the_dot_leaves_the_connection_usable(
     assert [item["Subject"] for item in await sandbox.mails()] == ["taken"]
 
 
-async def test_fail_next_alone_is_a_temporary_failure(
-    smtp: aiosmtplib.SMTP, sandbox: Sandbox
-) -> None:
-    await sandbox.behave("email", fail_next=1)
-
-    with pytest.raises(aiosmtplib.SMTPDataError) as refused:
-        await smtp.send_message(mail())
-    await smtp.send_message(mail())
-
-    assert refused.value.code == 451
-    assert len(await sandbox.mails()) == 1
-
-
-async def test_a_delay_comes_before_the_final_250_and_created_after_it(
-    smtp: aiosmtplib.SMTP, sandbox: Sandbox
-) -> None:
-    await sandbox.behave("email", delay_seconds=0.3)
-    before = datetime.now(UTC)
-
-    await smtp.send_message(mail())
-
-    [received] = await sandbox.mails()
-    assert datetime.fromisoformat(received["Created"]) - before >= timedelta(seconds=0.3)
-
-
 async def test_a_mail_whose_client_leaves_after_the_dot_is_received(
     smtp: aiosmtplib.SMTP, sandbox: Sandbox
 ) -> None:
@@ -228,43 +174,6 @@ async def test_a_mail_whose_client_leaves_after_the_dot_is_received(
     smtp.close()
 
     await eventually(sandbox.mails)
-
-
-@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
-async def test_a_hanging_server_never_replies_and_keeps_nothing(
-    smtp: aiosmtplib.SMTP, sandbox: Sandbox, stage: str
-) -> None:
-    await sandbox.behave("email", hang=True, stage=stage)
-
-    with pytest.raises(aiosmtplib.SMTPReadTimeoutError):
-        await smtp.send_message(mail(), timeout=1)
-
-    received = await eventually(lambda: sandbox.received("email", refused_too=True))
-    assert [one["answered"] for one in received] == [None]
-    assert await sandbox.mails() == []
-
-
-@pytest.mark.parametrize("stage", ["mail", "rcpt", "data", "dot"])
-async def test_a_closing_server_disconnects_before_or_after_the_dot_and_keeps_nothing(
-    smtp: aiosmtplib.SMTP, sandbox: Sandbox, stage: str
-) -> None:
-    await sandbox.behave("email", close=True, stage=stage)
-
-    with pytest.raises(aiosmtplib.SMTPServerDisconnected):
-        await smtp.send_message(mail())
-
-    assert await sandbox.mails() == []
-
-
-async def test_a_lost_reply_leaves_the_mail_accepted(
-    smtp: aiosmtplib.SMTP, sandbox: Sandbox
-) -> None:
-    await sandbox.behave("email", close=True, accepted=True)
-
-    with pytest.raises(aiosmtplib.SMTPServerDisconnected):
-        await smtp.send_message(mail())
-
-    assert len(await sandbox.mails()) == 1
 
 
 async def test_a_mail_cut_before_its_dot_was_never_there(sandbox: Sandbox) -> None:

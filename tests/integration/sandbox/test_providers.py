@@ -330,52 +330,6 @@ async def test_a_signed_webhook_is_taken_and_a_forged_one_refused(
     assert len(await sandbox.received("webhook", refused_too=True)) == 1 + len(forgeries)
 
 
-async def test_received_of_all_targets_is_in_order_of_arrival(client: ClientSession) -> None:
-    await client.post("/slack", json={"text": "1"})
-    await client.post("/monday", json={"query": MUTATION, "variables": VARIABLES}, headers=TOKEN)
-    await client.post("/slack", json={"text": "2"})
-
-    async with client.get("/received") as answer:
-        everything = await answer.json()
-    async with client.get("/received?limit=1") as answer:
-        newest = await answer.json()
-
-    assert [item["target"] for item in everything["received"]] == ["slack", "monday", "slack"]
-    assert everything["count"] == newest["count"] == 3
-    assert newest["received"] == everything["received"][-1:]
-
-
-async def test_deleting_received_forgets_accepted_and_refused(
-    client: ClientSession, sandbox: Sandbox
-) -> None:
-    await client.post("/slack", json={"text": "1"})
-    await client.post("/slack", data="{")
-
-    async with client.delete("/received") as answer:
-        assert await answer.json() == {"deleted": 2}
-
-    assert await sandbox.received("slack", refused_too=True) == []
-
-
-@pytest.mark.parametrize("body", ['{"text": "a", "n": NaN}', '{"text": "a", "n": 1e999}'])
-async def test_a_body_with_an_invalid_json_number_is_shown_as_text(
-    client: ClientSession, sandbox: Sandbox, body: str
-) -> None:
-    await client.post("/slack", data=body)
-
-    [received] = await sandbox.received("slack")
-    assert received["body"] == body
-
-
-async def test_a_body_with_a_lone_surrogate_can_be_read_back(
-    client: ClientSession, sandbox: Sandbox
-) -> None:
-    await client.post("/slack", data='{"text": "\\ud800"}')
-
-    [received] = await sandbox.received("slack")
-    assert received["body"] == {"text": "\ud800"}
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

@@ -48,8 +48,8 @@ def written() -> set[str]:
     }
 
 
-def test_make_test_does_some_of_the_faults_and_make_test_faults_all() -> None:
-    quick, whole = of_faults("test"), of_faults("test-faults")
+def test_make_test_all_does_some_of_the_faults_and_make_test_faults_all() -> None:
+    quick, whole = of_faults("test-all"), of_faults("test-faults")
     assert whole == written()
     assert quick < whole
     assert 5 <= len(quick) < len(whole) / 3

@@ -261,21 +261,6 @@ async def suspected(stack: Stack, email: str) -> Any:
     return item
 
 
-async def test_a_suspected_lead_waits_for_a_person(stack: Stack) -> None:
-    email, consents = fresh_address(), await agreed(stack)
-    answer = await submit(stack, {"email": email}, consents=consents, trap="http://spam.example")
-    assert (answer.status, answer.body["status"]) == (202, "accepted")
-    item = await suspected(stack, email)
-    assert (item["id"], item["suspicion"]) == (answer.body["id"], "trap")
-    assert alerts(stack, item["id"]) == []
-    released = await stack.http("POST", f"/api/leads/suspected/{item['id']}/release", key="service")
-    assert released.body == {"id": item["id"], "state": "released"}
-    await arrived(stack, email)
-    await consented(stack, email)
-    again = await stack.http("POST", f"/api/leads/suspected/{item['id']}/release", key="service")
-    assert again.status == 404
-
-
 async def test_a_discarded_lead_leaves_nothing_of_the_person(stack: Stack) -> None:
     email = fresh_address()
     await submit(stack, {"email": email}, trap="x")

@@ -47,39 +47,6 @@ def test_consecutive_failures_open_it_and_a_success_resets_the_count() -> None:
     assert (before, subject.state) == (BreakerState.CLOSED, BreakerState.OPEN)
 
 
-def refuse(subject: Breaker, said: str = "401") -> None:
-    admission = subject.admit()
-    assert admission is not None
-    admission.refusal = said
-    end(subject, admission, Kind.HELD)
-
-
-def test_one_refusal_of_us_opens_it_and_is_observed() -> None:
-    clock = Clock()
-    subject = breaker(clock)
-    late = subject.admit()
-    assert late is not None
-    refuse(subject)
-    assert subject.state is BreakerState.OPEN
-    assert subject.observations == Observations(failures=1, refused="401")
-    end(subject, late, Kind.DELIVERED)  # it was on its way before
-    assert subject.observations == Observations(failures=1, refused="401")
-    clock.now += 60
-    refuse(subject, "404")
-    assert subject.state is BreakerState.OPEN
-    assert subject.observations == Observations(failures=2, trial=False, refused="404")
-
-
-def test_a_shared_breaker_waits_five_times_as_long_where_the_others_say_so() -> None:
-    clock = Clock()
-    subject = Breaker("slack", fail_max=3, reset_timeout=60, clock=clock, shared=True)
-    refuse(subject)
-    subject.follow(BreakerState.OPEN, 300, mine=False)
-    assert subject.seconds_to_trial == 300
-    subject.follow(BreakerState.OPEN, 1e6, mine=False)
-    assert subject.seconds_to_trial == 300
-
-
 def test_an_open_breaker_admits_no_call_before_its_time() -> None:
     clock = Clock()
     subject = tripped(clock)
@@ -231,30 +198,6 @@ async def test_a_cancelled_call_is_not_counted_and_allows_the_next_trial() -> No
     await asyncio.wait([task])
     assert (subject.state, subject.failures) == (BreakerState.HALF_OPEN, 3)
     assert subject.admit() is not None
-
-
-async def test_a_hundred_waiting_calls_make_one_trial_at_a_time() -> None:
-    clock = Clock()
-    subject = tripped(clock)
-    clock.now += 60
-    sent, most, now = 0, 0, 0
-
-    async def one() -> None:
-        nonlocal sent, most, now
-        while (admission := subject.admit()) is None:  # noqa: ASYNC110 - the consumer asks again, too
-            await asyncio.sleep(0)
-        sent += 1
-        now += 1
-        most = max(most, now)
-        await asyncio.sleep(0)
-        now -= 1
-        end(
-            subject, admission, Kind.LATER
-        )  # says nothing about its health: the trial goes to the next
-
-    await asyncio.gather(*(one() for _ in range(100)))
-    assert (sent, most) == (100, 1)
-    assert subject.state is BreakerState.HALF_OPEN
 
 
 def test_only_a_counted_success_is_observed() -> None:

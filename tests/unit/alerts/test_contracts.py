@@ -1,8 +1,6 @@
 """The messages of alerts: sent ones match golden files, received ones may have unknown fields."""
 
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -11,17 +9,12 @@ import pytest
 from libs.common.messaging.broker import Message
 from services.alerts import messages
 from services.alerts.rules.delivery import Once, Reason
+from tests.support.contracts import EXTRA, golden
 
-CONTRACTS = Path(__file__).parents[2] / "contracts"
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
 ALERT = UUID("9b2e8a52-0f0d-5c3b-8a44-1f6d3a1f2b7c")
 FOLLOWUP = UUID("5c1d9e7a-2b4f-4d8e-8a6c-0e9f3b7d1c55")
 ONCE = Once("ala@example.com", "marketing", str(FOLLOWUP))
-EXTRA: tuple[dict[str, Any], ...] = ({}, {"version": 2, "more": {"a": []}})
-
-
-def golden(name: str) -> Any:
-    return json.loads((CONTRACTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_a_work_message_matches_its_contract() -> None:
@@ -46,7 +39,7 @@ def test_permit_messages_match_their_contracts() -> None:
     assert messages.permit_return(FOLLOWUP, 1, ONCE).body.keys() == golden("permit.return").keys()
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 @pytest.mark.parametrize(
     "name",
     [
@@ -63,7 +56,7 @@ def test_an_accepted_alert_is_read_with_unknown_fields(name: str, extra: dict[st
     assert read.caller == body.get("caller")  # that of a service, or of an older gateway, has none
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_an_alert_of_a_gateway_has_its_running_number(extra: dict[str, Any]) -> None:
     body = golden("alert.accepted")
     body["numbered"] |= extra
@@ -74,7 +67,7 @@ def test_an_alert_of_a_gateway_has_its_running_number(extra: dict[str, Any]) -> 
     assert messages.accepted(Message("1", "alert.accepted", body)).numbered is None
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_a_batch_is_split_into_its_alerts(extra: dict[str, Any]) -> None:
     body = golden("alerts.accepted")
     apart = messages.each_accepted(Message("1", "alerts.accepted", body | extra, "request"))
@@ -90,14 +83,14 @@ def test_an_alert_without_a_request_of_its_own_has_that_of_its_batch() -> None:
     assert alone.request_id == "request"
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_a_qualified_lead_becomes_an_alert_with_its_whole_body(extra: dict[str, Any]) -> None:
     body = golden("lead.qualified") | extra
     read = messages.accepted(Message("1", "lead.qualified", body))
     assert (str(read.id), read.event_type, read.payload) == (body["id"], "lead.qualified", body)
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_a_permit_reply_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     read = messages.PermitAnswer.model_validate(golden("permit.answer") | extra)
     assert (read.answer, read.seconds) == ("granted", 20)
@@ -121,7 +114,7 @@ def test_an_export_reply_matches_its_contract() -> None:
     assert answer["next"] == [str(ALERT), "slack"]
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_an_erasure_order_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     order = messages.SubjectErased.model_validate(golden("person.erased") | extra)
     assert order.email == "ala@example.com"
@@ -129,7 +122,7 @@ def test_an_erasure_order_is_read_with_unknown_fields(extra: dict[str, Any]) -> 
     assert list(order.phones) == golden("erasure.trace")["phones"]
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_an_export_request_is_read_with_unknown_fields(
     extra: dict[str, Any],
 ) -> None:

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common.messaging.broker import Broker, Message, Unconfirmed
-from libs.common.messaging.consumer import Ack, Delivery, Retry
+from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.consumer import Delivery
 from libs.common.process import tasks
 from services.alerts.config import targets as config
 from services.alerts.intake import MAX_BATCH, Intake
@@ -52,24 +52,6 @@ class Unanswering:
         await asyncio.Event().wait()
 
 
-class Partly:
-    """A broker that does not confirm the work of some alerts."""
-
-    def __init__(self, *unconfirmed: str) -> None:
-        self.unconfirmed = unconfirmed
-        self.writes: list[list[str]] = []
-
-    def encode(self, message: Message) -> Message:
-        return message
-
-    async def send_all(
-        self, _exchange: str, _key: str, works: Sequence[Message], **_: object
-    ) -> list[Unconfirmed | None]:
-        alerts = [work.body["alert_id"] for work in works]
-        self.writes.append(alerts)
-        return [Unconfirmed() if each in self.unconfirmed else None for each in alerts]
-
-
 UNWRITABLE = "unwritable"
 DELIVERY = Delivery(redelivered=False)
 
@@ -91,32 +73,6 @@ def intake_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[ob
     configured, _ = config.load(file, {"SLACK_WEBHOOK_URL": "https://hooks.example"})
     subjects = Subjects(SUBJECT_KEYS)
     return lambda broker: Intake(configured, cast("Any", None), cast("Broker", broker), subjects)
-
-
-async def test_an_unconfirmed_work_message_parks_its_own_intake_message_and_no_other(
-    intake_with: Callable[[object], Intake],
-) -> None:
-    ids = [str(uuid.uuid4()) for _ in range(6)]
-    broker = Partly(ids[1], ids[3])
-    sent = [single(ids[0]), single(ids[1]), batch(*ids[2:4]), batch(*ids[4:])]
-    intake = intake_with(broker)
-    outcomes = await asyncio.gather(*(intake.handle(each, DELIVERY) for each in sent))
-    assert outcomes == [Ack(), Retry("Unconfirmed"), Retry("Unconfirmed"), Ack()]
-    assert broker.writes == [ids]  # one write for all
-
-
-async def test_an_alert_that_cannot_be_written_keeps_back_no_work_of_the_others(
-    intake_with: Callable[[object], Intake],
-) -> None:
-    good, bad, last = (str(uuid.uuid4()) for _ in range(3))
-    broker = Partly()
-    message = batch(good, bad, last)
-    message.body["alerts"][1]["source"] = UNWRITABLE
-    with pytest.raises(
-        ValueError, match=UNWRITABLE
-    ):  # it is tried again, and then kept for an operator
-        await intake_with(broker).handle(message, DELIVERY)
-    assert broker.writes == [[good, last]]
 
 
 async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
@@ -159,10 +115,6 @@ def body(alert_id: str) -> dict[str, Any]:
         "source": "gateway",
         "accepted_at": "2026-11-25T10:15:30+00:00",
     }
-
-
-def single(alert_id: str) -> Message:
-    return Message(alert_id, "alert.accepted", body(alert_id))
 
 
 def batch(*ids: str) -> Message:

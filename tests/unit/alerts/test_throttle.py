@@ -39,21 +39,6 @@ async def admitted(throttle: Throttle) -> Admission:
     return admission
 
 
-async def test_a_rate_spaces_what_is_sent_and_keeps_its_order() -> None:
-    spacing = 4 * SPACING  # a longer stall of the test's process lets turns pass each other
-    throttle, _ = a_throttle(60 / spacing)
-    order: list[int] = []
-    start = time.monotonic()
-
-    async def one(number: int) -> None:
-        await admitted(throttle)
-        order.append(number)
-
-    await asyncio.gather(*(one(number) for number in range(10)))
-    assert time.monotonic() - start >= 9 * spacing
-    assert order == list(range(10))
-
-
 async def test_without_a_rate_no_message_waits() -> None:
     throttle, _ = a_throttle(None)
     for _ in range(1000):
@@ -124,23 +109,6 @@ async def test_a_stop_does_not_wait_for_a_turn() -> None:
     await asyncio.wait([running])
 
 
-async def test_slots_are_given_to_the_urgent_and_then_to_whoever_came_first() -> None:
-    slots, order = Slots(1), list[str]()
-
-    async def one(name: str) -> None:
-        async with slots.held(urgent=name == "urgent"):
-            order.append(name)
-            await asyncio.sleep(0.01)
-
-    async with slots.held():
-        waiting = [asyncio.create_task(one(name)) for name in ("first", "second", "urgent")]
-        await asyncio.sleep(0)
-    await one("late")  # before the waiter has run
-    await asyncio.gather(*waiting)
-    assert order == ["urgent", "first", "second", "late"]
-    assert not slots.taken
-
-
 async def test_a_waiter_that_is_cancelled_leaves_no_slot_taken() -> None:
     slots = Slots(1)
 
@@ -156,19 +124,3 @@ async def test_a_waiter_that_is_cancelled_leaves_no_slot_taken() -> None:
     gets.cancel()  # after the slot was handed to it
     await asyncio.wait((waits, gets))
     assert not slots.taken
-
-
-async def test_an_urgent_message_gets_the_next_turn() -> None:
-    throttle, _ = a_throttle()
-    order: list[str] = []
-
-    async def one(name: str) -> None:
-        assert await throttle.admit(urgent=name == "urgent") is not None
-        order.append(name)
-
-    await one("before")
-    waiting = [asyncio.create_task(one(str(number))) for number in range(4)]
-    await asyncio.sleep(SPACING / 10)
-    waiting.append(asyncio.create_task(one("urgent")))
-    await asyncio.gather(*waiting)
-    assert order == ["before", "0", "urgent", "1", "2", "3"]

@@ -1,8 +1,6 @@
 """The messages of consent: what it sends is golden, what it reads it reads leniently."""
 
-import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -10,8 +8,8 @@ import pytest
 
 from services.consent import messages
 from services.consent.rules import PURPOSES, Action, LinkMail, PermitAnswer, PermitDecision, Subject
+from tests.support.contracts import EXTRA, golden
 
-CONTRACTS = Path(__file__).parents[2] / "contracts"
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
 SUBJECT = Subject(
     "ala@example.com",
@@ -19,11 +17,6 @@ SUBJECT = Subject(
     frozenset({"3f0e2a94-7a4e-4a3b-9f0a-2d8c1b7e5a10"}),
     frozenset({"+48600700800"}),
 )
-EXTRA: tuple[dict[str, Any], ...] = ({}, {"version": 2, "more": {"a": []}})
-
-
-def golden(name: str) -> Any:
-    return json.loads((CONTRACTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +48,7 @@ def test_an_export_request_matches_its_contract() -> None:
     assert messages.export_request(SUBJECT, None) == golden("export.request")
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_an_export_answer_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     answer = messages.ExportAnswer.model_validate(golden("export.answer") | extra)
     assert answer.next == ["messages", 0]
@@ -64,13 +57,13 @@ def test_an_export_answer_is_read_with_unknown_fields(extra: dict[str, Any]) -> 
     assert Subject(SUBJECT.email).traced(answer.trace.conversations, answer.trace.phones) == SUBJECT
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_an_erasure_trace_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     read = messages.ErasureTrace.model_validate(golden("erasure.trace") | extra)
     assert (read.conversations, read.phones) == (SUBJECT.conversations, SUBJECT.phones)
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_an_erasure_receipt_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     read = messages.ErasureReceipt.model_validate(golden("erasure.receipt") | extra)
     assert read.service == "followups"
@@ -89,7 +82,7 @@ def test_a_permit_answer_matches_its_contract() -> None:
     assert messages.permit_answer(waits) == golden("permit.answer.no_consent")
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_a_grant_record_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     form = messages.GrantRecord.model_validate(golden("grant.record.form") | extra)
     assert (form.place, form.wording_version) == ("form", "contact/2026-11")
@@ -100,25 +93,25 @@ def test_a_grant_record_is_read_with_unknown_fields(extra: dict[str, Any]) -> No
     assert given.at.tzinfo is not None
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_a_withdrawal_record_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     withdrawal = messages.WithdrawalRecord.model_validate(golden("withdrawal.record") | extra)
     assert withdrawal.source == "chat"
     assert withdrawal.at.tzinfo is not None
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_a_permit_request_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     asked = messages.PermitRequest.model_validate(golden("permit.request") | extra)
     assert asked.purpose in PURPOSES
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_a_permit_return_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     assert messages.PermitReturn.model_validate(golden("permit.return") | extra).attempt >= 0
 
 
-@pytest.mark.parametrize("extra", EXTRA)
+@EXTRA
 def test_an_admin_action_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     action = messages.AdminAction.model_validate(golden("call.record") | extra)
     assert (action.phase, action.status, action.operator) == ("done", 200, "ewa")

@@ -1,7 +1,6 @@
 """The messages of followups: it produces the golden ones and reads with unknown fields."""
 
 import base64
-import json
 import uuid
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -18,10 +17,10 @@ from services.followups.reading import understand
 from services.followups.rules import fact_texts
 from services.followups.rules import score as lead_score
 from services.followups.rules.facts import Facts
+from tests.support.contracts import EXTRA, golden
 from tests.support.shipped import FOLLOWUPS as CONFIG
 
 ROOT = Path(__file__).parents[3]
-CONTRACTS = ROOT / "tests/contracts"
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
 CONVERSATION = uuid.UUID("3f0e2a94-7a4e-4a3b-9f0a-2d8c1b7e5a10")
 LEAD = messages.lead_id(CONVERSATION)
@@ -31,10 +30,6 @@ SAID = (
     "ala@example.com, 600 700 800"
 )
 KNOWN = understand(SAID, today=date(2026, 11, 25), works=CONFIG.works).facts
-
-
-def golden(name: str) -> Any:
-    return json.loads((CONTRACTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def event(known: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -114,7 +109,7 @@ def test_a_withdrawal_in_chat_matches_its_contract() -> None:
     assert told == golden("withdrawal.record")
 
 
-@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+@EXTRA
 def test_a_form_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     given = messages.LeadSubmit.model_validate(golden("lead.submit") | extra)
     assert given.contacts == ["email:ala@example.com", "phone:+48600700800"]
@@ -155,7 +150,7 @@ def test_an_imported_grant_matches_its_contract() -> None:
     assert grant[1] == golden("grant.record.import")
 
 
-@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+@EXTRA
 @pytest.mark.parametrize("name", ["consent.withdrawn", "consent.granted"])
 def test_a_consent_event_is_read_with_unknown_fields(name: str, extra: dict[str, Any]) -> None:
     event = messages.ConsentEvent.model_validate(golden(name) | extra)
@@ -165,13 +160,13 @@ def test_a_consent_event_is_read_with_unknown_fields(name: str, extra: dict[str,
         assert messages.MARKETING in event.purposes
 
 
-@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+@EXTRA
 def test_an_outcome_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     told = messages.DeliverySettled.model_validate(golden("delivery.settled") | extra)
     assert isinstance(told.reference, uuid.UUID)
 
 
-@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+@EXTRA
 def test_a_case_that_changes_its_owner_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     for name in ("case.answered", "case.released"):
         told = messages.CaseOwner.model_validate(golden(name) | extra)
@@ -204,7 +199,7 @@ def test_an_erasure_trace_matches_its_contract() -> None:
     assert messages.erasure_trace(uuid.UUID(body["erasure_id"]), trace) == body
 
 
-@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+@EXTRA
 def test_an_erasure_order_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     order = messages.SubjectErased.model_validate(golden("person.erased") | extra)
     assert (order.email, str(order.erasure_id)) == (
@@ -213,7 +208,7 @@ def test_an_erasure_order_is_read_with_unknown_fields(extra: dict[str, Any]) -> 
     )
 
 
-@pytest.mark.parametrize("extra", [{}, {"version": 2, "more": {"a": []}}])
+@EXTRA
 def test_an_export_request_is_read_with_unknown_fields(
     extra: dict[str, Any],
 ) -> None:

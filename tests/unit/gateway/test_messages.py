@@ -19,12 +19,9 @@ from services.gateway.intake.messages import (
 )
 from services.gateway.intake.numbers import Numbers
 from services.gateway.targets import INTERNAL_EVENTS, Targets
+from tests.support.contracts import golden
 
 ROOT = Path(__file__).parents[3]
-
-
-def golden(name: str) -> Any:
-    return json.loads((ROOT / "tests" / "contracts" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def of_request(body: dict[str, Any]) -> AcceptedAlert:

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from deploy.up.environment import ROOT
 from tests.support import promises
 
 
@@ -24,7 +25,7 @@ def test_no_other_promise_is_marked() -> None:
 
 
 def test_few_tests_may_be_repeated_and_each_is_named_with_its_date() -> None:
-    lines = (promises.ROOT / "tests" / "flaky").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "tests" / "flaky").read_text(encoding="utf-8").splitlines()
     names = {f"{each.file}::{each.name}" for each in promises.tests()}
     assert len(lines) <= 5
     for line in lines:
