@@ -4,9 +4,10 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from yarl import URL
@@ -20,8 +21,8 @@ from tests.support.ports import HOST
 class Answer:
     status: int
     body: Any
-    headers: Any
-    seconds: float
+    headers: Any = None
+    seconds: float = 0
 
 
 class ServiceUnderTest:
@@ -78,6 +79,12 @@ class ServiceUnderTest:
             is_json = text and response.content_type.endswith("json")
             body = json.loads(text) if is_json else text
             return Answer(response.status, body, response.headers, loop.time() - start)
+
+    def by(self, session: aiohttp.ClientSession) -> Self:
+        """Return it as another client reaches it."""
+        other = copy(self)
+        other.session = session
+        return other
 
     async def stop(self) -> int:
         self.process.terminate()

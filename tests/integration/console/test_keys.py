@@ -9,8 +9,9 @@ import aiohttp
 import psycopg2
 import pytest
 
-from tests.integration.console.conftest import QUICK, REASON, Answer, Console, NewReader, Reader
+from tests.integration.console.conftest import QUICK, REASON, Console, NewReader, Reader
 from tests.support.eventually import eventually
+from tests.support.service import Answer
 
 pytestmark = [pytest.mark.quick, pytest.mark.promise("P12")]
 

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from services.console.texts import TEXTS
-from tests.integration.console.conftest import Answer, Console
+from tests.integration.console.conftest import Console
 from tests.integration.console.test_people import EVA, Browser, invite, joined
 from tests.support.identity import IdentityProvider, running_provider
 from tests.support.ports import HOST, Ports
 from tests.support.proxy import Proxy
+from tests.support.service import Answer
 from tests.support.staff import PASSWORD
 
 PL = TEXTS["pl"]

@@ -8,7 +8,8 @@ import pytest
 
 from services.console.texts import TEXTS
 from tests.integration.consent.conftest import until_one_waits
-from tests.integration.console.conftest import REASON, Answer, Console
+from tests.integration.console.conftest import REASON, Console
+from tests.support.service import Answer
 from tests.support.staff import COOKIE, NEED_FACTOR, PASSWORD, SAME, Enrolling, code_of
 
 EVA: dict[str, Any] = {

@@ -17,9 +17,10 @@ import pytest
 from aiohttp import web
 
 from deploy.up.servers import Redis
-from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, Owner, StartGateway
+from tests.integration.gateway.conftest import ROOT, SERVICE, Gateway, Owner, StartGateway
 from tests.integration.gateway.test_limits import statuses, times_said
 from tests.support.forms import SITE
+from tests.support.service import Answer
 
 pytestmark = pytest.mark.promise("P8")
 

@@ -14,10 +14,11 @@ import altcha
 import pytest
 from aiohttp import web
 
-from tests.integration.gateway.conftest import ROOT, SERVICE, Answer, Gateway, Owner, StartGateway
+from tests.integration.gateway.conftest import ROOT, SERVICE, Gateway, Owner, StartGateway
 from tests.support.eventually import eventually
 from tests.support.forms import CONTACT, SITE
 from tests.support.memory import resident
+from tests.support.service import Answer
 
 pytestmark = pytest.mark.promise("L1")
 

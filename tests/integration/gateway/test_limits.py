@@ -10,7 +10,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from tests.integration.gateway.conftest import (
     ADMIN,
     NOBODY,
     SERVICE,
-    Answer,
     Gateway,
     Owner,
     StartGateway,
@@ -33,6 +31,7 @@ from tests.integration.gateway.conftest import (
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.proxy import UP, Proxy
+from tests.support.service import Answer
 
 pytestmark = [pytest.mark.quick, pytest.mark.promise("P8")]
 
@@ -76,7 +75,7 @@ async def counted_by_redis(
         before = times_said(gateways, "disconnected")
         address = aiohttp.TCPConnector(limit=0, local_addr=(f"127.0.0.{number}", 0))
         async with aiohttp.ClientSession(connector=address) as session:
-            answers = await ask(*(replace(gateway, session=session) for gateway in gateways))
+            answers = await ask(*(gateway.by(session) for gateway in gateways))
         if times_said(gateways, "disconnected") == before:
             break
     return statuses(answers)

@@ -4,7 +4,8 @@ import pytest
 from aiohttp import web
 
 from libs.common.http.application import Problem
-from tests.integration.gateway.conftest import NOBODY, Answer, Owner, StartGateway
+from tests.integration.gateway.conftest import NOBODY, Owner, StartGateway
+from tests.support.service import Answer
 
 LINK = "/unsubscribe?token=a.b%22%3E&lang=pl"
 
