@@ -1,7 +1,8 @@
 """The gateway's environment."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
@@ -15,20 +16,15 @@ from services.gateway.door.keys import parse_ids
 from services.gateway.door.limits import Limit, Schedule
 from services.gateway.door.overrides import Rules
 
-
-def _networks(text: str) -> str:
-    parse_networks(text)
-    return text
+Text = TypeVar("Text", str, SecretStr)
 
 
-def _token_keys(keys: SecretStr) -> SecretStr:
-    parse_keys(keys.get_secret_value())
-    return keys
+def _readable_by(parse: Callable[[str], object]) -> AfterValidator:
+    def check(text: Text) -> Text:
+        parse(text.get_secret_value() if isinstance(text, SecretStr) else text)
+        return text
 
-
-def _key_ids(text: str) -> str:
-    parse_ids(text)
-    return text
+    return AfterValidator(check)
 
 
 def _origins(text: str) -> str:
@@ -46,12 +42,11 @@ def _url(text: str) -> str:
     return text.rstrip("/")
 
 
-def _zone(name: str) -> str:
+def _zone(name: str) -> None:
     try:
         ZoneInfo(name)
     except (ValueError, OSError, KeyError):  # a malformed key, a path, an unknown name
         raise ValueError(f"{name!r} is not a time zone like Europe/Warsaw") from None
-    return name
 
 
 KEY_LETTERS, KEY_DIFFERENT_LETTERS = 16, 8
@@ -68,6 +63,7 @@ def _strong(key: SecretStr) -> SecretStr:
 
 ApiKey = Annotated[SecretStr, AfterValidator(_strong)]
 Url = Annotated[str, AfterValidator(_url)]
+TokenKeys = Annotated[SecretStr, _readable_by(parse_keys)]
 
 
 def _with_certificate(port: int | None, others: ValidationInfo) -> int | None:
@@ -100,16 +96,16 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     console_internal_key: SecretStr | None = Field(default=None, min_length=16)
     keys_state_file: Path = Path(".local/gateway/keys.json")
     """Or the word `redis`: they are kept there."""
-    keys_denied: Annotated[str, AfterValidator(_key_ids)] = ""
+    keys_denied: Annotated[str, _readable_by(parse_ids)] = ""
     """Ids of keys, separated by commas, that open nothing whatever the console says."""
 
-    operator_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
+    operator_keys: TokenKeys | None = None
     """With which the console signs who of its staff calls; without them no one is believed."""
 
-    token_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
+    token_keys: TokenKeys | None = None
     """Only to recognise mailed links, which are exempt from limits by address."""
 
-    form_keys: Annotated[SecretStr, AfterValidator(_token_keys)] | None = None
+    form_keys: TokenKeys | None = None
     """Signs the time at which a form is shown, and challenges; without it no form checks how fast
     it was sent, and none may ask for a proof of work."""
     forms_config: Path = Path("config/forms.toml")
@@ -133,7 +129,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     """Opt-ins."""
     public_withdrawal_budget: Limit = "1000 per hour"
     """Withdrawals without a mailed link; beyond it they succeed but mail no link."""
-    rate_limit_timezone: Annotated[str, AfterValidator(_zone)] = "Europe/Warsaw"
+    rate_limit_timezone: Annotated[str, _readable_by(_zone)] = "Europe/Warsaw"
     """Time zone of the hours in limits."""
     service_wait_seconds: float = Field(default=5, ge=0, le=20)
     """How long a request with a key waits for the next window when over the limit."""
@@ -148,7 +144,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
 
     gateway_workers: int = Field(default=1, ge=1, le=64)
 
-    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    trusted_proxies: Annotated[str, _readable_by(parse_networks)] = ""
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
     public_base_url: str = ""
     alerts_config: Path = Path("config/alerts.toml")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from aiohttp import hdrs
@@ -20,16 +21,17 @@ SERVICE_SECONDS = 10.0
 IN_FLIGHT = 256
 
 
+@dataclass(eq=False)
 class Relayed:
-    def __init__(
-        self, broker: Broker, service: Upstream, *, exchange: str, routing_key: str, path: str
-    ) -> None:
-        """:param path: of the service, for when the broker is unavailable"""
-        self._broker = broker
-        self._service = service
-        self._exchange = exchange
-        self._routing_key = routing_key
-        self._path = path
+    broker: Broker
+    service: Upstream
+    _: KW_ONLY
+    exchange: str
+    routing_key: str
+    path: str
+    """Of the service, for when the broker is unavailable."""
+
+    def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     def deadline(self) -> float:
@@ -48,7 +50,7 @@ class Relayed:
             return False
         try:
             left = before - asyncio.get_running_loop().time()
-            await self._broker.publish(self._exchange, self._routing_key, message, timeout=left)
+            await self.broker.publish(self.exchange, self.routing_key, message, timeout=left)
         except BrokerUnavailable:
             return False  # health and metrics show it
         except PublishError as error:
@@ -73,9 +75,9 @@ class Relayed:
             CALLER: Role.SERVICE,
         }
         try:
-            async with self._service.ask(
+            async with self.service.ask(
                 hdrs.METH_POST,
-                self._path,
+                self.path,
                 headers=headers,
                 body=text.encode(),
                 timeout=SERVICE_SECONDS,
@@ -85,7 +87,7 @@ class Relayed:
                 fault = f"answered {answer.status}"
         except Problem as problem:
             fault = problem.detail or problem.title
-        log.error("handover.unknown", path=self._path, fault=fault)
+        log.error("handover.unknown", path=self.path, fault=fault)
         raise Problem(
             503,
             detail="the outcome is unknown; repeat the request with the same Idempotency-Key",

@@ -110,7 +110,7 @@ def test_a_submission_is_published_as_its_contract_says() -> None:
             }
         )
     ).submission("k" * 16, b"{}")
-    found = form.read(given.fields, given.version)
+    found = form.read(given.fields, given.form_version)
     wordings, missing = form.published(given.consents, AT.date(), timedelta(days=30))
     accepted = Accepted(given, found.values, found.facts, wordings, missing, None)
     client = Client("203.0.113.7", IpSource.PEER, Role.PUBLIC)

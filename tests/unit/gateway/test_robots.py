@@ -120,7 +120,7 @@ def test_without_keys_or_a_minimum_only_an_invented_version_is_suspected() -> No
     for one, form in ((without, FORM), (judge(), patient)):
         given = Submission("contact", "a", "1", "pl", {}, notice_version="2026-11")
         assert one.suspicion(form, given, GRACE) is None
-        given.version = "0"
+        given.form_version = "0"
         assert one.suspicion(form, given, GRACE) == "version"
         assert given.notice_version is None
 

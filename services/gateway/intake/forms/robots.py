@@ -55,7 +55,7 @@ class Robots:
         shown, age = self._shown(given)
         today = _versions(form)
         first, second = shown or today
-        claimed = given.version or first, given.notice_version or second
+        claimed = given.form_version or first, given.notice_version or second
         if claimed not in {today, shown}:
             given.notice_version = None
         if given.trap:

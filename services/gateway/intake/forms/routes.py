@@ -32,6 +32,7 @@ from services.gateway.intake.forms.submission import (
     LeadRequest,
     Submission,
     of_plain_form,
+    picked,
     posted,
     without_query,
 )
@@ -89,10 +90,8 @@ class FormRoutes:
                 "title": form.title[language],
                 "fields": [
                     {
-                        "name": field.name,
-                        "type": field.type,
+                        **picked(field, "name", "type", "required"),
                         "label": field.label and field.label[language],
-                        "required": field.required,
                         "max_length": field.most,
                         "options": [
                             {"value": option.value, "label": option.label[language]}
@@ -102,12 +101,7 @@ class FormRoutes:
                     for field in form.fields
                 ],
                 "consents": [
-                    {
-                        "purpose": wording.purpose,
-                        "version": wording.version,
-                        "sha256": wording.sha256,
-                        "text": wording.text,
-                    }
+                    picked(wording, "purpose", "version", "sha256", "text")
                     for wording in form.shown(language, datetime.now(UTC).date())
                 ],
                 "notice": {
@@ -282,8 +276,8 @@ class FormRoutes:
             raise _too_many(request, name, decision)
 
     def _read(self, form: Form, given: Submission) -> Read:
-        found = form.read(given.fields, given.version)
-        if given.version in {None, form.version}:
+        found = form.read(given.fields, given.form_version)
+        if given.form_version in {None, form.version}:
             for purpose in given.consents:
                 if purpose not in form.purposes:
                     found.faults[f"consent.{purpose}"[:60]] = "unknown"
@@ -334,7 +328,7 @@ class FormRoutes:
             wordings = []
         if missing:
             metrics.CONSENTS_NOT_RECORDED.labels(given.form).inc(len(missing))
-        given.version = given.version or form.version
+        given.form_version = given.form_version or form.version
         client = request[CONTEXT].client
         by_key = client.role is Role.SERVICE
         suspicion = self.robots.suspicion(form, given, self.grace)

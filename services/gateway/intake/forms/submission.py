@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field, field_validator
 
 from libs.common.http import plain_form
 from libs.common.http.application import Model, Problem
@@ -33,7 +33,7 @@ class LeadRequest(Model):
     form_version: Annotated[str, Field(max_length=60)] | None = None
     language: Literal["pl", "en"]
     session_id: Annotated[str, Field(max_length=200)] | None = None
-    fields: dict[str, str | int | float]
+    fields: dict[str, Annotated[str | int | float, AfterValidator(str)]]
     consents: dict[str, Annotated[str, Field(max_length=64)]] = Field(default_factory=dict)
     notice_version: Annotated[str, Field(max_length=60)] | None = None
     issued: Annotated[str, Field(max_length=500)] | None = None
@@ -43,22 +43,18 @@ class LeadRequest(Model):
     source: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Where the person agreed; for programs with the service key."""
 
+    @field_validator("page")
+    @classmethod
+    def _says_nothing_of_the_person(cls, page: str | None) -> str | None:
+        return without_query(page)
+
+    @field_validator("session_id")
+    @classmethod
+    def _cannot_be_guessed(cls, session_id: str | None) -> str | None:
+        return session_id if session_id and is_strong(session_id) else None
+
     def submission(self, key: str, body: bytes) -> "Submission":
-        return Submission(
-            form=self.form,
-            key=_with_content(key, body),
-            version=self.form_version,
-            language=self.language,
-            fields={name: str(value) for name, value in self.fields.items()},
-            consents=self.consents,
-            notice_version=self.notice_version,
-            issued=self.issued,
-            trap=self.trap,
-            page=without_query(self.page),
-            session_id=self.session_id if self.session_id and is_strong(self.session_id) else None,
-            agreed_at=self.agreed_at,
-            source=self.source,
-        )
+        return Submission(**dict(self), key=_with_content(key, body))
 
 
 @dataclass(slots=True)
@@ -66,7 +62,7 @@ class Submission:
     form: str
     key: str
     """The sender's own, or the UTC day, and the content: other content is another lead."""
-    version: str | None
+    form_version: str | None
     language: str
     fields: dict[str, str]
     consents: dict[str, str] = field(default_factory=dict)
@@ -96,25 +92,27 @@ def of_plain_form(given: Mapping[str, str], language: str, day: str) -> Submissi
     :param day: the UTC date, for a form without a key
     """
     own = dict(given)
-    named = {
-        name: own.pop(name, None)
-        for name in ("form", "form_version", "language", "key", "issued", "proof", "notice_version")
+    form, key, chosen = (own.pop(name, "") for name in ("form", "key", "language"))
+    more: dict[str, Any] = {
+        name: own.pop(name, None) or None
+        for name in ("form_version", "issued", "proof", "notice_version")
     }
     consents = {
         name[len(CONSENT) :]: own.pop(name) for name in list(own) if name.startswith(CONSENT)
     }
     content = json.dumps([sorted(own.items()), sorted(consents.items())])
     return Submission(
-        form=named["form"] or "",
-        key=_with_content(named["key"] or day, content.encode()),
-        version=named["form_version"] or None,
-        language=named["language"] if named["language"] in LANGUAGES else language,
+        form=form,
+        key=_with_content(key or day, content.encode()),
+        language=chosen if chosen in LANGUAGES else language,
         fields=own,
         consents=consents,
-        notice_version=named["notice_version"] or None,
-        issued=named["issued"] or None,
-        proof=named["proof"] or None,
+        **more,
     )
+
+
+def picked(thing: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(thing, name) for name in names}
 
 
 def _with_content(key: str, content: bytes) -> str:
@@ -169,26 +167,16 @@ class Accepted:
         given, by_key = self.submission, self.submission.source is not None
         return {
             "id": str(given.lead_id),
-            "form": given.form,
-            "form_version": given.version,
-            "language": given.language,
-            "session_id": given.session_id,
+            **picked(given, "form", "form_version", "language", "session_id"),
             "fields": dict(self.values),
             "facts": dict(self.facts),
             "consents": [
-                {
-                    "purpose": wording.purpose,
-                    "version": wording.version,
-                    "language": wording.language,
-                    "text": wording.text,
-                }
+                picked(wording, "purpose", "version", "language", "text")
                 for wording in self.wordings
             ],
             "consents_not_recorded": self.not_recorded,
-            "notice_version": given.notice_version,
-            "page": given.page,
+            **picked(given, "notice_version", "page", "source"),
             "agreed_at": given.agreed_at and given.agreed_at.isoformat(),
-            "source": given.source,
             "suspicion": self.suspicion,
             # A program's address says nothing about the person.
             "client_address": None if by_key else client.ip,
