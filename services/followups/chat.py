@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging import outbox
 from libs.common.process import logs
-from libs.common.process.prometheus_private import increments
 from libs.domain.email_address import MalformedEmail, normalise
 from services.followups import dialogue, metrics
 from services.followups.config import LANGUAGES, Config
@@ -21,8 +20,6 @@ from services.followups.rules import score as lead_score
 from services.followups.rules.facts import Facts
 from services.followups.store import conversations, steps
 from services.followups.store.leads import Change
-
-_count_turn = increments(metrics.TURNS)
 
 LOST = "lost"
 
@@ -130,7 +127,7 @@ async def take_turn(
             await steps.enrol(
                 tx, conversation_id, new, enrolment.DEFAULT_SEQUENCE, due, "chat", request_id
             )
-    _count_turn(state.language)(1)
+    metrics.TURNS.labels(state.language).inc()
     return Reply(conversation_id, turn.reply, scored.points)
 
 

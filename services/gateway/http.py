@@ -255,19 +255,13 @@ class Api:
             holder = client.holder if client.role is not Role.PUBLIC else holder_of(body, key)
             if holder is None:
                 return await self._forward(request, upstream, sent)
-            claim = await self.idempotency.claim(key, route=route.path, holder=holder, body=body)
-            if claim.result is not None:
-                return _unpack(claim.result)
-            try:
+            async with self.idempotency.once(
+                key, route=route.path, holder=holder, body=body
+            ) as claim:
+                if claim.result is not None:
+                    return _unpack(claim.result)
                 response = await self._forward(request, upstream, sent)
-            except Exception:
-                await self.idempotency.release(claim)
-                raise
-            result = _pack(response)
-            if result is None:
-                await self.idempotency.release(claim)
-            else:
-                await self.idempotency.store(claim, result)
+                claim.keep = _pack(response)
             return response
 
         async def streamed(request: web.Request) -> web.StreamResponse:
@@ -314,32 +308,26 @@ class Api:
     async def post_alert(self, request: web.Request) -> web.Response:
         body = await self._json_body(request)
         alert = validate(body, AlertRequest)
-        self._check([alert], lambda _, field: field)
-
-        def answer(ids: Sequence[str]) -> dict[str, Any]:
-            return _link(ids[0])
-
-        return await self._accept(request, body, [alert], answer, batch=False)
+        self._check({"": alert})
+        (id_,) = await self._accept(request, body, [alert], [None])
+        return json_response(_link(id_), status=202)
 
     async def post_batch(self, request: web.Request) -> web.Response:
         body = await self._json_body(request)
         alerts = validate(body, BatchRequest).alerts
-        self._check(alerts, lambda index, field: f"alerts.{index}.{field}")
+        self._check({f"alerts.{index}.": alert for index, alert in enumerate(alerts)})
+        ids = await self._accept(request, body, alerts, range(len(alerts)))
+        return json_response(
+            {"accepted": len(ids), "items": [_link(id_) for id_ in ids]}, status=202
+        )
 
-        def answer(ids: Sequence[str]) -> dict[str, Any]:
-            return {"accepted": len(ids), "items": [_link(id_) for id_ in ids]}
-
-        return await self._accept(request, body, alerts, answer, batch=True)
-
-    def _check(self, alerts: Sequence[AlertRequest], name: Callable[[int, str], str]) -> None:
+    def _check(self, alerts: Mapping[str, AlertRequest]) -> None:
         errors = []
-        for index, alert in enumerate(alerts):
+        for at, alert in alerts.items():
             if not self.targets.knows_event(alert.event_type):
-                errors.append(
-                    (name(index, "event_type"), "no route is configured for this event type")
-                )
+                errors.append((f"{at}event_type", "no route is configured for this event type"))
             if alert.target is not None and alert.target not in self.targets.names:
-                errors.append((name(index, "target"), "this target is not configured"))
+                errors.append((f"{at}target", "this target is not configured"))
         if errors:
             raise Problem(422, detail="one or more fields are invalid", errors=errors)
 
@@ -348,28 +336,23 @@ class Api:
         request: web.Request,
         body: bytes,
         alerts: Sequence[AlertRequest],
-        answer: Callable[[Sequence[str]], dict[str, Any]],
-        *,
-        batch: bool,
-    ) -> web.Response:
+        indexes: Sequence[int | None],
+    ) -> list[str]:
+        """:param indexes: of a batch's alerts, part of their ids"""
         key, caller = key_of(request), request[CONTEXT].client.holder
-        indexes = range(len(alerts)) if batch else (None,)
         ids = [alert_id(caller, key, body, index) for index in indexes]
-        response = json_response(answer(ids), status=202)
         if key is None:
             await self._take(alerts, ids, len(body), caller)
-            return response
+            return ids
         route = request.match_info.route.resource
         assert route is not None  # noqa: S101 - the handler was found by it
-        claim = await self.idempotency.claim(key, route=route.canonical, holder=caller, body=body)
-        if claim.result is None:  # else they were accepted before; the response only needs the ids
-            try:
+        async with self.idempotency.once(
+            key, route=route.canonical, holder=caller, body=body
+        ) as claim:
+            if claim.result is None:  # else they were accepted before; the response needs the ids
                 await self._take(alerts, ids, len(body), caller)
-            except Exception:
-                await self.idempotency.release(claim)
-                raise
-            await self.idempotency.store(claim, b"")
-        return response
+                claim.keep = b""
+        return ids
 
     async def _take(
         self, alerts: Sequence[AlertRequest], ids: Sequence[str], size: int, caller: str

@@ -27,7 +27,6 @@ NAMES: dict[type, set[str]] = {
     },
     web.Server: {"_kwargs", "_loop"},
     web.AppRunner: {"_kwargs", "_make_server"},
-    web.Request: {"_match_info"},
 }
 
 MAX_HEAD = 16 * 1024
@@ -155,11 +154,6 @@ class RequestHandler(web.RequestHandler):
         response.headers[REQUEST_ID] = secrets.token_hex(16)
         response.force_close()
         return response
-
-
-def resolve(request: web.Request, match: web.UrlMappingMatchInfo) -> None:
-    """Tell aiohttp which route a request has, as its router does."""
-    request._match_info = match  # noqa: SLF001
 
 
 def _head_size(message: RawRequestMessage | MalformedRequest) -> int:

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Valid
 
 from libs.common.http.fast_response import FastResponse
 from libs.common.http.heads import MOST_BYTES, media_type
-from libs.common.process import logs, prometheus_private, tracing
+from libs.common.process import logs, tracing
 
 M = TypeVar("M", bound=BaseModel)
 log = logs.get_logger(__name__)
@@ -291,14 +291,12 @@ async def _health(_: web.Request) -> web.Response:
 def _answered(method: str, route: str, status: int) -> tuple[Callable[[float], None], str]:
     """Return what counts it, and the fields of the log line."""
     fields = {"method": method, "route": route, "status": status}
-    return prometheus_private.increment(_REQUESTS.labels(method, route, status)), json.dumps(
-        fields
-    )[1:-1]
+    return _REQUESTS.labels(method, route, status).inc, json.dumps(fields)[1:-1]
 
 
 @cache
 def _seconds(route: str) -> Callable[[float], None]:
-    return prometheus_private.observe(_SECONDS.labels(route))
+    return _SECONDS.labels(route).observe
 
 
 def _too_long(raw: Iterable[tuple[bytes, bytes]]) -> Problem | None:

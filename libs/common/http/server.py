@@ -22,7 +22,6 @@ from prometheus_client import (
 )
 
 from libs.common.http.aiohttp_private import MAX_HEAD, RequestHandler
-from libs.common.http.fixed_paths import shortcut
 from libs.common.process import certificates, logs
 from libs.common.process.service import Service
 
@@ -150,13 +149,12 @@ class _Runner(web.AppRunner):
     def __init__(self, bounds: Bounds, app: web.Application, **options: Any) -> None:
         super().__init__(app, **options)
         self._bounds = bounds
-        self._application = app
 
     async def _make_server(self) -> _Server:
         made = await super()._make_server()
         return _Server(
             self._bounds,
-            shortcut(self._application, made.request_handler),
+            made.request_handler,
             request_factory=made.request_factory,
             **self._kwargs,
         )

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import aio_pika
@@ -34,7 +34,6 @@ from libs.common.messaging.session import (
 )
 from libs.common.messaging.topology import Binding, Exchange, Queue
 from libs.common.process import logs, sockets, tasks, tracing
-from libs.common.process.prometheus_private import increments
 
 log = logs.get_logger(__name__)
 
@@ -57,7 +56,7 @@ CONNECTED = Gauge(
     multiprocess_mode="livemin",  # where several processes share one view: all of them
 )
 PUBLISHED = Counter("broker_published_total", "Publishes by their outcome", ["outcome"])
-_count = increments(PUBLISHED)
+_count = cache(PUBLISHED.labels)  # of a closed set
 
 
 class PublishError(Exception):
@@ -321,7 +320,7 @@ class Broker:
         """
         outcomes = await self._confirmed(exchange, routing_key, messages, timeout)
         for outcome in outcomes:
-            _count(type(outcome).__name__.lower() if outcome else "confirmed")(1)
+            _count(type(outcome).__name__.lower() if outcome else "confirmed").inc()
         return outcomes
 
     async def _confirmed(

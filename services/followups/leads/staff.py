@@ -19,7 +19,6 @@ from libs.common.database import postgres
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import HIGH, Message
 from libs.common.process import logs
-from libs.common.process.prometheus_private import increments
 from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue.state import SAID, State
@@ -32,7 +31,6 @@ from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
 
 log = logs.get_logger(__name__)
 
-_count_notice = increments(metrics.NOTIFIED)
 
 LEAD = "lead"
 WORK_WORDS = 3
@@ -269,7 +267,7 @@ def announce(
     event = _event(body, row, topic.severity if topic else "info", sent)
     if row.topic == LEAD and first:
         metrics.LEADS.inc()
-    _count_notice(row.topic, "new" if first else "update")(1)
+    metrics.NOTIFIED.labels(row.topic, "new" if first else "update").inc()
     row = row._replace(
         score=scored.points, notified=row.known, said=[], version=row.version + 1, due_at=None
     )

@@ -1,8 +1,7 @@
 """Access control before the body is read: client address, key, rate limits.
 
-aiohttp-ratelimiter's decorator runs the check, then the handler or the 429; for a path without
-variables we do that ourselves, because the decorator takes a twentieth of such a request's CPU. The
-check is our Limiter, which tests and counts atomically: docs/decisions/0004.
+aiohttp-ratelimiter's decorator runs the check, then the handler or the 429. The check is our
+Limiter, which tests and counts atomically: docs/decisions/0004.
 """
 
 import hashlib
@@ -133,12 +132,8 @@ class Access:
             self._identify(request, context)
         if requires.policy is None:
             return await self._enter(request)
-        if request.match_info:
-            _context.set(context)
-            return await self._limited(request)
-        if not await self._admits(context, f"{self._key(request)}:{PATH_ID}"):
-            return _refuse(request)
-        return await self._enter(request)
+        _context.set(context)
+        return await self._limited(request)
 
     def _identify(self, request: web.Request, context: RequestContext) -> None:
         """Look for an API key from the console, or a token of its staff."""
@@ -271,7 +266,7 @@ def reads_polish(request: web.Request) -> bool:
     return request.headers.get(hdrs.ACCEPT_LANGUAGE, "").lower().startswith("pl")
 
 
-def _refuse(request: web.Request, _: RateLimitExceeded | None = None) -> web.Response:
+def _refuse(request: web.Request, _: RateLimitExceeded) -> web.Response:
     return too_many(request).response()
 
 

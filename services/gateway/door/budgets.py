@@ -6,7 +6,6 @@ network (/24, IPv6 /48) gets more than a twentieth of one (docs/decisions/0048).
 """
 
 from libs.common.process import logs
-from libs.common.process.prometheus_private import increments
 from services.gateway import metrics
 from services.gateway.door.clients import Client, Role, network_of
 from services.gateway.door.limits import Decision, Limiter, Window
@@ -36,7 +35,7 @@ class Budgets:
         charge = await self._limiter.charge(name, key or name, window, network_of(client.ip))
         used = charge.uses[0]
         share = "all" if used.exhausted else "most" if used.used >= MOST * window.quota else "low"
-        _count(name, share)(1)
+        metrics.BUDGET_REQUESTS.labels(name, share).inc()
         if self._shadow and not charge.admitted:
             log.info("limits.would_refuse", policy=name)
             return None
@@ -46,6 +45,3 @@ class Budgets:
         """Give a charge back if the request was answered with an error."""
         if charge is not None and charge.admitted and status >= 400 and status not in UNKNOWN:
             await self._limiter.refund(charge)
-
-
-_count = increments(metrics.BUDGET_REQUESTS)

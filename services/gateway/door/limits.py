@@ -18,14 +18,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, time
-from functools import cached_property
+from functools import cache, cached_property
 from time import time as clock_time
 from typing import Annotated, Any, NamedTuple
 
 from multidict import istr
 from pydantic import AfterValidator
 
-from libs.common.process.prometheus_private import increments
 from libs.domain import limits
 from services.gateway import metrics
 from services.gateway.door.redis_pipeline import Argument, RedisPipeline, RedisUnavailable
@@ -453,11 +452,11 @@ def _decided(
     admitted = True
     for window, count, _ in uses:
         admitted = admitted and count < window.quota
-    _count(policy, "admitted" if admitted else "refused", counted_in)(1)
+    _count(policy, "admitted" if admitted else "refused", counted_in).inc()
     return Decision(policy, admitted, uses, buckets, now)
 
 
-_count = increments(metrics.LIMIT_DECISIONS)
+_count = cache(metrics.LIMIT_DECISIONS.labels)  # of closed sets
 
 
 class Waits:

@@ -12,6 +12,8 @@ import hmac
 import json
 import re
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
@@ -38,14 +40,16 @@ def key_of(request: web.Request) -> str | None:
     return key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
     """The right to process a request; or, with `result`, its earlier response."""
 
     cache_key: str
     secret: bytes
     body_hash: str
-    result: bytes | None
+    result: bytes | None = None
+    keep: bytes | None = None
+    """What its repetition gets; None: the request failed, or its outcome is unknown."""
 
     def seal(self, result: bytes) -> bytes:
         nonce = secrets.token_bytes(NONCE_BYTES)
@@ -56,35 +60,41 @@ class Idempotency:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
 
-    async def claim(self, key: str, *, route: str, holder: str, body: bytes) -> Claim:
-        """Claim a key of this route and holder (key holder or session).
+    @asynccontextmanager
+    async def once(self, key: str, *, route: str, holder: str, body: bytes) -> AsyncIterator[Claim]:
+        """Claim a key of this route and holder (key holder or session); then keep or free it.
 
         :raises Problem: 409 the first request is still running, 422 the body is another
         """
         known_to_client = json.dumps([route, holder, key]).encode()
-        cache_key = hashlib.sha256(b"place" + known_to_client).hexdigest()
-        secret = hashlib.sha256(b"secret" + known_to_client).digest()
-        body_hash = hmac.new(secret, body, hashlib.sha256).hexdigest()
-        running = _RUNNING + body_hash.encode()
-        if await self._cache.add(cache_key, running, RUNNING_SECONDS):
-            return Claim(cache_key, secret, body_hash, None)
-        kept = await self._cache.get(cache_key) or running
-        state, kept_hash, result = kept[:1], kept[1:65], kept[65:]
-        if kept_hash.decode() != body_hash:
-            raise Problem(422, errors=[(HEADER, "was already used with another body")])
-        if state == _RUNNING:
-            raise Problem(
-                409,
-                detail="the first request with this Idempotency-Key is still running",
-                headers={hdrs.RETRY_AFTER: "1"},
-            )
-        opened = AESGCM(secret).decrypt(result[:NONCE_BYTES], result[NONCE_BYTES:], None)
-        return Claim(cache_key, secret, body_hash, opened)
+        claim = Claim(
+            cache_key=hashlib.sha256(b"place" + known_to_client).hexdigest(),
+            secret=(secret := hashlib.sha256(b"secret" + known_to_client).digest()),
+            body_hash=hmac.new(secret, body, hashlib.sha256).hexdigest(),
+        )
+        running = _RUNNING + claim.body_hash.encode()
+        if not await self._cache.add(claim.cache_key, running, RUNNING_SECONDS):
+            claim.result = _opened(claim, await self._cache.get(claim.cache_key) or running)
+            yield claim
+            return
+        try:
+            yield claim
+        finally:
+            if claim.keep is None:
+                await self._cache.delete(claim.cache_key)
+            else:
+                kept = _DONE + claim.body_hash.encode() + claim.seal(claim.keep)
+                await self._cache.set(claim.cache_key, kept, KEPT_SECONDS)
 
-    async def store(self, claim: Claim, result: bytes) -> None:
-        kept = _DONE + claim.body_hash.encode() + claim.seal(result)
-        await self._cache.set(claim.cache_key, kept, KEPT_SECONDS)
 
-    async def release(self, claim: Claim) -> None:
-        """Allow the key again: the first request failed, or its outcome is unknown."""
-        await self._cache.delete(claim.cache_key)
+def _opened(claim: Claim, kept: bytes) -> bytes:
+    state, kept_hash, result = kept[:1], kept[1:65], kept[65:]
+    if kept_hash.decode() != claim.body_hash:
+        raise Problem(422, errors=[(HEADER, "was already used with another body")])
+    if state == _RUNNING:
+        raise Problem(
+            409,
+            detail="the first request with this Idempotency-Key is still running",
+            headers={hdrs.RETRY_AFTER: "1"},
+        )
+    return AESGCM(claim.secret).decrypt(result[:NONCE_BYTES], result[NONCE_BYTES:], None)

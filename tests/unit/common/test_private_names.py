@@ -11,7 +11,6 @@ import pytest
 from libs.common.database import aiopg_private, engine, statement
 from libs.common.http import aiohttp_private, fast_response, server
 from libs.common.messaging import aiormq_private
-from libs.common.process import prometheus_private
 
 
 def defined_in(cls: type) -> set[str]:
@@ -55,7 +54,6 @@ def _is_stored(node: ast.AST) -> TypeGuard[ast.Attribute]:
         fast_response,
         aiopg_private,
         aiormq_private,
-        prometheus_private,
         statement,
         engine,
     ],
@@ -71,7 +69,6 @@ def test_each_private_name_is_where_it_was(module: ModuleType) -> None:
         (aiohttp_private, aiohttp_private),
         (aiohttp_private, server),
         (fast_response, fast_response),
-        (prometheus_private, prometheus_private),
         (aiopg_private, aiopg_private),
         (aiormq_private, aiormq_private),
         (statement, statement),

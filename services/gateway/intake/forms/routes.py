@@ -4,6 +4,7 @@ The way of a submission: origin, limits, shape, wordings, robots; then `lead.sub
 followups, under an id that was fixed before. Only a lead that is confirmed there is answered.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -160,28 +161,21 @@ class FormRoutes:
             errors = [(f"fields.{at}", texts[fault]) for at, fault in found.faults.items()]
             raise Problem(422, detail="one or more fields are invalid", errors=errors)
         self._check_evidence(request, given)
-        claim = await self.idempotency.claim(
+        async with self.idempotency.once(
             key, route=ROUTE, holder=f"form:{given.form}", body=body
+        ) as claim:
+            if claim.result is None:
+                await self._check_proof(request, form, given, self.robots.has_solved)
+                accepted = await self._take(request, form, given, found)
+                answer = {
+                    "id": str(given.lead_id),
+                    "status": "accepted",
+                    "consents_not_recorded": accepted.not_recorded,
+                }
+                claim.keep = json.dumps(answer).encode()
+        return web.Response(
+            body=claim.result or claim.keep, status=202, content_type=JSON, charset="utf-8"
         )
-        if claim.result is not None:
-            return web.Response(body=claim.result, status=202, content_type=JSON)
-        try:
-            await self._check_proof(request, form, given, self.robots.has_solved)
-            accepted = await self._take(request, form, given, found)
-        except BaseException:
-            await self.idempotency.release(claim)
-            raise
-        answer = json_response(
-            {
-                "id": str(given.lead_id),
-                "status": "accepted",
-                "consents_not_recorded": accepted.not_recorded,
-            },
-            status=202,
-        )
-        assert isinstance(answer.body, bytes)  # noqa: S101 - it is JSON
-        await self.idempotency.store(claim, answer.body)
-        return answer
 
     async def _post_plain(self, request: web.Request) -> web.Response:
         """Take what a browser posts; faults are shown on our page, which keeps what was written."""
