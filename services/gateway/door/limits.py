@@ -260,16 +260,12 @@ class Decision(NamedTuple):
                 if use.used * tightest.window.quota > tightest.used * use.window.quota:
                     tightest = use
         else:
-            tightest = max((use for use in self.uses if use.exhausted), key=_reset)
+            tightest = max((use for use in self.uses if use.exhausted), key=lambda use: use.reset)
         left = max(0, tightest.window.quota - tightest.used - (1 if self.admitted else 0))
         return {
             RATE_LIMIT_POLICY: ", ".join([use.window.policy for use in self.uses]),
             RATE_LIMIT: f'"{tightest.window.name}";r={left};t={tightest.reset}',
         }
-
-
-def _reset(use: Use) -> int:
-    return use.reset
 
 
 class LocalCounts:

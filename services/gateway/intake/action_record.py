@@ -42,11 +42,8 @@ class ActionRecord:
         client, request_id = request[CONTEXT].client, logs.request_id.get() or ""
         headers = outgoing_headers(request, client, request_id)
         act = Act.of(headers, action, kind, ref, outcome="intended")
-        message = act.message()
-        if await self._relayed.publish(message, self._relayed.deadline()):
-            return
         try:
-            await self._relayed.post(message.body, request_id)
+            await self._relayed.hand_over(act.message())
         except Problem:
             if client.holder != Role.ADMIN:
                 raise Problem(

@@ -7,15 +7,17 @@ the cost is per message, not per alert.
 """
 
 import asyncio
+import secrets
+import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from libs.common.http.application import Problem
 from libs.common.messaging.broker import Broker
 from services.gateway import metrics
 from services.gateway.intake.messages import AcceptedAlert, message
-from services.gateway.intake.numbers import Numbers
 from services.gateway.intake.relayed import Relayed
 from services.gateway.proxy.upstream import Upstream
 
@@ -25,6 +27,8 @@ MESSAGES = 4
 TOGETHER = 100
 TOGETHER_BYTES = 256 * 1024
 """The bound of a message, unless a single request is larger (P7)."""
+MOST_UNUSED = 100
+"""Ranges; a number that is forgotten here looks like a lost alert."""
 
 
 class _Part(NamedTuple):
@@ -118,3 +122,41 @@ class Intake:
             for part in parts:
                 if not part.confirmed.done():
                     part.confirmed.set_result(confirmed)
+
+
+class Numbers:
+    """Running numbers of the alerts that this process hands over: a gap shows what never came."""
+
+    def __init__(self) -> None:
+        self.sender = f"{socket.gethostname()[:60]} {secrets.token_hex(8)}"
+        self._last = 0
+        self._unused: list[tuple[int, int]] = []
+
+    @contextmanager
+    def given(self, alerts: Sequence[AcceptedAlert]) -> Iterator[None]:
+        """Number the alerts of a request while they are handed over.
+
+        On an error nobody is answered 202: a later alert says that these numbers are not used.
+        """
+        first, told = self._last + 1, self._unused
+        self._last, self._unused = self._last + len(alerts), []
+        for number, alert in enumerate(alerts, first):
+            alert.body["numbered"] = {"sender": self.sender, "number": number}
+        if told:
+            alerts[0].body["numbered"]["unused"] = told
+        try:
+            yield
+        except BaseException:
+            mine = (first, first + len(alerts) - 1)
+            self._unused = _merged([*self._unused, *told, mine])[-MOST_UNUSED:]
+            raise
+
+
+def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if merged and merged[-1][1] + 1 >= first:
+            merged[-1] = merged[-1][0], last
+        else:
+            merged.append((first, last))
+    return merged

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import hdrs
 
@@ -61,6 +61,13 @@ class Relayed:
         finally:
             self._slots.release()
         return True
+
+    async def hand_over(self, message: Message) -> Literal["broker", "service"]:
+        """Return who has it; raises as `post`."""
+        if await self.publish(message, self.deadline()):
+            return "broker"
+        await self.post(message.body, message.request_id or "")
+        return "service"
 
     async def post(self, body: Mapping[str, Any], request_id: str) -> None:
         """Give it to the service.

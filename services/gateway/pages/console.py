@@ -3,6 +3,8 @@
 They never get CORS headers (cors.py): no other site's page may read them.
 """
 
+from functools import partial
+
 from aiohttp import hdrs, web
 from multidict import istr
 
@@ -40,21 +42,16 @@ def add_routes(
 ) -> None:
     """:param streams: the console once more, with a pool for answers that do not end"""
 
-    async def page(request: web.Request) -> web.StreamResponse:
-        return await passed(request, console)
-
-    async def events(request: web.Request) -> web.StreamResponse:
-        return await passed(request, streams)
-
-    async def passed(request: web.Request, upstream: Upstream) -> web.StreamResponse:
+    async def passed(request: web.Request, *, to: Upstream) -> web.StreamResponse:
         body = await body_budget.read(request)
         headers = outgoing_headers(request, request[CONTEXT].client, logs.request_id.get() or "")
         headers[CALLER] = Role.PUBLIC  # an API key logs nobody in
         for name in HEADERS:
             if (value := request.headers.get(name)) is not None:
                 headers[name] = readable(value)
-        return await forward(request, upstream, headers, body or None)
+        return await forward(request, to, headers, body or None)
 
+    page, events = partial(passed, to=console), partial(passed, to=streams)
     access.guard(app.router.add_post("/console/login", page), LOGIN)
     access.guard(app.router.add_get(EVENTS, until_stop(app, events), allow_head=False), PAGES)
     for path in ("/console", PATH):

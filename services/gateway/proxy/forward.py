@@ -41,21 +41,14 @@ IMPORT_SECONDS = 300.0
 OPERATOR = istr("X-Operator")
 OPERATOR_ROLES = istr("X-Operator-Roles")
 PROVEN = (PERSON, KEY)
-HOP_BY_HOP = frozenset(
-    name.lower()
-    for name in (
-        hdrs.CONNECTION,
-        hdrs.KEEP_ALIVE,
-        hdrs.PROXY_AUTHENTICATE,
-        hdrs.PROXY_AUTHORIZATION,
-        hdrs.TE,
-        hdrs.TRAILER,
-        hdrs.TRANSFER_ENCODING,
-        hdrs.UPGRADE,
-    )
+DROPPED = frozenset(
+    {
+        # Hop by hop (RFC 9110, section 7.6.1); then what this gateway says itself.
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
+        *("trailer", "transfer-encoding", "upgrade"),
+        *("content-length", "date", "server", REQUEST_ID.lower()),
+    }
 )
-OURS = frozenset(name.lower() for name in (hdrs.CONTENT_LENGTH, hdrs.DATE, hdrs.SERVER, REQUEST_ID))
-DROPPED = HOP_BY_HOP | OURS
 
 
 def outgoing_headers(request: web.Request, client: Client, request_id: str) -> dict[str, str]:

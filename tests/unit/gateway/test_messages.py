@@ -9,6 +9,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from libs.common.http.application import Problem
+from services.gateway.intake.alerts import Numbers
 from services.gateway.intake.idempotency import key_of
 from services.gateway.intake.messages import (
     AcceptedAlert,
@@ -17,7 +18,6 @@ from services.gateway.intake.messages import (
     alert_id,
     message,
 )
-from services.gateway.intake.numbers import Numbers
 from services.gateway.targets import INTERNAL_EVENTS, Targets
 from tests.support.contracts import golden
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from services.gateway.intake.alerts import MOST_UNUSED, Numbers
 from services.gateway.intake.messages import AcceptedAlert
-from services.gateway.intake.numbers import MOST_UNUSED, Numbers
 
 
 def some(count: int) -> list[AcceptedAlert]:

@@ -1,6 +1,5 @@
 """The hosted form: a page without a script, also what a fault of a plain form is answered with."""
 
-import secrets
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -17,10 +16,6 @@ _PAGE = TEMPLATES.get_template("intake/forms/page.html")
 _TEXTS = tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
 WORDS: Mapping[str, Mapping[str, str]] = _TEXTS["page"]
 FAULTS: Mapping[str, Mapping[str, str]] = _TEXTS["faults"]
-
-
-def new_key() -> str:
-    return secrets.token_urlsafe(16)
 
 
 def show(

@@ -5,10 +5,10 @@ followups, under an id that was fixed before. Only a lead that is confirmed ther
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from aiohttp import hdrs, web
 
@@ -124,7 +124,7 @@ class FormRoutes:
             form,
             language_of(request, "language"),
             datetime.now(UTC).date(),
-            key=pages.new_key(),
+            key=secrets.token_urlsafe(16),
             issued=self.robots.issued(name, form),
         )
 
@@ -339,7 +339,9 @@ class FormRoutes:
         body = accepted.message(client, agent and readable(agent), now)
         outcome = "suspected" if accepted.suspicion else "accepted"
         try:
-            way = await self._hand_over(body)
+            way = await self.relayed.hand_over(
+                Message(body["id"], LEAD_SUBMIT, body, logs.request_id.get() or "")
+            )
         except Problem as problem:
             metrics.LEADS.labels(given.form, "none", "unknown").inc()
             await self.budgets.settle(charge, problem.status)  # its repetition is charged again
@@ -365,14 +367,6 @@ class FormRoutes:
         if charge is not None and not charge.admitted:
             raise _too_many(request, name, charge)
         return suspicion or "busy", charge
-
-    async def _hand_over(self, body: Mapping[str, Any]) -> str:
-        request_id = logs.request_id.get() or ""
-        message = Message(str(body["id"]), LEAD_SUBMIT, dict(body), request_id)
-        if await self.relayed.publish(message, self.relayed.deadline()):
-            return "broker"
-        await self.relayed.post(body, request_id)
-        return "service"
 
 
 def _too_many(request: web.Request, name: str, decision: Decision) -> Problem:
