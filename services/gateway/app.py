@@ -74,7 +74,7 @@ async def start(
 
     async def upstream(name: str, connections: int | None = None) -> Upstream:
         url, key = configured[name]
-        opened = Upstream.open(
+        opened = Upstream(
             name,
             url,
             key.get_secret_value(),

@@ -66,17 +66,9 @@ class Rules:
 
     def policies(self) -> dict[str, tuple[Window, ...]]:
         now = self.now()
-        return {
+        return {name: (window,) for name, window in now.items()} | {
             "chat": merged((now["chat"], now["chat_budget"].part)),
             "api": merged((now["minute"], now["hour"])),
-            "service": (now["service"],),
-            "slack": (now["slack"],),
-            "health": (now["health"],),
-            "console": (now["console"],),
-            "login": (now["login"],),
-            "chat_budget": (now["chat_budget"],),
-            "write_budget": (now["write_budget"],),
-            "withdrawal_budget": (now["withdrawal_budget"],),
         }
 
 

@@ -40,10 +40,14 @@ class Upstream:
         name: str,
         url: str,
         internal_key: str,
+        *,
         answer_seconds: float,
         tls_dir: Path | None = None,
         connections: int | None = None,
     ) -> None:
+        """:param answer_seconds: how long the upstream may send nothing
+        :param connections: how many of its answers may be under way; further requests get 503
+        """
         parts = urlsplit(url)
         self.name = name
         self._host = parts.hostname or ""
@@ -56,26 +60,11 @@ class Upstream:
         self.pool = Pool(self._connect, connections or CONNECTIONS)
         self._took = metrics.UPSTREAM_SECONDS.labels(name).observe
 
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls,
-        name: str,
-        url: str,
-        internal_key: str,
-        *,
-        answer_seconds: float,
-        tls_dir: Path | None = None,
-        connections: int | None = None,
-    ) -> AsyncIterator[Self]:
-        """:param answer_seconds: how long the upstream may send nothing
-        :param connections: how many of its answers may be under way; further requests get 503
-        """
-        upstream = cls(name, url, internal_key, answer_seconds, tls_dir, connections)
-        try:
-            yield upstream
-        finally:
-            upstream.pool.close()
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.pool.close()
 
     @asynccontextmanager
     async def ask(

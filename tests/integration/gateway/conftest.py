@@ -170,7 +170,7 @@ async def start() -> AsyncIterator[Start]:
             listening = await asyncio.start_server(server.accept, HOST, 0)
             stack.callback(listening.close)
             url = f"http://{HOST}:{listening.sockets[0].getsockname()[1]}"
-            opened = Upstream.open("owner", url, "the key", answer_seconds=answer_seconds)
+            opened = Upstream("owner", url, "the key", answer_seconds=answer_seconds)
             return server, await stack.enter_async_context(opened)
 
         yield start

@@ -21,12 +21,12 @@ async def test_a_closed_port_is_503() -> None:
     with closing(socket.socket()) as taken:
         taken.bind((HOST, 0))
         url = f"http://{HOST}:{taken.getsockname()[1]}"
-        async with Upstream.open("owner", url, "k", answer_seconds=5) as upstream:
+        async with Upstream("owner", url, "k", answer_seconds=5) as upstream:
             assert await refusal(get(upstream)) == (503, "unreachable")
 
 
 async def test_an_unresolvable_name_is_503() -> None:
-    async with Upstream.open("owner", "http://no.such.host.invalid", "k", answer_seconds=5) as up:
+    async with Upstream("owner", "http://no.such.host.invalid", "k", answer_seconds=5) as up:
         assert await refusal(get(up)) == (503, "unreachable")
 
 
@@ -43,9 +43,7 @@ async def test_an_owner_that_takes_no_connection_is_503_in_time(
             waiting.settimeout(0)
             waiting.connect_ex(listener.getsockname())
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        upstream = await stack.enter_async_context(
-            Upstream.open("owner", url, "k", answer_seconds=5)
-        )
+        upstream = await stack.enter_async_context(Upstream("owner", url, "k", answer_seconds=5))
         async with asyncio.timeout(2):
             assert await refusal(get(upstream)) == (503, "unreachable")
 

@@ -63,7 +63,7 @@ async def refused(served: Served, tls_dir: Path | None, host: str = NAME) -> tup
     """Return the status, and what is logged."""
     url = f"https://{host}:{served.port}"
     with capture_logs() as logs:
-        async with Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=tls_dir) as upstream:
+        async with Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=tls_dir) as upstream:
             with pytest.raises(Problem) as caught:
                 await asked(upstream, "POST")
     assert served.connections == set()
@@ -77,7 +77,7 @@ async def test_both_have_a_certificate_and_connections_are_kept(
     served: Served, client: Path
 ) -> None:
     url = f"https://{NAME}:{served.port}"
-    async with Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=client) as upstream:
+    async with Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=client) as upstream:
         for method in ("GET", "POST", "GET"):
             assert await asked(upstream, method) == KEY
     assert len(served.connections) == 1
@@ -107,7 +107,7 @@ async def test_an_expired_service_is_refused_until_its_files_are_replaced(
     assert "certificate has expired" in said
     authority.issue(served.folder)
     url = f"https://{NAME}:{served.port}"
-    async with Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=client) as upstream:
+    async with Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=client) as upstream:
         assert await asked(upstream) == KEY
 
 
@@ -127,7 +127,7 @@ async def test_an_expired_client_certificate_is_refused_until_it_is_replaced(
     assert status in {502, 503}
     assert "may refuse our certificate" in said
     url = f"https://{NAME}:{served.port}"
-    async with Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=tls_dir) as upstream:
+    async with Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=tls_dir) as upstream:
         with pytest.raises(Problem):
             await asked(upstream)
         authority.issue(tls_dir)
@@ -145,7 +145,7 @@ async def test_a_client_of_an_unknown_authority_is_refused(
 
 async def test_plain_http_reaches_no_service_with_a_certificate(served: Served) -> None:
     url = f"http://{NAME}:{served.port}"
-    async with Upstream.open("alerts", url, KEY, answer_seconds=5) as upstream:
+    async with Upstream("alerts", url, KEY, answer_seconds=5) as upstream:
         with pytest.raises(Problem):
             await asked(upstream)
     assert served.connections == set()
@@ -158,8 +158,8 @@ async def test_another_authority_is_trusted_from_the_next_connection_on(
     new = Authority(tmp_path / "new")
     url = f"https://{NAME}:{served.port}"
     async with (
-        Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=client) as old,
-        Upstream.open("alerts", url, KEY, answer_seconds=5, tls_dir=client) as late,
+        Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=client) as old,
+        Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=client) as late,
     ):
         assert await asked(old) == KEY
         new.issue(served.folder)
