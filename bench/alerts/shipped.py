@@ -7,7 +7,7 @@ from bench.alerts.system import alerts
 from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, interleaved, ratio, spread
 from bench.part import Part, table
-from services.alerts.config.targets import Target
+from services.alerts.channels.channel import Target
 
 CONCURRENCY = int(Target.model_fields["concurrency"].default)
 LATENCIES = (0, 20, 100)

@@ -99,7 +99,7 @@ inline end_as_failed() {
   :: else -> skip
   fi }
 
-proctype W() {                     /* services/alerts/delivery/at_least_once.py */
+proctype W() {                            /* services/alerts/delivery/worker.py */
   byte pc=IDLE, m=0, k=0; bit own=0;   /* k==0: nothing is claimed */
   do
   EACH(TAKE)

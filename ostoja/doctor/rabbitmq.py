@@ -20,7 +20,8 @@ from ostoja.doctor.deployment import PATIENCE, RESTART, Deployment
 from ostoja.doctor.finding import Finding, ok, wrong
 from ostoja.doctor.web import Response, ask
 from services.alerts import topology as alerts
-from services.alerts.config.targets import Config, Target
+from services.alerts.channels.channel import Target
+from services.alerts.config.targets import Config
 from services.consent import topology as consent
 from services.console import topology as console
 from services.followups import topology as followups

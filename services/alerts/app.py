@@ -23,11 +23,9 @@ from services.alerts.cases.on_call import POLL_SECONDS, Schedules
 from services.alerts.cases.rules import rules_of
 from services.alerts.cases.timer import Timer
 from services.alerts.cases.updates import Updates
-from services.alerts.channels.email import Email
+from services.alerts.channels.slack import SlackTarget
 from services.alerts.config import targets as config
 from services.alerts.config.rota import Rotas
-from services.alerts.config.targets import EmailTarget, SlackTarget
-from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.at_most_once import AtMostOnceWorker
 from services.alerts.delivery.permits import LoopLag, Permits
 from services.alerts.delivery.worker import Worker
@@ -111,15 +109,10 @@ async def start(service: Service, settings: AlertsSettings) -> None:
             concurrency=target.concurrency,
             shared=True,
         )
-        worker: Worker
-        if isinstance(target, EmailTarget) and isinstance(channel, Email):
-            worker = AtMostOnceWorker(
-                name, target, channel, breaker, throttle, engine, broker, permits, rules=rules
-            )
-        else:
-            worker = AtLeastOnceWorker(
-                name, target, channel, breaker, throttle, engine, broker, rules=rules
-            )
+        make: Callable[..., Worker] = (
+            partial(AtMostOnceWorker, permits=permits) if target.once else Worker
+        )
+        worker = make(name, target, channel, breaker, throttle, engine, broker, rules=rules)
         subscription = await service.enter(
             consumer.consume(
                 broker,

@@ -18,7 +18,7 @@ from libs.common.messaging.broker import Broker, Message, PublishError
 from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, Unreadable
 from libs.common.process import logs
 from services.alerts import messages, metrics, topology
-from services.alerts.config.targets import UNROUTED, Config, EmailTarget
+from services.alerts.config.targets import UNROUTED, Config
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
 from services.alerts.rules.case import Policy, Rules
 from services.alerts.rules.delivery import Reason, State
@@ -158,9 +158,7 @@ class Intake:
         targets = self._config.route(accepted.event_type, accepted.target)
         if once is not None:
             # Only mail can be sent at most once, and by one target: a permit is of an attempt.
-            targets = tuple(
-                name for name in targets if isinstance(self._config.targets[name], EmailTarget)
-            )[:1]
+            targets = tuple(name for name in targets if self._config.targets[name].once)[:1]
         failed = None
         if not targets:
             if accepted.event_type in OPTIONAL_EVENTS:

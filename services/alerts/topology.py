@@ -20,7 +20,8 @@ from libs.common.messaging.topology import (
     work_queue,
 )
 from services.alerts import messages
-from services.alerts.config.targets import Config, Target
+from services.alerts.channels.channel import Target
+from services.alerts.config.targets import Config
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")

@@ -13,17 +13,15 @@ from typing import Any
 from pydantic import SecretStr
 
 from services.alerts.channels import opened
+from services.alerts.channels.apprise import AppriseTarget
+from services.alerts.channels.channel import Target
+from services.alerts.channels.email import EmailTarget
+from services.alerts.channels.monday import MondayTarget
 from services.alerts.channels.network import Networks
-from services.alerts.config.targets import (
-    AppriseTarget,
-    EmailTarget,
-    MondayTarget,
-    SlackTarget,
-    SmsTarget,
-    Target,
-    WebhookTarget,
-)
-from services.alerts.config.templates import Templates
+from services.alerts.channels.slack import SlackTarget
+from services.alerts.channels.sms import SmsTarget
+from services.alerts.channels.templates import Templates
+from services.alerts.channels.webhook import WebhookTarget
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 from tests.support.ports import HOST
 

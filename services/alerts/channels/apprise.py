@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from services.alerts.channels.channel import BaseChannel, Secret, Target
 from services.alerts.channels.network import Network
 from services.alerts.channels.redact import Redactor
 from services.alerts.channels.responses import text_of
-from services.alerts.config.targets import AppriseTarget
-from services.alerts.config.templates import Templates
+from services.alerts.channels.templates import Templates
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
 if TYPE_CHECKING:
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 _TYPES = {"info": "info", "warning": "warning", "critical": "failure"}
 
 
-class Apprise:
+class AppriseTarget(Target):
+    channel: Literal["apprise"]
+    url: Secret  # of any service that Apprise supports; see its wiki
+
+
+class Apprise(BaseChannel[AppriseTarget], section=AppriseTarget):
     def __init__(
         self, name: str, target: AppriseTarget, templates: Templates, network: Network
     ) -> None:
         """:raises SystemExit: Apprise does not support this kind of URL"""
-        self._name = name
-        self._target = target
-        self._templates = templates
-        self._network = network
+        super().__init__(name, target, templates, network)
         self._redact = Redactor(target.secrets())
         self._service = _service(name, target)
         # Threads of its own, so that a hanging target cannot exhaust another's.

@@ -16,15 +16,16 @@ from dataclasses import replace
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import EmailPolicy
-from typing import Any, cast
+from typing import Any, Literal, Self, cast
 
 import aiosmtplib
+from pydantic import Field, SecretStr, model_validator
 
+from services.alerts.channels.channel import BaseChannel, Seconds, Secret, Target
 from services.alerts.channels.network import Network, reason
 from services.alerts.channels.redact import Redactor
 from services.alerts.channels.responses import text_of
-from services.alerts.config.targets import EmailTarget
-from services.alerts.config.templates import Templates
+from services.alerts.channels.templates import Templates
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
 # The headers that a payload may set. With any other, a caller could add recipients, for example.
@@ -51,14 +52,46 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Email:
+class EmailTarget(Target):
+    once = True
+    needs = "email"
+    identity = ("username", "password", "sender")
+
+    channel: Literal["email"]
+    host: str
+    port: int = Field(ge=1, le=65535)
+    username: str = ""
+    password: Secret = SecretStr("")
+    tls: Literal["none", "starttls", "tls"] = "starttls"
+    sender: str
+    to: str
+    timeout: Seconds = 12
+    ask_timeout: Seconds = 5  # for consent's reply to a permit request
+    permit: Seconds = 20  # how long a permit is valid; consent decides it
+    dot_deadline: Seconds = 10  # after asking; later than that, no terminator is written
+    permit_patience: Seconds = 24 * 3600  # without a permit; then the mail is cancelled
+
+    @property
+    def lease(self) -> float:
+        return self.ask_timeout + self.timeout + self.margin
+
+    @model_validator(mode="after")
+    def _a_send_fits_into_its_permit(self) -> Self:
+        if self.timeout + self.margin >= self.permit:
+            raise ValueError(
+                f"timeout + margin ({self.timeout + self.margin:g} s) must be below "
+                f"permit ({self.permit:g} s)"
+            )
+        if self.dot_deadline >= self.permit:
+            raise ValueError("dot_deadline must be below permit")
+        return self
+
+
+class Email(BaseChannel[EmailTarget], section=EmailTarget):
     def __init__(
         self, name: str, target: EmailTarget, templates: Templates, network: Network
     ) -> None:
-        self._name = name
-        self._target = target
-        self._templates = templates
-        self._network = network
+        super().__init__(name, target, templates, network)
         self._redact = Redactor(target.secrets())
         self._hostname = socket.gethostname()
         self._tls = ssl.create_default_context()
@@ -112,9 +145,6 @@ class Email:
         if html := payload.get("html"):
             message.add_alternative(str(html), subtype="html")
         return recipient, message.as_bytes()
-
-    async def close(self) -> None:
-        pass  # each mail has a connection of its own
 
 
 class _Attempt:

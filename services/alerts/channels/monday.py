@@ -8,11 +8,13 @@ here: two deliveries with one key at the same moment may still create two items.
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
-from services.alerts.channels.post import HttpChannel, Response
+from pydantic import Field
+
+from services.alerts.channels.channel import Secret, Url
+from services.alerts.channels.post import HttpChannel, HttpTarget, Response
 from services.alerts.channels.responses import refused, text_of
-from services.alerts.config.targets import MondayTarget
 from services.alerts.rules.delivery import MAX_PAUSE_SECONDS, Claimed, Kind, Outcome, Reason
 
 API_VERSION = "2025-10"
@@ -36,7 +38,17 @@ _BUSY = ("complexity", "rate", "concurrency", "limit")
 _BAD = ("invalid", "columnvalue", "parse", "argument", "notfound", "itemname", "correctedvalue")
 
 
-class Monday(HttpChannel[MondayTarget]):
+class MondayTarget(HttpTarget):
+    read_by_people = False
+    identity = ("url", "token", "board")
+
+    channel: Literal["monday"]
+    url: Url
+    token: Secret
+    board: str = Field(pattern=r"^[0-9]{1,20}$")
+
+
+class Monday(HttpChannel[MondayTarget], section=MondayTarget):
     async def send(self, job: Claimed) -> Outcome:
         item, until = self._item(job), self._end()
         columns, as_of = item.get("column_values", {}), item.get("as_of", {})

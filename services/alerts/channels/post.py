@@ -9,28 +9,21 @@ import ssl
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
+from pydantic import SecretStr
 from yarl import URL
 
 from libs.common.http import client
 from libs.common.http.client import Broken, Connection, Pool, Unreachable, build_request
 from services.alerts.channels import responses
+from services.alerts.channels.channel import BaseChannel, Target
 from services.alerts.channels.network import Network, reason
 from services.alerts.channels.redact import Redactor
-from services.alerts.config.targets import (
-    MondayTarget,
-    SlackTarget,
-    SmsTarget,
-    Target,
-    WebhookTarget,
-)
-from services.alerts.config.templates import Templates
+from services.alerts.channels.templates import Templates
 from services.alerts.rules.delivery import Kind, Outcome, Reason
 
 MAX_BODY = 64 * 1024
-
-T = TypeVar("T", SlackTarget, WebhookTarget, MondayTarget, SmsTarget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +94,18 @@ class Poster:
         self._pool.close()
 
 
-class HttpChannel(Generic[T]):
+class HttpTarget(Target):
+    url: str | SecretStr
+
+
+T = TypeVar("T", bound=HttpTarget)
+
+
+class HttpChannel(BaseChannel[T]):
     """Base of the channels that POST to the target's URL."""
 
     def __init__(self, name: str, target: T, templates: Templates, network: Network) -> None:
-        self._name = name
-        self._target: T = target
-        self._templates = templates
+        super().__init__(name, target, templates, network)
         self._poster = Poster(target, self._endpoint(), network)
 
     def _endpoint(self) -> str:

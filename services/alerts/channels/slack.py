@@ -3,14 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
 
 from services.alerts.channels import responses
+from services.alerts.channels.channel import Secret, SecretUrl, Url
 from services.alerts.channels.network import Network
-from services.alerts.channels.post import HttpChannel, Poster, Response
+from services.alerts.channels.post import HttpChannel, HttpTarget, Poster, Response
 from services.alerts.channels.responses import text_of
-from services.alerts.config.targets import SlackTarget
-from services.alerts.config.templates import Templates, escape_slack
+from services.alerts.channels.templates import Templates, escape_slack
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.rules.delivery import Button, Claimed, Kind, Outcome, Reason
 
@@ -34,7 +36,32 @@ _SECTION, _MESSAGE = 3000, 40_000  # characters: Slack's limits
 _UNCHANGEABLE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
 
 
-class Slack(HttpChannel[SlackTarget]):
+class SlackTarget(HttpTarget):
+    """A webhook, or an app with a bot token, whose messages have buttons."""
+
+    needs = "slack"
+    identity = ("url", "token", "post_to")
+
+    channel: Literal["slack"]
+    url: SecretUrl = SecretStr("")
+    token: Secret = SecretStr("")
+    post_to: str = Field("", pattern=r"^([CGD][A-Z0-9]{2,20})?$")
+    team: str = Field("", pattern=r"^([TE][A-Z0-9]{2,20})?$")
+    api: Url = "https://slack.com/api"
+
+    @property
+    def answerable(self) -> bool:
+        return bool(self.token.get_secret_value())
+
+    @model_validator(mode="after")
+    def _is_a_webhook_or_an_app(self) -> Self:
+        app = (self.token.get_secret_value(), self.post_to, self.team)
+        if not (all(app) if not self.url.get_secret_value() else not any(app)):
+            raise ValueError("needs url (a webhook), or token, post_to and team (an app)")
+        return self
+
+
+class Slack(HttpChannel[SlackTarget], section=SlackTarget):
     def __init__(
         self, name: str, target: SlackTarget, templates: Templates, network: Network
     ) -> None:

@@ -9,8 +9,8 @@ from yarl import URL
 from libs.common.process import logs
 from services.alerts.channels.network import Network, Networks
 from services.alerts.channels.post import Poster
-from services.alerts.config.targets import SlackTarget
-from services.alerts.config.templates import escape_slack
+from services.alerts.channels.slack import SlackTarget
+from services.alerts.channels.templates import escape_slack
 
 log = logs.get_logger(__name__)
 

@@ -2,20 +2,31 @@
 
 import json
 from dataclasses import replace
+from typing import Literal
 from urllib.parse import urlencode
 
-from services.alerts.channels.post import HttpChannel, Response
+from services.alerts.channels.channel import Secret, Url
+from services.alerts.channels.post import HttpChannel, HttpTarget, Response
 from services.alerts.channels.responses import refused, text_of
-from services.alerts.config.targets import SmsTarget
-from services.alerts.config.texts import SMS_LETTERS
 from services.alerts.messages import CASE_EVENTS
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
+SMS_LETTERS = 1_500
+"""Ten parts; providers refuse more."""
 _UNAUTHORIZED = frozenset({101, 102, 103, 105, 110})  # 103: the account has no credits left
 _BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})
 
 
-class Sms(HttpChannel[SmsTarget]):
+class SmsTarget(HttpTarget):
+    needs = "phone"
+
+    channel: Literal["sms"]
+    url: Url
+    token: Secret
+    to: str
+
+
+class Sms(HttpChannel[SmsTarget], section=SmsTarget):
     async def send(self, job: Claimed) -> Outcome:
         text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
         # A case takes its recipient from the configuration; any other `to` is a caller's.

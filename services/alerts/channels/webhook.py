@@ -2,17 +2,37 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Annotated, Literal
 
+from pydantic import AfterValidator, SecretStr
 from standardwebhooks import Webhook as Signer
+from standardwebhooks.webhooks import EmptyWebhookSecretError
 
+from services.alerts.channels.channel import Secret, SecretUrl
 from services.alerts.channels.network import Network
-from services.alerts.channels.post import HttpChannel
-from services.alerts.config.targets import WebhookTarget
-from services.alerts.config.templates import Templates
+from services.alerts.channels.post import HttpChannel, HttpTarget
+from services.alerts.channels.templates import Templates
 from services.alerts.rules.delivery import Claimed, Outcome
 
 
-class Webhook(HttpChannel[WebhookTarget]):
+def _signing_key(value: SecretStr) -> SecretStr:
+    try:
+        Signer(value.get_secret_value())
+    except (ValueError, EmptyWebhookSecretError):
+        raise ValueError("must be whsec_ and base64, as Standard Webhooks says") from None
+    return value
+
+
+class WebhookTarget(HttpTarget):
+    read_by_people = False
+    identity = ("url", "secret")
+
+    channel: Literal["webhook"]
+    url: SecretUrl
+    secret: Annotated[Secret, AfterValidator(_signing_key)]
+
+
+class Webhook(HttpChannel[WebhookTarget], section=WebhookTarget):
     def __init__(
         self, name: str, target: WebhookTarget, templates: Templates, network: Network
     ) -> None:

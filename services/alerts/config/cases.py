@@ -4,16 +4,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from libs.common.process.config_file import Duration, Where, did_you_mean
 from libs.domain.email_address import Email
 from libs.domain.hours import Hours
 from libs.domain.hours_section import HoursSection
 from libs.domain.phone_number import Phone
+from services.alerts.channels.channel import Part, Target
 from services.alerts.messages import ESCALATION, HEARTBEAT_MISSED, STAFF_MAIL
 
 ALWAYS = "always"
@@ -28,26 +29,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 Wait = Annotated[Duration, Field(gt=timedelta())]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Asked(Protocol):
-    """The properties of a target that matter for asking a person."""
-
-    @property
-    def channel(self) -> str: ...
-
-    @property
-    def needs(self) -> str | None:
-        """The contact that a person needs to be asked there: slack, email or phone."""
-
-    @property
-    def answerable(self) -> bool:
-        """Whether its messages can be answered by a button or a personal link."""
-
-
-class Step(_Section):
+class Step(Part):
     """One message of a chain; `mention` and `call` name a schedule, `person` a person."""
 
     to: str
@@ -67,14 +49,14 @@ class Step(_Section):
         return self.mention or self.call
 
 
-class Later(_Section):
+class Later(Part):
     """How often, and for how much business time in total, an answer may be postponed."""
 
     most: Wait = timedelta(hours=8)
     times: int = Field(3, ge=0, le=100)
 
 
-class Answers(_Section):
+class Answers(Part):
     asks: tuple[str, ...]
     within: Wait
     hours: str = ALWAYS
@@ -93,7 +75,7 @@ class Answers(_Section):
         return any(step.schedule == name for step in self.chain)
 
     def own_faults(
-        self, event_type: str, routed: Sequence[str], targets: Mapping[str, Asked]
+        self, event_type: str, routed: Sequence[str], targets: Mapping[str, Target]
     ) -> Iterator[tuple[Where, str]]:
         if event_type in UNASKED:
             yield (), "opens no case: it is a mail to others, or a report"
@@ -116,7 +98,7 @@ class Answers(_Section):
             yield ("chain",), f"lasts {lasts / DAY:.3g} days, repetitions included: at most 14"
 
 
-class Heartbeat(_Section):
+class Heartbeat(Part):
     within: Wait
     hours: str = ALWAYS
 
@@ -127,12 +109,12 @@ class Heartbeat(_Section):
             yield (), f"{event_type} has no target in [routes], so it never comes"
 
 
-class Schedule(_Section):
+class Schedule(Part):
     file: Path
     otherwise: str
 
 
-class Person(_Section):
+class Person(Part):
     name: str = Field(min_length=1, max_length=100)
     slack: str | None = Field(None, pattern=r"^[UW][A-Z0-9]{2,20}$")
     email: Email | None = None
@@ -142,7 +124,9 @@ class Person(_Section):
         return sorted(need for need in needs if getattr(self, need) is None)
 
 
-class CaseSections(_Section):
+class CaseSections(BaseModel):
+    model_config = Part.model_config
+
     answers: dict[str, Answers] = {}
     hours: dict[Name, HoursSection] = {}
     schedules: dict[Name, Schedule] = {}
@@ -171,7 +155,7 @@ class CaseSections(_Section):
         zone: ZoneInfo = next(used, self.hours_of(ALWAYS).zone)
         return zone
 
-    def needs_of(self, schedule: str, targets: Mapping[str, Asked]) -> frozenset[str]:
+    def needs_of(self, schedule: str, targets: Mapping[str, Target]) -> frozenset[str]:
         """Return the contacts that a person on call needs: slack, email, phone."""
         asked = {
             targets[step.to].needs
@@ -182,7 +166,7 @@ class CaseSections(_Section):
         return frozenset(need for need in asked if need is not None)
 
     def case_faults(
-        self, routes: Callable[[str], Sequence[str]], targets: Mapping[str, Asked]
+        self, routes: Callable[[str], Sequence[str]], targets: Mapping[str, Target]
     ) -> Iterator[tuple[Where, str]]:
         """Yield faults that involve several sections, with their places.
 
@@ -219,7 +203,9 @@ class CaseSections(_Section):
         if name != ALWAYS and name not in self.hours:
             yield ("hours",), _unknown("hours", name, [*self.hours, ALWAYS])
 
-    def _step_faults(self, step: Step, targets: Mapping[str, Asked]) -> Iterator[tuple[Where, str]]:
+    def _step_faults(
+        self, step: Step, targets: Mapping[str, Target]
+    ) -> Iterator[tuple[Where, str]]:
         target = targets.get(step.to)
         if target is None:
             yield ("to",), _unknown("target", step.to, targets)

@@ -10,10 +10,9 @@ from datetime import datetime, time
 from importlib.resources import files
 from zoneinfo import ZoneInfo
 
+from services.alerts.channels.sms import SMS_LETTERS
 from services.alerts.rules.case import Cancelled, Choice, Refused, State, Verb
 
-SMS_LETTERS = 1_500
-"""Ten parts; providers refuse more."""
 _TEXTS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
     files(__package__).joinpath("case_texts.toml").read_text(encoding="utf-8")
 )

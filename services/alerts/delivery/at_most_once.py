@@ -7,11 +7,10 @@ from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Disposition, Retry
 from libs.common.process import logs
 from services.alerts import metrics
-from services.alerts.channels.email import Email, boottime
-from services.alerts.config.targets import EmailTarget
+from services.alerts.channels.email import Email, EmailTarget, boottime
 from services.alerts.delivery import ending
-from services.alerts.delivery.at_least_once import AtLeastOnceWorker
 from services.alerts.delivery.permits import Permits
+from services.alerts.delivery.worker import Worker
 from services.alerts.messages import AlertWork, PermitAnswer
 from services.alerts.rules.delivery import Claimed, Kind, Once, Reason, RowStatus, State
 from services.alerts.store.ledger import transitions
@@ -22,7 +21,7 @@ log = logs.get_logger(__name__)
 
 
 @dataclass(eq=False)
-class AtMostOnceWorker(AtLeastOnceWorker):
+class AtMostOnceWorker(Worker):
     """Delivers to one mail target, which also gets mails to staff, at least once."""
 
     target: EmailTarget

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.alerts.channels.responses import text_of
-from services.alerts.config.templates import escape_slack
+from services.alerts.channels.templates import escape_slack
 from services.alerts.config.texts import Shown, item, label, texts, without_diacritics
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.rules.case import ButtonValue, Person, Rules, State, Verb, menu, offered

@@ -12,9 +12,8 @@ from libs.common.http.application import Problem, parse
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, UnknownCase
 from services.alerts.channels import slack_reply
 from services.alerts.channels.network import Networks
-from services.alerts.channels.slack import changed
-from services.alerts.config.targets import SlackTarget
-from services.alerts.config.templates import Templates
+from services.alerts.channels.slack import SlackTarget, changed
+from services.alerts.channels.templates import Templates
 from services.alerts.config.texts import refusal
 from services.alerts.delivery import case_messages
 from services.alerts.rules.case import (

@@ -34,7 +34,6 @@ log = logs.get_logger(__name__)
 
 LISTED = 20
 """Cases that a mail lists."""
-READ_BY_PEOPLE = ("slack", "email", "sms", "apprise")  # channels
 INTAKE = "intake"  # stands for the target of messages of which no row could be made
 MISSING = "missing"  # and this for that of alerts that never came
 
@@ -158,7 +157,7 @@ class Digests:
         if not refusing.issuperset(config.route(ESCALATION, None)):
             return None
         shut = {name for name, each in unhealthy.items() if each.shut}
-        read = (name for name, each in config.targets.items() if each.channel in READ_BY_PEOPLE)
+        read = (name for name, each in config.targets.items() if each.read_by_people)
         return next((name for name in read if name not in shut), None)
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from services.alerts.channels import opened
-from services.alerts.config.targets import Target
+from services.alerts.channels.channel import Target
 from services.alerts.rules.delivery import Kind, Reason
 from tests.support.targets import (
     LOOPBACK,

@@ -12,8 +12,8 @@ from libs.common.messaging.consumer import Ack, Consumer, Delivery, Disposition,
 from libs.common.process import tasks
 from services.alerts import messages
 from services.alerts.channels import Channel
-from services.alerts.config.targets import SlackTarget
-from services.alerts.delivery.at_least_once import AtLeastOnceWorker
+from services.alerts.channels.slack import SlackTarget
+from services.alerts.delivery.worker import Worker
 from services.alerts.rules.delivery import (
     BreakerState,
     Claimed,
@@ -68,16 +68,16 @@ class Slow:
 
 def a_worker(
     engine: AsyncEngine, channel: Channel, breaker: Breaker | None = None, **settings: Any
-) -> tuple[AtLeastOnceWorker, Throttle]:
+) -> tuple[Worker, Throttle]:
     nothing: Any = None
     breaker = breaker or Breaker("slack", fail_max=5, reset_timeout=60)
     target = SlackTarget.model_construct(retry_delays=(300,), **settings)
     throttle = Throttle(breaker, concurrency=target.concurrency)
-    worker = AtLeastOnceWorker("slack", target, channel, breaker, throttle, engine, nothing)
+    worker = Worker("slack", target, channel, breaker, throttle, engine, nothing)
     return worker, throttle
 
 
-async def handle(worker: AtLeastOnceWorker, alert_id: UUID, generation: int = 0) -> Disposition:
+async def handle(worker: Worker, alert_id: UUID, generation: int = 0) -> Disposition:
     message = messages.work(alert_id, "slack", generation, None)
     return await worker.handle(message, Delivery(redelivered=False))
 

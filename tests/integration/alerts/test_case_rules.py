@@ -24,7 +24,7 @@ from libs.domain.acts_outbox import Counted
 from services.alerts.cases.updates import Updates
 from services.alerts.channels import Channel
 from services.alerts.delivery import case_messages
-from services.alerts.delivery.at_least_once import AtLeastOnceWorker
+from services.alerts.delivery.worker import Worker
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.messages import AlertDead
 from services.alerts.rules.case import Answer, Change, State, Verb
@@ -91,7 +91,7 @@ class Races(Cases):
             "SELECT * FROM delivery WHERE event_type = 'case.update' ORDER BY created_at"
         )
 
-    def worker(self, channel: Channel, **settings: Any) -> AtLeastOnceWorker:
+    def worker(self, channel: Channel, **settings: Any) -> Worker:
         worker, _ = a_worker(self.engine, channel, **settings)
         app = {"channel": "slack", "token": SecretStr("xoxb-1")}
         worker.target = worker.target.model_copy(update=app)
@@ -449,7 +449,7 @@ async def test_a_message_waits_for_the_database_and_uses_one_attempt(
     subject: Races, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, step = await subject.asked()
-    monkeypatch.setattr("services.alerts.delivery.at_least_once.RETRY_DATABASE_SECONDS", 0)
+    monkeypatch.setattr("services.alerts.delivery.worker.RETRY_DATABASE_SECONDS", 0)
     gone = InterfaceError("SELECT 1", None, ConnectionError())
     failing(monkeypatch, "written", gone, times=3)
     channel = Sending()

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from services.alerts.channels import Channel, opened
+from services.alerts.channels.channel import Target
 from services.alerts.channels.network import Networks
-from services.alerts.config.targets import Target
 from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.support.certificates import Authority
 from tests.support.eventually import eventually

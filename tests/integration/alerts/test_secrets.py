@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from services.alerts.config.targets import Target
+from services.alerts.channels.channel import Target
 from services.alerts.rules.delivery import Kind
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.certificates import Authority

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from services.alerts.channels.email import Email
 from services.alerts.channels.network import Network
-from services.alerts.config.templates import Templates
+from services.alerts.channels.templates import Templates
 from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.support.certificates import Authority
 from tests.support.ports import HOST
