@@ -149,14 +149,30 @@ def _signed(secret: str) -> Provider:
     return signed
 
 
+def telegram(_: Mapping[str, str], body: bytes) -> Answer:
+    """A bot's sendMessage, to a group: errors have a status and a description."""
+    message = json_object(body) or {}
+    error = None if str(message.get("chat_id")).startswith("-") else "chat not found"
+    if not 1 <= len(str(message.get("text") or "")) <= 4096:
+        error = "message text is empty or too long"
+    if error is not None:
+        said = {"ok": False, "error_code": 400, "description": f"Bad Request: {error}"}
+        return Answer(400, json.dumps(said), accepted=False)
+    return Answer(200, '{"ok":true,"result":{"message_id":1}}', accepted=True)
+
+
 PROVIDERS: Mapping[str, Provider] = {
     "slack": slack.webhook,
     "slack_response": slack.response,
     "monday": Monday(),
     "sms": sms,
     "webhook": webhook,
+    "telegram": telegram,
 }
-PATHS = {"slack_response": "/slack/response"}
+PATHS = {
+    "slack_response": "/slack/response",
+    "telegram": r"/telegram/bot{token:\d+:[\w-]+}/sendMessage",
+}
 """Paths that differ from the target's name."""
 
 
@@ -191,7 +207,7 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
     POST /slack /slack/api/chat.postMessage /slack/api/chat.update
     POST /slack/press   presses a button of a message
     POST /slack/response/{token}   the response_url of a press; without a token, of no message
-    POST /monday /sms /webhook   the providers
+    POST /monday /sms /webhook /telegram/bot{token}/sendMessage   the providers
     GET /received?target=[&all=true][&limit=]   DELETE /received[?target=]
     PUT /behaviour/{target}
     """
