@@ -20,7 +20,6 @@ from services.alerts.cases import timer
 from services.alerts.cases.answers import Answers
 from services.alerts.cases.heartbeats import Heartbeats
 from services.alerts.cases.on_call import POLL_SECONDS, Schedules
-from services.alerts.cases.rules import rules_of
 from services.alerts.cases.timer import Timer
 from services.alerts.cases.updates import Updates
 from services.alerts.channels.slack import SlackTarget
@@ -38,15 +37,13 @@ from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.alerts.http.slack import SlackRoutes
 from services.alerts.intake import PREFETCH, Intake
-from services.alerts.rules.case import Rules
-from services.alerts.rules.case_link import Links
+from services.alerts.rules.case import Links, Rules
 from services.alerts.rules.subjects import Subjects
 from services.alerts.settings import AlertsSettings
 from services.alerts.store.incidents import Pace
 from services.alerts.store.schema import MIGRATIONS, Schema
-from services.alerts.targets import backlog
 from services.alerts.targets.breaker import Breaker
-from services.alerts.targets.status import TargetStatus
+from services.alerts.targets.status import TargetStatus, release_backlog
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep import retention
 from services.alerts.upkeep.digests import Digests
@@ -90,7 +87,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
 
     log.info("networks.configured", private=list(map(str, settings.alerts_private_networks)))
     schedules = _schedules(service, engine, Rotas(configured, settings.alerts_config.parent))
-    rules = rules_of(configured, schedules.person, _links(settings))
+    rules = configured.rules(schedules.person, _links(settings))
     breakers: dict[str, Breaker] = {}
     throttles: dict[str, Throttle] = {}
     for name, target in configured.targets.items():
@@ -125,7 +122,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         service.spawn(f"throttle {name}", throttle.run(subscription))
         service.spawn(
             f"backlog {name}",
-            backlog.release(engine, name, throttle, per_second=settings.alerts_backlog_per_second),
+            release_backlog(engine, name, throttle, settings.alerts_backlog_per_second),
         )
         log.info("target.configured", target=name, **target.model_dump(include=SHOWN))
 

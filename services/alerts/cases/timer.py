@@ -4,7 +4,7 @@ The timer is a column of the row, not a message or a task. After a crash before 
 poll of any replica finds the case unchanged; after it, the outbox has the step's work message.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,16 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.database.group_commit import halved
-from libs.common.messaging import outbox
 from libs.common.process import logs
-from services.alerts import messages, metrics, topology
+from services.alerts import messages, metrics
 from services.alerts.cases.answers import Answers
+from services.alerts.intake import accept_rows
 from services.alerts.rules import case
 from services.alerts.rules.case import Moved, Rules, State
 from services.alerts.rules.delivery import Reason
 from services.alerts.store.cases import cases
 from services.alerts.store.cases.cases import Ticked
-from services.alerts.store.ledger import intake
 from services.alerts.store.ledger.intake import NewRow
 
 log = logs.get_logger(__name__)
@@ -65,9 +64,7 @@ class Timer:
             await cases.tick(tx, ticked)
             rows = [self._row(each, now) for each in ticked if each.alert_id is not None]
             if rows:
-                taken = await intake.accept(tx, rows, 0)
-                metrics.ACCEPTED.inc(taken.added)
-                await outbox.add_all(tx, [topology.work(row, row.target) for row in _open(rows)])
+                await accept_rows(tx, rows)
         for case_id in forgotten:  # each in a transaction: a recall locks deliveries in order
             await Answers(self.engine, self.rules).give_back(case_id)
         for each in ticked:
@@ -118,7 +115,3 @@ class Timer:
             # The target may no longer be configured.
             failed=None if ask.to in self.targets else Reason.UNROUTED,
         )
-
-
-def _open(rows: Iterable[NewRow]) -> list[NewRow]:
-    return [row for row in rows if row.failed is None]

@@ -9,13 +9,12 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging import outbox
-from services.alerts import messages, metrics, topology
+from services.alerts import messages
+from services.alerts.intake import accept_rows
 from services.alerts.rules import case
 from services.alerts.rules.case import Cancelled, State
 from services.alerts.rules.delivery import Reason
 from services.alerts.store.cases import cases, places
-from services.alerts.store.ledger import intake
 from services.alerts.store.ledger.intake import NewRow
 
 
@@ -39,11 +38,8 @@ class Updates:
             now = await cases.now(tx)
             rows = [self._row(row, now) for row in due if row not in known]
             if rows:
-                taken = await intake.accept(tx, rows, 0)
-                metrics.ACCEPTED.inc(taken.added)
+                await accept_rows(tx, rows)
                 await places.ordered(tx, [row for row in due if row not in known])
-                open_ = [row for row in rows if row.failed is None]
-                await outbox.add_all(tx, [topology.work(row, row.target) for row in open_])
         return len(due)
 
     def _row(self, place: Any, now: Any) -> NewRow:

@@ -1,4 +1,7 @@
-"""Slack: an incoming webhook, or an app's chat.postMessage, whose errors are inside a 200."""
+"""Slack: an incoming webhook, or an app's chat.postMessage, whose errors are inside a 200.
+
+Below it, replies to a press of a button: a text that only its person sees, or the message anew.
+"""
 
 import json
 from collections.abc import Mapping
@@ -6,15 +9,19 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
+from yarl import URL
 
+from libs.common.process import logs
 from services.alerts.channels import responses
 from services.alerts.channels.channel import Secret, SecretUrl, Url
-from services.alerts.channels.network import Network
+from services.alerts.channels.network import Network, Networks
 from services.alerts.channels.post import HttpChannel, HttpTarget, Poster, Response
 from services.alerts.channels.responses import text_of
 from services.alerts.channels.templates import Templates, escape_slack
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.rules.delivery import Button, Claimed, Kind, Outcome, Reason
+
+log = logs.get_logger(__name__)
 
 # What refuses us, whatever we send: an app's words, inside a 200, and a webhook's, whose status may
 # also be 400 or 200 (docs.slack.dev).
@@ -187,3 +194,45 @@ def _receipt(answer: Response) -> dict[str, str] | None:
     data = json.loads(answer.body)
     found = {key: data.get(key) for key in ("channel", "ts")}
     return found if all(isinstance(value, str) for value in found.values()) else None
+
+
+HOOKS = URL("https://hooks.slack.com")
+SECONDS = 0.8
+"""Slack waits 3 s for the response to a press; the answer may have taken 2 of them."""
+
+
+def private(text: str) -> dict[str, Any]:
+    """Return a message that only the person who pressed sees."""
+    return {"response_type": "ephemeral", "replace_original": False, "text": escape_slack(text)}
+
+
+def replacing(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message that takes the place of the one with the button."""
+    return {"replace_original": True, **message}
+
+
+async def reply(
+    target: SlackTarget, url: str, message: Mapping[str, Any], networks: Networks
+) -> None:
+    """Post a message to a press's `response_url`; once, because the person can press again.
+
+    :param url: nothing is sent unless it is at Slack, or where the target's API is
+    """
+    if not _is_slacks(target, url):
+        log.warning("slack.foreign_response_url")
+        return
+    network = Network("slack replies", networks, 1)
+    poster = Poster(target.model_copy(update={"timeout": SECONDS}), url, network)
+    try:
+        sent = await poster.post(json.dumps(message).encode(), {})
+    finally:
+        await poster.close()
+        await network.close()
+    log.info("slack.replied", outcome=sent.outcome.kind, reason=sent.outcome.reason)
+
+
+def _is_slacks(target: SlackTarget, url: str) -> bool:
+    try:
+        return URL(url).origin() in {HOOKS, URL(target.api).origin()}
+    except ValueError:
+        return False

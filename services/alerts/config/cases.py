@@ -16,6 +16,7 @@ from libs.domain.hours_section import HoursSection
 from libs.domain.phone_number import Phone
 from services.alerts.channels.channel import Part, Target
 from services.alerts.messages import ESCALATION, HEARTBEAT_MISSED, STAFF_MAIL
+from services.alerts.rules.case import Ask, Policy
 
 ALWAYS = "always"
 """The built-in hours that are always open."""
@@ -73,6 +74,23 @@ class Answers(Part):
 
     def asks_schedule(self, name: str) -> bool:
         return any(step.schedule == name for step in self.chain)
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(
+            asks=self.asks,
+            within=self.within.total_seconds(),
+            hours=self.hours,
+            chain=tuple(
+                Ask(step.to, step.wait.total_seconds(), step.mention, step.call, step.person)
+                for step in self.chain
+            ),
+            repeat=self.repeat,
+            later_most=self.later.most.total_seconds(),
+            later_times=self.later.times,
+            stops_followups=self.stops_followups,
+            done_within=None if self.done_within is None else self.done_within.total_seconds(),
+        )
 
     def own_faults(
         self, event_type: str, routed: Sequence[str], targets: Mapping[str, Target]

@@ -73,7 +73,7 @@ def read(path: Path, zone: ZoneInfo, begin: datetime, end: datetime) -> list[Shi
         Shift(
             _instant(each.start, zone),
             _instant(each.end, zone),
-            str(each["SUMMARY"]).strip().lower(),
+            str(each["SUMMARY"]).strip().lower(),  # Anna is [people.anna]
         )
         for each in events
         if str(each.get("STATUS", "")).upper() != "CANCELLED"
@@ -81,10 +81,6 @@ def read(path: Path, zone: ZoneInfo, begin: datetime, end: datetime) -> list[Shi
     return sorted(
         (each for each in shifts if each.ends > begin), key=lambda each: (each.begins, each.person)
     )
-
-
-def _person(summary: object) -> str:
-    return str(summary).strip().lower()  # Anna is [people.anna]
 
 
 def _instant(at: date, zone: ZoneInfo) -> datetime:

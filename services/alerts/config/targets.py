@@ -1,6 +1,7 @@
 """Reads alerts.toml into frozen, typed targets and routes; reports every fault at once."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, Union
@@ -11,8 +12,9 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from libs.common.process.config_file import ConfigFile, FaultError, Where, did_you_mean
 from services.alerts.channels.channel import SECTIONS, FromEnv, Part, Target
 from services.alerts.channels.templates import Templates
-from services.alerts.config.cases import CaseSections
+from services.alerts.config.cases import ALWAYS, CaseSections
 from services.alerts.messages import ESCALATION, STAFF_MAIL
+from services.alerts.rules.case import Heartbeat, Links, Person, Rules
 
 
 class Dedup(Part):
@@ -63,6 +65,21 @@ class Config(CaseSections):
             if self.targets[target.fallback].fallback is not None:
                 raise FaultError(where, f"{target.fallback} has a fallback itself")
         return self
+
+    def rules(self, on_call: Callable[[str, datetime], str | None], links: Links | None) -> Rules:
+        """:param on_call: returns the person of a schedule at a time, from memory"""
+        return Rules(
+            policies={event: section.policy for event, section in self.answers.items()},
+            hours={name: self.hours_of(name) for name in (*self.hours, ALWAYS)},
+            people={key: Person(**each.model_dump()) for key, each in self.people.items()},
+            on_call=on_call,
+            links=links,
+            heartbeats={
+                event: Heartbeat(each.within.total_seconds(), each.hours)
+                for event, each in self.heartbeats.items()
+            },
+            needs={name: target.needs for name, target in self.targets.items()},
+        )
 
     def route(self, event_type: str, target: str | None) -> tuple[str, ...]:
         """Return the targets of an alert, each once; empty without a matching route."""

@@ -14,8 +14,16 @@ from services.alerts.channels.responses import text_of
 from services.alerts.channels.templates import escape_slack
 from services.alerts.config.texts import Shown, item, label, texts, without_diacritics
 from services.alerts.messages import CASE_UPDATE
-from services.alerts.rules.case import ButtonValue, Person, Rules, State, Verb, menu, offered
-from services.alerts.rules.case_link import hashed
+from services.alerts.rules.case import (
+    ButtonValue,
+    Person,
+    Rules,
+    State,
+    Verb,
+    hashed,
+    menu,
+    offered,
+)
 from services.alerts.rules.delivery import Button, Claimed
 from services.alerts.store.cases import links as case_links
 from services.alerts.store.cases import places
@@ -50,12 +58,7 @@ async def unknown_copy(
     job = Claimed(
         alert_id=value.place,
         target=target,
-        generation=0,
-        attempt=0,
-        attempts=0,
-        age=0.0,
         event_type=CASE_UPDATE,
-        severity="info",
         payload={"place": str(value.place)},
         accepted_at=row.now,
         request_id=row.request_id,

@@ -1,6 +1,7 @@
 """Asks consent for a permit, just before one marketing mail is sent (protocol B, step 2)."""
 
 import asyncio
+from collections import deque
 from time import monotonic
 
 from pydantic import ValidationError
@@ -21,21 +22,20 @@ class LoopLag:
     """How late the event loop runs what is due; a process that lags must not ask for a permit."""
 
     def __init__(self) -> None:
-        self._worst: list[tuple[float, float]] = []
+        self._worst = deque[tuple[float, float]](maxlen=41)
 
     @property
     def seconds(self) -> float:
         """The worst lag of the last five seconds."""
         horizon = monotonic() - _WINDOW_SECONDS
-        self._worst = [(at, lag) for at, lag in self._worst if at > horizon]
-        return max((lag for _, lag in self._worst), default=0.0)
+        return max((lag for at, lag in self._worst if at > horizon), default=0.0)
 
     async def watch(self) -> None:
         while True:
             due = monotonic() + _SAMPLE_SECONDS
             await asyncio.sleep(_SAMPLE_SECONDS)
             now = monotonic()
-            self._worst = [*self._worst[-40:], (now, now - due)]
+            self._worst.append((now, now - due))
 
 
 class Permits:

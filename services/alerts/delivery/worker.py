@@ -110,7 +110,7 @@ class Worker:
         if work.alert_id in self._unrecorded:  # its lease may be over, but it is not abandoned
             return Retry("parked")
         waits, urgent = self.throttle.slots.taken, message.priority == HIGH
-        async with self.throttle.slots.held(urgent=urgent):
+        async with self.throttle.slots.taking_one(urgent=urgent):
             if waits and not self.throttle.taking:  # a stop waits only for what has begun
                 return Requeue()
             admission = await self.throttle.admit(urgent=urgent)
@@ -250,8 +250,8 @@ class Worker:
         async with self._takeover:
             # While this waited, the breaker may have opened, and another message may be its one
             # trial since. And a stop waits only for what has begun.
-            held = self.breaker.holds(admission)
-            if self.throttle.seconds_shut > 0 or not held or not self.throttle.taking:
+            same = self.breaker.unchanged_since(admission)
+            if self.throttle.seconds_shut > 0 or not same or not self.throttle.taking:
                 return Requeue()
             (job,) = await self._claim([(work.alert_id, work.generation)], take_over=True)
             if job is None:

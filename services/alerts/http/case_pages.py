@@ -17,8 +17,17 @@ from libs.domain import email_address, phone_number
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
 from services.alerts.config.texts import label, refusal, texts
 from services.alerts.delivery.case_messages import shown
-from services.alerts.rules.case import Answer, Choice, Refused, State, Verb, Via, offered
-from services.alerts.rules.case_link import TOKEN_BYTES, hashed
+from services.alerts.rules.case import (
+    TOKEN_BYTES,
+    Answer,
+    Choice,
+    Refused,
+    State,
+    Verb,
+    Via,
+    hashed,
+    offered,
+)
 from services.alerts.store.cases import links as case_links
 
 _MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.RELEASE)

@@ -135,7 +135,9 @@ class CaseRoutes:
             rows = await case_queries.page(tx, PAGE + 1, **asked)
         items = rows[:PAGE]
         last = str(items[-1].alert_id) if len(rows) > PAGE else None
-        return json_response({"items": [_case(row) for row in items], "next": last})
+        shown = [_case(row) for row in items]
+        # `next` is the old name, for one more release.
+        return json_response({"items": shown, "next_cursor": last, "next": last})
 
     async def case(self, request: web.Request) -> web.Response:
         case_id = path_id(request, "case")

@@ -23,6 +23,7 @@ from services.alerts.store.cases import overrides
 
 log = logs.get_logger(__name__)
 
+_OVERRIDE = ("id", "schedule", "person", "begins", "ends", "by", "why")
 Name = Annotated[str, Field(min_length=1, max_length=31)]
 
 
@@ -52,7 +53,7 @@ class OnCallRoutes:
         return json_response(
             {
                 "schedules": {name: self._schedule(name, rows, now) for name in self._rotas},
-                "overrides": [_shown(row) for row in rows],
+                "overrides": [columns(row, *_OVERRIDE) for row in rows],
             }
         )
 
@@ -115,7 +116,3 @@ class OnCallRoutes:
             await action_outbox.record(tx, act)
         log.info("oncall.override_removed", id=number, operator=operator(request))
         return json_response({"removed": number})
-
-
-def _shown(row: Any) -> dict[str, Any]:
-    return columns(row, "id", "schedule", "person", "begins", "ends", "by", "why")

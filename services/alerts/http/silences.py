@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field
@@ -45,7 +45,8 @@ class SilenceRoutes:
     async def running(self, _: web.Request) -> web.Response:
         async with self.engine.connect() as tx:
             rows = await silences.running(tx)
-        return json_response({"items": [_shown(row) for row in rows]})
+        names = ("id", *silences.MATCHERS, "begins", "ends", "by", "why")
+        return json_response({"items": [columns(row, *names) for row in rows]})
 
     async def add(self, request: web.Request) -> web.Response:
         body = await parse(request, Silence)
@@ -82,7 +83,3 @@ class SilenceRoutes:
             )
         log.info("silence.ended", id=number, cases=cases, operator=operator(request))
         return json_response({"ended": number, "cases": cases})
-
-
-def _shown(row: Any) -> dict[str, Any]:
-    return columns(row, "id", *silences.MATCHERS, "begins", "ends", "by", "why")

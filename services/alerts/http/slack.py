@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from libs.common.http.application import Problem, parse
 from services.alerts.cases.answers import Answers, KeyUsed, Refusal, UnknownCase
-from services.alerts.channels import slack_reply
 from services.alerts.channels.network import Networks
-from services.alerts.channels.slack import SlackTarget, changed
+from services.alerts.channels.slack import SlackTarget, changed, private, replacing, reply
 from services.alerts.channels.templates import Templates
 from services.alerts.config.texts import refusal
 from services.alerts.delivery import case_messages
@@ -141,7 +140,7 @@ class SlackRoutes:
     async def _say(self, name: str, pressed: Pressed, refused: Refusal | None) -> None:
         if refused is not None:
             text = refusal(refused.why, refused.owner, refused.language)
-            await self._reply(name, pressed, slack_reply.private(text))
+            await self._reply(name, pressed, private(text))
 
     async def _replace_copy(self, name: str, pressed: Pressed, value: ButtonValue) -> None:
         """Let a message that no update reaches say how its case stands, as the others will."""
@@ -150,10 +149,10 @@ class SlackRoutes:
             answers.engine, answers.rules, name, value, pressed.receipt()
         )
         if job is not None:
-            await self._reply(name, pressed, slack_reply.replacing(changed(self.templates, job)))
+            await self._reply(name, pressed, replacing(changed(self.templates, job)))
 
     async def _reply(self, name: str, pressed: Pressed, message: Mapping[str, object]) -> None:
-        await slack_reply.reply(self.apps[name], pressed.response_url, message, self.networks)
+        await reply(self.apps[name], pressed.response_url, message, self.networks)
 
 
 def _verb(pressed: Pressed) -> Verb | None:

@@ -6,6 +6,9 @@ answered ──release, reopen, forgotten──> open <──reopen── unansw
 open, unanswered ──resolved, erased, manual──> cancelled, which is final
 """
 
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
@@ -15,7 +18,6 @@ from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from libs.domain.hours import Hours
-from services.alerts.rules.case_link import Links
 
 ALWAYS = Hours(ZoneInfo("UTC"), None, None)
 FOLLOWUPS = "followups"
@@ -131,6 +133,30 @@ class Person:
     slack: str | None = None
     email: str | None = None
     phone: str | None = None
+
+
+TOKEN_BYTES = 16  # 22 characters, which fit an SMS
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Links:
+    """Makes links by which one answers as their person: only hashes of their tokens are stored."""
+
+    key: bytes
+    base_url: str
+
+    def token(self, case_id: UUID, person: str, generation: int) -> str:
+        """Return the same token each time, so that it can be written when a message is claimed."""
+        said = f"case-link\0{case_id}\0{person}\0{generation}".encode()
+        digest = hmac.digest(self.key, said, hashlib.sha256)
+        return urlsafe_b64encode(digest[:TOKEN_BYTES]).rstrip(b"=").decode()
+
+    def url(self, token: str) -> str:
+        return f"{self.base_url}/a/{token}"
+
+
+def hashed(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +346,7 @@ def decide(
 def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Refused | None:
     verb, state = answer.verb, case.state
     old = answer.generation is not None and answer.generation < case.generation
-    held = state is State.ANSWERED and not mine
+    theirs = state is State.ANSWERED and not mine
     rules = (
         (state is State.CANCELLED, Refused.ENDED),
         (verb is Verb.REOPEN and not answer.admin, Refused.ADMIN),
@@ -329,7 +355,7 @@ def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Re
         (verb is Verb.RELEASE and state is State.UNANSWERED, Refused.STALE),
         (verb is Verb.LATER and state is State.ANSWERED, Refused.ANSWERED),
         (verb is Verb.LATER and (state is State.UNANSWERED or not in_time), Refused.TOO_LATE),
-        (held and not (verb in _RESTARTING and answer.admin), Refused.ANSWERED),
+        (theirs and not (verb in _RESTARTING and answer.admin), Refused.ANSWERED),
     )
     return next((refused for applies, refused in rules if applies), None)
 

@@ -236,16 +236,16 @@ class Claimed:
 
     alert_id: UUID
     target: str
-    generation: int
-    attempt: int  # number of this attempt; never decreases, not even on a manual retry
-    attempts: int  # counted against the target's retries
-    age: float  # seconds since intake wrote the row, or since a manual retry
     event_type: str
-    severity: str
     payload: dict[str, Any]
     accepted_at: datetime
-    request_id: str | None
     due_at: datetime
+    request_id: str | None
+    severity: str = "info"
+    generation: int = 0
+    attempt: int = 0  # number of this attempt; never decreases, not even on a manual retry
+    attempts: int = 0  # counted against the target's retries
+    age: float = 0.0  # seconds since intake wrote the row, or since a manual retry
     singled_out: bool = False  # as `decide` says
     once: Once | None = None
     buttons: tuple[Button, ...] = ()

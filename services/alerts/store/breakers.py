@@ -1,4 +1,9 @@
-"""The breaker of each target, shared by all processes, and the processes that are alive."""
+"""The breaker of each target, shared by all processes, and the processes that are alive.
+
+The half-open rule is here, as SQL (`_REPORT`): an open breaker whose time is over lets one process
+make one trial. Its success closes the breaker for all, its failure opens it again, and the trial of
+a process that is not heard of becomes another's.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +18,7 @@ from services.alerts.rules.delivery import HELD_TIMES, MAX_PAUSE_SECONDS, Breake
 from services.alerts.store.sql import sql
 
 ALIVE_SECONDS: Final = 15.0
-TRIAL_SECONDS: Final = 15.0  # longer than a process believes that the trial is its own (breaker.py)
+TRIAL_SECONDS: Final = 15.0  # until the trial of a process that is not heard of is another's
 PAUSED: Final = f"""coalesce(
     paused_until BETWEEN now() AND now() + interval '{MAX_PAUSE_SECONDS} s', false)"""
 SHUT: Final = f"(state <> 'closed' OR {PAUSED})"

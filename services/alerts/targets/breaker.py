@@ -2,7 +2,8 @@
 
 All processes share one breaker per target. Each reports to the database what it observed of the
 target, and follows what the database then says (status.py). It also trips on its own, without
-waiting for that.
+waiting for that. The half-open rule, when a trial is due, whose it is and what its end means, is
+`store/breakers.py`: `follow` takes over what that has decided, and `admit` makes one call of it.
 
 aiobreaker 1.2.0 admits every concurrent caller when half open, mixes naive UTC with local time,
 counts an excluded error as a success, and lets the late result of an old call reset or prolong an
@@ -23,6 +24,7 @@ from libs.common.process import logs
 from services.alerts import metrics
 from services.alerts.rules.delivery import HELD_TIMES, Kind
 from services.alerts.rules.delivery import BreakerState as State
+from services.alerts.store.breakers import TRIAL_SECONDS
 
 log = logs.get_logger(__name__)
 
@@ -33,7 +35,8 @@ _STATES = {
     aiobreaker.CircuitBreakerState.HALF_OPEN: State.HALF_OPEN,
 }
 POLL_SECONDS = 0.5  # until the database has said which process makes the trial
-GRANT_SECONDS = 10.0  # for which a trial stays this process's own, unless the database renews it
+GRANT_SECONDS = TRIAL_SECONDS - 5.0
+"""For which a trial stays this process's own, unless the database renews it: less than it says."""
 # Every other kind says nothing about the target's health: a refused payload, a full quota, a denied
 # permit, a cancelled call. It neither trips nor heals.
 _HEALTH = {Kind.DELIVERED: True, Kind.FAILED: False, Kind.UNKNOWN: False, Kind.HELD: False}
@@ -134,7 +137,7 @@ class Breaker:
             return self._probe
         return Admission(self.era)
 
-    def holds(self, admission: Admission) -> bool:
+    def unchanged_since(self, admission: Admission) -> bool:
         """Return whether a call may still be made on it: the breaker has not changed since."""
         return admission.era == self.era
 
@@ -142,7 +145,9 @@ class Breaker:
         """Count how an admitted call ended, unless the breaker has changed since."""
         if admission.kind is None:
             self.on_unused()
-        if not self.holds(admission):  # it began before the last change, so it says nothing new
+        if not self.unchanged_since(
+            admission
+        ):  # it began before the last change, so it says nothing new
             return
         trial, self._probe = self._probe is not None, None
         healthy = _HEALTH.get(admission.kind) if admission.kind is not None else None
@@ -161,7 +166,7 @@ class Breaker:
             return
         # On a trip aiobreaker wraps our error in its own; the caller has the real one.
         with suppress(_TargetFailedError, aiobreaker.CircuitBreakerError):
-            self._breaker.call(_succeed if healthy else _fail)
+            self._breaker.call(_ended, healthy)
         if trial or not healthy:
             self.on_observation()
 
@@ -205,12 +210,9 @@ class _TargetFailedError(Exception):
     pass
 
 
-def _succeed() -> None:
-    pass
-
-
-def _fail() -> None:
-    raise _TargetFailedError
+def _ended(healthy: bool) -> None:  # noqa: FBT001 - aiobreaker calls it
+    if not healthy:
+        raise _TargetFailedError
 
 
 class _Listener(CircuitBreakerListener):  # type: ignore[misc]  # the package ships no types

@@ -24,6 +24,7 @@ from services.alerts import metrics
 from services.alerts.rules.delivery import BreakerState
 from services.alerts.store import breakers as store
 from services.alerts.store.breakers import BreakerStatus
+from services.alerts.store.ledger import upkeep
 from services.alerts.targets.breaker import Breaker, Observations
 from services.alerts.targets.throttle import Throttle
 
@@ -169,6 +170,31 @@ class TargetStatus:
             "settings": list(self._settings.get(name, ())) if status.held else [],
             "processes": status.processes,
         }
+
+
+async def release_backlog(
+    engine: AsyncEngine, target: str, throttle: Throttle, per_second: int
+) -> None:
+    """Requeue rows that wait for a retry, each time the breaker closes and while it stays so."""
+    while True:
+        await throttle.closed_again.wait()
+        throttle.closed_again.clear()
+        released = per_second
+        while released == per_second and throttle.seconds_shut == 0:
+            try:
+                async with engine.begin() as tx:
+                    rows = await upkeep.waiting(tx, target, per_second)
+                    await upkeep.requeue(tx, rows)
+            except Exception as error:
+                if not postgres.is_transient(error):
+                    raise
+                log.warning(
+                    "backlog.database_unavailable", target=target, error=type(error).__name__
+                )
+            else:
+                released = len(rows)
+                log.info("backlog.released", target=target, rows=released)
+            await asyncio.sleep(1)
 
 
 def _together(before: Observations, after: Observations) -> Observations:

@@ -37,7 +37,7 @@ class Slots:
         self._hand_on()
 
     @asynccontextmanager
-    async def held(self, *, urgent: bool = False) -> AsyncIterator[None]:
+    async def taking_one(self, *, urgent: bool = False) -> AsyncIterator[None]:
         if self.taken:
             waiter = asyncio.get_running_loop().create_future()
             self._waiting[not urgent].append(waiter)
@@ -150,7 +150,7 @@ class Throttle:
         once.
         """
         if self._spacing:
-            async with self._turns.held(urgent=urgent):
+            async with self._turns.taking_one(urgent=urgent):
                 if not await self._wait_for_turn():
                     return None
         admission = self._breaker.admit() if self.seconds_shut == 0 else None

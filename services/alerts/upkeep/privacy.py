@@ -137,7 +137,7 @@ class Privacy:
             records, end = await self._addresses(after)
             end = end or (_CASES,)
         else:
-            records, end = await self._held(self._wanted(asked), after)
+            records, end = await self._deliveries(self._wanted(asked), after)
             end = end or (_CASES,)
         await reply(self._broker, message, messages.export_reply(records, end))
         return Ack()
@@ -189,7 +189,7 @@ class Privacy:
             wanted, row.payload, row.once_address, row.dedup_key
         )
 
-    async def _held(self, wanted: Wanted, after: Key) -> tuple[messages.Records, Key | None]:
+    async def _deliveries(self, wanted: Wanted, after: Key) -> tuple[messages.Records, Key | None]:
         async with self._engine.connect() as tx:
             rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
             end = (rows[-1].alert_id, rows[-1].target) if len(rows) == privacy.PAGE else None

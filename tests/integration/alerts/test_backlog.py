@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from libs.common.process import tasks
 from services.alerts.rules.delivery import Kind
-from services.alerts.targets import backlog
 from services.alerts.targets.breaker import Breaker
+from services.alerts.targets.status import release_backlog
 from services.alerts.targets.throttle import Throttle
 from tests.conftest import NewDatabase
 from tests.support.eventually import eventually
@@ -47,9 +47,7 @@ async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
 @asynccontextmanager
 async def draining(engine: AsyncEngine, per_second: int) -> AsyncIterator[Breaker]:
     breaker = Breaker("slack", fail_max=1, reset_timeout=60)
-    task = asyncio.create_task(
-        backlog.release(engine, "slack", Throttle(breaker), per_second=per_second)
-    )
+    task = asyncio.create_task(release_backlog(engine, "slack", Throttle(breaker), per_second))
     yield breaker
     await tasks.end(task)
 

@@ -194,13 +194,13 @@ async def test_a_new_process_takes_nothing_before_it_knows_its_share(engine: Asy
     await all_exchange([first, second])
     for each in (first, second, third):
         assert each.throttle.replicas == 3
-    async with third.throttle.slots.held(), third.throttle.slots.held():
+    async with third.throttle.slots.taking_one(), third.throttle.slots.taking_one():
         assert third.throttle.slots.taken
 
 
 async def test_an_excess_slot_disappears_when_it_is_freed(engine: AsyncEngine) -> None:
     (first,) = await processes(engine, 1)
-    held = [first.throttle.slots.held() for _ in range(4)]
+    held = [first.throttle.slots.taking_one() for _ in range(4)]
     for each in held:
         await each.__aenter__()
     first.throttle.follow(0, 3)

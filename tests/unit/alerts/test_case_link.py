@@ -3,7 +3,7 @@
 import re
 from uuid import UUID
 
-from services.alerts.rules.case_link import Links, hashed
+from services.alerts.rules.case import Links, hashed
 
 CASE = UUID("9b2e8a52-0f0d-5c3b-8a44-1f6d3a1f2b7c")
 LINKS = Links(b"k" * 32, "https://ostoja.example")

@@ -6,7 +6,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.alerts.cases.rules import rules_of
 from services.alerts.config import targets as config
 from services.alerts.config.targets import Config
 from services.alerts.rules.case import Heartbeat
@@ -248,7 +247,7 @@ hours = "office"
 
 
 def test_a_heartbeat_says_how_often_an_event_comes_at_least(tmp_path: Path) -> None:
-    rules = rules_of(load(tmp_path, WATCHED), lambda _, __: None)
+    rules = load(tmp_path, WATCHED).rules(lambda _, __: None, None)
     assert rules.heartbeats == {"lead.qualified": Heartbeat(16 * 3600.0, "office")}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.alerts.channels.slack_reply import _is_slacks
+from services.alerts.channels.slack import _is_slacks
 from tests.support.targets import http_target
 
 TARGET = http_target("slack_app", "https://slack.example/api")

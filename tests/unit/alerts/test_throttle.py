@@ -113,10 +113,10 @@ async def test_a_waiter_that_is_cancelled_leaves_no_slot_taken() -> None:
     slots = Slots(1)
 
     async def one() -> None:
-        async with slots.held():
+        async with slots.taking_one():
             await asyncio.Event().wait()
 
-    async with slots.held():
+    async with slots.taking_one():
         waits, gets = asyncio.create_task(one()), asyncio.create_task(one())
         await asyncio.sleep(0)
         waits.cancel()  # while it waits

@@ -25,6 +25,10 @@ from services.alerts.rules.delivery import (
 )
 from services.alerts.store.sql import sql
 
+_COPIED: Final = (
+    "generation", "attempt", "attempts", "age", "event_type", "severity", "payload", "accepted_at",
+    "request_id", "due_at", "resolved",
+)  # fmt: skip
 _ROW: Final = """
     generation, attempt, attempts, event_type, severity, payload, accepted_at, request_id, due_at,
     resolved,
@@ -147,23 +151,9 @@ async def claim_once(
 
 
 def _claimed(alert_id: UUID, target: str, row: Any, *, singled_out: bool | None) -> Claimed:
-    return Claimed(
-        alert_id=alert_id,
-        target=target,
-        generation=row.generation,
-        attempt=row.attempt,
-        attempts=row.attempts,
-        age=row.age,
-        event_type=row.event_type,
-        severity=row.severity,
-        payload=row.payload,
-        accepted_at=row.accepted_at,
-        request_id=row.request_id,
-        due_at=row.due_at,
-        singled_out=bool(singled_out),
-        once=once_of(row),
-        resolved=row.resolved,
-    )
+    own = {name: getattr(row, name) for name in _COPIED}
+    out = bool(singled_out)
+    return Claimed(alert_id=alert_id, target=target, singled_out=out, once=once_of(row), **own)
 
 
 def once_of(row: Any) -> Once | None:
@@ -368,11 +358,9 @@ async def exhaust(
 
     :returns: None when it is in another state by now
     """
-    found = await tx.execute(
-        _EXHAUST,
-        {"alert_id": alert_id, "target": target, "generation": generation, "retries": retries},
-    )
-    return _ended(found.one_or_none())
+    key = {"alert_id": alert_id, "target": target}
+    found = await tx.execute(_EXHAUST, {**key, "generation": generation, "retries": retries})
+    return next(map(ended, found), None)
 
 
 async def mark_in_doubt(tx: AsyncConnection, alert_id: UUID, target: str) -> Ended | None:
@@ -381,11 +369,7 @@ async def mark_in_doubt(tx: AsyncConnection, alert_id: UUID, target: str) -> End
     :returns: None when it is in another state by now
     """
     found = await tx.execute(_MARK_IN_DOUBT, {"alert_id": alert_id, "target": target})
-    return _ended(found.one_or_none())
-
-
-def _ended(row: Any | None) -> Ended | None:
-    return None if row is None else ended(row)
+    return next(map(ended, found), None)
 
 
 def ended(row: Any) -> Ended:
