@@ -42,28 +42,28 @@ class Updates:
                 await places.ordered(tx, [row for row in due if row not in known])
         return len(due)
 
-    def _row(self, place: Any, now: Any) -> NewRow:
+    def _row(self, row: Any, now: Any) -> NewRow:
         return NewRow(
-            alert_id=case.update_id(place.alert_id, place.target, place.want),
-            target=place.target,
+            alert_id=case.update_id(row.alert_id, row.target, row.want),
+            target=row.target,
             event_type=messages.CASE_UPDATE,
             severity="info",
             source="alerts",
-            payload={"place": str(place.alert_id)},
+            payload={"place": str(row.alert_id)},
             dedup_key=None,
-            request_id=place.request_id,
+            request_id=row.request_id,
             accepted_at=now,
-            failed=None if place.target in self.targets else Reason.UNROUTED,
+            failed=None if row.target in self.targets else Reason.UNROUTED,
         )
 
 
-def _is_known(place: Any) -> bool:
+def _is_known(row: Any) -> bool:
     """Return whether the place's person gave the answer, and only a new message could say it.
 
     A message that can be changed is: others in its channel see it too. What has happened since the
     answer, as that the case resolved, is news to its person as well.
     """
-    if place.receipt is not None or place.outcome == Cancelled.RESOLVED:
+    if row.receipt is not None or row.outcome == Cancelled.RESOLVED:
         return False
-    by_answer = place.state in {State.OPEN, State.ANSWERED}
-    return by_answer and place.person is not None and place.person == place.answered_by
+    by_answer = row.state in {State.OPEN, State.ANSWERED}
+    return by_answer and row.person is not None and row.person == row.answered_by

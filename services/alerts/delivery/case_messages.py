@@ -37,7 +37,7 @@ async def written(
     :param channel: the target's channel
     """
     async with engine.connect() as tx:
-        row = await places.read(tx, place_of(job), job.target)
+        row = await places.read(tx, shown_at(job), job.target)
         link = await _link(tx, rules, channel, row)
     if row is None:  # the case was purged, long after its end
         return replace(job, payload={**job.payload, "text": job.event_type}), None
@@ -52,14 +52,14 @@ async def unknown_copy(
     Such a message is a second copy: of its first posting the response was lost, and its `ts` too.
     """
     async with engine.connect() as tx:
-        row = await places.read(tx, value.place, target)
+        row = await places.read(tx, value.shown_at, target)
     if row is None or row.alert_id != value.case_id or row.receipt == receipt:
         return None
     job = Claimed(
-        alert_id=value.place,
+        alert_id=value.shown_at,
         target=target,
         event_type=CASE_UPDATE,
-        payload={"place": str(value.place)},
+        payload={"place": str(value.shown_at)},
         accepted_at=row.now,
         request_id=row.request_id,
         due_at=row.now,
@@ -80,11 +80,11 @@ def _written(rules: Rules, channel: str, job: Claimed, row: Any, link: str | Non
         mention = f"<@{person.slack}> " if person.slack and how else ""
         payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
     if job.event_type == CASE_UPDATE:
-        payload |= {"place": str(place_of(job)), "receipt": row.receipt}
+        payload |= {"place": str(shown_at(job)), "receipt": row.receipt}
         if row.number is None and row.payload:  # an alert's own message, not a step's
             payload["alert"] = {"event_type": row.event_type, "payload": row.payload}
     payload["to"] = _address(rules, channel, row.person)  # None: the target's own recipient
-    return replace(job, payload=payload, buttons=_buttons(rules, row, place_of(job)))
+    return replace(job, payload=payload, buttons=_buttons(rules, row, shown_at(job)))
 
 
 async def with_buttons(engine: AsyncEngine, rules: Rules, job: Claimed) -> Claimed:
@@ -109,9 +109,9 @@ def _reminds(row: Any) -> bool:
     return is_last and row.state == State.ANSWERED and row.outcome is None
 
 
-def _buttons(rules: Rules, row: Any, place: UUID) -> tuple[Button, ...]:
+def _buttons(rules: Rules, row: Any, shown_at: UUID) -> tuple[Button, ...]:
     language, hours = (row.payload or {}).get("staff_language"), rules.hours_of(row.hours)
-    value = ButtonValue(row.alert_id, row.generation, place)
+    value = ButtonValue(row.alert_id, row.generation, shown_at)
 
     def button(verb: Verb) -> Button:
         items = menu(verb, hours)
@@ -123,7 +123,7 @@ def _buttons(rules: Rules, row: Any, place: UUID) -> tuple[Button, ...]:
     return tuple(map(button, offered(State(row.state), row.outcome)))
 
 
-def place_of(job: Claimed) -> UUID:
+def shown_at(job: Claimed) -> UUID:
     """Return the alert id of the place where a case's message, or its alert itself, is shown."""
     return UUID(job.payload["place"]) if job.event_type == CASE_UPDATE else job.alert_id
 

@@ -365,8 +365,8 @@ class Worker:
             if job.once is not None and transition.state is not State.IN_DOUBT:
                 await ending.return_permit(tx, job.alert_id, job.attempt, job.once)
             if attempt.want is not None and state is State.DELIVERED:
-                place = case_messages.place_of(job)
-                await places.shown(tx, place, self.name, attempt.want, outcome.receipt)
+                shown_at = case_messages.shown_at(job)
+                await places.shown(tx, shown_at, self.name, attempt.want, outcome.receipt)
             if state is transition.state is not State.PENDING:  # it was not recalled in flight
                 ended = Ended(
                     job.alert_id,
@@ -396,8 +396,8 @@ class Worker:
         log.info("delivery.fenced", alert_id=str(job.alert_id), attempt=job.attempt)
         async with self._autocommit.connect() as tx:
             if job.event_type in messages.CASE_EVENTS or job.event_type in self.rules.policies:
-                place = case_messages.place_of(job)
-                await places.rearm(tx, place, self.name, receipt)
+                shown_at = case_messages.shown_at(job)
+                await places.rearm(tx, shown_at, self.name, receipt)
             seen = await transitions.see(tx, job.alert_id, self.name)
         action = alert.unclaimed(seen, generation=job.generation, retries=self._retries)
         return Ack() if action is Unclaimed.ACK else Retry("fenced")

@@ -234,19 +234,19 @@ class ButtonValue:
 
     case_id: UUID
     generation: int  # of the case, as the message shows it
-    place: UUID  # the alert id of the message's place
+    shown_at: UUID  # the alert id of the message's place
     choice: Choice | None = None
 
     def __str__(self) -> str:
-        words = (self.case_id, self.generation, self.place, self.choice)
+        words = (self.case_id, self.generation, self.shown_at, self.choice)
         return " ".join(str(word) for word in words if word is not None)
 
     @classmethod
     def read(cls, text: str) -> Self:
         """:raises ValueError: no message of ours has this value"""
-        case_id, generation, place, *choice = text.split(" ")
+        case_id, generation, shown_at, *choice = text.split(" ")
         (chosen,) = map(Choice, choice) if choice else (None,)
-        return cls(UUID(case_id), int(generation[:9]), UUID(place), chosen)
+        return cls(UUID(case_id), int(generation[:9]), UUID(shown_at), chosen)
 
 
 def step_id(case_id: UUID, generation: int, number: int) -> UUID:

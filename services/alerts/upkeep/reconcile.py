@@ -118,15 +118,15 @@ class Reconciler:
     async def _move(self, way: Way) -> None:
         async with self.engine.connect() as tx:
             asking = await incidents.stuck(tx, way, asks=True, batch=BATCH)
-        for place in asking:
-            await self._move_some(way, [place], place)
+        for shown_at in asking:
+            await self._move_some(way, [shown_at], shown_at)
         more = True
         while more:
             async with self.engine.connect() as tx:
                 others = await incidents.stuck(tx, way, asks=False, batch=BATCH)
             more = bool(others) and await self._move_some(way, others)
 
-    async def _move_some(self, way: Way, ids: Sequence[UUID], place: UUID | None = None) -> bool:
+    async def _move_some(self, way: Way, ids: Sequence[UUID], shown_at: UUID | None = None) -> bool:
         """Move a batch of rows, or what was to be shown at one place of a case.
 
         Its case is locked first: a step whose chain is over stays, and a change of the case tells
@@ -137,7 +137,7 @@ class Reconciler:
         targets = self.config.targets
         same = targets[way.target].channel == targets[way.fallback].channel
         async with self.engine.begin() as tx:
-            if place is not None and not await cases.may_be_pending(tx, place):
+            if shown_at is not None and not await cases.may_be_pending(tx, shown_at):
                 return False
             moved = await incidents.fall_back(tx, way, ids, same_channel=same)
             work = [topology.work(row, way.fallback) for row in moved if row.added]

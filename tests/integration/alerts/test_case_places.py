@@ -57,7 +57,7 @@ class Places(Cases):
         """Record a delivery and what its place shows; for an overtaken worker, that it was late."""
         state = await self.settle(job, DELIVERED)
         async with self.engine.begin() as tx:
-            place = case_messages.place_of(job)
+            place = case_messages.shown_at(job)
             if state is None:
                 await places.rearm(tx, place, job.target, None)
             elif want is not None:

@@ -82,10 +82,10 @@ def _of(row: Any) -> sa.Update:
     )
 
 
-async def read(tx: AsyncConnection, place: UUID, target: str) -> Any | None:
+async def read(tx: AsyncConnection, shown_at: UUID, target: str) -> Any | None:
     """Return what a step or an update is written from: its case, place and step, in one snapshot.
 
-    :param place: the alert id of the place, which is the step's own
+    :param shown_at: the alert id of the place, which is the step's own
     :returns: None when the case was purged
     """
     found = await tx.execute(
@@ -100,7 +100,7 @@ async def read(tx: AsyncConnection, place: UUID, target: str) -> Any | None:
         )
         .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
         .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
-        .where(case_place.c.alert_id == place, case_place.c.target == target)
+        .where(case_place.c.alert_id == shown_at, case_place.c.target == target)
     )
     return found.first()
 
@@ -122,7 +122,7 @@ _REARM: Final = sql(f"""
 
 async def shown(
     tx: AsyncConnection,
-    place: UUID,
+    shown_at: UUID,
     target: str,
     want: int,
     receipt: Mapping[str, str] | None,
@@ -135,12 +135,12 @@ async def shown(
     :param want: as it was when the message was written
     :param receipt: by which the message can be changed
     """
-    values = {"alert_id": place, "target": target, "want": want}
+    values = {"alert_id": shown_at, "target": target, "want": want}
     await tx.execute(_SHOWN, {**values, "receipt": receipt and dict(receipt)})
 
 
 async def rearm(
-    tx: AsyncConnection, place: UUID, target: str, receipt: Mapping[str, str] | None
+    tx: AsyncConnection, shown_at: UUID, target: str, receipt: Mapping[str, str] | None
 ) -> None:
     """Make a place due that a worker may have changed after another took over.
 
@@ -149,5 +149,5 @@ async def rearm(
 
     :param receipt: of what it sent, which is what the update has to change
     """
-    values = {"alert_id": place, "target": target, "receipt": receipt and dict(receipt)}
+    values = {"alert_id": shown_at, "target": target, "receipt": receipt and dict(receipt)}
     await tx.execute(_REARM, values)
