@@ -409,19 +409,14 @@ class Api:
             await self.actions.intend(request, "limits.change", "limits", ref)
             try:
                 await self.overrides.change(changes)
-            except RedisUnavailable:
-                raise Problem(
-                    503,
-                    detail="Redis, which keeps the limits, is unavailable; nothing was changed",
-                    headers={hdrs.RETRY_AFTER: "5"},
-                ) from None
-            except ChangeUnknown:
-                raise Problem(
-                    503,
-                    detail="Redis did not confirm the change in time; check with GET in a few "
-                    "seconds, or repeat the request",
-                    headers={hdrs.RETRY_AFTER: "5"},
-                ) from None
+            except (RedisUnavailable, ChangeUnknown) as error:
+                detail = (
+                    "Redis did not confirm the change in time; check with GET in a few seconds, or "
+                    "repeat the request"
+                    if isinstance(error, ChangeUnknown)
+                    else "Redis, which keeps the limits, is unavailable; nothing was changed"
+                )
+                raise Problem(503, detail=detail, headers={hdrs.RETRY_AFTER: "5"}) from None
         return await self.get_limits(request)
 
     async def clean_cache(self, request: web.Request) -> web.Response:
