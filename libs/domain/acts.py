@@ -1,6 +1,6 @@
 """The record of acts: who did what, or looked at whom, as a message (decisions 43 and 53).
 
-Who has a database puts it into the transaction that acts (action_outbox.py); the gateway has none.
+Who has a database puts it into the transaction that acts (acts_outbox.py); the gateway has none.
 The console stores it. It names persons and rows by their ids, never an address: what reads like one
 is taken out of texts that people write.
 """

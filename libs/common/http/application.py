@@ -1,5 +1,6 @@
 """HTTP of every service: request id, problem+json (RFC 9457), strict JSON, access log, metrics."""
 
+import asyncio
 import hmac
 import json
 import math
@@ -368,6 +369,27 @@ def only(role: str, handler: Handler, *, or_role: str | None = None) -> Handler:
         return await handler(request)
 
     return checked
+
+
+def until_stop(app: web.Application, handler: Handler) -> Handler:
+    """Cancel this handler's requests when the application stops: it would wait for them."""
+    running: set[asyncio.Task[Any]] = set()
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine called this
+        running.add(task)
+        try:
+            return await handler(request)
+        finally:
+            running.discard(task)
+
+    async def stop(_: web.Application) -> None:
+        for task in running:
+            task.cancel()
+
+    app.on_shutdown.append(stop)
+    return run
 
 
 def unavailable_when(transient: Callable[[BaseException], bool]) -> Middleware:

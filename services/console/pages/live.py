@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from libs.common.database import postgres
-from libs.common.http.endless import until_stop
+from libs.common.http.application import until_stop
 from services.console.live import Live
 from services.console.pages.door import Door
 from services.console.pages.page import HEADERS

@@ -8,8 +8,7 @@ from functools import partial
 from aiohttp import hdrs, web
 from multidict import istr
 
-from libs.common.http.application import CALLER
-from libs.common.http.endless import until_stop
+from libs.common.http.application import CALLER, until_stop
 from libs.common.process import logs
 from services.gateway.door.access import CONTEXT, Access, Requirements
 from services.gateway.door.body_budget import BodyBudget
