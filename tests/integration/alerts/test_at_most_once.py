@@ -15,7 +15,7 @@ from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P3")]
+pytestmark = pytest.mark.promise("P3")
 
 Outcomes = list[dict[str, Any]]
 ADDRESS = "ala@example.com"
@@ -116,6 +116,7 @@ async def test_no_terminator_is_written_after_the_window(
     assert await subject.sandbox.mails() == []
 
 
+@pytest.mark.quick
 async def test_a_granted_mail_is_sent_once_and_its_permit_returned(
     alerts: StartAlerts, consent: Consent, outcomes: Outcomes
 ) -> None:
@@ -342,6 +343,7 @@ async def test_a_doubt_that_cannot_be_resent_stays_in_doubt(
     await returned(consent, 1)
 
 
+@pytest.mark.quick
 async def test_duplicates_of_a_mail_are_sent_once(alerts: StartAlerts, consent: Consent) -> None:
     subject = await alerts()
     await subject.sandbox.behave("email", delay_seconds=0.3)
@@ -381,6 +383,7 @@ async def test_a_worker_killed_before_sending_is_taken_over_and_its_permit_retur
     assert len(await subject.sandbox.mails()) == 1
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("reconciler", ["0.5", "3600"])  # by the reconciler, and by its own message
 async def test_a_worker_killed_after_the_terminator_leaves_a_doubt(
     alerts: StartAlerts, consent: Consent, outcomes: Outcomes, reconciler: str

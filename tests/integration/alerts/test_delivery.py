@@ -15,13 +15,14 @@ from tests.support.brokers import Vhost, leaderless
 from tests.support.eventually import eventually
 from tests.support.servers import frozen
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P1")]
+pytestmark = pytest.mark.promise("P1")
 
 
 async def texts(subject: Alerts, target: str = "slack") -> list[str]:
     return [str(one["body"]) for one in await subject.sandbox.received(target)]
 
 
+@pytest.mark.quick
 async def test_an_accepted_alert_is_delivered_and_its_history_shown(alerts: StartAlerts) -> None:
     subject = await alerts()
     alert_id = await subject.accept(payload={"text": "Zażółć gęślą jaźń"})
@@ -96,6 +97,7 @@ async def test_a_refused_attempt_waits_in_retry_and_the_next_delivers(
     assert len(await texts(subject)) == 1
 
 
+@pytest.mark.quick
 async def test_an_exhausted_alert_fails_with_an_escalation_and_a_dead_letter(
     alerts: StartAlerts,
 ) -> None:
@@ -235,6 +237,7 @@ async def test_a_bad_row_does_not_stop_the_others_of_its_batch(
         await subject.until(alert_id, "delivered")
 
 
+@pytest.mark.quick
 async def test_alerts_accepted_over_http_without_the_broker_are_delivered_later(
     alerts: StartAlerts,
 ) -> None:
@@ -249,6 +252,7 @@ async def test_alerts_accepted_over_http_without_the_broker_are_delivered_later(
     assert (await subject.check())["accepted"] == 3
 
 
+@pytest.mark.quick
 async def test_lost_messages_are_requeued_in_the_next_generation(
     alerts: StartAlerts,
 ) -> None:
@@ -310,6 +314,7 @@ async def test_alerts_accepted_in_a_batch_are_independent(alerts: StartAlerts) -
     assert sorted(await texts(subject)) == sorted(str(each["payload"]) for each in good)
 
 
+@pytest.mark.quick
 @pytest.mark.control("P1")
 async def test_an_unread_message_fails_the_ledger_check(
     alerts: StartAlerts,

@@ -33,7 +33,7 @@ from tests.integration.consent.test_trail import tamper, trail_of_eight
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P5")]
+pytestmark = pytest.mark.promise("P5")
 
 __all__ = ["client", "trail_of_eight"]  # fixtures
 
@@ -184,6 +184,7 @@ def owner(trail_of_eight: None, consent_database: DatabaseUrl) -> Owner:
     return Owner(consent_database)
 
 
+@pytest.mark.quick
 @pytest.mark.control("P5")
 @pytest.mark.parametrize("attacks", [edits(), swaps(), deletions(), insertions(), cuts()])
 async def test_verify_names_the_first_row_of_any_single_attack(
@@ -204,6 +205,7 @@ async def test_verify_names_the_first_row_of_any_single_attack(
     await asyncio.to_thread(attacked)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("attacks", [edits(), swaps(), deletions(), insertions()])
 async def test_a_rewritten_chain_contradicts_its_checkpoint(
     attacks: st.SearchStrategy[Attack], engine: AsyncEngine, owner: Owner, signer: Signer

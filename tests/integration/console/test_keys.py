@@ -13,7 +13,7 @@ from tests.integration.console.conftest import QUICK, REASON, Console, NewReader
 from tests.support.eventually import eventually
 from tests.support.service import Answer
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P12")]
+pytestmark = pytest.mark.promise("P12")
 
 
 def digest(answer: Answer) -> str:
@@ -41,6 +41,7 @@ async def _all_have(readers: list[Reader]) -> bool:
     return all(reader.version for reader in readers)
 
 
+@pytest.mark.quick
 async def test_a_revocation_is_answered_200_once_no_gateway_has_the_key(
     console: Console, running: NewReader
 ) -> None:
@@ -58,6 +59,7 @@ async def _holds(reader: Reader, sha256: str) -> bool:
     return sha256 in reader.digests
 
 
+@pytest.mark.quick
 async def test_a_gateway_that_does_not_confirm_is_named_until_it_does(console: Console) -> None:
     made = await console.create()
     await console.hurry()

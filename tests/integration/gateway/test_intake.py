@@ -22,7 +22,7 @@ from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P1", "P2")]
+pytestmark = pytest.mark.promise("P1", "P2")
 
 ALERT = {"event_type": "slack_alert", "payload": {"text": "Nowe zapytanie"}}
 S1, S2 = "Hk2yq0uV9dXc3mZr7pLtWg", "b8Jx1nQ4sT6vY0aD5fG7hK"
@@ -149,6 +149,7 @@ async def test_alerts_that_share_a_message_are_no_larger_than_one_request_may_be
     assert largest < TOGETHER_BYTES + 16 * 1024  # what the gateway adds to the requests
 
 
+@pytest.mark.quick
 async def test_without_the_broker_the_service_accepts_the_alert_under_the_same_id(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
@@ -238,6 +239,7 @@ async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_
     assert max(answer.seconds for answer in answers) < 3 * CONFIRM_SECONDS
 
 
+@pytest.mark.quick
 @pytest.mark.control("P2")
 async def test_without_broker_and_service_the_outcome_is_unknown_and_may_be_repeated(
     start_gateway: StartGateway, owner: Owner
@@ -274,6 +276,7 @@ def serve_intake(owner: Owner) -> list[dict[str, Any]]:
     return posted
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("redis", ["up", "away"])
 async def test_the_same_key_and_body_are_one_alert(
     start_gateway: StartGateway, owner: Owner, redis: str

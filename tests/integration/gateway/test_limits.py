@@ -33,7 +33,7 @@ from tests.support.ports import HOST
 from tests.support.proxy import UP, Proxy
 from tests.support.service import Answer
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P8")]
+pytestmark = pytest.mark.promise("P8")
 
 CHAT = "/api/chatbot/chat"
 MESSAGE = {"message": "Dzień dobry", "session_id": "s1"}
@@ -85,6 +85,7 @@ def times_said(gateways: Sequence[Gateway], what: str) -> int:
     return sum(gateway.log.read_text().count(f"redis_pipeline.{what}") for gateway in gateways)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("processes", [1, 2])
 async def test_of_200_at_once_with_forged_headers_exactly_30_pass(
     start_gateway: StartGateway, processes: int
@@ -249,6 +250,7 @@ async def test_a_redis_that_lost_its_memory_learns_what_was_admitted(
         own_redis.stop()
 
 
+@pytest.mark.quick
 async def test_a_gateway_that_starts_without_redis_limits_on_its_own(
     start_gateway: StartGateway,
 ) -> None:

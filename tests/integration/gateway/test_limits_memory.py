@@ -10,7 +10,7 @@ from services.gateway.door.limits import COUNT, SHARED_KEYS, Limiter, Window
 from services.gateway.door.redis_pipeline import RedisPipeline
 from tests.support.eventually import eventually
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P7")]
+pytestmark = pytest.mark.promise("P7")
 
 MAX_KEYS = 500
 ADDRESSES = 5_000
@@ -41,6 +41,7 @@ async def admitted(limiter: Limiter, keys: Sequence[str]) -> int:
     return sum(decision.admitted for decision in decisions)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("redis_there", [True, False])
 async def test_a_flood_of_addresses_stays_within_the_bound(
     pipe: RedisPipeline, *, redis_there: bool

@@ -25,7 +25,7 @@ from tests.integration.gateway.conftest import (
 from tests.support.console import INTERNAL_KEY
 from tests.support.eventually import eventually
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P12")]
+pytestmark = pytest.mark.promise("P12")
 
 OPERATOR_KEYS = "o1:" + base64.b64encode(b"o" * 32).decode()
 ACT: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").read_text())
@@ -88,6 +88,7 @@ async def test_while_keys_are_replaced_both_work_and_are_told_apart(
     assert new not in str(console.acts)
 
 
+@pytest.mark.quick
 async def test_the_gateway_s_own_acts_are_recorded_before_they_are_done(
     start_gateway: StartGateway, owner: Owner, redis_url: str
 ) -> None:
@@ -113,6 +114,7 @@ async def test_the_gateway_s_own_acts_are_recorded_before_they_are_done(
     assert (cache["action"], cache["id"] != limits["id"]) == ("cache.clean", True)
 
 
+@pytest.mark.quick
 async def test_an_act_that_cannot_be_recorded_is_not_done_but_with_the_admin_key(
     start_gateway: StartGateway, own_ports: list[int]
 ) -> None:
