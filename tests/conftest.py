@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take minutes, so that no worker ends with one alone."""
     items.sort(key=lambda item: item.path.parent.name not in {"system", "ostoja"})
     for item in items:
-        if "unit" in item.path.parts and not item.get_closest_marker("quiet"):
+        if "unit" in item.path.parts:
             item.add_marker("quick")
 
 

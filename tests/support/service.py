@@ -51,8 +51,9 @@ class ServiceUnderTest:
         """:raises RuntimeError: it has ended; what it logged"""
         if self.process.poll() is not None:
             raise RuntimeError(self.log.read_text())
-        with suppress(aiohttp.ClientError):
-            return (await self.send("GET", self.health)).status == 200
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(5):  # another may have its port, and say nothing
+                return (await self.send("GET", self.health)).status == 200
         return False
 
     @contextmanager
