@@ -72,18 +72,6 @@ async def test_a_critical_alert_overtakes_five_thousand_at_a_rate(alerts: StartA
     await eventually(others_move)
 
 
-async def test_a_critical_alert_leaves_first_when_its_target_is_back(alerts: StartAlerts) -> None:
-    subject = await alerts(slack=SHUT)
-    await shut(subject)
-    await infos(subject, MANY)
-    alert_id = await subject.accept(severity="critical", payload={"text": "fire"})
-    await subject.until(alert_id, "pending")
-    await asyncio.sleep(0.5)
-    await heal(subject)
-    assert await place_of(subject, "fire") < 2 * 8  # what is taken at a time
-    await eventually(lambda: all_arrived(subject, MANY + 2), 180)
-
-
 async def all_arrived(subject: Alerts, count: int) -> bool:
     return bool(
         await subject.scalar("SELECT count(*) FROM delivery WHERE state = 'delivered'") == count

@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.consumer import consume
-from libs.common.messaging.outbox import Relay
 from libs.common.messaging.rpc import Requester
 from services.consent import changes, permits, topology
 from services.consent.dead_letters import SubjectDeadLetters
@@ -277,20 +276,3 @@ async def orders(engine: AsyncEngine) -> list[Any]:
     async with engine.begin() as tx:
         found = await tx.execute(text("SELECT body FROM outbox WHERE type = 'person.erased'"))
         return list(found.scalars())
-
-
-async def test_an_event_of_consent_reaches_every_bound_queue(
-    engine: AsyncEngine, vault: Vault, vhost: Vhost, broker: Broker, consent_database: str
-) -> None:
-    arguments = {"x-queue-type": "quorum"}
-    vhost.call("PUT", "queues", "followups.listens", {"durable": True, "arguments": arguments})
-    vhost.call(
-        "POST", "bindings", f"e/{topology.EVENTS.name}/q/followups.listens",
-        {"routing_key": "consent.*"},
-    )  # fmt: skip
-    assert await grant(engine, vault, ANNA)
-    await Relay(engine, broker, consent_database).relay()
-    body = {"count": 10, "ackmode": "ack_requeue_true", "encoding": "auto"}
-    (event,) = vhost.call("POST", "queues", "followups.listens/get", body)
-    assert event["routing_key"] == event["properties"]["type"] == "consent.granted"
-    assert json.loads(event["payload"])["email"] == ANNA

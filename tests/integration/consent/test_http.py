@@ -385,20 +385,6 @@ async def test_an_export_names_services_that_did_not_answer(client: Client) -> N
     assert (await entries(client, ANNA))[-1]["evidence"]["incomplete"] == ["followups", "alerts"]
 
 
-@pytest.mark.parametrize("caller", ["public", "service", ""])
-async def test_admin_routes_refuse_other_callers(
-    client: Client, engine: AsyncEngine, caller: str
-) -> None:
-    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
-    before = await everything(engine)
-    headers = {"X-Caller": caller}
-    for path in (f"audit/{ANNA}", "audit/verify", f"export/{ANNA}"):
-        async with client.get(f"/api/consent/{path}", headers=headers) as answer:
-            assert answer.status == 401
-    assert (await post(client, "/api/consent/erase", {"email": ANNA}, **headers))[0] == 401
-    assert await everything(engine) == before
-
-
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
@@ -422,11 +408,6 @@ async def test_a_bad_field_is_named_and_changes_nothing(
     assert status == 422
     assert [error["field"] for error in problem["errors"]] == [field]
     assert await everything(engine) == before
-
-
-async def test_a_malformed_address_in_the_path_is_422(client: Client) -> None:
-    async with client.get("/api/unsubscribe/status/nobody") as answer:
-        assert answer.status == 422
 
 
 async def test_the_button_withdraws_and_the_page_confirms_it(client: Client, link: Link) -> None:
@@ -485,11 +466,6 @@ async def test_a_body_other_than_a_form_is_415_and_does_nothing(
     ) as answer:
         assert answer.status == 400
     assert await everything(engine) == before
-
-
-async def test_a_call_without_the_internal_key_is_refused(client: Client) -> None:
-    async with client.get("/health/deep", headers={"X-Internal-Key": "wrong"}) as answer:
-        assert answer.status == 401
 
 
 async def test_health_names_what_is_unavailable(client: Client) -> None:

@@ -323,18 +323,6 @@ async def test_a_stop_without_a_recipient_or_reason_is_refused(
     assert await world.conversations() == 0
 
 
-async def test_an_unknown_follow_up_is_404_and_a_malformed_query_422(client: Client) -> None:
-    for path in (f"/api/followups/{uuid.uuid4()}", "/api/followups/x"):
-        async with client.delete(path) as response:
-            assert response.status == 404
-    for query in ({}, {"email": "x"}, {"conversation_id": "x"},
-                  {"email": "a@example.com", "conversation_id": str(uuid.uuid4())},
-                  {"email": "a@example.com", "cursor": "x"}):  # fmt: skip
-        async with client.get("/api/followups", params=query) as response:
-            assert response.status == 422
-    assert await listed(client, email="nobody@example.com") == []
-
-
 async def test_a_long_list_comes_in_pages(client: Client, world: World) -> None:
     await world.enrol("jan@example.com", steps=250)
     seen: list[str] = []
