@@ -3,11 +3,8 @@
 Idempotent. `make up`, the containers and the tests all use it.
 """
 
-import base64
 import importlib
-import json
 import tomllib
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,9 +15,9 @@ from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances are called cursor
 
+from deploy.up.servers import manage
 from libs.common.database.migrate import connect_primary
 from libs.common.database.postgres import advisory_key
-from libs.common.process import certificates
 
 DATABASE = "ostoja"
 VHOST = "ostoja"
@@ -237,14 +234,4 @@ def provision_rabbitmq(
         ],
         "policies": [{"vhost": vhost, **policy} for policy in policies],
     }
-    token = base64.b64encode(":".join(admin).encode()).decode()
-    request = urllib.request.Request(
-        f"{management_url}/api/definitions",
-        data=json.dumps(document).encode(),
-        headers={"Authorization": f"Basic {token}", "Content-Type": "application/json"},
-        method="POST",
-    )
-    secure = management_url.startswith("https:")
-    tls = certificates.client(tls_dir) if secure else None
-    with urllib.request.urlopen(request, timeout=30, context=tls):
-        pass
+    manage(management_url, admin, "POST", "definitions", document, tls_dir=tls_dir)

@@ -5,7 +5,6 @@ without a time stamp, or a restored folder without services; `restore` then asks
 """
 
 import asyncio
-import base64
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ from deploy.backup.repository import Repository, repository
 from deploy.up import environment
 from deploy.up.environment import DATABASE, SERVICES, VHOST
 from deploy.up.process import HOST, Process, ServerError, wait_until
-from deploy.up.servers import Postgres
+from deploy.up.servers import Postgres, manage
 
 RECOVERY_SECONDS = 6 * 3600.0
 REPLAY_SECONDS = 900.0
@@ -153,19 +152,10 @@ class Deployment:
 
     def _rabbitmq(self, method: str, body: Any = None) -> Any:
         """Read or write the vhost's definitions: queues and policies, no users and no messages."""
-        account = f"admin:{self.values['RABBITMQ_ADMIN_PASSWORD']}".encode()
-        request = urllib.request.Request(
-            f"http://{HOST}:{self.values['RABBITMQ_UI_PORT']}/api/definitions/{VHOST}",
-            None if body is None else json.dumps(body).encode(),
-            {
-                "Authorization": f"Basic {base64.b64encode(account).decode()}",
-                "Content-Type": "application/json",
-            },
-            method=method,
-        )
+        url = f"http://{HOST}:{self.values['RABBITMQ_UI_PORT']}"
+        account = ("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.loads(answer.read() or "null")
+            return manage(url, account, method, f"definitions/{VHOST}", body)
         except (OSError, HTTPException) as error:
             raise ServerError(f"RabbitMQ's definitions: {error}") from None
 

@@ -27,7 +27,7 @@ from deploy.up import environment, machine, supervisor
 from deploy.up.env_file import env_file_faults
 from deploy.up.environment import ROOT, SERVICES, WITH_TABLES, port
 from deploy.up.process import HOST, ServerError, check_ports_free, wait_until
-from deploy.up.servers import Postgres, RabbitMQ, Redis, Server, postgres_binaries
+from deploy.up.servers import RABBITMQ_PORTS, Postgres, RabbitMQ, Redis, Server, postgres_binaries
 from libs.common.process import certificates
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 LOCAL = ROOT / ".local"
 ENV = ROOT / ".env"
 HEALTHY_SECONDS = 60.0
-EPMD_PORT = "RABBITMQ_EPMD_PORT"
 SERVICE_PORTS = (
     *(f"{name.upper()}{kind}_PORT" for name in SERVICES for kind in ("", "_METRICS")),
     *("SANDBOX_PORT", "SANDBOX_MAIL_PORT", "SANDBOX_SMTP_PORT"),
@@ -273,11 +272,7 @@ def _single(values: Mapping[str, str]) -> tuple[RabbitMQ, Postgres, Redis]:
     return (
         RabbitMQ(  # first, because it starts slowest
             LOCAL / "rabbitmq",
-            port=port(values, "RABBITMQ_PORT"),
-            management_port=port(values, "RABBITMQ_UI_PORT"),
-            metrics_port=port(values, "RABBITMQ_METRICS_PORT"),
-            dist_port=port(values, "RABBITMQ_DIST_PORT"),
-            epmd_port=port(values, EPMD_PORT),
+            {name: port(values, name) for name in RABBITMQ_PORTS},
             password=values["RABBITMQ_ADMIN_PASSWORD"],
             log=log("rabbitmq"),
         ),
@@ -305,7 +300,11 @@ def _check_ports(values: Mapping[str, str], servers: Sequence[Server]) -> None:
     record = LOCAL / "run" / "ports.json"
     running = supervisor.record("supervisor").pid or any(server.pid for server in servers)
     ours = set(json.loads(record.read_text())) if running and record.exists() else set()
-    variables = (*SERVICE_PORTS, *(name for server in servers for name in server.ports), EPMD_PORT)
+    variables = (
+        *SERVICE_PORTS,
+        *(name for server in servers for name in server.ports),
+        RABBITMQ_PORTS[-1],
+    )
     wanted = {variable: port(values, variable) for variable in variables}
     check_ports_free({name: number for name, number in wanted.items() if number not in ours})
     record.parent.mkdir(exist_ok=True)

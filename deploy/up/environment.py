@@ -55,29 +55,22 @@ API_KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY")
 PREVIOUS = tuple(f"{name}_PREVIOUS" for name in API_KEYS)
 INTERNAL_KEYS = {service: f"{service.upper()}_INTERNAL_KEY" for service in WITH_TABLES}
 AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in SERVICES}
+_PASSWORDS = (
+    *("RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD", "GRAFANA_ADMIN_PASSWORD", "BACKUP_KEY"),
+    *(*API_KEYS, *INTERNAL_KEYS.values()),
+    *(*DATABASE_PASSWORDS.values(), *AMQP_PASSWORDS.values()),
+)
+_KEY_RINGS = ("CONSENT_CHECKPOINT_KEYS", "ALERTS_SUBJECT_KEYS", "FORM_KEYS", "OPERATOR_KEYS")
 GENERATED: dict[str, Callable[[], str]] = {
     **BOUND_TO_DATA,
-    **dict.fromkeys((*API_KEYS, *INTERNAL_KEYS.values()), _secret),
-    **dict.fromkeys(
-        ("RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD", "GRAFANA_ADMIN_PASSWORD"), _secret
-    ),
-    **dict.fromkeys(DATABASE_PASSWORDS.values(), _secret),
-    **dict.fromkeys(AMQP_PASSWORDS.values(), _secret),
+    **dict.fromkeys(_PASSWORDS, _secret),
+    **dict.fromkeys(_KEY_RINGS, _key_ring),
     "WEBHOOK_SECRET": _webhook_secret,
-    "CONSENT_CHECKPOINT_KEYS": _key_ring,
-    "ALERTS_SUBJECT_KEYS": _key_ring,
-    "FORM_KEYS": _key_ring,
-    "OPERATOR_KEYS": _key_ring,
-    "BACKUP_KEY": _secret,
 }
-_OF_A_PROVIDER = (
-    "SLACK_WEBHOOK_URL",
-    "SLACK_BOT_TOKEN",
-    "MONDAY_API_TOKEN",
-    "SMS_API_TOKEN",
-    "SMTP_PASSWORD",
-    "HEARTBEAT_URL",
-)
+_OF_A_PROVIDER = {
+    *("SLACK_WEBHOOK_URL", "SLACK_BOT_TOKEN", "MONDAY_API_TOKEN", "SMS_API_TOKEN"),
+    *("SMTP_PASSWORD", "HEARTBEAT_URL"),
+}
 _SLACK_APP = "SLACK_SIGNING_SECRET"
 _OIDC = "OIDC_CLIENT_SECRET"
 _OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
@@ -87,11 +80,8 @@ SECRETS_OF = {
         *(*INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS),
     },
     "consent": {
-        _OTEL,
-        "TOKEN_KEYS",
-        "CONSENT_MASTER_KEYS",
-        "CONSENT_HASH_KEY",
-        "CONSENT_CHECKPOINT_KEYS",
+        *(_OTEL, "TOKEN_KEYS"),
+        *("CONSENT_MASTER_KEYS", "CONSENT_HASH_KEY", "CONSENT_CHECKPOINT_KEYS"),
     },
     "followups": {_OTEL, "TOKEN_KEYS"},
     "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
@@ -111,41 +101,37 @@ def ensure(path: Path, *, data_exists: bool, trying: bool) -> bool:
     :returns: whether .env is new
     :raises ServerError: a key that existing data depends on is missing
     """
-    text = path.read_text(encoding="utf-8") if path.exists() else None
-    present = {name for name, value in parse(text or "").items() if value} | set(os.environ)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    present = {name for name, value in parse(text).items() if value} | set(os.environ)
     lost = [name for name in BOUND_TO_DATA if name not in present]
     if lost and data_exists:
         raise ServerError(
             f"{path.name} lacks {', '.join(lost)}, and the data in .local needs it: "
             "put the old .env back, or delete the data with `make clean`"
         )
-    fresh = {name: make() for name, make in GENERATED.items() if name not in present}
-    first = text is None
-    if text is None:
+    fresh = {name: make() for name, make in GENERATED.items() if name not in present} | _raised()
+    if first := not path.exists():
         text = EXAMPLE.read_text(encoding="utf-8")
         # Containers and volumes of two clones must not collide, whatever their folders are called.
         fresh["COMPOSE_PROJECT_NAME"] = f"ostoja-{secrets.token_hex(3)}"
         fresh |= FOR_TRYING if trying else {}
-    shifted = _shifted(text)
-    if not fresh and shifted == text:
-        return False
-    text = shifted
     lines = [_filled(line, fresh) for line in text.splitlines()]
     lines += [f"{name}={value}" for name, value in fresh.items()]
-    unfinished = path.with_name(".env.new")
-    unfinished.touch(mode=0o600)
-    unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    if lines != text.splitlines():
+        unfinished = path.with_name(".env.new")
+        unfinished.touch(mode=0o600)
+        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        unfinished.replace(path)
     return first
 
 
-def _shifted(text: str) -> str:
-    """Raise every port of the example by the shell's PORT_OFFSET.
+def _raised() -> dict[str, str]:
+    """Return every port of the example, raised by the shell's PORT_OFFSET; none without it.
 
     :raises ServerError: it is not a number, or a port would exceed 65535
     """
     if not (given := os.environ.get("PORT_OFFSET")):
-        return text
+        return {}
     ports = {
         name: int(value)
         for name, value in parse(EXAMPLE.read_text(encoding="utf-8")).items()
@@ -153,9 +139,7 @@ def _shifted(text: str) -> str:
     }
     if not given.isascii() or not given.isdecimal() or max(ports.values()) + int(given) > 65535:
         raise ServerError(f"PORT_OFFSET must be a number up to {65535 - max(ports.values())}")
-    fresh = {name: str(number + int(given)) for name, number in ports.items()}
-    lines = [_filled(line, fresh) for line in text.splitlines()]
-    return "\n".join(lines + [f"{name}={number}" for name, number in fresh.items()]) + "\n"
+    return {name: str(number + int(given)) for name, number in ports.items()}
 
 
 def ensure_config(folder: Path, site_port: str = SITE_PORT) -> None:
@@ -342,18 +326,11 @@ def _of_the_sandbox(values: Mapping[str, str]) -> dict[str, str]:
         "SLACK_WEBHOOK_URL": f"{sandbox}/slack",
         "WEBHOOK_URL": f"{sandbox}/webhook",
     }
+    monday = {"MONDAY_API_URL": f"{sandbox}/monday", "MONDAY_API_TOKEN": "sandbox"}
     groups = (
-        {
-            "MONDAY_API_URL": f"{sandbox}/monday",
-            "MONDAY_API_TOKEN": "sandbox",
-            "MONDAY_BOARD_ID": "1",
-        },
+        {**monday, "MONDAY_BOARD_ID": "1"},
         {"SMS_API_URL": f"{sandbox}/sms", "SMS_API_TOKEN": "sandbox", "SMS_TO": "+48600000000"},
-        {
-            "SMTP_HOST": HOST,
-            "SMTP_PORT": values["SANDBOX_SMTP_PORT"],
-            "SMTP_TLS": "none",
-        },
+        {"SMTP_HOST": HOST, "SMTP_PORT": values["SANDBOX_SMTP_PORT"], "SMTP_TLS": "none"},
     )
     for group in groups:  # all or nothing: a real host must not get the sandbox's port
         if not any(values.get(name) for name in group):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.up.process import ServerError
@@ -16,17 +17,35 @@ ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 OLDEST = {"postgresql": 15, "redis-server": 7, "rabbitmq-server": 4, "patroni": 4}
+# Each package, and the program or file that shows that it is there.
 CLUSTER = {
-    "/usr/bin/patroni": "patroni",
-    "/usr/lib/python3/dist-packages/etcd": "python3-etcd",  # what Patroni asks etcd with
-    "/usr/bin/etcd": "etcd-server",
-    "/usr/sbin/haproxy": "haproxy",
+    "patroni": "/usr/bin/patroni",
+    "python3-etcd": "/usr/lib/python3/dist-packages/etcd",  # what Patroni asks etcd with
+    "etcd-server": "/usr/bin/etcd",
+    "haproxy": "/usr/sbin/haproxy",
 }
-FAULTS = {  # of tests/cluster
-    "/usr/sbin/nft": "nftables",
-    "/usr/sbin/ip": "iproute2",
-    "/usr/bin/faketime": "faketime",
+FAULTS = {"nftables": "/usr/sbin/nft", "iproute2": "/usr/sbin/ip", "faketime": "/usr/bin/faketime"}
+"""Of tests/cluster."""
+CHECKERS = {
+    "spin": "spin",  # it generates C code; gcc's package brings no headers
+    "gcc": "gcc",
+    "libc6-dev": "/usr/include/stdio.h",
+    "prometheus": "promtool",
+    "caddy": "caddy",
+    "nginx-light": "nginx",
+    "curl": "curl",
+    "php-cli": "php",
+    "nodejs": "node",
+    "pgbackrest": "pgbackrest",
 }
+"""Of the models, the alert rules and the examples."""
+BROWSERS = {
+    "firefox-esr": "firefox-esr",
+    "webkitgtk-webdriver": "WebKitWebDriver",
+    "xvfb": "xvfb-run",
+    "xauth": "xauth",
+}
+"""Beside Chromium, by Debian's names."""
 
 
 class MachineError(Exception):
@@ -41,12 +60,13 @@ def prepare(*, tests: bool = False, browser: bool = False, cluster: bool = False
     """
     missing = _missing_packages()
     if cluster:
-        wanted = CLUSTER | (FAULTS if tests else {})
-        missing += [package for path, package in wanted.items() if not Path(path).exists()]
+        missing += _absent(CLUSTER | (FAULTS if tests else {}))
     if tests and _may_install():
-        missing += _missing_checkers()
+        missing += _absent(CHECKERS)
     if browser:
-        missing += _missing_browsers()
+        debian = "\nID=debian" in Path("/etc/os-release").read_text(encoding="utf-8")
+        missing += [] if chromium() else ["chromium"]
+        missing += _absent(BROWSERS) if debian and shutil.which("npm") else []
     if missing:
         _install(missing)
     _make_venv()
@@ -59,18 +79,13 @@ def chromium() -> str | None:
     return next((path for path in found if path), None)
 
 
-def _missing_browsers() -> list[str]:
-    """Return Chromium, and where their tests can run the two others, by Debian's names."""
-    missing = [] if chromium() else ["chromium"]
-    if shutil.which("npm") and "\nID=debian" in Path("/etc/os-release").read_text(encoding="utf-8"):
-        others = {
-            "firefox-esr": "firefox-esr",
-            "webkitgtk-webdriver": "WebKitWebDriver",
-            "xvfb": "xvfb-run",
-            "xauth": "xauth",
-        }
-        missing += [package for package, program in others.items() if not shutil.which(program)]
-    return missing
+def _absent(wanted: Mapping[str, str]) -> list[str]:
+    """Return the packages that are not there."""
+    return [
+        package
+        for package, path in wanted.items()
+        if not (Path(path).exists() if path.startswith("/") else shutil.which(path))
+    ]
 
 
 def _missing_packages() -> list[str]:
@@ -88,23 +103,6 @@ def _missing_packages() -> list[str]:
     if importlib.util.find_spec("ensurepip") is None and not PYTHON.exists():
         missing.insert(0, f"python{sys.version_info.major}.{sys.version_info.minor}-venv")
     return missing
-
-
-def _missing_checkers() -> list[str]:
-    """Return the packages that check the models, the alert rules and the examples."""
-    found = {
-        "spin": shutil.which("spin"),  # it generates C code; gcc's package brings no headers
-        "gcc": shutil.which("gcc"),
-        "libc6-dev": Path("/usr/include/stdio.h").exists(),
-        "prometheus": shutil.which("promtool"),
-        "caddy": shutil.which("caddy"),
-        "nginx-light": shutil.which("nginx"),
-        "curl": shutil.which("curl"),
-        "php-cli": shutil.which("php"),
-        "nodejs": shutil.which("node"),
-        "pgbackrest": shutil.which("pgbackrest"),
-    }
-    return [package for package, there in found.items() if not there]
 
 
 def _may_install() -> bool:

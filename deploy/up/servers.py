@@ -20,11 +20,14 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from string import Template
 from types import MappingProxyType
+from typing import Any
 
 from deploy.backup.repository import DATA, Repository, program
 from deploy.up.process import (
@@ -42,6 +45,13 @@ from deploy.up.process import (
 from libs.common.process import certificates
 
 PLUGINS = Path(__file__).parents[1] / "rabbitmq" / "enabled_plugins"
+RABBITMQ_PORTS = tuple(f"RABBITMQ{kind}_PORT" for kind in ("", "_UI", "_METRICS", "_DIST", "_EPMD"))
+
+
+def _filled(name: str, **values: object) -> str:
+    """Return a configuration file of this folder, with our values."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return Template(text).substitute(values)
 
 
 class Server(ABC):
@@ -377,18 +387,7 @@ class Redis(Server):
         return f"redis://:{self.password}@{self.host}:{self.port}/0"
 
     def _shape(self) -> str:
-        return "\n".join(
-            [
-                f"bind {self.host}",
-                f"port {self.port}",
-                f"requirepass {self.password}",
-                "dir .",
-                "appendonly yes",  # limits set at run time survive a restart
-                "maxmemory 256mb",
-                "maxmemory-policy volatile-lru",  # may evict counters, but not limits
-                "",
-            ]
-        )
+        return _filled("redis.conf", host=self.host, port=self.port, password=self.password)
 
     def _launch(self, fingerprint: str) -> None:
         self._write("redis.conf", self._shape())
@@ -436,66 +435,32 @@ class RabbitMQ(Server):
     def __init__(
         self,
         folder: Path,
+        ports: Mapping[str, int],
         *,
-        port: int,
-        management_port: int,
-        metrics_port: int,
-        dist_port: int,
-        epmd_port: int,
         password: str,
         log: Path | None = None,
         host: str = HOST,
     ) -> None:
-        super().__init__(
-            folder,
-            {
-                "RABBITMQ_PORT": port,
-                "RABBITMQ_UI_PORT": management_port,
-                "RABBITMQ_METRICS_PORT": metrics_port,
-                "RABBITMQ_DIST_PORT": dist_port,
-            },
-            log,
-            host,
-        )
-        self.port = port
-        self.management_port = management_port
-        self.metrics_port = metrics_port
-        self.dist_port = dist_port
+        """:param ports: each of RABBITMQ_PORTS"""
+        own = {name: ports[name] for name in RABBITMQ_PORTS}
+        epmd_port = own.pop("RABBITMQ_EPMD_PORT")
+        super().__init__(folder, own, log, host)
+        self.port = own["RABBITMQ_PORT"]
         self.password = password
         self.epmd = Epmd(self.folder / "epmd", epmd_port, self.log)
 
     @property
     def management_url(self) -> str:
-        return f"http{'s' if self.tls_dir else ''}://{self.host}:{self.management_port}"
+        at = f"{self.host}:{self.ports['RABBITMQ_UI_PORT']}"
+        return f"http{'s' if self.tls_dir else ''}://{at}"
 
     def _shape(self) -> object:
-        return self._files(), self.node, self.dist_port, self.epmd.port
+        return self._files(), self.node, self.ports, self.epmd.port
 
     def _files(self) -> dict[str, str]:
-        salt = hashlib.sha256(self.password.encode()).digest()[:4]  # the same at each start
-        user = {
-            "name": self.admin,
-            "password_hash": password_hash(self.password, salt),
-            "hashing_algorithm": "rabbit_password_hashing_sha256",
-            "tags": ["administrator"],
-        }
+        user = {"name": self.admin, "password": self.password, "tags": ["administrator"]}
         return {
-            "rabbitmq.conf": "\n".join(
-                [
-                    f"listeners.tcp.1 = {self.host}:{self.port}",
-                    f"management.tcp.ip = {self.host}",
-                    f"management.tcp.port = {self.management_port}",
-                    f"prometheus.tcp.ip = {self.host}",
-                    f"prometheus.tcp.port = {self.metrics_port}",
-                    # Loaded at every start, which also repairs a first start that was killed
-                    # half-way.
-                    f"load_definitions = {HERE}/definitions.json",
-                    "log.file = false",
-                    "log.console = true",
-                    "log.console.level = warning",
-                    "",
-                ]
-            ),
+            "rabbitmq.conf": _filled("rabbitmq.conf", host=self.host, here=HERE, **self.ports),
             "enabled_plugins": PLUGINS.read_text(encoding="utf-8"),
             "definitions.json": json.dumps({"users": [user]}),
         }
@@ -510,7 +475,7 @@ class RabbitMQ(Server):
     def _settings(self) -> dict[str, str]:
         return {
             "RABBITMQ_NODENAME": self.node,
-            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_DIST_PORT": str(self.ports["RABBITMQ_DIST_PORT"]),
             "ERL_EPMD_PORT": str(self.epmd.port),
             "ERL_EPMD_ADDRESS": self.host,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
@@ -534,27 +499,35 @@ class RabbitMQ(Server):
 
     def ready(self) -> bool:
         """Return whether the broker listens for AMQP and its API accepts our administrator."""
-        token = base64.b64encode(f"{self.admin}:{self.password}".encode()).decode()
-        connection = self._management()
-        try:
-            connection.request(
-                "GET",
-                f"/api/health/checks/port-listener/{self.port}",
-                headers={"Authorization": f"Basic {token}"},
-            )
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        path = f"health/checks/port-listener/{self.port}"
+        account = (self.admin, self.password)
+        with suppress(OSError, http.client.HTTPException):
+            manage(self.management_url, account, "GET", path, tls_dir=self.tls_dir, seconds=5)
+            return True
+        return False
 
-    def _management(self) -> http.client.HTTPConnection:
-        if self.tls_dir:
-            tls = certificates.client(self.tls_dir)
-            return http.client.HTTPSConnection(
-                self.host, self.management_port, timeout=5, context=tls
-            )
-        return http.client.HTTPConnection(self.host, self.management_port, timeout=5)
+
+def manage(
+    url: str,
+    account: tuple[str, str],
+    method: str,
+    path: str,
+    body: Any = None,
+    *,
+    tls_dir: Path | None = None,
+    seconds: float = 30,
+) -> Any:
+    """Call RabbitMQ's management API; raises OSError or HTTPException."""
+    token = base64.b64encode(":".join(account).encode()).decode()
+    request = urllib.request.Request(
+        f"{url}/api/{path}",
+        None if body is None else json.dumps(body).encode(),
+        {"Authorization": f"Basic {token}", "Content-Type": "application/json"},
+        method=method,
+    )
+    tls = certificates.client(tls_dir) if url.startswith("https:") else None
+    with urllib.request.urlopen(request, timeout=seconds, context=tls) as answer:
+        return json.loads(answer.read() or "null")
 
 
 class Epmd(Server):
@@ -599,8 +572,3 @@ def rabbitmq_home() -> Path:
     if max(versions) < (4,):
         raise ServerError(f"RabbitMQ 4.0 or newer is needed, but {max(versions)} is installed")
     return versions[max(versions)]
-
-
-def password_hash(password: str, salt: bytes) -> str:
-    """Hash a password in RabbitMQ's format (rabbit_password_hashing_sha256)."""
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

@@ -136,16 +136,10 @@ class RabbitMQNode(Clustered, RabbitMQ):
     """After so many seconds apart from the others it is killed; for where something starts it."""
 
     def __init__(self, member: Member) -> None:
-        ports = member.ports
+        ports, dist = member.ports, "RABBITMQ_DIST_PORT"
         super().__init__(
             member.folder / "rabbitmq",
-            port=ports["RABBITMQ_PORT"],
-            management_port=ports["RABBITMQ_UI_PORT"],
-            metrics_port=ports["RABBITMQ_METRICS_PORT"],
-            dist_port=ports.get(
-                f"RABBITMQ_DIST_PORT_{member.name.upper()}", ports["RABBITMQ_DIST_PORT"]
-            ),
-            epmd_port=ports["RABBITMQ_EPMD_PORT"],
+            {**ports, dist: ports.get(f"{dist}_{member.name.upper()}", ports[dist])},
             password=member.passwords["RABBITMQ_ADMIN_PASSWORD"],
             host=member.address,
         )

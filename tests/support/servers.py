@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.up.servers import RabbitMQ, Server
+from deploy.up.servers import RABBITMQ_PORTS, RabbitMQ, Server
 from tests.support.ports import Ports
 
 S = TypeVar("S", bound=Server)
@@ -24,15 +24,8 @@ def running(server: S) -> Iterator[S]:
 
 
 def own_rabbitmq(folder: Path, ports: Ports) -> RabbitMQ:
-    return RabbitMQ(
-        folder,
-        port=ports.take(),
-        management_port=ports.take(),
-        metrics_port=ports.take(),
-        dist_port=ports.take(),
-        epmd_port=ports.take(),
-        password="administrator",
-    )
+    own = {name: ports.take() for name in RABBITMQ_PORTS}
+    return RabbitMQ(folder, own, password="administrator")
 
 
 def kill_with_children(server: Server) -> None:

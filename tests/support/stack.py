@@ -188,7 +188,7 @@ def running_stack(
                 "SANDBOX_PORT": str(sandbox.port),
                 "SANDBOX_SMTP_PORT": str(sandbox.smtp_port),
                 "WEBHOOK_SECRET": sandbox.webhook_secret,
-                "RABBITMQ_METRICS_PORT": str(rabbitmq.metrics_port),
+                "RABBITMQ_METRICS_PORT": str(rabbitmq.ports["RABBITMQ_METRICS_PORT"]),
                 "REDIS_PORT": str(redis.port),
                 "REDIS_PASSWORD": redis.password,
                 "ALERTS_CONFIG": str(quick_alerts_config(folder)),

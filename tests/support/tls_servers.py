@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from deploy.up.process import HERE
-from deploy.up.servers import Postgres, RabbitMQ, Redis, Server
+from deploy.up.servers import RABBITMQ_PORTS, Postgres, RabbitMQ, Redis, Server
 from libs.common.process import certificates
 from libs.common.process.certificates import AUTHORITIES, CERTIFICATE, KEY
 from tests.support.certificates import NAME
@@ -96,15 +96,8 @@ class TlsRedis(Redis):
 
 class TlsRabbitMQ(RabbitMQ):
     def __init__(self, folder: Path, ports: Ports, tls_dir: Path) -> None:
-        super().__init__(
-            folder,
-            port=ports.take(),
-            management_port=ports.take(),
-            metrics_port=ports.take(),
-            dist_port=ports.take(),
-            epmd_port=ports.take(),
-            password=PASSWORD,
-        )
+        own = {name: ports.take() for name in RABBITMQ_PORTS}
+        super().__init__(folder, own, password=PASSWORD)
         self.tls_port = ports.take()
         self._tls_dir = tls_dir
 

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -17,7 +16,7 @@ import pytest
 from yarl import URL
 
 from deploy.up import environment
-from deploy.up.servers import RabbitMQ
+from deploy.up.servers import RABBITMQ_PORTS, RabbitMQ
 from ostoja.doctor import database, rabbitmq
 from ostoja.doctor.deployment import Deployment
 from ostoja.doctor.diagnosis import findings
@@ -376,14 +375,9 @@ async def test_an_account_with_other_rights_is_reported(checkout: MadeUp, broker
 
 
 async def test_a_broker_that_accepts_no_messages_is_reported(checkout: MadeUp) -> None:
-    port = partial(environment.port, checkout.values)
     server = RabbitMQ(
         checkout.folder / ".local" / "rabbitmq",
-        port=port("RABBITMQ_PORT"),
-        management_port=port("RABBITMQ_UI_PORT"),
-        metrics_port=port("RABBITMQ_METRICS_PORT"),
-        dist_port=port("RABBITMQ_DIST_PORT"),
-        epmd_port=port("RABBITMQ_EPMD_PORT"),
+        {name: environment.port(checkout.values, name) for name in RABBITMQ_PORTS},
         password=checkout.values["RABBITMQ_ADMIN_PASSWORD"],
     )
     await asyncio.to_thread(rabbitmqctl, server, "set_disk_free_limit", "1000000GB")

@@ -42,7 +42,7 @@ def configuration(stack: Stack) -> dict[str, Any]:
         job.pop("dns_sd_configs", None)
         name = f"{job['job_name'].upper()}_METRICS_PORT"
         rabbitmq = "rabbitmq" in str(job)
-        port = stack.rabbitmq.metrics_port if rabbitmq else stack.values.get(name)
+        port = stack.rabbitmq.ports["RABBITMQ_METRICS_PORT"] if rabbitmq else stack.values.get(name)
         job["static_configs"] = [{"targets": [f"{HOST}:{port}"]}]
         if "params" in job:
             job["params"]["vhost"] = [stack.vhost.name]
