@@ -1,5 +1,6 @@
 """The messages that alerts reads and sends; readers ignore unknown fields."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
@@ -176,50 +177,49 @@ def each_accepted(message: Message) -> list[Message]:
     ]
 
 
+def _message(type_: str, request_id: str | None = None, **body: Any) -> Message:
+    """Make a message whose ids and times are as JSON has them."""
+    plain = {name: _plain(value) for name, value in body.items()}
+    return Message(id=str(uuid4()), type=type_, body=plain, request_id=request_id)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
+
+
 def work(
     alert_id: UUID, target: str, generation: int, request_id: str | None, at: datetime | None = None
 ) -> Message:
-    made = (at or datetime.now(UTC)).isoformat()
-    body = {"alert_id": str(alert_id), "target": target, "generation": generation, "at": made}
-    return Message(id=str(uuid4()), type=ALERT_WORK, body=body, request_id=request_id)
+    made = at or datetime.now(UTC)
+    named = {"alert_id": alert_id, "target": target, "generation": generation, "at": made}
+    return _message(ALERT_WORK, request_id, **named)
 
 
 def dead(
     alert_id: UUID, target: str, event_type: str, reason: str, request_id: str | None = None
 ) -> Message:
-    body = {
-        "alert_id": str(alert_id),
-        "target": target,
-        "event_type": event_type,
-        "reason": reason,
-    }
+    named = {"alert_id": alert_id, "target": target, "event_type": event_type, "reason": reason}
     # The reason is also a header, as in every other dead letter.
-    headers = {REASON: reason}
-    return Message(str(uuid4()), ALERT_DEAD, body, request_id=request_id, headers=headers)
+    return replace(_message(ALERT_DEAD, request_id, **named), headers={REASON: reason})
 
 
 def permit_request(alert_id: UUID, attempt: int, once: Once) -> dict[str, Any]:
-    return {
-        "message": str(alert_id),
-        "attempt": attempt,
-        "address": once.address,
-        "purpose": once.purpose,
-    }
+    who = {"address": once.address, "purpose": once.purpose}
+    return {"message": str(alert_id), "attempt": attempt, **who}
 
 
 def permit_return(alert_id: UUID, attempt: int, once: Once) -> Message:
-    body = {"message": str(alert_id), "attempt": attempt, "address": once.address}
-    return Message(id=str(uuid4()), type=PERMIT_RETURN, body=body)
+    return _message(PERMIT_RETURN, message=alert_id, attempt=attempt, address=once.address)
 
 
 def erasure_receipt(erasure_id: UUID, at: datetime) -> Message:
-    body = {"erasure_id": str(erasure_id), "service": "alerts", "at": at.isoformat()}
-    return Message(id=str(uuid4()), type=ERASURE_RECEIPT, body=body)
+    return _message(ERASURE_RECEIPT, erasure_id=erasure_id, service="alerts", at=at)
 
 
 def export_reply(records: Records, after: tuple[UUID, str] | tuple[int] | None) -> dict[str, Any]:
-    end = after and [str(each) if isinstance(each, UUID) else each for each in after]
-    return {"records": records, "next": end}
+    return {"records": records, "next": after and list(map(_plain, after))}
 
 
 def owned(
@@ -229,27 +229,17 @@ def owned(
 
     :param by: the name of who has it, or had it
     """
-    body = {"case_id": str(case_id), "lead_id": str(lead_id), "at": at.isoformat(), "by": by}
-    return Message(id=str(uuid4()), type=type_, body=body, request_id=request_id)
+    return _message(type_, request_id, case_id=case_id, lead_id=lead_id, at=at, by=by)
 
 
 Settled = Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]
 
 
 def settled(
-    alert_id: UUID,
-    target: str,
-    once: Once,
-    outcome: Settled,
-    reason: str | None,
+    alert_id: UUID, target: str, once: Once, outcome: Settled, reason: str | None,
     at: datetime | None = None,
-) -> Message:
-    body = {
-        "alert_id": str(alert_id),
-        "target": target,
-        "reference": once.reference,
-        "outcome": outcome,
-        "reason": reason,
-        "at": (at or datetime.now(UTC)).isoformat(),
-    }
-    return Message(id=str(uuid4()), type=DELIVERY_SETTLED, body=body)
+) -> Message:  # fmt: skip
+    return _message(
+        DELIVERY_SETTLED, alert_id=alert_id, target=target, reference=once.reference,
+        outcome=outcome, reason=reason, at=at or datetime.now(UTC),
+    )  # fmt: skip
