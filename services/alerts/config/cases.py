@@ -67,11 +67,6 @@ class Answers(Part):
     stops_followups: bool = True
     done_within: Annotated[Wait, Field(le=LONGEST)] | None = None
 
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The chain, including its repetitions."""
-        return self.chain * (1 + self.repeat)
-
     def asks_schedule(self, name: str) -> bool:
         return any(step.schedule == name for step in self.chain)
 
@@ -111,7 +106,8 @@ class Answers(Part):
         if self.chain and not any(target.answerable for target in asked):
             text = "no message of it can be answered; add SMS, mail or a Slack target with a token"
             yield ("chain",), text
-        lasts = self.within + sum((step.wait for step in self.steps), timedelta())
+        once = sum((step.wait for step in self.chain), timedelta())
+        lasts = self.within + once * (1 + self.repeat)
         if lasts > LONGEST:
             yield ("chain",), f"lasts {lasts / DAY:.3g} days, repetitions included: at most 14"
 

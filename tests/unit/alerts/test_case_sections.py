@@ -93,7 +93,7 @@ def test_the_sections_are_read(tmp_path: Path) -> None:
     subject = load(tmp_path, FILE)
     answers = subject.answers["lead.qualified"]
     assert answers.within == timedelta(minutes=15)
-    assert [step.to for step in answers.steps] == ["slack", "sms", "push", "email"] * 2
+    assert [step.to for step in answers.policy.steps] == ["slack", "sms", "push", "email"] * 2
     assert [step.schedule for step in answers.chain] == ["sales", "sales", None, None]
     assert (answers.later.most, answers.later.times) == (timedelta(hours=8), 3)
     assert subject.people["anna"].phone == "+48600700800"
