@@ -1,11 +1,14 @@
 """Checks .env and config/*.toml before anything is started or stopped.
 
 Each service validates its own part with the same code as at start.
+`python -m deploy.check ENV_FILE` prints each fault as JSON, for `ostoja check`.
 """
 
 import importlib
+import json
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
@@ -16,7 +19,8 @@ from urllib.parse import urlsplit
 
 from deploy.up import supervisor
 from deploy.up.env_file import ALERTS, env_file_faults, variables
-from deploy.up.environment import GENERATED, ROOT, SERVICES
+from deploy.up.environment import GENERATED, ROOT, SERVICES, load
+from deploy.up.process import ServerError
 
 ADDRESSES = ("ESCALATION_EMAIL", "STAFF_EMAIL", "MAIL_FROM")
 # RFC 2606: these domains do not exist, so relays reject each mail permanently.
@@ -125,3 +129,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 def _line_numbers(path: Path) -> dict[str, int]:
     lines = path.read_text(encoding="utf-8").splitlines()
     return {line.partition("=")[0]: number for number, line in enumerate(lines, 1)}
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    try:
+        for found in faults(load(path), path):
+            print(json.dumps({"fault": found}))
+    except ServerError as error:
+        print(json.dumps({"failure": str(error)}))
+        sys.exit(2)

@@ -204,6 +204,27 @@ def retry_policy(name: str, pattern: str, seconds: float, *, priority: int = 0) 
 _EXCHANGE = {"durable": True, "auto_delete": False, "internal": False, "arguments": {}}
 
 
+def definitions(
+    passwords: Mapping[str, str], policies: Sequence[Mapping[str, Any]], vhost: str = VHOST
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the vhost, a least-privilege account per service, the exchanges and the policies.
+
+    :param passwords: by service, for each of RIGHTS
+    """
+    return {
+        "vhosts": [{"name": vhost}],
+        "users": [{"name": one, "password": passwords[one], "tags": []} for one in RIGHTS],
+        "permissions": [
+            {"user": service, "vhost": vhost, **rights.permissions(service)}
+            for service, rights in RIGHTS.items()
+        ],
+        "exchanges": [
+            {"name": name, "vhost": vhost, "type": kind, **_EXCHANGE} for name, kind in exchanges()
+        ],
+        "policies": [{"vhost": vhost, **policy} for policy in policies],
+    }
+
+
 def provision_rabbitmq(
     management_url: str,
     admin: tuple[str, str],
@@ -213,25 +234,11 @@ def provision_rabbitmq(
     vhost: str = VHOST,
     tls_dir: Path | None = None,
 ) -> None:
-    """Create the vhost, a least-privilege account per service, the exchanges and the policies.
+    """Create what `definitions` returns.
 
-    :param passwords: by service, for each of RIGHTS
     :param tls_dir: our certificate, if the URL is https
     """
+    document = definitions(passwords, policies, vhost)
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
-    document = {
-        "vhosts": [{"name": vhost}],
-        "users": [{"name": one, "password": passwords[one], "tags": []} for one in RIGHTS],
-        "permissions": [
-            {"user": admin[0], "vhost": vhost, **everything},
-            *(
-                {"user": service, "vhost": vhost, **rights.permissions(service)}
-                for service, rights in RIGHTS.items()
-            ),
-        ],
-        "exchanges": [
-            {"name": name, "vhost": vhost, "type": kind, **_EXCHANGE} for name, kind in exchanges()
-        ],
-        "policies": [{"vhost": vhost, **policy} for policy in policies],
-    }
+    document["permissions"].append({"user": admin[0], "vhost": vhost, **everything})
     manage(management_url, admin, "POST", "definitions", document, tls_dir=tls_dir)

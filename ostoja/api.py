@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 from urllib.request import (
     HTTPRedirectHandler,
     HTTPSHandler,
-    OpenerDirector,
     ProxyHandler,
     Request,
     build_opener,
@@ -30,36 +29,35 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
-def opener(tls: SSLContext | None = None) -> OpenerDirector:
-    """Open URLs directly: through no proxy of the environment, and following no redirect."""
-    return build_opener(ProxyHandler({}), _NoRedirect, HTTPSHandler(context=tls))
-
-
 class Api:
-    def __init__(self, url: str, keys: Mapping[str, str], operator: str) -> None:
+    def __init__(
+        self, url: str, keys: Mapping[str, str], operator: str, tls: SSLContext | None = None
+    ) -> None:
         """:param keys: the keys, by the header that carries each"""
         self.url = url.rstrip("/")
         self._keys = keys
         self._operator = operator
-        self._opener = opener()
-
-    @property
-    def admin_key(self) -> str:
-        return self._keys["X-ADMIN-API-KEY"]
+        # Directly: through no proxy of the environment, and following no redirect.
+        self._opener = build_opener(ProxyHandler({}), _NoRedirect, HTTPSHandler(context=tls))
 
     def get(self, path: str, *, key: str | None = "X-ADMIN-API-KEY", **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
         return self.call("GET", f"{path}?{urlencode(given)}" if given else path, key=key)
 
-    def pages(self, path: str, *, limit: int, **query: Any) -> Iterator[dict[str, Any]]:
-        """Yield the pages of a list until they hold this many items."""
+    def pages(
+        self, path: str, *, limit: int, fixed: bool = False, **query: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the pages of a list until they hold this many items.
+
+        :param fixed: pages have one size, and the cursor has the names `after` and `next`
+        """
         cursor: str | None = None
         while limit > 0:
-            asked = min(limit, PAGE)
-            page: dict[str, Any] = self.get(path, limit=asked, cursor=cursor, **query)
+            asked = {"after": cursor} if fixed else {"limit": min(limit, PAGE), "cursor": cursor}
+            page: dict[str, Any] = self.get(path, **asked, **query)
             yield page
             limit -= len(page["items"])
-            cursor = page["next_cursor"]
+            cursor = page["next" if fixed else "next_cursor"]
             if cursor is None:
                 return
 

@@ -7,22 +7,8 @@ import typer.core
 from typer.core import TyperGroup
 
 from ostoja import __version__, where
-from ostoja.commands import (
-    alerts,
-    backup,
-    cases,
-    consent,
-    doctor,
-    followups,
-    forms,
-    keys,
-    leads,
-    limits,
-    oncall,
-    silences,
-    staff,
-    targets,
-)
+from ostoja.commands import alerts, backup, consent, doctor, forms, keys, table
+from ostoja.commands.lists import CASES, ON_CALL, STAFF, STOP, TRAFFIC
 from ostoja.failure import Failure
 
 EPILOG = (
@@ -99,17 +85,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 alerts.add_to(app)
-cases.add_to(app)
-targets.add_to(app)
-limits.add_to(app)
+table.add(app, "Cases", *CASES)
+caches = typer.Typer(no_args_is_help=True, help="The gateway's caches.")
+table.add(app, "Targets and traffic", *TRAFFIC, cache=caches)
 consent.add_to(app)
-followups.add_to(app)
-leads.add_to(app)
+mails = typer.Typer(no_args_is_help=True, help="Messages to a lead.")
+table.add(app, "People", STOP, followups=mails)
 forms.add_to(app)
-oncall.add_to(app)
-silences.add_to(app)
+table.add(app, "People", *ON_CALL)
 keys.add_to(app)
-staff.add_to(app)
+table.add(app, "People", *STAFF)
 doctor.add_to(app)
 backup.add_to(app)
 

@@ -63,7 +63,10 @@ class Screen:
             self.line(line)
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
-        table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        # A table keeps its cells in its columns, and ours are constants.
+        table = Table(
+            *(each.copy() for each in columns), box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+        )
         for row in rows:
             table.add_row(*map(text, row))
         self._out.print(table)

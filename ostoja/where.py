@@ -1,9 +1,14 @@
-"""The gateway and the keys that a command uses, and its output format."""
+"""The gateway and the keys that a command uses, its output format, and the checkout it runs in."""
 
 import getpass
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ostoja import dotenv
 from ostoja.api import Api
@@ -11,6 +16,10 @@ from ostoja.failure import Exit, Failure
 from ostoja.show import Screen
 
 CHECKOUT = Path(__file__).parents[1]  # or the place where it is installed, which has no .env
+ELSEWHERE = (
+    "run this where the deployment runs: in its checkout, or in the container that has its "
+    "settings, as in `docker compose run --rm inspector doctor`"
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class Session:
 
 def session(*, url: str | None, key: str | None, operator: str | None, as_json: bool) -> Session:
     """Use the flags or OSTOJA_*, else the deployment's own settings."""
-    values = _settings()
+    values = settings()
     keys = {
         "X-ADMIN-API-KEY": key or values.get("ADMIN_API_KEY", ""),
         "X-API-KEY": key or values.get("SERVICE_API_KEY", ""),
@@ -41,7 +50,8 @@ def env_file() -> Path:
     return here if here.is_file() else CHECKOUT / ".env"
 
 
-def _settings() -> dict[str, str]:
+def settings() -> Mapping[str, str]:
+    """Read .env and the shell, whose values win."""
     path = env_file()
     try:
         values = dotenv.parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -55,3 +65,25 @@ def user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user has no name
         return f"uid {os.getuid()}"
+
+
+def has_deployment() -> bool:
+    """Return whether the deployment's settings and its own tools are here."""
+    tools = (CHECKOUT / "deploy" / "inspection" / "__main__.py").exists()
+    return tools and (env_file().is_file() or "POSTGRES_SUPERUSER_PASSWORD" in os.environ)
+
+
+def checkout_lines(module: str, *words: str) -> list[dict[str, Any]]:
+    """Run a module of the checkout on .env, and return the JSON that it prints, an object a line.
+
+    :raises Failure: there is no checkout; or the module ended with one, its last line
+    """
+    if not has_deployment():
+        raise Failure(Exit.USAGE, ELSEWHERE)
+    command = [sys.executable, "-m", module, str(env_file().resolve()), *words]
+    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603 - a fixed command
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    if done.returncode:
+        failure = lines[-1]["failure"] if lines else f"{module} ended with {done.returncode}"
+        raise Failure(Exit.USAGE if done.returncode == Exit.USAGE else Exit.NOT_OK, failure)
+    return lines

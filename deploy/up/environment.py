@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from deploy.up.process import HOST, ServerError
-from ostoja.dotenv import parse as parse  # noqa: PLC0414 - .env's reader, for all of deploy
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
@@ -21,6 +20,18 @@ SERVICES = (*WITH_TABLES, "gateway")
 CLUSTER = Path(".local/run/cluster")
 VERIFIED = "?sslmode=verify-full"
 BEHIND = 10000  # what is behind HAProxy has the port that is so much higher
+
+
+def parse(text: str) -> dict[str, str]:
+    """Read .env as a shell and Docker Compose do; `make check` finds lines that differ."""
+    lines = (line.strip() for line in text.splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name.strip(): _unquoted(value.strip()) for name, _, value in pairs}
+
+
+def _unquoted(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value
 
 
 def _secret() -> str:

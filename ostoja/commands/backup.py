@@ -1,19 +1,13 @@
 """Backups, their verification, and the restore."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
 from ostoja import where
-from ostoja.commands.alerts import Yes
-from ostoja.commands.doctor import checkout
 from ostoja.failure import Exit, Failure
 from ostoja.where import Session
-
-if TYPE_CHECKING:
-    from deploy.backup.deployment import Deployment
 
 PANEL = "Deployment"
 
@@ -24,18 +18,9 @@ def add_to(app: typer.Typer) -> None:
     app.command("restore", rich_help_panel=PANEL)(restore)
 
 
-@contextmanager
-def _deployment() -> "Iterator[Deployment]":
-    with checkout():
-        from deploy.backup.deployment import Deployment
-        from deploy.up.environment import load
-        from deploy.up.process import ServerError
-
-        path = where.env_file()
-        try:
-            yield Deployment(path.parent.resolve(), load(path))
-        except (ServerError, OSError) as error:
-            raise Failure(Exit.NOT_OK, str(error)) from None
+def _do(command: str, **given: Any) -> dict[str, Any]:
+    (answer,) = where.checkout_lines("deploy.backup", command, json.dumps(given))
+    return answer
 
 
 def backup(
@@ -50,8 +35,7 @@ def backup(
     The keys (.env) are not in it: keep a copy of them elsewhere.
     """
     session: Session = context.obj
-    with _deployment() as here:
-        made = here.backup(full=full)
+    made = _do("backup", full=full)
     session.screen.answer(
         made,
         f"backup {made['backup']}: {made['bytes']} bytes, {made['stored_bytes']} stored now",
@@ -64,12 +48,9 @@ def verify(context: typer.Context) -> None:
     Success is recorded; BackupNotVerified fires without it.
     """
     session: Session = context.obj
-    with _deployment() as here:
-        found = here.verify()
+    found = _do("verify")
     session.screen.answer(
-        found,
-        f"ok: backup {found['backup']}, restored in {found['seconds']} s; "
-        f"{found['trail']['rows']} rows of the trail, {found['ledger']['accepted']} of the ledger",
+        found, f"ok: backup {found['backup']}, restored in {found['seconds']} s; {_rows(found)}"
     )
 
 
@@ -84,24 +65,24 @@ def restore(
         bool,
         typer.Option("--without-records", help="Go on if no withdrawal was ever recorded."),
     ] = False,
-    yes: Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Restore a deployment that was lost, from BACKUP_DIR and .env.
 
     It refuses while anything runs here or has data, says what it will do, and asks.
     """
     session: Session = context.obj
-    with _deployment() as here:
-        plan = here.plan(at=to, without_records=without_records)
-        for line in plan.lines():
-            session.screen.note(f"- {line}")
-        if not yes:
-            typer.confirm("Restore?", abort=True, err=True)
-        found = here.restore(plan, session.screen.note)
-    session.screen.answer(
-        found,
-        f"restored in {found['seconds']} s; {found['trail']['rows']} rows of the trail, "
-        f"{found['ledger']['accepted']} of the ledger",
-    )
+    given = {"at": to, "without_records": without_records}
+    for line in _do("plan", **given)["lines"]:
+        session.screen.note(f"- {line}")
+    if not yes:
+        typer.confirm("Restore?", abort=True, err=True)
+    found = _do("restore", **given)
+    session.screen.answer(found, f"restored in {found['seconds']} s; {_rows(found)}")
     if not found["ok"]:
         raise Failure(Exit.NOT_OK, "the trail or the ledger is not whole: see --json")
+
+
+def _rows(found: dict[str, Any]) -> str:
+    trail, ledger = found["trail"]["rows"], found["ledger"]["accepted"]
+    return f"{trail} rows of the trail, {ledger} of the ledger"

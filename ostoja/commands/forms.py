@@ -8,11 +8,10 @@ from urllib.parse import quote
 import typer
 
 from ostoja import form_page, snippets
+from ostoja.commands import table
+from ostoja.commands.lists import LEADS
 from ostoja.failure import Exit, Failure
-from ostoja.show import moment, name, prose
 from ostoja.where import Session
-
-KEY = "X-API-KEY"
 
 
 class Language(StrEnum):
@@ -30,19 +29,14 @@ class As(StrEnum):
     CURL = "curl"
 
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="As `ostoja forms suspected` prints it.")]
-
-
 def add_to(app: typer.Typer) -> None:
     forms = typer.Typer(
         no_args_is_help=True, help="Lead forms, and leads that look like a robot's."
     )
-    for title, command in (
-        ("snippet", snippet), ("check", check), ("suspected", suspected), ("release", release),
-        ("discard", discard),
-    ):  # fmt: skip
+    for title, command in (("snippet", snippet), ("check", check)):
         forms.command(title)(command)
-    app.add_typer(forms, name="forms", rich_help_panel="People")
+    leads = typer.Typer(no_args_is_help=True, help="Leads and their states.")
+    table.add(app, "People", *LEADS, leads=leads, forms=forms)
 
 
 def snippet(
@@ -95,47 +89,6 @@ def check(
             session.screen.line("the page is as forms.toml says")
     if faults:
         raise typer.Exit(Exit.NOT_OK)
-
-
-def suspected(
-    context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many, the oldest first.")] = 20,
-) -> None:
-    """List leads that look like a robot's. Needs the service key."""
-    session: Session = context.obj
-    pages = session.api.pages("/api/leads/suspected", limit=limit, key=KEY)
-    found = [each for page in pages for each in page["items"]]
-    if session.screen.as_json:
-        for each in found:
-            session.screen.json(each)
-        return
-    session.screen.table(
-        [name("Id"), *map(name, ("Sent", "Form", "Why")), prose("What it says")],
-        [
-            (each["id"], moment(each["accepted_at"]), each["form"], each["suspicion"], _said(each))
-            for each in found
-        ],
-    )
-
-
-def _said(lead: dict[str, Any]) -> str:
-    return ", ".join(f"{field}: {value}" for field, value in lead["fields"].items())
-
-
-def release(context: typer.Context, lead: Id) -> None:
-    """Take a suspected lead after all: staff are told, and its consent is recorded."""
-    _decide(context.obj, lead, "release")
-
-
-def discard(context: typer.Context, lead: Id) -> None:
-    """Delete what a suspected lead says."""
-    _decide(context.obj, lead, "discard")
-
-
-def _decide(session: Session, lead: str, decision: str) -> None:
-    path = f"/api/leads/suspected/{quote(lead, safe='')}/{decision}"
-    answer = session.api.call("POST", path, key=KEY)
-    session.screen.answer(answer, f"{answer['id']} is {answer['state']}")
 
 
 def _described(session: Session, form: str, language: str) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ostoja.commands import table
+from ostoja.commands.lists import KEYS
 from ostoja.failure import Exit, Failure
-from ostoja.show import Screen, count, moment, name, prose
+from ostoja.show import Screen
 from ostoja.where import Session
 
 Key = Annotated[str, typer.Argument(metavar="KEY", show_default=False, help="Its 10 letters.")]
@@ -14,8 +16,9 @@ PANEL = "People"
 
 
 def add_to(app: typer.Typer) -> None:
-    keys = typer.Typer(invoke_without_command=True)
-    keys.callback()(show)
+    table.add(app, PANEL, KEYS)
+    keys = app.registered_groups[-1].typer_instance
+    assert keys is not None  # noqa: S101 - just made
     for title, command in (
         ("create", create),
         ("rotate", rotate),
@@ -23,39 +26,6 @@ def add_to(app: typer.Typer) -> None:
         ("accept-restore", accept_restore),
     ):
         keys.command(title)(command)
-    app.add_typer(keys, name="keys", rich_help_panel=PANEL)
-
-
-def show(context: typer.Context) -> None:
-    """List the API keys, or make, rotate and revoke one."""
-    if context.invoked_subcommand is not None:
-        return
-    session: Session = context.obj
-    found: dict[str, Any] = session.api.get("/api/keys")
-    if session.screen.is_json(found):
-        return
-    session.screen.table(
-        [
-            *map(name, ("Key", "State", "Ends", "Last used")),
-            count("Calls"),
-            prose("Name, owner"),
-            prose("Scopes"),
-        ],
-        [
-            (
-                each["id"],
-                each["state"],
-                moment(each["revoked_at"] or each["expires_at"]),
-                moment(each["last_used_at"]),
-                each["calls"],
-                f"{each['name']}, {each['owner']}",
-                "\n".join(each["scopes"]),
-            )
-            for each in found["items"]
-        ],
-    )
-    if found["restored"]:
-        session.screen.note("the database was restored: ostoja keys accept-restore")
 
 
 def create(

@@ -8,6 +8,7 @@ from functools import partial
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import periodic, postgres, schema_version
+from libs.common.health import HealthRoute
 from libs.common.http import application, server
 from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
@@ -25,6 +26,7 @@ from services.alerts.cases.updates import Updates
 from services.alerts.channels.slack import SlackTarget
 from services.alerts.config import targets as config
 from services.alerts.config.rota import Rotas
+from services.alerts.config.targets import Config
 from services.alerts.delivery.at_most_once import AtMostOnceWorker
 from services.alerts.delivery.permits import LoopLag, Permits
 from services.alerts.delivery.worker import Worker
@@ -188,27 +190,29 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     )
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
     service.spawn("ledger check", ledger_check.watch(settings.alerts_reconcile_seconds / 2))
-    apps = {
-        name: each
-        for name, each in configured.targets.items()
-        if isinstance(each, SlackTarget) and each.team
-    }
+    operations = OperationsRoutes(
+        engine,
+        reconciler,
+        target_status,
+        throttles,
+        Schema(engine, database_url, owner_url),
+        ledger_check,
+        schedules,
+    )
     for routes in (
         IntakeRoutes(engine, intake),
         DlqRoutes(engine, intake, throttles),
         OnCallRoutes(engine, schedules, rules.people),
-        OperationsRoutes(
-            engine,
-            reconciler,
-            target_status,
-            throttles,
-            Schema(engine, database_url, owner_url),
-            ledger_check,
+        operations,
+        HealthRoute(
+            operations.health, service.name, settings, broker, MIGRATIONS, (operations.findings,)
         ),
         CaseRoutes(Answers(engine, rules), ledger_check),
         SilenceRoutes(engine, rules),
         CasePages(Answers(engine, rules)),
-        SlackRoutes(Answers(engine, rules), apps, templates, settings.alerts_private_networks),
+        SlackRoutes(
+            Answers(engine, rules), _apps(configured), templates, settings.alerts_private_networks
+        ),
     ):
         routes.add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
@@ -216,6 +220,14 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     await server.serve(
         service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
     )
+
+
+def _apps(configured: Config) -> dict[str, SlackTarget]:
+    return {
+        name: each
+        for name, each in configured.targets.items()
+        if isinstance(each, SlackTarget) and each.team
+    }
 
 
 def _links(settings: AlertsSettings) -> Links:

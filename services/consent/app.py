@@ -7,7 +7,9 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import health
 from libs.common.database import periodic, postgres, schema_version
+from libs.common.health import HealthRoute
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
@@ -30,7 +32,7 @@ from services.consent.settings import ConsentSettings
 from services.consent.store import hash_keys, upkeep
 from services.consent.store.upkeep import Retention
 from services.consent.store.vault import Vault
-from services.consent.trail import checkpoints
+from services.consent.trail import chain, checkpoints
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PREFETCH = 50
@@ -119,9 +121,12 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
     withdrawals = Withdrawals(engine, vault, settings, service.stopping, followed)
-    PublicRoutes(engine, broker, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
+    PublicRoutes(engine, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     AdminRoutes(engine, requester, vault, settings, withdrawals, dead_letters).add_to(app)
+    look = partial(health.with_outbox, engine, broker, upkeep.outbox_length)
+    checks = (partial(chain.findings, engine),)
+    HealthRoute(look, service.name, settings, broker, MIGRATIONS, checks).add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(

@@ -3,13 +3,16 @@
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import health
 from libs.common.database import periodic, postgres, schema_version
+from libs.common.health import HealthRoute
 from libs.common.http import application, server
 from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
@@ -19,7 +22,6 @@ from libs.domain.signed_links import Tokens
 from services.console import samples, topology
 from services.console.api.actions import ActionRoutes
 from services.console.api.keys import KeyRoutes
-from services.console.api.operations import OperationsRoutes
 from services.console.api.staff import StaffRoutes
 from services.console.api.sync import SyncRoutes
 from services.console.bulk import Bulk
@@ -52,7 +54,7 @@ from services.console.people.passwords import Passwords
 from services.console.people.people import People, erase_disabled
 from services.console.record import Acts, Looks
 from services.console.settings import ConsoleSettings
-from services.console.store import actions, people, sessions
+from services.console.store import actions, people, sessions, versions
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PURGE_SECONDS = 3600
@@ -124,13 +126,27 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     staff = await _let_people_in(service, settings, engine, door, app, notices)
     ActionRoutes(engine, acts).add_to(app)
     ActionPages(engine, door, staff).add_to(app)
-    OperationsRoutes(engine).add_to(app)
-    links = settings.servers | {"gateway": SecretStr(settings.gateway_url)}
-    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, links))
+    links = {"gateway": SecretStr(settings.gateway_url)}
+    HealthRoute(
+        partial(_health, engine), service.name, settings, broker, MIGRATIONS, links=links
+    ).add_to(app)
+    service.spawn(
+        "certificates", certificate_ends.watch(settings.tls_dir, settings.servers | links)
+    )
     await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(
         service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
     )
+
+
+async def _health(engine: AsyncEngine) -> dict[str, Any]:
+    database, restored = await health.postgres(engine, versions.open_restores)
+    if restored is None:
+        return {"status": "unhealthy", "components": {"postgres": database}}
+    keys = {"status": "healthy"}
+    if restored:
+        keys = {"status": "unhealthy", "detail": "restored: see ostoja keys accept-restore"}
+    return {"status": keys["status"], "components": {"postgres": database, "keys": keys}}
 
 
 async def _let_people_in(

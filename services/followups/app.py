@@ -3,7 +3,9 @@
 from functools import partial
 from pathlib import Path
 
+from libs.common import health
 from libs.common.database import periodic, postgres, schema_version
+from libs.common.health import HealthRoute
 from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
@@ -17,7 +19,6 @@ from services.followups.consumers import Consumers
 from services.followups.http.chat import ChatRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
-from services.followups.http.operations import OperationsRoutes
 from services.followups.http.submissions import SubmissionRoutes
 from services.followups.leads import submissions
 from services.followups.leads.files import Erasures
@@ -26,6 +27,7 @@ from services.followups.leads.submissions import Submissions
 from services.followups.mails.compose import Mails
 from services.followups.mails.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
+from services.followups.store import steps
 from services.followups.store.submissions import Erased
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -92,12 +94,13 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
 
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
+    look = partial(health.with_outbox, engine, broker, steps.outbox_length)
     for routes in (
         ChatRoutes(engine, configured, page_of),
         FollowupRoutes(engine, configured),
         SubmissionRoutes(leads),  # before the routes of `{id}`
         LeadRoutes(engine, configured, page_of, Erasures(requester, erased)),
-        OperationsRoutes(engine, broker),
+        HealthRoute(look, service.name, settings, broker, MIGRATIONS),
     ):
         routes.add_to(app)
     service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))

@@ -1,10 +1,13 @@
 """The wiring: read down for the start order, up for the stop order."""
 
 from datetime import timedelta
+from functools import partial
 
 from pydantic import SecretStr
 
+from libs.common import surroundings
 from libs.common.cache import Cache
+from libs.common.database import redis_server
 from libs.common.http import application, server
 from libs.common.messaging.broker import Broker
 from libs.common.process import certificate_ends
@@ -133,6 +136,15 @@ async def start(
         grace=timedelta(days=settings.wording_grace_days),
         shadow=shadow,
     )
+    links = {name: SecretStr(url) for name, (url, _) in configured.items()}
+    around = partial(
+        surroundings.findings,
+        "gateway",
+        settings,
+        broker,
+        links,
+        partial(surroundings.in_thread, redis_server.findings, redis_url),
+    )
     api = Api(
         body_budget=body_budget,
         budgets=budgets,
@@ -146,7 +158,7 @@ async def start(
         slack_secret=slack.get_secret_value() if (slack := settings.slack_signing_secret) else None,
         forms=form_routes,
         actions=ActionRecord(broker, console),
-        health=Health(upstreams, redis, broker, key_sync),
+        health=Health(upstreams, redis, broker, key_sync, around),
         leaving=lambda: service.leaving,
         purge=cache.purge,
     )
@@ -168,8 +180,9 @@ async def start(
     docs.add_routes(app)
     widget.add_routes(app, access, settings.public_base_url.rstrip("/"))
 
-    links = settings.servers | {name: SecretStr(url) for name, (url, _) in configured.items()}
-    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, links))
+    service.spawn(
+        "certificates", certificate_ends.watch(settings.tls_dir, settings.servers | links)
+    )
     if link is None:
         await server.serve_metrics(service, settings.http_host, settings.metrics_port)
     await server.serve(

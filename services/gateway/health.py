@@ -10,11 +10,14 @@ from aiohttp import hdrs
 
 from libs.common.http.application import Problem
 from libs.common.messaging.broker import Broker
+from libs.common.surroundings import Check
 from services.gateway.door.redis_pipeline import RedisPipeline
 from services.gateway.proxy.key_sync import KeySync
 from services.gateway.proxy.upstream import Upstream
 
 ANSWER_SECONDS = 2.0
+FINDINGS = "findings"
+FINDINGS_SECONDS = 20.0
 KEPT_SECONDS = 0.5
 STALE_SECONDS = 10.0
 NAMED = ("circuit_breakers", "queues")
@@ -27,12 +30,14 @@ class Health:
         upstreams: Mapping[str, Upstream],
         redis: RedisPipeline,
         broker: Broker,
-        keys: KeySync | None = None,
+        keys: KeySync | None,
+        around: Check,
     ) -> None:
         self._upstreams = upstreams
         self._redis = redis
         self._broker = broker
         self._keys = keys
+        self._around = around
         self._looking: asyncio.Task[None] | None = None
         self._seen: dict[str, Any] = {}
         self._seen_at = float("-inf")
@@ -50,10 +55,24 @@ class Health:
             await asyncio.shield(self._looking)
         return {name: each for name, each in self._seen.items() if named or name not in NAMED}
 
+    async def thorough(self) -> dict[str, Any]:
+        """Query now, with what this process and each service find wrong around them."""
+        own, answers = await asyncio.gather(
+            self._around(), self._answers(f"?{FINDINGS}=yes", FINDINGS_SECONDS)
+        )
+        found = self._found(answers)
+        found[FINDINGS] = [*own, *(f for each in answers.values() for f in each.get(FINDINGS, ()))]
+        return found
+
+    async def _answers(self, query: str, seconds: float) -> dict[str, dict[str, Any]]:
+        every = (self._ask(upstream, query, seconds) for upstream in self._upstreams.values())
+        return dict(zip(self._upstreams, await asyncio.gather(*every), strict=True))
+
     async def _look(self) -> None:
-        names = list(self._upstreams)
-        found = await asyncio.gather(*(self._ask(self._upstreams[name]) for name in names))
-        answers = dict(zip(names, found, strict=True))
+        self._seen = self._found(await self._answers("", ANSWER_SECONDS))
+        self._seen_at = time.monotonic()
+
+    def _found(self, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         components: dict[str, Any] = {
             "redis": _state(
                 up=self._redis.connected, else_="unavailable: each process counts on its own"
@@ -68,19 +87,18 @@ class Health:
         for name, answer in answers.items():
             kept = ("status", "detail", "components")
             components[name] = {field: answer[field] for field in kept if field in answer}
-        self._seen = {
+        return {
             "status": _overall(components),
             "components": components,
             "circuit_breakers": answers.get("alerts", {}).get("circuit_breakers", {}),
             "queues": answers.get("alerts", {}).get("queues", {}),
         }
-        self._seen_at = time.monotonic()
 
-    async def _ask(self, upstream: Upstream) -> dict[str, Any]:
+    async def _ask(self, upstream: Upstream, query: str, seconds: float) -> dict[str, Any]:
         try:
             async with (
-                upstream.ask(hdrs.METH_GET, "/health/deep", timeout=ANSWER_SECONDS) as response,
-                asyncio.timeout(ANSWER_SECONDS),  # of an endless response
+                upstream.ask(hdrs.METH_GET, f"/health/deep{query}", timeout=seconds) as response,
+                asyncio.timeout(seconds),  # of an endless response
             ):
                 answer = json.loads(await response.read())
         except Problem as problem:

@@ -43,7 +43,7 @@ from services.gateway.door.clients import Role
 from services.gateway.door.limits import Limit, Waits
 from services.gateway.door.overrides import ChangeUnknown, Overrides
 from services.gateway.door.redis_pipeline import RedisUnavailable
-from services.gateway.health import Health
+from services.gateway.health import FINDINGS, Health
 from services.gateway.intake.action_record import ActionRecord
 from services.gateway.intake.alerts import Intake
 from services.gateway.intake.forms.routes import FormRoutes
@@ -302,7 +302,12 @@ class Api:
         return json_response({"status": "ready"})
 
     async def deep(self, request: web.Request) -> web.Response:
-        found = await self.health.deep(named=request[CONTEXT].client.role is not Role.PUBLIC)
+        role = request[CONTEXT].client.role
+        if FINDINGS in request.query:
+            if role is not Role.ADMIN:
+                raise Problem(401, detail="findings require the admin key")
+            return json_response(await self.health.thorough())
+        found = await self.health.deep(named=role is not Role.PUBLIC)
         return json_response(found, status=503 if found["status"] == "unhealthy" else 200)
 
     async def post_alert(self, request: web.Request) -> web.Response:

@@ -7,8 +7,10 @@ password, or with `&sentinel_auth=yes` the account of Redis.
 
 import asyncio
 import socket
+from collections.abc import Iterator
 from typing import Any
 
+from redis import Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -16,8 +18,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from libs.common.process import sockets
+from libs.common.process.finding import RESTART, Finding, ok, wrong
 
 ANSWER_SECONDS = 0.25
+LOOK_SECONDS = 5.0
+LOOK = "redis-cli -p 26379 SENTINEL MASTERS, on each host; nothing is lost"
 MARK = "+sentinel"
 
 
@@ -82,3 +87,49 @@ class RedisServer:
         async with made as sentinel:
             host, port = await sentinel.discover_master(self.master)
             return str(host), int(port)
+
+
+def findings(url: str) -> Iterator[Finding]:
+    """Say whether the server answers and, behind Sentinels, whether all name one master."""
+    server = RedisServer(url)
+    options = {"ssl": server.sentinel_options["ssl"], **server.options}
+    options.pop("connection_class", None)
+    masters = {(options.pop("host", "localhost"), options.pop("port", 6379))}
+    if server.sentinels:
+        masters = set()
+        for place in server.sentinels:
+            where = f"the Sentinel at {_shown(place)}"
+            try:
+                with _client(place, server.sentinel_options | {"decode_responses": True}) as client:
+                    master = client.sentinel_get_master_addr_by_name(server.master)
+            except RedisError as error:
+                yield wrong("Redis", f"{where}: {error}", "start it; two of three are needed")
+                continue
+            if master is None:
+                yield wrong("Redis", f"{where} knows no master {server.master!r}", LOOK)
+            else:
+                masters.add(master)
+    if len(masters) > 1:
+        names = ", ".join(map(_shown, sorted(masters)))
+        yield wrong("Redis", f"the Sentinels name different masters: {names}", LOOK)
+    for master in sorted(masters):
+        try:
+            with _client(master, options) as client:
+                replicas = client.info("replication")["connected_slaves"]
+        except RedisError as error:
+            do = f"{RESTART} starts it; nothing is lost"
+            yield wrong("Redis", f"{_shown(master)}: {error}", do)
+        else:
+            yield ok("Redis", f"answers at {_shown(master)}")
+            if server.sentinels and not replicas:
+                yield wrong("Redis", f"{_shown(master)} has no replica to fail over to", LOOK)
+
+
+def _client(place: tuple[str, int], options: dict[str, Any]) -> Redis:
+    host, port = place
+    given = options | {"socket_timeout": LOOK_SECONDS, "socket_connect_timeout": LOOK_SECONDS}
+    return Redis(host=host, port=port, **given)
+
+
+def _shown(place: tuple[str, int]) -> str:
+    return f"{place[0]}:{place[1]}"

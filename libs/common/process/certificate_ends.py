@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from prometheus_client import Gauge
 from pydantic import SecretStr
 
 from libs.common.process import certificates, logs, sockets
+from libs.common.process.finding import Finding, ok, wrong
 
 log = logs.get_logger(__name__)
 
@@ -24,6 +26,10 @@ WATCH_SECONDS = 600.0
 CONNECT_SECONDS = 5.0
 REFUSAL_SECONDS = 0.5
 """In TLS 1.3 a server refuses a client's certificate only after the client is done."""
+DUE = timedelta(days=21)
+"""As the rule CertificateDue has it."""
+PAGE = "docs/tls.md"
+DUE_PAGE = "docs/runbooks/certificate-due.md"
 PORTS = {"amqps": 5671, "https": 443, "postgresql": 5432, "rediss": 6379}
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # PostgreSQL's protocol, section SSLRequest
 
@@ -132,3 +138,51 @@ def _end(peer: Peer, tls_dir: Path | None) -> datetime | None:
         at = f"{peer.host}:{peer.port}"
         log.warning("certificates.unseen", link=peer.link, at=at, error=str(error))
         return None
+
+
+def findings(tls_dir: Path | None, links: Mapping[str, str]) -> Iterator[Finding]:
+    """Say of each encrypted link who refuses whom, and when a certificate ends.
+
+    :param links: URLs, by what they lead to
+    """
+    if tls_dir is not None:
+        try:
+            certificates.check(tls_dir)
+            for name, end in own(tls_dir):
+                yield _judged(f"{tls_dir.name}/{name}", end)
+        except (OSError, ValueError) as error:
+            yield wrong("TLS", str(error), f"make certs HOSTS=… writes it; {PAGE}")
+    for link, url in links.items():
+        for peer in peers(link, url):
+            name = f"{link} at {peer.host}:{peer.port}"
+            try:
+                yield _judged(name, peer.end(tls_dir))
+            except OSError as error:
+                yield wrong("TLS", f"{name}: {error}", f"{PAGE}, section 'When a link is refused'")
+        hosts = [Peer(link, each).host for each in sockets.each_host(url)]
+        if not certificates.uses_tls(url) and not all(map(_is_here, hosts)):
+            yield wrong(
+                "TLS",
+                f"{link} at {', '.join(hosts)}: passwords and people's data cross the network in "
+                "clear text",
+                PAGE,
+            )
+    mode = certificates.options(links.get("postgres", "")).get("sslmode", "verify-full")
+    if mode != "verify-full":
+        yield wrong(
+            "TLS",
+            f"postgres: sslmode={mode} does not check whose certificate it is",
+            "set sslmode=verify-full in POSTGRES_OPTIONS",
+        )
+
+
+def _judged(name: str, end: datetime) -> Finding:
+    found = f"the certificate of {name} ends on {end:%Y-%m-%d}"
+    return wrong("TLS", found, DUE_PAGE) if end < datetime.now(UTC) + DUE else ok("TLS", found)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or "." not in host  # a container of ours

@@ -1,16 +1,20 @@
-"""Routes for operators: health, breakers, the ledger check, the schema."""
+"""Routes for operators: breakers, the ledger check, the schema."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.database import postgres
+from libs.common import health
 from libs.common.http.application import Problem, json_response
 from libs.common.process import logs
+from libs.common.process.finding import RESTART, Finding, ok, wrong
 from libs.domain import acts_outbox as action_outbox
 from libs.domain.acts import Act
+from services.alerts.cases.on_call import Schedules
 from services.alerts.http.common import admin, operator
 from services.alerts.rules.delivery import BreakerState
 from services.alerts.store import schema
@@ -32,9 +36,9 @@ class OperationsRoutes:
     throttles: Mapping[str, Throttle]
     schema: Schema
     ledger_check: LedgerCheck
+    schedules: Schedules
 
     def add_to(self, app: web.Application) -> None:
-        app.router.add_get("/health/deep", self.health)
         app.router.add_get("/api/breakers", admin(self.breakers))
         app.router.add_post("/api/breakers/{target}/reset", admin(self.reset))
         app.router.add_get("/api/ledger/check", admin(self.check))
@@ -91,28 +95,42 @@ class OperationsRoutes:
             }
         )
 
-    async def health(self, _: web.Request) -> web.Response:
-        components: dict[str, dict[str, str]] = {}
-        try:
-            async with self.engine.connect() as tx:
-                await queries.ping(tx)
-            components["postgres"] = {"status": "healthy"}
-        except Exception as error:
-            if not postgres.is_transient(error):
-                raise
-            components["postgres"] = {"status": "unhealthy", "detail": type(error).__name__}
+    async def health(self) -> dict[str, Any]:
+        database, _ = await health.postgres(self.engine, queries.ping)
         connected = self.reconciler.broker_connected
-        components["rabbitmq"] = {"status": "healthy" if connected else "unhealthy"}
-        queues = await self.reconciler.depths()
         breakers = await self.target_status.now()
-        not_closed = any(each["state"] != BreakerState.CLOSED for each in breakers.values())
-        unhealthy = any(each["status"] == "unhealthy" for each in components.values())
-        return json_response(
-            {
-                # Not unhealthy: without one of the two servers, intake works through the other.
-                "status": "degraded" if unhealthy or not_closed else "healthy",
-                "components": components,
-                "circuit_breakers": breakers,
-                "queues": queues,
-            }
+        sound = (
+            database["status"] == "healthy"
+            and connected
+            and all(each["state"] == BreakerState.CLOSED for each in breakers.values())
         )
+        return {
+            # Not unhealthy: without one of the two servers, intake works through the other.
+            "status": "healthy" if sound else "degraded",
+            "components": {
+                "postgres": database,
+                "rabbitmq": {"status": "healthy" if connected else "unhealthy"},
+            },
+            "circuit_breakers": breakers,
+            "queues": await self.reconciler.depths(),
+        }
+
+    async def findings(self) -> list[Finding]:
+        """Name the targets that refuse us, and the faults and gaps of schedules."""
+        found = []
+        for name, breaker in (await self.target_status.now()).items():
+            if isinstance(refused := breaker.get("paused"), str):
+                settings = ", ".join(breaker.get("settings", ())) or f"[targets.{name}]"
+                held = f"{refused}, since {breaker.get('open_since')}; its alerts wait"
+                do = (
+                    f"correct what is wrong of {settings}, then {RESTART}; a start tries it at once"
+                )
+                found.append(wrong(f"target {name}", held, do))
+        for name, rota in sorted(self.schedules.rotas.by_name.items()):
+            gap = self.schedules.gap(name, datetime.now(UTC)).total_seconds() / 3600
+            if rota.fault or gap:
+                said = rota.fault or f"no one has the shift {name} for {gap:.1f} h of the next day"
+                found.append(wrong("on call", said, "docs/runbooks/oncall-gap.md"))
+            else:
+                found.append(ok("on call", f"{name}: no gap within a day"))
+        return found

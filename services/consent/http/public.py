@@ -1,18 +1,15 @@
 """Routes that need no key. The gateway has checked keys and names the caller in X-Caller."""
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import Field
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database.group_commit import Batches
 from libs.common.http.application import Model, Problem, accepted_at, json_response, parse
-from libs.common.messaging.broker import Broker
 from libs.common.process import logs
 from libs.domain.acts import Actor
 from libs.domain.email_address import normalise
@@ -37,14 +34,13 @@ from services.consent.optin import OptIns
 from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.rules import PURPOSES, Action, Agreement, ErasureStatus, State
 from services.consent.standing import Standing
-from services.consent.store import consents, data_subjects, erasures, upkeep
+from services.consent.store import consents, data_subjects, erasures
 from services.consent.store.vault import Vault
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry
 
 log = logs.get_logger(__name__)
 
-HEALTH_SECONDS = 2.0
 MAX_BATCH = 100
 
 Reason = Annotated[str, Field(max_length=2_000)]
@@ -81,7 +77,6 @@ class PublicRoutes:
     def __init__(
         self,
         engine: AsyncEngine,
-        broker: Broker,
         vault: Vault,
         tokens: Tokens,
         link_mails: LinkMails,
@@ -89,7 +84,6 @@ class PublicRoutes:
         opt_ins: OptIns,
     ) -> None:
         self._engine = engine
-        self._broker = broker
         self._vault = vault
         self._tokens = tokens
         self._link_mails = link_mails
@@ -103,7 +97,6 @@ class PublicRoutes:
         app.router.add_post("/api/unsubscribe", self.unsubscribe)
         app.router.add_post("/api/revoke-consent", self.revoke)
         app.router.add_get("/api/unsubscribe/status/{email}", self.status)
-        app.router.add_get("/health/deep", self.health)
 
     async def opt_in(self, request: web.Request) -> web.Response:
         body = await parse(request, OptIn)
@@ -226,24 +219,6 @@ class PublicRoutes:
     def _has_link(self, request: web.Request, email: str) -> bool:
         claims = claims_of(self._tokens, request)
         return claims is not None and normalise(claims.subject) == email
-
-    async def health(self, _: web.Request) -> web.Response:
-        """Report health. Without the broker withdrawals continue: events wait in the outbox."""
-        try:
-            async with asyncio.timeout(HEALTH_SECONDS), self._engine.connect() as tx:
-                waiting = await upkeep.outbox_length(tx)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            waiting, postgres = None, {"status": "unhealthy", "detail": type(error).__name__}
-        else:
-            postgres = {"status": "healthy"}
-        rabbitmq = "healthy" if self._broker.connected else "degraded"
-        return json_response(
-            {
-                "status": rabbitmq if postgres["status"] == "healthy" else "unhealthy",
-                "components": {"postgres": postgres, "rabbitmq": {"status": rabbitmq}},
-                "outbox": waiting,
-            }
-        )
 
 
 def _shown(standing: Standing) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from time import monotonic
 from typing import Any, Protocol
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.process.finding import Finding, ok, wrong
 from services.consent.rules import Action
 from services.consent.store import trail
 from services.consent.store.position import START, Position
@@ -31,6 +33,16 @@ MAX_USER_AGENT = 512
 MAX_ENTRIES = 1_000
 
 _ORIGIN = ("ip_address", "user_agent")
+_TRIGGERS = ("trail_link", "trail_refuse")
+_APPEND_ONLY = text("""
+    SELECT
+        ARRAY(SELECT what FROM unnest(ARRAY['UPDATE', 'REFERENCES']) what
+            WHERE has_any_column_privilege('consent_audit_log', what))
+        || ARRAY(SELECT what FROM unnest(ARRAY['DELETE', 'TRUNCATE', 'TRIGGER']) what
+            WHERE has_table_privilege('consent_audit_log', what)) AS may,
+        ARRAY(SELECT tgname::text FROM pg_trigger
+            WHERE tgrelid = 'consent_audit_log'::regclass AND tgenabled = 'A') AS enabled
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,3 +187,15 @@ async def verify(
     if witnesses and witnesses.saw_beyond(end):  # the tail is cut off
         return Verification(ok=False, reached=reached, first_broken=end + 1)
     return Verification(ok=True, reached=reached, first_broken=None)
+
+
+async def findings(engine: AsyncEngine) -> list[Finding]:
+    """Say whether this role may do more to the trail than append to it."""
+    async with engine.connect() as tx:
+        may, enabled = (await tx.execute(_APPEND_ONLY)).one()
+    faults = [f"consent may {', '.join(may)} rows"] if may else []
+    faults += [f"the trigger {name} is disabled" for name in _TRIGGERS if name not in enabled]
+    if not faults:
+        return [ok("trail", "append-only for the role consent")]
+    do = "ostoja consent verify; then REVOKE it, or ALTER TABLE … ENABLE ALWAYS TRIGGER"
+    return [wrong("trail", f"it is not append-only: {'; '.join(faults)}", do)]

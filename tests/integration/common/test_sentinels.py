@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.up import environment
 from libs.common.cache import Cache
-from ostoja.doctor import cache as doctor
-from ostoja.doctor.deployment import Deployment
-from ostoja.doctor.finding import Finding, Status
+from libs.common.database import redis_server
+from libs.common.process.finding import Finding
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
@@ -23,18 +21,11 @@ def sentinels(private_folder: Path, tmp_path: Path, ports: Ports) -> Iterator[Se
 
 
 def problems(redis: Sentinels) -> list[str]:
-    return [each.found for each in looked_at(redis) if each.status is Status.WRONG]
+    return [each["found"] for each in looked_at(redis) if each["status"] == "wrong"]
 
 
 def looked_at(redis: Sentinels) -> list[Finding]:
-    address = redis.url.rpartition("@")[2].partition("/")[0]
-    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8")) | {
-        "REDIS_SCHEME": "redis+sentinel",
-        "REDIS_PASSWORD": redis.master.password,
-        "REDIS_ADDRESS": address,
-        "REDIS_OPTIONS": f"?master={MASTER}",
-    }
-    return list(doctor.check(Deployment(values, "", Path())))
+    return list(redis_server.findings(redis.url))
 
 
 async def test_the_master_is_found_behind_sentinels_that_do_not_answer_and_after_a_failover(
@@ -75,8 +66,8 @@ async def test_a_demoted_master_is_left(sentinels: Sentinels) -> None:
 async def test_the_doctor_looks_at_each_sentinel_and_at_the_master(sentinels: Sentinels) -> None:
     await until(sentinels.in_step)
     (whole,) = looked_at(sentinels)
-    assert whole.status is Status.OK
-    assert whole.found == f"answers at {HOST}:{sentinels.master.port}"
+    assert whole["status"] == "ok"
+    assert whole["found"] == f"answers at {HOST}:{sentinels.master.port}"
     sentinels.sentinels[0].stop()
     sentinels.replica.stop()
     (of_sentinel, of_replica) = problems(sentinels)

@@ -1,7 +1,6 @@
 """A URL with several hosts: the one that accepts writes is found, also when it is another one."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,13 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from deploy.provision import DATABASE, SCHEMAS, provision_postgres
-from deploy.up import environment
+from deploy.provision import DATABASE, provision_postgres
 from deploy.up.servers import Postgres
-from libs.common.database import migrate, postgres
-from ostoja.doctor import database as doctor
-from ostoja.doctor.deployment import Deployment
-from ostoja.doctor.finding import Status
+from libs.common.database import inspection, migrate, postgres
 from tests.support.databases import PASSWORDS, SERVICES, DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
@@ -225,24 +220,18 @@ async def test_commits_that_wait_for_a_standby_leave_connections_to_other_roles(
         await writes_on(engine, pair.server)
 
 
-def test_the_doctor_looks_at_each_host(pair: Pair) -> None:
+def test_the_doctor_s_look_is_at_each_host(pair: Pair) -> None:
     provision_postgres(pair.server.dsn, PASSWORDS)
-    for service in SCHEMAS:
-        migrations = SERVICES / service / "migrations"
-        migrate.upgrade(service, pair.account_url(f"{service}_owner", DATABASE, "x"), migrations)
+    migrations = SERVICES / "alerts" / "migrations"
+    migrate.upgrade("alerts", pair.account_url("alerts_owner", DATABASE, "x"), migrations)
 
-    def found(*ports: int) -> list[tuple[str, str]]:
-        values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
-        for role, password in PASSWORDS.items():
-            values[environment.DATABASE_PASSWORDS[role]] = password
-        values["POSTGRES_ADDRESS"] = ",".join(f"{HOST}:{port}" for port in ports)
-        checked = doctor.check(Deployment(values, "", Path()), time.time)
-        return [(each.part, each.found) for each in checked if each.status is Status.WRONG]
+    def found(*ports: int) -> list[str]:
+        hosts = ",".join(f"{HOST}:{port}" for port in ports)
+        url = f"{AIOPG}://alerts:{PASSWORDS['alerts']}@{hosts}/{DATABASE}"
+        checked = inspection.findings(url, "alerts", migrations)
+        return [each["found"] for each in checked if each["status"] == "wrong"]
 
     assert found(pair.standby.port, pair.server.port) == []
-    lost = found(1, pair.server.port)
-    assert len(lost) == len(SCHEMAS)
-    assert all(f"at {HOST}:1: " in said for _, said in lost)
-    assert {said for _, said in found(pair.standby.port)} == {
-        "each host is a standby: nothing can be written"
-    }
+    (lost,) = found(1, pair.server.port)
+    assert f"as alerts at {HOST}:1: " in lost
+    assert found(pair.standby.port) == ["each host is a standby: nothing can be written"]

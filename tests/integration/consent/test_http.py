@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -16,9 +18,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import health
 from libs.common.database import postgres
+from libs.common.health import HealthRoute
 from libs.common.http import application
 from libs.common.messaging.rpc import NoReply
+from libs.common.process.settings import Settings
 from libs.domain.signed_links import Tokens
 from services.consent import changes, permits
 from services.consent.http.admin import AdminRoutes
@@ -29,7 +34,7 @@ from services.consent.optin import OptIns
 from services.consent.recovery.journal import Journal
 from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, tables
+from services.consent.store import consents, tables, upkeep
 from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import (
     ENVIRONMENT,
@@ -69,7 +74,9 @@ async def serving(
         engine, vault, settings, asyncio.Event(), Journal(engine, vault, settings)
     )
     opt_ins = OptIns(vault, link_mails, settings)
-    PublicRoutes(engine, broker, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
+    look = partial(health.with_outbox, engine, broker, upkeep.outbox_length)
+    HealthRoute(look, "consent", Settings(), broker, Path()).add_to(app)
+    PublicRoutes(engine, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     asking: Any = requester or NoAnswers()
     AdminRoutes(engine, asking, vault, settings, withdrawals, NO_DEAD_LETTERS).add_to(app)

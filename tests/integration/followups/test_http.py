@@ -3,6 +3,8 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +12,16 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import health
 from libs.common.database import postgres
+from libs.common.health import HealthRoute
 from libs.common.http.application import create_app, unavailable_when
 from libs.common.messaging.broker import Broker
+from libs.common.process.settings import Settings
 from services.followups.http.chat import ChatRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
-from services.followups.http.operations import OperationsRoutes
+from services.followups.store import steps
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, NOBODY_ERASED, World, link
 from tests.support.system import WORDING
 
@@ -32,7 +37,8 @@ def app_of(engine: AsyncEngine, broker: Broker) -> web.Application:
     ChatRoutes(engine, CONFIG, link).add_to(app)
     FollowupRoutes(engine, CONFIG).add_to(app)
     LeadRoutes(engine, CONFIG, link, NOBODY_ERASED).add_to(app)
-    OperationsRoutes(engine, broker).add_to(app)
+    look = partial(health.with_outbox, engine, broker, steps.outbox_length)
+    HealthRoute(look, "followups", Settings(), broker, Path()).add_to(app)
     return app
 
 

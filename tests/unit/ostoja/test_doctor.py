@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from deploy.inspection import __main__ as inspection
+from deploy.inspection import going_live as live
+from deploy.inspection import keys
 from deploy.up.environment import EXAMPLE, EXAMPLE_CONFIG, GENERATED, parse
-from ostoja.doctor import clock, configuration, live, mail, secrets, web
-from ostoja.doctor.deployment import Deployment
-from ostoja.doctor.finding import Finding, Status
+from libs.common.process.finding import Finding, clock, of_header
+from ostoja import dotenv, received_mail
 
 OTHERS = GENERATED["TOKEN_KEYS"]()
 NEWER = GENERATED["CONSENT_MASTER_KEYS"]().replace("k1:", "k2:")
@@ -25,11 +27,7 @@ def env_file(tmp_path: Path) -> Path:
 
 def found(env_file: Path, **changes: str) -> list[Finding]:
     values = {name: make() for name, make in GENERATED.items()} | changes
-    return [
-        each
-        for each in secrets.check(Deployment(values, "http://gateway", env_file))
-        if each.status is not Status.OK
-    ]
+    return [each for each in keys.findings(values, env_file) if each["status"] != "ok"]
 
 
 def test_generated_keys_in_a_private_file_pass(env_file: Path) -> None:
@@ -42,14 +40,14 @@ def test_a_world_readable_env_file_is_reported(env_file: Path, mode: int) -> Non
 
     (finding,) = found(env_file)
 
-    assert finding.status is Status.WRONG
-    assert finding.do == f"chmod 600 {env_file}"
+    assert finding["status"] == "wrong"
+    assert finding["do"] == f"chmod 600 {env_file}"
 
 
 def test_an_env_file_elsewhere_is_unknown(tmp_path: Path) -> None:
     (finding,) = found(tmp_path / ".env")
 
-    assert finding.status is Status.UNKNOWN
+    assert finding["status"] == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -75,25 +73,10 @@ def test_an_invalid_key_is_reported_and_not_shown(
 ) -> None:
     (finding,) = found(env_file, **changes)
 
-    assert finding.status is Status.WRONG
-    assert said in finding.found
-    output = finding.found + finding.do
+    assert finding["status"] == "wrong"
+    assert said in finding["found"]
+    output = finding["found"] + finding["do"]
     assert not any(value in output for value in changes.values() if len(value) > 8)
-
-
-def test_a_held_target_is_reported_with_what_to_correct() -> None:
-    held = {"paused": "refused us: 401", "open_since": "2026-11-30T10:00:00+00:00"}
-    breakers = {
-        "slack": held | {"settings": ["SLACK_WEBHOOK_URL"]},
-        "monday": {"paused": True, "open_since": None, "settings": []},
-        "sms": {"paused": False},
-    }
-    (finding,) = web._held({"circuit_breakers": breakers})
-    assert (finding.part, finding.status) == ("target slack", Status.WRONG)
-    assert "refused us: 401, since 2026-11-30T10:00:00" in finding.found
-    assert "SLACK_WEBHOOK_URL" in finding.do
-    nothing: list[Any] = [None, {}, [], {"circuit_breakers": {}}]
-    assert [list(web._held(health)) for health in nothing] == [[]] * 4
 
 
 SIGNED = (
@@ -119,15 +102,16 @@ OURS = {
 }  # fmt: skip
 
 
-def of_mail(host: str, message: bytes | None, **changes: str) -> dict[str, Finding]:
-    found = mail.check({"SMTP_HOST": host, **OURS, **changes}, message)
-    return {finding.part: finding for finding in found}
+def of_mail(host: str, **changes: str) -> dict[str, Finding]:
+    found = live.findings({**LIVE, **OURS, "SMTP_HOST": host, **changes}, Path(), live=False)
+    return {finding["part"]: finding for finding in found}
 
 
 def test_a_signature_that_covers_both_headers_passes() -> None:
-    finding = of_mail("relay", mailed())["DKIM"]
-
-    assert finding.status is Status.OK
+    assert received_mail.check(mailed()) == (
+        "the signature of mail.example.com covers both headers",
+        "",
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,17 +125,17 @@ def test_a_signature_that_covers_both_headers_passes() -> None:
     ],
 )
 def test_a_signature_that_covers_too_little_is_reported(message: bytes, said: str) -> None:
-    finding = of_mail("relay", message)["DKIM"]
+    found, do = received_mail.check(message)
 
-    assert finding.status is Status.WRONG
-    assert said in finding.found
+    assert said in found
+    assert do
 
 
 def test_the_relay_s_signature_is_unknown_without_a_mail() -> None:
-    relay, sandbox = of_mail("relay", None)["DKIM"], of_mail("", None)["DKIM"]
+    relay, sandbox = of_mail("relay")["DKIM"], of_mail("", PUBLIC_BASE_URL="")["DKIM"]
 
-    assert (relay.status, sandbox.status) == (Status.UNKNOWN, Status.OK)
-    assert "h= of DKIM-Signature" in relay.do
+    assert (relay["status"], sandbox["status"]) == ("unknown", "ok")
+    assert "h= of DKIM-Signature" in relay["do"]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -163,50 +147,57 @@ def test_the_relay_s_signature_is_unknown_without_a_mail() -> None:
     ],
 )  # fmt: skip
 def test_an_example_address_is_reported_with_a_real_relay(name: str, address: str) -> None:
-    finding = of_mail("relay", None, **{name: address})["addresses"]
+    finding = of_mail("relay", **{name: address})["addresses"]
 
-    assert finding.status is Status.WRONG
-    assert f"{name} is {address}" in finding.found
-    assert f"set {name} in .env" in finding.do
+    assert finding["status"] == "wrong"
+    assert f"{name} is {address}" in finding["found"]
+    assert f"set {name} in .env" in finding["do"]
 
 
 @pytest.mark.parametrize("address", ["ops@firma.pl", "ops@example.com.pl", "ops@notexample.com"])
 def test_a_real_address_passes(address: str) -> None:
-    finding = of_mail("relay", None, ESCALATION_EMAIL=address)["addresses"]
+    finding = of_mail("relay", ESCALATION_EMAIL=address)["addresses"]
 
-    assert finding.status is Status.OK
+    assert finding["status"] == "ok"
 
 
 @pytest.mark.parametrize("host", ["", "mailpit", "sandbox"])
 def test_example_addresses_pass_with_the_sandbox(host: str) -> None:
-    found = of_mail(host, None, ESCALATION_EMAIL="ops@example.com")
+    found = of_mail(host, PUBLIC_BASE_URL="", ESCALATION_EMAIL="ops@example.com")
 
     assert "addresses" not in found
-    assert {finding.status for finding in found.values()} == {Status.OK}
+    assert found["DKIM"]["status"] == "ok"
 
 
 @pytest.mark.parametrize(
     ("there", "status", "said"),
     [
-        (1000.5, Status.OK, "agrees"),
-        (1002.9, Status.OK, "agrees"),
-        (1063.0, Status.WRONG, "62 s ahead of this machine's"),
-        (940.0, Status.WRONG, "60 s behind this machine's"),
+        (1000.5, "ok", "agrees"),
+        (1002.9, "ok", "agrees"),
+        (1063.0, "wrong", "62 s ahead of this machine's"),
+        (940.0, "wrong", "60 s behind this machine's"),
     ],
 )
-def test_a_clock_that_differs_is_reported(there: float, status: Status, said: str) -> None:
-    finding = clock.judged("PostgreSQL", there, before=1000.0, after=1001.0)
+def test_a_clock_that_differs_is_reported(there: float, status: str, said: str) -> None:
+    finding = clock("PostgreSQL", there, before=1000.0, after=1001.0)
 
-    assert finding.status is status
-    assert said in finding.found
+    assert finding["status"] == status
+    assert said in finding["found"]
 
 
 def test_a_date_in_whole_seconds_is_compared_by_its_resolution() -> None:
-    there = clock.of_header("Wed, 25 Nov 2026 23:00:00 GMT")
+    there = of_header("Wed, 25 Nov 2026 23:00:00 GMT")
 
-    finding = clock.judged("RabbitMQ", there, there + 2.9, there + 2.95, exact_to=1.0)
+    finding = clock("RabbitMQ", there, there + 2.9, there + 2.95, exact_to=1.0)
 
-    assert finding.status is Status.OK
+    assert finding["status"] == "ok"
+
+
+def test_both_readers_of_env_read_alike() -> None:
+    text = "A=1\n# B=2\n C = 'x y' \n\nD=\"q\"\nE='\nF=a=b\n"
+    assert dotenv.parse(text) == parse(text)
+    example = EXAMPLE.read_text(encoding="utf-8")
+    assert dotenv.parse(example) == parse(example)
 
 
 LIVE = {
@@ -232,13 +223,14 @@ def going_live(folder: Path, *, asked: bool = False, **changes: str) -> list[Fin
             text = re.sub(r'name = "(Jan|Maria|Ewa) ', r'name = "Our \1 ', text)
             text = text.replace("1234563218", "5252248481").replace("http://127.0.0.1:8090", "")
             path.write_text(text, encoding="utf-8")
-    deployment = Deployment({**LIVE, **changes}, "http://gateway", folder / ".env")
-    return list(live.check(deployment, live=asked))
+    values = {**LIVE, **OURS, **changes}
+    every = live.findings(values, folder / "config" / "alerts.toml", live=asked)
+    return [each for each in every if each["part"] == "going live"]
 
 
 def test_a_deployment_that_follows_the_page_may_go_live(tmp_path: Path) -> None:
     (finding,) = going_live(tmp_path)
-    assert finding.status is Status.OK
+    assert finding["status"] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -259,15 +251,15 @@ def test_trial_settings_are_reported_once_a_provider_is_real(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     (finding,) = going_live(tmp_path, **changes)
-    assert finding.status is Status.WRONG
-    assert said in finding.found
-    assert finding.do
+    assert finding["status"] == "wrong"
+    assert said in finding["found"]
+    assert finding["do"]
 
 
 def test_a_deployment_that_nobody_watches_from_elsewhere_is_mentioned(tmp_path: Path) -> None:
     (finding,) = going_live(tmp_path, HEARTBEAT_URL="")
-    assert finding.status is Status.UNKNOWN
-    assert "HEARTBEAT_URL" in finding.do
+    assert finding["status"] == "unknown"
+    assert "HEARTBEAT_URL" in finding["do"]
 
 
 @pytest.mark.parametrize("name", ["company.toml", "followups.toml", "forms.toml"])
@@ -275,37 +267,36 @@ def test_the_example_company_is_reported(tmp_path: Path, name: str) -> None:
     going_live(tmp_path)
     shutil.copy(EXAMPLE_CONFIG / name, tmp_path / "config" / name)
     (finding,) = going_live(tmp_path)
-    assert finding.status is Status.WRONG
-    assert f"config/{name} still has the example's" in finding.found
+    assert finding["status"] == "wrong"
+    assert f"config/{name} still has the example's" in finding["found"]
 
 
 def test_the_people_of_the_example_are_reported(tmp_path: Path) -> None:
     going_live(tmp_path)
     shutil.copy(EXAMPLE_CONFIG / "alerts.toml", tmp_path / "config" / "alerts.toml")
     (finding,) = going_live(tmp_path)
-    assert finding.status is Status.WRONG
-    assert "still asks the example's Jan Kos, Maria Sowa, Ewa Lis" in finding.found
+    assert finding["status"] == "wrong"
+    assert "still asks the example's Jan Kos, Maria Sowa, Ewa Lis" in finding["found"]
 
 
 def test_a_trial_is_checked_only_with_live(tmp_path: Path) -> None:
     trial: dict[str, Any] = dict.fromkeys(live.PROVIDERS.values(), "") | {"PUBLIC_BASE_URL": ""}
     (finding,) = going_live(tmp_path, **trial)
-    assert finding.status is Status.OK
+    assert finding["status"] == "ok"
     asked = going_live(tmp_path, asked=True, **trial)
-    assert {each.status for each in asked} == {Status.WRONG}
+    assert {each["status"] for each in asked} == {"wrong"}
     assert len(asked) == 2
 
 
 def test_a_limit_that_an_older_version_wrote_is_reported(
     env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configuration, "faults", lambda *_: [])
+    monkeypatch.setattr(inspection, "faults", lambda *_: [])
     values = parse(EXAMPLE.read_text(encoding="utf-8"))
 
     def told(limit: str) -> list[str]:
-        deployment = Deployment(values | {"LOGIN_RATE_LIMIT": limit}, "http://gateway", env_file)
-        findings = list(configuration.check(deployment))
-        return [each.found for each in findings if each.status is Status.WRONG]
+        findings = inspection.configuration(values | {"LOGIN_RATE_LIMIT": limit}, env_file)
+        return [each["found"] for each in findings if each["status"] == "wrong"]
 
     assert told(values["LOGIN_RATE_LIMIT"]) == told("20 per minute") == []
     (found_,) = told("20 per 15 minutes")

@@ -1,5 +1,6 @@
 """`ostoja` installed alone, by pipx: no checkout, none of the services' packages."""
 
+import json
 import os
 import re
 import subprocess
@@ -57,14 +58,22 @@ def test_the_key_comes_from_the_current_folder(tmp_path: Path) -> None:
     assert "http://127.0.0.1:1 does not answer" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["doctor", "check"])
-def test_doctor_and_check_say_where_to_run_them(tmp_path: Path, command: str) -> None:
-    done = installed(tmp_path, command)
+def test_check_says_where_to_run_it(tmp_path: Path) -> None:
+    done = installed(tmp_path, "check")
     assert (done.returncode, done.stdout) == (2, "")
     assert "in its checkout, or in the container" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["doctor", "check", "backup"])
+def test_doctor_asks_the_gateway_and_says_where_it_sees_more(tmp_path: Path) -> None:
+    done = installed(tmp_path, "--json", "--url", "http://127.0.0.1:1", "doctor")
+    elsewhere, gateway = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (1, "ostoja: 1 problem\n")
+    assert (elsewhere["part"], elsewhere["status"]) == (".env", "unknown")
+    assert "in its checkout, or in the container" in elsewhere["do"]
+    assert (gateway["part"], gateway["status"]) == ("gateway", "wrong")
+
+
+@pytest.mark.parametrize("command", ["check", "backup"])
 def test_so_does_the_container_that_has_two_keys_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

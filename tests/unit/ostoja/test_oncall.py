@@ -44,7 +44,7 @@ def test_an_override_ends_so_long_from_now(run: Run, gateway: Gateway) -> None:
 
     method, path, body, _ = gateway.asked[0]
     assert (done.exit_code, method, path) == (0, "POST", "/api/oncall/overrides")
-    assert (body["schedule"], body["person"], body["begins"]) == ("sales", "ewa", None)
+    assert (body["schedule"], body["person"], body.get("begins")) == ("sales", "ewa", None)
     left = datetime.fromisoformat(body["ends"]) - datetime.now(UTC)
     assert timedelta(hours=7, minutes=50) < left <= timedelta(hours=8)
     assert "override 7" in done.stdout

@@ -1,13 +1,13 @@
-"""Checks keys and passwords: set, long enough, none used twice, and readable only by us."""
+"""Keys and passwords: set, long enough, none used twice, and readable only by us."""
 
 import base64
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from deploy.up.environment import GENERATED, INTERNAL_KEYS
+from libs.common.process.finding import Finding, ok, unknown, wrong
 from libs.domain.signed_links import parse_keys
-from ostoja.doctor.deployment import Deployment
-from ostoja.doctor.finding import Finding, ok, unknown, wrong
 
 RINGS = ("TOKEN_KEYS", "CONSENT_MASTER_KEYS", "CONSENT_CHECKPOINT_KEYS", "ALERTS_SUBJECT_KEYS")
 KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY", *INTERNAL_KEYS.values())
@@ -19,15 +19,14 @@ FEWEST_LETTERS = 8
 FRESH = "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
 
 
-def check(deployment: Deployment) -> Iterator[Finding]:
-    yield from _env_file(deployment)
-    values = {name: deployment.values.get(name, "") for name in GENERATED}
+def findings(given: Mapping[str, str], env_file: Path) -> Iterator[Finding]:
+    yield from _env_file(env_file)
+    values = {name: given.get(name, "") for name in GENERATED}
     faults = [*_missing(values), *_weak(values), *_malformed(values), *_equal(values)]
     yield from faults or [ok("keys", f"{len(values)} keys and passwords, none used twice")]
 
 
-def _env_file(deployment: Deployment) -> Iterator[Finding]:
-    path = deployment.env_file
+def _env_file(path: Path) -> Iterator[Finding]:
     try:
         mode = path.stat().st_mode & 0o777
     except FileNotFoundError:

@@ -6,11 +6,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy.check import ADDRESSES, RESERVED, examples
+from deploy.check import ADDRESSES, RESERVED, examples, is_production
 from deploy.up.environment import EXAMPLE_CONFIG
-from ostoja.doctor.deployment import RESTART, Deployment
-from ostoja.doctor.finding import Finding, ok, unknown, wrong
-from ostoja.doctor.mail import SANDBOX
+from libs.common.process.finding import RESTART, Finding, ok, unknown, wrong
 
 PROVIDERS = {
     "slack": "SLACK_WEBHOOK_URL",
@@ -22,9 +20,16 @@ PROVIDERS = {
 PAGE = "docs/going-live.md"
 
 
-def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
-    """:param live: check a trial, too, to see what is left to do"""
-    values = deployment.values
+SANDBOX = {"", "sandbox", "mailpit"}
+"""Hosts of the sandbox: the default, and in compose."""
+SIGN = "let the relay sign From, List-Unsubscribe and List-Unsubscribe-Post (h= of DKIM-Signature)"
+
+
+def findings(values: Mapping[str, str], alerts: Path, *, live: bool) -> Iterator[Finding]:
+    """:param alerts: alerts.toml, beside the other files of the configuration
+    :param live: check a trial, too, to see what is left to do
+    """
+    yield from _mail(values)
     real = [name for name, variable in PROVIDERS.items() if values[variable] not in SANDBOX]
     if not real and not live:
         yield ok("going live", "not checked with the sandbox; use ostoja doctor --live")
@@ -32,14 +37,38 @@ def check(deployment: Deployment, *, live: bool) -> Iterator[Finding]:
     faults = [
         *_public_url(values),
         *_quiet_hours(values),
-        *_examples(values, deployment.alerts_config.parent),
+        *_examples(values, alerts.parent),
         *_watched(values),
-        *_example_people(deployment.alerts_config),
-        *_still_sandbox(deployment.alerts_config, real),
+        *_example_people(alerts),
+        *_still_sandbox(alerts, real),
     ]
     yield from faults or [
         ok("going live", f"everything in {PAGE} that can be checked from here is done")
     ]
+
+
+def _mail(values: Mapping[str, str]) -> Iterator[Finding]:
+    real = values["SMTP_HOST"] not in SANDBOX
+    if real:
+        reserved = [name for name, _ in examples(values, Path()) if name in ADDRESSES]
+        if reserved:
+            yield wrong(
+                "addresses",
+                f"still an example: {', '.join(f'{name} is {values[name]}' for name in reserved)}",
+                f"set {', '.join(reserved)} in .env, then {RESTART}; relays reject mail to or from "
+                "an example address permanently",
+            )
+        else:
+            yield ok("addresses", f"{', '.join(ADDRESSES)} are set")
+    if real or is_production(values):
+        yield unknown(
+            "DKIM",
+            "the relay adds the signature, so it cannot be seen from here",
+            f"{SIGN}; to check: make send-test TO=you@example.com, save the received mail, "
+            "ostoja doctor --mail FILE",
+        )
+    else:
+        yield ok("DKIM", "not needed: mail goes to the sandbox")
 
 
 def _public_url(values: Mapping[str, str]) -> Iterator[Finding]:
@@ -93,7 +122,7 @@ def _watched(values: Mapping[str, str]) -> Iterator[Finding]:
 
 def _examples(values: Mapping[str, str], folder: Path) -> Iterator[Finding]:
     for name, fault in examples(values, folder):
-        if name not in ADDRESSES:  # see doctor's mail
+        if name not in ADDRESSES:  # see _mail
             yield wrong("going live", f"{name} {fault}", f"change it, then {RESTART}")
 
 

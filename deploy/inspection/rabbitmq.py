@@ -1,0 +1,225 @@
+"""RabbitMQ as its administrator sees it: accounts, exchanges, policies and queues as in the code.
+
+The services' own accounts may not see the accounts of others, nor policies and bindings.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import time
+import tomllib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
+
+from deploy import provision
+from deploy.up.environment import AMQP_PASSWORDS, SERVICES, VHOST
+from libs.common.messaging.topology import Queue
+from libs.common.process import certificates
+from libs.common.process.finding import RESTART, Finding, clock, of_header, ok, wrong
+from services.alerts import topology as alerts
+from services.alerts.channels.channel import Target
+from services.alerts.config.targets import Config
+from services.consent import topology as consent
+from services.console import topology as console
+from services.followups import topology as followups
+
+PATIENCE = 5.0
+RIGHTS = f"{RESTART} sets our rights and passwords; delete others in the UI"
+REDECLARE = "of one that differs, first move its messages elsewhere and delete it, in the UI"
+PREFIXES = tuple(f"{service}." for service in SERVICES)
+EPOCH = "alerts.epoch."  # one queue, named at random when the broker's disk was new
+PARTS = {  # of RabbitMQ's definitions: doctor's word, what identifies one, and how to mend it
+    "users": ("rights", ("name",), RIGHTS),
+    "permissions": ("rights", ("user", "vhost"), RIGHTS),
+    "exchanges": ("exchanges", ("name",), f"{RESTART} declares it; {REDECLARE}"),
+    "policies": ("policies", ("name",), f"{RESTART} sets them"),
+    "queues": ("queues", ("name",), f"restart its service, which declares it; {REDECLARE}"),
+    "bindings": ("queues", ("destination", "source", "routing_key"), "restart its service"),
+}
+
+
+def findings(
+    url: str,
+    values: Mapping[str, str],
+    tls_dir: Path | None,
+    alerts_config: Path,
+    now: Callable[[], float] = time.time,
+) -> Iterator[Finding]:
+    """:param url: of the management API
+    :param values: of .env
+    :param now: this machine's clock
+    """
+    management = Management(url, values["RABBITMQ_ADMIN_PASSWORD"], tls_dir)
+    before = now()
+    try:
+        there = management.get("definitions")
+    except (OSError, HTTPException, ValueError) as error:
+        status = f"HTTP status {error.code}" if isinstance(error, HTTPError) else ""
+        yield wrong(
+            "RabbitMQ",
+            f"its management API at {url}: {status or getattr(error, 'reason', None) or error}",
+            "is the management plugin enabled, and RABBITMQ_ADMIN_PASSWORD unchanged since the "
+            "first start?",
+        )
+        return
+    yield ok("RabbitMQ", f"version {there['rabbitmq_version']} answers")
+    yield clock("RabbitMQ", of_header(management.date), before, now(), exact_to=1.0)
+    yield from _alarms(management)
+    try:
+        policies = provision.retry_policies(alerts_config)
+        queues = expected(configured(alerts_config))
+    except (OSError, ValueError, LookupError, AttributeError) as error:
+        found = f"cannot be checked: {alerts_config} is invalid: {error!r}"
+        yield wrong("queues", found, "correct it; make check says more")
+        return
+    passwords = {service: values[name] for service, name in AMQP_PASSWORDS.items()}
+    wanted = provision.definitions(passwords, policies) | _declared(queues.values())
+    faults = [*_differences(wanted, there), *_foreign(there)]
+    faults += _applied(management, queues, policies)
+    yield from faults
+    for part in sorted({part for part, *_ in PARTS.values()} - {each["part"] for each in faults}):
+        yield ok(part, "all as declared")
+
+
+class Management:
+    def __init__(self, url: str, password: str, tls_dir: Path | None) -> None:
+        account = base64.b64encode(f"admin:{password}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {account}"}
+        self._url = url
+        tls = certificates.client(tls_dir) if url.startswith("https:") else None
+        self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=tls))
+        self.date = ""
+        """Of the last answer."""
+
+    def get(self, path: str) -> Any:
+        """:raises HTTPError: another status than 200; it may have a body, as one of an alarm has"""
+        request = Request(f"{self._url}/api/{path}", headers=self._headers)
+        with self._opener.open(request, timeout=PATIENCE) as answer:
+            self.date = answer.headers.get("Date", "")
+            return json.loads(answer.read())
+
+
+def configured(alerts_config: Path) -> Config:
+    """Read only the settings of alerts.toml that its queues depend on."""
+    raw = tomllib.loads(alerts_config.read_text(encoding="utf-8"))
+    timing = ("retry_delays", "wait_tiers", "max_age")
+    targets: dict[str, Any] = {
+        name: Target.model_construct(**{key: given[key] for key in timing if key in given})
+        for name, given in raw["targets"].items()
+    }
+    return Config.model_construct(routes={}, targets=targets)
+
+
+def expected(config: Config) -> dict[str, Queue]:
+    every = (
+        *alerts.intake_queues(),
+        *alerts.data_subject_queues(),
+        *alerts.target_queues(config),
+        *consent.QUEUES,
+        *console.QUEUES,
+        *followups.QUEUES,
+    )
+    return {queue.name: queue for queue in every}
+
+
+def _declared(queues: Collection[Queue]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        "queues": [
+            {"name": each.name, "durable": True, "arguments": dict(each.arguments)}
+            for each in queues
+        ],
+        "bindings": [
+            {"source": bound.exchange.name, "routing_key": bound.key, "destination": each.name}
+            for each in queues
+            for bound in each.bindings
+        ],
+    }
+
+
+def _differences(
+    wanted: Mapping[str, Sequence[Mapping[str, Any]]], there: Mapping[str, Any]
+) -> Iterator[Finding]:
+    for kind, (part, key, do) in PARTS.items():
+        known = {
+            tuple(each[name] for name in key): each
+            for each in there[kind]
+            if each.get("vhost", VHOST) == VHOST
+        }
+        for each in wanted[kind]:
+            of = tuple(each[name] for name in key)
+            if (found := known.get(of)) is None:
+                yield wrong(part, f"{kind}: {' '.join(of)} does not exist", do)
+            elif differ := sorted(_differing(each, found)):
+                yield wrong(part, f"{kind}: {' '.join(of)} differs in {', '.join(differ)}", do)
+
+
+def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in wanted.items():
+        if isinstance(value, dict):
+            given = found.get(name) or {}
+            yield from (each for each in {*value, *given} if value.get(each) != given.get(each))
+        elif name == "password":
+            hashed = base64.b64decode(
+                found["password_hash"]
+            )  # its salt of four bytes, then SHA-256
+            if hashlib.sha256(hashed[:4] + value.encode()).digest() != hashed[4:]:
+                yield name
+        elif found.get(name) != value:
+            yield name
+
+
+def _foreign(there: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield accounts and rights that nobody needs."""
+    if any(each["name"] == "guest" for each in there["users"]):
+        yield wrong("rights", "the account guest exists; its password is public knowledge", RIGHTS)
+    for each in there["permissions"]:
+        if each["user"] in provision.RIGHTS and each["vhost"] != VHOST:
+            yield wrong("rights", f"{each['user']} may use the vhost {each['vhost']}", RIGHTS)
+
+
+def _applied(
+    management: Management, queues: Mapping[str, Queue], policies: Sequence[Mapping[str, Any]]
+) -> Iterator[Finding]:
+    """Yield queues of no service, and those to which other policies apply, as an operator's."""
+    for each in management.get(f"queues/{quote(VHOST, safe='')}"):
+        name = each["name"]
+        if name not in queues:
+            stray = name.startswith(PREFIXES) and not name.startswith(EPOCH)
+            if stray and not each.get("exclusive"):
+                yield wrong(
+                    "queues",
+                    f"{name} belongs to no service and holds {each.get('messages', 0)} messages",
+                    "move them to where they belong (in the UI), then delete it",
+                )
+            continue
+        applying = [one for one in policies if re.search(one["pattern"], name)]
+        ours = max(applying, key=lambda one: int(one["priority"]), default=None)
+        applied = each.get("effective_policy_definition") or {}
+        if applied != (ours["definition"] if ours else {}):
+            by = each.get("operator_policy") or each.get("policy") or "none"
+            yield wrong(
+                "policies",
+                f"{name} has another policy than declared ({by}: {applied})",
+                "delete policies that are not ours in the UI (Admin, Policies); just after a start,"
+                " RabbitMQ may not have applied ours yet: check again in ten seconds",
+            )
+
+
+def _alarms(management: Management) -> Iterator[Finding]:
+    try:
+        management.get("health/checks/alarms")
+    except HTTPError as error:
+        with error:
+            alarms = json.loads(error.read() or b"{}").get("alarms", [])
+        names = sorted({str(each.get("resource")) for each in alarms})
+        yield wrong(
+            "RabbitMQ",
+            f"out of {' and '.join(names) or 'resources'}: it accepts no messages",
+            "free some (df -h, free -h); it then continues by itself, and no alert is lost",
+        )

@@ -1,1 +1,0 @@
-"""`ostoja doctor`: checks a deployment, part by part, and says how to correct each problem."""
