@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.database.group_commit import Batches, pace
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker, Message, PublishError
-from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, Unreadable
+from libs.common.messaging.consumer import Ack, Disposition, Retry, Unreadable
 from libs.common.process import logs
 from services.alerts import messages, metrics, topology
 from services.alerts.config.targets import UNROUTED, Config
@@ -66,7 +66,7 @@ class Intake:
             for key in map(topology.work_name, config.targets)
         }
 
-    async def handle(self, message: Message, _: Delivery) -> Disposition:
+    async def handle(self, message: Message) -> Disposition:
         """Take each alert as if it had come alone; an unreadable one goes to `.dead` by itself."""
         together = message.type == messages.ALERTS_ACCEPTED
         alerts: list[_Alert] = []

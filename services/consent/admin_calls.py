@@ -11,14 +11,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Message
-from libs.common.messaging.consumer import Ack, Delivery, Disposition, read
+from libs.common.messaging.consumer import Ack, Disposition, read
 from libs.domain.email_address import MalformedEmail, normalise
 from services.consent.messages import AdminAction
 from services.consent.store.tables import admin_action
 from services.consent.store.vault import Vault
 
 
-async def take(engine: AsyncEngine, vault: Vault, message: Message, _: Delivery) -> Disposition:
+async def take(engine: AsyncEngine, vault: Vault, message: Message) -> Disposition:
     call = read(message, AdminAction)
     values: dict[str, Any] = call.model_dump(exclude={"subject"})
     try:

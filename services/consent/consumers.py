@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging import inbox
 from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
-from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Retry, read
+from libs.common.messaging.consumer import Ack, Dead, Disposition, Retry, read
 from libs.common.messaging.rpc import reply
 from libs.common.process import logs
 from libs.domain.email_address import MalformedEmail
@@ -67,7 +67,7 @@ class Consumers:
         self._dead_letters = dead_letters
         self._settings = settings
 
-    async def permits(self, message: Message, _: Delivery) -> Disposition:
+    async def permits(self, message: Message) -> Disposition:
         """consent.requests, consent.permits: idempotent, so there is no inbox."""
         match message.type:
             case messages.PERMIT_REQUEST:
@@ -116,7 +116,7 @@ class Consumers:
         metrics.PERMITS.labels(answer.decision).inc()
         return Ack()
 
-    async def commands(self, message: Message, _: Delivery) -> Disposition:
+    async def commands(self, message: Message) -> Disposition:
         """consent.commands: an agreement or a refusal in the chat, a service's erasure."""
         match message.type:
             case messages.GRANT_RECORD:

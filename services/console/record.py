@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Message
-from libs.common.messaging.consumer import Ack, Delivery, Disposition, read
+from libs.common.messaging.consumer import Ack, Disposition, read
 from libs.domain.acts import ACTION_RECORD
 from services.console.messages import ActionRecord
 from services.console.store import actions
@@ -20,7 +20,7 @@ class Acts:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def consume(self, message: Message, _: Delivery) -> Disposition:
+    async def consume(self, message: Message) -> Disposition:
         await self.take(read(message, ActionRecord, ACTION_RECORD))
         return Ack()
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.messaging import inbox, outbox
 from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from libs.common.messaging.broker import message as new_message
-from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Retry, read
+from libs.common.messaging.consumer import Ack, Dead, Disposition, Retry, read
 from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
 from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.rpc import reply
@@ -56,12 +56,12 @@ class Consumers:
         self._update_after = submissions.config.update_after
         self._dead_leads = DeadLetters(engine, broker, LEADS_QUEUE)
 
-    async def leads(self, message: Message, _: Delivery) -> Disposition:
+    async def leads(self, message: Message) -> Disposition:
         """followups.leads: forms that were sent."""
         await self._submissions.take(read(message, LeadSubmit, messages.LEAD_SUBMIT))
         return Ack()
 
-    async def consent_events(self, message: Message, _: Delivery) -> Disposition:
+    async def consent_events(self, message: Message) -> Disposition:
         """followups.consent-events: how a consent stands, and orders to delete data.
 
         The permit is what stops a mail after a withdrawal; cancelling here saves the request.
@@ -127,7 +127,7 @@ class Consumers:
                     stopped = await steps.stop(tx, steps.of_address(event.email), event.action)
         metrics.ENDED.labels("cancelled").inc(len(stopped))
 
-    async def outcomes(self, message: Message, _: Delivery) -> Disposition:
+    async def outcomes(self, message: Message) -> Disposition:
         """followups.outcomes: how a hand-over ended, or that a person took or released a lead.
 
         Duplicates and late ones are no-ops.
@@ -188,7 +188,7 @@ class Consumers:
         log.info("lead.released")
         return Ack()
 
-    async def requests(self, message: Message, _: Delivery) -> Disposition:
+    async def requests(self, message: Message) -> Disposition:
         """followups.requests: export a data subject's records, one page per request."""
         asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
         subject = Subject(asked.email, asked.phone)

@@ -6,23 +6,21 @@ from collections.abc import Callable
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import Ack, Delivery, Disposition
+from libs.common.messaging.consumer import Ack, Disposition
 
 
 class Recorder:
     def __init__(self, *outcomes: Disposition | Exception) -> None:
         self._outcomes = list(outcomes)  # one a delivery; then Ack
         self.messages: list[Message] = []
-        self.deliveries: list[Delivery] = []
         self.changed = asyncio.Event()
 
     @property
     def ids(self) -> list[str]:
         return [message.id for message in self.messages]
 
-    async def __call__(self, message: Message, delivery: Delivery) -> Disposition:
+    async def __call__(self, message: Message) -> Disposition:
         self.messages.append(message)
-        self.deliveries.append(delivery)
         self.changed.set()
         outcome = self._outcomes.pop(0) if self._outcomes else Ack()
         if isinstance(outcome, Exception):

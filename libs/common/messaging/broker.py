@@ -88,6 +88,8 @@ class Message:
     headers: Mapping[str, Any] = field(default_factory=dict)
     priority: int | None = None
     """HIGH, or none; a dead-lettered message keeps it."""
+    redelivered: bool = False
+    """True if it may have been delivered before; always after a rejection."""
 
 
 def message(type: str, body: Mapping[str, Any], **properties: Any) -> Message:  # noqa: A002 - AMQP's name

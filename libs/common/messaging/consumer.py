@@ -91,13 +91,7 @@ class _Failed(Retry):
     count: int
 
 
-@dataclass(frozen=True)
-class Delivery:
-    redelivered: bool
-    """True if it may have been delivered before; always after a rejection."""
-
-
-Handler = Callable[[Message, Delivery], Awaitable[Disposition]]
+Handler = Callable[[Message], Awaitable[Disposition]]
 
 
 class Unreadable(Exception):  # noqa: N818 - reads as what happened
@@ -313,9 +307,8 @@ class Consumer:
             return
         token = logs.request_id.set(message.request_id)
         try:
-            delivery = Delivery(bool(incoming.redelivered))
             with tracing.span(SpanKind.CONSUMER, self._span_name, message.headers) as span:
-                outcome = await self._outcome(subscription, incoming, message, delivery)
+                outcome = await self._outcome(subscription, incoming, message)
                 span.set_attribute("outcome", type(outcome).__name__.lower())
             await self._apply(subscription, incoming, outcome)
         finally:
@@ -326,7 +319,6 @@ class Consumer:
         subscription: _Subscription,
         incoming: DeliveredMessage,
         message: Message,
-        delivery: Delivery,
     ) -> Disposition:
         """Handle the message; while the database is unavailable, wait here and try again.
 
@@ -337,7 +329,7 @@ class Consumer:
                 with (
                     connection_faults()
                 ):  # of any driver: unguarded, it would never be acknowledged
-                    return await self._handler(message, delivery)
+                    return await self._handler(message)
             except Unreadable as error:
                 return Dead(str(error))
             except Exception as error:
@@ -527,6 +519,7 @@ def _decode(incoming: DeliveredMessage) -> Message:
         correlation_id=found.correlation_id,
         headers=dict(headers),
         priority=found.priority,
+        redelivered=bool(incoming.redelivered),
     )
 
 

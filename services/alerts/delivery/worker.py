@@ -44,7 +44,6 @@ from libs.common.messaging.consumer import (
     REASON,
     Ack,
     Dead,
-    Delivery,
     Disposition,
     Requeue,
     Retry,
@@ -102,7 +101,7 @@ class Worker:
         self._claims = Batches(self._claim, limit=limit, pace=pace(limit))
         self._takeover = asyncio.Lock()
 
-    async def handle(self, message: Message, _: Delivery) -> Disposition:
+    async def handle(self, message: Message) -> Disposition:
         """Process one work message; an open breaker requeues it without counting an attempt."""
         if message.type == messages.ALERT_DEAD:
             return await self._retry_moved_back(read(message, AlertDead))

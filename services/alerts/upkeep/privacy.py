@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker, Message, PublishError
-from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, Unreadable, read
+from libs.common.messaging.consumer import Ack, Disposition, Retry, Unreadable, read
 from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
 from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.rpc import reply
@@ -53,7 +53,7 @@ class Privacy:
         self._kept = kept
         self._dead_letters = DeadLetters(engine, broker, topology.INTAKE_QUEUE)
 
-    async def erasures(self, message: Message, _: Delivery) -> Disposition:
+    async def erasures(self, message: Message) -> Disposition:
         """Handle alerts.erasures. Idempotent: consent accepts a second receipt."""
         order = read(message, SubjectErased, messages.SUBJECT_ERASED)
         # An alert accepted before the order may still be on its way into the ledger. A depth that
@@ -118,7 +118,7 @@ class Privacy:
                 await ending.notify(tx, transitions.ended(row), State.DISCARDED, Reason.ERASED)
         return before not in {State.CLAIMED, State.SENDING}
 
-    async def requests(self, message: Message, _: Delivery) -> Disposition:
+    async def requests(self, message: Message) -> Disposition:
         """Handle alerts.requests: reply with a page of what is held on a data subject."""
         asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
         after = asked.after or BEGINNING

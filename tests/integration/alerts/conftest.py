@@ -23,7 +23,7 @@ from sqlalchemy.pool import NullPool
 from deploy.up.process import Process
 from libs.common.database import postgres
 from libs.common.messaging.broker import HIGH, Broker, Message
-from libs.common.messaging.consumer import Ack, Consumer, Delivery, Disposition, consume
+from libs.common.messaging.consumer import Ack, Consumer, Disposition, consume
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
 from services.alerts.rules.subjects import Subjects
@@ -355,7 +355,7 @@ class Consent:
         self.consumer: Consumer | None = None
         self._broker = broker
 
-    async def handle(self, message: Message, _: Delivery) -> Disposition:
+    async def handle(self, message: Message) -> Disposition:
         if message.type == "permit.return":
             self.returned.append(dict(message.body))
         else:
@@ -391,7 +391,7 @@ async def outcomes(vhost: Vhost) -> AsyncIterator[list[dict[str, Any]]]:
     """Collect the events that followups gets."""
     received: list[dict[str, Any]] = []
 
-    async def handle(message: Message, _: Delivery) -> Disposition:
+    async def handle(message: Message) -> Disposition:
         received.append(dict(message.body))
         return Ack()
 

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging.consumer import Ack, Consumer, Delivery, Disposition, Requeue, Retry
+from libs.common.messaging.consumer import Ack, Consumer, Disposition, Requeue, Retry
 from libs.common.process import tasks
 from services.alerts import messages
 from services.alerts.channels import Channel
@@ -79,7 +79,7 @@ def a_worker(
 
 async def handle(worker: Worker, alert_id: UUID, generation: int = 0) -> Disposition:
     message = messages.work(alert_id, "slack", generation, None)
-    return await worker.handle(message, Delivery(redelivered=False))
+    return await worker.handle(message)
 
 
 @pytest.mark.parametrize(("ends", "expected"), [(False, Retry("fenced")), (True, Ack())])

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
+from libs.common.messaging.consumer import Ack, Disposition, consume
 from libs.common.messaging.rpc import Requester
 from libs.common.messaging.topology import Binding, Exchange, Queue
 from tests.integration.alerts.conftest import Alerts, StartAlerts
@@ -30,7 +30,7 @@ class Consent:
         self._requester = requester
         self.receipts: list[dict[str, Any]] = []
 
-    async def handle(self, message: Message, _: Delivery) -> Disposition:
+    async def handle(self, message: Message) -> Disposition:
         if message.type == "erasure.receipt":
             self.receipts.append(dict(message.body))
         return Ack()

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from libs.common.messaging.broker import Broker, Message, Unroutable, message
-from libs.common.messaging.consumer import Ack, Dead, Delivery, Disposition, Requeue, Retry, consume
+from libs.common.messaging.consumer import Ack, Dead, Disposition, Requeue, Retry, consume
 from libs.common.messaging.session import Session
 from libs.common.messaging.topology import (
     Binding,
@@ -68,7 +68,7 @@ class Gate:
         self.changed = asyncio.Event()
         self.open = asyncio.Event()
 
-    async def __call__(self, _: Message, __: Delivery) -> Disposition:
+    async def __call__(self, _: Message) -> Disposition:
         self.entered += 1
         self.changed.set()
         await self.open.wait()
@@ -91,7 +91,7 @@ async def test_an_acknowledged_message_is_gone(broker: Broker) -> None:
     async with consume(broker, QUEUE, again, prefetch=10):
         await send(broker)
         await again.until_count(1)
-    assert [delivery.redelivered for delivery in again.deliveries] == [False]
+    assert [each.redelivered for each in again.messages] == [False]
 
 
 async def test_a_retried_message_waits_in_retry_and_returns(broker: Broker, vhost: Vhost) -> None:
@@ -164,7 +164,7 @@ async def test_a_requeued_message_returns_at_once_without_a_death(broker: Broker
     got = Recorder(Requeue(), Requeue())
     async with consume(broker, QUEUE, got, prefetch=1):
         await got.until_count(3)
-    assert [delivery.redelivered for delivery in got.deliveries] == [False, True, True]
+    assert [each.redelivered for each in got.messages] == [False, True, True]
 
 
 async def test_a_message_requeued_beyond_the_delivery_limit_is_parked_and_not_lost(
@@ -184,7 +184,7 @@ async def test_a_message_that_kills_its_process_ends_in_dead(broker: Broker) -> 
     await broker.declare(*poison)
     tried = 0
 
-    async def die(_: Message, __: Delivery) -> Disposition:
+    async def die(_: Message) -> Disposition:
         nonlocal tried
         tried += 1
         await (await broker.session()).close()
@@ -298,7 +298,7 @@ async def test_a_delay_queue_returns_messages_after_its_own_delay(
 async def test_the_handler_works_under_the_messages_request_id(broker: Broker) -> None:
     seen: list[str | None] = []
 
-    async def look(_: Message, __: Delivery) -> Disposition:
+    async def look(_: Message) -> Disposition:
         seen.append(logs.request_id.get())
         return Ack()
 
@@ -329,7 +329,7 @@ async def test_large_messages_are_handled_few_at_a_time_and_none_waits_for_ever(
     handled: list[int] = []
     gates = {size: asyncio.Event() for size in (400, 5000, 10)}
 
-    async def hold(message: Message, _: Delivery) -> Disposition:
+    async def hold(message: Message) -> Disposition:
         size = len(message.body["text"])
         handled.append(size)
         await gates[size].wait()
@@ -466,7 +466,7 @@ async def test_messages_that_wait_for_the_database_stay_in_flight(
         assert await depth(broker, QUEUE) == 20
         await got.until(lambda: len(got.ids) == 230)
     assert set(got.ids) == set(sent)
-    assert not any(delivery.redelivered for delivery in got.deliveries)
+    assert not any(each.redelivered for each in got.messages)
 
 
 async def test_a_stop_without_the_database_does_not_wait(
@@ -529,7 +529,7 @@ async def test_a_handler_cancelled_by_a_library_gets_its_message_again(
     (sent,) = await send(broker)
     seen: list[str] = []
 
-    async def cancelled_once(message: Message, _: Delivery) -> Disposition:
+    async def cancelled_once(message: Message) -> Disposition:
         seen.append(message.id)
         if len(seen) == 1:
             raise asyncio.CancelledError
@@ -546,7 +546,7 @@ async def test_a_stop_finishes_messages_in_flight_and_loses_none(broker: Broker)
     done: list[str] = []
     started = asyncio.Event()
 
-    async def work(message: Message, _: Delivery) -> Disposition:
+    async def work(message: Message) -> Disposition:
         started.set()
         await asyncio.sleep(0.1)
         done.append(message.id)
@@ -573,7 +573,7 @@ async def test_a_stop_requeues_messages_not_finished_in_time(
     async with consume(broker, QUEUE, rest, prefetch=1):
         await rest.until_count(1)
     assert rest.ids == sent
-    assert rest.deliveries[0].redelivered
+    assert rest.messages[0].redelivered
 
 
 async def test_a_lost_connection_does_not_interrupt_a_handler_and_redelivers_its_message(
@@ -584,8 +584,8 @@ async def test_a_lost_connection_does_not_interrupt_a_handler_and_redelivers_its
     seen = Recorder()
     gate = asyncio.Event()
 
-    async def work(message: Message, delivery: Delivery) -> Disposition:
-        await seen(message, delivery)
+    async def work(message: Message) -> Disposition:
+        await seen(message)
         await gate.wait()
         finished.append(message.id)
         return Ack()
@@ -598,7 +598,7 @@ async def test_a_lost_connection_does_not_interrupt_a_handler_and_redelivers_its
         gate.set()
         await until(lambda: len(finished) == 2)
     assert finished == [sent, sent]
-    assert [delivery.redelivered for delivery in seen.deliveries] == [False, True]
+    assert [each.redelivered for each in seen.messages] == [False, True]
     assert await gone(broker)
 
 

@@ -10,7 +10,7 @@ import aio_pika
 import pytest
 
 from libs.common.messaging.broker import Broker, Message, PublishError, Unconfirmed, message
-from libs.common.messaging.consumer import Delivery, Disposition, consume
+from libs.common.messaging.consumer import Disposition, consume
 from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.brokers import Vhost, leaderless
@@ -117,9 +117,9 @@ async def test_a_look_that_takes_too_long_costs_no_delivery(
 ) -> None:
     got, going_on = Recorder(), asyncio.Event()
 
-    async def slow(incoming: Message, delivery: Delivery) -> Disposition:
+    async def slow(incoming: Message) -> Disposition:
         await going_on.wait()
-        return await got(incoming, delivery)
+        return await got(incoming)
 
     async with far_away(vhost, QUEUE) as broker, consume(broker, QUEUE, slow, prefetch=1):
         session = await broker.session()
@@ -132,7 +132,7 @@ async def test_a_look_that_takes_too_long_costs_no_delivery(
         going_on.set()
         await got.until_count(1)
         assert not session.lost.is_set()
-    assert [delivery.redelivered for delivery in got.deliveries] == [False]
+    assert [each.redelivered for each in got.messages] == [False]
 
 
 async def test_looks_share_a_connection_while_it_lives(

@@ -3,7 +3,7 @@
 import asyncio
 
 from libs.common.messaging.broker import HIGH, Broker, Message, message
-from libs.common.messaging.consumer import Ack, Delivery, Disposition, Retry, consume
+from libs.common.messaging.consumer import Ack, Disposition, Retry, consume
 from tests.support.brokers import Vhost
 from tests.support.consumers import depth
 from tests.support.eventually import eventually
@@ -26,7 +26,7 @@ async def taken(broker: Broker, count: int, *, reject: bool = False) -> str:
     found: list[Message] = []
     done = asyncio.Event()
 
-    async def handle(one: Message, _: Delivery) -> Disposition:
+    async def handle(one: Message) -> Disposition:
         found.append(one)
         if len(found) == count:
             done.set()

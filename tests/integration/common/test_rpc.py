@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
+from libs.common.messaging.consumer import Ack, Disposition, consume
 from libs.common.messaging.rpc import NoReply, Requester, reply
 from libs.common.messaging.topology import Binding, Exchange, request_queue
 from tests.support.consumers import connected, depth, until
@@ -37,8 +37,8 @@ async def ask(requester: Requester, number: int, seconds: float = 10) -> dict[st
     return await requester.ask("consent.commands", QUEUE, "add-one", body, timeout=seconds)
 
 
-def answering(consent: Broker) -> Callable[[Message, Delivery], Any]:
-    async def answer(message: Message, _: Delivery) -> Disposition:
+def answering(consent: Broker) -> Callable[[Message], Any]:
+    async def answer(message: Message) -> Disposition:
         await reply(consent, message, {"number": message.body["number"] + 1})
         return Ack()
 
@@ -72,12 +72,12 @@ async def test_a_late_answer_is_dropped_and_the_next_request_gets_its_own(
 ) -> None:
     late: list[Message] = []
 
-    async def keep_the_first(message: Message, delivery: Delivery) -> Disposition:
+    async def keep_the_first(message: Message) -> Disposition:
         if not late:
             late.append(message)
             return Ack()
         await reply(consent, late[0], {"number": -1})
-        outcome: Disposition = await answering(consent)(message, delivery)
+        outcome: Disposition = await answering(consent)(message)
         return outcome
 
     async with consume(consent, QUEUE, keep_the_first, prefetch=10) as consumer:
@@ -94,7 +94,7 @@ async def test_a_reply_to_a_requester_that_is_gone_raises_nothing(
     go = asyncio.Event()
     answered = asyncio.Event()
 
-    async def answer(message: Message, _: Delivery) -> Disposition:
+    async def answer(message: Message) -> Disposition:
         asked.set()
         await go.wait()
         await reply(consent, message, {})
@@ -122,11 +122,11 @@ async def test_a_lost_connection_fails_waiting_requests_and_the_next_one_works(
 ) -> None:
     asked = asyncio.Event()
 
-    async def first_never(message: Message, delivery: Delivery) -> Disposition:
+    async def first_never(message: Message) -> Disposition:
         if not asked.is_set():
             asked.set()
             return Ack()
-        outcome: Disposition = await answering(consent)(message, delivery)
+        outcome: Disposition = await answering(consent)(message)
         return outcome
 
     async with consume(consent, QUEUE, first_never, prefetch=10):

@@ -21,7 +21,6 @@ from tests.support.eventually import eventually
 
 DONE: dict[str, Any] = golden("call.record")
 INTENDED = {**DONE, "phase": "intended", "status": None}
-NO_DELIVERY: Any = None
 
 
 async def rows(engine: AsyncEngine) -> list[Any]:
@@ -31,7 +30,7 @@ async def rows(engine: AsyncEngine) -> list[Any]:
 
 async def taken(engine: AsyncEngine, vault: Vault, *bodies: dict[str, Any]) -> None:
     for body in bodies:
-        await admin_calls.take(engine, vault, Message("", "call.record", body), NO_DELIVERY)
+        await admin_calls.take(engine, vault, Message("", "call.record", body))
 
 
 async def test_what_an_older_gateway_has_queued_is_two_rows_however_often_it_is_delivered(

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Message
-from libs.common.messaging.consumer import Ack, Dead, Delivery
+from libs.common.messaging.consumer import Ack, Dead
 from services.consent.consumers import Consumers
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents
@@ -70,7 +70,7 @@ def consumers(engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> C
 async def receipt(consumers: Consumers, erasure_id: str, service: str) -> Any:
     body = {"erasure_id": erasure_id, "service": service, "at": "2026-11-25T10:15:30+00:00"}
     message = Message(str(uuid4()), "erasure.receipt", body)
-    return await consumers.commands(message, Delivery(redelivered=False))
+    return await consumers.commands(message)
 
 
 async def test_a_revocation_over_the_public_budget_is_recorded_and_mails_nothing(
@@ -241,7 +241,7 @@ async def test_alerts_gets_its_order_after_the_receipt_of_followups_with_the_tra
     erasure_id = order["erasure_id"]
     found = {"conversations": [str(uuid4())], "phones": ["+48601234567"]}
     trace = Message(str(uuid4()), "erasure.trace", {"erasure_id": erasure_id} | found)
-    await consumers.commands(trace, Delivery(redelivered=False))
+    await consumers.commands(trace)
     key, order = (await orders(engine))[-1]
     assert key == "person.erased.followups"
     assert order.items() >= found.items()

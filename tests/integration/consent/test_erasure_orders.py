@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Message
-from libs.common.messaging.consumer import Ack, Delivery
+from libs.common.messaging.consumer import Ack
 from services.consent import erasure_orders
 from services.consent.consumers import Consumers
 from services.consent.store import erasures
@@ -58,11 +58,11 @@ async def test_an_older_agreement_from_chat_does_not_make_an_erased_subject_know
     await erase(client)
     late = agreed(before)
     for _ in range(2):  # it comes again, and is dropped again
-        outcome = await consumers.commands(late, Delivery(redelivered=False))
+        outcome = await consumers.commands(late)
         assert isinstance(outcome, Ack)
     assert await scalar(engine, "SELECT count(*) FROM data_subject WHERE erased_at IS NULL") == 0
     now = datetime.now(UTC) + timedelta(seconds=1)
-    await consumers.commands(agreed(now), Delivery(redelivered=False))
+    await consumers.commands(agreed(now))
     assert [entry["action"] for entry in await entries(client, ANNA)] == ["opt-in"]
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from deploy.up.environment import EXAMPLE_CONFIG
 from libs.common.database import postgres
 from libs.common.messaging.broker import Message
-from libs.common.messaging.consumer import Ack, Delivery
+from libs.common.messaging.consumer import Ack
 from libs.domain import company, forms
 from libs.domain.signed_links import Tokens
 from services.consent.consumers import Consumers
@@ -52,7 +52,6 @@ __all__ = ["client"]  # a fixture
 
 PAGE = "/opt-in/confirm?token="
 SERVICE = {"X-Caller": "service"}
-DELIVERY = Delivery(redelivered=False)
 CONTACT = forms.load(EXAMPLE_CONFIG / "forms.toml")["contact"]
 NEWEST = company.load(EXAMPLE_CONFIG / "company.toml").asking("form", "pl")
 WORDING = "Zgadzam się na wiadomości o ofercie.\nMogę to <zawsze> cofnąć."
@@ -313,7 +312,7 @@ async def test_a_withdrawn_address_confirms_a_consent_from_chat_by_mail(
     }  # fmt: skip
     message = Message(str(uuid4()), "grant.record", body)
     for _ in range(2):
-        assert isinstance(await consumers.commands(message, DELIVERY), Ack)
+        assert isinstance(await consumers.commands(message), Ack)
     (mail,) = await mails(engine)
     assert "> Yes, write to me." in mail["payload"]["text"]
     assert mail["payload"]["subject"] == "Confirm your consent to messages"
@@ -366,7 +365,7 @@ async def test_an_unpublished_wording_from_chat_is_recorded_without_effect(
     }  # fmt: skip
     for earlier in ({}, {"vouched": True}):  # of a release that took the company's word for it
         message = Message(str(uuid4()), "grant.record", body | earlier)
-        assert isinstance(await consumers.commands(message, DELIVERY), Ack)
+        assert isinstance(await consumers.commands(message), Ack)
         assert not await agreed(client)
     assert await mails(engine) == []
 
@@ -396,7 +395,7 @@ async def test_an_import_counts_in_published_words_since_2018_and_else_asks_for_
     counts: bool,  # noqa: FBT001 - pytest passes it by name
 ) -> None:
     message = Message(str(uuid4()), "grant.record", IMPORTED | said)
-    assert isinstance(await consumers.commands(message, DELIVERY), Ack)
+    assert isinstance(await consumers.commands(message), Ack)
     assert await agreed(client) is counts
     kept = (await entries(client, ANNA))[-1]["evidence"]
     assert kept["counts"] is counts
@@ -416,7 +415,7 @@ async def test_an_import_makes_nobody_known_who_was_erased(
 ) -> None:
     await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
     message = Message(str(uuid4()), "grant.record", IMPORTED | {"at": at})
-    assert isinstance(await consumers.commands(message, DELIVERY), Ack)
+    assert isinstance(await consumers.commands(message), Ack)
     async with engine.begin() as tx:
         known = "SELECT count(*) FROM data_subject WHERE erased_at IS NULL"
         assert await tx.scalar(text(known)) == 0
@@ -520,7 +519,7 @@ async def test_an_agreement_from_before_a_withdrawal_has_no_effect(
             "at": before.isoformat(),
         }  # fmt: skip
         late = Message(str(uuid4()), "grant.record", body)
-        assert isinstance(await consumers.commands(late, DELIVERY), Ack)
+        assert isinstance(await consumers.commands(late), Ack)
         answer = await post(client, "/api/opt-in", AGREED, **{"X-Accepted-At": before.isoformat()})
         assert answer == (200, {"success": True, "email": ANNA})
         assert not await agreed(client)
@@ -557,7 +556,7 @@ async def test_the_opt_in_mail_says_where_the_agreement_was_given(
         "email": ANNA, "purpose": "marketing", "wording": WORDING, "language": "pl",
         "source": "kliknij evil.com", "at": datetime.now(UTC).isoformat(), "place": place,
     }  # fmt: skip
-    await consumers.commands(Message(str(uuid4()), "grant.record", body), DELIVERY)
+    await consumers.commands(Message(str(uuid4()), "grant.record", body))
     (mail,) = await mails(engine)
     assert said in mail["payload"]["text"]
     assert "evil.com" not in mail["payload"]["text"] + mail["payload"]["html"]

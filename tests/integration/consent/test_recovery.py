@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Message
-from libs.common.messaging.consumer import Ack, Delivery
+from libs.common.messaging.consumer import Ack
 from libs.common.messaging.rpc import NoReply
 from services.consent import changes, metrics
 from services.consent import consumers as module
@@ -122,7 +122,7 @@ class Host:
             "message": str(uuid4()), "attempt": 1, "address": email, "purpose": "marketing",
         }  # fmt: skip
         message = Message(str(uuid4()), "permit.request", asked)
-        outcome = await self._consumers.permits(message, Delivery(redelivered=False))
+        outcome = await self._consumers.permits(message)
         assert isinstance(outcome, Ack)
         return self._answers[-1]
 
@@ -365,7 +365,7 @@ async def test_a_refusal_in_the_chat_is_recorded_before_its_message_is_acknowled
     backup.take()
     consumers = make_consumers(engine, vault, here.settings, journal=here.journal)
     message = Message(str(uuid4()), "withdrawal.record", refusal)
-    assert isinstance(await consumers.commands(message, Delivery(redelivered=False)), Ack)
+    assert isinstance(await consumers.commands(message), Ack)
     backup.restore()
     assert await here.permit(monkeypatch, refusal["email"]) == "closed"
 

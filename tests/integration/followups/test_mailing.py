@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.followups.consumers import Consumers
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, submissions_of
-from tests.integration.followups.test_scheduler import DELIVERY, NO_BROKER, withdrawn
+from tests.integration.followups.test_scheduler import NO_BROKER, withdrawn
 
 ANNA = "anna@example.com"
 GRANTED, WITHDRAWN = "consent.granted", "consent.withdrawn"
@@ -22,7 +22,7 @@ def consumers(engine: AsyncEngine) -> Consumers:
 
 async def hear(consumers: Consumers, kind: str, *, seconds: float = 0) -> None:
     at = datetime.now(UTC) + timedelta(seconds=seconds)
-    await consumers.consent_events(withdrawn(ANNA, kind, at=at.isoformat()), DELIVERY)
+    await consumers.consent_events(withdrawn(ANNA, kind, at=at.isoformat()))
 
 
 async def told(world: World) -> list[Any]:

@@ -30,7 +30,6 @@ from tests.support.shipped import EXAMPLE
 pytestmark = [pytest.mark.quick, pytest.mark.promise("P3")]
 
 Schedulers = Callable[..., Scheduler]
-DELIVERY: Any = None  # no handler uses it
 NO_BROKER: Any = None  # these handlers send no reply
 ERASURE = "7d0f3c52-91d4-4d0b-8a4e-3a5f7c1e2b90"
 
@@ -136,7 +135,7 @@ async def test_a_step_in_flight_holds_back_others_to_the_same_address(
     assert await world.statuses() == ["handed_over", "scheduled"]
     assert len(await world.outbox("alert.accepted")) == 1
     await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(
-        settled(first["id"], "sent"), DELIVERY
+        settled(first["id"], "sent")
     )
     await world.make_due()
     await drain(scheduler(cap=cap))
@@ -149,7 +148,7 @@ async def test_a_mailbox_that_is_refused_gets_no_later_steps(
     first, _ = await world.enrol("nobody@example.com", seconds=-1)
     await scheduler().hand_over(now())
     refused = settled(first["id"], "failed", reason="refused")
-    await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(refused, DELIVERY)
+    await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(refused)
     assert await world.statuses() == ["failed", "cancelled"]
 
 
@@ -197,7 +196,7 @@ async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(
     await scheduler().hand_over(now())
     late = settled(step, "too_late")
     for _ in range(2):
-        assert await consumers.outcomes(late, DELIVERY) == Ack()
+        assert await consumers.outcomes(late) == Ack()
     assert await world.statuses() == ["scheduled"]
     await world.make_due()
     await scheduler().hand_over(now())
@@ -206,10 +205,10 @@ async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(
     assert first["once"]["reference"] == second["once"]["reference"] == str(step)
     # An outcome of the old message does not apply to the new one.
     for outcome in ("too_late", "cancelled", "failed"):
-        await consumers.outcomes(settled(step, outcome), DELIVERY)
+        await consumers.outcomes(settled(step, outcome))
     assert await world.statuses() == ["handed_over"]
     new = settled(step, "sent", alert_id=uuid.UUID(second["id"]))
-    await consumers.outcomes(new, DELIVERY)
+    await consumers.outcomes(new)
     assert await world.statuses() == ["sent"]
 
 
@@ -221,9 +220,9 @@ async def test_a_step_that_missed_its_window_after_a_stop_is_cancelled(
     await scheduler().hand_over(now())
     async with engine.begin() as relay:  # published
         await relay.execute(sa.text("DELETE FROM outbox"))
-    await consumers.consent_events(withdrawn("jan@example.com"), DELIVERY)
+    await consumers.consent_events(withdrawn("jan@example.com"))
     assert await world.statuses() == ["handed_over"]
-    await consumers.outcomes(settled(row["id"], "too_late"), DELIVERY)
+    await consumers.outcomes(settled(row["id"], "too_late"))
     [step] = await world.steps()
     assert (step["status"], step["reason"]) == ("cancelled", "unsubscribe")
 
@@ -358,7 +357,7 @@ async def test_a_withdrawal_cancels_the_remaining_steps_of_its_address_only(
     await world.enrol("jan@example.com")
     await world.enrol("ala@example.com")
     outcome = await Consumers(engine, NO_BROKER, submissions_of(engine)).consent_events(
-        withdrawn("JAN@example.com"), DELIVERY
+        withdrawn("JAN@example.com")
     )
     assert outcome == Ack()
     assert await world.statuses("jan@example.com") == ["cancelled", "cancelled"]
@@ -372,7 +371,7 @@ async def test_a_withdrawal_recalls_messages_from_the_outbox(
     await world.enrol("jan@example.com")
     await scheduler().hand_over(now())
     await Consumers(engine, NO_BROKER, submissions_of(engine)).consent_events(
-        withdrawn("jan@example.com"), DELIVERY
+        withdrawn("jan@example.com")
     )
     assert await world.statuses() == ["cancelled", "cancelled"]
     assert await world.outbox("alert.accepted") == []
@@ -386,7 +385,7 @@ async def test_a_message_that_the_relay_has_locked_is_not_cancelled(
     async with engine.begin() as relay:
         await relay.execute(sa.select(tables.outbox_table.c.id).with_for_update())
         await Consumers(engine, NO_BROKER, submissions_of(engine)).consent_events(
-            withdrawn("jan@example.com"), DELIVERY
+            withdrawn("jan@example.com")
         )
     assert await world.statuses() == ["handed_over", "cancelled"]
 
@@ -412,7 +411,7 @@ async def test_a_stop_recalls_a_concurrent_claim_after_its_commit(
     await claiming.wait()
     stop = asyncio.create_task(
         Consumers(engine, NO_BROKER, submissions_of(engine)).consent_events(
-            withdrawn("jan@example.com"), DELIVERY
+            withdrawn("jan@example.com")
         )
     )
     await blocked(engine)
@@ -450,10 +449,10 @@ async def test_concurrent_stops_claims_and_turns_do_not_deadlock(
             scheduler(cap=9).hand_over(now()),
             world.say("a kiedy?", f"a{turn}"),
             world.say(f"to znowu ja, {email}", f"b{turn}"),
-            consumers.consent_events(withdrawn(email), DELIVERY),
-            consumers.consent_events(withdrawn(email), DELIVERY),
+            consumers.consent_events(withdrawn(email)),
+            consumers.consent_events(withdrawn(email)),
         )
-        await consumers.consent_events(withdrawn(email), DELIVERY)
+        await consumers.consent_events(withdrawn(email))
         assert set(await world.statuses(email)) == {"cancelled"}
     assert await world.outbox("alert.accepted") == []
 
@@ -463,9 +462,9 @@ async def test_a_duplicate_withdrawal_event_does_not_stop_a_later_enrolment(
 ) -> None:
     message = withdrawn("jan@example.com")
     consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
-    await consumers.consent_events(message, DELIVERY)
+    await consumers.consent_events(message)
     await world.enrol("jan@example.com")
-    await consumers.consent_events(message, DELIVERY)
+    await consumers.consent_events(message)
     assert await world.statuses() == ["scheduled", "scheduled"]
 
 
@@ -474,8 +473,8 @@ async def test_a_withdrawal_of_another_purpose_or_a_grant_stops_nothing(
 ) -> None:
     await world.enrol("jan@example.com")
     consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
-    await consumers.consent_events(withdrawn("jan@example.com", purposes=["survey"]), DELIVERY)
-    await consumers.consent_events(withdrawn("jan@example.com", "consent.granted"), DELIVERY)
+    await consumers.consent_events(withdrawn("jan@example.com", purposes=["survey"]))
+    await consumers.consent_events(withdrawn("jan@example.com", "consent.granted"))
     assert await world.statuses() == ["scheduled", "scheduled"]
 
 
@@ -602,9 +601,9 @@ async def test_an_unreadable_message_is_set_aside(engine: AsyncEngine) -> None:
     for body in ({}, {"email": "nobody", "action": "x", "at": now().isoformat()}):
         message = Message(id="1", type="consent.withdrawn", body=body)
         with pytest.raises(Unreadable):
-            await consumers.consent_events(message, DELIVERY)
+            await consumers.consent_events(message)
     with pytest.raises(Unreadable):
-        await consumers.outcomes(Message(id="1", type="delivery.settled", body={}), DELIVERY)
+        await consumers.outcomes(Message(id="1", type="delivery.settled", body={}))
 
 
 # --- outcomes ---------------------------------------------------------------------------------
@@ -640,7 +639,7 @@ async def test_an_outcome_is_recorded(
     followup_id = await handed_over(world, scheduler)
     assert (
         await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(
-            settled(followup_id, outcome), DELIVERY
+            settled(followup_id, outcome)
         )
         == Ack()
     )
@@ -653,10 +652,10 @@ async def test_duplicate_and_late_outcomes_change_nothing(
     followup_id = await handed_over(world, scheduler)
     consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     duplicate = settled(followup_id, "sent", "m1")
-    await asyncio.gather(*(consumers.outcomes(duplicate, DELIVERY) for _ in range(5)))
+    await asyncio.gather(*(consumers.outcomes(duplicate) for _ in range(5)))
     [first] = await world.steps()
     for outcome in ("in_doubt", "cancelled", "failed", "sent"):
-        await consumers.outcomes(settled(followup_id, outcome), DELIVERY)
+        await consumers.outcomes(settled(followup_id, outcome))
     assert await world.steps() == [first]
 
 
@@ -670,7 +669,7 @@ async def test_an_operator_s_resolution_or_retry_replaces_the_outcome(
     followup_id = await handed_over(world, scheduler)
     consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     for each in outcomes:
-        await consumers.outcomes(settled(followup_id, each), DELIVERY)
+        await consumers.outcomes(settled(followup_id, each))
     assert await world.statuses() == [outcomes[-1]]
 
 
@@ -687,8 +686,8 @@ async def test_the_later_of_two_outcomes_counts_in_either_order(
     followup_id = await handed_over(world, scheduler)
     consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
     before, after = now(), now() + timedelta(seconds=1)
-    await consumers.outcomes(settled(followup_id, later, at=after), DELIVERY)
-    await consumers.outcomes(settled(followup_id, earlier, at=before), DELIVERY)
+    await consumers.outcomes(settled(followup_id, later, at=after))
+    await consumers.outcomes(settled(followup_id, earlier, at=before))
     assert await world.statuses() == [later]
 
 
@@ -698,10 +697,10 @@ async def test_the_cap_counts_from_the_time_of_sending(
     first, _ = await world.enrol("jan@example.com")
     await drain(scheduler())
     consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
-    await consumers.outcomes(settled(first["id"], "failed"), DELIVERY)
+    await consumers.outcomes(settled(first["id"], "failed"))
     await world.age(hours=30)
     retried_at = now()
-    await consumers.outcomes(settled(first["id"], "sent", at=retried_at), DELIVERY)
+    await consumers.outcomes(settled(first["id"], "sent", at=retried_at))
     await world.make_due()
     await drain(scheduler())
     sent, waiting = await world.steps()
@@ -713,9 +712,7 @@ async def test_a_step_without_a_hand_over_cannot_become_sent(
     world: World, engine: AsyncEngine
 ) -> None:
     [row] = await world.enrol("jan@example.com", seconds=60, steps=1)
-    await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(
-        settled(row["id"], "sent"), DELIVERY
-    )
+    await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(settled(row["id"], "sent"))
     assert await world.statuses() == ["scheduled"]
 
 

@@ -21,7 +21,6 @@ from services.followups.store import leads
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, submissions_of
 
 KEY = "internal-key-of-this-test"
-DELIVERY: Any = None  # the handler does not use it
 NO_BROKER: Any = None
 EMAIL = "jan@example.com"
 
@@ -57,10 +56,7 @@ async def lead(world: World) -> uuid.UUID:
 
 
 async def handle(engine: AsyncEngine, message: Message) -> None:
-    assert (
-        await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(message, DELIVERY)
-        == Ack()
-    )
+    assert await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(message) == Ack()
 
 
 async def test_its_scheduled_steps_are_cancelled_and_say_why(

@@ -12,7 +12,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from libs.common.messaging.broker import HIGH, Broker, Message
-from libs.common.messaging.consumer import Ack, Delivery, Disposition, consume
+from libs.common.messaging.consumer import Ack, Disposition, consume
 from services.alerts.messages import each_accepted
 from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
 from services.gateway.intake.alerts import TOGETHER, TOGETHER_BYTES
@@ -37,7 +37,7 @@ class Intake:
         self.broker = broker
         self.messages: list[Message] = []
 
-    async def take(self, message: Message, _: Delivery) -> Disposition:
+    async def take(self, message: Message) -> Disposition:
         self.messages.append(message)
         return Ack()
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 
 from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import Delivery
 from libs.common.process import tasks
 from services.alerts.config import targets as config
 from services.alerts.intake import MAX_BATCH, Intake
@@ -53,7 +52,6 @@ class Unanswering:
 
 
 UNWRITABLE = "unwritable"
-DELIVERY = Delivery(redelivered=False)
 
 
 @pytest.fixture
@@ -80,9 +78,7 @@ async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
 ) -> None:
     broker = Unanswering()
     intake = intake_with(broker)
-    handling = [
-        asyncio.create_task(intake.handle(batch(*some_ids()), DELIVERY)) for _ in range(MAX_BATCH)
-    ]
+    handling = [asyncio.create_task(intake.handle(batch(*some_ids()))) for _ in range(MAX_BATCH)]
 
     async def begun() -> bool:
         return broker.under_way >= TOGETHER
