@@ -50,15 +50,11 @@ async def _check_hash_keys(engine: AsyncEngine, vault: Vault) -> None:
     :raises SystemExit: says what to do
     """
     while True:
-        try:
+        with postgres.through_outages("consent.database_unavailable"):
             async with engine.begin() as tx:
                 made_by = await hash_keys.applied(tx, vault.hash_keys)
             break
-        except Exception as error:
-            if not postgres.is_transient(error):
-                raise
-            log.warning("consent.database_unavailable", error=type(error).__name__)
-            await asyncio.sleep(1)
+        await asyncio.sleep(1)
     if made_by != vault.hash_keys:
         raise SystemExit("CONSENT_HASH_KEY has changed: run `consent rehash`, or restore the key")
 

@@ -58,14 +58,10 @@ class Bulk:
 
     async def run(self) -> None:
         while True:
-            try:
-                worked = await self._step()
-            except Exception as error:
-                if not postgres.is_transient(error):
-                    raise
-                worked = False
-            if not worked:
-                await asyncio.sleep(IDLE_SECONDS)
+            with postgres.through_outages():
+                while await self._step():
+                    pass
+            await asyncio.sleep(IDLE_SECONDS)
 
     async def _step(self) -> bool:
         """Make one call for one of them; False if there is nothing to do."""

@@ -5,7 +5,7 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.engine import ExceptionContext
@@ -216,6 +216,30 @@ def is_transient(error: BaseException) -> bool:
     if error.connection_invalidated or state is None:
         return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
     return not str(state).startswith(_DATA_CLASSES)
+
+
+class through_outages:  # noqa: N801 - read as a function, like contextlib.suppress
+    """End the block, without an error, when the database is unavailable; raise every other error.
+
+    A lost statement was rolled back or is unknown: whatever follows must be safe to repeat.
+    """
+
+    error: BaseException | None = None
+
+    def __init__(self, event: str | None = None) -> None:
+        """:param event: the line to log; None: somebody else logs the outage"""
+        self._event = event
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if error is None or not is_transient(error):
+            return False
+        self.error = error
+        if self._event is not None:
+            log.warning(self._event, error=type(error).__name__)
+        return True
 
 
 def advisory_key(name: str) -> int:

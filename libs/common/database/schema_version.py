@@ -53,17 +53,15 @@ async def _watch(service: str, engine: AsyncEngine, migrations: Path, *, may_lac
 
 
 async def _look(service: str, engine: AsyncEngine, migrations: Path, *, may_lack: bool) -> None:
-    try:
+    with postgres.through_outages() as outage:
         async with engine.connect() as tx:
             # Without the table, asking for its rows would be an error.
             table = text("SELECT to_regclass(CAST(:name AS text)) IS NOT NULL")
             there = (await tx.execute(table, {"name": migrate.VERSIONS})).scalar_one()
             rows = text(f"SELECT version_num FROM {migrate.VERSIONS}")
             found = list((await tx.execute(rows)).scalars()) if there else []
-    except Exception as error:
-        if not postgres.is_transient(error):
-            raise
-        log.warning("schema.not_checked", error=type(error).__name__)
+    if outage.error:
+        log.warning("schema.not_checked", error=type(outage.error).__name__)
         return
     version = await asyncio.to_thread(migrate.compare, found, migrations)
     if version is Version.NEWER:

@@ -233,16 +233,13 @@ class Relay:
                 # Cleared before the query: later notifications cause another one.
                 listener.event.clear()
                 more = False
-                try:
+                with postgres.through_outages("outbox.database_unavailable") as outage:
                     more = self._broker.connected and await self.relay()
                     if (now := time.monotonic()) >= measured_at + POLL_SECONDS:
                         await self._measure()
                         measured_at = now
-                except Exception as error:
-                    if not postgres.is_transient(error):
-                        raise
+                if outage.error:
                     CONNECTED.set(0)
-                    log.warning("outbox.database_unavailable", error=type(error).__name__)
                     await asyncio.sleep(POLL_SECONDS)
                 if not more:
                     with suppress(TimeoutError):

@@ -340,13 +340,10 @@ class Worker:
         plain = attempt.job.once is None and attempt.want is None
         try:
             while True:
-                try:
+                with postgres.through_outages():
                     if plain and attempt.transition.state is not State.FAILED:
                         return await self._outcomes.submit(attempt)
                     return await self._record_and_notify(attempt)
-                except Exception as error:
-                    if not postgres.is_transient(error):
-                        raise
                 await asyncio.sleep(RETRY_DATABASE_SECONDS)
         finally:
             self._unrecorded.discard(attempt.job.alert_id)

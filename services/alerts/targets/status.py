@@ -66,12 +66,9 @@ class TargetStatus:
         """Exchange once a second, and at once after an observation; runs until cancelled."""
         while True:
             self._observed.clear()
-            try:
+            with postgres.through_outages("target_status.database_unavailable") as outage:
                 await self.exchange()
-            except Exception as error:
-                if not postgres.is_transient(error):
-                    raise
-                log.warning("target_status.database_unavailable", error=type(error).__name__)
+            if outage.error:
                 await asyncio.sleep(EXCHANGE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(EXCHANGE_SECONDS):
@@ -141,13 +138,10 @@ class TargetStatus:
 
     async def now(self) -> dict[str, dict[str, Any]]:
         """Return each target's shared status; this process's own while the database is away."""
-        try:
+        shared: Mapping[str, BreakerStatus] = {}
+        with postgres.through_outages():
             async with self._engine.connect() as tx:
                 shared = await store.read(tx, self._process)
-        except Exception as error:
-            if not postgres.is_transient(error):
-                raise
-            shared = {}
         return {name: self._shown(name, shared.get(name)) for name in self._breakers}
 
     def _own(self, name: str) -> BreakerStatus:

@@ -74,14 +74,11 @@ class LedgerCheck:
         :param seconds: between two updates
         """
         while True:
-            try:
+            with postgres.through_outages("ledger_check.database_unavailable") as outage:
                 await self._measure(4 * seconds)
-            except Exception as error:
-                if not postgres.is_transient(error):
-                    raise
+            if outage.error:
                 self.ok = None
                 metrics.LEDGER_OK.set(math.nan)
-                log.warning("ledger_check.database_unavailable")
             await asyncio.sleep(seconds)
 
     async def _measure(self, max_age: float) -> None:

@@ -68,13 +68,10 @@ class Sync:
         return looked and now - self._seeing_since >= UNSEEING_SECONDS
 
     async def run(self) -> None:
-        """Look at the version. While the database is unavailable, those who wait go on to wait."""
+        """Look at the version. While the database is unavailable, waiters keep waiting."""
         while True:
-            try:
+            with postgres.through_outages():
                 await self._look()
-            except Exception as error:
-                if not postgres.is_transient(error):
-                    raise
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:

@@ -1,5 +1,7 @@
 """`GET /console/events`: what has changed, as server-sent events for open pages (live.py)."""
 
+from contextlib import suppress
+
 from aiohttp import web
 
 from libs.common.database import postgres
@@ -26,7 +28,8 @@ class LiveRoutes:
         response = web.StreamResponse(headers=HEADERS | {"X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
         await response.prepare(request)
-        try:
+        # The answer has begun: without the database it just ends, and the page asks again.
+        with suppress(OSError), postgres.through_outages():  # OSError: the page was closed
             await response.write(b"retry: 5000\n\n")
             if visitor is not None:
                 with self._live.stream(visitor) as stream:
@@ -37,10 +40,4 @@ class LiveRoutes:
                         visitor = await self._door.visitor(request, active=False)
             reason = b"session" if visitor is None else b"another"
             await response.write(b"event: end\ndata: %b\n\n" % reason)
-        except OSError:
-            pass  # the page was closed
-        except Exception as error:
-            if not postgres.is_transient(error):
-                raise
-            # The answer has begun, so it just ends, and the page asks again.
         return response

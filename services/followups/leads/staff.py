@@ -319,13 +319,9 @@ class Announcer:
 
     async def run(self) -> None:
         while True:
-            try:
+            with postgres.through_outages("staff.database_unavailable"):
                 while await self.announce(datetime.now(UTC)) == BATCH:
                     pass
-            except Exception as error:
-                if not postgres.is_transient(error):
-                    raise
-                log.warning("staff.database_unavailable", error=type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
 
     async def announce(self, now: datetime) -> int:

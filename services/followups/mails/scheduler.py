@@ -39,13 +39,9 @@ class Scheduler:
 
     async def run(self) -> None:
         while True:
-            try:
+            with postgres.through_outages("scheduler.database_unavailable"):
                 while await self.hand_over(datetime.now(UTC)) == BATCH:
                     pass
-            except Exception as error:
-                if not postgres.is_transient(error):
-                    raise
-                log.warning("scheduler.database_unavailable", error=type(error).__name__)
             await asyncio.sleep(POLL_SECONDS)
 
     async def hand_over(self, now: datetime) -> int:

@@ -78,3 +78,12 @@ def test_keys_of_different_names_differ_and_fit_a_bigint() -> None:
     keys = {postgres.advisory_key(f"alembic:{name}") for name in ("alerts", "consent", "followups")}
     assert len(keys) == 3
     assert all(-(2**63) <= key < 2**63 for key in keys)
+
+
+def test_a_block_ends_quietly_only_when_the_database_is_unavailable() -> None:
+    with postgres.through_outages() as outage:
+        raise TimeoutError
+    assert isinstance(outage.error, TimeoutError)
+    with pytest.raises(ValueError, match="another"), postgres.through_outages() as outage:
+        raise ValueError("another")
+    assert outage.error is None
