@@ -10,7 +10,7 @@ BIN = .venv/bin
 # Excluded from make test-all; each has its own target.
 ALL = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages and not clients
 
-.PHONY: up up-cluster down clean status env check certs demo logs psql preview send-test prepare fmt lint unit test test-all test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
+.PHONY: up up-cluster down clean status env check certs demo logs psql preview send-test prepare schema fmt lint unit test test-all test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
 .DEFAULT_GOAL = up
 
 # YES=1: `make clean` does not ask. TRY=1: `make env` writes defaults for a trial. PORT_OFFSET=100: raise all ports by 100 from now on.
@@ -54,6 +54,10 @@ lint: prepare
 # Unit tests only, in seconds: run them while you write.
 unit: prepare
 	$(BIN)/pytest tests/unit $(ARGS)
+
+# After a migration: services/*/store/schema.sql and docs/data.md.
+schema: prepare
+	WRITE=1 $(BIN)/pytest -n 0 tests/integration/common/test_schemas.py
 
 # Tests mostly wait. Each of the JOBS processes has its own servers.
 JOBS = 3

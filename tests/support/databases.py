@@ -4,14 +4,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg2
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, cursor, make_dsn
-from sqlalchemy import MetaData
 
 from deploy.provision import ROLES, close_database, provision_postgres
 from deploy.up.servers import Postgres
@@ -90,15 +86,3 @@ class Databases:
             connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             with connection.cursor() as opened:
                 yield opened
-
-
-def differences(owner_url: str, metadata: MetaData) -> list[Any]:
-    """Return what the migrated schema has and the code's tables have not, and the other way."""
-
-    def ours(name: str | None, kind: str, _: Any) -> bool:
-        return not (kind == "table" and name == migrate.VERSIONS)
-
-    options = {"include_name": ours, "compare_type": True}
-    with migrate.transaction(owner_url) as connection:
-        context = MigrationContext.configure(connection, opts=options)
-        return list(compare_metadata(context, metadata))

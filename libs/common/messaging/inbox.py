@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Column, DateTime, Index, MetaData, Table, Text, func, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database.statement import Statement
@@ -29,18 +29,6 @@ CREATE INDEX inbox_received_at ON inbox (received_at);
 def upgrade(op: Any) -> None:
     """Create the table, in a migration."""
     op.execute(_SQL)
-
-
-def table(metadata: MetaData) -> Table:
-    """Describe the table, for the comparison of migrations and metadata."""
-    return Table(
-        "inbox",
-        metadata,
-        Column("consumer", Text, primary_key=True),
-        Column("message_id", Text, primary_key=True),
-        Column("received_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        Index("inbox_received_at", "received_at"),
-    )
 
 
 async def first_time(tx: AsyncConnection, consumer: str, message_id: str) -> bool:

@@ -15,17 +15,8 @@ from typing import Any, NamedTuple
 
 from prometheus_client import Counter, Gauge
 from sqlalchemy import (
-    BigInteger,
-    Column,
-    DateTime,
     Float,
-    Identity,
-    Index,
-    MetaData,
-    Table,
-    Text,
     bindparam,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -134,24 +125,6 @@ _MEASURE = Statement(
 def upgrade(op: Any) -> None:
     """Create the table and its trigger, in a migration."""
     op.execute(_SQL)
-
-
-def table(metadata: MetaData) -> Table:
-    """Describe the table, for the comparison of migrations and metadata."""
-    return Table(
-        "outbox",
-        metadata,
-        Column("id", BigInteger, Identity(always=True), primary_key=True),
-        Column("message_id", Text, nullable=False),
-        Column("exchange", Text, nullable=False),
-        Column("routing_key", Text, nullable=False),
-        Column("type", Text, nullable=False),
-        Column("body", JSONB, nullable=False),
-        Column("headers", JSONB, nullable=False),
-        Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        Column("due_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-        Index("outbox_due", "due_at", "id"),
-    )
 
 
 async def add(tx: AsyncConnection, exchange: str, routing_key: str, message: Message) -> None:

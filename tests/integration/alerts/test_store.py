@@ -15,23 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database.group_commit import Batches
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Policy, Reason, State, decide
 from services.alerts.store import tables
-from services.alerts.store.cases import tables as case_tables
 from services.alerts.store.ledger import intake, queries, transitions, upkeep
 from services.alerts.store.ledger.intake import NewRow
 from services.alerts.store.ledger.queries import Filter
 from services.alerts.store.ledger.transitions import Attempt
 from services.alerts.store.sql import sql
-from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import waits_for_a_row
-from tests.support.databases import differences
 from tests.support.eventually import eventually
-
-
-async def test_the_tables_in_code_match_the_migration(database: NewDatabase) -> None:
-    url = await database("alerts")
-    assert case_tables.alert_case.name in tables.metadata.tables
-    assert differences(url.owner_url, tables.metadata) == []
-
 
 DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200, "ok")
 FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)

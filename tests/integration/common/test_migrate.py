@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from libs.common.database import migrate
 from libs.common.database.migrate import Version
 from tests.conftest import NewDatabase
-from tests.support.databases import DatabaseUrl, differences
+from tests.support.databases import DatabaseUrl
 
 VERSIONS = {
     "0001_thing.py": """
@@ -63,14 +63,6 @@ def migrations(tmp_path: Path) -> Path:
 @pytest.fixture
 async def url(database: NewDatabase) -> DatabaseUrl:
     return await database("alerts", migrated=False)
-
-
-def things(*columns: sa.Column[object], index: bool = True) -> sa.MetaData:
-    metadata = sa.MetaData()
-    table = sa.Table("thing", metadata, sa.Column("id", sa.Uuid, primary_key=True), *columns)
-    if index:
-        sa.Index("thing_name", table.c.name)
-    return metadata
 
 
 def tables(url: DatabaseUrl) -> set[tuple[str, str]]:
@@ -318,39 +310,6 @@ def test_eight_processes_migrating_at_once_all_succeed(url: DatabaseUrl, migrati
     errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * EIGHT, errors
     assert migrate.version(url.owner_url, migrations) is Version.CURRENT
-
-
-def test_tables_like_the_migrated_ones_do_not_differ(url: DatabaseUrl, migrations: Path) -> None:
-    migrate.upgrade("alerts", url.owner_url, migrations)
-    metadata = things(
-        sa.Column("name", sa.Text, nullable=False), sa.Column("at", sa.DateTime(timezone=True))
-    )
-    assert differences(url.owner_url, metadata) == []
-
-
-@pytest.mark.parametrize(
-    "metadata",
-    [
-        sa.MetaData(),
-        things(sa.Column("name", sa.Text, nullable=False)),
-        things(
-            sa.Column("name", sa.Integer, nullable=False),
-            sa.Column("at", sa.DateTime(timezone=True)),
-        ),
-        things(sa.Column("name", sa.Text), sa.Column("at", sa.DateTime(timezone=True))),
-        things(
-            sa.Column("name", sa.Text, nullable=False),
-            sa.Column("at", sa.DateTime(timezone=True)),
-            index=False,
-        ),
-    ],
-    ids=["table", "column", "type", "null", "index"],
-)
-def test_a_table_unlike_the_migrated_one_differs(
-    url: DatabaseUrl, migrations: Path, metadata: sa.MetaData
-) -> None:
-    migrate.upgrade("alerts", url.owner_url, migrations)
-    assert differences(url.owner_url, metadata) != []
 
 
 @pytest.mark.parametrize("arguments", [[], ["upgrade"], ["migrate", "now"]])

@@ -10,17 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.followups import messages
 from services.followups.store import conversations, steps, tables
-from tests.conftest import NewDatabase
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
-from tests.support.databases import differences
 from tests.support.eventually import eventually
-
-
-async def test_the_migrations_make_the_tables_that_the_code_describes(
-    database: NewDatabase,
-) -> None:
-    url = await database("followups")
-    assert differences(url.owner_url, tables.metadata) == []
 
 
 async def test_a_chat_with_an_email_a_budget_and_a_wish_is_a_qualified_lead(world: World) -> None:

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.case import Answer, Ask, Cancelled, Change, Moved, State
-from services.alerts.store.cases.tables import alert_case, case_answer, case_place, case_step
 from services.alerts.store.ledger.intake import NewRow
 from services.alerts.store.sql import sql
+from services.alerts.store.tables import alert_case, case_answer, case_place, case_step
 
 CASES: Final = "cases"
 """The pseudo-target of escalations about cases."""

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.store.cases import cases
-from services.alerts.store.cases.tables import heartbeat
+from services.alerts.store.tables import heartbeat
 
 _mine = heartbeat.c
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.store.cases.tables import alert_case, case_link
+from services.alerts.store.tables import alert_case, case_link
 
 KEPT = timedelta(days=7)
 

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.shifts import Shift
-from services.alerts.store.cases.tables import oncall_override
 from services.alerts.store.sql import sql
+from services.alerts.store.tables import oncall_override
 
 
 async def current(tx: AsyncConnection) -> dict[str, list[Shift]]:

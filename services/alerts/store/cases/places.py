@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.case import Via, update_id
-from services.alerts.store.cases.tables import alert_case, case_answer, case_place, case_step
 from services.alerts.store.sql import sql
+from services.alerts.store.tables import alert_case, case_answer, case_place, case_step
 
 # One that an attempt has touched, while none is in flight there: what is in flight is written from
 # the case as it stands, or shows what it was before. A delivery that was purged has ended.

@@ -10,9 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.alerts.rules.case import Cancelled, State
 from services.alerts.rules.subjects import Hash
 from services.alerts.store.cases import cases
-from services.alerts.store.cases.tables import alert_case, case_answer, case_link, case_place
 from services.alerts.store.sql import sql
-from services.alerts.store.tables import delivery
+from services.alerts.store.tables import alert_case, case_answer, case_link, case_place, delivery
 
 PAGE: Final = 16
 KEPT_SECONDS: Final = 365 * 86400.0

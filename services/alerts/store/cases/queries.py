@@ -9,9 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.case import FOLLOWUPS, State
 from services.alerts.store.cases.places import DUE
-from services.alerts.store.cases.tables import alert_case, case_answer, case_place, case_step
 from services.alerts.store.sql import sql
-from services.alerts.store.tables import delivery
+from services.alerts.store.tables import alert_case, case_answer, case_place, case_step, delivery
 
 
 async def page(

@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.store.cases.tables import alert_case, silence
+from services.alerts.store.tables import alert_case, silence
 
 MATCHERS: Final = ("event_type", "severity", "source", "dedup_key")
 KEPT = timedelta(days=365)
