@@ -107,6 +107,11 @@ def _run(service: str, connection: Connection, migrations: Path) -> None:
         connection.commit()
 
 
+def execute_beside(revision: str) -> None:
+    """In a migration: execute the SQL beside it, `0001_thing.sql` of `0001_thing.py`."""
+    op.execute(Path(revision).with_suffix(".sql").read_text(encoding="utf-8"))
+
+
 def create_index_concurrently(name: str, on: str) -> None:
     """In a migration: create an index on a table that may be large, while it is written.
 

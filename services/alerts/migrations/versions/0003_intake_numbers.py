@@ -1,32 +1,10 @@
 """The running numbers of what each gateway process handed to intake."""
 
-from alembic import op
+from libs.common.database.migrate import execute_beside
 
 revision = "0003"
 down_revision = "0002"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
-    op.execute("""
-CREATE TABLE intake_sender (
-    sender text PRIMARY KEY,
-    seen int8multirange NOT NULL,
-    at timestamptz NOT NULL DEFAULT now(),
-    edge bigint NOT NULL DEFAULT 1,
-    edge_at timestamptz NOT NULL DEFAULT now(),
-    missing int8multirange NOT NULL DEFAULT '{}',
-    missed_at timestamptz
-);
-COMMENT ON TABLE intake_sender IS 'which running numbers of a gateway process came to intake';
-COMMENT ON COLUMN intake_sender.edge IS 'above all numbers that were seen at edge_at';
-COMMENT ON COLUMN intake_sender.missing IS 'gaps that stayed for long, in seen as well';
-
-ALTER TABLE replica ADD COLUMN numbers boolean NOT NULL DEFAULT false;
-COMMENT ON COLUMN replica.numbers IS 'it notes them; a release that does not makes gaps';
-CREATE FUNCTION replica_kept() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
-CREATE TRIGGER replica_kept BEFORE DELETE ON replica FOR EACH ROW
-    WHEN (NOT OLD.numbers AND OLD.seen_at > now() - interval '1 hour')
-    EXECUTE FUNCTION replica_kept();
-""")
+    execute_beside(__file__)

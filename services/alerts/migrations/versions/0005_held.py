@@ -1,22 +1,10 @@
 """Targets that refuse us: what they said, and when one accepted an alert again."""
 
-from alembic import op
+from libs.common.database.migrate import execute_beside
 
 revision = "0005"
 down_revision = "0004"
-branch_labels = None
-depends_on = None
-
-COLUMNS = """
-ALTER TABLE breaker ADD COLUMN held text, ADD COLUMN healed_at timestamptz;
-COMMENT ON COLUMN breaker.held IS 'what the target said when it refused us';
-COMMENT ON COLUMN breaker.healed_at IS 'when it accepted an alert after it refused us';
--- The new one allows more.
--- squawk-ignore ban-drop-constraint
-ALTER TABLE attempt DROP CONSTRAINT attempt_outcome_known, ADD CONSTRAINT attempt_outcome_known
-    CHECK (outcome IN ('delivered', 'failed', 'never', 'later', 'held', 'unknown')) NOT VALID;
-"""
 
 
 def upgrade() -> None:
-    op.execute(COLUMNS)
+    execute_beside(__file__)

@@ -1,0 +1,1 @@
+ALTER TABLE staff_action ADD COLUMN client_address text;

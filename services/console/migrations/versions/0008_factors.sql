@@ -1,0 +1,4 @@
+ALTER TABLE staff
+    ADD COLUMN proof_at timestamptz, ADD COLUMN factor bytea, ADD COLUMN factor_step bigint,
+    ADD COLUMN recovery bytea[];
+ALTER TABLE key_restore ADD COLUMN people jsonb;
