@@ -175,17 +175,10 @@ async def release_backlog(
         throttle.closed_again.clear()
         released = per_second
         while released == per_second and throttle.seconds_shut == 0:
-            try:
+            with postgres.through_outages("backlog.database_unavailable"):
                 async with engine.begin() as tx:
                     rows = await upkeep.waiting(tx, target, per_second)
                     await upkeep.requeue(tx, rows)
-            except Exception as error:
-                if not postgres.is_transient(error):
-                    raise
-                log.warning(
-                    "backlog.database_unavailable", target=target, error=type(error).__name__
-                )
-            else:
                 released = len(rows)
                 log.info("backlog.released", target=target, rows=released)
             await asyncio.sleep(1)
