@@ -23,7 +23,7 @@ from libs.domain.forms import Forms
 from libs.domain.hours import Hours
 from libs.domain.hours_section import HoursSection
 from services.followups import dialogue
-from services.followups.reading import place, routing
+from services.followups.reading import phrases, place
 from services.followups.reading.routing import Action, Route, Routes, Then, Topic
 from services.followups.rules.facts import Facts
 from services.followups.rules.score import TOP_SCORE, Rule
@@ -114,13 +114,13 @@ class _Lead(_Section):
 
 
 def _phrase(text: str) -> str:
-    if fault := routing.phrase_fault(text):
+    if fault := phrases.phrase_fault(text):
         raise ValueError(fault)
     return text
 
 
 def _way(text: str) -> str:
-    if routing.SIGN.search(text) or "{" in text:
+    if phrases.SIGN.search(text) or "{" in text:
         raise ValueError(f"{text!r}: a list must not contain +, - or another list")
     return _phrase(text)
 
@@ -211,7 +211,7 @@ class _File(_Section):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"routes: duplicate name {', '.join(twice)}")
         for route in self.routes:
-            used = set().union(*map(routing.lists_in, route.words + route.unless))
+            used = set().union(*map(phrases.lists_in, route.words + route.unless))
             if unknown := sorted(used - set(self.words)):
                 raise ValueError(f"routes.{route.name}: unknown [words] list {', '.join(unknown)}")
             if route.topic is not None and route.topic not in self.topics:

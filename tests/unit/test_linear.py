@@ -36,6 +36,7 @@ from services.followups.dialogue.state import State
 from services.followups.http.chat import MESSAGE_LENGTH, ChatMessage
 from services.followups.http.leads import Wanted
 from services.followups.leads import submissions
+from services.followups.reading import starts
 from services.followups.rules import facts
 from services.followups.rules.facts import Question
 from services.gateway import slack
@@ -160,6 +161,8 @@ PARSERS: dict[str, Parser] = {  # with its inputs, and the most bytes that reach
         lambda text: Subjects(KEYS).named_by({"payload": [text]}), TEXTS, BODY // 2),
     **{f"a chat, asked for {asking}": (chat(asking), TEXTS | SAID, MESSAGE_LENGTH)
        for asking in (None, *get_args(Question))},
+    "a start, without the bound of a message": (
+        lambda text: starts.find(text, TODAY, "start"), TEXTS | SAID, MESSAGE_LENGTH),
     "the leads' list": (
         lambda text: [Wanted.model_validate({name: text}) for name in Wanted.model_fields],
         TEXTS, LINE),

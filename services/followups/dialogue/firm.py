@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from services.followups.reading import place, small_talk
-from services.followups.reading.routing import fold
+from services.followups.reading.phrases import fold
 from services.followups.reading.text import has_any
 
 _DO_YOU = re.compile(

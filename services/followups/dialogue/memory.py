@@ -9,7 +9,7 @@ from services.followups.dialogue.texts import ABOUT_WORKS
 from services.followups.reading import small_talk
 from services.followups.reading.addresses import suggestion
 from services.followups.reading.consent_answer import postpones, says_yes
-from services.followups.reading.routing import fold
+from services.followups.reading.phrases import fold
 from services.followups.rules.facts import NO_FACTS, Facts
 
 TIMES_ASKED = 2

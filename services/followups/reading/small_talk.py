@@ -3,7 +3,7 @@
 import re
 from functools import cache
 
-from services.followups.reading.routing import fold
+from services.followups.reading.phrases import fold
 from services.followups.reading.text import vocabulary
 
 _COURTESY = vocabulary(

@@ -1,31 +1,35 @@
 """The start of the works: of the times in a message, the one that is said to be it.
 
 Each time has a role by the words around it: that of the start, of the handover, of a deadline or an event, of
-the past, or of a call.
+the past, or of a call. vocabulary/time.toml has these words.
 """
 
-import re
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import date
 from enum import IntEnum
-from typing import NamedTuple
+from itertools import groupby
 
 from services.followups.reading import corrections, dates
 from services.followups.reading.dates import Date
 from services.followups.reading.text import MARK, Reading
+from services.followups.reading.tokens import Match, Token
 from services.followups.rules.facts import Question
 
-_IS_SAID = re.compile(r"\b(?:start|zaczyn|zacz[ąa]|rozpocz|rusz|wej[śs]|wchodz)\w*(?:(?!pomiar|wizyt|spotka|telefon)[^.;!?\d]){0,25}\d", re.IGNORECASE)  # fmt: skip
 HANDOVER = "handover"
 """The name of a start after the handover: it gives way to one that is said as such."""
+_STOPS = {";", ".", "!", "?"}
+_UNTIL = {"do", "until", "by", "bis"}
+_NOT_BEFORE = {"before", "przed", "wczesniej", "vor"}
+_PAUSES = {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
+_LOOK_BACK, _LOOK_AHEAD, _LONGEST_LINK = 12, 7, 4
+"""In tokens."""
+_ROUGH = ("about", "week", "in_", "quarter", "half_year", "holidays", "before_", "after_", *dates.SEASONS)  # fmt: skip
+_LIST = {"", ",", "(", ":", "-", "–", "albo", "lub", "czyli", "ok", ".", "okolo"}
 
 
 def of_handover(start: str | None) -> bool:
     return start is not None and start.endswith(f" {HANDOVER}")
-
-
-def is_said(text: str) -> bool:
-    """Return whether a day is said to be the start, not that of a call: `start 11.01, proszę o kontakt`."""
-    return _IS_SAID.search(text) is not None
 
 
 class Role(IntEnum):
@@ -38,85 +42,106 @@ class Role(IntEnum):
     START = 4
 
 
-_HANDOVER = r"odbi[óo]r|odbior[^\W\d]*|odbier[^\W\d]*|(?<!pod )klucz[^\W\d]*|oddani\w|oddaj[ąae]|deweloper\w*\s+odda(?:dz[ąa])?|przekazani\w|[üu]bergabe|schl[üu]ssel\w*|handover|keys"
-_WORD = re.compile(
-    r"\b(?:(?P<event>wchodz\w*\s+(?:najem|lokat|klient|go[śs]ci)\w*)|(?P<start>(?!\w+(?:li[śs]my|[łl][ae]m)\b)(?:wy|(?<!przed )start\w*|zaczyn\w*|zacz[ąęan]\w*|rozpocz\w*|rozp\b|rusz[ay]\w*|rusz[ęe]\b|wej[śs][ćc]\w*|wejd\w+|wchodz\w*|wpu[śs][ćc]\w*|begin\w*|beginn\w*|почат\w*|почн\w*))"
-    rf"|(?P<after>(?:po|od|after|nach)\s+(?:\w+\s+)?(?:{_HANDOVER}|the\s+(?:handover|keys)))|(?P<handover>{_HANDOVER})"
-    r"|(?P<works>prac[ey]?\b|robot\w*|rob[óo]t|robi[ćc]|ekip\w*|(?<!po )remont\w*|wyremont\w*|wyko[ńn]cz\w*|works?)"
-    r"|(?P<finish>gotow\w*|sko[ńn]cz\w*|ko[ńn]cz\w*|zako[ńn]cz\w*|finish\w*|ready|fertig|wprowadz\w*|otworz\w*|otwier\w*|otwar\w*|wesel\w*|[śs]lub\w*|wraca\w*|deadline|rodz[ięe]\w*|por[óo]d\w*|przeprowadz\w*|najem\w*|najmu)"
-    r"|(?P<call>(?:za|od)?dzwo[ńn]\w*|odezw\w*|telefon\w*|kontakt\w*|spotka\w*|wizyt\w*|rozmow\w*|pomiar\w*|call\w*|ring|visit|odpisz\w*|odpowied\w*|czeka\w*|um[óo]wi\w*|um[óo]wm\w*)"
-    r"|(?P<other>(?:zm|um)ar[łl]\w*|ode?sz(?:ed)?[łl]\w*|zesz[łl]\w*|znik[łn]\w*|uciek[łl]\w*|bank|kredyt\w*|decyzj\w*|da\s+odpowied\w*|notari\w*|akt\b|przetarg\w*|mia[łl]\w*\s+by[ćc]|by[łl](?:o|a|y|em|am)?|byli(?:[śs]my)?|kupi[łl]\w*|zrobili\w*|wprowadzili\w*|mieszka(?:m|my|li\w*|[łl]\w*)|ostatni\w*|temu|since|lived|bought|did|odpad\w*|robili|robi[łl][ay]"
-    r"|przyjad[ąa]\b|przyje[żz]d[żz]a\w*|dostaw\w*|dotr[ąz]\w*|gwarancj\w*|odebra[nł]\w*|kupion\w*|wybudowan\w*|wychodz\w*|wyprowadz\w*|zamyka\w*|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|chcia)\w*)\w+(?:[łl][ae]m|[lł]i[śs]my|[łl]y[śs]my|li[śs]cie|[łl]y[śs]cie)))\b",
-    re.IGNORECASE,
-)
-_END = re.compile(r"[;!?\n]+|\.\s+(?=[^\W\d])")
-_PAUSE = re.compile(r"[,;.!?]\s|\b(?:wi[ęe]c|czyli|ale|a|i|bo|[żz]eby|aby)\b")
-_LOOK_BACK, _LOOK_AHEAD = 70, 40
-_DENIED = re.compile(r"\b(?:nie|not)\s+(?:(?:w|we|od|na|in|from)\s+)?$", re.IGNORECASE)
-_RULED_OUT = re.compile(
-    r"\s*(?:(?:to|nas|nam|mnie|mi|my|ja|si[ęe]|jeszcze|ju[żz]|niestety|raczej|akurat|chyba|pewnie|jest\w*|mam|mamy)\s+){0,3}"
-    r"(?:nie\s+(?:ma\s+(?:nas|mnie)|da(?:m|my)?\s+(?:rady|si[ęe])|pasuj\w*|(?:mog[ęe]|mo[żz]emy)(?=\s*$|\s+(?:bo|zacz|rusz|wpu|was|jeszcze)))"
-    r"|(?<=nas )nie\s+(?:ma|b[ęe]dzie)|(?<=mnie )nie\s+(?:ma|b[ęe]dzie)|(?<=si[ęe] )nie\s+da\b|nie\s+(?:wyrob|zd[ąa][żz])|niere?aln|niemo[żz]liw|odpada|za\s+(?:wcze[śs]nie|p[óo][źz]no)|na\s+(?:urlopie|wyje[źz])|za\s+granic|poza\s+(?:domem|krajem)|wyje[żz]d[żz]a|zaj[ęe]t)",
-    re.IGNORECASE,
-)
-"""`W grudniu nas nie ma`"""
-_TOO_SOON = re.compile(r"\b(?:ale|lecz|cho[ćc]|tylko\s+[żz]e)\b(?!.*\b(?:je[śs]li|je[żz]eli|jak|gdyby)\b).*\b(?:niemo[żz]liw|niere?aln|nie\s+(?:da|wyrob|zd[ąa][żz])|za\s+(?:p[óo][źz]no|wcze[śs]nie))", re.IGNORECASE)  # fmt: skip
-"""`przed świętami, ale to niemożliwe, więc po nich`"""
-_NOT_SOON = re.compile(r"\b(?:nie|not)\s+(?:(?:szuka|potrzeb|mus[iz]|chc|trzeba|zale[żz]|wymaga|jest|b[ęe]dzie|planuj|need)\w*,?\s+(?:(?!(?:tylko|lecz|ale|czeka\w*|zwleka\w*)\b)[^\W\d_]+\s+){0,4}|a[żz]\s+tak\s+)?$", re.IGNORECASE)  # fmt: skip
-"""`Nie szukam nikogo na już`"""
-_NOT_BEFORE = re.compile(r"before|przed|wcze[śs]niej|vor", re.IGNORECASE)
-_UNTIL = re.compile(r"\b(?:do|przed|until|by|bis)\s+(?:(?:ko[ńn]c|po[łl]ow|pocz[ąa]tk)\w*\s+)?(?:\w+\s+)?$", re.IGNORECASE)  # fmt: skip
-_IS_UNTIL = re.compile(r"(?:do|until|by|bis)\s", re.IGNORECASE)
-_LED_DAY = re.compile(r"\b(?:od|w|do|po|na|termin\w*|from|on|ab|am|dniu|dnia)\s*:?\s+$", re.IGNORECASE)  # fmt: skip
-_RINGS = re.compile(r"\b(?:za|od)?dzwo[ńn]\w*|\bcall\w*|\bring\b|\bkt[óo]rej\b", re.IGNORECASE)
-_RINGS_AFTER = re.compile(rf"[^,;.!?\d]{{0,20}}(?:{_RINGS.pattern})|\s*(?:po|o|przed|ok\w*)\s+\d", re.IGNORECASE)  # fmt: skip
-"""`Proszę nie dzwonić w piątek`, also in answer to when the works start."""
-_MADE = re.compile(r"^(?!.*\b(?:m[öo]cht|woll|soll|werd)).*\b(?:gemacht|verlegt|gefliest|gestrichen|eingebaut|montiert|renoviert|saniert|z?robion[aeiy]\s+przez|(?:з?роби|кла|поклали|става|ставил|дела|сделал|ремонтувал|встановил)(?:ли|в|ла|и))\b", re.IGNORECASE)  # fmt: skip
-"""`im Sommer von Ihnen gemacht`"""
-_OVER = re.compile(r"\b\w{2,}li[śs]cie\b|\b(?:oddan[yaeio]|(?:re|wyre)montowan[yae]|malowan[yae]|k[łl]adzion[yae])\b|\b(?!je[śs]li|je[żz]eli|czyli)\w{2,}li\s+(?:u\s+\w+\s+)?pa[ńn]stwo\b|\bpa[ńn]stwo\s+(?:u\s+\w+\s+)?(?!je[śs]li|je[żz]eli|czyli)\w{2,}li\b|\b(?:ekipa|firma|fachowiec|majster|wykonawca)\s+(?:u\s+\w+\s+)?\w{2,}[łl]a?\b", re.IGNORECASE)  # fmt: skip
-_TO_COME = re.compile(r"\bb[ęe]d(?:zie|[ąa])\b|\bma(?:j[ąa])?\s+(?:by[ćc]|zosta[ćc])|\bzostan\w*|\w*by(?:[śs]cie|[śs]my|m)?\b|\bchc\w*|\bm[óo]g\w*|\bmia[łl]\w*|\bmieli|(?:m[óo]wi|pisa|obieca|proponowa|poda|wspomina)li|przysz[łl]|20\d\d", re.IGNORECASE)  # fmt: skip
-"""`blok oddany we wrześniu`, `we wrześniu kładli Państwo płytki`; but not `blok ma być oddany`."""
-_OF_THE_DEAD = re.compile(r"(?s)^(?=.*(?:\b(?:zm|um)ar[łl]|nie\s+[żz]yje)).*\b(?:(?:um[óo]wi|umawia|podpis(?:yw)?a|zam[óo]wi)[łl]a?|mia[łl]a?\b[^.;!?]{0,20}\bum[óo]w\w*)\b[^.;!?]*$", re.IGNORECASE)  # fmt: skip
-"""`Mąż umawiał się z Państwem od 7 grudnia. Zmarł w niedzielę.`"""
-_CALL_ME = re.compile(rf"(?:{_RINGS.pattern}|\bo\s+(?:telefon|kontakt)\b|rozm(?:ow|awi)\w*)(?P<then>(?:(?!\b(?:termin|robi|malow|od\s*$))[^.;!?])*)$", re.IGNORECASE)  # fmt: skip
-"""`żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
-_AFTER_THAT = re.compile(rf"\s*(?:po\b(?!\s+niedz)|(?<=zaraz )potem\b|(?<=razu )potem\b|(?:jak|gdy|kiedy|as\s+soon\s+as|when)\b[^,;.!?]{{0,30}}\b(?:{_HANDOVER}|podpis\w*|sprzeda\w*|zwoln\w*|wyprowadz\w*|sko[ńn]cz\w*))", re.IGNORECASE)  # fmt: skip
-"""`zaraz po odbiorze`: a time that another one gives."""
-_SAID = r"(?:(?:za|do|s)?pyta[mnć]?|(?:na|od|do)?pisz[ęe]|(?:po|do|od)?powiem|odpowiem|odpowiadam|m[óo]wi[ęe]|podam|podaj[ęe]|(?:wy|prze|pode|do)[śs]l[ęe]|(?:wy|prze|do)sy[łl]am|wspomn[ęe]|dodam|dopytam|zastrzegam|zaznacz(?:am|[ęe])|uprzedz(?:am|[ęe])|informuj[ęe]|wyja[śs]ni(?:am|[ęe])|sprawdz(?:am|[ęe])|zmierz[ęe]|policz[ęe]|wr(?:acam|[óo]c[ęe])|odbior[ęe]|oddzwoni[ęe]|zadzwoni[ęe]|pytani\w+|dzi[ęe]kuj[ęe])"
-_SAYS = re.compile(rf"\s+(?:(?:te[żz]|jeszcze|si[ęe]|chc[ęe]|chcia[łl][ae]?m|mog[ęe]|mam|to|wam|pa[nń]\w*)\s+){{0,3}}(?:{_SAID}|(?:za|s)pyta[ćc]|powiedzie[ćc]|(?:na)?pisa[ćc]|poda[ćc])\b", re.IGNORECASE)  # fmt: skip
-_SAYS_SOON = re.compile(rf"\b{_SAID}\s+(?:(?:te[żz]|jeszcze|to|wam|pa[nń]\w*)\s+)?$", re.IGNORECASE)
-"""`od razu zapytam`, `napiszę zaraz`: when something is said, not when the works start."""
-_HOPED = re.compile(r"\b(?:mieli(?:[śs]my)?|mia[łl][ae]m|my[śs]l(?:a[łl]|eli)\w*|planowa[łl]\w*|chcieli[śs]my|chcia[łl][ae]m)\b", re.IGNORECASE)  # fmt: skip
-_SO = re.compile(r"\b(?:wi[ęe]c|czyli|zatem|dlatego|tak[żz]e)\b", re.IGNORECASE)
-_LONGEST_LINK = 25
-_ROUGH = re.compile(r"about|week|in_|spring|summer|autumn|winter|quarter|half_year|holidays|(?:before|after)_")  # fmt: skip
-_LIST = re.compile(r"[\s,(:–-]*(?:(?:albo|lub|czyli|ok\.?|oko[łl]o)\s+)?", re.IGNORECASE)
-_AT_LATEST = re.compile(r"najp[óo][źz]niej|\bmaks|\bmax", re.IGNORECASE)
-_YOURS = re.compile(r"\bwy\b", re.IGNORECASE)
-"""`elektryk wchodzi w marcu, wy w kwietniu`"""
-_PREFERS = re.compile(r"^[\s,]*(?:a|albo|ale|lub)?\s*(?:naj)?lepiej\s*(?:jeszcze\s*)?$", re.IGNORECASE)  # fmt: skip
+_ROLES = {
+    "none": None, "event": "event", "past": "other", "start": "start", "after": "after", "handover": "handover",
+    "works": "works", "finish": "finish", "call": "call", "other": "other",
+}  # fmt: skip
+"""Of a word that has several, the first counts."""
+
+
+class _Said:
+    """A message as its tokens, and the phrases in them."""
+
+    def __init__(self, text: str, tokens: list[Token]) -> None:
+        self.text, self.tokens = text, tokens
+        heard = dates.WORDS.find("beside_a_time", tokens)
+        self._spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for each in heard:
+            self._spans[f"{each.name} {each.value}"].append((each.start, each.end))
+        self.all_roles = _in_order(each for each in heard if each.name == "role")
+
+    def has(self, name: str, first: int, end: int) -> bool:
+        return any(first <= start and stop <= end for start, stop in self._spans[name])
+
+    def begins(self, name: str, at: int) -> bool:
+        return any(start == at for start, _ in self._spans[name])
+
+    def ends(self, name: str, at: int, first: int = 0) -> bool:
+        return any(stop == at and start >= first for start, stop in self._spans[name])
+
+    def words(self, first: int, end: int) -> list[str]:
+        return [each.word for each in self.tokens[first:end]]
+
+    def roles(self, first: int, end: int) -> list[str]:
+        return [value for start, stop, value in self.all_roles if first <= start and stop <= end]
+
+    def is_pause(self, at: int) -> bool:
+        token = self.tokens[at]
+        return token.word in _PAUSES or (token.word in {",", *_STOPS} and self._is_loose(at))
+
+    def is_end(self, at: int) -> bool:
+        word = self.tokens[at].word
+        return word in _STOPS and (word != "." or self._is_loose(at))
+
+    def _is_loose(self, at: int) -> bool:
+        return at + 1 == len(self.tokens) or self.tokens[at + 1].start > self.tokens[at].end
+
+    def since(self, at: int, least: int, *, pause: bool = False) -> int:
+        """Return where the sentence, or the clause, before this token begins."""
+        stops = self.is_pause if pause else self.is_end
+        return next((each + 1 for each in range(at - 1, least - 1, -1) if stops(each)), least)
+
+    def until(self, at: int, most: int) -> int:
+        """Return where the clause that begins here ends."""
+        return next((each for each in range(at, most) if self.is_pause(each)), most)
+
+
+def _in_order(heard: Iterable[Match]) -> list[tuple[int, int, str]]:
+    """Return the words' roles, with their first token and the end."""
+    found: list[tuple[int, int, str]] = []
+    last = 0
+    for start, each in groupby(heard, key=lambda match: match.start):
+        said = {match.value: match.end for match in sorted(each, key=lambda match: match.end)}
+        value = next(one for one in _ROLES if one in said)
+        if start >= last:
+            last = said[value]
+            found += [(start, last, role)] if (role := _ROLES[value]) else []
+    return found
+
+
+def is_said(text: str) -> bool:
+    """Return whether a day is said to be the start, not that of a call: `start 11.01, proszę o kontakt`."""
+    said = _Said(text, dates.WORDS.tokens(text))
+    stops = [at for at, each in enumerate(said.tokens) if said.is_end(at) or each.word[0].isdecimal()]  # fmt: skip
+    for start, end, value in said.all_roles:
+        at = next((each for each in stops if each >= end), end + 6)
+        if value == "start" and at < end + 6 and not said.is_end(at):
+            return "call" not in said.roles(start, at)
+    return False
 
 
 def find(text: str, today: date, asked: Question | None) -> Reading:
     bare = asked == "start"
-    found = dates.read(text, today, bare=bare)
+    tokens = dates.WORDS.tokens(text)
+    found = dates.read(text, tokens, today, bare=bare)
     if not found:
         return text, {}
-    ends = [*(each.start for each in found[1:]), len(text)]
-    begins = [0, *(each.end for each in found)]
+    said = _Said(text, tokens)
     rated: list[tuple[Role, Date]] = []
     is_past = False
-    gone = len(text)  # the end of `wiosna 2026`: its year holds for a month after it
-    for each, begin, end in zip(found, begins, ends, strict=False):
-        around = _around(text, each, begin, end)
-        role = (
-            Role.NONE if _is_none(text, each, around, bare=bare) else _role(each, around, bare=bare)
-        )
+    gone = -1  # the end of `wiosna 2026`: its year holds for a month after it
+    for number, each in enumerate(found):
+        begin = found[number - 1].end if number else 0
+        end = found[number + 1].start if number + 1 < len(found) else len(said.tokens)
+        role = _Around(said, each, begin, end, bare=bare).role()
         if role == Role.UNTIL and bare and len(found) == 1:
             role = Role.UNSAID
         day = each.said.partition(" ")[0]
         is_had = role == Role.HANDOVER and day == f"{today.year + 1}-{today:%m}"
-        is_gone = "20" not in around.said and (is_had or _LIST.fullmatch(text, gone, each.start))
+        is_listed = gone >= 0 and _LIST.issuperset(said.words(gone, each.start))
+        is_gone = (is_had or is_listed) and not any(
+            "{year}" in token.kinds for token in said.tokens[each.start : each.end]
+        )
         if role > Role.UNTIL and (is_gone or day < today.isoformat()[: len(day)]):
             is_past = is_past or bare or role == Role.START
             gone = each.end if (is_gone and not is_had) or each.said[8:] in dates.SEASONS else gone
@@ -124,137 +149,147 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
             rated.append((role, each))
     if not rated:
         return text, {"past_start": True} if is_past else {}
-    role, chosen = _chosen(text, rated) if len(rated) > 1 else rated[0]
+    role, chosen = _chosen(said, rated) if len(rated) > 1 else rated[0]
     is_handover = role == Role.HANDOVER and chosen.said != "asap"
-    said = f"{chosen.said} {HANDOVER}" if is_handover else chosen.said
-    return f"{text[: chosen.start]} {MARK} {text[chosen.end :]}", {"start": said}
+    start = f"{chosen.said} {HANDOVER}" if is_handover else chosen.said
+    before, after = said.tokens[chosen.start].start, said.tokens[chosen.end - 1].end
+    return f"{text[:before]} {MARK} {text[after:]}", {"start": start}
 
 
-def _chosen(text: str, rated: list[tuple[Role, Date]]) -> tuple[Role, Date]:
+def _chosen(said: _Said, rated: list[tuple[Role, Date]]) -> tuple[Role, Date]:
     """Return the first with the strongest role, or what corrects it."""
     best = max(role for role, _ in rated)
     strongest = [each for role, each in rated if role == best]
-    yours = [each for each in strongest if _YOURS.search(_clause(text, each))]
-    meant = [each for each in yours or strongest if not _HOPED.search(_clause(text, each))]
+    clauses = {each: (said.since(each.start, 0, pause=True), each.start) for each in strongest}
+    yours = [each for each in strongest if said.has("beside yours", *clauses[each])]
+    meant = [each for each in yours or strongest if not said.has("beside hoped", *clauses[each])]
     chosen = (meant or strongest)[0]
     for role, each in rated:
-        between = text[chosen.end : each.start]
-        follows = role == Role.START and _SO.search(between)
-        is_closer = role >= Role.UNSAID and _is_closer(chosen, each, between)
-        is_later = role >= Role.UNSAID and _TOO_SOON.search(between[-corrections.MOST_BETWEEN :])
-        is_right = is_later or corrections.corrects(between) or _PREFERS.search(between)
-        if each.start > chosen.start and (follows or is_closer or is_right):
+        if each.start > chosen.start and _corrects(said, chosen, each, role):
             chosen, best = each, role
     for role, each in rated if chosen.said == "asap" else ():
-        is_then = text[each.end : chosen.start].endswith(" i ")  # `w maju przyjedziecie i od razu`
+        is_then = said.words(each.end, chosen.start)[-1:] == ["i"]  # `w maju wpadniecie i od razu`
         if each.said != "asap" and (role == Role.HANDOVER or is_then):
             return role, each  # `klucze w marcu, zacząć jak najszybciej`
     return best, chosen
 
 
-def _is_closer(chosen: Date, each: Date, between: str) -> bool:
-    """Return whether it says the same more exactly: `po świętach, koło 7 stycznia`."""
-    if _PAUSE.search(between) if chosen.said == "asap" else each.said[:7] < chosen.said[:7]:
-        return False
-    is_next = len(between) <= _LONGEST_LINK and not (
-        _WORD.search(between) or _AT_LATEST.search(between)
+def _corrects(said: _Said, chosen: Date, each: Date, role: Role) -> bool:
+    """Return whether a later time replaces one: `przed świętami, ale to niemożliwe, więc po nich`."""
+    first, end = chosen.end, each.start
+    if corrections.corrects(said.text[said.tokens[first - 1].end : said.tokens[end].start]):
+        return True
+    is_too_soon = said.has("beside too_soon", first, end) and not said.has("beside if", first, end)
+    return (
+        (end - first <= _LONGEST_LINK and said.has("beside better", first, end))
+        or (role == Role.START and said.has("beside so", first, end))
+        or (role >= Role.UNSAID and (is_too_soon or _is_closer(said, chosen, each)))
     )
-    return is_next and _exactness(each) > _exactness(chosen)
+
+
+def _is_closer(said: _Said, chosen: Date, each: Date) -> bool:
+    """Return whether it says the same more exactly: `po świętach, koło 7 stycznia`."""
+    span = chosen.end, each.start
+    if chosen.said == "asap":
+        is_apart = any(map(said.is_pause, range(*span)))
+    else:
+        is_apart = each.said[:7] < chosen.said[:7]
+    if is_apart or said.roles(*span) or said.has("beside at_latest", *span):
+        return False
+    return span[1] - span[0] <= _LONGEST_LINK and _exactness(each) > _exactness(chosen)
 
 
 def _exactness(each: Date) -> int:
     day, _, named = each.said.partition(" ")
     if day == "asap":
         return 0
-    if _ROUGH.match(named):
+    if named.startswith(_ROUGH):
         return 1 if named in dates.SEASONS else 2
     return len(day.split("-")) + (each.kind != "weekday")
 
 
-def _clause(text: str, each: Date) -> str:
-    return _PAUSE.split(text[max(0, each.start - _LOOK_BACK) : each.start])[-1]
+class _Around:
+    """The words around a time: of its sentence before it, and of its clause."""
 
+    def __init__(self, said: _Said, each: Date, begin: int, end: int, *, bare: bool) -> None:
+        """`begin` is where the time before it ends, and `end` where the next one begins.
 
-class _Around(NamedTuple):
-    """The words around a time."""
+        :param bare: this answers when the works start
+        """
+        self.said, self.each, self.bare = said, each, bare
+        self.before = said.since(each.start, max(begin, each.start - _LOOK_BACK))
+        self.clause = said.since(each.start, self.before, pause=True)
+        self.after = said.until(each.end, min(end, each.end + _LOOK_AHEAD))
+        self.rest = said.until(each.end, len(said.tokens))
+        self.first = said.tokens[each.start].word
 
-    before: str
-    """From the time before it, or the sentence's beginning."""
-    clause: str
-    after: str
-    """To the end of the clause or the next time."""
-    said: str
+    def _is_before(self, name: str) -> bool:
+        return self.said.ends(name, self.each.start, self.before)
 
+    def _is_after(self, name: str) -> bool:
+        return self.said.begins(name, self.each.end)
 
-def _around(text: str, each: Date, begin: int, end: int) -> _Around:
-    """Return the words around a time.
+    def _is_none(self) -> bool:
+        """Return whether it cannot be the start, whatever verb is near: `nie w maju`, `faktura z lipca`."""
+        said, start = self.said, self.each.start
+        if self.each.kind in {"asap", "now"} and (
+            self._is_before("soon before") or self._is_after("soon after") or self._is_not_soon()
+        ):
+            return True
+        if self.each.kind == "asap":
+            is_then = self._is_after("soon then") and not self._is_after("soon not_then")
+            return is_then or said.begins("soon potem", self.each.end - 1)
+        sentence = said.since(start, max(0, start - _LOOK_BACK))
+        is_last = self._is_after("never last") and said.ends("never last", self.after)
+        is_until = self.first in _UNTIL or self._is_before("until yes")
+        is_over = said.has("over yes", self.clause, self.rest) and not said.has("over no", self.before, self.rest)  # fmt: skip
+        is_dead = said.has("dead yes", 0, len(said.tokens)) and said.has("dead arranged", sentence, start)  # fmt: skip
+        return (
+            is_over
+            or is_dead
+            or ((is_last or self._is_after("never after")) and not is_until)
+            or (self._is_before("never before") and self.first not in _NOT_BEFORE)
+            or (not self.bare and self.first == "z")
+            or (self.each.kind in {"weekday", "next", "now"} and self._is_call(sentence))
+        )
 
-    :param begin: where the time before it ends
-    :param end: where the next one begins
-    """
-    before = _END.split(text[max(begin, each.start - _LOOK_BACK) : each.start])[-1]
-    after = _PAUSE.split(text[each.end : min(end, each.end + _LOOK_AHEAD)])[0]
-    return _Around(before, _PAUSE.split(before)[-1], after, text[each.start : each.end])
+    def _is_not_soon(self) -> bool:
+        """`Nie szukam nikogo na już`"""
+        first, start = max(self.before, self.each.start - 6), self.each.start
+        return self.said.has("soon near", first, start) and not self.said.has("soon unless", first, start)  # fmt: skip
 
+    def _is_call(self, sentence: int) -> bool:
+        """`Proszę nie dzwonić w piątek`, `żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
+        said, start, end = self.said, self.each.start, self.each.end
+        near = said.until(end, min(end + 5, len(said.tokens)))
+        if said.has("rings yes", self.clause, start) or said.has("rings yes", end, near) or self._is_after("rings hour"):  # fmt: skip
+            return True
+        asked = [at for at in range(sentence, start) if said.begins("rings yes", at) or said.begins("rings me", at)]  # fmt: skip
+        if not asked or said.has("rings not_me", asked[-1], start):
+            return False
+        return {*said.roles(asked[-1], self.rest)} <= {"call", "other"}
 
-def _is_none(text: str, each: Date, around: _Around, *, bare: bool) -> bool:
-    """Return whether it cannot be the start, whatever verb is near: `nie w maju`, `faktura z lipca`."""
-    if each.kind in {"asap", "now"} and (
-        _SAYS.match(text, each.end)
-        or _SAYS_SOON.search(around.before)
-        or _NOT_SOON.search(around.before)
-    ):
-        return True
-    if each.kind == "asap":
-        return _AFTER_THAT.match(text, each.end) is not None
-    if _RULED_OUT.match(around.after) and not _UNTIL.search(around.before):
-        return True
-    is_denied = _DENIED.search(around.before) and not _NOT_BEFORE.match(around.said)
-    rest = _PAUSE.split(text[each.end :], maxsplit=1)[0]
-    is_made = _MADE.search(around.clause + rest)
-    is_of_call = each.kind in {"weekday", "next", "now"} and (
-        _RINGS.search(around.clause) or _RINGS_AFTER.match(text, each.end)
-    )
-    is_old = not bare and around.said[:2].lower() == "z "
-    is_over = _OVER.search(around.clause + rest) and not _TO_COME.search(around.before + around.said + rest)  # fmt: skip
-    is_dead = _OF_THE_DEAD.match(f"{text[each.end :]}\n{text[: each.start]}")
-    before = _END.split(text[max(0, each.start - _LOOK_BACK) : each.start])[-1]
-    call = _CALL_ME.search(before) if each.kind in {"weekday", "next", "now"} else None
-    said = {match.lastgroup for match in _WORD.finditer(call["then"] + rest)} if call else {"start"}
-    is_then_called = said <= {"call", "other"}
-    return any((is_denied, is_made, is_of_call, is_then_called, is_old, is_over, is_dead))
+    def role(self) -> Role:
+        """Return the role of the time."""
+        kind, bare, word = self.each.kind, self.bare, self._word()
+        if self._is_none():
+            return Role.NONE
+        if kind == "number" and not bare and not (self._is_before("led yes") or word in {"start", "after", "handover"}):  # fmt: skip
+            return Role.NONE
+        if word in {"handover", "start", "after"}:
+            return Role.HANDOVER if word == "handover" else Role.START
+        if kind in {"date", "number"} and (self.first in _UNTIL or self._is_before("until yes")):
+            return Role.UNTIL
+        is_aside = word in {"call", "other"} and (not bare or kind == "weekday")
+        if word in {"finish", "event"} or is_aside:
+            return Role.NONE
+        return Role.START if word == "works" else Role.UNSAID
 
-
-def _role(each: Date, around: _Around, *, bare: bool) -> Role:
-    """Return the role of a time.
-
-    :param bare: this answers when the works start
-    """
-    word = _word(around)
-    is_led = _LED_DAY.search(around.before) or word in {"start", "after", "handover"}
-    if each.kind == "number" and not bare and not is_led:
-        return Role.NONE
-    if word in {"handover", "start", "after"}:
-        return Role.HANDOVER if word == "handover" else Role.START
-    is_vague = each.kind in {"weekday", "span", "asap", "next"}
-    if each.kind in {"date", "number"} and (
-        _IS_UNTIL.match(around.said) or _UNTIL.search(around.before)
-    ):
-        return Role.UNTIL
-    is_call = word == "call" and (is_vague or not bare) and not (bare and each.kind != "weekday")
-    is_other = word == "other" and (not bare or each.kind == "weekday")
-    if word in {"finish", "event"} or is_call or is_other:
-        return Role.NONE
-    return Role.START if word == "works" else Role.UNSAID
-
-
-def _word(around: _Around) -> str | None:
-    """Return the group of the nearest word that says what a time is: in its clause, else before."""
-    words = [match.lastgroup for match in _WORD.finditer(around.clause)]
-    if words:
-        return "start" if words[-2:] == ["start", "works"] else words[-1]
-    if match := _WORD.search(around.after):
-        return match.lastgroup
-    before = "" if around.before == around.clause else around.before
-    started = any(match.lastgroup == "start" for match in _WORD.finditer(before))
-    return "start" if started else None
+    def _word(self) -> str | None:
+        """Return the role of the nearest word that has one: in its clause, else before."""
+        words = self.said.roles(self.clause, self.each.start)
+        if words:
+            return "start" if words[-2:] == ["start", "works"] else words[-1]
+        if words := self.said.roles(self.each.end, self.after):
+            return words[0]
+        return "start" if "start" in self.said.roles(self.before, self.clause) else None

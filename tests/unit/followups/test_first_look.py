@@ -11,7 +11,6 @@ from services.followups.reading import (
     addresses,
     area,
     consent_answer,
-    dates,
     ids,
     mailbox,
     money,
@@ -30,20 +29,10 @@ def has_word(vocabulary: frozenset[str]) -> Look:
 
 
 def has_beginning(vocabulary: frozenset[str]) -> Look:
-    return lambda text: (
-        not vocabulary.isdisjoint(
-            beginnings(text) | ({dates._DIGIT} if numbers.HAS_DIGIT.search(text) else set())
-        )
-    )
+    return lambda text: not vocabulary.isdisjoint(beginnings(text))
 
 
 LOOKS: list[tuple[re.Pattern[str], Look]] = [
-    *(
-        (pattern, has_beginning(stems))
-        for pattern, _, stems, _ in dates._BARE_READERS
-        if pattern is not dates._SPOKEN_DAY  # any word may be its day: see below
-    ),
-    (dates._NAMED, has_beginning(frozenset(dates._MONTH_STEMS.split()))),
     (addresses._SPELT, lambda text: "@" in text or has_word(addresses._SPELLED)(text)),
     (area._AREA_WORD, has_beginning(area._LABELS)),
     (ids._IDS, has_beginning(ids._LEADS)),
@@ -70,11 +59,3 @@ def test_a_first_look_lets_each_match_through(pattern: re.Pattern[str], lets_thr
         assert lets_through(text), pattern.pattern
 
     check()
-
-
-@pytest.mark.parametrize("ordinal", sorted(dates._DAY_WORDS))
-@pytest.mark.parametrize("ending", ["ego", "y"])
-def test_a_first_look_lets_each_day_in_words_through(ordinal: str, ending: str) -> None:
-    stems = next(each.stems for each in dates._READERS if each.pattern is dates._SPOKEN_DAY)
-    day = {"drug": "drugi", "trzec": "trzeci"}.get(ordinal, ordinal) + ending
-    assert has_beginning(stems)(f"{day} maja")

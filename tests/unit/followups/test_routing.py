@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from services.followups.reading.routing import Route, Routes, fold, phrase_fault
+from services.followups.reading.phrases import fold, phrase_fault
+from services.followups.reading.routing import Route, Routes
 from tests.support import dialogues
 from tests.support.shipped import FOLLOWUPS
 

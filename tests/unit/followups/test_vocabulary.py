@@ -1,0 +1,55 @@
+"""The words that the reader knows are data, and a mistake in them does not stay silent."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from services.followups.reading import dates, starts, tokens
+
+FILES = sorted((Path(tokens.__file__).parent / "vocabulary").glob("*.toml"))
+TOLD = {file.stem: tomllib.loads(file.read_text(encoding="utf-8")) for file in FILES}
+OF_NUMBERS = {"iso", "dotted", "of_year", "day_month", "number", "count", "day", "year", "word"}
+LONGEST_PATTERN = 100
+
+
+def phrases(file: str) -> list[str]:
+    told = {name: values for name, values in TOLD[file].items() if name not in {"words", "unlike"}}
+    lists = told.pop("lists", {})
+    return [each for values in [*told.values(), lists] for some in values.values() for each in some]
+
+
+@pytest.mark.parametrize("file", TOLD)
+def test_each_class_that_a_phrase_names_has_words(file: str) -> None:
+    known = OF_NUMBERS.union(*(told["words"] for told in TOLD.values()), TOLD[file]["lists"])
+    named = {name for phrase in phrases(file) for name in re.findall(r"\{(\w+)\}", phrase)}
+    assert named - known == set()
+
+
+def test_each_meaning_of_a_time_is_in_the_vocabulary_and_the_other_way_round() -> None:
+    assert dates._RULES.keys() == TOLD["time"].keys() - {"words", "lists", "unlike", "next_year"}
+    assert starts._ROLES.keys() == TOLD["beside_a_time"]["role"].keys()
+
+
+@pytest.mark.parametrize("module", [tokens, dates, starts], ids=lambda module: module.__name__)
+def test_no_pattern_is_longer_than_a_line(module: object) -> None:
+    tree = ast.parse(Path(str(getattr(module, "__file__", ""))).read_text(encoding="utf-8"))
+    raw = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    patterns = [each for each in raw if isinstance(each, str) and "\\" in each]
+    parts = [part for each in patterns for part in each.split("|(")]
+    assert [each for each in parts if len(each) > LONGEST_PATTERN] == []
+
+
+def test_a_phrase_is_found_with_the_values_of_its_classes() -> None:
+    words = dates.WORDS
+    said = words.tokens("Najlepiej 10-15 MARCA 2027!")
+    (match,) = [
+        each
+        for each in words.find("time", said)
+        if len(each.said.get("day", ())) == 2 and "year" in each.said
+    ]
+    assert (match.name, match.value, match.start, match.end) == ("day", "month", 1, 6)
+    assert match.said == {"day": [10, 15], "until_day": ["yes"], "month": [3], "year": [2027]}
+    assert [each.word for each in said] == ["najlepiej", "10", "-", "15", "marca", "2027", "!"]
