@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,33 +19,16 @@ from libs.common.process import certificate_ends
 from libs.common.process.service import Service
 from libs.domain.signed_links import Tokens
 from services.console import samples, topology
-from services.console.api.actions import ActionRoutes
-from services.console.api.keys import KeyRoutes
-from services.console.api.staff import StaffRoutes
-from services.console.api.sync import SyncRoutes
+from services.console.api import ApiRoutes
 from services.console.bulk import Bulk
 from services.console.gateway import Gateway
 from services.console.keys.keys import Keys
 from services.console.keys.sync import Sync
-from services.console.live import Live
-from services.console.pages.actions import ActionPages
-from services.console.pages.alerts import DeliveryRoutes
-from services.console.pages.bulk import BulkRoutes
-from services.console.pages.cases import CaseRoutes
+from services.console.pages import routes
+from services.console.pages.base import Site
 from services.console.pages.door import Door, errors_as_pages
-from services.console.pages.followups import FollowupRoutes
-from services.console.pages.keys import KeyPages
-from services.console.pages.leads import LeadRoutes
-from services.console.pages.limits import LimitRoutes
-from services.console.pages.live import LiveRoutes
-from services.console.pages.login import LoginRoutes
+from services.console.pages.live import Live, LiveRoutes
 from services.console.pages.oidc import CALLBACK, OidcRoutes
-from services.console.pages.on_call import OnCallRoutes
-from services.console.pages.person import PersonRoutes
-from services.console.pages.silences import SilenceRoutes
-from services.console.pages.staff import StaffPages
-from services.console.pages.start import InboxRoutes
-from services.console.pages.targets import TargetRoutes
 from services.console.people.logins import Logins
 from services.console.people.notices import Notices
 from services.console.people.oidc import Provider
@@ -95,37 +77,34 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     app.middlewares.extend(
         [errors_as_pages, door.same_origin, application.unavailable_when(postgres.is_transient)]
     )
-    SyncRoutes(sync).add_to(app)
     notices = Notices(settings.public_base_url)
-    keys = Keys(engine, sync, notices)
-    KeyRoutes(engine, keys).add_to(app)
-    KeyPages(engine, door, keys).add_to(app)
-    keys_of_operators = settings.operator_keys.get_secret_value()
+    operator_keys = settings.operator_keys.get_secret_value()
     gateway = await service.enter(
-        Gateway.open(settings.gateway_url, keys_of_operators, settings.tls_dir)
+        Gateway.open(settings.gateway_url, operator_keys, settings.tls_dir)
     )
-    InboxRoutes(engine, door, gateway).add_to(app)
-    live = Live(gateway)
+    live, bulk = Live(gateway), Bulk(engine, gateway)
     service.spawn("live", live.run())
-    LiveRoutes(door, live).add_to(app)
+    service.spawn("bulk actions", bulk.run())
     name, sampling = "console samples", partial(samples.take, engine, gateway)
     service.spawn(name, periodic.every(engine, name, samples.SECONDS, sampling))
-    looks = Looks(engine)
-    LeadRoutes(door, gateway, looks).add_to(app)
-    CaseRoutes(door, gateway).add_to(app)
-    PersonRoutes(door, gateway, looks).add_to(app)
-    bulk = Bulk(engine, gateway)
-    service.spawn("bulk actions", bulk.run())
-    DeliveryRoutes(engine, door, gateway, looks, bulk).add_to(app)
-    BulkRoutes(engine, door, bulk).add_to(app)
-    TargetRoutes(engine, door, gateway, settings.rabbitmq_ui_url.rstrip("/")).add_to(app)
-    LimitRoutes(door, gateway).add_to(app)
-    SilenceRoutes(door, gateway).add_to(app)
-    OnCallRoutes(door, gateway).add_to(app)
-    FollowupRoutes(door, gateway, looks).add_to(app)
-    staff = await _let_people_in(service, settings, engine, door, app, notices)
-    ActionRoutes(engine, acts).add_to(app)
-    ActionPages(engine, door, staff).add_to(app)
+    site = Site(
+        engine=engine, door=door, gateway=gateway, looks=Looks(engine), bulk=bulk,
+        keys=Keys(engine, sync, notices), people=People(engine, settings.ways, notices),
+        logins=Logins(engine, Passwords(), settings.ways, operator_keys, notices),
+        queues_url=settings.rabbitmq_ui_url.rstrip("/"),
+    )  # fmt: skip
+    ApiRoutes(engine, site.keys, site.people, sync, acts).add_to(app)
+    routes.add_to(app, site)
+    LiveRoutes(door, live).add_to(app)
+    if settings.oidc_issuer:
+        provider = Provider(
+            await service.enter(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())),
+            settings.oidc_issuer,
+            settings.oidc_client_id,
+            settings.oidc_client_secret.get_secret_value(),
+            settings.public_base_url.rstrip("/") + CALLBACK,
+        )
+        OidcRoutes(door, site.logins, provider, Tokens(operator_keys)).add_to(app)
     links = {"gateway": SecretStr(settings.gateway_url)}
     HealthRoute(
         partial(_health, engine), service.name, settings, broker, MIGRATIONS, links=links
@@ -147,28 +126,6 @@ async def _health(engine: AsyncEngine) -> dict[str, Any]:
     if restored:
         keys = {"status": "unhealthy", "detail": "restored: see ostoja keys accept-restore"}
     return {"status": keys["status"], "components": {"postgres": database, "keys": keys}}
-
-
-async def _let_people_in(
-    service: Service, settings: ConsoleSettings, engine: AsyncEngine, door: Door,
-    app: web.Application, notices: Notices,
-) -> People:  # fmt: skip
-    keys = settings.operator_keys.get_secret_value()
-    staff = People(engine, settings.ways, notices)
-    logins = Logins(engine, Passwords(), settings.ways, keys, notices)
-    LoginRoutes(engine, door, logins).add_to(app)
-    if settings.oidc_issuer:
-        provider = Provider(
-            await service.enter(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())),
-            settings.oidc_issuer,
-            settings.oidc_client_id,
-            settings.oidc_client_secret.get_secret_value(),
-            settings.public_base_url.rstrip("/") + CALLBACK,
-        )
-        OidcRoutes(door, logins, provider, Tokens(keys)).add_to(app)
-    StaffRoutes(staff).add_to(app)
-    StaffPages(door, staff).add_to(app)
-    return staff
 
 
 async def _purge_people(engine: AsyncEngine) -> None:

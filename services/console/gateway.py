@@ -88,7 +88,7 @@ class Gateway:
     async def get_within(
         self, visitor: Visitor, path: str, seconds: float, query: Query = MappingProxyType({})
     ) -> Answer:
-        answer = await self._ask("GET", visitor, path, seconds=seconds, query=query)
+        answer = await self.ask("GET", visitor, path, seconds=seconds, query=query)
         if answer.fault == "unsure":  # a look changes nothing, so there is nothing to be unsure of
             return Answer(0, answer.body)
         return answer
@@ -98,15 +98,9 @@ class Gateway:
         seconds: float = ACT_SECONDS,
     ) -> Answer:  # fmt: skip
         """:param key: Idempotency-Key: a second press of the same button is the first one"""
-        return await self._ask("POST", visitor, path, body, seconds=seconds, key=key)
+        return await self.ask("POST", visitor, path, body, seconds=seconds, key=key)
 
-    async def put(self, visitor: Visitor, path: str, body: Any) -> Answer:
-        return await self._ask("PUT", visitor, path, body)
-
-    async def delete(self, visitor: Visitor, path: str) -> Answer:
-        return await self._ask("DELETE", visitor, path)
-
-    async def _ask(
+    async def ask(
         self, method: str, visitor: Visitor, path: str, body: Any = None, *,
         seconds: float = ACT_SECONDS, key: str | None = None, query: Query = MappingProxyType({}),
     ) -> Answer:  # fmt: skip

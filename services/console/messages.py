@@ -1,10 +1,28 @@
-"""The messages that the console reads and sends."""
+"""What the console reads and sends: messages, and the bodies of its API."""
 
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from multidict import MultiMapping
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from libs.common.http.application import Model, Moment
+from libs.domain.email_address import Email
+from libs.domain.limits import Limit
+from libs.domain.limits import parse as parse_limit
+from libs.domain.scopes import NOT_FOR_KEYS, Scope
+from services.console.rules import ID, Role, expiry_fault
 
 
 class ActionRecord(BaseModel):
@@ -40,3 +58,124 @@ def staff_mail(alert_id: UUID, payload: dict[str, Any], at: datetime) -> dict[st
         "accepted_at": at.isoformat(),
         "once": None,
     }
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a network like 10.0.0.0/8") from None
+
+
+def _expiry(at: datetime) -> datetime:
+    if fault := expiry_fault(at, datetime.now(UTC)):
+        raise ValueError(fault)
+    return at
+
+
+def _of_a_key(scope: Scope) -> Scope:
+    if scope in NOT_FOR_KEYS:
+        raise ValueError("no key may have this scope")
+    return scope
+
+
+def _plain(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("must be one line of text")
+    return text.strip()
+
+
+KeyScope = Annotated[Scope, Field(strict=False), AfterValidator(_of_a_key)]
+Name = Annotated[str, Field(max_length=100), AfterValidator(_plain)]
+Reason = Annotated[str, Field(min_length=3, max_length=500), AfterValidator(_plain)]
+Expiry = Annotated[Moment, AfterValidator(_expiry)]
+Networks = Annotated[list[Annotated[str, AfterValidator(_network)]], Field(max_length=20)]
+Roles = Annotated[list[Annotated[Role, Field(strict=False)]], Field(min_length=1)]
+Process = Annotated[str, Field(min_length=1, max_length=200)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MOST_DIGESTS, MOST_PEOPLE = 4_000, 10_000
+_REASON: TypeAdapter[str] = TypeAdapter(Reason)
+
+
+def reason_in(form: MultiMapping[Any]) -> str | None:
+    """Return the reason in a page's form; None if it is none."""
+    try:
+        return _REASON.validate_python(str(form.get("reason", "")).strip())
+    except ValidationError:
+        return None
+
+
+class CreateKey(Model):
+    name: Name
+    purpose: Reason
+    owner: Name
+    scopes: Annotated[list[KeyScope], Field(min_length=1)]
+    expires_at: Expiry
+    limits: Annotated[list[Limit], Field(max_length=2)] = Field([])
+    networks: Networks = Field([])
+
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        spans = [parse_limit(text)[1] for text in self.limits]
+        if len(set(spans)) < len(spans):
+            raise ValueError("two limits of the same span")
+        return self
+
+    def columns(self) -> dict[str, Any]:
+        return self.model_dump() | {"scopes": sorted(set(self.scopes))}
+
+
+class RotateKey(Model):
+    overlap_hours: Annotated[int, Field(ge=0, le=720)] = 24
+    expires_at: Expiry | None = None
+
+
+class Because(Model):
+    reason: Reason
+
+
+class AcceptRestore(Model):
+    confirm: bool = False
+
+
+class Link(Model):
+    show_link: bool = False
+    """Answer with the link instead of mailing it: for somebody whom no mail reaches."""
+
+
+class Invite(Link):
+    email: Email
+    name: Name
+    roles: Roles
+    language: Literal["pl", "en"] = "pl"
+
+
+class SetRoles(Model):
+    roles: Roles
+
+
+class Used(Model):
+    id: Annotated[str, Field(pattern=rf"^{ID.pattern}$")]
+    at: Moment
+    calls: Annotated[int, Field(ge=1)]
+
+
+class Goodbye(Model):
+    process: Process
+    instance: Process
+    """Tells a process from its successor of the same name."""
+
+
+class Report(Goodbye):
+    """What a gateway process has, and which keys it has seen since its last report."""
+
+    epoch: Annotated[str, Field(max_length=100)] | None = None
+    """None: the process has no keys yet."""
+    version: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    wait: Annotated[float, Field(ge=0, le=20)] = 0
+    """Seconds for which the answer may be held."""
+    used: list[Used] = Field([], max_length=1_000)
+    held: Annotated[list[Digest], Field(max_length=MOST_DIGESTS)] | None = None
+    """The digests in force there, if it was told that this database was restored."""
+    people: Annotated[dict[str, str], Field(max_length=MOST_PEOPLE)] | None = None
+    """What it was told of people (people.standing), likewise."""

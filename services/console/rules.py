@@ -10,6 +10,19 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 
+class RefusedError(Exception):
+    """nothing was changed"""
+
+    status = 409
+    fault = "changed_meanwhile"
+    """A key of texts.toml, for pages; programs read the docstring."""
+
+    def __init__(self, fault: str = "", status: int = 0, **shown: str) -> None:
+        """:param shown: what the page shows again"""
+        self.fault, self.status = fault or self.fault, status or self.status
+        self.shown = shown
+
+
 class Role(StrEnum):
     VIEWER = "viewer"
     SALES = "sales"

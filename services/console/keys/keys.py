@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
@@ -26,7 +27,7 @@ from libs.domain.scopes import NOT_FOR_KEYS, READS_PERSONS, Scope
 from services.console import metrics
 from services.console.keys.sync import Sync
 from services.console.people.notices import Notices
-from services.console.rules import MOST_KEYS, Role, Secret, new_key_id, new_secret
+from services.console.rules import MOST_KEYS, RefusedError, Role, Secret, new_key_id, new_secret
 from services.console.store import actions, keys, people, sessions, versions
 from services.console.store.versions import Reader, Restore, Version, change
 
@@ -37,26 +38,34 @@ LOOK_SECONDS = 0.05
 KIND = "api_key"
 
 
-class NotRestoredError(Exception):
+class NotRestoredError(RefusedError):
     """no gateway has keys that this database lacks"""
 
 
-class UnknownKeyError(Exception):
+class UnknownKeyError(RefusedError):
     """no such key"""
 
+    status, fault = 404, "not_there"
 
-class NotYoursError(Exception):
+
+class NotYoursError(RefusedError):
     """to make or replace a key with consent:read or consent:act needs the role privacy; any admin
     may revoke one
     """
 
+    status, fault = 403, "not_yours"
 
-class KeyEndedError(Exception):
+
+class KeyEndedError(RefusedError):
     """the key is revoked or has expired; make a new one"""
 
+    fault = "key_refused"
 
-class TooManyKeysError(Exception):
+
+class TooManyKeysError(RefusedError):
     """1,000 keys are in force; revoke those that are not used"""
+
+    fault = "key_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +146,7 @@ class Keys:
             await keys.end_digests(tx, key_id, now + overlap)
             await keys.add_digest(tx, secret, version.version)
             if expires_at is not None:
-                await keys.extend(tx, key_id, expires_at)
+                await keys.change(tx, key_id, expires_at=expires_at)
             await actions.record(tx, actor, "key.rotate", KIND, key_id)
             await self._tell(tx, actor, key_id, found.name, found.scopes)
         return secret, await self._confirmed("rotate", version)
@@ -151,7 +160,7 @@ class Keys:
             version = await versions.current(tx)
             if found.revoked_at is None:
                 version = await versions.advance(tx)
-                await keys.revoke(tx, key_id)
+                await keys.change(tx, key_id, revoked_at=sa.func.now())
                 await actions.record(tx, actor, "key.revoke", KIND, key_id, reason=reason)
         return await self._confirmed("revoke", version)
 

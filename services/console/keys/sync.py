@@ -7,9 +7,6 @@ so the time in which this process, or the database, was away must not count as u
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from libs.common.process import logs
 from services.console import metrics
+from services.console.messages import Report
 from services.console.store import keys, people, versions
 from services.console.store.versions import KeysRestoredError, Version
 
@@ -24,32 +22,8 @@ log = logs.get_logger(__name__)
 
 LOOK_SECONDS = 0.25
 UNSEEING_SECONDS = 5.0
-"""After this long without a look at the database, nobody has been seen meanwhile; and this much
-later each gateway process, which asks every second, has been seen again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    key_id: str
-    at: datetime
-    calls: int
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a gateway process has, and which keys it has seen since its last report."""
-
-    process: str
-    instance: str
-    """Tells a process from its successor of the same name."""
-    version: Version | None
-    wait: float
-    """Seconds for which the answer may be held."""
-    used: Sequence[Use]
-    held: list[bytes] | None
-    """The digests in force there, if it was told that this database was restored."""
-    people: dict[str, str] | None = None
-    """What it was told of people (people.standing), likewise."""
+"""A longer gap between looks at the database says nothing about gateways; and this much later each
+gateway process, which asks every second, has been seen again."""
 
 
 class Sync:
@@ -91,11 +65,12 @@ class Sync:
 
         :raises KeysRestoredError: some process has a version that this database does not know
         """
-        await self._note(report)
-        found = await self._newer(report.version)
+        has = Version(report.epoch, report.version) if report.epoch else None
+        await self._note(report, has)
+        found = await self._newer(has)
         if found is None:
-            await self._wait(report)
-            found = await self._newer(report.version)
+            await self._wait(report.wait, has)
+            found = await self._newer(has)
         return found
 
     async def leave(self, process: str, instance: str) -> None:
@@ -106,18 +81,18 @@ class Sync:
         async with self._engine.begin() as tx:
             await versions.forget_unseen(tx)
 
-    async def _note(self, report: Report) -> None:
+    async def _note(self, report: Report, has: Version | None) -> None:
         """Commit before the keys are read: see keys.py."""
-        has = report.version
         new = False
         async with self._engine.begin() as tx:
             # In one order everywhere, so that two processes do not wait for each other.
-            for use in sorted(report.used, key=lambda use: use.key_id):
-                await keys.used(tx, use.key_id, use.at, use.calls)
+            for use in sorted(report.used, key=lambda use: use.id):
+                await keys.used(tx, use.id, use.at, use.calls)
             number = has.version if has else 0
             await versions.seen(tx, report.process, report.instance, number)
             if has is not None and not await versions.is_known(tx, has):
-                new = await versions.note_restore(tx, has, report.held, report.people)
+                held = None if report.held is None else [*map(bytes.fromhex, report.held)]
+                new = await versions.note_restore(tx, has, held, report.people)
         if new:
             log.error("keys.behind", process=report.process, epoch=has and has.epoch)
 
@@ -134,11 +109,11 @@ class Sync:
             found = {"keys": await keys.in_force(tx), "people": await people.standing(tx)}
         return {"epoch": str(version.epoch), "version": version.version, **found}
 
-    async def _wait(self, report: Report) -> None:
+    async def _wait(self, seconds: float, has: Version | None) -> None:
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
-            async with asyncio.timeout(report.wait):
-                while self._version in {None, report.version} and not self._stopping.is_set():
+            async with asyncio.timeout(seconds):
+                while self._version in {None, has} and not self._stopping.is_set():
                     changed = asyncio.ensure_future(self._changed.wait())
                     await asyncio.wait({changed, stopping}, return_when=asyncio.FIRST_COMPLETED)
                     changed.cancel()

@@ -1,21 +1,20 @@
 """Logging in and out, invitations, the step-up, and one's own account."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncEngine
 from yarl import URL
 
 from libs.common.http import plain_form
 from libs.domain.email_address import MalformedEmail, normalise
-from services.console.pages.door import Door, address_of, browser_of, enter, leave, next_page
+from services.console.pages.base import Act, Call, Page, Site
+from services.console.pages.door import address_of, browser_of, enter, leave, next_page
 from services.console.pages.page import HEADERS, page, redirect, static
 from services.console.people.factor import NEW_SECRET, SECRET, picture, uri_of
-from services.console.people.logins import Logins, Try, UsedInvitationError
+from services.console.people.logins import Try, UsedInvitationError
 from services.console.people.passwords import TooManyError, WeakPasswordError
-from services.console.rules import LANGUAGES, LONGEST
+from services.console.rules import LANGUAGES, LONGEST, RefusedError
 from services.console.store import people, sessions
 from services.console.store.sessions import Visitor
 from services.console.texts import moment
@@ -29,11 +28,37 @@ async def _tried(request: web.Request) -> Try:
     return Try(password, code, browser_of(request), address_of(request))
 
 
+def _form(
+    site: Site, request: web.Request, title: str, visitor: Visitor | None = None, *,
+    oidc: str, text: str | None = None, **values: Any,
+) -> web.Response:  # fmt: skip
+    """Render the ways in which somebody may prove who they are.
+
+    :param oidc: the path that begins it at the identity provider
+    """
+    secure, issuer = site.door.keeps_secrets, site.door.ways.issuer
+    fields: dict[str, Any] = {
+        "asks_email": False,
+        "asks_code": "",
+        "new": False,
+        "next": None,
+    } | values
+    response = page(
+        request, "login.html", title, visitor, secure=secure, oidc=issuer and oidc,
+        text=text if secure else "insecure", **fields | values,
+    )  # fmt: skip
+    if issuer:  # where the form's answer leads, which Chromium judges, too
+        may = f"form-action 'self' {URL(issuer).origin()}"
+        policy = HEADERS["Content-Security-Policy"].replace("form-action 'self'", may)
+        response.headers["Content-Security-Policy"] = policy
+    return response
+
+
 class LoginRoutes:
-    def __init__(self, engine: AsyncEngine, door: Door, logins: Logins) -> None:
-        self._engine = engine
-        self._door = door
-        self._logins = logins
+    """What is open before somebody is logged in."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
 
     def add_to(self, app: web.Application) -> None:
         for method, path, handler in (
@@ -41,18 +66,9 @@ class LoginRoutes:
             ("GET", "/console", self.to_home),
             ("GET", "/console/login", self.login_page),
             ("POST", "/console/login", self.login),
-            ("POST", "/console/logout", self._door.only(self.logout, early=True)),
+            ("POST", "/console/logout", self._site.door.only(self.logout, early=True)),
             ("GET", "/console/invitation/{token}", self.invitation_page),
             ("POST", "/console/invitation/{token}", self.accept),
-            ("GET", "/console/confirm", self._door.only(self.confirm_page, early=True)),
-            ("POST", "/console/confirm", self._door.only(self.confirm, early=True)),
-            ("GET", "/console/factor", self._door.only(self.factor, fresh=True, early=True)),
-            ("POST", "/console/factor", self._door.only(self.set_factor, fresh=True, early=True)),
-            ("POST", "/console/factor/remove", self._door.only(self.remove_factor, fresh=True)),
-            ("GET", "/console/me", self._door.only(self.me)),
-            ("POST", "/console/me/password", self._door.only(self.password)),
-            ("POST", "/console/me/language", self._door.only(self.language)),
-            ("POST", "/console/me/end", self._door.only(self.end)),
         ):
             app.router.add_route(method, path, handler)
 
@@ -66,43 +82,23 @@ class LoginRoutes:
         self, request: web.Request, then: str, email: str = "", *, fault: str | None = None,
         status: int = 200,
     ) -> web.Response:  # fmt: skip
-        ways = self._door.ways
-        return self._form(
-            request, "login", passwords=ways.passwords, oidc="/console/login/oidc", status=status,
-            fault=fault, action="/console/login", next=then, asks_email=True, email=email,
-            new=False, asks_code="factor_maybe", button="login",
+        return _form(
+            self._site, request, "login", passwords=self._site.door.ways.passwords,
+            oidc="/console/login/oidc", status=status, fault=fault, action="/console/login",
+            next=then, asks_email=True, email=email, asks_code="factor_maybe", button="login",
         )  # fmt: skip
-
-    def _form(
-        self, request: web.Request, title: str, visitor: Visitor | None = None, *,
-        oidc: str, text: str | None = None, **values: Any,
-    ) -> web.Response:  # fmt: skip
-        """Render the ways in which somebody may prove who they are.
-
-        :param oidc: the path that begins it at the identity provider
-        """
-        secure, issuer = self._door.keeps_secrets, self._door.ways.issuer
-        response = page(
-            request, "login.html", title, visitor, secure=secure, oidc=issuer and oidc,
-            text=text if secure else "insecure", **values,
-        )  # fmt: skip
-        if issuer:  # where the form's answer leads, which Chromium judges, too
-            may = f"form-action 'self' {URL(issuer).origin()}"
-            policy = HEADERS["Content-Security-Policy"].replace("form-action 'self'", may)
-            response.headers["Content-Security-Policy"] = policy
-        return response
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         form = await plain_form.read(request)
         given, then = str(form.get("email", "")), next_page(form.get("next"))
-        if not self._door.keeps_secrets:
+        if not self._site.door.keeps_secrets:
             return self._login(request, then, status=403)
         try:
             email = normalise(given)
         except MalformedEmail:
             email = ""  # costs as much as any other
         try:
-            token = await self._logins.log_in(email, await _tried(request))
+            token = await self._site.logins.log_in(email, await _tried(request))
         except TooManyError:
             return self._login(request, then, given[:254], fault="busy", status=503)
         if token is None:
@@ -110,7 +106,7 @@ class LoginRoutes:
         return _inside(token, then)
 
     async def logout(self, _: web.Request, visitor: Visitor) -> web.StreamResponse:
-        await self._logins.end_session(visitor, visitor.session)
+        await self._site.logins.end_session(visitor, visitor.session)
         response = redirect("/console/login")
         leave(response)
         return response
@@ -122,59 +118,70 @@ class LoginRoutes:
     async def _invitation(
         self, request: web.Request, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
-        async with self._engine.connect() as tx:
+        async with self._site.engine.connect() as tx:
             found = await people.invited(tx, request.match_info["token"])
         if found is None:
             return page(request, "message.html", "used", status=410, text="used_text")
-        ways = self._door.ways
+        ways = self._site.door.ways
         by_oidc = "join_both" if ways.passwords else "join_oidc"
-        return self._form(
-            request, "welcome", passwords=ways.passwords, oidc="/console/login/oidc",
+        return _form(
+            self._site, request, "welcome", passwords=ways.passwords, oidc="/console/login/oidc",
             text=by_oidc if ways.issuer else "join_text", status=status, fault=fault,
-            email=found.email, action=request.path, next=None, asks_email=False, new=True,
-            asks_code="", button="join",
+            email=found.email, action=request.path, new=True, button="join",
         )  # fmt: skip
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
-        if not self._door.keeps_secrets:
+        if not self._site.door.keeps_secrets:
             return await self._invitation(request)
+        token, given = request.match_info["token"], await _tried(request)
         try:
-            session = await self._logins.accept(request.match_info["token"], await _tried(request))
+            session = await self._site.logins.accept(token, given)
         except WeakPasswordError as error:
-            return await self._invitation(request, fault=str(error), status=422)
+            return await self._invitation(request, fault=error.fault, status=error.status)
         except UsedInvitationError:
             return await self._invitation(request)
         return _inside(session, "/console/") if session else redirect("/console/login")
 
-    async def confirm_page(self, request: web.Request, visitor: Visitor) -> web.Response:
-        return await self._confirm(request, visitor, next_page(request.query.get("next")))
 
-    async def _confirm(
-        self, request: web.Request, visitor: Visitor, then: str, *, fault: str | None = None,
-        status: int = 200,
-    ) -> web.Response:  # fmt: skip
-        by_password = visitor.by_password and self._door.ways.passwords
-        return self._form(
-            request, "confirm", visitor, passwords=by_password,
+class ConfirmPage(Page):
+    """The step-up: proves again who somebody is."""
+
+    path, roles = "/console/confirm", ()
+
+    def acts(self) -> Mapping[str, Act]:
+        return {"": self._confirm}
+
+    def guard(self, _: str | None) -> Mapping[str, bool]:
+        return {"early": True}
+
+    async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
+        by_password = visitor.by_password and self.site.door.ways.passwords
+        shown = {"next": next_page(request.query.get("next"))} | said
+        return _form(
+            self.site, request, "confirm", visitor, passwords=by_password,
             oidc="" if by_password else "/console/confirm/oidc",
-            text="confirm_text" if by_password else "confirm_oidc", status=status, fault=fault,
-            action="/console/confirm", next=then, asks_email=False, email=visitor.email, new=False,
-            asks_code=visitor.factor and "factor_code", button="confirm_button",
+            text="confirm_text" if by_password else "confirm_oidc",
+            action=self.path, email=visitor.email, button="confirm_button",
+            asks_code=visitor.factor and "factor_code", **shown,
         )  # fmt: skip
 
-    async def confirm(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
-        then = next_page((await plain_form.read(request)).get("next"))
-        token = await self._logins.confirm(visitor, await _tried(request))
+    async def _confirm(self, call: Call) -> web.StreamResponse:
+        then = next_page(call.form.get("next"))
+        token = await self.site.logins.confirm(call.visitor, await _tried(call.request))
         if token is None:
-            return await self._confirm(request, visitor, then, fault="refused_again", status=403)
+            raise RefusedError("refused_again", 403, next=then)
         return _inside(token, then)
 
-    async def me(
-        self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
-        status: int = 200,
-    ) -> web.Response:  # fmt: skip
-        async with self._engine.connect() as tx:
-            found = await sessions.of(tx, visitor.staff_id, self._door.ages)
+
+class MePage(Page):
+    path, roles = "/console/me", ()
+
+    def acts(self) -> Mapping[str, Act]:
+        return {"/password": self._password, "/language": self._language, "/end": self._end}
+
+    async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
+        async with self.site.engine.connect() as tx:
+            found = await sessions.of(tx, visitor.staff_id, self.site.door.ages)
         shown = [
             {
                 "id": bytes(each.token_sha256).hex(),
@@ -185,63 +192,63 @@ class LoginRoutes:
             }
             for each in found
         ]
+        by_password = visitor.by_password and self.site.door.ways.passwords
         return page(
-            request, "me.html", "me", visitor, status=status, fault=fault, sessions=shown,
-            by_password=visitor.by_password and self._door.ways.passwords,
+            request, "me.html", "me", visitor, sessions=shown,
+            by_password=by_password, **said,
         )  # fmt: skip
 
-    async def language(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
-        chosen = str((await plain_form.read(request)).get("language", ""))
-        if chosen in LANGUAGES:
-            async with self._engine.begin() as tx:
-                await people.change(tx, visitor.staff_id, language=chosen)
-        return redirect("/console/me")
+    async def _language(self, call: Call) -> None:
+        if (chosen := call.text("language")) in LANGUAGES:
+            async with self.site.engine.begin() as tx:
+                await people.change(tx, call.visitor.staff_id, language=chosen)
 
-    async def end(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
+    async def _end(self, call: Call) -> None:
         try:
-            session = bytes.fromhex(str((await plain_form.read(request)).get("session", "")))
+            session = bytes.fromhex(call.text("session"))
         except ValueError:
             session = b""
-        await self._logins.end_session(visitor, session)
-        return redirect("/console/me")
+        await self.site.logins.end_session(call.visitor, session)
 
-    async def password(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
-        wanted = str((await plain_form.read(request)).get("new", ""))[:MOST_LETTERS]
-        try:
-            hashed = await self._logins.hashed(visitor, wanted)
-        except WeakPasswordError as error:
-            return await self.me(request, visitor, fault=str(error), status=422)
-        given = await _tried(request)
-        if await self._logins.confirm(visitor, given) is None:
-            return await self.me(request, visitor, fault="refused_again", status=403)
-        token = await self._logins.set_own_password(visitor, hashed, given.browser)
-        return _inside(token, "/console/me")
+    async def _password(self, call: Call) -> web.StreamResponse:
+        wanted = str(call.form.get("new", ""))[:MOST_LETTERS]
+        hashed = await self.site.logins.hashed(call.visitor, wanted)
+        given = await _tried(call.request)
+        if await self.site.logins.confirm(call.visitor, given) is None:
+            raise RefusedError("refused_again", 403)
+        token = await self.site.logins.set_own_password(call.visitor, hashed, given.browser)
+        return _inside(token, self.path)
 
-    async def factor(
-        self, request: web.Request, visitor: Visitor, *, fault: str | None = None,
-        status: int = 200, secret: str = "", codes: Sequence[str] = (),
-    ) -> web.Response:  # fmt: skip
-        """:param codes: recovery codes, which are shown this once"""
-        secret = secret or NEW_SECRET()
+
+class FactorPage(Page):
+    path, roles = "/console/factor", ()
+
+    def acts(self) -> Mapping[str, Act]:
+        return {"": self._set, "/remove": self._remove}
+
+    def guard(self, below: str | None) -> Mapping[str, bool]:
+        return {"fresh": True, "early": below != "/remove"}
+
+    async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
+        """:param said: `codes`: recovery codes, which are shown this once"""
+        secret = said.pop("secret", None) or NEW_SECRET()
         uri = uri_of(secret, visitor.email)
         return page(
-            request, "factor.html", "factor", visitor, status=status, fault=fault, codes=codes,
-            secret=secret, uri=uri, picture=picture(uri),
-            needed=visitor.asks_factor,
+            request, "factor.html", "factor", visitor, secret=secret,
+            uri=uri, picture=picture(uri), needed=visitor.asks_factor, **{"codes": ()} | said,
         )  # fmt: skip
 
-    async def set_factor(self, request: web.Request, visitor: Visitor) -> web.Response:
-        secret = str((await plain_form.read(request)).get("secret", ""))
+    async def _set(self, call: Call) -> Mapping[str, Any]:
+        secret, code = call.text("secret"), (await _tried(call.request)).code
         if not SECRET.fullmatch(secret):
             raise web.HTTPBadRequest
-        codes = await self._logins.set_factor(visitor, secret, (await _tried(request)).code)
+        codes = await self.site.logins.set_factor(call.visitor, secret, code)
         if codes is None:
-            fault = "refused_code"
-            return await self.factor(request, visitor, fault=fault, status=422, secret=secret)
-        return await self.factor(request, replace(visitor, factor=True), codes=codes)
+            raise RefusedError("refused_code", 422, secret=secret)
+        return {"codes": codes}
 
-    async def remove_factor(self, _: web.Request, visitor: Visitor) -> web.StreamResponse:
-        await self._logins.remove_factor(visitor)
+    async def _remove(self, call: Call) -> web.StreamResponse:
+        await self.site.logins.remove_factor(call.visitor)
         return redirect("/console/me")
 
 

@@ -14,12 +14,10 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from libs.common.http import plain_form
-from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, Gateway, items, part
-from services.console.pages.door import Door
+from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, items, part
+from services.console.pages.base import PRIVACY, Act, Call, Page
 from services.console.pages.page import HEADERS, page
-from services.console.record import Looks
-from services.console.rules import Role
+from services.console.rules import RefusedError
 from services.console.store.sessions import Visitor
 
 LONGEST = 254
@@ -40,108 +38,93 @@ ORDERS: Mapping[str, tuple[str, Mapping[str, Any], str, str]] = {
     "dismiss": ("/api/consent/erasures/dismiss", {}, "dismissed", ""),
     "correct": ("/api/leads/correct", {}, "corrected", ""),
 }
-"""What is called, and what the page then says, also amid a mail: after `person_` in texts.toml."""
+"""What is called, and what the page then says, also while a mail leaves: after `person_`."""
 _ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RIGHT = ("name", "new_email", "new_phone")
 
 
-class PersonRoutes:
-    def __init__(self, door: Door, gateway: Gateway, looks: Looks) -> None:
-        self._door = door
-        self._gateway = gateway
-        self._looks = looks
+class PersonPage(Page):
+    path, roles, acting = "/console/person", PRIVACY, PRIVACY
 
-    def add_to(self, app: web.Application) -> None:
-        for method, path, handler, fresh in (
-            ("GET", "/console/person", self.ask, False),
-            ("POST", "/console/person", self.look, False),
-            ("POST", "/console/person/export", self.export, True),
-            ("POST", "/console/person/erase", self.erase, True),
-        ):
-            self._door.add(app, method, path, handler, Role.PRIVACY, fresh=fresh)
-        for order in ORDERS.keys() - {"erase"}:
-            acts = partial(self._order, order=order)
-            self._door.add(app, "POST", f"/console/person/{order}", acts, Role.PRIVACY)
+    def acts(self) -> Mapping[str, Act]:
+        orders = {f"/{order}": partial(self._order, order=order) for order in ORDERS}
+        return {**orders, "": self._look, "/export": self._export, "/erase": self._erase}
 
-    async def ask(self, request: web.Request, visitor: Visitor) -> web.Response:
+    def guard(self, below: str | None) -> Mapping[str, bool]:
+        return {"fresh": below in {"/export", "/erase"}}
+
+    async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
         """Also list who asks for an erasure and has not confirmed it: a person must answer them."""
-        found = await self._gateway.get(visitor, "/api/consent/erasures/awaiting")
-        refs = (one["subject"] for one in items(found))
-        await self._looks.record(visitor, "person.look", "person", refs)
-        return self._page(request, visitor, awaiting=items(found), fault=found.fault)
+        shown: dict[str, Any] = {"who": "", "trail": None, "consents": None, "said": None}
+        shown["awaiting"] = ()
+        if request.method == hdrs.METH_GET:
+            found = await self.site.gateway.get(visitor, "/api/consent/erasures/awaiting")
+            shown |= {"fault": found.fault, "awaiting": items(found)}
+            refs = (one["subject"] for one in items(found))
+            await self.site.looks.record(visitor, "person.look", "person", refs)
+        return page(request, "person.html", "person", visitor, **shown | said)
 
-    async def look(self, request: web.Request, visitor: Visitor) -> web.Response:
-        who = _typed(await plain_form.read(request), "who")
-        return await self._look(request, visitor, who)
+    async def _look(self, call: Call) -> Mapping[str, Any]:
+        who, trail = await self._named(call)
+        consents = await self._consents(call.visitor, who)
+        await self._looked(call, trail)
+        return {"who": who, "trail": trail, "consents": consents}
 
-    async def _look(
-        self, request: web.Request, visitor: Visitor, who: str, *, fault: str | None = None,
-        status: int = 200,
-    ) -> web.Response:  # fmt: skip
-        trail = await self._trail(visitor, who)
-        if not trail.ok:
-            return self._refused(request, visitor, who, trail)
-        consents = await self._consents(visitor, who)
-        await self._looks.record(visitor, "person.look", "person", [_ref(trail)])
-        return self._page(
-            request, visitor, who=who, fault=fault, status=status, trail=trail.body,
-            consents=consents,
-        )  # fmt: skip
-
-    async def export(self, request: web.Request, visitor: Visitor) -> web.Response:
-        who = _typed(await plain_form.read(request), "who")
-        if not who:
-            return self._refused(request, visitor, who, Answer(422))
+    async def _export(self, call: Call) -> web.Response:
+        who, trail = await self._named(call)
         path = f"/api/consent/export/{part(who)}"
-        found = await self._gateway.get_within(visitor, path, ACT_SECONDS)  # of all services
-        trail = await self._trail(visitor, who)
-        if not (found.ok and trail.ok):
-            return self._refused(request, visitor, who, trail if found.ok else found)
-        services = found.body["services"]
-        refs = {*_ID.findall(json.dumps(services)), str(trail.body["subject"])}
-        services["console"] = {"acts": await self._looks.of(refs)}
-        name = "person-incomplete.json" if found.body["incomplete"] else "person.json"
+        asked = self.site.gateway.get_within(call.visitor, path, ACT_SECONDS)  # of all services
+        found = _accepted(await asked, who)
+        services = found["services"]
+        refs = {*_ID.findall(json.dumps(services)), str(trail["subject"])}
+        services["console"] = {"acts": await self.site.looks.of(refs)}
+        name = "person-incomplete.json" if found["incomplete"] else "person.json"
         return web.Response(
-            text=json.dumps(found.body, ensure_ascii=False, indent=2),
+            text=json.dumps(found, ensure_ascii=False, indent=2),
             content_type="application/json",
             headers={**HEADERS, hdrs.CONTENT_DISPOSITION: f'attachment; filename="{name}"'},
         )
 
-    async def erase(self, request: web.Request, visitor: Visitor) -> web.Response:
-        form = await plain_form.read(request)
-        who, again = _typed(form, "who"), _typed(form, "again")
-        if who.casefold() != again.casefold():
-            return await self._look(request, visitor, who, fault="not_same", status=422)
-        return await self._order(request, visitor, "erase")
+    async def _erase(self, call: Call) -> Mapping[str, Any]:
+        if call.text("who").casefold() != call.text("again").casefold():
+            return {**await self._look(call), "fault": "not_same", "status": 422}
+        return await self._order(call, "erase")
 
-    async def _order(self, request: web.Request, visitor: Visitor, order: str) -> web.Response:
+    async def _order(self, call: Call, order: str) -> Mapping[str, Any]:
         """Do what they ask for: they called, or wrote."""
-        form, (path, more, done, in_flight) = await plain_form.read(request), ORDERS[order]
-        who = _typed(form, "who")
-        right = {name: text for name in RIGHT if (text := _typed(form, name))}
-        trail = await self._trail(visitor, who)
-        if not trail.ok:
-            return self._refused(request, visitor, who, trail)
+        path, more, done, in_flight = ORDERS[order]
+        who, trail = await self._named(call)
         # The look is what the page shows afterwards: then nothing may hide that it was ordered.
-        await self._looks.record(visitor, "person.look", "person", [_ref(trail)])
+        await self._looked(call, trail)
+        right = {name: text for name in RIGHT if (text := call.text(name)[:LONGEST])}
         body = {"email" if "@" in who else "phone": who, **more, **right}
-        answer = await self._gateway.post(visitor, path, body, seconds=ORDER_SECONDS)
-        if not answer.ok:
-            return self._refused(request, visitor, who, answer)
-        trail, consents = await asyncio.gather(
+        gateway, visitor = self.site.gateway, call.visitor
+        answer = await gateway.ask("POST", visitor, path, body, seconds=ORDER_SECONDS)
+        said = in_flight if answer.status == 202 else done
+        if _accepted(answer, who).get("incomplete"):
+            said = "incomplete"
+        after, consents = await asyncio.gather(
             self._trail(visitor, who, AFTER_SECONDS), self._consents(visitor, who, AFTER_SECONDS)
         )
-        shown = trail.body if trail.ok else None
-        said = in_flight if answer.status == 202 else done
-        if answer.body.get("incomplete"):
-            said = "incomplete"
-        return self._page(request, visitor, who=who, said=said, trail=shown, consents=consents)
+        shown = after.body if after.ok else None
+        return {"who": who, "said": said, "trail": shown, "consents": consents}
+
+    async def _named(self, call: Call) -> tuple[str, Mapping[str, Any]]:
+        """Return whom the form names, and their trail.
+
+        :raises RefusedError: it is no address, or consent is away
+        """
+        who = call.text("who")[:LONGEST]
+        trail = await self._trail(call.visitor, who) if who else Answer(422)
+        return who, _accepted(trail, who)
+
+    async def _looked(self, call: Call, trail: Mapping[str, Any]) -> None:
+        refs = [trail["subject"] or UNKNOWN]
+        await self.site.looks.record(call.visitor, "person.look", "person", refs)
 
     async def _trail(self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS) -> Answer:
-        if not who:
-            return Answer(422)
         path = f"/api/consent/audit/{part(who)}"
-        return await self._gateway.get_within(visitor, path, seconds)
+        return await self.site.gateway.get_within(visitor, path, seconds)
 
     async def _consents(
         self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS
@@ -150,24 +133,13 @@ class PersonRoutes:
         if "@" not in who:
             return None
         path = f"/api/unsubscribe/status/{part(who)}"
-        found = await self._gateway.get_within(visitor, path, seconds)
+        found = await self.site.gateway.get_within(visitor, path, seconds)
         return found.body["purposes"] if found.ok else None
 
-    def _refused(
-        self, request: web.Request, visitor: Visitor, who: str, answer: Answer
-    ) -> web.Response:
-        fault = "bad_subject" if answer.status == 422 else answer.fault
-        return self._page(request, visitor, who=who, fault=fault, status=answer.page_status)
 
-    def _page(self, request: web.Request, visitor: Visitor, **values: Any) -> web.Response:
-        shown: dict[str, Any] = {"who": "", "trail": None, "consents": None, "said": None}
-        shown["awaiting"] = ()
-        return page(request, "person.html", "person", visitor, **shown | values)
-
-
-def _typed(form: Any, name: str) -> str:
-    return str(form.get(name, "")).strip()[:LONGEST]
-
-
-def _ref(trail: Answer) -> str:
-    return trail.body["subject"] or UNKNOWN
+def _accepted(answer: Answer, who: str) -> Any:
+    """:raises RefusedError:"""
+    if not answer.ok:
+        fault = "bad_subject" if answer.status == 422 else str(answer.fault)
+        raise RefusedError(fault, answer.page_status, who=who)
+    return answer.body

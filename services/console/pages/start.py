@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.domain.acts import Actor
-from services.console.gateway import Answer, Gateway
-from services.console.pages.door import REFRESH, Door
+from services.console.gateway import Answer
+from services.console.pages.base import ON_CALL, OPS, PRIVACY, SALES, Page, Site
+from services.console.pages.door import REFRESH
 from services.console.pages.page import page, reachable
 from services.console.people.notices import sentence
 from services.console.rules import Role, may
@@ -77,37 +77,33 @@ _SOME = {"limit": MOST}
 _NEW, _UNANSWERED = {"state": "new"} | _SOME, {"state": "unanswered", "leads": "true"}
 _CASES, _ALL_ASKED = "/console/cases", "/console/cases?state=unanswered"
 _OPEN, _OVER = ({"state": state, "leads": "false"} for state in ("open", "unanswered"))
-_ON_CALL = (Role.VIEWER, Role.OPS)
 PARTS = (
-    Part("leads", "/api/leads", _listed("leads", _LEADS), _NEW, (Role.SALES,)),
-    Part("leads", "/api/leads/suspected", _listed("suspected", _SUSPECTED), _SOME, (Role.SALES,)),
-    Part("cases", "/api/cases", _listed("cases_unanswered", _ALL_ASKED), _OVER, (Role.OPS,)),
-    Part("cases", "/api/cases", _listed("cases_open", _CASES), _OPEN, (Role.OPS,)),
+    Part("leads", "/api/leads", _listed("leads", _LEADS), _NEW, SALES),
+    Part("leads", "/api/leads/suspected", _listed("suspected", _SUSPECTED), _SOME, SALES),
+    Part("cases", "/api/cases", _listed("cases_unanswered", _ALL_ASKED), _OVER, OPS),
+    Part("cases", "/api/cases", _listed("cases_open", _CASES), _OPEN, OPS),
     Part("cases", "/api/cases", _listed("unanswered", _LEADS), _UNANSWERED, (Role.SALES, Role.OPS)),
-    Part("erasures", "/api/consent/erasures", _erasures, {}, (Role.PRIVACY,)),
-    Part("alerts", "/api/dlq/stats", _deliveries, {}, _ON_CALL),
-    Part("targets", "/api/breakers", _breakers, {}, _ON_CALL),
-    Part("ledger", "/api/ledger/check", _ledger, {}, _ON_CALL),
+    Part("erasures", "/api/consent/erasures", _erasures, {}, PRIVACY),
+    Part("alerts", "/api/dlq/stats", _deliveries, {}, ON_CALL),
+    Part("targets", "/api/breakers", _breakers, {}, ON_CALL),
+    Part("ledger", "/api/ledger/check", _ledger, {}, ON_CALL),
 )
 
 
-class InboxRoutes:
-    def __init__(self, engine: AsyncEngine, door: Door, gateway: Gateway) -> None:
-        self._engine = engine
-        self._door = door
-        self._gateway = gateway
+class StartPage(Page):
+    path, roles = "/console/", ()
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
         self._checked = Answer(0)
         self._checked_at = float("-inf")
 
-    def add_to(self, app: web.Application) -> None:
-        self._door.add(app, "GET", "/console/", self.home)
-
-    async def home(self, request: web.Request, visitor: Visitor) -> web.Response:
+    async def show(self, request: web.Request, visitor: Visitor, **_: Any) -> web.Response:
         parts = [part for part in PARTS if may(visitor.roles, *part.roles)]
         asked = (self._ask(request, visitor, part) for part in parts)
         shown = list(zip(parts, await asyncio.gather(*asked), strict=True))
         admin = Role.ADMIN in visitor.roles
-        async with self._engine.connect() as tx:
+        async with self.site.engine.connect() as tx:
             found = await people.told(tx, visitor.staff_id, admin=admin)
         told = [(moment(each.at), _told(visitor, each)) for each in found]
         return page(
@@ -118,10 +114,10 @@ class InboxRoutes:
 
     async def _ask(self, request: web.Request, visitor: Visitor, part: Part) -> Answer:
         if part.name != "ledger":
-            return await self._gateway.get(visitor, part.path, **part.query)
+            return await self.site.gateway.get(visitor, part.path, **part.query)
         # The check reads every row: not with each refresh of each page that is open somewhere.
         if REFRESH not in request.headers or time.monotonic() - self._checked_at > LEDGER_SECONDS:
-            found = await self._gateway.get(visitor, part.path)
+            found = await self.site.gateway.get(visitor, part.path)
             if not found.ok:
                 return found
             self._checked, self._checked_at = found, time.monotonic()

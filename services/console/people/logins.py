@@ -92,7 +92,7 @@ class Logins:
         async with people_change(self._engine) as tx:
             if not await people.use_invitation(tx, token):
                 raise UsedInvitationError
-            await people.set_password(tx, found.id, hashed)
+            await people.set_credential(tx, found.id, kind=people.PASSWORD, hash=hashed)
             await self._replaced(tx, found)
             await actions.record(tx, _actor(found), "staff.join", KIND, str(found.id))
             return None if found.factor else await sessions.begin(tx, found.id, given.browser)
@@ -105,7 +105,7 @@ class Logins:
         self._require_passwords()
         await self._slow(email, given.address)
         async with self._engine.connect() as tx:
-            found = await people.by_email(tx, email)
+            found = await people.find(tx, email=email)
             hashed = await people.password_hash(tx, found.id) if found else None
         right = await self._passwords.verify(hashed, given.password)
         session = None
@@ -132,7 +132,7 @@ class Logins:
         self._require_passwords()
         await self._slow(visitor.email, given.address)
         async with self._engine.connect() as tx:
-            found = await people.by_id(tx, visitor.staff_id)
+            found = await people.find(tx, id=visitor.staff_id)
             hashed = await people.password_hash(tx, visitor.staff_id)
         if await self._passwords.verify(hashed, given.password):
             async with self._engine.begin() as tx:
@@ -171,7 +171,8 @@ class Logins:
         :returns: the token of a new session
         """
         async with people_change(self._engine) as tx:
-            await people.set_password(tx, visitor.staff_id, hashed)
+            own = visitor.staff_id
+            await people.set_credential(tx, own, kind=people.PASSWORD, hash=hashed)
             await sessions.end(tx, visitor.staff_id)
             await self._told(tx, visitor, "password")
             return await sessions.begin(tx, visitor.staff_id, browser)
@@ -207,7 +208,8 @@ class Logins:
             if found is None and identity.email is not None:
                 found = await people.use_invitation_of(tx, identity.email)
                 if found is not None:
-                    await people.set_identity(tx, found.id, identity.issuer, identity.subject)
+                    named = {"issuer": identity.issuer, "subject": identity.subject}
+                    await people.set_credential(tx, found.id, kind=people.OIDC, **named)
                     await self._replaced(tx, found)
                     await versions.advance(tx)
                     action = "staff.join"

@@ -10,7 +10,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from zxcvbn import zxcvbn
 
-from services.console.rules import LONGEST, SHORTEST
+from services.console.rules import LONGEST, SHORTEST, RefusedError
 
 T = TypeVar("T")
 
@@ -27,8 +27,10 @@ class TooManyError(Exception):
     """too many people log in at once; try again in a moment"""
 
 
-class WeakPasswordError(Exception):
-    """The text is a key of texts.toml: too_short, too_long or too_weak."""
+class WeakPasswordError(RefusedError):
+    """too short, too long or too weak"""
+
+    status = 422
 
 
 class Passwords:

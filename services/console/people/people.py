@@ -18,27 +18,35 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.domain.acts import Actor
 from services.console.people.notices import Notices, name_of
-from services.console.rules import INVITATION, POWERS, Role, Ways
+from services.console.rules import INVITATION, POWERS, RefusedError, Role, Ways
 from services.console.store import actions, people, sessions
 from services.console.store.versions import KeysRestoredError, change, people_change
 
 KIND = "staff"
 
 
-class UnknownPersonError(Exception):
+class UnknownPersonError(RefusedError):
     """no such person"""
 
+    status, fault = 404, "not_there"
 
-class KnownPersonError(Exception):
+
+class KnownPersonError(RefusedError):
     """this person is here already; make a new invitation for them instead"""
 
+    fault = "known_person"
 
-class LastAdminError(Exception):
+
+class LastAdminError(RefusedError):
     """this is the last admin who can log in; make another one first"""
 
+    fault = "last_admin"
 
-class ShownError(Exception):
+
+class ShownError(RefusedError):
     """a link is shown to ADMIN_API_KEY only; without show_link it is mailed to the person"""
+
+    status = 403
 
 
 async def erase_disabled(engine: AsyncEngine) -> None:
@@ -70,7 +78,7 @@ class People:
         :returns: the id; the link, if it is shown instead
         """
         async with people_change(self._engine) as tx:
-            found = await people.by_email(tx, email)
+            found = await people.find(tx, email=email)
             values = {"name": name, "roles": list(roles), "language": language}
             if found is None:
                 staff_id = uuid.uuid4()
@@ -136,7 +144,7 @@ class People:
         async with self._engine.connect() as tx:
             if await people.other_admins(tx, uuid.UUID(int=0), self._ways):
                 return None
-            found = await people.by_email(tx, email)
+            found = await people.find(tx, email=email)
         actor = Actor("env", "make up")
         if found is not None and found.disabled_at is None:
             if Role.ADMIN not in found.roles:
@@ -145,7 +153,7 @@ class People:
         return (await self.invite(actor, email, "Admin", list(Role), "pl", show=True))[1]
 
     async def _person(self, tx: AsyncConnection, staff_id: UUID) -> sa.Row[Any]:
-        if (found := await people.by_id(tx, staff_id)) is None or found.email == str(staff_id):
+        if (found := await people.find(tx, id=staff_id)) is None or found.email == str(staff_id):
             raise UnknownPersonError  # nobody, or erased
         return found
 

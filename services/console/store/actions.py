@@ -9,39 +9,19 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.process import logs
-from libs.domain.acts import Actor, without_addresses
+from libs.domain.acts import DONE, Act, Actor
 from services.console.store.sessions import Visitor
 from services.console.store.tables import staff_action, staff_session
 
 
 async def record(
-    tx: AsyncConnection,
-    actor: Actor,
-    action: str,
-    kind: str,
-    ref: str,
-    *,
-    reason: str | None = None,
-    outcome: str = "done",
-) -> None:
+    tx: AsyncConnection, actor: Actor, action: str, kind: str, ref: str, *,
+    reason: str | None = None, outcome: str = DONE,
+) -> None:  # fmt: skip
     """:param kind, ref: what was acted on; never an address"""
-    await tx.execute(
-        sa.insert(staff_action).values(
-            id=uuid.uuid4(),
-            actor_kind=actor.kind,
-            actor_id=actor.id,
-            actor_name=actor.name,
-            roles=list(actor.roles),
-            client_address=actor.client_address,
-            action=action,
-            object_kind=kind,
-            object_ref=ref,
-            reason=None if reason is None else without_addresses(reason),
-            request_id=logs.request_id.get() or "",
-            outcome=outcome,
-        )
-    )
+    act = Act(actor, action, kind, ref, reason, outcome).message().body
+    own = {"id": uuid.UUID(act["id"]), "at": sa.func.now()}
+    await tx.execute(sa.insert(staff_action).values(**{**act, **own}))
 
 
 async def looked_at(tx: AsyncConnection, visitor: Visitor, action: str) -> set[str]:
@@ -61,31 +41,26 @@ async def take(tx: AsyncConnection, act: Mapping[str, Any]) -> None:
 
 
 async def listed(
-    tx: AsyncConnection,
-    before: tuple[datetime, uuid.UUID] | None,
-    most: int,
-    *,
-    actor: str | None = None,
-    action: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> list[Mapping[str, Any]]:
+    tx: AsyncConnection, before: tuple[datetime, uuid.UUID] | None, most: int, *,
+    actor: str = "", action: str = "", since: datetime | None = None, until: datetime | None = None,
+) -> list[Mapping[str, Any]]:  # fmt: skip
     """Return acts, the latest first.
 
     :param before: time and id of the last one of the page before
     """
     table = staff_action.c
-    statement = sa.select(staff_action).order_by(table.at.desc(), table.id.desc()).limit(most)
+    statement = sa.select(staff_action)
     if before is not None:
         statement = statement.where(sa.tuple_(table.at, table.id) < sa.tuple_(*before))
-    if actor is not None:
+    if actor:
         statement = statement.where(table.actor_id == actor)
-    if action is not None:
+    if action:
         statement = statement.where(table.action == action)
     if since is not None:
         statement = statement.where(table.at >= since)
     if until is not None:
         statement = statement.where(table.at < until)
+    statement = statement.order_by(table.at.desc(), table.id.desc()).limit(most)
     return [dict(each) for each in (await tx.execute(statement)).mappings()]
 
 

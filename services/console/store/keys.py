@@ -39,14 +39,8 @@ async def end_digests(tx: AsyncConnection, key_id: str, until: datetime) -> None
     )
 
 
-async def extend(tx: AsyncConnection, key_id: str, expires_at: datetime) -> None:
-    await tx.execute(sa.update(api_key).where(api_key.c.id == key_id).values(expires_at=expires_at))
-
-
-async def revoke(tx: AsyncConnection, key_id: str) -> None:
-    await tx.execute(
-        sa.update(api_key).where(api_key.c.id == key_id).values(revoked_at=sa.func.now())
-    )
+async def change(tx: AsyncConnection, key_id: str, **values: Any) -> None:
+    await tx.execute(sa.update(api_key).where(api_key.c.id == key_id).values(**values))
 
 
 async def count_in_force(tx: AsyncConnection) -> int:

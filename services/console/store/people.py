@@ -29,12 +29,9 @@ def digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-async def by_email(tx: AsyncConnection, email: str) -> sa.Row[Any] | None:
-    return (await tx.execute(sa.select(staff).where(staff.c.email == email))).first()
-
-
-async def by_id(tx: AsyncConnection, staff_id: UUID) -> sa.Row[Any] | None:
-    return (await tx.execute(sa.select(staff).where(staff.c.id == staff_id))).first()
+async def find(tx: AsyncConnection, **by: object) -> sa.Row[Any] | None:
+    """:param by: `id` or `email`"""
+    return (await tx.execute(sa.select(staff).filter_by(**by))).first()
 
 
 async def by_identity(tx: AsyncConnection, issuer: str, subject: str) -> sa.Row[Any] | None:
@@ -135,23 +132,15 @@ async def use_invitation_of(tx: AsyncConnection, email: str) -> sa.Row[Any] | No
 
 
 async def password_hash(tx: AsyncConnection, staff_id: UUID) -> str | None:
-    table = staff_credential.c
-    found = await tx.execute(
-        sa.select(table.hash).where(table.staff_id == staff_id, table.kind == PASSWORD)
-    )
-    return found.scalar_one_or_none()
+    own = sa.select(staff_credential.c.hash).filter_by(staff_id=staff_id, kind=PASSWORD)
+    return (await tx.execute(own)).scalar_one_or_none()
 
 
-async def set_password(tx: AsyncConnection, staff_id: UUID, hashed: str) -> None:
-    await _set_credential(tx, staff_id, kind=PASSWORD, hash=hashed)
+async def set_credential(tx: AsyncConnection, staff_id: UUID, **values: str) -> None:
+    """End what the person logged in with before: an invitation is how a stolen one is replaced.
 
-
-async def set_identity(tx: AsyncConnection, staff_id: UUID, issuer: str, subject: str) -> None:
-    await _set_credential(tx, staff_id, kind=OIDC, issuer=issuer, subject=subject)
-
-
-async def _set_credential(tx: AsyncConnection, staff_id: UUID, **values: str) -> None:
-    """What the person logged in with before ends: an invitation is how a stolen one is replaced."""
+    :param values: `kind` PASSWORD with `hash`, or OIDC with `issuer` and `subject`
+    """
     await tx.execute(sa.delete(staff_credential).where(staff_credential.c.staff_id == staff_id))
     await tx.execute(sa.insert(staff_credential).values(staff_id=staff_id, **values))
     await change(tx, staff_id, proof_at=sa.func.now())
@@ -200,22 +189,13 @@ async def end_invitations(tx: AsyncConnection) -> None:
 
 async def still_opens(tx: AsyncConnection, staff_id: UUID, hashed: str) -> bool:
     """Return whether an invitation has not replaced this password; until the commit none does."""
-    table = staff_credential.c
-    found = await tx.execute(
-        sa.select(table.staff_id)
-        .where(table.staff_id == staff_id, table.hash == hashed)
-        .with_for_update()
-    )
-    return found.first() is not None
+    own = sa.select(staff_credential.c.staff_id).filter_by(staff_id=staff_id, hash=hashed)
+    return (await tx.execute(own.with_for_update())).first() is not None
 
 
 async def rehash(tx: AsyncConnection, staff_id: UUID, fresh: str) -> None:
-    table = staff_credential.c
-    await tx.execute(
-        sa.update(staff_credential)
-        .where(table.staff_id == staff_id, table.kind == PASSWORD)
-        .values(hash=fresh)
-    )
+    own = sa.update(staff_credential).filter_by(staff_id=staff_id, kind=PASSWORD)
+    await tx.execute(own.values(hash=fresh))
 
 
 async def count_try(tx: AsyncConnection, *tried: str) -> int:

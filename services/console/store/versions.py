@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database.postgres import advisory_key
+from services.console.rules import RefusedError
 from services.console.store.tables import key_reader, key_restore, key_version
 
 LOCK = advisory_key("console:keys")
@@ -27,10 +28,12 @@ REPLACED_SECONDS = 30
 """The same, of one that has a successor of its name."""
 
 
-class KeysRestoredError(Exception):
+class KeysRestoredError(RefusedError):
     """a gateway has keys that this database lacks: it was restored from a backup; run
     `ostoja keys accept-restore`
     """
+
+    fault = "restored_text"
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 
 from services.console.gateway import Gateway
-from services.console.pages.person import PersonRoutes
+from services.console.pages.person import PersonPage
 from services.console.store.sessions import Visitor
 from services.console.texts import TEXTS
 
@@ -48,10 +48,11 @@ async def test_an_erasure_that_was_ordered_is_said_though_its_trail_is_away(
             raise ConnectionError
 
     async with Gateway.open(url, KEYS) as opened:
-        routes = PersonRoutes(Mock(), opened, AsyncMock(record=record))
+        person = PersonPage(Mock(gateway=opened, looks=AsyncMock(record=record)))
+        act = person.acts()["/erase"]
 
-        async def press(request: web.Request) -> web.Response:
-            return await routes.erase(request, OFFICER)
+        async def press(request: web.Request) -> web.StreamResponse:
+            return await person.posted(request, OFFICER, act)
 
         console = web.Application()
         console.router.add_post("/console/person/erase", press)

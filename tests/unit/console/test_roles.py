@@ -1,11 +1,8 @@
 """Each page of the console, and each form, opens to its roles and to no one else."""
 
-import pkgutil
 import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
-from inspect import signature
 from typing import Any
 from unittest.mock import MagicMock
 from uuid import uuid4
@@ -14,8 +11,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from services.console import pages
+from services.console.pages import routes
 from services.console.pages.door import Door, PageHandler
+from services.console.pages.live import LiveRoutes
+from services.console.pages.oidc import OidcRoutes
 from services.console.rules import Role
 from services.console.store.sessions import Visitor
 from services.console.texts import TEXTS
@@ -115,7 +114,7 @@ ASKS_AGAIN = re.compile(r"/console/(keys|staff|factor|person/(export|erase))(/|$
 Route = tuple[str, str]
 
 
-def routes(text: str) -> Iterator[Route]:
+def listed(text: str) -> Iterator[Route]:
     for line in text.split("\n"):
         if line.strip():
             method, path = line.split()
@@ -144,22 +143,14 @@ class OpenedDoor(Door):
         return Visitor(uuid4(), "ewa@example.com", "Ewa Lis", roles, "en", b"", at, factor=True)
 
 
-def added_to(app: web.Application, door: Door) -> None:
-    """Add the routes of every module that has some behind the door."""
-    for module in pkgutil.iter_modules(pages.__path__, f"{pages.__name__}."):
-        for found in vars(import_module(module.name)).values():
-            if found.__class__ is not type or found.__module__ != module.name:
-                continue
-            names = [*signature(found).parameters]
-            if hasattr(found, "add_to") and "door" in names:
-                given = {name: MagicMock() for name in names} | {"door": door}
-                found(**given).add_to(app)
-
-
 @pytest.fixture
 def app() -> web.Application:
     made = web.Application()
-    added_to(made, OpenedDoor(MagicMock(), MagicMock(origin="https://console.example.com")))
+    door = OpenedDoor(MagicMock(), MagicMock(origin="https://console.example.com"))
+    site: Any = MagicMock(door=door)
+    routes.add_to(made, site)
+    LiveRoutes(door, MagicMock()).add_to(made)
+    OidcRoutes(door, MagicMock(), MagicMock(), MagicMock()).add_to(made)
     return made
 
 
@@ -175,7 +166,7 @@ def test_the_table_has_every_route(app: web.Application) -> None:
         for route in app.router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
-    table = [*routes(OPEN), *(route for text in PAGES.values() for route in routes(text))]
+    table = [*listed(OPEN), *(route for text in PAGES.values() for route in listed(text))]
     pages = {route for route in found if route[1].startswith("/console")}
     assert pages == {*table}
     assert len(pages) == len(table)
@@ -184,7 +175,7 @@ def test_the_table_has_every_route(app: web.Application) -> None:
 async def test_a_page_opens_to_its_roles_only(client: TestClient[Any, Any]) -> None:
     everybody = [(role,) for role in Role] + [("owner",), ()]
     for admitted, text in PAGES.items():
-        for method, path in routes(text):
+        for method, path in listed(text):
             for roles in everybody:
                 headers = {"X-Roles": ",".join(roles)}
                 asked = client.request(method, filled(path), headers=headers, allow_redirects=False)
@@ -199,7 +190,7 @@ async def test_nobody_enters_without_a_session_and_some_pages_ask_for_the_passwo
     client: TestClient[Any, Any],
 ) -> None:
     for admitted, text in PAGES.items():
-        for method, path in routes(text):
+        for method, path in listed(text):
             old = {"X-Roles": ",".join(admitted), "X-Long-Ago": ""}
             for headers, to in (({}, "login"), (old, "confirm")):
                 async with client.request(

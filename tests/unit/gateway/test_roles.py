@@ -18,9 +18,7 @@ from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
-from services.console.api.actions import ActionRoutes
-from services.console.api.keys import KeyRoutes
-from services.console.api.staff import StaffRoutes
+from services.console.api import ApiRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
@@ -60,9 +58,7 @@ def app_of(upstream: str) -> web.Application:
             made(SubmissionRoutes).add_to(app)
             made(LeadRoutes).add_to(app)
         case "console":
-            made(ActionRoutes).add_to(app)
-            made(KeyRoutes).add_to(app)
-            made(StaffRoutes).add_to(app)
+            made(ApiRoutes).add_to(app)
     return app
 
 

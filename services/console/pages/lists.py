@@ -1,0 +1,237 @@
+"""The pages that list something: what is asked for, and what can be done, as a table.
+
+The columns of each are in its template, which extends list.html.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from services.console.gateway import LOOK_SECONDS, Answer, items
+from services.console.pages.base import ON_CALL, OPS, SALES, Act, Call, Page, Site
+from services.console.pages.door import REFRESH
+from services.console.pages.page import page
+from services.console.rules import RefusedError, Role, may
+from services.console.samples import PERIODS, begins, charts
+from services.console.store import samples
+from services.console.store.sessions import Visitor
+from services.console.texts import ZONE
+
+More = Callable[[Site, Visitor, web.Request], Awaitable[Mapping[str, Any]]]
+SILENT_HOURS = (1, 4, 8, 24, 72, 336)
+ON_CALL_HOURS = (4, 8, 24, 72, 168, 336)
+CHANGEABLE = ("chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget")
+STOP_REASONS = ("staff", "reply", "bounce")
+CHART_TIMES = {"hour": "%d.%m %H:%M", "day": "%d.%m"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    name: str
+    """Of its title in texts.toml, and of its template."""
+    path: str = ""
+    """Where it is; else /console/<name>."""
+    api: str = ""
+    """The gateway's call; empty: `more` gives all."""
+    roles: tuple[Role, ...]
+    acting: tuple[Role, ...] = ()
+    acts: Mapping[str, Act] = field(default_factory=dict)
+    states: tuple[str, ...] = ()
+    """Its tabs; the first one is shown if none is chosen."""
+    state: str = "state"
+    """What the API calls a state,"""
+    cursor: str = "cursor"
+    """and a page."""
+    query: Mapping[str, str | int] = field(default_factory=dict)
+    look: tuple[str, str, str] | None = None
+    """The act that is recorded of who looks, the kind of object, and the column of its id."""
+    live: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+    more: More | None = None
+    """Returns what the template has beside the list."""
+    fresh: bool = False
+
+
+class ListPage(Page):
+    def __init__(self, site: Site, of: Listing) -> None:
+        super().__init__(site)
+        self.of, self.path = of, of.path or f"/console/{of.name}"
+        self.roles, self.acting = of.roles, of.acting
+
+    def acts(self) -> Mapping[str, Act]:
+        return self.of.acts
+
+    def guard(self, _: str | None) -> Mapping[str, bool]:
+        return {"fresh": self.of.fresh}
+
+    async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
+        of, asked = self.of, request.query
+        state = asked.get("state", next(iter(of.states), ""))
+        if of.states and state not in of.states:
+            raise web.HTTPNotFound
+        # Links of earlier releases say `after`.
+        query: dict[str, Any] = {**of.query, of.cursor: asked.get("cursor", asked.get("after"))}
+        query |= {of.state: state} if of.states else {}
+        found, more = await asyncio.gather(
+            self._asked(visitor, query),
+            of.more(self.site, visitor, request) if of.more else _none(),
+        )
+        if of.look is not None:
+            action, kind, column = of.look
+            seen = dict.fromkeys(one[column] for one in items(found))
+            again = REFRESH in request.headers
+            await self.site.looks.record(visitor, action, kind, seen, again=again)
+        body = (found.body or {}) if found.ok else {}
+        cursor = body.get("next_cursor", body.get("next"))
+        shown: dict[str, Any] = {
+            "name": of.name, "items": items(found), "body": body, "path": self.path, "state": state,
+            "states": of.states, "fault": found.fault, "status": found.page_status,
+            "acts": may(visitor.roles, *of.acting),
+            "more": cursor and urlencode({"state": state, "cursor": cursor}), **of.values, **more,
+        }  # fmt: skip
+        return page(request, f"{of.name}.html", of.name, visitor, live=of.live, **shown | said)
+
+    async def _asked(self, visitor: Visitor, query: Mapping[str, Any]) -> Answer:
+        if not self.of.api:
+            return Answer(200)
+        return await self.site.gateway.get_within(visitor, self.of.api, LOOK_SECONDS, query)
+
+
+async def _none() -> Mapping[str, Any]:
+    return {}
+
+
+def asks(method: str, path: str) -> Act:
+    """Return the act that calls this path of the gateway with what the form's path names."""
+
+    async def act(call: Call) -> None:
+        await call.ask(method, path.format(call.name))
+
+    return act
+
+
+async def silence(call: Call) -> None:
+    body = {
+        "event_type": call.text("event_type"),
+        "severity": call.text("severity") or None,
+        "ends": _ends(call, SILENT_HOURS, timedelta(seconds=-1)),  # 14 days at most
+        "why": call.reason(),
+    }
+    await call.ask("POST", "/api/silences", body, not_accepted="bad_event_type")
+
+
+async def stand_in(call: Call) -> None:
+    schedule, _, person = str(call.form.get("who", "")).partition(" ")
+    body = {"schedule": schedule, "person": person, "ends": _ends(call, ON_CALL_HOURS)}
+    body["why"] = call.reason()
+    named = {"changed_meanwhile": "stands_in_already"}
+    await call.ask("POST", "/api/oncall/overrides", body, **named)
+
+
+def _ends(call: Call, among: tuple[int, ...], less: timedelta = timedelta()) -> str:
+    if (hours := call.text("hours")) not in map(str, among):
+        raise RefusedError("bad_reason", 422)
+    return (datetime.now(UTC) + timedelta(hours=int(hours)) + less).isoformat()
+
+
+async def change_limit(call: Call) -> None:
+    """Without a text the change before is taken back."""
+    if call.name not in CHANGEABLE:
+        raise web.HTTPNotFound
+    body = {call.name: call.text("limit") or None}
+    await call.ask("PUT", "/api/ratelimits", body, not_accepted="bad_limit")
+
+
+async def stop_follow_ups(call: Call) -> None:
+    reason = call.chosen("reason", STOP_REASONS)
+    body = {"conversation_id": str(call.id("conversation")), "reason": reason}
+    await call.ask("POST", "/api/followups/stop", body)
+
+
+async def decide(call: Call) -> None:
+    verb = call.chosen("answer", ("release", "discard"))
+    await call.ask("POST", f"/api/leads/suspected/{call.name}/{verb}")
+
+
+async def suspected(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str, Any]:
+    """Return how many submissions a robot may have sent."""
+    found = await site.gateway.get(visitor, SUSPECTED.api, **SUSPECTED.query)
+    more = found.ok and found.body["next_cursor"] is not None
+    return {"suspected": f"{len(items(found)) or ''}{'+' if more else ''}"}
+
+
+async def backlog(site: Site, visitor: Visitor, request: web.Request) -> Mapping[str, Any]:
+    """Return what each target and its queue hold, and charts of the last day, or of 14."""
+    unit, count = PERIODS.get(request.query.get("days", ""), PERIODS["1"])
+    times = begins(unit, count, datetime.now(UTC), ZONE)
+    async with site.engine.connect() as tx:
+        sampled = await samples.by_time(tx, unit, str(ZONE), times[0])
+    counted, health = await asyncio.gather(
+        site.gateway.get(visitor, "/api/dlq/stats"), site.gateway.get(visitor, "/api/health/deep")
+    )
+    return {
+        "counts": counted.body["targets"] if counted.ok else {},
+        "away": counted.fault,
+        # 503 says that something is unhealthy, and still has the queues.
+        "depths": (health.body or {}).get("queues", {}),
+        "queues_url": site.queues_url,
+        "charts": charts(sampled, times),
+        "unit": unit,
+        "periods": PERIODS,
+        "times": [f"{at.astimezone(ZONE):{CHART_TIMES[unit]}}" for at in times],
+    }
+
+
+SUSPECTED = Listing(
+    name="suspected", path="/console/leads/suspected", api="/api/leads/suspected", roles=SALES,
+    acting=SALES, acts={"/{id}": decide}, query={"limit": 25},
+    look=("lead.look", "submission", "id"),
+)  # fmt: skip
+LISTS = (
+    Listing(
+        name="leads", api="/api/leads", roles=SALES, query={"limit": 25}, live="leads",
+        states=("new", "taken", "won", "lost", "not_a_lead"), look=("lead.look", "lead", "id"),
+        more=suspected,
+    ),
+    SUSPECTED,
+    # Those of programs: cases of leads are on the leads' pages.
+    Listing(
+        name="cases", api="/api/cases", roles=OPS, states=("open", "unanswered", "answered"),
+        cursor="after", query={"leads": "false", "closed": "false"}, live="cases",
+    ),
+    Listing(
+        name="silences", api="/api/silences", roles=ON_CALL, acting=OPS,
+        acts={"": silence, "/{id}/end": asks("DELETE", "/api/silences/{}")},
+        values={"hours": SILENT_HOURS, "severities": ("info", "warning", "critical")},
+    ),
+    Listing(
+        name="oncall", api="/api/oncall", roles=ON_CALL, acting=OPS,
+        values={"hours": ON_CALL_HOURS},
+        acts={"": stand_in, "/{id}/remove": asks("DELETE", "/api/oncall/overrides/{}")},
+    ),
+    Listing(
+        name="limits", api="/api/ratelimits", roles=ON_CALL, acting=OPS,
+        acts={"/{name}": change_limit},
+        values={
+            "changeable": CHANGEABLE, "others": ("service", "slack", "health", "console", "login"),
+        },
+    ),
+    # A conversation is one person; its id stays after their steps have ended.
+    Listing(
+        name="followups", api="/api/followups", roles=SALES, acting=SALES, state="status",
+        states=("scheduled", "handed_over", "in_doubt"), values={"reasons": STOP_REASONS},
+        look=("followups.look", "conversation", "conversation_id"),
+        acts={
+            "/{id}/cancel": asks("DELETE", "/api/followups/{}"), "/{id}/stop": stop_follow_ups,
+        },
+    ),
+    Listing(
+        name="targets", api="/api/breakers", roles=ON_CALL, acting=OPS, live="alerts breakers",
+        acts={"/{target}/reset": asks("POST", "/api/breakers/{}/reset")}, more=backlog,
+    ),
+)  # fmt: skip
