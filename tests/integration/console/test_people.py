@@ -235,7 +235,7 @@ async def test_what_matters_asks_for_the_password_again(console: Console) -> Non
     assert (await copied.get("/console/me")).status == 303  # its token is another one since
     invited = await eva.post("/console/staff", **form)
     assert (invited.status, "adam@example.com" in invited.body) == (200, True)
-    assert (await eva.post("/console/staff", **form)).status == 422  # there already
+    assert (await eva.post("/console/staff", **form)).status == 409  # there already
 
 
 @pytest.mark.parametrize("ages", ["seen_at", "created_at"])
