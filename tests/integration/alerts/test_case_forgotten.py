@@ -198,10 +198,10 @@ async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
     case_id = await subject.accept()
     await subject.take(case_id)
 
-    for place in ("timer.outbox.add_all", "answers.cases.record"):
+    for place in ("intake.outbox.add_all", "cases.answers.cases.record"):
         before = await subject.case(case_id)
         await subject.execute("UPDATE alert_case SET next_at = now()")
-        with dies_at(monkeypatch, f"cases.{place}", asyncio.CancelledError):
+        with dies_at(monkeypatch, place, asyncio.CancelledError):
             await subject.timer.run()
         row = await subject.case(case_id)
         assert (row.state, row.reminded, row.version) == (

@@ -129,7 +129,7 @@ async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
 ) -> None:
     case_id = await subject.accept()
 
-    with dies_at(monkeypatch, "cases.timer.outbox.add_all", asyncio.CancelledError):
+    with dies_at(monkeypatch, "intake.outbox.add_all", asyncio.CancelledError):
         await subject.tick()
     assert (await subject.case(case_id)).step == 0
     assert await subject.steps(case_id) == []
