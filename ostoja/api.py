@@ -49,7 +49,7 @@ class Api:
     ) -> Iterator[dict[str, Any]]:
         """Yield the pages of a list until they hold this many items.
 
-        :param fixed: pages have one size, and the cursor has the names `after` and `next`
+        :param fixed: the pages have one size, and `after` is the parameter for the cursor
         """
         cursor: str | None = None
         while limit > 0:
@@ -57,7 +57,7 @@ class Api:
             page: dict[str, Any] = self.get(path, **asked, **query)
             yield page
             limit -= len(page["items"])
-            cursor = page["next" if fixed else "next_cursor"]
+            cursor = page["next_cursor"]
             if cursor is None:
                 return
 

@@ -33,7 +33,10 @@ def case(**changes: Any) -> dict[str, Any]:
 
 def test_cases_are_listed_page_by_page_within_80_columns(run: Run, gateway: Gateway) -> None:
     first, second = case(), case(state="answered", owner_name="Anna Nowak", next_at=None)
-    pages = [{"items": [first], "next": first["id"]}, {"items": [second], "next": None}]
+    pages = [
+        {"items": [first], "next_cursor": first["id"]},
+        {"items": [second], "next_cursor": None},
+    ]
     gateway.answers = [(200, page) for page in pages]
 
     done = run("cases", "--state", "open", "--owner", "anna")
@@ -49,7 +52,7 @@ def test_cases_are_listed_page_by_page_within_80_columns(run: Run, gateway: Gate
 
 
 def test_no_more_pages_are_read_than_its_limit_needs(run: Run, gateway: Gateway) -> None:
-    gateway.answers = [(200, {"items": [case() for _ in range(3)], "next": ID})]
+    gateway.answers = [(200, {"items": [case() for _ in range(3)], "next_cursor": ID})]
 
     done = run("cases", "--limit", "3", "--json")
 
