@@ -1,5 +1,6 @@
 """What `ostoja doctor` finds without any server: keys, the file they are in, a mail, a clock."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +13,8 @@ from deploy.inspection import going_live as live
 from deploy.inspection import keys
 from deploy.up.environment import EXAMPLE, EXAMPLE_CONFIG, GENERATED, parse
 from libs.common.process.finding import Finding, clock, of_header
-from ostoja import dotenv, received_mail
+from ostoja import dotenv, received_mail, where
+from tests.unit.ostoja.conftest import Gateway, Run
 
 OTHERS = GENERATED["TOKEN_KEYS"]()
 NEWER = GENERATED["CONSENT_MASTER_KEYS"]().replace("k1:", "k2:")
@@ -77,6 +79,35 @@ def test_an_invalid_key_is_reported_and_not_shown(
     assert said in finding["found"]
     output = finding["found"] + finding["do"]
     assert not any(value in output for value in changes.values() if len(value) > 8)
+
+
+def test_what_the_services_say_is_printed_once_and_who_gives_no_answer_is_named(
+    run: Run, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, "has_deployment", lambda: False)
+    trail = {"part": "trail", "status": "wrong", "found": "not append-only", "do": "REVOKE it"}
+    late = {"status": "unhealthy", "detail": "followups did not answer in time"}
+    parts = {"postgres": {"status": "healthy"}, "rabbitmq": {"status": "unhealthy"}}
+    components = {
+        "followups": late,
+        "consent": {"status": "degraded", "components": parts},
+        "alerts": {"status": "degraded", "components": {"postgres": {"status": "healthy"}}},
+    }
+    answer = {"status": "degraded", "components": components, "findings": [trail, trail]}
+    gateway.answers = [(200, {"status": "healthy"}), (200, answer)]
+
+    done = run("doctor", "--json")
+
+    assert gateway.asked[1][1] == "/api/health/deep?findings=yes"
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    wrong = {each["part"]: each for each in found if each["status"] == "wrong"}
+    assert (len(found), set(wrong)) == (6, {"trail", *components})
+    assert wrong["trail"] == trail
+    assert "no answer: the gateway finds it unhealthy" in wrong["followups"]["found"]
+    assert "make logs SERVICE=followups" in wrong["followups"]["do"]
+    assert "rabbitmq is unavailable" in wrong["consent"]["found"]
+    assert wrong["alerts"]["do"] == "ostoja breakers, ostoja stats"
+    assert (done.exit_code, done.stderr) == (1, "ostoja: 4 problems\n")
 
 
 SIGNED = (
