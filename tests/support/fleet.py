@@ -64,8 +64,9 @@ class Release:
 
     def environment(self, values: Mapping[str, str], service: str) -> dict[str, str]:
         """Return a service's variables, as this release composes them from .env."""
+        room = "up" if (self.root / "deploy" / "up").exists() else "local"  # its name until 0.1
         code = (
-            "import json, sys; from deploy.up.environment import for_process; "
+            f"import json, sys; from deploy.{room}.environment import for_process; "
             "print(json.dumps(for_process(json.loads(sys.argv[1]), sys.argv[2])))"
         )
         given = json.dumps({**values, **self.config})
