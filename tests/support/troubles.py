@@ -104,8 +104,9 @@ async def a_limit_is_too_low(checkout: Checkout) -> None:
 
 
 async def a_budget_is_used_up(checkout: Checkout) -> None:
-    limit = {"chat_budget": "1 per hour"}
-    answer = await checkout.http("PUT", "/api/ratelimits", limit, key="admin")
+    """One network uses up its part of the chats', and all of the one that refuses nobody."""
+    limits = {"chat_budget": "1 per hour", "withdrawal_budget": "1 per hour"}
+    answer = await checkout.http("PUT", "/api/ratelimits", limits, key="admin")
     assert answer.status == 200, answer
 
     async def refused() -> bool:
@@ -299,7 +300,7 @@ async def a_certificate_ends_in_ten_days(checkout: Checkout) -> None:
 TROUBLES: dict[str, Trouble] = {
     "redis-unavailable": Trouble(redis_stops),
     "rate-limit-hit": Trouble(a_limit_is_too_low, somebody_chats),
-    "budget-exhausted": Trouble(a_budget_is_used_up, somebody_chats),
+    "budget-exhausted": Trouble(a_budget_is_used_up, somebody_unsubscribes),
     "breaker-open": Trouble(slack_is_ill, mends=heal),
     "dead-letters": Trouble(dead_letters_grow, mends=heal),
     "alerts-pending": Trouble(slack_is_flooded, mends=heal),
