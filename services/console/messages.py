@@ -178,4 +178,4 @@ class Report(Goodbye):
     held: Annotated[list[Digest], Field(max_length=MOST_DIGESTS)] | None = None
     """The digests in force there, if it was told that this database was restored."""
     people: Annotated[dict[str, str], Field(max_length=MOST_PEOPLE)] | None = None
-    """What it was told of people (people.standing), likewise."""
+    """What it was told about people (people.standing), likewise."""

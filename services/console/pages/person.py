@@ -112,7 +112,7 @@ class PersonPage(Page):
     async def _named(self, call: Call) -> tuple[str, Mapping[str, Any]]:
         """Return whom the form names, and their trail.
 
-        :raises RefusedError: it is no address, or consent is away
+        :raises RefusedError: it is not an address, or consent is away
         """
         who = call.text("who")[:LONGEST]
         trail = await self._trail(call.visitor, who) if who else Answer(422)

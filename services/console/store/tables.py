@@ -18,7 +18,7 @@ api_key_digest = _tables["api_key_digest"]
 # Append-only: a version that is not here comes from a database that this one was restored over.
 key_version = _tables["key_version"]
 # A version that a gateway has and that key_version lacks, with the digests in force there (`held`),
-# and what it was told of people (people.standing).
+# and what it was told about people (people.standing).
 key_restore = _tables["key_restore"]
 # `proof_at`: when what they log in with last changed. `factor`: the sealed secret of an app;
 # `factor_step`: of the last code that was used (RFC 6238); `recovery`: digests of codes.

@@ -19,7 +19,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Problem, faults
 from libs.common.messaging import outbox
-from libs.common.messaging.broker import Message
 from libs.common.messaging.rpc import NoReply, Requester
 from libs.common.process import logs
 from libs.domain.acts_outbox import Counted
@@ -29,6 +28,7 @@ from services.followups import messages, metrics
 from services.followups.config import LANGUAGES, Config
 from services.followups.dialogue.state import State
 from services.followups.leads.table import Record
+from services.followups.mails import enrolment
 from services.followups.reading import numbers, phone
 from services.followups.rules import facts
 from services.followups.rules import score as lead_score
@@ -287,13 +287,12 @@ async def _write(
         ]
         await conversations.save_imported(tx, changed)
         await conversations.keep_grants(tx, agreed)
-        request_id = logs.request_id.get()
-        outgoing = [
-            Message(str(grant_id), messages.GRANT_RECORD, body, request_id=request_id)
-            for grant_id, body in grants.items()
-        ]
         await outbox.add_all(
-            tx, [(CONSENT_COMMANDS.name, messages.GRANT_RECORD, each) for each in outgoing]
+            tx,
+            [
+                enrolment.command(messages.GRANT_RECORD, body, grant_id)
+                for grant_id, body in grants.items()
+            ],
         )
         await act.add(tx, len(batch))
     created = sum(each.email not in before for each in changed)

@@ -18,7 +18,6 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import inbox, outbox
-from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from libs.domain import acts_outbox as action_outbox
 from libs.domain.acts import Act, refs
@@ -36,7 +35,7 @@ from services.followups.rules.facts import Facts
 from services.followups.store import conversations, leads, steps, submissions
 from services.followups.store.conversations import Subject
 from services.followups.store.submissions import Erased
-from services.followups.topology import CONSENT_COMMANDS, LEADS_QUEUE
+from services.followups.topology import LEADS_QUEUE
 
 SAID_LENGTH = 4000
 
@@ -340,7 +339,4 @@ def grant(given: LeadSubmit, consent: messages.SubmittedConsent, email: str) -> 
         evidence=evidence,
     )
     metrics.GRANTS.inc()
-    grant_id = uuid.uuid5(given.id, consent.purpose)
-    request_id = logs.request_id.get()
-    message = Message(str(grant_id), messages.GRANT_RECORD, body, request_id=request_id)
-    return CONSENT_COMMANDS.name, messages.GRANT_RECORD, message
+    return enrolment.command(messages.GRANT_RECORD, body, uuid.uuid5(given.id, consent.purpose))

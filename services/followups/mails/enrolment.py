@@ -52,7 +52,7 @@ def grant(said: Said, state: State, now: datetime) -> outbox.Outgoing:
         at=now,
     )
     metrics.GRANTS.inc()
-    return _command(messages.GRANT_RECORD, body)
+    return command(messages.GRANT_RECORD, body)
 
 
 def withdrawal(
@@ -70,7 +70,7 @@ def withdrawal(
         source=said.source,
     )
     metrics.WITHDRAWALS.inc()
-    return _command(messages.WITHDRAWAL_RECORD, body)
+    return command(messages.WITHDRAWAL_RECORD, body)
 
 
 async def leave(
@@ -98,9 +98,15 @@ async def leave(
     return state._replace(granted_to=None, withdrawn_from=None)
 
 
-def _command(kind: str, body: dict[str, object]) -> outbox.Outgoing:
+def command(
+    kind: str, body: dict[str, object], message_id: uuid.UUID | None = None
+) -> outbox.Outgoing:
+    """Return a command to consent.
+
+    :param message_id: of what is recorded once, however often it is read; else a new one
+    """
     request_id = logs.request_id.get()
-    message = Message(id=str(uuid.uuid4()), type=kind, body=body, request_id=request_id)
+    message = Message(str(message_id or uuid.uuid4()), kind, body, request_id=request_id)
     return CONSENT_COMMANDS.name, kind, message
 
 

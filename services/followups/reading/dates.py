@@ -82,7 +82,7 @@ def _led(tokens: list[Token], start: int) -> str:
 
 
 def _is_none(text: str, tokens: list[Token], each: Match) -> bool:
-    """Return whether the words around it say that it is no time."""
+    """Return whether the words around it say that it is not a time."""
     if each.name in _MONTHS and (each.end - each.start == 1 or each.value == "next"):
         return _is_name(text, tokens, each.start)
     before = tokens[each.start - 1].word if each.start else ""

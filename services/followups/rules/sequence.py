@@ -16,9 +16,6 @@ from libs.domain.hours import Hours
 
 STATES = ("scheduled", "handed_over", "sent", "cancelled", "in_doubt", "failed")
 
-END_REASONS = ("bounce", "staff")
-"""Why follow-ups ended for good. Enrolment by staff clears `staff`; nothing clears `bounce`."""
-
 REPLACES: dict[str, tuple[str, ...]] = {
     "too_late": ("handed_over", "in_doubt", "failed"),
     "sent": ("handed_over", "in_doubt", "cancelled", "failed"),

@@ -9,6 +9,8 @@ from libs.common.database import schema
 metadata = schema.read(Path(__file__).with_name("schema.sql"))
 _tables = metadata.tables
 
+# `followups_ended_by`: why its follow-ups ended for good. Enrolment by staff clears `staff`;
+# nothing clears `bounce`.
 chat_conversations = _tables["chat_conversations"]
 chat_message = _tables["chat_message"]
 # Every address that was named in a conversation, not only the current one.
