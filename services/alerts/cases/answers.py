@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import outbox
 from libs.common.process import logs
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from services.alerts import messages, metrics, topology
 from services.alerts.rules import case
@@ -89,7 +89,7 @@ class Answers:
             await cases.record(tx, row, answer, result)
             await self._tell_followups(tx, row, after)
             if act is not None:
-                await action_outbox.record(tx, act)
+                await acts_outbox.record(tx, act)
         if after.state == State.ANSWERED != row.state and row.event_type in self.rules.policies:
             waited = (after.answered_at - row.opened_at).total_seconds()
             metrics.CASE_ANSWER_SECONDS.labels(row.event_type).observe(waited)
@@ -111,7 +111,7 @@ class Answers:
             result = _result(await cases.cancel(tx, row, Cancelled.MANUAL))
             await cases.record(tx, row, answer, result)
             if act is not None:
-                await action_outbox.record(tx, act)
+                await acts_outbox.record(tx, act)
         log.info("case.cancelled", case_id=str(case_id), operator=answer.name)
         return result
 

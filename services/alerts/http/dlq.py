@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, in_utc, json_response, parse
 from libs.common.process import logs
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act, chosen, refs
 from libs.domain.acts_outbox import Counted
 from services.alerts.delivery import ending
@@ -126,7 +126,7 @@ class DlqRoutes:
                 after = _key(rows[-1]) if rows else None
             seen = {row.alert_id for row in rows}
             filters = {"state": name} | asdict(chosen)
-            await action_outbox.look(tx, request.headers, "alert.look", "alert", seen, **filters)
+            await acts_outbox.look(tx, request.headers, "alert.look", "alert", seen, **filters)
         return json_response(
             {
                 "items": [shown(row) | {"payload": shown_payload(row)} for row in rows],
@@ -295,7 +295,7 @@ class DlqRoutes:
                 request.headers, "alert.resolve", "alert", ref,
                 reason=body.reason, outcome=body.outcome,
             )  # fmt: skip
-            await action_outbox.record(tx, act, len(rows))
+            await acts_outbox.record(tx, act, len(rows))
         log.info("dlq.resolved", operator=operator(request), id=str(body.id), outcome=body.outcome)
         return json_response({"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)})
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import MAX_DEPTH, Problem, json_response, parse, path_id
 from libs.common.process import logs
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from services.alerts.http.common import service, shown
 from services.alerts.intake import Intake
 from services.alerts.messages import AlertAccepted, columns
@@ -50,7 +50,7 @@ class IntakeRoutes:
             found = await queries.find(tx, alert_id)
             # What a target said may quote the alert. Who waits for its delivery sees nothing of it.
             if any(row.error for row in found.rows) or any(each.excerpt for each in found.attempts):
-                await action_outbox.look(tx, request.headers, "alert.look", "alert", [alert_id])
+                await acts_outbox.look(tx, request.headers, "alert.look", "alert", [alert_id])
         rows = found.rows
         if not rows:
             # An alert that was just accepted may not be in the ledger yet.

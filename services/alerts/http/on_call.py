@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
 from libs.common.process import logs
 from libs.common.process.config_file import did_you_mean
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from services.alerts.cases.on_call import Schedules
 from services.alerts.http.common import admin, number_in_path, operator
@@ -87,7 +87,7 @@ class OnCallRoutes:
             if number is not None:
                 ref = f"{number} {body.schedule}: {body.person}"
                 act = Act.of(request.headers, "oncall.override", "override", ref, reason=body.why)
-                await action_outbox.record(tx, act)
+                await acts_outbox.record(tx, act)
         if number is None:
             raise Problem(409, detail=f"another override of {body.schedule} is at that time")
         log.info("oncall.overridden", schedule=body.schedule, person=body.person, operator=by)
@@ -113,6 +113,6 @@ class OnCallRoutes:
             if not await overrides.remove(tx, number):
                 raise Problem(404, detail="there is no such override")
             act = Act.of(request.headers, "oncall.override-end", "override", str(number))
-            await action_outbox.record(tx, act)
+            await acts_outbox.record(tx, act)
         log.info("oncall.override_removed", id=number, operator=operator(request))
         return json_response({"removed": number})

@@ -12,7 +12,7 @@ from libs.common import health
 from libs.common.http.application import Problem, json_response
 from libs.common.process import logs
 from libs.common.process.finding import RESTART, Finding, ok, wrong
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from services.alerts.cases.on_call import Schedules
 from services.alerts.http.common import admin, operator
@@ -64,7 +64,7 @@ class OperationsRoutes:
             act = Act.of(
                 request.headers, "schema.create", "relation", schema.RELATION, outcome="intended"
             )
-            await action_outbox.record(tx, act)
+            await acts_outbox.record(tx, act)
         try:
             found, made = await self.schema.create()
         except NotOwner:

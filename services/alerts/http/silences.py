@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
 from libs.common.process import logs
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act, chosen
 from services.alerts.http.common import admin, number_in_path, operator
 from services.alerts.messages import columns
@@ -58,7 +58,7 @@ class SilenceRoutes:
             number = await silences.add(tx, matchers, body.ends, by or "", body.why)
             ref = f"{number} {chosen(**matchers)}"
             act = Act.of(request.headers, "silence.begin", "silence", ref, reason=body.why)
-            await action_outbox.record(tx, act)
+            await acts_outbox.record(tx, act)
         log.info("silence.added", id=number, event_type=body.event_type, operator=by)
         return json_response({"id": number})
 
@@ -78,7 +78,7 @@ class SilenceRoutes:
             cases = await silences.end(tx, number)
             if cases is None:
                 raise Problem(404, detail="no such silence runs")
-            await action_outbox.record(
+            await acts_outbox.record(
                 tx, Act.of(request.headers, "silence.end", "silence", str(number)), cases
             )
         log.info("silence.ended", id=number, cases=cases, operator=operator(request))

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.process import logs
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from services.alerts import metrics
 from services.alerts.rules.delivery import BreakerState
@@ -130,7 +130,7 @@ class TargetStatus:
         """Close a breaker: here at once, in the other processes within a second or two."""
         async with self._engine.begin() as tx:
             await store.reset(tx, target)
-            await action_outbox.record(tx, act)
+            await acts_outbox.record(tx, act)
         self._breakers[target].observations = Observations()
         self._breakers[target].reset()
         self._throttles[target].release()

@@ -15,8 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.http.application import Model, Problem, json_response, only, parse
 from libs.common.messaging.broker import BrokerUnavailable
 from libs.common.messaging.rpc import Requester
-from libs.domain import acts_outbox as action_outbox
-from libs.domain import company
+from libs.domain import acts_outbox, company
 from libs.domain.acts import Act
 from libs.domain.phone_number import Phone
 from services.consent import erasure_orders, export
@@ -251,7 +250,7 @@ class AdminRoutes:
                 held |= await self._sealed_data(tx, row)
                 await chain.append(tx, row.id, row.key(self._vault), entry)
             ref = str(row.id) if row is not None else UNKNOWN
-            await action_outbox.record(tx, Act.of(request.headers, "person.export", "person", ref))
+            await acts_outbox.record(tx, Act.of(request.headers, "person.export", "person", ref))
         held["erasure"] = await self._erasure(subject)
         services = {"consent": held, **others}
         about = {"processing": self._processing}

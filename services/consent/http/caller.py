@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.http.application import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, OVER_BUDGET, Problem
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import DONE, Act
 from libs.domain.email_address import normalise
 from libs.domain.signed_links import Claims, InvalidToken, Tokens
@@ -47,7 +47,7 @@ def note_of(request: web.Request, action: str, outcome: str = DONE) -> Note:
 
     async def record(tx: AsyncConnection, subject: UUID | None) -> None:
         ref = str(subject) if subject is not None else UNKNOWN
-        await action_outbox.record(
+        await acts_outbox.record(
             tx, Act.of(request.headers, action, "person", ref, outcome=outcome)
         )
 
@@ -56,7 +56,7 @@ def note_of(request: web.Request, action: str, outcome: str = DONE) -> Note:
 
 async def look(tx: AsyncConnection, request: web.Request, row: SubjectRow | None) -> None:
     seen = [row.id if row is not None else UNKNOWN]
-    await action_outbox.look(tx, request.headers, "person.look", "person", seen)
+    await acts_outbox.look(tx, request.headers, "person.look", "person", seen)
 
 
 def trusted(request: web.Request) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.http.application import Model, Problem, json_response, only, parse, path_id
 from libs.common.process import logs
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act, Actor
 from libs.domain.email_address import Email, MalformedEmail, normalise
 from services.followups import metrics
@@ -86,7 +86,7 @@ class FollowupRoutes:
                 changed = True
             # A program's enrolment is its daily work; it stands in the rows.
             if changed and Actor.of(request.headers).kind == "staff":
-                await action_outbox.record(
+                await acts_outbox.record(
                     tx, _act(request, "followup.enrol", "conversation", conversation_id)
                 )
         return json_response(
@@ -119,7 +119,7 @@ class FollowupRoutes:
             which = steps.of_recipient(conversation_id, email)
             stopped = await steps.stop(tx, which, body.reason)
             act = _act(request, "followup.stop", "conversation", conversation_id, body.reason)
-            await action_outbox.record(tx, act, len(stopped))
+            await acts_outbox.record(tx, act, len(stopped))
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return json_response({"cancelled": len(stopped)})
 
@@ -133,7 +133,7 @@ class FollowupRoutes:
             asked = {
                 name: request.query.get(name) for name in ("email", "conversation_id", "status")
             }
-            await action_outbox.look(
+            await acts_outbox.look(
                 tx, request.headers, "followups.look", "conversation", seen, **asked
             )
         return json_response(
@@ -154,7 +154,7 @@ class FollowupRoutes:
             stopped = await steps.stop(tx, steps.from_step(row), "cancelled by request")
             if stopped:
                 act = _act(request, "followup.cancel", "followup", followup_id)
-                await action_outbox.record(tx, act, len(stopped))
+                await acts_outbox.record(tx, act, len(stopped))
             row = await steps.step(tx, followup_id)
         if row is None:
             raise Problem(404, detail="this person was erased in the meantime")

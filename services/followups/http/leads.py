@@ -24,7 +24,7 @@ from libs.common.http.application import (
     path_id,
 )
 from libs.common.http.heads import media_type
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
@@ -102,7 +102,7 @@ class LeadRoutes:
             asked = wanted.model_dump(
                 mode="json", exclude={"limit", "cursor"}, exclude_defaults=True
             )
-            await action_outbox.look(tx, request.headers, "lead.look", "lead", seen, **asked)
+            await acts_outbox.look(tx, request.headers, "lead.look", "lead", seen, **asked)
         more = len(rows) > wanted.limit
         items = [self._item(row) for row in rows[: wanted.limit]]
         cursor = items[-1]["id"] if more else None
@@ -117,7 +117,7 @@ class LeadRoutes:
             row = await leads.one(tx, path_id(request, "lead"))
             if row is None:
                 raise Problem(404, detail="no such lead")
-            await action_outbox.look(tx, request.headers, "lead.look", "lead", [row["id"]])
+            await acts_outbox.look(tx, request.headers, "lead.look", "lead", [row["id"]])
             said = await conversations.transcript(tx, row["heard_in"], MOST_SAID)
             here = {row["conversation_id"], row["heard_in"]}
             forms = await submissions.of_conversations(tx, here, MOST_ALERTS)
@@ -158,7 +158,7 @@ class LeadRoutes:
                 request.headers, "lead.state", "lead", str(lead_id),
                 reason=body.reason, outcome=body.state,
             )  # fmt: skip
-            await action_outbox.record(tx, act)
+            await acts_outbox.record(tx, act)
         if row is None:
             raise Problem(404, detail="this person was erased in the meantime")
         metrics.ENDED.labels("cancelled").inc(len(stopped))
@@ -175,7 +175,7 @@ class LeadRoutes:
             records = table.json_lines(parts)
         else:
             raise Problem(415, detail="send text/csv or application/x-ndjson")
-        act = action_outbox.Counted(Act.of(request.headers, "lead.import", "lead", "file"))
+        act = acts_outbox.Counted(Act.of(request.headers, "lead.import", "lead", "file"))
         report = await lead_files.take(self.engine, self.config, self.erasures, records, act)
         return json_response(report.as_json())
 

@@ -18,7 +18,7 @@ from libs.common.http.application import (
     parse,
     path_id,
 )
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
@@ -82,7 +82,7 @@ class SubmissionRoutes:
             after = (last["accepted_at"], last["id"]) if last else None
             rows = await store.apart(tx, after, wanted.limit + 1)
             seen = [row["id"] for row in rows[: wanted.limit]]
-            await action_outbox.look(tx, request.headers, "lead.look", "submission", seen)
+            await acts_outbox.look(tx, request.headers, "lead.look", "submission", seen)
         items = [_item(row) for row in rows[: wanted.limit]]
         more = len(rows) > wanted.limit
         return json_response({"items": items, "next_cursor": items[-1]["id"] if more else None})

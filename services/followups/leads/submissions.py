@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import inbox, outbox
 from libs.common.process import logs
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from libs.domain.acts import Act, refs
 from libs.domain.forms import Form, Forms
 from services.followups import messages, metrics
@@ -75,7 +75,7 @@ class Submissions:
             if row is None or row["state"] != "suspected":
                 raise NotHeld
             outcome = await self._store(tx, given, released_by=by)
-            await action_outbox.record(tx, act)
+            await acts_outbox.record(tx, act)
         metrics.SUBMISSIONS.labels(given.form, outcome).inc()
 
     async def discard(self, submission_id: uuid.UUID, by: str, act: Act) -> None:
@@ -85,7 +85,7 @@ class Submissions:
             if row is None or row["state"] != "suspected":
                 raise NotHeld
             await submissions.discard(tx, submission_id, by)
-            await action_outbox.record(tx, act)
+            await acts_outbox.record(tx, act)
 
     async def correct(
         self, subject: Subject, right: Mapping[str, str], headers: Mapping[str, str]
@@ -121,7 +121,7 @@ class Submissions:
                 await outbox.add_all(tx, outgoing)
                 ids += [change.row.id for change in changes]
             act = Act.of(headers, "person.correct", "lead", refs(ids))
-            await action_outbox.record(tx, act)
+            await acts_outbox.record(tx, act)
 
     async def _held(self, tx: AsyncConnection, submission_id: uuid.UUID) -> LeadSubmit:
         row = await submissions.one(tx, submission_id)

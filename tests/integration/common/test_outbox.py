@@ -19,7 +19,7 @@ from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Exchange, work_queue
 from libs.common.process import tasks
 from libs.domain import acts as actions
-from libs.domain import acts_outbox as action_outbox
+from libs.domain import acts_outbox
 from tests.conftest import NewDatabase
 from tests.support.consumers import Recorder, depth, until
 from tests.support.databases import DatabaseUrl
@@ -386,7 +386,7 @@ async def test_an_act_in_many_transactions_is_one_record_with_what_was_done(
     engine: AsyncEngine,
 ) -> None:
     """Of each kill: the record says what was committed until then."""
-    act = action_outbox.Counted(actions.Act.of({}, "alert.retry", "alert", "target=slack"))
+    act = acts_outbox.Counted(actions.Act.of({}, "alert.retry", "alert", "target=slack"))
     counts = text("SELECT CAST(body->>'count' AS int), due_at > now() + interval '5 s' FROM outbox")
 
     async def waiting() -> list[tuple[int, bool]]:
