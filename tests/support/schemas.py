@@ -23,6 +23,7 @@ _TABLE = re.compile(r"(?: TABLE(?: ONLY)?|COLUMN| ON(?! [A-Z])) (\w+)")
 _FOLDED = re.compile(r"ALTER TABLE ONLY \w+\s+ADD (CONSTRAINT .*);")
 _IDENTITY = re.compile(r"ALTER TABLE \w+ ALTER COLUMN (\w+) ADD (GENERATED ALWAYS AS IDENTITY)")
 _REFERENCE = re.compile(r"FOREIGN KEY \((.*?)\) REFERENCES (\w+)\(")
+_VIEWED = re.compile(r"^   FROM (\w+)$", re.MULTILINE)
 _PRIMARY = re.compile(r"PRIMARY KEY \((.*)\)")
 
 
@@ -37,6 +38,8 @@ def page(url: DatabaseUrl) -> str:
     tables: dict[str, list[str]] = defaultdict(list)
     for name, kind, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         text = re.sub("\n{2,}", "\n", body.strip().removesuffix("--").strip())
+        if kind == "VIEW":  # PostgreSQL before 16 names the table of each column
+            text = re.sub(rf"\b{_VIEWED.findall(text)[0]}\.", "", text)
         found = None if kind == "FUNCTION" else _TABLE.search(text)
         owner = found[1] if found else ""
         texts = tables[owner]

@@ -15,17 +15,17 @@ CREATE FUNCTION replica_kept() RETURNS trigger
     LANGUAGE plpgsql
     AS $$BEGIN RETURN NULL; END$$;
 CREATE VIEW dead_letter_queue AS
- SELECT delivery.alert_id AS id,
-    delivery.event_type,
-    delivery.target,
-    delivery.payload,
-    delivery.error AS error_message,
-    GREATEST((delivery.attempts - 1), 0) AS retry_count,
-    dead_letter_status(delivery.state) AS status,
-    delivery.created_at,
-    delivery.last_attempt_at AS last_retry_at
+ SELECT alert_id AS id,
+    event_type,
+    target,
+    payload,
+    error AS error_message,
+    GREATEST((attempts - 1), 0) AS retry_count,
+    dead_letter_status(state) AS status,
+    created_at,
+    last_attempt_at AS last_retry_at
    FROM delivery
-  WHERE ((delivery.error IS NOT NULL) AND (delivery.state <> ALL (ARRAY['discarded', 'in_doubt'])));
+  WHERE ((error IS NOT NULL) AND (state <> ALL (ARRAY['discarded', 'in_doubt'])));
 
 CREATE TABLE alert_case (
     alert_id uuid NOT NULL,
