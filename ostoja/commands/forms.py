@@ -1,8 +1,7 @@
 """Forms: print the code of one for a page, compare a page with it, and look at suspected leads."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import typer
@@ -13,28 +12,15 @@ from ostoja.commands.lists import LEADS
 from ostoja.failure import Exit, Failure
 from ostoja.where import Session
 
-
-class Language(StrEnum):
-    PL = "pl"
-    EN = "en"
-
-
-class As(StrEnum):
-    HTML = "html"
-    FETCH = "fetch"
-    REACT = "react"
-    WORDPRESS = "wordpress"
-    PHP = "php"
-    PYTHON = "python"
-    CURL = "curl"
+As = Literal["html", "fetch", "react", "wordpress", "php", "python", "curl"]
 
 
 def add_to(app: typer.Typer) -> None:
     forms = typer.Typer(
         no_args_is_help=True, help="Lead forms, and leads that look like a robot's."
     )
-    for title, command in (("snippet", snippet), ("check", check)):
-        forms.command(title)(command)
+    forms.command()(snippet)
+    forms.command()(check)
     leads = typer.Typer(no_args_is_help=True, help="Leads and their states.")
     table.add(app, "People", *LEADS, leads=leads, forms=forms)
 
@@ -42,8 +28,8 @@ def add_to(app: typer.Typer) -> None:
 def snippet(
     context: typer.Context,
     form: Annotated[str, typer.Argument(help="Its name in forms.toml.")],
-    language: Annotated[Language, typer.Option()] = Language.PL,
-    kind: Annotated[As, typer.Option("--as", help="What to print.")] = As.HTML,
+    language: Annotated[Literal["pl", "en"], typer.Option()] = "pl",
+    kind: Annotated[As, typer.Option("--as", help="What to print.")] = "html",
 ) -> None:
     """Print the code of a form for a page, a WordPress site or a program.
 
@@ -51,7 +37,7 @@ def snippet(
     """
     session: Session = context.obj
     described = _described(session, form, language)
-    if described.get("challenge") and kind in {As.FETCH, As.REACT}:
+    if described.get("challenge") and kind in {"fetch", "react"}:
         raise Failure(
             Exit.USAGE,
             f'{form} has proof = "on", which this code does not solve: use the widget or html',

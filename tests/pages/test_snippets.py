@@ -90,7 +90,7 @@ async def test_what_a_pasted_form_shows_is_what_is_recorded(
         start = page.get_by_label(str((CONTACT.fields[5].label or {})[language]))
         await start.select_option("jak najszybciej")
         assert await start.locator("option").all_inner_texts() == [
-            snippets.CHOOSE[language],
+            snippets.TEXTS["choose"][language],
             *options.values(),
         ]
         consent = page.get_by_role("checkbox")
@@ -98,12 +98,12 @@ async def test_what_a_pasted_form_shows_is_what_is_recorded(
         await consent.check()
         shown = await page.locator("label:has([type=checkbox]) span").inner_text()
         await photograph(page, f"snippet-{kind}-{language}")
-        await page.get_by_role("button", name=snippets.SEND[language]).click()
+        await page.get_by_role("button", name=snippets.TEXTS["send"][language]).click()
         if kind in {"html", "wordpress"}:
             await page.wait_for_url(CONTACT.success[language])
         else:
             await expect(page.locator("output")).to_have_text(
-                snippets.SENT[language], timeout=30_000
+                snippets.TEXTS["sent"][language], timeout=30_000
             )
         assert complaints == []
     await page.close()

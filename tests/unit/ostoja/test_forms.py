@@ -62,14 +62,14 @@ def test_a_pasted_form_has_no_fault(kind: str) -> None:
     ],
 )
 def test_a_page_that_differs_is_told_where(old: str, new: str, fault: str) -> None:
-    page = snippets.html(FORM, URL)
+    page = snippets.AS["html"](FORM, URL)
     assert old in page
     assert any(fault in each for each in faults(page.replace(old, new)))
 
 
 def test_a_wording_that_has_changed_since_is_named() -> None:
     newer = FORM["consents"][0] | {"sha256": "c" * 64, "text": "Another wording."}
-    found = faults(snippets.html(FORM, URL), consents=[newer])
+    found = faults(snippets.AS["html"](FORM, URL), consents=[newer])
     assert [each.partition(":")[0] for each in found] == ["consent.marketing"] * 2
 
 
