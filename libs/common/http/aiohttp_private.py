@@ -47,6 +47,12 @@ class RequestHandler(web.RequestHandler):
     """Data after a complete request that has no answer yet. aiohttp would parse and keep up to 32
     more requests, with bodies that are not counted."""
 
+    async def start(self) -> None:
+        # Accepted as its listener closed: aiohttp would drop what it is sent, and wait for 20 s.
+        if self._close and not self._messages:
+            self.force_close()
+        await super().start()
+
     def data_received(self, data: bytes) -> None:
         # Feed at most MAX_HEAD bytes per call, which bounds what escapes counting. The first call
         # may be empty: by it aiohttp continues with what it has.

@@ -2,13 +2,18 @@
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from libs.common.http import application, server
+from libs.common.http.aiohttp_private import RequestHandler
+from libs.common.process.service import Service
 from tests.integration.gateway.conftest import SERVICE, Owner, StartGateway
 from tests.support.eventually import eventually
+from tests.support.ports import HOST
 
 
 async def test_a_stopping_gateway_is_not_ready_but_answers(
@@ -61,3 +66,28 @@ async def test_a_request_in_flight_at_the_stop_is_answered(
     answer.set()
     assert (await under_way).status == 200
     assert await asyncio.to_thread(gateway.process.wait, 20) == 0
+
+
+class _MadeAtTheStop(RequestHandler):
+    """A connection that aiohttp closes as idle before its task has begun to wait for a request."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.close()
+
+
+async def test_a_connection_made_at_the_stop_is_closed_and_does_not_delay_it(
+    own_ports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "RequestHandler", _MadeAtTheStop)
+    service = Service("gateway")
+    await server.serve(service, application.create_app(internal_key=None), HOST, own_ports[0])
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(HOST, own_ports[0])
+            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            with suppress(ConnectionResetError):  # the request is unread
+                assert await reader.read() == b""
+        writer.close()
+    finally:
+        await service.close()

@@ -7,8 +7,9 @@ import asyncio
 import gc
 import json
 import re
+import socket
 import tracemalloc
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from tests.support.ports import HOST
 pytestmark = pytest.mark.promise("P7")
 
 OWN_KEY = "osk_AAAAAAAAAA_import"
+HOST_HEX = socket.inet_aton(HOST)[::-1].hex().upper()
 HOST_LINE = b"Host: x\r\n"
 POST = b"POST /api/chatbot/chat HTTP/1.1\r\n" + HOST_LINE
 STATUS = "/api/unsubscribe/status/"
@@ -358,18 +360,24 @@ def endless(gone: asyncio.Event) -> Any:
 
 
 @pytest.fixture
+def idle_seconds() -> float:
+    return server.IDLE_SECONDS
+
+
+@pytest.fixture
 async def here(
+    idle_seconds: float,
     own_ports: list[int],
     owner: Owner,
     redis_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[int]:
-    """Give the port of a gateway with IDLE, BODY and UNREAD_SECONDS of a second or less.
+    """Give the port of a gateway with BODY and UNREAD_SECONDS of a second or less.
 
     It holds 256 KiB of bodies at most, half of it for who shows no key.
     """
-    monkeypatch.setattr(server, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "IDLE_SECONDS", idle_seconds)
     monkeypatch.setattr(server, "UNREAD_SECONDS", 1.0)
     monkeypatch.setattr(server, "LINGER_SECONDS", 0.5)
     monkeypatch.setattr(body_budget, "BODY_SECONDS", 0.5)
@@ -427,6 +435,7 @@ async def drip(port: int, begun: bytes, drop: bytes) -> bytes:
     return got
 
 
+@pytest.mark.parametrize("idle_seconds", [0.5])
 async def test_a_head_that_drips_is_cut(here: int) -> None:
     assert await drip(here, b"GET / HTTP/1.1\r\n", b"X: x\r\n") == b""
 
@@ -693,6 +702,7 @@ async def test_endless_pipelining_is_not_kept_and_closes_the_connection(
                     await writer.drain()
             connections.append((reader, writer))
         await eventually(lambda: kept_less_than(10 * 60_000))
+        await eventually(lambda: has_read(here, [writer for _, writer in connections]))
     finally:
         tracemalloc.stop()
         may_answer.set()
@@ -702,6 +712,14 @@ async def test_endless_pipelining_is_not_kept_and_closes_the_connection(
             assert await reader.read() == b""
         writer.close()
     assert len(owner.received) == 10
+
+
+async def has_read(port: int, writers: Sequence[asyncio.StreamWriter]) -> bool:
+    """Tell whether the gateway has read all that was written: what is unread at a close resets."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    queues = [row[4] for row in rows if f"{HOST_HEX}:{port:04X}" in row[1:3]]
+    written = sum(writer.transport.get_write_buffer_size() for writer in writers)
+    return written == 0 and set(queues) == {"00000000:00000000"}
 
 
 async def test_an_idle_connection_keeps_nothing_of_its_last_body(here: int) -> None:
