@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from deploy.check import faults
-from deploy.inspection import going_live, keys, rabbitmq
+from deploy.inspection import going_live, keys, rabbitmq, say
 from deploy.up.environment import load, of_tls_servers, port, runs_three_hosts, tls_dir
 from deploy.up.process import HOST, ServerError
 from libs.common.process import certificate_ends
-from libs.common.process.finding import RESTART, Finding, ok, wrong
+from libs.common.process.finding import Finding
 
 OLD_DEFAULTS = {"LOGIN_RATE_LIMIT": "20 per 15 minutes"}
 """Which `make env` wrote into .env, and never changes there."""
@@ -32,18 +32,12 @@ def findings(values: Mapping[str, str], env_file: Path, *, live: bool) -> Iterat
 def configuration(values: Mapping[str, str], env_file: Path) -> Iterator[Finding]:
     """Check .env and config/*.toml as each service will read them at its next start."""
     found = faults(values, env_file)
-    for fault in found:
-        do = f"correct it, then {RESTART}; until then, restart nothing"
-        yield wrong("configuration", fault, do)
+    yield from (say("configuration-fault", fault=fault) for fault in found)
     for name, old in OLD_DEFAULTS.items():
         if values[name] == old:
-            yield wrong(
-                "configuration",
-                f"{name} is {old}, an older version's default, which an office would soon reach",
-                f"write the one of .env.example into .env, then {RESTART}",
-            )
+            yield say("old-default", name=name, old=old)
     if not found:
-        yield ok("configuration", "every service can start with it")
+        yield say("configuration")
 
 
 def main(env_file: Path, *, live: bool) -> None:

@@ -18,10 +18,11 @@ from urllib.parse import quote
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from deploy import provision
+from deploy.inspection import SAID, say
 from deploy.up.environment import AMQP_PASSWORDS, SERVICES, VHOST
 from libs.common.messaging.topology import Queue
 from libs.common.process import certificates
-from libs.common.process.finding import RESTART, Finding, clock, of_header, ok, wrong
+from libs.common.process.finding import Finding, clock, of_header, ok
 from services.alerts import topology as alerts
 from services.alerts.channels.channel import Target
 from services.alerts.config.targets import Config
@@ -30,17 +31,15 @@ from services.console import topology as console
 from services.followups import topology as followups
 
 PATIENCE = 5.0
-RIGHTS = f"{RESTART} sets our rights and passwords; delete others in the UI"
-REDECLARE = "of one that differs, first move its messages elsewhere and delete it, in the UI"
 PREFIXES = tuple(f"{service}." for service in SERVICES)
 EPOCH = "alerts.epoch."  # one queue, named at random when the broker's disk was new
-PARTS = {  # of RabbitMQ's definitions: doctor's word, what identifies one, and how to mend it
-    "users": ("rights", ("name",), RIGHTS),
-    "permissions": ("rights", ("user", "vhost"), RIGHTS),
-    "exchanges": ("exchanges", ("name",), f"{RESTART} declares it; {REDECLARE}"),
-    "policies": ("policies", ("name",), f"{RESTART} sets them"),
-    "queues": ("queues", ("name",), f"restart its service, which declares it; {REDECLARE}"),
-    "bindings": ("queues", ("destination", "source", "routing_key"), "restart its service"),
+KINDS = {  # of RabbitMQ's definitions, with what identifies one
+    "users": ("name",),
+    "permissions": ("user", "vhost"),
+    "exchanges": ("name",),
+    "policies": ("name",),
+    "queues": ("name",),
+    "bindings": ("destination", "source", "routing_key"),
 }
 
 
@@ -61,29 +60,24 @@ def findings(
         there = management.get("definitions")
     except (OSError, HTTPException, ValueError) as error:
         status = f"HTTP status {error.code}" if isinstance(error, HTTPError) else ""
-        yield wrong(
-            "RabbitMQ",
-            f"its management API at {url}: {status or getattr(error, 'reason', None) or error}",
-            "is the management plugin enabled, and RABBITMQ_ADMIN_PASSWORD unchanged since the "
-            "first start?",
-        )
+        why = status or getattr(error, "reason", None) or error
+        yield say("rabbitmq-away", url=url, why=why)
         return
-    yield ok("RabbitMQ", f"version {there['rabbitmq_version']} answers")
+    yield say("rabbitmq", version=there["rabbitmq_version"])
     yield clock("RabbitMQ", of_header(management.date), before, now(), exact_to=1.0)
     yield from _alarms(management)
     try:
         policies = provision.retry_policies(alerts_config)
         queues = expected(configured(alerts_config))
     except (OSError, ValueError, LookupError, AttributeError) as error:
-        found = f"cannot be checked: {alerts_config} is invalid: {error!r}"
-        yield wrong("queues", found, "correct it; make check says more")
+        yield say("queues-unknown", file=alerts_config, error=error)
         return
     passwords = {service: values[name] for service, name in AMQP_PASSWORDS.items()}
     wanted = provision.definitions(passwords, policies) | _declared(queues.values())
     faults = [*_differences(wanted, there), *_foreign(there)]
     faults += _applied(management, queues, policies)
     yield from faults
-    for part in sorted({part for part, *_ in PARTS.values()} - {each["part"] for each in faults}):
+    for part in sorted({SAID[kind]["part"] for kind in KINDS} - {each["part"] for each in faults}):
         yield ok(part, "all as declared")
 
 
@@ -145,7 +139,7 @@ def _declared(queues: Collection[Queue]) -> dict[str, list[dict[str, Any]]]:
 def _differences(
     wanted: Mapping[str, Sequence[Mapping[str, Any]]], there: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    for kind, (part, key, do) in PARTS.items():
+    for kind, key in KINDS.items():
         known = {
             tuple(each[name] for name in key): each
             for each in there[kind]
@@ -154,9 +148,9 @@ def _differences(
         for each in wanted[kind]:
             of = tuple(each[name] for name in key)
             if (found := known.get(of)) is None:
-                yield wrong(part, f"{kind}: {' '.join(of)} does not exist", do)
+                yield say(kind, what=f"{' '.join(of)} does not exist")
             elif differ := sorted(_differing(each, found)):
-                yield wrong(part, f"{kind}: {' '.join(of)} differs in {', '.join(differ)}", do)
+                yield say(kind, what=f"{' '.join(of)} differs in {', '.join(differ)}")
 
 
 def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
@@ -165,9 +159,7 @@ def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[
             given = found.get(name) or {}
             yield from (each for each in {*value, *given} if value.get(each) != given.get(each))
         elif name == "password":
-            hashed = base64.b64decode(
-                found["password_hash"]
-            )  # its salt of four bytes, then SHA-256
+            hashed = base64.b64decode(found["password_hash"])  # a salt of four bytes, then SHA-256
             if hashlib.sha256(hashed[:4] + value.encode()).digest() != hashed[4:]:
                 yield name
         elif found.get(name) != value:
@@ -177,10 +169,10 @@ def _differing(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[
 def _foreign(there: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield accounts and rights that nobody needs."""
     if any(each["name"] == "guest" for each in there["users"]):
-        yield wrong("rights", "the account guest exists; its password is public knowledge", RIGHTS)
+        yield say("guest")
     for each in there["permissions"]:
         if each["user"] in provision.RIGHTS and each["vhost"] != VHOST:
-            yield wrong("rights", f"{each['user']} may use the vhost {each['vhost']}", RIGHTS)
+            yield say("foreign-vhost", user=each["user"], vhost=each["vhost"])
 
 
 def _applied(
@@ -192,23 +184,14 @@ def _applied(
         if name not in queues:
             stray = name.startswith(PREFIXES) and not name.startswith(EPOCH)
             if stray and not each.get("exclusive"):
-                yield wrong(
-                    "queues",
-                    f"{name} belongs to no service and holds {each.get('messages', 0)} messages",
-                    "move them to where they belong (in the UI), then delete it",
-                )
+                yield say("stray-queue", name=name, messages=each.get("messages", 0))
             continue
         applying = [one for one in policies if re.search(one["pattern"], name)]
         ours = max(applying, key=lambda one: int(one["priority"]), default=None)
         applied = each.get("effective_policy_definition") or {}
         if applied != (ours["definition"] if ours else {}):
             by = each.get("operator_policy") or each.get("policy") or "none"
-            yield wrong(
-                "policies",
-                f"{name} has another policy than declared ({by}: {applied})",
-                "delete policies that are not ours in the UI (Admin, Policies); just after a start,"
-                " RabbitMQ may not have applied ours yet: check again in ten seconds",
-            )
+            yield say("other-policy", name=name, by=by, applied=applied)
 
 
 def _alarms(management: Management) -> Iterator[Finding]:
@@ -218,8 +201,4 @@ def _alarms(management: Management) -> Iterator[Finding]:
         with error:
             alarms = json.loads(error.read() or b"{}").get("alarms", [])
         names = sorted({str(each.get("resource")) for each in alarms})
-        yield wrong(
-            "RabbitMQ",
-            f"out of {' and '.join(names) or 'resources'}: it accepts no messages",
-            "free some (df -h, free -h); it then continues by itself, and no alert is lost",
-        )
+        yield say("rabbitmq-alarm", what=" and ".join(names) or "resources")
