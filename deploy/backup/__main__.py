@@ -22,9 +22,10 @@ def run(env_file: Path, command: str, **given: Any) -> dict[str, Any]:
         case "verify":
             return here.verify()
         case "plan":
-            return {"lines": here.plan(**given).lines()}
+            return {"lines": here.plan(**given)}
         case _:
-            return here.restore(here.plan(**given), lambda said: print(said, file=sys.stderr))
+            here.plan(**given)  # refuses what must not be done
+            return here.restore(given["at"], lambda said: print(said, file=sys.stderr))
 
 
 if __name__ == "__main__":

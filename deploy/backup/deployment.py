@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -36,38 +36,6 @@ REPLAY_SECONDS = 900.0
 FULL_SECONDS = 6.5 * 24 * 3600  # as nightly.sh has it
 VERIFICATIONS = "verifications.jsonl"
 _ENDS = ("delivered", "pending", "failed", "discarded", "in_doubt")
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a restored database says of itself."""
-
-    ok: bool
-    trail: dict[str, Any]
-    """As `consent verify` prints it."""
-    ledger: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a restore is about to do."""
-
-    folder: Path
-    backup: str
-    hosts: list[str]
-    subjects: int
-    """Who withdrew or was erased, in the records."""
-    at: str | None
-
-    def lines(self) -> list[str]:
-        until = f"the log up to {self.at}" if self.at else "all of the log after it"
-        named = ", ".join(self.hosts) or "NONE: withdrawals and erasures since then are lost"
-        return [
-            f"restore the database from the backup {self.backup} and {until}, into {self.folder}",
-            f"put back the records of consent: {named} ({self.subjects} people)",
-            "put back missing files of config/",
-            "start everything, repeat withdrawals and erasures, and check the trail and the ledger",
-        ]
 
 
 def full_is_due(backups: Sequence[Mapping[str, Any]], now: float) -> bool:
@@ -188,16 +156,14 @@ class Deployment:
         if self.live.pid is not None:
             self.live.pgbackrest("check")
         with self._restored_elsewhere() as server:
-            checked = self._check(server, self._checkpoints(server))
+            checked = self._check(server, [self.own_records, *self._hosts()])
         answer = {
-            "ok": checked.ok,
             **found,
             "verified_at": datetime.now(UTC).isoformat(),
             "seconds": round(time.monotonic() - began, 1),
-            "trail": checked.trail,
-            "ledger": checked.ledger,
+            **checked,
         }
-        if not checked.ok:
+        if not checked["ok"]:
             raise ServerError(f"the restored backup is not whole: {json.dumps(answer)}")
         # Appended at once: a reader sees a whole line or none.
         self.own_records.mkdir(parents=True, exist_ok=True)
@@ -221,19 +187,18 @@ class Deployment:
             server.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _checkpoints(self, server: Postgres) -> list[dict[str, Any]]:
-        """Return the signed checkpoints that the restored trail must agree with."""
-        rows = _head(server)
-        known = records.join([self.own_records, *self._hosts()]).checkpoints
-        return [each for each in known if each["rows"] <= rows]
-
     def _hosts(self) -> list[Path]:
         return sorted(path for path in (self.place / "records").glob("*") if path.is_dir())
 
-    def _check(self, server: Postgres, checkpoints: list[dict[str, Any]]) -> Checked:
-        folder = self.local / "verify-records"
+    def _check(self, server: Postgres, folders: Sequence[Path]) -> dict[str, Any]:
+        """Return what a restored database says of itself: the trail as `consent verify` does.
+
+        :param folders: with signed checkpoints, with which the trail must agree
+        """
+        rows, folder = _head(server), self.local / "verify-records"
+        known = [each for each in records.join(folders).checkpoints if each["rows"] <= rows]
         try:
-            records.write(folder / records.CHECKPOINTS, checkpoints)
+            records.write(folder / records.CHECKPOINTS, known)
             changed = {**self.values, "POSTGRES_PORT": str(server.port)}
             changed["CONSENT_RECORDS_DIR"] = str(folder)
             done = subprocess.run(
@@ -255,10 +220,10 @@ class Deployment:
         ledger = asyncio.run(_ledger(environment.database_url(changed, "alerts")))
         balanced = ledger["accepted"] == sum(ledger[name] for name in _ENDS)
         trail = json.loads(done.stdout.splitlines()[-1])
-        return Checked(ok=trail["ok"] and balanced, trail=trail, ledger=ledger)
+        return {"ok": trail["ok"] and balanced, "trail": trail, "ledger": ledger}
 
-    def plan(self, *, at: str | None, without_records: bool) -> Plan:
-        """Say what a restore would do.
+    def plan(self, *, at: str | None, without_records: bool) -> list[str]:
+        """Say what a restore would do, line by line.
 
         :raises ServerError: something runs here, there are data, or a part of the backup is missing
         """
@@ -271,8 +236,16 @@ class Deployment:
             )
         subjects = {line["subject"] for line in joined.withdrawals if line.get("subject")}
         newest = self.newest()
-        named = f"{newest['backup']} of {newest['at']}"
-        return Plan(self.local / "postgres", named, joined.hosts, len(subjects), at)
+        backup, until = f"{newest['backup']} of {newest['at']}", f"the log up to {at}"
+        until = until if at else "all of the log after it"
+        hosts = ", ".join(joined.hosts) or "NONE: withdrawals and erasures since then are lost"
+        folder = self.local / "postgres"
+        return [
+            f"restore the database from the backup {backup} and {until}, into {folder}",
+            f"put back the records of consent: {hosts} ({len(subjects)} people)",
+            "put back missing files of config/",
+            "start everything, repeat withdrawals and erasures, and check the trail and the ledger",
+        ]
 
     def _refuse_over_data(self) -> None:
         running = [self.local / "run" / f"{name}.pid" for name in ("supervisor", *SERVICES)]
@@ -281,22 +254,33 @@ class Deployment:
             raise ServerError(f"it runs here ({', '.join(sorted({*names}))}): `make down` first")
         if (data := self.local / "postgres" / "data").exists():
             raise ServerError(f"{data} exists: move it away, a restore overwrites nothing")
-        if _answers(self.values):
+        with suppress(OSError, HTTPException), self._gateway("health", 5):
             raise ServerError("a gateway answers on GATEWAY_PORT: a live deployment")
 
     def _joined(self) -> records.Joined:
         return records.join([*self._hosts(), self.own_records])
 
-    def restore(self, plan: Plan, report: Callable[[str], None]) -> dict[str, Any]:
-        """Do it, and check it.
+    def _gateway(self, path: str, seconds: float, body: bytes | None = None) -> Any:
+        """Call it; the key goes with a body only, for what answers may be no gateway of ours."""
+        headers = {
+            "X-ADMIN-API-KEY": self.values["ADMIN_API_KEY"],
+            "X-Operator": "ostoja restore",
+            "Content-Type": "application/json",
+        }
+        url = f"http://{HOST}:{self.values['GATEWAY_PORT']}/api/{path}"
+        request = urllib.request.Request(url, body, headers if body else {})
+        return urllib.request.urlopen(request, timeout=seconds)
+
+    def restore(self, at: str | None, report: Callable[[str], None]) -> dict[str, Any]:
+        """Do what `plan` has said, and check it.
 
         :raises ServerError: which step failed; what is in .local may be removed, then repeat
         """
         began = time.monotonic()
         joined = self._joined()
         server = self.live
-        options = ["--type=time", f"--target={plan.at}"] if plan.at else []
-        server.restore(*options, *(["--target-action=promote"] if plan.at else []))
+        options = ("--type=time", f"--target={at}", "--target-action=promote")
+        server.restore(*(options if at else ()))
         report(f"{time.monotonic() - began:.0f} s: the files are back; the log is replayed")
         _start(server)
         report(f"{time.monotonic() - began:.0f} s: the database is back")
@@ -306,15 +290,8 @@ class Deployment:
         self._rabbitmq("POST", json.loads((self.place / "config" / "rabbitmq.json").read_text()))
         report(f"{time.monotonic() - began:.0f} s: everything runs; erasures are repeated")
         replayed = self._replay()
-        known = records.join([self.own_records]).checkpoints
-        checked = self._check(server, [each for each in known if each["rows"] <= _head(server)])
-        return {
-            "ok": checked.ok,
-            "seconds": round(time.monotonic() - began, 1),
-            "replayed": replayed,
-            "trail": checked.trail,
-            "ledger": checked.ledger,
-        }
+        checked = self._check(server, [self.own_records])
+        return {"seconds": round(time.monotonic() - began, 1), "replayed": replayed, **checked}
 
     def _put_back(self, joined: records.Joined, rows: int) -> None:
         """Write the records before any service starts: they keep permits closed."""
@@ -350,39 +327,17 @@ class Deployment:
         """Repeat the erasures until each is ordered; permits stay closed until then."""
         deadline = time.monotonic() + REPLAY_SECONDS
         while time.monotonic() < deadline:
-            request = urllib.request.Request(
-                f"{_gateway(self.values)}/api/consent/replay-erasures",
-                b"{}",
-                {
-                    "X-ADMIN-API-KEY": self.values["ADMIN_API_KEY"],
-                    "X-Operator": "ostoja restore",
-                    "Content-Type": "application/json",
-                },
-            )
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+            # A service that is still starting does not answer.
+            with suppress(OSError, HTTPException):
+                with self._gateway("consent/replay-erasures", 60, b"{}") as answer:
                     found: dict[str, Any] = json.loads(answer.read())
-                    if answer.status == 200:
-                        return found
-            except (OSError, HTTPException):
-                pass  # a service is still starting
+                if answer.status == 200:
+                    return found
             time.sleep(2)
         raise ServerError(
             "erasures are not repeated, and permits stay closed: see "
             "docs/runbooks/data-subject-requests.md, After a restore from a backup"
         )
-
-
-def _gateway(values: Mapping[str, str]) -> str:
-    return f"http://{HOST}:{values['GATEWAY_PORT']}"
-
-
-def _answers(values: Mapping[str, str]) -> bool:
-    try:
-        with urllib.request.urlopen(f"{_gateway(values)}/api/health", timeout=5):
-            return True
-    except (OSError, HTTPException):
-        return False
 
 
 def _free_port() -> int:
