@@ -128,9 +128,9 @@ def _statements(system: Alerts) -> dict[str, tuple[Any, dict[str, Any]]]:
         for position, each in enumerate(ids)
     ]
     return {
-        "claim of 50": (transitions.CLAIM, {**claim, "retries": 5, "take_over": False}),
-        "settle of 50": (transitions.RECORD, {"results": json.dumps(tried)}),
-        "`/api/dlq/stats`": (queries.STATS, {}),
+        "claim of 50": (transitions.SQL["claim"], {**claim, "retries": 5, "take_over": False}),
+        "settle of 50": (transitions.SQL["record"], {"results": json.dumps(tried)}),
+        "`/api/dlq/stats`": (queries.SQL["stats"], {}),
         "`/api/dlq/pending`": (queries.paged("pending", queries.Filter(), None, 100), {}),
     }
 

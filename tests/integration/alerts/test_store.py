@@ -247,9 +247,9 @@ async def test_without_its_attempt_a_late_worker_would_overwrite_a_newer_one(
 ) -> None:
     """The control of the test above."""
     fence = "AND delivery.attempt = made.attempt"
-    before = str(transitions.RECORD)
+    before = str(transitions.SQL["record"])
     assert fence in before
-    monkeypatch.setattr(transitions, "RECORD", sql(before.replace(fence, "")))
+    monkeypatch.setitem(transitions.SQL, "record", sql(before.replace(fence, "")))
     alert_id = await new_row(engine)
     late = await claim(engine, alert_id, DEAD_AT_ONCE)
     newer = await claim(engine, alert_id, 60)

@@ -16,8 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.case import Answer, Ask, Cancelled, Change, Moved, State
 from services.alerts.store.ledger.intake import NewRow
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import sql, statements
 from services.alerts.store.tables import alert_case, case_answer, case_place, case_step
+
+SQL: Final = statements(__file__)
 
 CASES: Final = "cases"
 """The pseudo-target of escalations about cases."""
@@ -41,63 +43,22 @@ class Opening(NamedTuple):
         return self._asdict() | {"chain": [asdict(ask) for ask in self.chain]}
 
 
-_NOW = sql("SELECT now() AS now")
-_CLOCK = sql("SELECT clock_timestamp() AS at")
-# Only for rows that this transaction has inserted: a redelivered alert opens nothing.
-_OPEN = sql("""
-    WITH given AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
-            alert_id uuid, chain jsonb, hours text, next_at timestamptz, asks jsonb,
-            silence bigint, case_id uuid, rises boolean)
-    ), fresh AS (
-        SELECT DISTINCT ON (alert_id) given.*, event_type, severity, source, caller, dedup_key,
-            request_id, payload, subjects, accepted_at
-        FROM given JOIN delivery USING (alert_id)
-        WHERE created_at = now() AND (state = 'pending' OR reason = 'silenced')
-        ORDER BY alert_id
-    ), opened AS (
-        INSERT INTO alert_case (alert_id, event_type, severity, source, caller, dedup_key,
-            request_id, payload, subjects, accepted_at, chain, hours, next_at, silence)
-        SELECT alert_id, event_type, severity, source, caller, dedup_key,
-            request_id, payload, subjects, accepted_at, chain, hours, next_at, silence
-        FROM fresh WHERE case_id = alert_id
-        ON CONFLICT DO NOTHING
-        RETURNING alert_id
-    ), risen AS (
-        UPDATE alert_case SET severity = fresh.severity, payload = fresh.payload,
-            subjects = alert_case.subjects || fresh.subjects, version = version + 1,
-            next_at = least(alert_case.next_at, fresh.next_at)
-        FROM fresh WHERE rises AND alert_case.alert_id = case_id
-    ), placed AS (
-        INSERT INTO case_place (alert_id, target, case_id)
-        SELECT alert_id, target, case_id
-        FROM fresh, LATERAL jsonb_array_elements_text(asks) AS asked (target)
-        WHERE case_id <> alert_id OR alert_id IN (SELECT alert_id FROM opened)
-    ), counted AS (
-        UPDATE case_total SET count = count + opened.cases
-        FROM (SELECT count(*) AS cases FROM opened) AS opened
-        WHERE term = 'opened' AND opened.cases > 0
-    )
-    SELECT count(*) AS opened FROM opened
-""")
-
-
 async def now(tx: AsyncConnection) -> datetime:
     """Return the transaction's time, from which every wait counts."""
-    found: datetime = (await tx.execute(_NOW)).scalar_one()
+    found: datetime = (await tx.execute(SQL["now"])).scalar_one()
     return found
 
 
 async def clock(tx: AsyncConnection) -> datetime:
     """Return a time that orders the changes of a locked case: a transaction's may be older."""
-    found: datetime = (await tx.execute(_CLOCK)).scalar_one()
+    found: datetime = (await tx.execute(SQL["clock"])).scalar_one()
     return found
 
 
 async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> int:
     """Give each of these alerts whose rows this transaction has inserted its case."""
     rows = json.dumps([each.document() for each in openings], default=str)
-    return int((await tx.execute(_OPEN, {"rows": rows})).scalar_one())
+    return int((await tx.execute(SQL["open"], {"rows": rows})).scalar_one())
 
 
 async def due_ids(tx: AsyncConnection) -> list[UUID]:
@@ -117,20 +78,9 @@ async def due(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
     )
 
 
-_FAILED = sql("""
-    WITH failed AS (
-        UPDATE alert_case SET failures = failures + 1, next_at = now() + interval '30 s'
-        WHERE alert_id = :case_id AND next_at <= now()
-        RETURNING alert_id, event_type, failures
-    )
-    INSERT INTO escalation (alert_id, target, event_type, reason, error)
-    SELECT alert_id, 'cases', event_type, 'timer', :error FROM failed WHERE failures = 2
-""")
-
-
 async def failed(tx: AsyncConnection, case_id: UUID, error: str) -> None:
     """Put off a due case that cannot be moved; list it if that is the second time."""
-    await tx.execute(_FAILED, {"case_id": case_id, "error": error})
+    await tx.execute(SQL["failed"], {"case_id": case_id, "error": error})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,36 +91,6 @@ class Ticked:
     moved: Moved
     alert_id: UUID | None = None  # of the step
     person: str | None = None
-
-
-_TICK = sql("""
-    WITH given AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
-            case_id uuid, generation integer, number integer, alert_id uuid, target text,
-            person text, state text, step integer, next_at timestamptz, reminded boolean)
-    ), stepped AS (
-        INSERT INTO case_step (case_id, generation, number, alert_id, target, person)
-        SELECT case_id, generation, number, alert_id, target, person
-        FROM given WHERE alert_id IS NOT NULL
-    ), placed AS (
-        INSERT INTO case_place (alert_id, target, case_id)
-        SELECT alert_id, target, case_id FROM given WHERE alert_id IS NOT NULL
-    ), moved AS (
-        UPDATE alert_case SET state = given.state, step = given.step, next_at = given.next_at,
-            version = version + 1, reminded = alert_case.reminded OR given.reminded, failures = 0,
-            ended_at = CASE WHEN given.state = 'unanswered' THEN now() ELSE ended_at END
-        FROM given WHERE alert_case.alert_id = case_id
-        RETURNING alert_case.alert_id, event_type, alert_case.state
-    ), mended AS (
-        DELETE FROM escalation USING given
-        WHERE escalation.alert_id = case_id AND escalation.target = 'cases' AND digest IS NULL
-    ), listed AS (
-        INSERT INTO escalation (alert_id, target, event_type, reason)
-        SELECT alert_id, 'cases', event_type, 'unanswered' FROM moved WHERE state = 'unanswered'
-    )
-    UPDATE case_place SET want = want + 1, wanted_at = now()
-    FROM moved WHERE case_id = moved.alert_id AND moved.state = 'unanswered'
-""")
 
 
 async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
@@ -190,7 +110,7 @@ async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
         }
         for each in ticked
     ]
-    await tx.execute(_TICK, {"rows": json.dumps(rows, default=str)})
+    await tx.execute(SQL["tick"], {"rows": json.dumps(rows, default=str)})
 
 
 async def limit_statements(tx: AsyncConnection) -> None:
@@ -314,11 +234,6 @@ async def cancel(
     return await _become(tx, row, values, told)
 
 
-_NOT_LISTED = sql("""
-    DELETE FROM escalation WHERE alert_id = :case_id AND target = 'cases' AND digest IS NULL
-""")
-
-
 async def _become(
     tx: AsyncConnection, row: Any, values: dict[str, Any], told: sa.ColumnElement[bool]
 ) -> Any:
@@ -330,7 +245,7 @@ async def _become(
         .returning(alert_case)
     )
     if row.state == State.UNANSWERED or row.failures:  # digests need not list it any more
-        await tx.execute(_NOT_LISTED, {"case_id": row.alert_id})
+        await tx.execute(SQL["not_listed"], {"case_id": row.alert_id})
     await _tell(tx, row.alert_id, told)
     return changed.one()
 
@@ -348,53 +263,15 @@ async def _tell(tx: AsyncConnection, case_id: UUID, which: sa.ColumnElement[bool
     )
 
 
-# Steps, the reminder, and their fallbacks. Those in flight end with their attempt
-# (`transitions.RECORD`).
-_RECALL = sql("""
-    WITH mine AS MATERIALIZED (
-        SELECT delivery.alert_id, delivery.target
-        FROM case_step JOIN delivery USING (alert_id)
-        WHERE case_id = :case_id AND state IN ('pending', 'sending')
-        ORDER BY delivery.alert_id, delivery.target
-        FOR NO KEY UPDATE OF delivery
-    )
-    UPDATE delivery SET
-        recalled = state = 'sending',
-        reason = CASE WHEN state = 'pending' THEN 'answered' ELSE reason END,
-        finished_at = CASE WHEN state = 'pending' THEN now() END,
-        state = CASE WHEN state = 'pending' THEN 'discarded' ELSE state END
-    FROM mine
-    WHERE (delivery.alert_id, delivery.target) = (mine.alert_id, mine.target)
-""")
-
-
 async def recall(tx: AsyncConnection, case_id: UUID) -> None:
     """Discard pending steps, and mark those in flight so that they are not retried."""
-    await tx.execute(_RECALL, {"case_id": case_id})
-
-
-# `fired_at`: when its last alert was accepted; `told_at`: where the own messages of its alerts are
-# changed, or written from the case as it then stands.
-_LOCK_OF_KEYS = sql("""
-    SELECT alert_case.*, greatest(accepted_at, (
-            SELECT max(coalesce(fired_at, delivery.accepted_at))
-            FROM case_place JOIN delivery USING (alert_id, target)
-            WHERE case_id = alert_case.alert_id AND delivery.event_type = alert_case.event_type
-        )) AS fired_at, ARRAY(
-            SELECT target FROM case_place LEFT JOIN case_step USING (alert_id, target)
-            WHERE case_place.case_id = alert_case.alert_id AND case_step.alert_id IS NULL
-                AND (receipt IS NOT NULL OR shown IS NULL)
-        ) AS told_at
-    FROM alert_case
-    WHERE dedup_key = ANY(CAST(:dedup_keys AS text[])) AND state <> 'cancelled' AND outcome IS NULL
-    ORDER BY alert_id FOR UPDATE OF alert_case
-""")
+    await tx.execute(SQL["recall"], {"case_id": case_id})
 
 
 async def lock_of_keys(tx: AsyncConnection, rows: Sequence[NewRow]) -> list[Any]:
     """Lock the cases that have the key of one of these alerts, whose ever they are."""
     keys = [row.dedup_key for row in rows]
-    return list(await tx.execute(_LOCK_OF_KEYS, {"dedup_keys": keys})) if keys else []
+    return list(await tx.execute(SQL["lock_of_keys"], {"dedup_keys": keys})) if keys else []
 
 
 async def resolve_one(tx: AsyncConnection, case_id: UUID) -> None:
@@ -426,29 +303,9 @@ async def resolve(
         await _become(tx, row, values, changed | case_place.c.alert_id.in_(asked))
 
 
-_BRING_FORWARD = sql("""
-    UPDATE alert_case SET next_at = now()
-    FROM case_step
-    WHERE case_step.alert_id = :alert_id AND case_id = alert_case.alert_id
-        AND state = 'open' AND next_at > now()
-        AND alert_case.generation = case_step.generation AND step = number + 1
-""")
-
-
 async def bring_forward(tx: AsyncConnection, alert_id: UUID) -> None:
     """Make the next step due now, because the last one sent has finally failed."""
-    await tx.execute(_BRING_FORWARD, {"alert_id": alert_id})
-
-
-_LOCK_OF = sql("""
-    SELECT case_step.alert_id IS NULL OR alert_case.generation = case_step.generation
-        AND (state IN ('open', 'unanswered') OR next_at IS NOT NULL AND number = step) AS runs
-    FROM alert_case LEFT JOIN case_step
-        ON case_id = alert_case.alert_id AND case_step.alert_id = :alert_id
-    WHERE alert_case.alert_id = (
-        SELECT case_id FROM case_place WHERE alert_id = :alert_id LIMIT 1)
-    FOR NO KEY UPDATE OF alert_case
-""")
+    await tx.execute(SQL["bring_forward"], {"alert_id": alert_id})
 
 
 async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
@@ -459,7 +316,7 @@ async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
 
     :returns: False for a step whose chain is over, which must not change
     """
-    found = (await tx.execute(_LOCK_OF, {"alert_id": alert_id})).first()
+    found = (await tx.execute(SQL["lock_of"], {"alert_id": alert_id})).first()
     return found is None or bool(found.runs)
 
 

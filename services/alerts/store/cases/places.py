@@ -12,8 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.case import Via, update_id
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import statements
 from services.alerts.store.tables import alert_case, case_answer, case_place, case_step
+
+SQL: Final = statements(__file__)
 
 # One that an attempt has touched, while none is in flight there: what is in flight is written from
 # the case as it stands, or shows what it was before. A delivery that was purged has ended.
@@ -105,21 +107,6 @@ async def read(tx: AsyncConnection, shown_at: UUID, target: str) -> Any | None:
     return found.first()
 
 
-_OF: Final = "(alert_id, target) = (:alert_id, :target)"
-_SHOWN: Final = sql(f"""
-    UPDATE case_place SET shown = greatest(shown, CAST(:want AS integer)),
-        want = want + CAST(coalesce(shown > :want, false) AS integer),
-        wanted_at = CASE WHEN shown > :want THEN now() ELSE wanted_at END,
-        receipt = coalesce(:receipt, receipt)
-    WHERE {_OF}
-""")
-_REARM: Final = sql(f"""
-    UPDATE case_place SET want = want + 1, wanted_at = now(),
-        receipt = coalesce(:receipt, receipt)
-    WHERE {_OF}
-""")
-
-
 async def shown(
     tx: AsyncConnection,
     shown_at: UUID,
@@ -136,7 +123,7 @@ async def shown(
     :param receipt: by which the message can be changed
     """
     values = {"alert_id": shown_at, "target": target, "want": want}
-    await tx.execute(_SHOWN, {**values, "receipt": receipt and dict(receipt)})
+    await tx.execute(SQL["shown"], {**values, "receipt": receipt and dict(receipt)})
 
 
 async def rearm(
@@ -150,4 +137,4 @@ async def rearm(
     :param receipt: of what it sent, which is what the update has to change
     """
     values = {"alert_id": shown_at, "target": target, "receipt": receipt and dict(receipt)}
-    await tx.execute(_REARM, values)
+    await tx.execute(SQL["rearm"], values)

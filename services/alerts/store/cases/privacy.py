@@ -10,22 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.alerts.rules.case import Cancelled, State
 from services.alerts.rules.subjects import Hash
 from services.alerts.store.cases import cases
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import statements
 from services.alerts.store.tables import alert_case, case_answer, case_link, case_place, delivery
+
+SQL: Final = statements(__file__)
 
 PAGE: Final = 16
 KEPT_SECONDS: Final = 365 * 86400.0
 """From the end of a case until it is purged."""
-
-
-_ANY, _THEIRS = (
-    sql(f"""
-        SELECT alert_case.*, NULL AS once_address, CAST(subjects AS text[]) AS named
-        FROM alert_case WHERE subjects <> '{{}}' {which}
-        ORDER BY alert_id OFFSET :begin_at LIMIT {PAGE}
-    """)
-    for which in ("", "AND subjects && CAST(:hashes AS bytea[])")
-)
 
 
 async def page(tx: AsyncConnection, hashes: Sequence[Hash] | None, after: int) -> list[Any]:
@@ -33,9 +25,10 @@ async def page(tx: AsyncConnection, hashes: Sequence[Hash] | None, after: int) -
 
     :param after: how many came before
     """
+    given = {"begin_at": after, "batch": PAGE}
     if hashes is None:
-        return list(await tx.execute(_ANY, {"begin_at": after}))
-    return list(await tx.execute(_THEIRS, {"hashes": list(hashes), "begin_at": after}))
+        return list(await tx.execute(SQL["any"], given))
+    return list(await tx.execute(SQL["theirs"], given | {"hashes": list(hashes)}))
 
 
 async def answers(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
@@ -72,13 +65,6 @@ async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
     return True
 
 
-_UNNAME = sql("""
-    UPDATE alert_case SET subjects = ARRAY(
-        SELECT unnest(subjects) EXCEPT SELECT unnest(CAST(:hashes AS bytea[])))
-    WHERE alert_id = :case_id
-""")
-
-
 async def strike(
     tx: AsyncConnection, case_id: UUID, gone: Collection[Hash], without: Callable[[Any], Any]
 ) -> bool:
@@ -95,7 +81,7 @@ async def strike(
         await tx.execute(one.values(reason=without(said.reason)))
     if await _overwriting(tx, case_id):
         return False
-    await tx.execute(_UNNAME, {"case_id": case_id, "hashes": list(gone)})
+    await tx.execute(SQL["unname"], {"case_id": case_id, "hashes": list(gone)})
     return True
 
 
@@ -113,49 +99,13 @@ async def _overwriting(tx: AsyncConnection, case_id: UUID) -> bool:
     return (await tx.execute(due.limit(1))).first() is not None
 
 
-_FORGET = sql("""
-    WITH old AS (
-        SELECT alert_id FROM alert_case
-        WHERE ended_at < now() - make_interval(secs => :seconds)
-            AND (payload IS NOT NULL OR subjects <> '{}')
-        LIMIT :batch FOR UPDATE SKIP LOCKED
-    ), quiet AS (
-        UPDATE case_answer SET reason = NULL FROM old
-        WHERE case_id = alert_id AND reason IS NOT NULL
-    ), emptied AS (
-        UPDATE alert_case SET payload = NULL, dedup_key = NULL, subjects = '{}'
-        FROM old WHERE alert_case.alert_id = old.alert_id
-        RETURNING alert_case.alert_id
-    )
-    SELECT count(*) AS done FROM emptied
-""")
-_PURGE = sql("""
-    WITH old AS (
-        SELECT alert_id FROM alert_case
-        WHERE ended_at < now() - make_interval(secs => :seconds)
-        LIMIT :batch FOR UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM alert_case USING old WHERE alert_case.alert_id = old.alert_id
-        RETURNING alert_case.alert_id, state
-    ), escalations AS (
-        DELETE FROM escalation USING gone
-        WHERE escalation.alert_id = gone.alert_id AND target = 'cases'
-    ), counted AS (
-        UPDATE case_total SET count = count + purged.rows
-        FROM (SELECT state, count(*) AS rows FROM gone GROUP BY state) AS purged
-        WHERE term = purged.state
-    )
-    SELECT count(*) AS done FROM gone
-""")
-
-
 async def forget(tx: AsyncConnection, seconds: float, batch: int) -> int:
     """Empty some cases that ended so long ago."""
     parameters = {"seconds": seconds, "batch": batch}
-    return int((await tx.execute(_FORGET, parameters)).scalar_one())
+    return int((await tx.execute(SQL["forget"], parameters)).scalar_one())
 
 
 async def purge(tx: AsyncConnection, batch: int) -> int:
     """Delete some cases that ended long ago, with all that belongs to them, and count them."""
     parameters = {"seconds": KEPT_SECONDS, "batch": batch}
-    return int((await tx.execute(_PURGE, parameters)).scalar_one())
+    return int((await tx.execute(SQL["purge"], parameters)).scalar_one())

@@ -9,8 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.case import FOLLOWUPS, State
 from services.alerts.store.cases.places import DUE
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import statements
 from services.alerts.store.tables import alert_case, case_answer, case_place, case_step, delivery
+
+SQL: Final = statements(__file__, due=DUE)
 
 
 async def page(
@@ -77,41 +79,6 @@ async def find(tx: AsyncConnection, case_id: UUID) -> CaseDetails | None:
 STATES: Final = ("open", "answered", "unanswered", "cancelled")
 FAULTS: Final = ("stranded", "missing", "unlisted", "ownerless", "updates_overdue")
 TERMS: Final = ("opened", *STATES, *FAULTS, "undelivered")
-_CHECK: Final = sql(f"""
-    WITH counted AS (
-        SELECT state AS term, count(*) AS rows FROM alert_case GROUP BY state
-        UNION ALL SELECT term, count FROM case_total
-    ), unanswered AS (
-        SELECT alert_id, generation, jsonb_array_length(chain) AS steps
-        FROM alert_case WHERE state = 'unanswered'
-    )
-    SELECT {
-    ", ".join(
-        f"coalesce(sum(rows) FILTER (WHERE term = '{term}'), 0) AS {term}"
-        for term in ("opened", *STATES)
-    )
-},
-        (SELECT count(*) FROM alert_case
-            WHERE next_at < now() - interval '1 minute' OR failures > 1)
-            + (SELECT count(*) FROM heartbeat
-                WHERE case_id IS NULL AND next_at < now() - interval '1 minute') AS stranded,
-        (SELECT count(*) FROM unanswered WHERE steps > (
-            SELECT count(*) FROM case_step WHERE case_id = unanswered.alert_id
-                AND case_step.generation = unanswered.generation)) AS missing,
-        (SELECT count(*) FROM unanswered WHERE NOT EXISTS (
-            SELECT FROM escalation WHERE escalation.alert_id = unanswered.alert_id
-                AND target = 'cases')) AS unlisted,
-        (SELECT count(*) FROM alert_case WHERE state = 'answered' AND NOT EXISTS (
-            SELECT FROM case_answer
-            WHERE case_id = alert_case.alert_id AND person = owner)) AS ownerless,
-        (SELECT count(*) FROM case_place
-            WHERE {DUE} AND wanted_at < now() - interval '10 minutes') AS updates_overdue,
-        (SELECT count(*) FROM unanswered WHERE EXISTS (
-            SELECT FROM case_step JOIN delivery USING (alert_id)
-            WHERE case_id = unanswered.alert_id AND state = 'failed'
-                AND case_step.generation = unanswered.generation)) AS undelivered
-    FROM counted
-""")
 
 
 async def check(tx: AsyncConnection) -> dict[str, Any]:
@@ -123,7 +90,7 @@ async def check(tx: AsyncConnection) -> dict[str, Any]:
     no update corrects. `undelivered` are unanswered cases of which a step has failed; operators
     know of it.
     """
-    row = (await tx.execute(_CHECK)).one()
+    row = (await tx.execute(SQL["check"])).one()
     terms = {name: int(getattr(row, name)) for name in TERMS}
     balanced = terms["opened"] == sum(terms[name] for name in STATES)
     return {"ok": balanced and not any(terms[name] for name in FAULTS), **terms}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -11,8 +12,10 @@ from services.alerts.messages import ESCALATION
 from services.alerts.rules.delivery import Reason
 from services.alerts.store import incidents
 from services.alerts.store.ledger.transitions import Ended
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import statements
 from services.alerts.store.tables import OPEN, escalation
+
+SQL: Final = statements(__file__, pause_over=incidents.PAUSE_OVER, open=OPEN, escalation=ESCALATION)
 
 
 async def escalate(tx: AsyncConnection, ended: Ended, reason: Reason) -> None:
@@ -40,54 +43,22 @@ class Unsent:
     last_error: str
 
 
-_TAKE = sql("""
-    WITH taken AS (
-        UPDATE escalation SET digest = :digest WHERE target = :target AND digest IS NULL
-        RETURNING id, reason, created_at, coalesce(error, reason) AS error
-    )
-    SELECT
-        count(*) AS count,
-        (SELECT jsonb_object_agg(reason, number) FROM
-            (SELECT reason, count(*) AS number FROM taken GROUP BY reason) r) AS reasons,
-        min(created_at) AS first_at, (array_agg(error ORDER BY id))[1] AS first_error,
-        max(created_at) AS last_at, (array_agg(error ORDER BY id DESC))[1] AS last_error
-    FROM taken
-""")
-
-
-_TARGETS = sql(f"""
-    SELECT target FROM escalation WHERE digest IS NULL
-    GROUP BY target HAVING bool_and({incidents.PAUSE_OVER})
-""")
-
-
 async def targets_due(tx: AsyncConnection, pause: float) -> list[str]:
     """Return the targets whose failures are due to be reported.
 
     :param pause: seconds after a mail that failed; doubled after each further one
     """
-    return list((await tx.execute(_TARGETS, {"pause": pause})).scalars())
-
-
-# The failures in a mail that has not been sent yet are unsent, too.
-_UNSENT_SECONDS = sql(f"""
-    SELECT CAST(coalesce(extract(epoch FROM now() - least(
-        (SELECT min(created_at) FROM escalation WHERE digest IS NULL),
-        (SELECT min(escalation.created_at)
-         FROM delivery JOIN escalation ON escalation.digest = delivery.alert_id
-         WHERE {OPEN} AND delivery.event_type = '{ESCALATION}')
-    )), 0) AS float) AS seconds
-""")
+    return list((await tx.execute(SQL["targets"], {"pause": pause})).scalars())
 
 
 async def unsent_seconds(tx: AsyncConnection) -> float:
     """Return the age of the oldest failure that no mail has reported; 0 without one."""
-    return float((await tx.execute(_UNSENT_SECONDS)).scalar_one())
+    return float((await tx.execute(SQL["unsent_seconds"])).scalar_one())
 
 
 async def take(tx: AsyncConnection, target: str, digest: UUID) -> Unsent | None:
     """Mark the unsent failures as reported by this digest and sum them up; None without any."""
-    row = (await tx.execute(_TAKE, {"target": target, "digest": digest})).mappings().one()
+    row = (await tx.execute(SQL["take"], {"target": target, "digest": digest})).mappings().one()
     return Unsent(**row) if row["count"] else None
 
 

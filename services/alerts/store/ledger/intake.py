@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,7 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.database import postgres
 from services.alerts.rules.delivery import Reason
 from services.alerts.rules.subjects import Hash
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import statements
+
+SQL: Final = statements(__file__)
 
 Key = tuple[UUID, str]
 """Of a delivery: alert id and target."""
@@ -84,101 +86,11 @@ class Taken:
     """Alerts that need no case: repeats, taken before, or over before they came."""
 
 
-# Rows are ordered, so that two batches with the same alerts wait for each other, never deadlock.
-_ACCEPT = sql("""
-    WITH given AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            alert_id uuid, target text, event_type text, severity text, source text,
-            payload jsonb, dedup_key text, request_id text, accepted_at timestamptz,
-            once_address text, once_purpose text, once_reference text,
-            once_not_after timestamptz, subjects bytea[], failed text, silence bigint,
-            caller text, resolved boolean)
-    ), added AS (
-        INSERT INTO delivery (
-            alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
-            accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
-            caller, resolved, state, reason, error, finished_at)
-        SELECT
-            alert_id, target, event_type, severity, source, payload, dedup_key, request_id,
-            accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
-            caller, resolved, CASE WHEN failed IS NULL THEN 'pending' WHEN failed <> 'unrouted'
-                THEN 'discarded' ELSE 'failed' END, failed,
-            CASE WHEN failed = 'silenced' THEN 'silence ' || silence ELSE failed END,
-            CASE WHEN failed IS NULL THEN NULL ELSE now() END
-        FROM given ORDER BY alert_id, target
-        ON CONFLICT DO NOTHING
-        RETURNING alert_id, target, event_type, reason
-    ), counted AS (
-        INSERT INTO ledger_total AS total (target, accepted)
-        SELECT target, count(*) FROM added GROUP BY target ORDER BY target
-        ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
-    ), escalated AS (
-        INSERT INTO escalation (alert_id, target, event_type, reason)
-        SELECT alert_id, target, event_type, reason FROM added
-        WHERE reason = 'unrouted'
-    )
-    SELECT count(*) AS added FROM added
-""")
-
-
-_LOCK = sql("""
-    SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key
-""")
-_SEEN = sql("""
-    SELECT alert_id, target, CAST(NULL AS uuid) AS first_id FROM delivery
-    WHERE alert_id = ANY(CAST(:alert_ids AS uuid[]))
-    UNION ALL SELECT alert_id, target, first_id FROM duplicate
-    WHERE alert_id = ANY(CAST(:alert_ids AS uuid[]))
-""")
-# A failed alert takes no more repeats: operators were notified, and the next may well be delivered.
-# The others are locked until the count is committed, so that a later end includes all repeats; and
-# in the order in which deliveries lock them.
-_KNOWN = sql("""
-    SELECT alert_id, target, source, caller, event_type, dedup_key, severity, resolved, accepted_at,
-        coalesce(fired_at, accepted_at) AS fired_at,
-        CASE WHEN state IN ('failed', 'discarded') THEN reason END AS failed
-    FROM delivery WHERE dedup_key = ANY(CAST(:dedup_keys AS text[]))
-        AND (resolved OR accepted_at > :at OR fired_at > :at)
-    ORDER BY alert_id, target
-    FOR NO KEY UPDATE
-""")
-_CLOSE = sql("""
-    UPDATE delivery SET dedup_key = NULL
-    FROM unnest(CAST(:alert_ids AS uuid[]), CAST(:targets AS text[])) AS one (alert_id, target)
-    WHERE (delivery.alert_id, delivery.target) = (one.alert_id, one.target)
-""")
-# Totals are locked after the rows and in order, as everywhere.
-_TOTALS = sql("""
-    SELECT FROM ledger_total WHERE target = ANY(CAST(:targets AS text[]))
-    ORDER BY target FOR NO KEY UPDATE
-""")
-_COUNT = sql("""
-    WITH given AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-            alert_id uuid, target text, accepted_at timestamptz, first_id uuid, request_id text)
-    ), noted AS (
-        INSERT INTO duplicate (alert_id, target, first_id, request_id, accepted_at)
-        SELECT alert_id, target, first_id, request_id, accepted_at FROM given
-        ON CONFLICT DO NOTHING
-        RETURNING first_id, target, accepted_at
-    ), counted AS (
-        UPDATE delivery SET duplicates = duplicates + repeats,
-            fired_at = greatest(fired_at, delivery.accepted_at, last)
-        FROM (SELECT first_id, target, count(*) AS repeats, max(accepted_at) AS last
-            FROM noted GROUP BY first_id, target) AS n
-        WHERE (delivery.alert_id, delivery.target) = (n.first_id, n.target)
-    )
-    UPDATE ledger_total SET duplicates = duplicates + repeats
-    FROM (SELECT target, count(*) AS repeats FROM noted GROUP BY target) AS n
-    WHERE ledger_total.target = n.target
-""")
-
-
 async def lock(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
     """Let intakes of alerts about the same things wait for each other; before any other lock."""
     names = {f"alerts dedup\n{row.dedup_key}" for row in rows if row.dedup_key is not None}
     if names:
-        await tx.execute(_LOCK, {"keys": sorted(map(postgres.advisory_key, names))})
+        await tx.execute(SQL["lock"], {"keys": sorted(map(postgres.advisory_key, names))})
 
 
 async def accept(
@@ -199,17 +111,17 @@ async def accept(
     ]
     added = 0
     if repeats:
-        await tx.execute(_TOTALS, {"targets": sorted({row.target for row in rows})})
+        await tx.execute(SQL["totals"], {"targets": sorted({row.target for row in rows})})
     if given:
-        added = int((await tx.execute(_ACCEPT, {"rows": _document(given)})).scalar_one())
+        added = int((await tx.execute(SQL["accept"], {"rows": _document(given)})).scalar_one())
     if repeats:
         document = [
             row._asdict() | {"first_id": repeats[row.key]} for row in rows if row.key in repeats
         ]
-        await tx.execute(_COUNT, {"rows": json.dumps(document, default=str)})
+        await tx.execute(SQL["count"], {"rows": json.dumps(document, default=str)})
     if closed:
         ids, targets = zip(*closed, strict=True)
-        await tx.execute(_CLOSE, {"alert_ids": list(ids), "targets": list(targets)})
+        await tx.execute(SQL["close"], {"alert_ids": list(ids), "targets": list(targets)})
     return Taken(added, repeats, settled)
 
 
@@ -226,7 +138,7 @@ async def _repeats(
     """
     if not rows:
         return {}, [], set(), set()
-    found = await tx.execute(_SEEN, {"alert_ids": list({row.alert_id for row in rows})})
+    found = await tx.execute(SQL["seen"], {"alert_ids": list({row.alert_id for row in rows})})
     seen: dict[Key, UUID | None] = {(one.alert_id, one.target): one.first_id for one in found}
     repeats = {row.key: first for row in rows if (first := seen.get(row.key)) is not None}
     closed, late = list[Key](), set[Key]()
@@ -234,7 +146,7 @@ async def _repeats(
     since = min(row.accepted_at for row in rows) - near
     known = defaultdict[str | None, list[Any]](list)
     keys = [row.dedup_key for row in rows]
-    for one in await tx.execute(_KNOWN, {"dedup_keys": keys, "at": since}):
+    for one in await tx.execute(SQL["known"], {"dedup_keys": keys, "at": since}):
         known[one.dedup_key].append(one)
     ends = [row for row in rows if row.resolved]
     for row in sorted((row for row in rows if row.key not in seen), key=_age):

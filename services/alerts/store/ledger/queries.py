@@ -10,8 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.delivery import State
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import sql, statements
 from services.alerts.store.tables import KEPT, OPEN, attempt, delivery, duplicate
+
+SQL: Final = statements(__file__, open=OPEN, kept=KEPT)
 
 SLICE: Final = 500_000  # rows that an index scan counts well within the statement time-out
 
@@ -163,40 +165,10 @@ async def find(tx: AsyncConnection, alert_id: UUID) -> AlertDetails:
     return AlertDetails(rows, list(attempts))
 
 
-# One statement, so one snapshot: delivered is what remains of accepted.
-# Open rows are counted by target alone, from the index delivery_due: its order is about that of the
-# table, which must be read for each row on a page not yet marked all-visible. Counted together with
-# the oldest, PostgreSQL used delivery_open, jumped between pages and took three times as long.
-STATS = sql(f"""
-    WITH counted AS (
-        SELECT target, count(*) AS pending FROM delivery WHERE {OPEN} GROUP BY target
-    ), open AS (
-        SELECT target, pending, (
-            SELECT CAST(extract(epoch FROM now() - created_at) AS float) FROM delivery
-            WHERE {OPEN} AND delivery.target = counted.target ORDER BY created_at LIMIT 1
-        ) AS oldest
-        FROM counted
-    ), kept AS (
-        SELECT target,
-            count(*) FILTER (WHERE state = 'failed') AS failed,
-            count(*) FILTER (WHERE state = 'discarded') AS discarded,
-            count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt
-        FROM delivery WHERE {KEPT} GROUP BY target
-    )
-    SELECT target, accepted, duplicates,
-        coalesce(open.pending, 0) AS pending,
-        ledger_total.failed + coalesce(kept.failed, 0) AS failed,
-        ledger_total.discarded + coalesce(kept.discarded, 0) AS discarded,
-        coalesce(kept.in_doubt, 0) AS in_doubt,
-        oldest AS oldest_pending_seconds
-    FROM ledger_total LEFT JOIN open USING (target) LEFT JOIN kept USING (target)
-""")
-
-
 async def stats(tx: AsyncConnection) -> dict[str, dict[str, Any]]:
     """Count rows by target, without reading the delivered ones, which may be millions."""
     found: dict[str, dict[str, Any]] = {}
-    for row in await tx.execute(STATS):
+    for row in await tx.execute(SQL["stats"]):
         counts = row._asdict()
         rest = sum(counts[name] for name in ("pending", "failed", "discarded", "in_doubt"))
         found[counts.pop("target")] = {**counts, "delivered": counts["accepted"] - rest}
@@ -206,40 +178,6 @@ async def stats(tx: AsyncConnection) -> dict[str, dict[str, Any]]:
 _TERMS: Final = (
     "accepted", "delivered", "pending", "failed", "discarded", "in_doubt", "duplicates", "stranded",
 )  # fmt: skip
-_CHECK = sql(f"""
-    WITH total AS (
-        SELECT coalesce(sum(accepted), 0) AS accepted, coalesce(sum(delivered), 0) AS delivered,
-            coalesce(sum(failed), 0) AS failed, coalesce(sum(discarded), 0) AS discarded,
-            coalesce(sum(duplicates), 0) AS duplicates
-        FROM ledger_total
-    ), kept AS (
-        SELECT count(*) FILTER (WHERE state = 'failed') AS failed,
-            count(*) FILTER (WHERE state = 'discarded') AS discarded,
-            count(*) FILTER (WHERE state = 'in_doubt') AS in_doubt
-        FROM delivery WHERE {KEPT}
-    ), stranded AS (
-        SELECT count(*) AS rows FROM delivery
-        WHERE {OPEN} AND target = ANY(CAST(:targets AS text[]))
-            AND due_at < now() - make_interval(secs => :seconds)
-            AND (lease_until IS NULL OR lease_until < now() - make_interval(secs => :seconds))
-    )
-    SELECT total.accepted, total.duplicates,
-        total.delivered,
-        (SELECT count(*) FROM delivery WHERE {OPEN}) AS pending,
-        total.failed + kept.failed AS failed,
-        total.discarded + kept.discarded AS discarded,
-        kept.in_doubt, stranded.rows AS stranded
-    FROM total, kept, stranded
-""")
-# One slice of the index, with all rows that ended at the same moment, so that no statement runs
-# into its time-out.
-_DELIVERED = sql("""
-    SELECT count(*) AS rows, max(finished_at) AS last FROM (
-        SELECT finished_at FROM delivery
-        WHERE state = 'delivered' AND finished_at > :begin
-        ORDER BY finished_at FETCH FIRST :batch ROWS WITH TIES
-    ) AS slice
-""")
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -251,24 +189,14 @@ async def check(tx: AsyncConnection, targets: Sequence[str], seconds: float) -> 
     :param seconds: after its due time from which such a row is stranded
     """
     await tx.execute(sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-    row = (await tx.execute(_CHECK, {"targets": list(targets), "seconds": seconds})).one()
+    row = (await tx.execute(SQL["check"], {"targets": list(targets), "seconds": seconds})).one()
     terms = {name: int(getattr(row, name)) for name in _TERMS}
     after: datetime | None = _BEGINNING
     while after is not None:
-        found = (await tx.execute(_DELIVERED, {"begin": after, "batch": SLICE})).one()
+        found = (await tx.execute(SQL["delivered"], {"begin": after, "batch": SLICE})).one()
         terms["delivered"] += int(found.rows)
         after = found.last
     return terms
-
-
-# A time in the future, after the clock was set back, counts as none.
-_CLAIM_CHECK: Final = sql("""
-    UPDATE ledger_check SET at = now()
-    WHERE at NOT BETWEEN now() - make_interval(secs => :seconds) AND now() OR found IS NULL
-    RETURNING at
-""")
-_LAST: Final = sql("SELECT found FROM ledger_check")
-_KEEP: Final = sql("UPDATE ledger_check SET found = :found")
 
 
 async def last_check(tx: AsyncConnection, seconds: float) -> dict[str, Any] | None:
@@ -276,14 +204,14 @@ async def last_check(tx: AsyncConnection, seconds: float) -> dict[str, Any] | No
 
     :param seconds: the age from which it is too old
     """
-    if (await tx.execute(_CLAIM_CHECK, {"seconds": seconds})).first() is not None:
+    if (await tx.execute(SQL["claim_check"], {"seconds": seconds})).first() is not None:
         return None
-    found: dict[str, Any] = (await tx.execute(_LAST)).scalar_one()
+    found: dict[str, Any] = (await tx.execute(SQL["last"])).scalar_one()
     return found
 
 
 async def keep_check(tx: AsyncConnection, found: Mapping[str, Any]) -> None:
-    await tx.execute(_KEEP, {"found": dict(found)})
+    await tx.execute(SQL["keep"], {"found": dict(found)})
 
 
 async def count(tx: AsyncConnection, chosen: Filter, lists: Sequence[str]) -> tuple[int, int]:

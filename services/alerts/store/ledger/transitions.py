@@ -23,66 +23,14 @@ from services.alerts.rules.delivery import (
     State,
     Transition,
 )
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import statements
+
+SQL: Final = statements(__file__, unauthorized=Reason.UNAUTHORIZED, gone=Reason.GONE)
 
 _COPIED: Final = (
     "generation", "attempt", "attempts", "age", "event_type", "severity", "payload", "accepted_at",
     "request_id", "due_at", "resolved",
 )  # fmt: skip
-_ROW: Final = """
-    generation, attempt, attempts, event_type, severity, payload, accepted_at, request_id, due_at,
-    resolved,
-    CAST(extract(epoch FROM now() - coalesce(requeued_at, created_at)) AS float) AS age,
-    once_address, once_purpose, once_reference,
-    CAST(extract(epoch FROM once_not_after - now()) AS float) AS window_left
-"""
-
-# The target refused us over this alert, and has accepted another since (`decide`). After the claim
-# the time of that refusal is gone.
-_SINGLED_OUT: Final = f"""
-    reason IN ('{Reason.UNAUTHORIZED}', '{Reason.GONE}') AND EXISTS (
-        SELECT FROM breaker
-        WHERE breaker.target = delivery.target AND healed_at > last_attempt_at) AS singled_out
-"""
-
-# A message that comes before its row is due is a duplicate, or the queue's TTL is shorter than the
-# delay. It is parked, so that duplicates do not use up attempts faster than the delays allow.
-CLAIM = sql(f"""
-    WITH asked AS MATERIALIZED (
-        SELECT alert_id, target, position, {_SINGLED_OUT}
-        FROM unnest(CAST(:alert_ids AS uuid[]), CAST(:generations AS integer[]))
-            WITH ORDINALITY AS one (alert_id, asked_generation, position)
-        JOIN delivery USING (alert_id)
-        WHERE target = :target AND generation <= asked_generation AND attempts <= :retries
-            AND once_address IS NULL
-            AND (state = 'pending' AND due_at <= now()
-                OR :take_over AND state = 'sending' AND lease_until < now() AND NOT recalled)
-        ORDER BY alert_id
-        FOR NO KEY UPDATE OF delivery
-    )
-    UPDATE delivery SET
-        state = 'sending', attempt = attempt + 1, attempts = attempts + 1, last_attempt_at = now(),
-        error = CASE WHEN state = 'sending' THEN 'the worker of the attempt died' ELSE error END,
-        lease_until = now() + make_interval(secs => :lease)
-    FROM asked WHERE (delivery.alert_id, delivery.target) = (asked.alert_id, asked.target)
-    RETURNING position - 1 AS position, delivery.alert_id, singled_out, {_ROW}
-""")
-
-_CLAIM_ONCE = sql(f"""
-    UPDATE delivery SET
-        state = 'claimed', attempt = attempt + 1, attempts = attempts + 1, last_attempt_at = now(),
-        lease_until = now() + make_interval(secs => :lease)
-    WHERE alert_id = :alert_id AND target = :target
-        AND generation <= :generation AND attempts <= :retries
-        AND once_address IS NOT NULL
-        AND (state = 'pending' AND due_at <= now() OR state = 'claimed' AND lease_until < now())
-    RETURNING {_ROW}
-""")
-
-_LOCK = sql(f"""
-    SELECT state, {_SINGLED_OUT}
-    FROM delivery WHERE alert_id = :alert_id AND target = :target FOR UPDATE
-""")
 
 
 async def claim(
@@ -103,7 +51,7 @@ async def claim(
         alert at most one gets it
     """
     found = await tx.execute(
-        CLAIM,
+        SQL["claim"],
         {
             "target": target,
             "alert_ids": [alert_id for alert_id, _ in asked],
@@ -137,9 +85,9 @@ async def claim_once(
         returned
     """
     key = {"alert_id": alert_id, "target": target}
-    before = (await tx.execute(_LOCK, key)).one_or_none()
+    before = (await tx.execute(SQL["lock"], key)).one_or_none()
     found = await tx.execute(
-        _CLAIM_ONCE, {**key, "generation": generation, "lease": lease, "retries": retries}
+        SQL["claim_once"], {**key, "generation": generation, "lease": lease, "retries": retries}
     )
     row = found.one_or_none()
     if row is None or before is None:
@@ -162,61 +110,14 @@ def once_of(row: Any) -> Once | None:
     return Once(row.once_address, row.once_purpose, row.once_reference)
 
 
-_SEE = sql("""
-    SELECT state, generation, attempts, coalesce(lease_until < now(), false) AS lease_over,
-        once_address IS NOT NULL AS once
-    FROM delivery WHERE alert_id = :alert_id AND target = :target
-""")
-
-
 async def see(tx: AsyncConnection, alert_id: UUID, target: str) -> RowStatus | None:
-    row = (await tx.execute(_SEE, {"alert_id": alert_id, "target": target})).one_or_none()
+    row = (await tx.execute(SQL["see"], {"alert_id": alert_id, "target": target})).one_or_none()
     return None if row is None else RowStatus(State(row.state), *row[1:])
-
-
-_MAY_BE_PURGED = sql("""
-    SELECT EXISTS (SELECT FROM ledger_total WHERE target = :target AND purged_until >= :at)
-""")
 
 
 async def may_be_purged(tx: AsyncConnection, target: str, at: datetime) -> bool:
     """Return whether a row that existed at this time may have been purged since."""
-    return bool(await tx.scalar(_MAY_BE_PURGED, {"target": target, "at": at}))
-
-
-# The attempt is written down whether or not its outcome still counts; the row moves only by CAS.
-RECORD = sql("""
-    WITH made AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:results AS jsonb)) AS one (
-            position integer, alert_id uuid, target text, attempt integer, outcome text,
-            attempt_reason text, status integer, seconds real, excerpt text, error text,
-            state text, reason text, refund integer, delay float)
-    ), locked AS MATERIALIZED (
-        SELECT alert_id, target FROM delivery
-        WHERE (alert_id, target) IN (SELECT alert_id, target FROM made)
-        ORDER BY alert_id, target
-        FOR NO KEY UPDATE
-    ), noted AS (
-        INSERT INTO attempt (alert_id, target, number, outcome, reason, status, seconds, excerpt)
-        SELECT alert_id, target, attempt, outcome, attempt_reason, status, seconds, excerpt
-        FROM locked JOIN made USING (alert_id, target)
-        ON CONFLICT DO NOTHING
-    )
-    UPDATE delivery SET
-        state = CASE WHEN recalled AND outcome <> 'delivered' THEN 'discarded' ELSE made.state END,
-        reason = CASE WHEN recalled AND outcome <> 'delivered' THEN 'answered'
-            ELSE made.reason END,
-        lease_until = NULL, recalled = false,
-        error = CASE WHEN outcome = 'delivered' THEN delivery.error ELSE made.error END,
-        attempts = attempts - refund,
-        due_at = now() + make_interval(secs => delay),
-        finished_at = CASE WHEN made.state = 'pending' AND NOT recalled THEN NULL ELSE now() END
-    FROM locked JOIN made USING (alert_id, target)
-    WHERE (delivery.alert_id, delivery.target) = (locked.alert_id, locked.target)
-        AND delivery.attempt = made.attempt
-        AND (delivery.state = 'sending' OR delivery.state = 'in_doubt' AND outcome = 'delivered')
-    RETURNING position, delivery.state
-""")
+    return bool(await tx.scalar(SQL["may_be_purged"], {"target": target, "at": at}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +141,7 @@ async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[State
     """
     document = json.dumps([_document(position, one) for position, one in enumerate(attempts)])
     now: list[State | None] = [None] * len(attempts)
-    for row in await tx.execute(RECORD, {"results": document}):
+    for row in await tx.execute(SQL["record"], {"results": document}):
         now[row.position] = State(row.state)
     return now
 
@@ -270,19 +171,6 @@ def error_text(outcome: Outcome) -> str:
     return " ".join(part for part in parts if part)
 
 
-_MOVE = sql("""
-    UPDATE delivery SET
-        state = :state, reason = coalesce(:reason, reason),
-        attempts = attempts - CAST(:refund AS integer),
-        lease_until = CASE WHEN :state = 'sending' THEN now() + make_interval(secs => :seconds) END,
-        due_at = CASE WHEN :state = 'pending' THEN now() + make_interval(secs => :seconds)
-                      ELSE due_at END,
-        finished_at = CASE WHEN :state IN ('pending', 'sending') THEN NULL ELSE now() END
-    WHERE alert_id = :alert_id AND target = :target AND attempt = :attempt AND state = :before
-    RETURNING 1 AS matched
-""")
-
-
 async def move(
     tx: AsyncConnection,
     job: Claimed,
@@ -300,7 +188,7 @@ async def move(
     :returns: False when another worker has taken over; nothing has changed
     """
     found = await tx.execute(
-        _MOVE,
+        SQL["move"],
         {
             "alert_id": job.alert_id,
             "target": job.target,
@@ -313,30 +201,6 @@ async def move(
         },
     )
     return found.one_or_none() is not None
-
-
-_ENDED: Final = """
-    alert_id, target, attempt, event_type, error, once_address, once_purpose, once_reference
-"""
-_EXHAUST = sql(f"""
-    UPDATE delivery SET
-        state = 'failed', reason = 'exhausted', lease_until = NULL, finished_at = now(),
-        error = coalesce(error, 'the worker of every attempt died')
-    WHERE alert_id = :alert_id AND target = :target
-        AND generation <= :generation AND attempts > :retries AND NOT recalled
-        AND (state = 'pending'
-             OR lease_until < now() AND state = (
-                 CASE WHEN once_address IS NULL THEN 'sending' ELSE 'claimed' END))
-    RETURNING {_ENDED}
-""")
-_MARK_IN_DOUBT = sql(f"""
-    UPDATE delivery SET
-        state = 'in_doubt', reason = 'crashed', lease_until = NULL, finished_at = now(),
-        error = 'the worker died between handing over and recording it'
-    WHERE alert_id = :alert_id AND target = :target
-        AND once_address IS NOT NULL AND state = 'sending' AND lease_until < now()
-    RETURNING {_ENDED}
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +223,7 @@ async def exhaust(
     :returns: None when it is in another state by now
     """
     key = {"alert_id": alert_id, "target": target}
-    found = await tx.execute(_EXHAUST, {**key, "generation": generation, "retries": retries})
+    found = await tx.execute(SQL["exhaust"], {**key, "generation": generation, "retries": retries})
     return next(map(ended, found), None)
 
 
@@ -368,7 +232,7 @@ async def mark_in_doubt(tx: AsyncConnection, alert_id: UUID, target: str) -> End
 
     :returns: None when it is in another state by now
     """
-    found = await tx.execute(_MARK_IN_DOUBT, {"alert_id": alert_id, "target": target})
+    found = await tx.execute(SQL["mark_in_doubt"], {"alert_id": alert_id, "target": target})
     return next(map(ended, found), None)
 
 

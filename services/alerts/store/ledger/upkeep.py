@@ -14,19 +14,16 @@ from libs.common.messaging import inbox, outbox
 from services.alerts import topology
 from services.alerts.rules.delivery import Reason, State
 from services.alerts.store.ledger.queries import BARE, Cursor
-from services.alerts.store.sql import sql
+from services.alerts.store.sql import sql, statements
 from services.alerts.store.tables import KEPT, OPEN, delivery, epoch
+
+SQL: Final = statements(__file__, kept=KEPT)
 
 Which = sa.ColumnElement[bool]
 """A condition on rows."""
-_ABANDONED = sql("""
-    SELECT alert_id, target FROM delivery
-    WHERE state = 'sending' AND once_address IS NOT NULL AND lease_until < now()
-    LIMIT 500
-""")
 
 
-# A mail whose terminator may be out is never requeued or ended here: only `steps.mark_in_doubt`.
+# A mail whose terminator may be out is never requeued or ended here (`ending.mark_in_doubt`).
 _MAY_BE_SENT: Final = (
     sa.text(OPEN),
     ~((delivery.c.state == State.SENDING) & delivery.c.once_address.is_not(None)),
@@ -213,20 +210,12 @@ async def to_end(tx: AsyncConnection, which: Which, batch: int) -> list[Any]:
 
 async def abandoned(tx: AsyncConnection) -> list[tuple[UUID, str]]:
     """Return mails whose worker died after it may have written the terminator."""
-    return [(row.alert_id, row.target) for row in await tx.execute(_ABANDONED)]
-
-
-_DISCARD_RECALLED = sql("""
-    UPDATE delivery SET state = 'discarded', reason = 'answered', recalled = false,
-        lease_until = NULL, finished_at = now(),
-        error = 'the worker of the attempt died, and then its case was answered'
-    WHERE recalled AND lease_until < now()
-""")
+    return [(row.alert_id, row.target) for row in await tx.execute(SQL["abandoned"])]
 
 
 async def discard_recalled(tx: AsyncConnection) -> None:
     """End the steps that were recalled in flight and whose worker died: none takes them over."""
-    await tx.execute(_DISCARD_RECALLED)
+    await tx.execute(SQL["discard_recalled"])
 
 
 async def epoch_of(tx: AsyncConnection) -> UUID | None:
@@ -309,33 +298,6 @@ def _purge(state: State) -> sa.TextualSelect:
 
 
 _PURGES: Final = {state: _purge(state) for state in (State.DELIVERED, State.DISCARDED)}
-_FORGET = sql(f"""
-    WITH old AS (
-        SELECT alert_id, target FROM delivery
-        WHERE {KEPT} AND payload IS NOT NULL AND finished_at >= :begin
-            AND finished_at < now() - make_interval(secs => :seconds)
-        ORDER BY finished_at LIMIT :batch FOR UPDATE SKIP LOCKED
-    ), emptied AS (
-        UPDATE delivery SET payload = NULL, dedup_key = NULL, subjects = '{{}}',
-            once_address = CASE WHEN once_address IS NOT NULL THEN 'expired' END,
-            error = CASE WHEN reason = 'manual' OR error IS NULL THEN error ELSE reason END
-        FROM old WHERE delivery.alert_id = old.alert_id AND delivery.target = old.target
-        RETURNING delivery.alert_id, delivery.target, finished_at
-    ), quiet AS (
-        UPDATE attempt SET excerpt = '' FROM emptied
-        WHERE (attempt.alert_id, attempt.target) = (emptied.alert_id, emptied.target)
-            AND excerpt <> ''
-    ), sent AS (
-        DELETE FROM escalation USING emptied
-        WHERE (escalation.alert_id, escalation.target) = (emptied.alert_id, emptied.target)
-            AND digest IS NOT NULL
-    ), unsent AS (
-        UPDATE escalation SET error = NULL FROM emptied
-        WHERE (escalation.alert_id, escalation.target) = (emptied.alert_id, emptied.target)
-            AND digest IS NULL
-    )
-    SELECT count(*) AS done, max(finished_at) AS last FROM emptied
-""")
 BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -358,5 +320,5 @@ async def purge(
 async def forget(tx: AsyncConnection, *, seconds: float, after: datetime, batch: int) -> Batch:
     """Empty some rows that ended so long ago and are kept: failed, in doubt or discarded."""
     parameters = {"seconds": seconds, "batch": batch, "begin": after}
-    row = (await tx.execute(_FORGET, parameters)).one()
+    row = (await tx.execute(SQL["forget"], parameters)).one()
     return Batch(int(row.done), row.last or after)

@@ -1,0 +1,34 @@
+-- name: check
+WITH counted AS (
+        SELECT state AS term, count(*) AS rows FROM alert_case GROUP BY state
+        UNION ALL SELECT term, count FROM case_total
+    ), unanswered AS (
+        SELECT alert_id, generation, jsonb_array_length(chain) AS steps
+        FROM alert_case WHERE state = 'unanswered'
+    )
+    SELECT
+    coalesce(sum(rows) FILTER (WHERE term = 'opened'), 0) AS opened,
+    coalesce(sum(rows) FILTER (WHERE term = 'open'), 0) AS open,
+    coalesce(sum(rows) FILTER (WHERE term = 'answered'), 0) AS answered,
+    coalesce(sum(rows) FILTER (WHERE term = 'unanswered'), 0) AS unanswered,
+    coalesce(sum(rows) FILTER (WHERE term = 'cancelled'), 0) AS cancelled,
+        (SELECT count(*) FROM alert_case
+            WHERE next_at < now() - interval '1 minute' OR failures > 1)
+            + (SELECT count(*) FROM heartbeat
+                WHERE case_id IS NULL AND next_at < now() - interval '1 minute') AS stranded,
+        (SELECT count(*) FROM unanswered WHERE steps > (
+            SELECT count(*) FROM case_step WHERE case_id = unanswered.alert_id
+                AND case_step.generation = unanswered.generation)) AS missing,
+        (SELECT count(*) FROM unanswered WHERE NOT EXISTS (
+            SELECT FROM escalation WHERE escalation.alert_id = unanswered.alert_id
+                AND target = 'cases')) AS unlisted,
+        (SELECT count(*) FROM alert_case WHERE state = 'answered' AND NOT EXISTS (
+            SELECT FROM case_answer
+            WHERE case_id = alert_case.alert_id AND person = owner)) AS ownerless,
+        (SELECT count(*) FROM case_place
+            WHERE {due} AND wanted_at < now() - interval '10 minutes') AS updates_overdue,
+        (SELECT count(*) FROM unanswered WHERE EXISTS (
+            SELECT FROM case_step JOIN delivery USING (alert_id)
+            WHERE case_id = unanswered.alert_id AND state = 'failed'
+                AND case_step.generation = unanswered.generation)) AS undelivered
+    FROM counted
