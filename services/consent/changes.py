@@ -223,7 +223,6 @@ async def erase_phone(
     :param entry: of the request; like the erasure it is sealed with a key that is destroyed here
     """
     row = await data_subjects.get_or_create(tx, vault, subject.identity, Lock.CHANGE)
-    await erasures.request_erasure(tx, row.id, vault.suppression_hash(subject.identity))
     await chain.append(tx, row.id, row.key(vault), entry)
     if note is not None:
         await note(tx, row.id)
@@ -233,6 +232,8 @@ async def erase_phone(
 async def _forget(
     tx: AsyncConnection, vault: Vault, entry: Entry, row: SubjectRow, subject: Subject
 ) -> WithdrawalResult:
+    # Again: it may have been dismissed while permits were waited for.
+    await erasures.request_erasure(tx, row.id, vault.suppression_hash(subject.identity))
     if await data_subjects.restricted(tx, row.id):
         return WithdrawalResult.RESTRICTED
     erasure_id = await erasures.destroy(tx, row.id)

@@ -176,7 +176,7 @@ class AdminRoutes:
             "finished_at": found.finished_at and found.finished_at.isoformat(),
             "due_at": found.due_at.isoformat(),
             "waiting_for": [name for name in HOLDERS if name not in found.receipts]
-            if found.status is ErasureStatus.IN_PROGRESS
+            if found.status == ErasureStatus.IN_PROGRESS
             else [],
         }
 
@@ -329,7 +329,7 @@ class AdminRoutes:
             if await data_subjects.find(tx, self._vault, identity) is not None:
                 return False
             found = await erasures.find_erasure(tx, self._vault.suppression_hash(identity))
-            if found is None or found.status is not ErasureStatus.IN_PROGRESS:
+            if found is None or found.status != ErasureStatus.IN_PROGRESS:
                 return False
             if not await erasure_orders.repeat(tx, self._vault, found.id):
                 return False

@@ -7,16 +7,13 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.store.sql import sql
+from services.consent.store.sql import run
 from services.consent.store.tables import (
     consent_state,
-    data_subject,
     erasure,
     link_mail,
-    opt_in,
     permit,
     restriction,
     suppression,
@@ -36,43 +33,24 @@ class SubjectRow:
 class Lock:
     """How a transaction locks the subject's row (protocol B, step 3)."""
 
-    PERMIT: Final = "FOR SHARE"
-    CHANGE: Final = "FOR UPDATE"
-    NONE: Final = ""
-
-
-_FIND = {
-    lock: sql(
-        f"SELECT id, master_key_id, wrapped_key FROM data_subject WHERE lookup_hash = :hash {lock}",
-        id=sa.Uuid,
-        master_key_id=sa.Text,
-        wrapped_key=sa.LargeBinary,
-    )
-    for lock in (Lock.PERMIT, Lock.CHANGE, Lock.NONE)
-}
+    PERMIT: Final = "find_for_share"
+    CHANGE: Final = "find_for_update"
+    NONE: Final = "find"
 
 
 async def find(
     tx: AsyncConnection, vault: Vault, identity: str, lock: str = Lock.NONE
 ) -> SubjectRow | None:
-    found = await _FIND[lock].execute(tx, {"hash": vault.lookup_hash(identity)})
-    return _row(found.one_or_none())
+    return _row((await run(tx, lock, hash=vault.lookup_hash(identity))).one_or_none())
 
 
 def _row(row: Any) -> SubjectRow | None:
-    if row is None:
-        return None
-    return SubjectRow(row.id, WrappedKey(row.master_key_id, row.wrapped_key))
+    return row and SubjectRow(row.id, WrappedKey(row.master_key_id, row.wrapped_key))
 
 
 async def find_by_id(tx: AsyncConnection, subject_id: UUID) -> SubjectRow | None:
     """Find a subject who was not erased."""
-    found = await tx.execute(
-        sa.select(data_subject).where(
-            data_subject.c.id == subject_id, data_subject.c.erased_at.is_(None)
-        )
-    )
-    return _row(found.one_or_none())
+    return _row((await run(tx, "find_by_id", subject=subject_id)).one_or_none())
 
 
 async def get_or_create(tx: AsyncConnection, vault: Vault, identity: str, lock: str) -> SubjectRow:
@@ -95,49 +73,18 @@ async def create_by_hash(
     :returns: this id, or the one that the hash has already
     """
     await _insert(tx, vault, subject_id, lookup_hash)
-    found = await tx.execute(
-        sa.select(data_subject.c.id).where(data_subject.c.lookup_hash == lookup_hash)
-    )
-    known_id: UUID = found.scalar_one()
+    known_id: UUID = (await run(tx, Lock.NONE, hash=lookup_hash)).one().id
     return known_id
-
-
-_INSERT = sql("""
-    INSERT INTO data_subject (id, lookup_hash, master_key_id, wrapped_key)
-    VALUES (:id, :hash, :master, :key) ON CONFLICT DO NOTHING
-""")
 
 
 async def _insert(tx: AsyncConnection, vault: Vault, subject_id: UUID, lookup_hash: bytes) -> None:
     _, wrapped = vault.new_key(subject_id)
     key = {"master": wrapped.master_key_id, "key": wrapped.wrapped}
-    await _INSERT.execute(tx, key | {"id": subject_id, "hash": lookup_hash})
+    await run(tx, "insert_subject", id=subject_id, hash=lookup_hash, **key)
 
 
 async def lock(tx: AsyncConnection, subject_id: UUID) -> None:
-    await tx.execute(
-        sa.select(data_subject.c.id).where(data_subject.c.id == subject_id).with_for_update()
-    )
-
-
-_WRAPPED_BEFORE = sql(
-    """
-    SELECT id, lookup_hash, master_key_id, wrapped_key FROM data_subject
-    WHERE lookup_hash > :after AND master_key_id <> :current
-    ORDER BY lookup_hash LIMIT :batch FOR UPDATE
-""",
-    id=sa.Uuid,
-    lookup_hash=sa.LargeBinary,
-    master_key_id=sa.Text,
-    wrapped_key=sa.LargeBinary,
-)
-
-
-_REWRAP = sql("""
-    UPDATE data_subject SET master_key_id = :current, wrapped_key = new.wrapped
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:wrapped AS bytea[])) AS new (id, wrapped)
-    WHERE data_subject.id = new.id
-""")
+    await run(tx, "lock_subject", subject=subject_id)
 
 
 async def rewrap(
@@ -149,38 +96,30 @@ async def rewrap(
     :returns: how many, and the hash to continue after; None at the end
     :raises KeyError: one is wrapped with a master key that is not configured
     """
-    values = {"after": after, "current": vault.current, "batch": batch}
-    rows = await _WRAPPED_BEFORE.execute(tx, values)
+    rows = await run(tx, "wrapped_before", hash=after, current=vault.current, batch=batch)
     if not rows:
         return 0, None
     keys = [vault.rewrap(row.id, WrappedKey(row.master_key_id, row.wrapped_key)) for row in rows]
-    await _REWRAP.execute(
-        tx,
-        {
-            "current": vault.current,
-            "ids": [str(row.id) for row in rows],
-            "wrapped": [key.wrapped for key in keys],
-        },
-    )
+    await run(
+        tx, "rewrap", current=vault.current, ids=[str(row.id) for row in rows],
+        wrapped=[key.wrapped for key in keys],
+    )  # fmt: skip
     return len(rows), rows[-1].lookup_hash
 
 
 async def restrict(tx: AsyncConnection, subject_id: UUID) -> None:
     """Restrict the processing of a subject's data; the caller has locked the row."""
-    new = pg.insert(restriction).values(subject_id=subject_id)
-    await tx.execute(new.on_conflict_do_nothing())
+    await run(tx, "restrict", subject=subject_id)
 
 
 async def keep(tx: AsyncConnection, subject_id: UUID, held: bytes | None) -> None:
     """Keep what was held when the restriction began, sealed; what is kept already stays."""
-    this = restriction.c.subject_id == subject_id, restriction.c.kept.is_(None)
-    await tx.execute(sa.update(restriction).where(*this).values(kept=held))
+    await run(tx, "keep", subject=subject_id, kept=held)
 
 
 async def restricted(tx: AsyncConnection, subject_id: UUID) -> Any:
     """Return `since` and `kept` of a restriction that lasts."""
-    found = sa.select(restriction).where(restriction.c.subject_id == subject_id)
-    return (await tx.execute(found)).one_or_none()
+    return (await run(tx, "restricted", subject=subject_id)).one_or_none()
 
 
 async def restricted_since(tx: AsyncConnection, vault: Vault, identity: str) -> datetime | None:
@@ -190,17 +129,12 @@ async def restricted_since(tx: AsyncConnection, vault: Vault, identity: str) -> 
 
 
 async def lift(tx: AsyncConnection, subject_id: UUID) -> None:
-    await tx.execute(sa.delete(restriction).where(restriction.c.subject_id == subject_id))
+    await run(tx, "lift", subject=subject_id)
 
 
 async def forget(tx: AsyncConnection, subject_id: UUID) -> None:
     """Delete hash and key, without which the remaining rows identify no one."""
-    await tx.execute(
-        sa.update(data_subject)
-        .where(data_subject.c.id == subject_id)
-        .values(lookup_hash=None, master_key_id=None, wrapped_key=None, erased_at=sa.func.now())
-    )
-    await tx.execute(sa.delete(opt_in).where(opt_in.c.subject_id == subject_id))
+    await run(tx, "forget", subject=subject_id)
 
 
 _STORED: Final[dict[str, tuple[sa.Column[Any], str]]] = {
@@ -237,16 +171,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, UUID) else value
 
 
-_KNOWN = sql(
-    """
-    SELECT id, erased_at IS NULL AS alive FROM data_subject WHERE id = ANY(CAST(:ids AS uuid[]))
-""",
-    id=sa.Uuid,
-    alive=sa.Boolean,
-)
-
-
 async def known(tx: AsyncConnection, subject_ids: Iterable[UUID]) -> dict[UUID, bool]:
     """Return, for each id that has a row, whether the subject is not erased."""
-    rows = await _KNOWN.execute(tx, {"ids": [str(subject_id) for subject_id in subject_ids]})
+    rows = await run(tx, "known", ids=[str(subject_id) for subject_id in subject_ids])
     return {row.id: row.alive for row in rows}

@@ -1,97 +1,42 @@
 """Erasures: requested, ordered from each service, and replayed after a restore."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consent.rules import ErasureStatus
 from services.consent.store.data_subjects import forget
-from services.consent.store.sql import sql
-from services.consent.store.tables import data_subject, erasure, erasure_receipt
+from services.consent.store.sql import run
 from services.consent.store.vault import WrappedKey
-
-
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    id: UUID
-    status: ErasureStatus
-    requested_at: datetime
-    confirmed_at: datetime | None
-    finished_at: datetime | None
-    due_at: datetime
-    """When it must be done (Art. 12(3) GDPR): a month after the request."""
-    receipts: frozenset[str]
-
-
-_REQUEST = sql(
-    """
-    INSERT INTO erasure AS mine (id, subject_id, suppression_hash, status)
-    VALUES (:id, :subject, :hash, 'awaiting_confirmation')
-    ON CONFLICT (subject_id) DO UPDATE SET requested_at = CASE
-        WHEN mine.requested_at < now() - interval '7 days' THEN now() ELSE mine.requested_at END
-    RETURNING id
-""",
-    id=sa.Uuid,
-)
 
 
 async def request_erasure(tx: AsyncConnection, subject_id: UUID, suppression_hash: bytes) -> UUID:
     """Record a request for erasure; idempotent.
 
-    A request that was never confirmed lapses after a week, the longest validity of a link: the
-    month in which it must be done then starts with the newer request.
-
     :param suppression_hash: finds the request once the subject is erased
     """
-    values = {"id": uuid4(), "subject": subject_id, "hash": suppression_hash}
-    erasure_id: UUID = (await _REQUEST.execute(tx, values)).scalar_one()
+    new = {"id": uuid4(), "subject": subject_id, "hash": suppression_hash}
+    erasure_id: UUID = (await run(tx, "request_erasure", **new)).scalar_one()
     return erasure_id
 
 
 async def awaits_confirmation(tx: AsyncConnection, erasure_id: UUID, subject_id: UUID) -> bool:
     """Return whether this request belongs to this subject and is still open."""
-    found = await tx.scalar(sa.select(erasure.c.subject_id).where(erasure.c.id == erasure_id))
-    return bool(found == subject_id)
+    return bool((await run(tx, "awaits_confirmation", id=erasure_id, subject=subject_id)).scalar())
 
 
-_DUE = (erasure.c.requested_at + sa.text("interval '1 month'")).label("due_at")
-_RECEIPTS = sa.func.array(
-    sa.select(erasure_receipt.c.service)
-    .where(erasure_receipt.c.erasure_id == erasure.c.id)
-    .correlate(erasure)
-    .scalar_subquery()
-).label("receipts")
+async def find_erasure(tx: AsyncConnection, suppression_hash: bytes) -> Any:
+    """Return an address's erasure: the one in progress, else the one requested last.
 
-
-async def find_erasure(tx: AsyncConnection, suppression_hash: bytes) -> Erasure | None:
-    """Return an address's erasure: the one in progress, else the one requested last."""
-    found = await tx.execute(
-        sa.select(erasure, _DUE, _RECEIPTS)
-        .where(erasure.c.suppression_hash == suppression_hash)
-        .order_by(
-            (erasure.c.status == ErasureStatus.IN_PROGRESS).desc(), erasure.c.requested_at.desc()
-        )
-        .limit(1)
-    )
-    row = found.one_or_none()
-    if row is None:
-        return None
-    return Erasure(
-        row.id,
-        ErasureStatus(row.status),
-        row.requested_at,
-        row.confirmed_at,
-        row.finished_at,
-        row.due_at,
-        frozenset(row.receipts),
-    )
+    `id`, `status`, `requested_at`, `confirmed_at`, `finished_at`, `receipts`, and `due_at`: when it
+    must be done (Art. 12(3) GDPR), a month after the request.
+    """
+    return (await run(tx, "find_erasure", hash=suppression_hash)).one_or_none()
 
 
 async def destroy(tx: AsyncConnection, subject_id: UUID) -> UUID:
@@ -100,13 +45,7 @@ async def destroy(tx: AsyncConnection, subject_id: UUID) -> UUID:
     :returns: the id of that erasure
     """
     await forget(tx, subject_id)
-    confirmed = await tx.execute(
-        sa.update(erasure)
-        .where(erasure.c.subject_id == subject_id)
-        .values(status=ErasureStatus.IN_PROGRESS, confirmed_at=sa.func.now(), subject_id=sa.null())
-        .returning(erasure.c.id)
-    )
-    erasure_id: UUID = confirmed.scalar_one()
+    erasure_id: UUID = (await run(tx, "confirm_erasure", subject=subject_id)).scalar_one()
     return erasure_id
 
 
@@ -123,21 +62,9 @@ async def record_missed(
 
     :param in_progress: another service has the address and must erase it
     """
-    await tx.execute(
-        pg.insert(data_subject).values(id=subject_id, erased_at=at).on_conflict_do_nothing()
-    )
-    await tx.execute(
-        pg.insert(erasure)
-        .values(
-            id=erasure_id,
-            suppression_hash=suppression_hash,
-            status=ErasureStatus.IN_PROGRESS if in_progress else ErasureStatus.DONE,
-            requested_at=at,
-            confirmed_at=at,
-            finished_at=None if in_progress else sa.func.now(),
-        )
-        .on_conflict_do_nothing()
-    )
+    status = str(ErasureStatus.IN_PROGRESS if in_progress else ErasureStatus.DONE)
+    erased = {"id": erasure_id, "subject": subject_id, "hash": suppression_hash, "at": at}
+    await run(tx, "record_missed", **erased, status=status)
 
 
 async def receive(
@@ -147,46 +74,19 @@ async def receive(
 
     :returns: whether that was the last one
     """
-    # Without the lock, two concurrent receipts would not see each other.
-    locked = await tx.execute(
-        sa.select(erasure.c.id).where(erasure.c.id == erasure_id).with_for_update()
-    )
-    if locked.one_or_none() is None:
+    if not await run(tx, "lock_erasure", id=erasure_id):
         return False
-    received = await tx.scalars(
-        sa.select(erasure_receipt.c.service).where(erasure_receipt.c.erasure_id == erasure_id)
-    )
-    if not set(holders[: holders.index(service)]) <= set(received):
-        return False
-    await tx.execute(
-        pg.insert(erasure_receipt)
-        .values(erasure_id=erasure_id, service=service)
-        .on_conflict_do_nothing()
-    )
-    if service != holders[-1]:
-        return False
-    done = await tx.execute(
-        sa.update(erasure)
-        .where(erasure.c.id == erasure_id, erasure.c.status == ErasureStatus.IN_PROGRESS)
-        .values(
-            status=ErasureStatus.DONE,
-            finished_at=sa.func.now(),
-            master_key_id=sa.null(),
-            sealed_subject=sa.null(),
-        )
-    )
-    return done.rowcount == 1
+    earlier = list(holders[: holders.index(service)])
+    await run(tx, "receive", id=erasure_id, service=service, earlier=earlier)
+    return (await run(tx, "finish", id=erasure_id, holders=list(holders))).rowcount == 1
 
 
 async def erased_since(
-    tx: AsyncConnection, suppression_hashes: Sequence[bytes], at: datetime | None
+    tx: AsyncConnection, suppression_hashes: Iterable[bytes], at: datetime | None
 ) -> set[bytes]:
     """Return those of these that were erased since that time; without a time, ever."""
-    erased = sa.select(erasure.c.suppression_hash).where(
-        erasure.c.suppression_hash.in_(suppression_hashes),
-        erasure.c.confirmed_at.is_not(None) if at is None else erasure.c.confirmed_at >= at,
-    )
-    return set(map(bytes, await tx.scalars(erased)))
+    found = await run(tx, "erased_since", hashes=list(suppression_hashes), at=at)
+    return set(found.scalars())
 
 
 async def seal_order(
@@ -196,12 +96,8 @@ async def seal_order(
 
     :param ordered: the order is sent now
     """
-    values = {"master_key_id": sealed.master_key_id, "sealed_subject": sealed.wrapped}
-    await tx.execute(
-        sa.update(erasure)
-        .where(erasure.c.id == erasure_id)
-        .values(values | ({"ordered_at": sa.func.now()} if ordered else {}))
-    )
+    values = {"master": sealed.master_key_id, "key": sealed.wrapped, "ordered": ordered}
+    await run(tx, "seal_order", id=erasure_id, **values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,73 +107,36 @@ class Order:
     receipts: frozenset[str]
 
 
-_ORDER = (erasure.c.id, erasure.c.master_key_id, erasure.c.sealed_subject, _RECEIPTS)
-
-
-def _order(row: Any) -> Order:
-    sealed = WrappedKey(row.master_key_id, row.sealed_subject)
-    return Order(row.id, sealed, frozenset(row.receipts))
+def _orders(rows: Iterable[Any]) -> list[Order]:
+    return [
+        Order(row.id, WrappedKey(row.master_key_id, row.sealed_subject), frozenset(row.receipts))
+        for row in rows
+    ]
 
 
 async def take_overdue(tx: AsyncConnection, seconds: float, batch: int) -> list[Order]:
     """Take the orders older than this that still lack a receipt."""
-    overdue = (
-        sa.select(erasure.c.id)
-        .where(
-            erasure.c.status == ErasureStatus.IN_PROGRESS,
-            erasure.c.sealed_subject.is_not(None),
-            erasure.c.ordered_at <= sa.func.now() - timedelta(seconds=seconds),
-        )
-        .order_by(erasure.c.requested_at)
-        .limit(batch)
-        .with_for_update(skip_locked=True)
-    )
-    rows = await tx.execute(
-        sa.update(erasure)
-        .where(erasure.c.id.in_(overdue))
-        .values(ordered_at=sa.func.now())
-        .returning(*_ORDER)
-    )
-    return [_order(row) for row in rows]
+    return _orders(await run(tx, "take_overdue", seconds=float(seconds), batch=batch))
 
 
 async def lock_order(tx: AsyncConnection, erasure_id: UUID) -> Order | None:
     """Return the order of an erasure in progress; None if there is none."""
-    row = (
-        await tx.execute(
-            sa.select(*_ORDER)
-            .where(erasure.c.id == erasure_id, erasure.c.sealed_subject.is_not(None))
-            .with_for_update(of=erasure)
-        )
-    ).one_or_none()
-    return None if row is None else _order(row)
+    return next(iter(_orders(await run(tx, "lock_order", id=erasure_id))), None)
 
 
 async def sealed_before(tx: AsyncConnection, current: str) -> list[Order]:
     """Lock orders that are sealed with another master key than this."""
-    rows = await tx.execute(
-        sa.select(*_ORDER)
-        .where(erasure.c.status == ErasureStatus.IN_PROGRESS, erasure.c.master_key_id != current)
-        .with_for_update(of=erasure)
-    )
-    return [_order(row) for row in rows]
+    return _orders(await run(tx, "sealed_before", current=current))
 
 
 async def awaiting(tx: AsyncConnection, limit: int) -> Sequence[Any]:
     """Read `subject_id`, `requested_at` and `due_at` of unconfirmed requests, the oldest first."""
-    rows = await tx.execute(
-        sa.select(erasure.c.subject_id, erasure.c.requested_at, _DUE)
-        .where(erasure.c.status == ErasureStatus.AWAITING_CONFIRMATION)
-        .order_by(erasure.c.requested_at)
-        .limit(limit)
-    )
-    return rows.all()
+    return await run(tx, "awaiting", batch=limit)
 
 
 async def dismiss(tx: AsyncConnection, subject_id: UUID) -> bool:
     """Delete the subject's unconfirmed request; return whether there was one."""
-    gone = await tx.execute(sa.delete(erasure).where(erasure.c.subject_id == subject_id))
-    return bool(gone.rowcount)
+    return bool((await run(tx, "dismiss", subject=subject_id)).rowcount)
 
 
 async def open_erasures(tx: AsyncConnection) -> tuple[int, float, int]:
@@ -286,11 +145,5 @@ async def open_erasures(tx: AsyncConnection) -> tuple[int, float, int]:
     :returns: also the days until the first one is due (infinite if there is none), and how many
         requests nobody has confirmed
     """
-    running = erasure.c.status == ErasureStatus.IN_PROGRESS
-    first = sa.func.extract("epoch", sa.func.min(_DUE).filter(running) - sa.func.now())
-    waiting = erasure.c.status == ErasureStatus.AWAITING_CONFIRMATION
-    counted = sa.select(
-        sa.func.count().filter(running), sa.cast(first, sa.Float), sa.func.count().filter(waiting)
-    ).where(sa.or_(running, waiting))
-    count, seconds, awaiting = (await tx.execute(counted)).one()
-    return count, math.inf if seconds is None else seconds / 86_400, awaiting
+    count, days, awaiting = (await run(tx, "open_erasures")).one()
+    return count, math.inf if days is None else days, awaiting

@@ -6,10 +6,9 @@ A process with other keys would find no subject and mail suppressed addresses, s
 from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.store.sql import sql
+from services.consent.store.sql import run
 from services.consent.store.tables import data_subject, erasure, hash_key, link_mail, suppression
 
 BATCH = 5_000
@@ -17,28 +16,22 @@ _HASHES: tuple[sa.Column[bytes], ...] = (
     data_subject.c.lookup_hash,
     *(table.c.suppression_hash for table in (suppression, erasure, link_mail)),
 )
-_OTHERS = sql("""
-    SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
-""")
 
 
 async def applied(tx: AsyncConnection, configured: Sequence[str]) -> tuple[str, ...]:
     """Return the keys' fingerprints, oldest first; record the oldest in a new database."""
-    first = {"position": 1, "fingerprint": configured[0]}
-    await tx.execute(pg.insert(hash_key).values(first).on_conflict_do_nothing())
-    found = await tx.execute(sa.select(hash_key.c.fingerprint).order_by(hash_key.c.position))
-    return tuple(found.scalars())
+    await run(tx, "first_hash_key", fingerprint=configured[0])
+    return tuple((await run(tx, "hash_keys")).scalars())
 
 
 async def lock(tx: AsyncConnection) -> None:
     """Make a process that starts now wait in `applied`; otherwise it would use the old keys."""
-    await tx.execute(sa.text("LOCK TABLE hash_key IN EXCLUSIVE MODE"))
+    await run(tx, "lock_hash_keys")
 
 
 async def other_connections(tx: AsyncConnection) -> int:
     """Count the connections of other processes of this service."""
-    return int((await _OTHERS.execute(tx)).scalar_one())
+    return int((await run(tx, "other_connections")).scalar_one())
 
 
 async def rehash(

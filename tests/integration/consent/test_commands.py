@@ -34,7 +34,7 @@ async def suppressed(engine: AsyncEngine, vault: Vault, email: str) -> bool:
     async with engine.begin() as tx:
         subject = await data_subjects.get_or_create(tx, vault, email, data_subjects.Lock.CHANGE)
         hashed = vault.suppression_hash(email)
-        return (await consents.restrictions(tx, subject.id, hashed, "marketing")).suppressed
+        return bool((await consents.restrictions(tx, subject.id, hashed, "marketing")).suppressed)
 
 
 async def rehash(

@@ -1,5 +1,6 @@
 """Restriction (Art. 18), objection (Art. 21), and requests that nobody confirmed (Art. 12(3))."""
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -7,10 +8,23 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.rules import PermitDecision
+from services.consent.settings import ConsentSettings
+from services.consent.store import consents
 from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import grant
-from tests.integration.consent.test_http import ADMIN, ANNA, Client, client, entries, get, post
+from tests.integration.consent.test_http import (
+    ADMIN,
+    ANNA,
+    Client,
+    client,
+    entries,
+    get,
+    permit,
+    post,
+    serving,
+)
 from tests.integration.consent.test_permits import Consent
+from tests.support.eventually import eventually
 
 __all__ = ["client"]  # a fixture
 
@@ -57,6 +71,26 @@ async def test_a_request_is_dismissed_once_and_the_withdrawal_stays(client: Clie
     assert (await get(client, "/api/consent/erasures/awaiting", ADMIN))["items"] == []
     assert (await post(client, path, {"email": ANNA}, **ADMIN))[0] == 404
     assert (await get(client, f"/api/unsubscribe/status/{ANNA}", ADMIN))["unsubscribed"]
+
+
+async def test_an_erasure_that_has_begun_is_done_though_its_request_is_dismissed(
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings
+) -> None:
+    assert await grant(engine, vault, ANNA)
+    message = await permit(engine, vault, ANNA)
+    patient = settings.model_copy(update={"withdrawal_wait_seconds": 20.0})
+    async with serving(engine, vault, patient) as client:
+        erasing = asyncio.create_task(post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN))
+
+        async def dismissed() -> bool:
+            path = "/api/consent/erasures/dismiss"
+            return (await post(client, path, {"email": ANNA}, **ADMIN))[0] == 200
+
+        await eventually(dismissed)
+        async with engine.begin() as tx:
+            await consents.return_permit(tx, message, 1)
+        assert (await erasing)[0] == 200
+        assert await entries(client, ANNA) == []
 
 
 @pytest.mark.parametrize("objection", [True, False])
