@@ -8,7 +8,7 @@ import pytest
 from deploy.up.environment import ROOT
 
 FILES = sorted((ROOT / "services").glob("*/store/queries.sql"))
-MADE_UP = r"purge_\w+|find_for_\w+|find|expired|order"
+MADE_UP = r"purge_\w+|find_for_\w+|find|expired|order|held|opens?|usable|in_force|unended"
 """Named by a value, or part of others."""
 
 

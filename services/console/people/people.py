@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.domain.acts import Actor
@@ -65,7 +64,7 @@ class People:
         self._ways = ways
         self._notices = notices
 
-    async def listed(self) -> Sequence[sa.Row[Any]]:
+    async def listed(self) -> Sequence[Any]:
         async with self._engine.connect() as tx:
             return await people.listed(tx, self._ways)
 
@@ -152,7 +151,7 @@ class People:
             return (await self.invite_again(actor, found.id, show=True))[1]
         return (await self.invite(actor, email, "Admin", list(Role), "pl", show=True))[1]
 
-    async def _person(self, tx: AsyncConnection, staff_id: UUID) -> sa.Row[Any]:
+    async def _person(self, tx: AsyncConnection, staff_id: UUID) -> Any:
         if (found := await people.find(tx, id=staff_id)) is None or found.email == str(staff_id):
             raise UnknownPersonError  # nobody, or erased
         return found

@@ -8,10 +8,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.console.rules import Secret
-from services.console.store.tables import api_key, api_key_digest
-
-_IN_FORCE = api_key.c.revoked_at.is_(None) & (api_key.c.expires_at > sa.func.now())
-_UNENDED = api_key_digest.c.until.is_(None) | (api_key_digest.c.until > sa.func.now())
+from services.console.store.sql import run
+from services.console.store.tables import api_key
 
 
 async def add(tx: AsyncConnection, values: Mapping[str, Any]) -> None:
@@ -19,24 +17,17 @@ async def add(tx: AsyncConnection, values: Mapping[str, Any]) -> None:
 
 
 async def add_digest(tx: AsyncConnection, secret: Secret, added_in: int) -> None:
-    await tx.execute(
-        sa.insert(api_key_digest).values(
-            sha256=secret.sha256, key_id=secret.key_id, added_in=added_in
-        )
-    )
+    new = {"sha256": secret.sha256, "key": secret.key_id}
+    await run(tx, "add_digest", **new, version=added_in)
 
 
-async def find(tx: AsyncConnection, key_id: str) -> sa.Row[Any] | None:
-    return (await tx.execute(sa.select(api_key).where(api_key.c.id == key_id))).first()
+async def find(tx: AsyncConnection, key_id: str) -> Any:
+    return (await run(tx, "find_key", key=key_id)).one_or_none()
 
 
 async def end_digests(tx: AsyncConnection, key_id: str, until: datetime) -> None:
     """End the digests of a key then, or when they would end anyway."""
-    await tx.execute(
-        sa.update(api_key_digest)
-        .where(api_key_digest.c.key_id == key_id, _UNENDED)
-        .values(until=sa.func.least(api_key_digest.c.until, until))  # ignores NULL
-    )
+    await run(tx, "end_digests", key=key_id, at=until)
 
 
 async def change(tx: AsyncConnection, key_id: str, **values: Any) -> None:
@@ -44,37 +35,18 @@ async def change(tx: AsyncConnection, key_id: str, **values: Any) -> None:
 
 
 async def count_in_force(tx: AsyncConnection) -> int:
-    return (await tx.execute(sa.select(sa.func.count()).where(_IN_FORCE))).scalar_one()
+    return int((await run(tx, "count_in_force")).scalar_one())
 
 
 async def listed(tx: AsyncConnection) -> list[Mapping[str, Any]]:
     """Return every key, also what is expired or revoked, the newest first."""
-    digests = (
-        sa.select(
-            sa.func.array_agg(
-                sa.func.coalesce(api_key_digest.c.until, api_key.c.expires_at).label("until")
-            )
-        )
-        .where(api_key_digest.c.key_id == api_key.c.id, _UNENDED)
-        .scalar_subquery()
-    )
-    found = await tx.execute(
-        sa.select(api_key, digests.label("ends")).order_by(api_key.c.created_at.desc())
-    )
-    return [dict(each) for each in found.mappings()]
+    return [each._asdict() for each in await run(tx, "all_keys")]
 
 
 async def in_force(tx: AsyncConnection) -> list[dict[str, Any]]:
     """Return the keys as the gateways get them."""
-    digest = api_key_digest.c
-    found = await tx.execute(
-        sa.select(api_key, digest.sha256, digest.until)
-        .join(api_key_digest, digest.key_id == api_key.c.id)
-        .where(_IN_FORCE, _UNENDED)
-        .order_by(api_key.c.id)
-    )
     keys: dict[str, dict[str, Any]] = {}
-    for row in found:
+    for row in await run(tx, "keys_in_force"):
         key = keys.setdefault(
             row.id,
             {
@@ -87,56 +59,26 @@ async def in_force(tx: AsyncConnection) -> list[dict[str, Any]]:
             },
         )
         until = row.until and row.until.isoformat()
-        key["digests"].append({"sha256": bytes(row.sha256).hex(), "until": until})
+        key["digests"].append({"sha256": row.sha256.hex(), "until": until})
     return list(keys.values())
 
 
 async def used(tx: AsyncConnection, key_id: str, at: datetime, calls: int) -> None:
-    """Note calls with a key; `greatest` ignores NULL. An unknown key changes nothing."""
-    await tx.execute(
-        sa.update(api_key)
-        .where(api_key.c.id == key_id)
-        .values(
-            last_used_at=sa.func.greatest(api_key.c.last_used_at, at),
-            calls=api_key.c.calls + calls,
-        )
-    )
+    await run(tx, "use_key", key=key_id, at=at, calls=calls)
 
 
 async def not_held(tx: AsyncConnection, version: int, held: Iterable[bytes]) -> Sequence[str]:
-    """Return the keys in force that a gateway of this version, which has these digests, refuses.
-
-    Each was known there (`added_in`), so it was revoked, or its digest ended, before that version.
-    """
-    found = await tx.execute(
-        sa.select(api_key_digest.c.key_id.distinct())
-        .join(api_key, api_key.c.id == api_key_digest.c.key_id)
-        .where(_IN_FORCE, _UNENDED, api_key_digest.c.added_in <= version)
-        .where(api_key_digest.c.sha256.not_in(list(held)))
-    )
-    return list(found.scalars())
+    """Return the keys in force that a gateway of this version, which has these digests, refuses."""
+    return (await run(tx, "keys_not_held", version=version, held=list(held))).scalars()
 
 
 async def end_not_held(tx: AsyncConnection, version: int, held: Iterable[bytes]) -> None:
     """End those digests again, and revoke each key that has no other."""
-    digest = api_key_digest.c
-    await tx.execute(
-        sa.update(api_key_digest)
-        .where(_UNENDED, digest.added_in <= version, digest.sha256.not_in(list(held)))
-        .values(until=sa.func.now())
-    )
-    left = sa.select(1).where(digest.key_id == api_key.c.id, _UNENDED)
-    await tx.execute(
-        sa.update(api_key)
-        .where(api_key.c.revoked_at.is_(None), ~left.exists())
-        .values(revoked_at=sa.func.now())
-    )
+    await run(tx, "end_not_held", version=version, held=list(held))
+    await run(tx, "revoke_ended")
 
 
 async def unknown_digests(tx: AsyncConnection, held: Iterable[bytes]) -> int:
     """Return how many of these digests belong to keys that this database does not have."""
     given = set(held)
-    found = await tx.execute(
-        sa.select(sa.func.count()).where(api_key_digest.c.sha256.in_(list(given)))
-    )
-    return len(given) - found.scalar_one()
+    return len(given) - int((await run(tx, "known_digests", held=list(given))).scalar_one())
