@@ -19,3 +19,17 @@ async def eventually(
             if answer := await ask():
                 return answer
             await asyncio.sleep(every)
+
+
+async def becomes(
+    ask: Callable[[], Awaitable[object]], wanted: object, seconds: float = 30
+) -> None:
+    """Return when the answer is the wanted one.
+
+    :raises TimeoutError: it was not, in this time
+    """
+
+    async def is_so() -> bool:
+        return await ask() == wanted
+
+    await eventually(is_so, seconds)

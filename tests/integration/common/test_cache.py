@@ -2,7 +2,7 @@ from prometheus_client import REGISTRY
 
 from deploy.up.servers import Redis
 from libs.common.cache import Cache
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 from tests.support.proxy import Proxy
 
 
@@ -43,8 +43,4 @@ async def test_a_redis_that_was_demoted_keeps_no_connection(
         finally:
             redis_server.command("REPLICAOF NO ONE")
         assert cache.redis_unavailable
-
-        async def none_kept() -> bool:
-            return way.connections == 0
-
-        await eventually(none_kept)
+        await until(lambda: way.connections == 0)

@@ -13,8 +13,7 @@ from libs.common.messaging.broker import Broker
 from libs.common.messaging.session import open_channel
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.brokers import Vhost
-from tests.support.consumers import connected
-from tests.support.eventually import eventually
+from tests.support.consumers import connected, until
 from tests.support.proxy import DOWN, Proxy
 
 ALERTS = Exchange("alerts", "direct")
@@ -49,11 +48,7 @@ async def assert_kept(broker: Broker, inside: Any, caplog: pytest.LogCaptureFixt
     for _ in range(2):  # the answer to the first comes after whatever RabbitMQ had to say
         assert await broker.exists(QUEUE)
     assert not session.lost.is_set()
-
-    async def none_is_left() -> bool:
-        return not inside.channels
-
-    await eventually(none_is_left, 10)
+    await until(lambda: not inside.channels, 10)
     gc.collect()
     assert not [record for record in caplog.records if record.name == "asyncio"]
 

@@ -22,7 +22,7 @@ from libs.common.messaging.topology import (
 from libs.common.process import logs
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected, depth, until
-from tests.support.eventually import eventually
+from tests.support.eventually import becomes, eventually
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
@@ -100,11 +100,7 @@ async def test_a_retried_message_waits_in_retry_and_returns(broker: Broker, vhos
     got = Recorder(Retry("one"), Retry("two"))
     async with consume(broker, QUEUE, got, prefetch=1):
         await got.until_count(1)
-
-        async def parked() -> bool:
-            return await depth(broker, f"{QUEUE}.retry") == 1
-
-        await eventually(parked)
+        await becomes(lambda: depth(broker, f"{QUEUE}.retry"), 1)
         await got.until_count(3)
     assert got.ids == [sent] * 3
 
@@ -253,11 +249,7 @@ async def test_a_foreign_message_goes_to_dead_unread(
     else:
         await broker.send("alerts", QUEUE, raw, timeout=5)
     async with consume(broker, QUEUE, got, prefetch=1):
-
-        async def buried() -> bool:
-            return await depth(broker, DEAD) == 1
-
-        await eventually(buried)
+        await becomes(lambda: depth(broker, DEAD), 1)
     assert not got.messages
 
 
@@ -265,11 +257,7 @@ async def test_a_request_that_expired_is_gone_and_a_bad_one_is_in_dead(broker: B
     queues = request_queue("alerts.requests", dlx=DLX, bindings=(Binding(ALERTS, "request"),))
     await broker.declare(*queues)
     await broker.publish("alerts", "request", message("test", {}, expiration=0.01))
-
-    async def expired() -> bool:
-        return await gone(broker, "alerts.requests")
-
-    await eventually(expired)
+    await eventually(lambda: gone(broker, "alerts.requests"))
     bad, buried = Recorder(Retry("dropped"), Dead("malformed")), Recorder()
     async with (
         consume(broker, "alerts.requests", bad, prefetch=1),
@@ -359,11 +347,7 @@ async def test_a_paused_consumer_finishes_messages_in_flight_and_takes_no_more(
         await consumer.pause()
         assert not consumer.consuming
         gate.open.set()
-
-        async def rest() -> bool:
-            return await depth(broker, QUEUE) == 3
-
-        await eventually(rest)
+        await becomes(lambda: depth(broker, QUEUE), 3)
         assert gate.entered == 2
         await consumer.resume()
         await gate.until(5)
@@ -407,11 +391,7 @@ async def test_messages_for_a_paused_consumer_are_requeued_after_its_cancel(
         await until(lambda: len(next(iter(consumer._subscriptions)).in_flight) == 5)
         await send(broker)  # the round trip in which it would go back and forth
         go_on.set()
-
-        async def back() -> bool:
-            return await depth(broker, QUEUE) == 6
-
-        await eventually(back)
+        await becomes(lambda: depth(broker, QUEUE), 6)
         assert not got.messages
         await consumer.resume()
         await got.until_count(6)
@@ -478,11 +458,7 @@ async def test_a_stop_without_the_database_does_not_wait(
     got = Recorder(AWAY)
     async with consume(broker, QUEUE, got, prefetch=1), asyncio.timeout(10):
         await got.until_count(1)
-
-    async def back() -> bool:
-        return await depth(broker, QUEUE) == 1
-
-    await eventually(back)
+    await becomes(lambda: depth(broker, QUEUE), 1)
     assert await broker.session() is session
 
 

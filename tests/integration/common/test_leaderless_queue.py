@@ -15,7 +15,7 @@ from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.brokers import Vhost, leaderless
 from tests.support.consumers import Recorder, connected, until
-from tests.support.eventually import eventually
+from tests.support.eventually import becomes, eventually
 from tests.support.proxy import Proxy
 
 ALERTS = Exchange("alerts", "direct")
@@ -50,11 +50,7 @@ async def test_a_queue_with_a_silent_leader_is_not_reported_empty(
             return len(vhost.connections()) == 2
 
         await eventually(two_connections, 60)
-
-    async def told() -> bool:
-        return await broker.depths([DEAD, QUEUE]) == {DEAD: 3, QUEUE: 0}
-
-    await eventually(told, 60)
+    await becomes(lambda: broker.depths([DEAD, QUEUE]), {DEAD: 3, QUEUE: 0}, 60)
     assert await broker.session() is session
 
 

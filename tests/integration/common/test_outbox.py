@@ -23,7 +23,7 @@ from libs.domain import acts_outbox
 from tests.conftest import NewDatabase
 from tests.support.consumers import Recorder, depth, until
 from tests.support.databases import DatabaseUrl
-from tests.support.eventually import eventually
+from tests.support.eventually import becomes
 
 QUEUE = "alerts.test"
 
@@ -78,10 +78,7 @@ async def left(engine: AsyncEngine) -> int:
 
 
 async def eventually_left(engine: AsyncEngine, count: int) -> None:
-    async def so() -> bool:
-        return await left(engine) == count
-
-    await eventually(so, seconds=30)
+    await becomes(lambda: left(engine), count, seconds=30)
 
 
 async def eventually_empty(engine: AsyncEngine) -> None:

@@ -6,7 +6,7 @@ from libs.common.messaging.broker import HIGH, Broker, Message, message
 from libs.common.messaging.consumer import Ack, Disposition, Retry, consume
 from tests.support.brokers import Vhost
 from tests.support.consumers import depth
-from tests.support.eventually import eventually
+from tests.support.eventually import becomes
 
 QUEUE = "alerts.test"
 
@@ -14,11 +14,7 @@ QUEUE = "alerts.test"
 async def queued(broker: Broker, *priorities: int | None) -> None:
     for each in priorities:
         await broker.publish("alerts", QUEUE, message("test", {}, priority=each))
-
-    async def all_there() -> bool:
-        return await depth(broker, QUEUE) == len(priorities)
-
-    await eventually(all_there)
+    await becomes(lambda: depth(broker, QUEUE), len(priorities))
 
 
 async def taken(broker: Broker, count: int, *, reject: bool = False) -> str:
@@ -51,9 +47,5 @@ async def test_a_rejected_message_comes_back_with_its_priority(
     await queued(broker, HIGH)
     assert await taken(broker, 1, reject=True) == "H"
     await broker.publish("alerts", QUEUE, message("test", {}))
-
-    async def both_there() -> bool:
-        return await depth(broker, QUEUE) == 2
-
-    await eventually(both_there)
+    await becomes(lambda: depth(broker, QUEUE), 2)
     assert await taken(broker, 2) == "H."

@@ -9,7 +9,7 @@ from libs.common.messaging.consumer import Ack, Disposition, consume
 from libs.common.messaging.rpc import NoReply, Requester, reply
 from libs.common.messaging.topology import Binding, Exchange, request_queue
 from tests.support.consumers import connected, depth, until
-from tests.support.eventually import eventually
+from tests.support.eventually import becomes
 
 COMMANDS = Exchange("consent.commands", "direct")
 DLX = Exchange("consent.dlx", "direct")
@@ -58,11 +58,7 @@ async def test_an_unanswered_request_times_out_and_expires(
 ) -> None:
     with pytest.raises(NoReply):
         await ask(requester, 1, seconds=0.3)
-
-    async def expired() -> bool:
-        return await depth(consent, QUEUE) == 0
-
-    await eventually(expired)
+    await becomes(lambda: depth(consent, QUEUE), 0)
     async with consume(consent, QUEUE, answering(consent), prefetch=10):
         assert await ask(requester, 5) == {"number": 6}
 

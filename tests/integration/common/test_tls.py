@@ -17,7 +17,7 @@ from libs.common.messaging.broker import Broker
 from libs.common.process import certificates, tasks
 from services.gateway.door.redis_pipeline import RedisPipeline
 from tests.support.certificates import NAME, Authority
-from tests.support.eventually import eventually
+from tests.support.eventually import becomes, eventually
 from tests.support.ports import HOST, Ports
 from tests.support.tls_servers import (
     PASSWORD,
@@ -203,9 +203,6 @@ async def test_a_server_with_an_expired_certificate_is_refused_until_it_is_repla
         fault = await link[1](with_files)
         return "expired" in fault or "certificate verify failed" in fault  # libpq says no more
 
-    async def connects() -> bool:
-        return await link[1](with_files) == ""
-
     async with replaced(link, authority.expired(tmp_path / "server"), own):
         await eventually(is_refused, 20)
-    await eventually(connects, 20)
+    await becomes(lambda: link[1](with_files), "", 20)

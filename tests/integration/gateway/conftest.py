@@ -15,6 +15,7 @@ from aiohttp import web
 from deploy.up.servers import Redis
 from services.gateway.proxy.upstream import Upstream
 from tests.integration.gateway.upstreams import Start
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.scripted import Play, ScriptedServer
@@ -146,10 +147,7 @@ def alive(pid: int) -> bool:
 
 
 async def ended(pids: Sequence[int]) -> None:
-    async def so() -> bool:
-        return not any(alive(pid) for pid in pids)
-
-    await eventually(so)
+    await until(lambda: not any(alive(pid) for pid in pids))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from aiohttp import web
 from tests.integration.gateway.conftest import INTERNAL_KEYS, ROOT, Gateway, Owner, StartGateway
 from tests.integration.gateway.test_raw import port_of
 from tests.support import warm
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 from tests.support.ports import HOST
 
 pytestmark = pytest.mark.promise("P7")
@@ -99,11 +99,7 @@ async def test_12000_connections_of_one_address_leave_another_served_in_time(
         answer = await gateway.call("GET", "/api/health")
         assert answer.status == 200
         assert answer.seconds < 2
-
-        async def dropped() -> bool:
-            return "http.connections_dropped" in gateway.log.read_text()
-
-        await eventually(dropped)
+        await until(lambda: "http.connections_dropped" in gateway.log.read_text())
         assert 1000 < open_files(gateway) < 1200
 
 
@@ -155,11 +151,7 @@ async def test_a_connection_at_work_is_never_dropped_and_a_new_one_is_closed_ins
     busy = [await connect(gateway, "127.0.0.2") for _ in range(2)]
     for each in busy:
         each.writer.write(SLOW)
-
-    async def both() -> bool:
-        return at_work == 2
-
-    await eventually(both)
+    await until(lambda: at_work == 2)
     assert await (await connect(gateway, "127.0.0.2")).closed()
     may_answer.set()
     for each in busy:

@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from tests.integration.gateway.conftest import NOBODY, SERVICE, Owner, StartGateway
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 
 DEEP = "/api/health/deep"
 
@@ -78,10 +78,7 @@ class Looks:
         return web.json_response({"status": "healthy"})
 
     async def are(self, count: int) -> None:
-        async def seen() -> bool:
-            return self.begun == count
-
-        await eventually(seen)
+        await until(lambda: self.begun == count)
 
 
 async def test_concurrent_health_calls_share_one_query(

@@ -19,6 +19,7 @@ from services.gateway.intake.alerts import TOGETHER, TOGETHER_BYTES
 from services.gateway.intake.relayed import CONFIRM_SECONDS
 from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Gateway, Owner, StartGateway
 from tests.support.brokers import Vhost
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
@@ -51,22 +52,15 @@ class Intake:
         return await self._until(lambda: sum(map(together, self.messages)) >= count)
 
     async def _until(self, done: Callable[[], bool]) -> list[Message]:
-        async def all_here() -> bool:
-            return done()
-
         async with consume(self.broker, INTAKE_QUEUE, self.take, prefetch=100):
-            await eventually(all_here)
+            await until(done)
         return self.messages
 
 
 @pytest.fixture
 async def intake(amqp_url: Callable[[str], str]) -> AsyncIterator[Intake]:
     async with Broker.connect(amqp_url("alerts"), "alerts") as broker:
-
-        async def connected() -> bool:
-            return broker.connected
-
-        await eventually(connected)
+        await until(lambda: broker.connected)
         await broker.declare(ALERTS, DLX, *intake_queues())
         yield Intake(broker)
 
@@ -198,21 +192,13 @@ async def test_a_broker_lost_under_load_loses_no_answered_alert(
         return await gateway.call("POST", "/api/alerts", ALERT, **SERVICE)
 
     sending = [asyncio.create_task(send()) for _ in range(100)]
-
-    async def some_came() -> bool:
-        return any(task.done() for task in sending)
-
-    await eventually(some_came)
+    await until(lambda: any(task.done() for task in sending))
     await asyncio.to_thread(vhost.close_connections)
     answers = await asyncio.gather(*sending)
     assert {answer.status for answer in answers} == {202}
     ids = {answer.body["id"] for answer in answers}
     rest = ids - {alert["id"] for alert in posted}
-
-    async def reconnected() -> bool:
-        return intake.broker.connected
-
-    await eventually(reconnected)
+    await until(lambda: intake.broker.connected)
     messages = await intake.has_alerts(len(rest))
     assert {each["id"] for one in messages for each in one.body.get("alerts", (one.body,))} >= rest
 

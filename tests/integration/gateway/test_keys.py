@@ -27,7 +27,8 @@ from tests.integration.gateway.conftest import (
     workers_of,
 )
 from tests.support.console import INTERNAL_KEY, Console, api_key
-from tests.support.eventually import eventually
+from tests.support.consumers import until
+from tests.support.eventually import becomes, eventually
 
 pytestmark = pytest.mark.promise("P12")
 
@@ -104,11 +105,7 @@ async def test_a_key_opens_what_its_scopes_say_and_is_named_to_the_owners(
 
     await eventually(not_here)
     console.change(api_key(CRM, TEXT, "dlq:read", networks=["127.0.0.0/8"]))
-
-    async def opens() -> bool:
-        return await status(gateway, path="/api/dlq/stats") == 200
-
-    await eventually(opens)
+    await becomes(lambda: status(gateway, path="/api/dlq/stats"), 200)
     assert owner.received[-1]["headers"]["X-Caller"] == "admin"
 
 
@@ -209,11 +206,7 @@ async def test_started_with_everything_else_away_it_takes_alerts_with_a_key_of_t
     assert await status(again, FORMER_TEXT) == 401
     console.change(api_key(FORMER, FORMER_TEXT, "alerts:read"))
     await console.start()
-
-    async def known() -> bool:
-        return await status(again, FORMER_TEXT) == 202
-
-    await eventually(known)
+    await becomes(lambda: status(again, FORMER_TEXT), 202)
 
 
 async def test_a_new_gateway_without_a_console_takes_the_keys_that_redis_keeps_and_no_others(
@@ -225,11 +218,7 @@ async def test_a_new_gateway_without_a_console_takes_the_keys_that_redis_keeps_a
     assert await console.revoke(FORMER)  # once Redis has it
     async with redis.asyncio.from_url(redis_url) as server:
         await server.delete(REDIS_KEY)
-
-        async def written_again() -> bool:
-            return bool(await server.exists(REDIS_KEY))
-
-        await eventually(written_again, 60)
+        await eventually(lambda: server.exists(REDIS_KEY), 60)
         genuine = await server.hgetall(REDIS_KEY)
         await gateway.stop()
         await console.stop()
@@ -246,11 +235,7 @@ async def test_a_new_gateway_without_a_console_takes_the_keys_that_redis_keeps_a
         assert [await status(misled, each) for each in (TEXT, FORMER_TEXT)] == [401, 401]
         # With a console it writes over what it did not sign, and confirms.
         await console.start()
-
-        async def mended() -> bool:
-            return await status(misled) == 200
-
-        await eventually(mended, 30)
+        await becomes(lambda: status(misled), 200, 30)
         assert (await server.hget(REDIS_KEY, "signed")) == genuine[b"signed"]
         assert await console.revoke(CRM)
 
@@ -292,11 +277,7 @@ async def test_a_console_behind_the_gateways_takes_no_key_away_and_gives_none_ba
     assert (await status(gateway), await status(gateway, FORMER_TEXT)) == (200, 401)
     console.restored = False  # as a console that does not notice
     asked = len(console.asked)
-
-    async def asked_again() -> bool:
-        return len(console.asked) > asked + 2
-
-    await eventually(asked_again)
+    await until(lambda: len(console.asked) > asked + 2)
     assert (await status(gateway), await status(gateway, FORMER_TEXT)) == (200, 401)
     console.epoch, console.version = "e2", console.version + 100
 
@@ -316,11 +297,7 @@ async def test_a_gateway_that_cannot_keep_a_revocation_does_not_confirm_it(
     assert await status(gateway) == 401  # but it has forgotten the key
     assert kept(file) == before
     unblock(file.with_suffix(".new"))
-
-    async def confirmed() -> bool:
-        return not console.waiting_for(console.version)
-
-    await eventually(confirmed)
+    await until(lambda: not console.waiting_for(console.version))
     assert kept(file)["version"] == console.version
 
 
@@ -328,28 +305,18 @@ async def test_a_frozen_worker_is_waited_for_and_its_successor_has_its_name(
     start_gateway: StartGateway, console: Console, file: Path
 ) -> None:
     gateway = await start_gateway(**settings(console, file, GATEWAY_WORKERS="2", METRICS_PORT="0"))
-
-    async def both() -> bool:
-        return len(console.readers) == 2 and not console.waiting_for(console.version)
-
-    await eventually(both)
+    await until(lambda: len(console.readers) == 2 and not console.waiting_for(console.version))
     names = {name for name, _ in console.readers}
     frozen = workers_of(gateway)[0]
     os.kill(frozen, signal.SIGSTOP)
     assert not await console.revoke(CRM)
     assert len(console.waiting_for(console.version)) == 1
     os.kill(frozen, signal.SIGCONT)
-
-    async def confirmed() -> bool:
-        return not console.waiting_for(console.version)
-
-    await eventually(confirmed)
+    await until(lambda: not console.waiting_for(console.version))
     os.kill(frozen, signal.SIGKILL)
+    # the dead one leaves by the console's rules
 
-    async def three() -> bool:
-        return len(console.readers) == 3  # the dead one leaves by the console's rules
-
-    await eventually(three)
+    await until(lambda: len(console.readers) == 3)
     assert {name for name, _ in console.readers} == names
 
 
@@ -365,11 +332,7 @@ async def test_it_says_goodbye_after_its_last_answer(
 
     owner.handle = slow
     answer = asyncio.create_task(gateway.call("GET", STATUS, **OWN))
-
-    async def reached() -> bool:
-        return any(each["path"] == STATUS for each in owner.received)
-
-    await eventually(reached)
+    await until(lambda: any(each["path"] == STATUS for each in owner.received))
     gateway.process.send_signal(signal.SIGTERM)
 
     async def closed() -> bool:

@@ -28,6 +28,7 @@ from tests.integration.gateway.conftest import (
     Owner,
     StartGateway,
 )
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.proxy import UP, Proxy
@@ -66,12 +67,10 @@ async def counted_by_redis(
 
     They do so, rightly, when this machine holds Redis up for longer than they wait for it.
     """
-
-    async def none_is_away() -> bool:
-        return times_said(gateways, "disconnected") == times_said(gateways, "connected")
-
     for number in range(2, 6):
-        await eventually(none_is_away)
+        await until(
+            lambda: times_said(gateways, "disconnected") == times_said(gateways, "connected")
+        )
         before = times_said(gateways, "disconnected")
         address = aiohttp.TCPConnector(limit=0, local_addr=(f"127.0.0.{number}", 0))
         async with aiohttp.ClientSession(connector=address) as session:

@@ -8,7 +8,7 @@ import pytest
 
 from services.gateway.door.limits import COUNT, SHARED_KEYS, Limiter, Window
 from services.gateway.door.redis_pipeline import RedisPipeline
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 
 pytestmark = pytest.mark.promise("P7")
 
@@ -21,11 +21,7 @@ WINDOWS = (Window("minute", 3, 43_200), Window("hour", 5, 86_400))
 async def pipe(redis_url: str) -> AsyncIterator[RedisPipeline]:
     pipe = RedisPipeline(redis_url, (COUNT,))
     running = asyncio.create_task(pipe.run())
-
-    async def connected() -> bool:
-        return pipe.connected
-
-    await eventually(connected)
+    await until(lambda: pipe.connected)
     yield pipe
     running.cancel()
     with suppress(asyncio.CancelledError):

@@ -23,7 +23,7 @@ from tests.integration.gateway.conftest import (
     StartGateway,
 )
 from tests.support.console import INTERNAL_KEY
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 
 pytestmark = pytest.mark.promise("P12")
 
@@ -59,11 +59,7 @@ async def test_a_refused_key_is_logged_without_the_key_and_nothing_is_recorded(
     guess = {"X-ADMIN-API-KEY": "guessed-key-number-1"}
     assert (await gateway.call("GET", "/api/breakers", **guess)).status == 401
     await gateway.call("GET", f"/api/unsubscribe/status/{ANNA}", **guess)  # asks all the same
-
-    async def logged() -> bool:
-        return len(said_of(gateway, "key.rejected")) == 2
-
-    await eventually(logged)
+    await until(lambda: len(said_of(gateway, "key.rejected")) == 2)
     assert said_of(gateway, "key.rejected")[0]["network"] == "127.0.0.0/24"
     assert "guessed-key" not in gateway.log.read_text()
     assert console.acts == []

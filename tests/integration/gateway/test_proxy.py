@@ -13,6 +13,7 @@ from tests.integration.gateway.conftest import (
     Owner,
     StartGateway,
 )
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 
 CHAT = "/api/chatbot/chat"
@@ -225,11 +226,7 @@ async def test_a_request_that_cannot_be_parsed_leaves_nothing_of_the_client_in_t
     writer.write(b"GET /api/unsubscribe/status/anna@example.pl\xff HTTP/1.1\r\n\r\n")
     assert b" 400 " in await reader.readline()
     writer.close()
-
-    async def told() -> bool:
-        return '"event": "http.malformed", "level": "info"' in gateway.log.read_text()
-
-    await eventually(told)
+    await until(lambda: '"event": "http.malformed", "level": "info"' in gateway.log.read_text())
     log = gateway.log.read_text()
     assert "anna" not in log
     assert "127.0.0.1" not in log.partition("http.malformed")[2].partition("\n")[0]

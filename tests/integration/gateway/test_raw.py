@@ -37,6 +37,7 @@ from tests.integration.gateway.conftest import (
 )
 from tests.support.console import INTERNAL_KEY as CONSOLE_INTERNAL_KEY
 from tests.support.console import Console, api_key
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
@@ -475,10 +476,7 @@ def chunk(size: int) -> bytes:
 
 
 async def held_are(size: int) -> None:
-    async def seen() -> bool:
-        return REGISTRY.get_sample_value("gateway_body_bytes") == size
-
-    await eventually(seen)
+    await until(lambda: REGISTRY.get_sample_value("gateway_body_bytes") == size)
 
 
 async def begin(port: int, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

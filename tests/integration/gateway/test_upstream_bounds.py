@@ -10,6 +10,7 @@ from libs.common.http.client import BUFFERED, WHOLE
 from services.gateway.proxy import upstream as client
 from services.gateway.proxy.upstream import Upstream
 from tests.integration.gateway.upstreams import Start, ask, get, refusal
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.scripted import OK, answering, until_closed
@@ -93,11 +94,7 @@ def two_connections(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_waiting_for_a_connection_is_bounded(start: Start) -> None:
     owner, upstream = await start(answering(then=until_closed))
     asking = [asyncio.create_task(get(upstream)) for _ in range(2)]
-
-    async def in_use() -> bool:
-        return owner.connections == 2
-
-    await eventually(in_use)
+    await until(lambda: owner.connections == 2)
     async with asyncio.timeout(2):
         refused = await asyncio.gather(*(refusal(get(upstream)) for _ in range(20)))
     assert set(refused) == {(503, "unreachable")}
@@ -189,11 +186,7 @@ async def test_a_connection_is_used_again_after_its_reading_was_paused(start: St
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (BUFFERED + 1)
     owner, upstream = await start(answering(head + b"x" * (BUFFERED + 1), OK, then=until_closed))
     async with upstream.ask("GET", "/x") as answer:
-
-        async def complete() -> bool:
-            return answer.complete
-
-        await eventually(complete)  # its last byte is the one over BUFFERED
+        await until(lambda: answer.complete)  # its last byte is the one over BUFFERED
         assert len(await answer.read()) == BUFFERED + 1
     assert await get(upstream) == (200, b"ok")
     assert owner.connections == 1

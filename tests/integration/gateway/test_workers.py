@@ -34,6 +34,7 @@ from tests.integration.gateway.test_limits import (
     flood,
     statuses,
 )
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 
@@ -57,11 +58,7 @@ def files_of(gateway: Gateway) -> set[str]:
 
 async def started(gateway: Gateway, workers: int) -> None:
     """Wait until so many workers have started in all, and their supervisor."""
-
-    async def so() -> bool:
-        return gateway.log.read_text().count("service.started") == workers + 1
-
-    await eventually(so)
+    await until(lambda: gateway.log.read_text().count("service.started") == workers + 1)
 
 
 async def ask(gateway: Gateway, path: str = PATH) -> int:

@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from deploy.up.servers import Postgres
 from libs.common.database import aiopg_private
 from libs.common.database import postgres as db
+from tests.support.consumers import until
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.proxy import UP, Proxy
@@ -441,14 +442,11 @@ async def test_a_connection_reset_in_a_statement_means_unavailable(url: str, pro
 async def test_a_connection_reset_while_idle_is_replaced_at_its_next_use(
     url: str, proxy: Proxy
 ) -> None:
-    async def gone() -> bool:
-        return proxy.connections == 0
-
     async with db.connect(at_port(url, proxy.port), application_name="test") as engine:
         before = await pid_of(engine)
         noticed = await end_noticed(engine)
         proxy.reset()
-        await eventually(gone)
+        await until(lambda: proxy.connections == 0)
         await noticed.wait()
         assert await pid_of(engine) != before
 

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.database.statement import Statement
+from tests.support.consumers import until
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.eventually import eventually
 
@@ -199,11 +200,7 @@ async def test_a_connection_lost_between_statements_is_invalidated(
         ):
             await tx.execute(ending, {"pid": pid})
         driver: Any = (await connection.get_raw_connection()).driver_connection
-
-        async def is_noticed() -> bool:
-            return bool(driver.is_closed())
-
-        await eventually(is_noticed)
+        await until(driver.is_closed)
         with pytest.raises(DBAPIError) as caught:
             await Statement("SELECT 1").execute(connection)
         assert caught.value.connection_invalidated
