@@ -438,8 +438,3 @@ async def test_reading_a_dead_letter_often_does_not_drop_it(broker: Broker, vhos
     await broker.publish("alerts.dlx", f"{QUEUE}.dead", message("test", {}))
     for _ in range(30):  # RabbitMQ's own limit is 20
         assert count(vhost, f"{QUEUE}.dead") == 1
-
-
-async def test_a_body_that_is_not_json_is_a_client_error(broker: Broker) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        await broker.publish("alerts", QUEUE, message("test", {"number": float("nan")}))

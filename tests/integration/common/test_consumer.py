@@ -623,9 +623,3 @@ async def test_connections_closed_by_the_broker_are_made_again(
         await connected(broker)
         await send(broker)
         await got.until_count(1)
-
-
-async def test_consuming_an_undeclared_queue_is_a_programming_error(broker: Broker) -> None:
-    with pytest.raises(KeyError):
-        async with consume(broker, "alerts.unknown", Recorder(), prefetch=1):
-            pass

@@ -83,14 +83,6 @@ def test_migrating_makes_the_tables_and_the_version_table_in_the_services_own_sc
     assert migrate.version(url.owner_url, migrations) is Version.CURRENT
 
 
-def test_the_runtime_role_can_see_whether_a_migration_is_pending(
-    url: DatabaseUrl, migrations: Path
-) -> None:
-    assert migrate.version(url, migrations) is Version.OLDER
-    migrate.upgrade("alerts", url.owner_url, migrations)
-    assert migrate.version(url, migrations) is Version.CURRENT
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -111,12 +103,6 @@ def test_the_runtime_role_cannot_change_the_version(
         pytest.raises(psycopg2.errors.InsufficientPrivilege),
     ):
         cursor.execute(change)
-
-
-def test_migrating_again_changes_nothing(url: DatabaseUrl, migrations: Path) -> None:
-    migrate.upgrade("alerts", url.owner_url, migrations)
-    migrate.upgrade("alerts", url.owner_url, migrations)
-    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
 
 
 def test_a_migration_that_fails_leaves_the_schema_as_it_was(

@@ -129,12 +129,6 @@ async def test_chat_counts_only_against_its_own_limit(start_gateway: StartGatewa
     assert statuses(await flood(4, gateway)) == {200: 3, 429: 1}
 
 
-async def test_health_is_never_limited(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="1 per day")
-    answers = [await gateway.call("GET", "/api/health") for _ in range(5)]
-    assert statuses(answers) == {200: 5}
-
-
 async def test_a_trusted_proxy_is_believed_about_its_client(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(
         CHAT_RATE_LIMIT="1 per day", TRUSTED_PROXIES="127.0.0.0/8, 10.0.0.0/8"

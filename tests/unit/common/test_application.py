@@ -1,4 +1,3 @@
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -8,8 +7,8 @@ from aiohttp import web as aiohttp_web
 from aiohttp.test_utils import TestClient
 from pydantic import AfterValidator
 
-from libs.common.http import application, server
-from libs.common.process import logs, service
+from libs.common.http import application
+from libs.common.process import logs
 
 Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]
 JSON = {"Content-Type": "application/json"}
@@ -146,22 +145,3 @@ async def test_an_internal_error_shows_only_the_request_id(client: Client) -> No
     assert response.status == 500
     assert response.headers[application.REQUEST_ID] == "req-12345678"
     assert "secret detail" not in text
-
-
-@pytest.mark.parametrize("sent", [b"", b"GET /health HTTP/1.1\r\nHost: a"])
-async def test_a_connection_that_never_finishes_its_header_is_closed(
-    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, sent: bytes
-) -> None:
-    monkeypatch.setattr(server, "IDLE_SECONDS", 0.2)
-    running = service.Service("test")
-    await server.serve(
-        running, application.create_app(internal_key=None), "127.0.0.1", unused_tcp_port
-    )
-    try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", unused_tcp_port)
-        writer.write(sent)
-        async with asyncio.timeout(30):
-            assert await reader.read() == b""
-        writer.close()
-    finally:
-        await running.close()

@@ -22,10 +22,10 @@ def failed(kind: type[DBAPIError], state: str | None, *, lost: bool = False) -> 
 @pytest.mark.parametrize(
     "error",
     [
-        failed(OperationalError, "57P03"),  # starting up
-        failed(OperationalError, "57P01"),  # stopped by its administrator
-        failed(OperationalError, "53300"),  # too many connections
-        failed(DBAPIError, "08006"),
+        *(failed(OperationalError, state) for state in ("57P03", "57P01", "53300", "08006")),
+        # A time-out, deadlocks, a standby, a right, column or table that is missing.
+        *(failed(DBAPIError, state) for state in ("57014", "40P01", "40001", "55P03", "25006")),
+        *(failed(DBAPIError, state) for state in ("42501", "42703", "42P01", "XX000")),
         failed(OperationalError, None),
         failed(InterfaceError, None),
         failed(IntegrityError, "23505", lost=True),
@@ -34,26 +34,8 @@ def failed(kind: type[DBAPIError], state: str | None, *, lost: bool = False) -> 
     ],
     ids=repr,
 )
-def test_a_database_that_cannot_be_reached_is_unavailable(error: BaseException) -> None:
+def test_an_error_that_is_not_the_data_s_is_transient(error: BaseException) -> None:
     assert postgres.is_transient(error)
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        "57014",  # statement_timeout
-        "40P01",  # deadlock
-        "40001",
-        "55P03",
-        "25006",  # read-only: a standby
-        "42501",  # a right is missing
-        "42703",  # a column is: before its migration
-        "42P01",
-        "XX000",
-    ],
-)
-def test_an_error_that_is_not_the_data_s_is_transient(state: str) -> None:
-    assert postgres.is_transient(failed(DBAPIError, state))
 
 
 @pytest.mark.parametrize(

@@ -30,54 +30,31 @@ def test_sigterm_closes_in_reverse_order_and_exits_with_0() -> None:
     assert events == ["open database", "open broker", "close broker", "close database"]
 
 
-def test_a_background_task_that_dies_stops_the_service() -> None:
-    async def dies() -> None:
-        raise RuntimeError
+@pytest.mark.parametrize("error", [RuntimeError(), asyncio.CancelledError(), None], ids=repr)
+def test_a_background_task_that_ends_in_whatever_way_stops_the_service(
+    error: BaseException | None,
+) -> None:
+    async def ends() -> None:
+        if error is not None:
+            raise error
 
     async def start(running: service.Service) -> None:
-        running.spawn("relay", dies())
+        running.spawn("relay", ends())
 
     assert service.run("test", start) == 1
 
 
-def test_a_background_task_that_ends_stops_the_service() -> None:
-    async def start(running: service.Service) -> None:
-        running.spawn("relay", asyncio.sleep(0))
-
-    assert service.run("test", start) == 1
-
-
-def test_a_background_task_that_a_library_cancels_stops_the_service() -> None:
-    async def cancelled() -> None:
-        raise asyncio.CancelledError
-
-    async def start(running: service.Service) -> None:
-        running.spawn("relay", cancelled())
-
-    assert service.run("test", start) == 1
-
-
-def test_a_failed_start_closes_what_was_open() -> None:
-    events: list[str] = []
-
-    async def start(running: service.Service) -> None:
-        await running.enter(resource("database", events))
-        raise RuntimeError
-
-    assert service.run("test", start) == 1
-    assert events == ["open database", "close database"]
-
-
-def test_only_invalid_files_are_reported(
-    capfd: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("told", [1, "alerts.toml is at fault: targets"])
+def test_a_failed_start_closes_what_was_open_and_a_fault_of_a_file_is_all_that_is_said(
+    told: int | str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     events: list[str] = []
 
     async def start(running: service.Service) -> None:
         await running.enter(resource("database", events))
-        raise SystemExit("alerts.toml is at fault: targets")
+        raise SystemExit(told) if isinstance(told, str) else RuntimeError
 
-    assert service.run("test", start) == "alerts.toml is at fault: targets"
+    assert service.run("test", start) == told
     assert events == ["open database", "close database"]
     gc.collect()  # a task whose exception nobody asked for is told of when it goes
     assert "Traceback" not in capfd.readouterr().err

@@ -1,7 +1,6 @@
 from libs.common.messaging.topology import (
     Binding,
     Exchange,
-    delay_name,
     delay_queue,
     request_queue,
     work_queue,
@@ -18,55 +17,27 @@ AT_LEAST_ONCE = {
 }
 
 
-def test_a_work_queue_dead_letters_into_retry_at_least_once() -> None:
-    work, retry, _ = work_queue("svc.work", exchange=WORK, dlx=DLX)
-    assert work.arguments == AT_LEAST_ONCE | {
-        "x-dead-letter-exchange": "svc.dlx",
-        "x-dead-letter-routing-key": "svc.work.retry",
-    }
-    assert retry.name == "svc.work.retry"
-    assert retry.bindings == (Binding(DLX, "svc.work.retry"),)
+ASIDE = {"x-queue-type": "quorum", "x-delivery-limit": -1}
 
 
-def test_the_retry_queue_returns_messages_at_least_once() -> None:
-    work, retry, _ = work_queue("svc.work", exchange=WORK, dlx=DLX)
-    assert retry.arguments == AT_LEAST_ONCE | {
-        "x-dead-letter-exchange": "svc",
-        "x-dead-letter-routing-key": "svc.work",
-    }
-    assert Binding(WORK, "svc.work") in work.bindings
+def dead_lettering(exchange: str, key: str) -> dict[str, object]:
+    return AT_LEAST_ONCE | {"x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": key}
 
 
-def test_the_ttl_of_retry_is_a_policy_not_an_argument() -> None:
-    for queue in work_queue("svc.work", exchange=WORK, dlx=DLX):
-        assert "x-message-ttl" not in queue.arguments
-        assert "x-expires" not in queue.arguments
-
-
-def test_dead_keeps_everything_until_a_person_acts() -> None:
-    *_, dead = work_queue("svc.work", exchange=WORK, dlx=DLX)
-    assert dead.arguments == {"x-queue-type": "quorum", "x-delivery-limit": -1}
-    assert dead.bindings == (Binding(DLX, "svc.work.dead"),)
-
-
-def test_bindings_are_kept_without_duplicates() -> None:
+def test_no_argument_and_no_binding_of_a_queue_ever_changes() -> None:
+    """RabbitMQ refuses another declaration. The TTL of `.retry` is a policy, for it may change."""
     own, foreign = Binding(WORK, "svc.work"), Binding(EVENTS, "thing.*")
-    work, *_ = work_queue("svc.work", exchange=WORK, dlx=DLX, bindings=(own, foreign))
-    assert sorted(work.bindings, key=repr) == sorted((own, foreign), key=repr)
-
-
-def test_a_delay_queue_has_its_delay_in_name_and_arguments() -> None:
-    delay = delay_queue("svc.work", 600, exchange=WORK, dlx=DLX)
-    assert delay.name == delay_name("svc.work", 600) == "svc.work.retry.600"
-    assert delay.arguments == AT_LEAST_ONCE | {
-        "x-dead-letter-exchange": "svc",
-        "x-dead-letter-routing-key": "svc.work",
-        "x-message-ttl": 600_000,
+    queues = [
+        *work_queue("svc.work", exchange=WORK, dlx=DLX, bindings=(own, foreign)),
+        delay_queue("svc.work", 600, exchange=WORK, dlx=DLX),
+        *request_queue("svc.requests", dlx=DLX, bindings=(Binding(WORK, "ask"),)),
+    ]
+    back, ttl = dead_lettering("svc", "svc.work"), {"x-message-ttl": 600_000}
+    assert {queue.name: (queue.arguments, queue.bindings) for queue in queues} == {
+        "svc.work": (dead_lettering("svc.dlx", "svc.work.retry"), (own, foreign)),
+        "svc.work.retry": (back, (Binding(DLX, "svc.work.retry"),)),
+        "svc.work.retry.600": (back | ttl, (Binding(DLX, "svc.work.retry.600"),)),
+        "svc.work.dead": (ASIDE, (Binding(DLX, "svc.work.dead"),)),
+        "svc.requests": (ASIDE, (Binding(WORK, "ask"),)),
+        "svc.requests.dead": (ASIDE, (Binding(DLX, "svc.requests.dead"),)),
     }
-    assert delay.bindings == (Binding(DLX, "svc.work.retry.600"),)
-
-
-def test_a_request_queue_dead_letters_nothing() -> None:
-    requests, dead = request_queue("svc.requests", dlx=DLX, bindings=(Binding(WORK, "ask"),))
-    assert requests.arguments == {"x-queue-type": "quorum", "x-delivery-limit": -1}
-    assert dead.name == "svc.requests.dead"

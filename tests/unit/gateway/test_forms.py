@@ -42,21 +42,10 @@ def test_both_encodings_of_a_page_say_the_same() -> None:
 @pytest.mark.parametrize(
     ("body", "content_type", "status"),
     [
-        (b"name=%ff", URLENCODED, 400),
-        (b"name=\xff", URLENCODED, 400),
         (b"a=1&a=2", URLENCODED, 422),
         (b"a=%00", URLENCODED, 422),
         (b"&".join(b"a%d=1" % n for n in range(MOST_PARTS + 1)), URLENCODED, 400),
-        (b"", MULTIPART, 400),
-        (b"--xyz", MULTIPART, 400),
-        (b"no boundary at all", "multipart/form-data", 400),
-        (multipart("Content-Disposition: form-data\r\n\r\nno name"), MULTIPART, 400),
         (multipart(part("a", "1"), part("a", "2")), MULTIPART, 422),
-        (
-            multipart('Content-Disposition: form-data; name="f"; filename="x.pdf"\r\n\r\n%PDF'),
-            MULTIPART,
-            422,
-        ),
         (multipart(*(part(f"a{n}", "1") for n in range(MOST_PARTS + 1))), MULTIPART, 422),
     ],
 )

@@ -1,17 +1,14 @@
-import asyncio
 from datetime import datetime
 
 import pytest
 
 from services.gateway.door.limits import (
-    WIDE,
     Decision,
     Limiter,
     LocalCounts,
     Schedule,
     Use,
     Window,
-    merged,
 )
 from services.gateway.door.redis_pipeline import RedisPipeline
 
@@ -63,11 +60,15 @@ def test_a_limit_is_read_and_written_back(text: str, quota: int, seconds: int) -
     [
         *("", "many", "30", "0 per minute", "-1 per minute", "30 per fortnight", "1 per month"),
         *("1 per minute; 9 per hour", "1 per minute x", "1e3 per minute", "9999999999 per day"),
+        *("30 per minute; 100 per minute mon-fri", "mon-fri 08:00-18:00"),
+        "30 per minute; 100 per minute mon-fry 08:00-18:00",
+        "30 per minute; 100 per minute mon-fri 08:00-24:00",
+        "30 per minute; 0 per minute mon-fri 08:00-18:00",
     ],
 )
 def test_a_malformed_limit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^'.*' is not"):
-        Window.parse("x", text)
+        Schedule.parse("x", text)
 
 
 async def test_windows_are_aligned_to_the_clock(limiter: Limiter, clock: Clock) -> None:
@@ -87,24 +88,12 @@ async def test_a_request_refused_by_one_window_counts_in_none(
     assert await admitted(limiter, "a", MINUTE, HOUR) == 0
 
 
-async def test_concurrent_requests_without_redis_get_exactly_the_quota(limiter: Limiter) -> None:
-    decisions = await asyncio.gather(*(limiter.decide("api", "a", [HOUR]) for _ in range(50)))
-    assert sum(decision.admitted for decision in decisions) == 5
-
-
 async def test_when_memory_is_full_new_clients_share_buckets(limiter: Limiter) -> None:
     for number in range(10):
         await limiter.decide("api", f"known-{number}", [MINUTE])
     newcomers = [await limiter.decide("api", f"new-{n}", [MINUTE]) for n in range(20_000)]
     assert 0 < sum(decision.admitted for decision in newcomers) <= 3 * 1024
     assert await admitted(limiter, "known-0", MINUTE) == 2
-
-
-async def test_a_flood_of_addresses_does_not_grow_memory_past_its_bound() -> None:
-    counts = LocalCounts(max_keys=1000)
-    for number in range(100_000):
-        counts.add(60, 0, f"api:198.51.{number}")
-    assert len(counts) <= 1000 + 1024
 
 
 def test_a_window_that_is_over_is_forgotten_at_once() -> None:
@@ -117,27 +106,23 @@ def test_a_window_that_is_over_is_forgotten_at_once() -> None:
     assert len(counts) == 1
 
 
-def test_headers_name_the_policies_and_the_window_that_binds() -> None:
-    uses = (Use(Window("minute", 50, 60), 50, 12), Use(Window("hour", 200, 3600), 120, 900))
-    refused = Decision("api", admitted=False, uses=uses)
-    assert refused.retry_after == 12
-    assert refused.headers() == {
-        "RateLimit-Policy": '"minute";q=50;w=60, "hour";q=200;w=3600',
-        "RateLimit": '"minute";r=0;t=12',
-    }
-
-
-def test_with_two_exhausted_windows_the_longer_wait_is_shown() -> None:
-    uses = (Use(Window("minute", 50, 60), 50, 12), Use(Window("hour", 200, 3600), 200, 900))
-    refused = Decision("api", admitted=False, uses=uses)
-    assert refused.retry_after == 900
-    assert refused.headers()["RateLimit"] == '"hour";r=0;t=900'
-
-
-def test_an_admitted_request_shows_the_remaining_quota() -> None:
-    uses = (Use(Window("minute", 50, 60), 9, 12), Use(Window("hour", 200, 3600), 180, 900))
-    admitted = Decision("api", admitted=True, uses=uses)
-    assert admitted.headers()["RateLimit"] == '"hour";r=19;t=900'
+@pytest.mark.parametrize(
+    ("admitted", "of_minute", "of_hour", "wait", "shown"),
+    [
+        (False, 50, 120, 12, '"minute";r=0;t=12'),
+        (False, 50, 200, 900, '"hour";r=0;t=900'),  # the longer wait
+        (True, 9, 180, 0, '"hour";r=19;t=900'),
+    ],
+)
+def test_headers_name_the_policies_and_the_window_that_binds(
+    *, admitted: bool, of_minute: int, of_hour: int, wait: int, shown: str
+) -> None:
+    minute, hour = Window("minute", 50, 60), Window("hour", 200, 3600)
+    uses = (Use(minute, of_minute, 12), Use(hour, of_hour, 900))
+    decision = Decision("api", admitted=admitted, uses=uses)
+    assert decision.retry_after == wait
+    policy = '"minute";q=50;w=60, "hour";q=200;w=3600'
+    assert decision.headers() == {"RateLimit-Policy": policy, "RateLimit": shown}
 
 
 PEAK = "30 per minute; 100 per minute mon-fri 08:00-18:00; 5 per minute sat-sun 22:00-06:00"
@@ -159,41 +144,6 @@ PEAK = "30 per minute; 100 per minute mon-fri 08:00-18:00; 5 per minute sat-sun 
 )
 def test_each_hour_of_the_week_has_its_limit(at: str, quota: int) -> None:
     assert Schedule.parse("chat", PEAK).at(datetime.fromisoformat(at)).quota == quota
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "30 per minute; 100 per minute",
-        "30 per minute; 100 per minute mon-fri",
-        "30 per minute; 100 per minute mon-fry 08:00-18:00",
-        "30 per minute; 100 per minute mon-fri 08:00-24:00",
-        "30 per minute; 0 per minute mon-fri 08:00-18:00",
-        "mon-fri 08:00-18:00",
-    ],
-)
-def test_a_malformed_schedule_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not"):
-        Schedule.parse("chat", text)
-
-
-def test_windows_of_one_length_are_one_with_the_smaller_quota() -> None:
-    two = Window("minute", 50, 60), Window("hour", 20, 60)
-    assert merged(two) == (two[1],)
-    assert merged((MINUTE, HOUR)) == (MINUTE, HOUR)
-
-
-async def test_many_networks_of_one_site_share_a_multiple_of_the_quota(limiter: Limiter) -> None:
-    decisions = [
-        await limiter.decide("api", f"2001:db8:0:{n}::/64", [MINUTE], "2001:db8::/48")
-        for n in range(WIDE)
-        for _ in range(5)
-    ]
-    assert sum(each.admitted for each in decisions) == WIDE * MINUTE.quota
-    fresh = await limiter.decide("api", "2001:db8:0:ffff::/64", [MINUTE], "2001:db8::/48")
-    assert not fresh.admitted
-    assert '"minute-wide";q=48;w=60' in fresh.headers()["RateLimit-Policy"]
-    assert (await limiter.decide("api", "2001:db9::/64", [MINUTE], "2001:db9::/48")).admitted
 
 
 async def test_what_is_given_back_without_redis_is_free_again(limiter: Limiter) -> None:

@@ -203,34 +203,6 @@ async def test_values_round_trip_through_sql(engine: AsyncEngine) -> None:
     assert row.at.utcoffset() is not None
 
 
-async def test_values_round_trip_through_a_table(engine: AsyncEngine) -> None:
-    thing = sa.Table(
-        "thing",
-        sa.MetaData(),
-        sa.Column("id", sa.Uuid, primary_key=True),
-        sa.Column("body", pg.JSONB),
-        sa.Column("ids", pg.ARRAY(sa.Uuid)),
-        sa.Column("at", sa.DateTime(timezone=True)),
-        sa.Column("raw", sa.LargeBinary),
-    )
-    bodies: list[object] = [{"a": "ą%"}, [], "text", 1]
-    rows = [
-        {
-            "id": uuid.uuid4(),
-            "body": body,
-            "ids": [uuid.uuid4()],
-            "at": datetime.now(UTC),
-            "raw": b"\0",
-        }
-        for body in bodies
-    ]
-    async with engine.begin() as tx:
-        await tx.execute(thing.insert(), rows)
-        mine = thing.c.id.in_([row["id"] for row in rows])
-        found = (await tx.execute(thing.select().where(mine))).mappings().all()
-    assert [dict(row) for row in found] == rows
-
-
 # Transactions
 
 
@@ -263,47 +235,6 @@ async def test_a_commit_that_fails_is_a_database_error_and_the_connection_stays(
     assert not db.is_transient(failed.value)
     assert await pid_of(engine) == before
     assert await scalar(engine, "SELECT count(*) FROM once") == 0
-
-
-async def test_an_error_in_a_savepoint_leaves_the_transaction_usable(engine: AsyncEngine) -> None:
-    async with engine.begin() as tx:
-        await tx.execute(text("SELECT set_config('a.b', 'kept', false)"))
-        with pytest.raises(DBAPIError):
-            async with tx.begin_nested():
-                await tx.execute(text("SELECT 1 / 0"))
-    assert await scalar(engine, "SELECT current_setting('a.b', true)") == "kept"
-
-
-async def test_each_statement_of_an_autocommit_engine_is_a_transaction_of_its_own(
-    other: AsyncConnection,
-) -> None:
-    first, second = [
-        (await other.execute(text("SELECT pg_current_xact_id()::text"))).scalar_one()
-        for _ in range(2)
-    ]
-    assert first != second
-
-
-async def test_statements_of_a_transaction_share_it(engine: AsyncEngine) -> None:
-    async with engine.begin() as tx:
-        first, second = [
-            (await tx.execute(text("SELECT pg_current_xact_id()::text"))).scalar_one()
-            for _ in range(2)
-        ]
-    assert first == second
-
-
-async def test_tasks_that_share_a_pool_get_their_own_answers(
-    url: str,
-) -> None:
-    async with db.connect(url, application_name="test", pool_size=3) as engine:
-        sql = "SELECT :number || ':' || pg_backend_pid()"
-        answers = await asyncio.gather(
-            *(scalar(engine, sql, number=str(number)) for number in range(60))
-        )
-    numbers, pids = zip(*(str(answer).split(":") for answer in answers), strict=True)
-    assert [int(number) for number in numbers] == list(range(60))
-    assert len(set(pids)) <= 3
 
 
 # Settings
@@ -498,19 +429,6 @@ async def test_a_server_that_falls_silent_in_a_statement_means_unavailable(
         assert db.is_transient(failed.value)
         await proxy.resume()
         assert await scalar(engine, "SELECT 1") == 1
-
-
-async def test_a_database_error_does_not_show_values(engine: AsyncEngine) -> None:
-    with pytest.raises(DBAPIError) as failed:
-        await scalar(engine, "SELECT 1 / 0 WHERE 'a' <> :address", address="anna@example.org")
-    assert "anna" not in str(failed.value)
-
-
-@pytest.mark.parametrize("sql", ["SELECT 1 / 0", "SELECT CAST('x' AS int)"])
-async def test_data_at_fault_does_not_mean_unavailable(engine: AsyncEngine, sql: str) -> None:
-    with pytest.raises(DBAPIError) as failed:
-        await scalar(engine, sql)
-    assert not db.is_transient(failed.value)
 
 
 # Cancellation

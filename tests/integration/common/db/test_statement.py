@@ -207,16 +207,6 @@ async def test_a_connection_lost_between_statements_is_invalidated(
     assert await count(engine) == 0
 
 
-async def test_a_query_that_is_cancelled_ends_with_its_connection(
-    engine: AsyncEngine, made: DatabaseUrl
-) -> None:
-    async with sleeping(engine, made) as (task, _):
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert await count(engine) == 0
-
-
 async def test_it_is_seen_by_who_listens_for_statements(engine: AsyncEngine) -> None:
     seen: list[str] = []
     sa.event.listen(
