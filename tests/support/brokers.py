@@ -59,14 +59,15 @@ class Vhost:
             tls_dir=server.tls_dir,
         )
 
-    def url(self, service: str) -> str:
-        return self._url(service, PASSWORDS[service])
+    def url(self, service: str, port: int | None = None) -> str:
+        """:param port: of a proxy in front of the server"""
+        return self._url(service, PASSWORDS[service], port)
 
     def admin_url(self) -> str:
         return self._url(self.server.admin, self.server.password)
 
-    def _url(self, user: str, password: str) -> str:
-        at = f"{user}:{password}@{self.server.host}:{self.server.port}/{self.name}"
+    def _url(self, user: str, password: str, port: int | None = None) -> str:
+        at = f"{user}:{password}@{self.server.host}:{port or self.server.port}/{self.name}"
         tls_dir = self.server.tls_dir
         return certificates.in_url(f"amqps://{at}", tls_dir) if tls_dir else f"amqp://{at}"
 

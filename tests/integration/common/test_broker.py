@@ -1,7 +1,7 @@
 import asyncio
 import gc
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -22,35 +22,13 @@ from libs.common.messaging.broker import (
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
 from libs.common.process import logs
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected, depth, until
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
 
-ALERTS = Exchange("alerts", "direct")
-DLX = Exchange("alerts.dlx", "direct")
-QUEUE = "alerts.test"
-QUEUES = work_queue(QUEUE, exchange=ALERTS, dlx=DLX)
 BASIC_ACK = b"\x00\x3c\x00\x50"  # the method frame's class and method: a confirmation
-
-
-def via(proxy: Proxy, vhost: Vhost) -> str:
-    return vhost.url("alerts").replace(f":{vhost.server.port}/", f":{proxy.port}/")
-
-
-@pytest.fixture
-async def proxy(vhost: Vhost) -> AsyncIterator[Proxy]:
-    async with Proxy(vhost.server.port) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def through(vhost: Vhost, proxy: Proxy) -> AsyncIterator[Broker]:
-    """A broker behind the proxy."""
-    async with Broker.connect(via(proxy, vhost), "alerts") as opened:
-        await connected(opened)
-        await opened.declare(ALERTS, DLX, *QUEUES)
-        yield opened
 
 
 def count(vhost: Vhost, queue: str) -> int:
@@ -284,7 +262,7 @@ async def test_a_silent_peer_is_given_up_and_its_publishes_are_unconfirmed(
     vhost: Vhost, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.broker.HEARTBEAT_SECONDS", 1)
-    async with Broker.connect(via(proxy, vhost), "alerts") as broker:
+    async with Broker.connect(vhost.url("alerts", proxy.port), "alerts") as broker:
         await connected(broker)
         await broker.declare(ALERTS, DLX, *QUEUES)
         await broker.publish("alerts", QUEUE, message("test", {}))
@@ -332,7 +310,7 @@ async def test_nothing_can_be_published_before_the_last_queue_is_declared(
     broker: Broker, vhost: Vhost, proxy: Proxy
 ) -> None:
     fresh = work_queue("alerts.fresh", exchange=ALERTS, dlx=DLX)
-    async with Broker.connect(via(proxy, vhost), "alerts") as opened:
+    async with Broker.connect(vhost.url("alerts", proxy.port), "alerts") as opened:
         await connected(opened)
         held = proxy.stall_before(UP, fresh[-1].name.encode())
         declaring = asyncio.create_task(opened.declare(*fresh))
@@ -348,7 +326,7 @@ async def test_nothing_can_be_published_before_the_last_queue_is_declared(
 async def test_a_connection_lost_while_declaring_leaves_it_to_the_next(
     vhost: Vhost, proxy: Proxy
 ) -> None:
-    async with Broker.connect(via(proxy, vhost), "alerts") as opened:
+    async with Broker.connect(vhost.url("alerts", proxy.port), "alerts") as opened:
         session = await opened.session()
         proxy.cut_before(UP, QUEUES[-1].name.encode())
         await opened.declare(ALERTS, DLX, *QUEUES)

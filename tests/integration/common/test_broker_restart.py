@@ -17,16 +17,12 @@ from libs.common.messaging.broker import (
 )
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.rpc import Requester
-from libs.common.messaging.topology import Exchange, work_queue
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES
 from tests.support.brokers import Vhost, rabbitmqctl
 from tests.support.consumers import Recorder, connected, depth, until
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.servers import own_rabbitmq, running
-
-ALERTS = Exchange("alerts", "direct")
-DLX = Exchange("alerts.dlx", "direct")
-QUEUE = "alerts.test"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +41,7 @@ def own_vhost(server: RabbitMQ) -> Vhost:
 async def broker(own_vhost: Vhost) -> AsyncIterator[Broker]:
     async with Broker.connect(own_vhost.url("alerts"), "alerts") as opened:
         await connected(opened)
-        await opened.declare(ALERTS, DLX, *work_queue(QUEUE, exchange=ALERTS, dlx=DLX))
+        await opened.declare(ALERTS, DLX, *QUEUES)
         yield opened
 
 

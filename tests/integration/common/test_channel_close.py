@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -11,29 +11,9 @@ import pytest
 
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.session import open_channel
-from libs.common.messaging.topology import Exchange, work_queue
-from tests.support.brokers import Vhost
-from tests.support.consumers import connected, until
+from tests.integration.common.conftest import QUEUE
+from tests.support.consumers import until
 from tests.support.proxy import DOWN, Proxy
-
-ALERTS = Exchange("alerts", "direct")
-DLX = Exchange("alerts.dlx", "direct")
-QUEUE = "alerts.test"
-
-
-@pytest.fixture
-async def proxy(vhost: Vhost) -> AsyncIterator[Proxy]:
-    async with Proxy(vhost.server.port) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def through(vhost: Vhost, proxy: Proxy) -> AsyncIterator[Broker]:
-    url = vhost.url("alerts").replace(f":{vhost.server.port}/", f":{proxy.port}/")
-    async with Broker.connect(url, "alerts") as opened:
-        await connected(opened)
-        await opened.declare(ALERTS, DLX, *work_queue(QUEUE, exchange=ALERTS, dlx=DLX))
-        yield opened
 
 
 async def impatient(waiting: Awaitable[Any], seconds: float = 0.2) -> None:

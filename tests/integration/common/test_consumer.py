@@ -13,20 +13,17 @@ from libs.common.messaging.consumer import Ack, Dead, Disposition, Requeue, Retr
 from libs.common.messaging.session import Session
 from libs.common.messaging.topology import (
     Binding,
-    Exchange,
     delay_name,
     delay_queue,
     request_queue,
     work_queue,
 )
 from libs.common.process import logs
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected, depth, until
 from tests.support.eventually import becomes, eventually
 
-ALERTS = Exchange("alerts", "direct")
-DLX = Exchange("alerts.dlx", "direct")
-QUEUE = "alerts.test"
 DEAD = f"{QUEUE}.dead"
 AWAY = PoolTimeoutError()  # what a handler raises when its database is away
 

@@ -12,15 +12,14 @@ import pytest
 from libs.common.messaging.broker import Broker, Message, PublishError, Unconfirmed, message
 from libs.common.messaging.consumer import Disposition, consume
 from libs.common.messaging.queue_depths import KEPT_SECONDS
-from libs.common.messaging.topology import Exchange, work_queue
+from libs.common.messaging.topology import work_queue
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE
 from tests.support.brokers import Vhost, leaderless
 from tests.support.consumers import Recorder, connected, until
 from tests.support.eventually import becomes, eventually
 from tests.support.proxy import Proxy
 
-ALERTS = Exchange("alerts", "direct")
-DLX = Exchange("alerts.dlx", "direct")
-QUEUE, OTHER = "alerts.test", "alerts.other"
+OTHER = "alerts.other"
 DEAD = f"{QUEUE}.dead"
 
 
@@ -83,14 +82,15 @@ async def test_without_the_broker_no_depth_is_known() -> None:
 
 @asynccontextmanager
 async def far_away(vhost: Vhost, *names: str) -> AsyncIterator[Broker]:
-    async with Proxy(vhost.server.port) as proxy:
-        url = vhost.url("alerts").replace(f":{vhost.server.port}/", f":{proxy.port}/")
-        async with Broker.connect(url, "alerts") as broker:
-            await connected(broker)
-            queues = [work_queue(name, exchange=ALERTS, dlx=DLX) for name in names]
-            await broker.declare(ALERTS, DLX, *(queue for each in queues for queue in each))
-            proxy.delay = 0.05
-            yield broker
+    async with (
+        Proxy(vhost.server.port) as proxy,
+        Broker.connect(vhost.url("alerts", proxy.port), "alerts") as broker,
+    ):
+        await connected(broker)
+        queues = [work_queue(name, exchange=ALERTS, dlx=DLX) for name in names]
+        await broker.declare(ALERTS, DLX, *(queue for each in queues for queue in each))
+        proxy.delay = 0.05
+        yield broker
 
 
 async def test_many_queues_of_a_broker_at_100_ms_are_asked_together(

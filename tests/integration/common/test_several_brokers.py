@@ -10,13 +10,10 @@ import pytest
 
 from libs.common.messaging.broker import Broker, BrokerUnavailable, PublishError, message
 from libs.common.messaging.consumer import consume
-from libs.common.messaging.topology import work_queue
-from tests.integration.common.conftest import ALERTS, DLX
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected, until
 from tests.support.proxy import Proxy
-
-QUEUE = "alerts.test"
 
 
 @dataclass
@@ -48,7 +45,7 @@ async def moved_to_the_second(nodes: Nodes, broker: Broker) -> None:
 
 async def declared(broker: Broker) -> None:
     await connected(broker)
-    await broker.declare(ALERTS, DLX, *work_queue(QUEUE, exchange=ALERTS, dlx=DLX))
+    await broker.declare(ALERTS, DLX, *QUEUES)
 
 
 async def test_the_first_host_that_answers_is_used(nodes: Nodes) -> None:
@@ -102,9 +99,7 @@ async def test_without_heartbeats_a_frozen_node_would_be_kept(
 
 async def test_with_one_host_in_the_url_its_loss_would_be_final(nodes: Nodes) -> None:
     """The control of all above."""
-    own = f"127.0.0.1:{nodes.vhost.server.port}"
-    url = nodes.vhost.url("alerts").replace(own, f"127.0.0.1:{nodes.first.port}")
-    async with Broker.connect(url, "alerts") as broker:
+    async with Broker.connect(nodes.vhost.url("alerts", nodes.first.port), "alerts") as broker:
         await declared(broker)
         await nodes.first.refuse()
         await until(lambda: not broker.connected)

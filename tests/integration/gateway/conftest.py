@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,11 +45,34 @@ class Gateway(ServiceUnderTest):
 
 @dataclass
 class Owner:
-    """Records what reaches it; answers with `answer`, or with a handler."""
+    """Records what reaches it; answers by a handler, if it has one."""
 
     url: str = ""
     received: list[dict[str, Any]] = field(default_factory=list)
     handle: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+
+    def say(self, body: Mapping[str, Any] = {}, status: int = 200) -> None:
+        """Give this answer to everything from now on."""
+
+        async def handle(_: web.Request) -> web.StreamResponse:
+            return web.json_response(body, status=status)
+
+        self.handle = handle
+
+    def hold(self) -> asyncio.Event:
+        """Answer nothing from now on until the event is set."""
+        may_answer = asyncio.Event()
+
+        async def handle(_: web.Request) -> web.StreamResponse:
+            await may_answer.wait()
+            return web.json_response({})
+
+        self.handle = handle
+        return may_answer
+
+    def of(self, path: str) -> list[dict[str, Any]]:
+        """Return what reached it there."""
+        return [each for each in self.received if each["path"] == path]
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.received.append(

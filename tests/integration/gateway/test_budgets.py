@@ -100,15 +100,12 @@ async def test_what_no_service_answered_is_given_back_and_what_it_may_have_done_
     gateway = await start_gateway(**PROXIED, CHAT_BUDGET="40 per day")
     handle = owner.handle
 
-    async def busy(_: web.Request) -> web.Response:
-        return web.json_response({}, status=503)
-
     async def cut(request: web.Request) -> web.Response:
         assert request.transport is not None
         request.transport.abort()
         return web.Response()
 
-    owner.handle = busy
+    owner.say(status=503)
     assert statuses(await send([gateway], CHAT, from_each_network(GOOD, 30))) == {503: 30}
     owner.handle = cut
     answers = await send([gateway], CHAT, from_each_network(GOOD, 10, first=30))
@@ -184,7 +181,7 @@ async def test_a_network_over_its_part_still_withdraws_and_others_still_get_thei
     assert statuses(bad) == {422: 60}
     flood = await send([gateway], path, [(f"198.51.100.{n}", GOOD) for n in range(60)])
     assert statuses(flood) == {200: 60}
-    over = ["X-Over-Budget" in each["headers"] for each in owner.received if each["path"] == path]
+    over = ["X-Over-Budget" in each["headers"] for each in owner.of(path)]
     assert over[-60:].count(False) == 5, "consent mails links for these only"
     await send([gateway], path, [("192.0.2.1", GOOD)])
     assert "X-Over-Budget" not in owner.received[-1]["headers"]
@@ -237,8 +234,7 @@ def form(email: str, **more: Any) -> dict[str, Any]:
 
 
 def suspicions(owner: Owner) -> Counter[str | None]:
-    handed = [each for each in owner.received if each["path"] == "/internal/leads"]
-    return Counter(json.loads(each["body"])["suspicion"] for each in handed)
+    return Counter(json.loads(each["body"])["suspicion"] for each in owner.of("/internal/leads"))
 
 
 async def test_a_form_whose_budget_is_spent_still_takes_leads_and_keeps_them_apart(
@@ -284,10 +280,7 @@ async def test_a_form_that_no_one_took_costs_nothing(
 ) -> None:
     handle = owner.handle
 
-    async def away(_: web.Request) -> web.Response:
-        return web.json_response({}, status=503)
-
-    owner.handle = away
+    owner.say(status=503)
     gateway = await start_gateway(**PROXIED, **with_form_budget(tmp_path, 20))
     lost = await send([gateway], LEADS, from_each_network(form("a@example.com"), 50))
     assert statuses(lost) == {503: 50}

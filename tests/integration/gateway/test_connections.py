@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
 from tests.integration.gateway.conftest import INTERNAL_KEYS, ROOT, Gateway, Owner, StartGateway
 from tests.integration.gateway.test_raw import port_of
@@ -137,21 +136,12 @@ async def test_beyond_the_most_of_all_the_longest_idle_one_goes(
 async def test_a_connection_at_work_is_never_dropped_and_a_new_one_is_closed_instead(
     start_gateway: StartGateway, owner: Owner, connect: Connect
 ) -> None:
-    may_answer = asyncio.Event()
-    at_work = 0
-
-    async def wait(_: web.Request) -> web.StreamResponse:
-        nonlocal at_work
-        at_work += 1
-        await may_answer.wait()
-        return web.Response()
-
     gateway = await start_gateway(CONNECTIONS_PER_CLIENT="2")
-    owner.handle = wait
+    may_answer = owner.hold()
     busy = [await connect(gateway, "127.0.0.2") for _ in range(2)]
     for each in busy:
         each.writer.write(SLOW)
-    await until(lambda: at_work == 2)
+    await until(lambda: len(owner.of("/api/unsubscribe/status/a")) == 2)
     assert await (await connect(gateway, "127.0.0.2")).closed()
     may_answer.set()
     for each in busy:

@@ -152,7 +152,7 @@ async def test_a_person_of_the_console_is_named_to_the_services(
         return (await gateway.send(method, path, headers)).status
 
     assert await call(gateway, "/api/leads", "sales") == 200
-    (lead,) = [each for each in owner.received if each["path"] == "/api/leads"]
+    (lead,) = owner.of("/api/leads")
     assert lead["headers"]["X-Caller"] == "service"
     assert lead["headers"]["X-Operator"].encode("utf-8", "surrogateescape").decode() == (
         "staff:7 Zoë Żak"
@@ -160,12 +160,12 @@ async def test_a_person_of_the_console_is_named_to_the_services(
     assert lead["headers"]["X-Operator-Roles"] == "sales"
     assert "X-Operator-Token" not in lead["headers"]
     assert await call(gateway, "/api/dlq/stats", "viewer") == 200
-    (stats,) = [each for each in owner.received if each["path"] == "/api/dlq/stats"]
+    (stats,) = owner.of("/api/dlq/stats")
     assert stats["headers"]["X-Caller"] == "admin"
     assert await call(gateway, "/api/dlq/stats", "sales") == 403
     # What everybody may do gives a person no more rights, and is recorded as theirs.
     assert await call(gateway, "/api/unsubscribe", "privacy", "POST") == 200
-    (open_to_all,) = [each for each in owner.received if each["path"] == "/api/unsubscribe"]
+    (open_to_all,) = owner.of("/api/unsubscribe")
     assert open_to_all["headers"]["X-Caller"] == "public"
     assert open_to_all["headers"]["X-Operator-Roles"] == "privacy"
     assert open_to_all["headers"]["X-Operator"].startswith("staff:7 ")

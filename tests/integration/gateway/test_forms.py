@@ -36,7 +36,7 @@ def followups(owner: Owner) -> None:
 
 def leads(owner: Owner) -> list[Any]:
     """Return what followups was handed by HTTP: there is no broker."""
-    return [one for one in owner.received if one["path"] == "/internal/leads"]
+    return owner.of("/internal/leads")
 
 
 def without_limits(folder: Path) -> dict[str, str]:
@@ -86,11 +86,8 @@ async def test_a_person_over_the_limit_of_an_address_is_told_when_to_try_again(
 async def test_a_form_that_no_one_took_says_so_and_keeps_its_id(
     start_gateway: StartGateway, owner: Owner, tmp_path: Path
 ) -> None:
-    async def refuse(_: web.Request) -> web.Response:
-        return web.json_response({}, status=503)
-
     taken = owner.handle
-    owner.handle = refuse
+    owner.say(status=503)
     gateway = await start_gateway(**without_limits(tmp_path))
     key = uuid.uuid4().hex
     answer = await submit(gateway, "a@example.com", **{"Idempotency-Key": key})

@@ -11,11 +11,8 @@ DEEP = "/api/health/deep"
 
 
 async def test_health_reports_each_component(start_gateway: StartGateway, owner: Owner) -> None:
-    async def handle(_: web.Request) -> web.StreamResponse:
-        breakers = {"slack": {"state": "open", "failures": 5, "next_trial_at": None}}
-        return web.json_response({"status": "healthy", "circuit_breakers": breakers})
-
-    owner.handle = handle
+    breakers = {"slack": {"state": "open", "failures": 5, "next_trial_at": None}}
+    owner.say({"status": "healthy", "circuit_breakers": breakers})
     gateway = await start_gateway(CONSENT_URL=NOBODY)
     answer = await gateway.call("GET", "/api/health/deep", **SERVICE)
     states = {name: found["status"] for name, found in answer.body["components"].items()}
@@ -42,11 +39,8 @@ async def test_health_is_503_when_alerts_can_be_taken_in_neither_way(
 async def test_without_a_key_no_target_and_no_queue_is_named(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
-    async def handle(_: web.Request) -> web.StreamResponse:
-        named = {"circuit_breakers": {"slack": {"state": "open"}}, "queues": {"alerts.slack": 3}}
-        return web.json_response({"status": "degraded", **named})
-
-    owner.handle = handle
+    named = {"circuit_breakers": {"slack": {"state": "open"}}, "queues": {"alerts.slack": 3}}
+    owner.say({"status": "degraded", **named})
     gateway = await start_gateway()
     public = await gateway.call("GET", DEEP)
     assert set(public.body) == {"status", "components"}

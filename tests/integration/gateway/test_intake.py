@@ -208,8 +208,7 @@ async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_
 ) -> None:
     posted = serve_intake(owner)
     async with Proxy(vhost.server.port) as proxy:
-        url = vhost.url("gateway").replace(f":{vhost.server.port}/", f":{proxy.port}/")
-        gateway = await with_broker(start_gateway, lambda _: url)
+        gateway = await with_broker(start_gateway, lambda name: vhost.url(name, proxy.port))
         assert (await gateway.call("POST", "/api/alerts", ALERT, **SERVICE)).status == 202
         assert not posted
         proxy.stall()
@@ -361,11 +360,8 @@ async def test_a_chat_turn_repeated_under_its_key_is_answered_and_not_taken_agai
 async def test_a_stored_response_is_readable_only_with_its_key(
     start_gateway: StartGateway, owner: Owner, redis_url: str
 ) -> None:
-    async def repeats(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"reply": "Zapisałem: 600 700 800, anna@example.com"})
-
     gateway = await start_gateway()
-    owner.handle = repeats
+    owner.say({"reply": "Zapisałem: 600 700 800, anna@example.com"})
     body = {"message": "600 700 800, anna@example.com", "session_id": S1}
     key = {"Idempotency-Key": str(uuid.uuid4())}
     for _ in range(2):
@@ -387,31 +383,21 @@ async def test_a_stored_response_is_readable_only_with_its_key(
 async def test_while_the_first_is_running_the_same_key_is_409(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
-    reached, release = asyncio.Event(), asyncio.Event()
-
-    async def handle(_: web.Request) -> web.StreamResponse:
-        reached.set()
-        await release.wait()
-        return web.json_response({"reply": "x"})
-
     gateway = await start_gateway()
-    owner.handle = handle
+    release = owner.hold()
     body = {"message": "Dzień dobry", "session_id": S1}
     first = asyncio.create_task(gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"}))
-    await reached.wait()
+    await until(lambda: owner.of(CHAT))
     second = await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})
     release.set()
     assert (second.status, (await first).status) == (409, 200)
     third = await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})
-    assert third.body == {"reply": "x"}
+    assert (third.body, len(owner.of(CHAT))) == ({}, 1)
 
 
 async def test_a_failure_gives_its_key_back(start_gateway: StartGateway, owner: Owner) -> None:
-    async def fail(_: web.Request) -> web.StreamResponse:
-        return web.json_response({}, status=500)
-
     gateway = await start_gateway()
-    owner.handle = fail
+    owner.say(status=500)
     body = {"message": "Dzień dobry", "session_id": S1}
     assert (await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})).status == 500
     owner.handle = None

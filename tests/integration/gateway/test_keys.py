@@ -196,10 +196,7 @@ async def test_started_with_everything_else_away_it_takes_alerts_with_a_key_of_t
     await gateway.stop()
     await console.stop()
 
-    async def taken(_: web.Request) -> web.Response:
-        return web.Response(status=202)
-
-    owner.handle = taken
+    owner.say(status=202)
     nothing = {"REDIS_URL": "redis://127.0.0.1:1", "CONSENT_URL": NOBODY, "FOLLOWUPS_URL": NOBODY}
     again = await start_gateway(**settings(console, file), **nothing)
     assert (await again.call("POST", "/api/alerts", ALERT, **OWN)).status == 202
@@ -324,13 +321,7 @@ async def test_it_says_goodbye_after_its_last_answer(
     start_gateway: StartGateway, console: Console, owner: Owner, file: Path
 ) -> None:
     gateway = await start_gateway(**settings(console, file))
-    goes_on = asyncio.Event()
-
-    async def slow(_: web.Request) -> web.Response:
-        await goes_on.wait()
-        return web.json_response({})
-
-    owner.handle = slow
+    goes_on = owner.hold()
     answer = asyncio.create_task(gateway.call("GET", STATUS, **OWN))
     await until(lambda: any(each["path"] == STATUS for each in owner.received))
     gateway.process.send_signal(signal.SIGTERM)

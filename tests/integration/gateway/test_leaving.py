@@ -6,12 +6,12 @@ from contextlib import suppress
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from libs.common.http import application, server
 from libs.common.http.aiohttp_private import RequestHandler
 from libs.common.process.service import Service
 from tests.integration.gateway.conftest import SERVICE, Owner, StartGateway
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 
@@ -51,17 +51,10 @@ async def test_without_a_delay_it_would_leave_before_a_balancer_knows(
 async def test_a_request_in_flight_at_the_stop_is_answered(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
-    asked, answer = asyncio.Event(), asyncio.Event()
-
-    async def slow(_: web.Request) -> web.Response:
-        asked.set()
-        await answer.wait()
-        return web.json_response({})
-
-    gateway = await start_gateway()
-    owner.handle = slow  # from now on: the start asks for its health
-    under_way = asyncio.create_task(gateway.call("GET", "/api/followups?email=a", **SERVICE))
-    await asked.wait()
+    gateway, path = await start_gateway(), "/api/followups?email=a"
+    answer = owner.hold()  # the start asks for its health
+    under_way = asyncio.create_task(gateway.call("GET", path, **SERVICE))
+    await until(lambda: owner.of(path))
     gateway.process.send_signal(signal.SIGTERM)
     answer.set()
     assert (await under_way).status == 200

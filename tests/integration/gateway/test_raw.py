@@ -109,8 +109,7 @@ REFUSED = {
 
 async def until_closed(gateway: Gateway, sent: bytes) -> bytes:
     """Give all that came before the gateway closed the connection."""
-    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
-    writer.write(sent)
+    reader, writer = await begin(port_of(gateway), sent)
     async with asyncio.timeout(10):
         got = await reader.read()
     writer.close()
@@ -119,8 +118,7 @@ async def until_closed(gateway: Gateway, sent: bytes) -> bytes:
 
 async def answers(gateway: Gateway, sent: bytes, count: int) -> bytes:
     """Give so many answers, and what follows at once; the connection must stay open."""
-    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
-    writer.write(sent)
+    reader, writer = await begin(port_of(gateway), sent)
     got = b""
     async with asyncio.timeout(10):
         while len(statuses(got)) < count:
@@ -166,7 +164,7 @@ async def test_a_head_of_ordinary_size_is_accepted_in_any_chunks(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway()
-    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
+    reader, writer = await begin(port_of(gateway))
     for _ in range(2):
         writer.write(POST + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000 + GET)
         assert (await answer(reader))[0] == 200
@@ -292,8 +290,7 @@ async def test_after_413_the_client_can_read_the_answer_and_go_on(
     start_gateway: StartGateway,
 ) -> None:
     gateway = await start_gateway()
-    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
-    writer.write(POST + b"Content-Length: 3000000\r\n\r\n")
+    reader, writer = await begin(port_of(gateway), POST + b"Content-Length: 3000000\r\n\r\n")
     for _ in range(300):
         writer.write(b"x" * 10_000)
         await writer.drain()
@@ -311,10 +308,7 @@ async def test_after_413_the_client_can_read_the_answer_and_go_on(
 async def test_head_of_a_large_answer_carries_no_byte_of_it(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
-    async def large(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=b"x" * 1_000_000)
-
-    owner.handle = large
+    owner.say({"x": "x" * 1_000_000})
     gateway = await start_gateway()
     head = GET.replace(b"GET ", b"HEAD ") + b"\r\n"
     got = await answers(gateway, head + head, 2)
@@ -328,8 +322,7 @@ async def test_a_client_that_leaves_in_the_middle_frees_the_owner(
     gone = asyncio.Event()
     gateway = await start_gateway()
     owner.handle = endless(gone)
-    reader, writer = await asyncio.open_connection(HOST, port_of(gateway))
-    writer.write(EXPORT)
+    reader, writer = await begin(port_of(gateway), EXPORT)
     await reader.readexactly(100_000)
     writer.transport.abort()
     async with asyncio.timeout(10):
@@ -418,8 +411,7 @@ async def here(
 
 async def drip(port: int, begun: bytes, drop: bytes) -> bytes:
     """Write a drop each 50 ms, for as long as anybody takes them; give what was answered."""
-    reader, writer = await asyncio.open_connection(HOST, port)
-    writer.write(begun)
+    reader, writer = await begin(port, begun)
     got = b""
 
     async def read() -> None:
@@ -479,7 +471,7 @@ async def held_are(size: int) -> None:
     await until(lambda: REGISTRY.get_sample_value("gateway_body_bytes") == size)
 
 
-async def begin(port: int, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def begin(port: int, sent: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(sent)
     return reader, writer
@@ -544,12 +536,6 @@ async def test_a_body_in_chunks_counts_as_it_grows_and_is_refused_when_there_is_
 
 
 async def test_a_request_releases_its_body_budget_however_it_ends(here: int, owner: Owner) -> None:
-    may_answer = asyncio.Event()
-
-    async def wait(_: web.Request) -> web.StreamResponse:
-        await may_answer.wait()
-        return web.Response()
-
     async def break_off(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
         request.transport.abort()
@@ -579,7 +565,7 @@ async def test_a_request_releases_its_body_budget_however_it_ends(here: int, own
         assert (await answer(reader))[0] == 200
         await held_are(0)
         writer.close()
-    owner.handle = wait
+    may_answer = owner.hold()
     _, writer = await begin(here, whole)  # nobody waits for the owner's answer
     await held_are(60_000 - FREE)
     writer.transport.abort()
@@ -659,7 +645,7 @@ async def test_pipelined_requests_are_answered_in_order(
     sent = GET + b"\r\n" + small + GET.replace(STATUS.encode(), b"/none/") + b"\r\n" + small
     if of_each > 1:
         sent = POST + BODY + sent + CHUNKED + b"\r\n" + chunk(8000) + b"0\r\n\r\n" + sent
-    reader, writer = await begin(port_of(gateway), b"")
+    reader, writer = await begin(port_of(gateway))
     for begun in range(0, len(sent), of_each):
         writer.write(sent[begun : begun + of_each])
         await writer.drain()
@@ -683,13 +669,7 @@ async def test_more_requests_in_one_write_than_are_parsed_ahead_are_all_answered
 async def test_endless_pipelining_is_not_kept_and_closes_the_connection(
     here: int, owner: Owner
 ) -> None:
-    may_answer = asyncio.Event()
-
-    async def wait(_: web.Request) -> web.StreamResponse:
-        await may_answer.wait()
-        return web.json_response({})
-
-    owner.handle = wait
+    may_answer = owner.hold()
     connections = []
     tracemalloc.start()
     try:

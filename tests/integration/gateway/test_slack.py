@@ -26,16 +26,12 @@ async def press(sandbox: Sandbox, gateway: Gateway, **how: Any) -> int:
     return status
 
 
-def passed_on(owner: Owner) -> list[dict[str, Any]]:
-    return [each for each in owner.received if each["path"] == PATH]
-
-
 async def test_a_press_that_slack_has_signed_reaches_alerts_as_json(
     start_gateway: StartGateway, sandbox: Sandbox, owner: Owner
 ) -> None:
     gateway = await start_gateway(SLACK_SIGNING_SECRET=SIGNING_SECRET)
     assert await press(sandbox, gateway, trigger_id="1.2.z") == 200
-    (got,) = passed_on(owner)
+    (got,) = owner.of(PATH)
     assert '"trigger_id": "1.2.z"' in got["body"]
     assert got["headers"]["Content-Type"] == "application/json"
     assert got["headers"]["X-Caller"] == "public"
@@ -49,7 +45,7 @@ async def test_a_forged_or_old_press_reaches_no_one(
     assert await press(sandbox, gateway, **how) == 401
     unsigned = await gateway.send("POST", PATH, SERVICE, data=FORM)
     assert unsigned.status == 401
-    assert passed_on(owner) == []
+    assert owner.of(PATH) == []
 
 
 async def test_without_the_secret_there_is_no_such_route(
@@ -57,7 +53,7 @@ async def test_without_the_secret_there_is_no_such_route(
 ) -> None:
     gateway = await start_gateway()
     assert await press(sandbox, gateway) == 404
-    assert passed_on(owner) == []
+    assert owner.of(PATH) == []
 
 
 async def test_it_has_a_rate_limit_of_its_own(start_gateway: StartGateway) -> None:

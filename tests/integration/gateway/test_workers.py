@@ -11,7 +11,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.up.servers import Redis
@@ -185,19 +184,11 @@ async def test_while_one_worker_is_dead_the_others_answer(start_gateway: StartGa
 async def test_sigterm_lets_each_worker_finish_its_requests(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
-    arrived, finish = asyncio.Semaphore(0), asyncio.Event()
-
-    async def slow(_: web.Request) -> web.StreamResponse:
-        arrived.release()
-        await finish.wait()
-        return web.json_response({})
-
     gateway = await start_gateway(**TWO)
     pids = workers_of(gateway)
-    owner.handle = slow
+    finish = owner.hold()
     asking = [asyncio.create_task(ask(gateway)) for _ in range(12)]
-    for _ in asking:
-        await arrived.acquire()
+    await until(lambda: len(owner.of(PATH)) == 12)
     gateway.process.send_signal(signal.SIGTERM)
 
     async def closed() -> bool:
