@@ -107,11 +107,6 @@ async def test_a_message_made_for_a_request_carries_its_id() -> None:
     assert made.id != message("test", {}).id
 
 
-async def test_an_unroutable_message_raises(broker: Broker) -> None:
-    with pytest.raises(Unroutable):
-        await broker.publish("alerts", "nowhere", message("test", {}))
-
-
 async def test_a_missing_or_forbidden_exchange_does_not_fail_other_messages(broker: Broker) -> None:
     async def to(exchange: str) -> str:
         try:
@@ -144,19 +139,6 @@ async def test_256_publishes_in_flight_each_get_their_own_outcome(broker: Broker
     async with consume(broker, QUEUE, got, prefetch=64):
         await got.until_count(sum(taken))
     assert set(got.ids) == {f"m-{number}" for number in range(256) if number % 3}
-
-
-async def test_duplicates_of_one_id_in_flight_get_their_own_outcomes(broker: Broker) -> None:
-    # aiormq finds the publish that a returned message belongs to by its message id.
-    async def publish(key: str) -> bool:
-        try:
-            await broker.publish("alerts", key, Message("twin", "test", {}))
-        except Unroutable:
-            return False
-        return True
-
-    keys = ["nowhere", QUEUE] * 10
-    assert await asyncio.gather(*map(publish, keys)) == [key == QUEUE for key in keys]
 
 
 def encoded(broker: Broker, count: int, **body: str) -> list[aio_pika.Message]:
@@ -295,15 +277,6 @@ async def test_a_queue_that_differs_is_named_and_does_not_stop_others(
     await broker.publish("alerts", "alerts.other", message("test", {}))
     assert list(broker.refused) == [f"queue {QUEUE}"]
     assert "x-delivery-limit" in broker.refused[f"queue {QUEUE}"]
-
-
-async def test_queue_depths_are_returned_even_if_a_queue_is_missing(
-    broker: Broker,
-) -> None:
-    await broker.publish("alerts", QUEUE, message("test", {}))
-    assert await depth(broker, QUEUE) == 1
-    assert await depth(broker, "alerts.missing") is None
-    assert broker.connected
 
 
 async def test_nothing_can_be_published_before_the_last_queue_is_declared(

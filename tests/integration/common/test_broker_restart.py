@@ -1,7 +1,6 @@
 """What a broker of its own is needed for: restarts, a lost disk, an alarm."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,16 +10,13 @@ from deploy.up.servers import RabbitMQ
 from libs.common.messaging.broker import (
     Broker,
     BrokerUnavailable,
-    PublishError,
     Unconfirmed,
     message,
 )
 from libs.common.messaging.consumer import consume
-from libs.common.messaging.rpc import Requester
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES
 from tests.support.brokers import Vhost, rabbitmqctl
 from tests.support.consumers import Recorder, connected, depth, until
-from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.servers import own_rabbitmq, running
 
@@ -43,48 +39,6 @@ async def broker(own_vhost: Vhost) -> AsyncIterator[Broker]:
         await connected(opened)
         await opened.declare(ALERTS, DLX, *QUEUES)
         yield opened
-
-
-async def test_messages_and_consumers_survive_a_broker_crash(
-    server: RabbitMQ, broker: Broker
-) -> None:
-    sent = [message("test", {}) for _ in range(20)]
-    await asyncio.gather(*(broker.publish("alerts", QUEUE, one) for one in sent))
-    got = Recorder()
-    async with Requester(broker, "alerts") as requester:
-        await asyncio.to_thread(server.kill)
-        await until(lambda: not broker.connected)
-        with pytest.raises(BrokerUnavailable):
-            await broker.publish("alerts", QUEUE, message("test", {}))
-        async with consume(broker, QUEUE, got, prefetch=5):  # begun while it is away
-            await asyncio.to_thread(server.start)
-            await got.until(lambda: set(got.ids) == {one.id for one in sent}, seconds=60)
-        await asyncio.wait_for(requester._ready.wait(), 20)
-
-
-async def test_a_broker_that_lost_its_disk_gets_its_queues_back(
-    server: RabbitMQ, own_vhost: Vhost, broker: Broker
-) -> None:
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=5) as consumer:
-        await until(lambda: consumer.consuming)
-        await asyncio.to_thread(server.stop)
-        shutil.rmtree(server.folder / "data")
-        await asyncio.to_thread(server.start)
-        await asyncio.to_thread(Vhost, server, own_vhost.name)  # as deploy/provision does
-        await connected(broker, seconds=60)
-
-        async def sent() -> bool:
-            try:
-                await broker.publish("alerts", QUEUE, message("test", {}))
-            except PublishError:
-                return False
-            return True
-
-        await eventually(sent, 20)
-        await got.until_count(1)
-        assert await depth(broker, f"{QUEUE}.dead") == 0
-        assert not broker.refused
 
 
 async def test_a_broker_with_an_alarm_refuses_publishes_and_consumers_continue(

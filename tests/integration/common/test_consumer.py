@@ -10,7 +10,6 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from libs.common.messaging.broker import Broker, Message, Unroutable, message
 from libs.common.messaging.consumer import Ack, Dead, Disposition, Requeue, Retry, consume
-from libs.common.messaging.session import Session
 from libs.common.messaging.topology import (
     Binding,
     delay_name,
@@ -21,7 +20,7 @@ from libs.common.messaging.topology import (
 from libs.common.process import logs
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE
 from tests.support.brokers import Vhost
-from tests.support.consumers import Recorder, connected, depth, until
+from tests.support.consumers import Recorder, depth, until
 from tests.support.eventually import becomes, eventually
 
 DEAD = f"{QUEUE}.dead"
@@ -32,17 +31,6 @@ async def send(broker: Broker, count: int = 1) -> list[str]:
     sent = [message("test", {"number": number}) for number in range(count)]
     await asyncio.gather(*(broker.publish("alerts", QUEUE, one) for one in sent))
     return [one.id for one in sent]
-
-
-async def cut_off(vhost: Vhost, session: Session) -> None:
-    """Have the broker close this session's connections, and no newer ones."""
-
-    async def lost() -> bool:
-        if not session.lost.is_set():
-            vhost.close_connections()  # those that the management has heard of already
-        return session.lost.is_set()
-
-    await eventually(lost)
 
 
 async def gone(broker: Broker, queue: str = QUEUE) -> bool:
@@ -608,15 +596,4 @@ async def test_a_deleted_queue_comes_back_with_its_consumer(broker: Broker, vhos
             return True
 
         await eventually(sent)
-        await got.until_count(1)
-
-
-async def test_connections_closed_by_the_broker_are_made_again(
-    broker: Broker, vhost: Vhost
-) -> None:
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=1):
-        await cut_off(vhost, await broker.session())
-        await connected(broker)
-        await send(broker)
         await got.until_count(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from libs.common.messaging.broker import Broker, BrokerUnavailable, PublishError, message
+from libs.common.messaging.broker import Broker, message
 from libs.common.messaging.consumer import consume
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES
 from tests.support.brokers import Vhost
@@ -80,31 +80,6 @@ async def test_a_frozen_node_is_left_for_the_next(
             await broker.publish("alerts", QUEUE, message("test", {}))
             await handler.until_count(2)
         await nodes.first.resume()
-
-
-async def test_without_heartbeats_a_frozen_node_would_be_kept(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The control of the test above."""
-    monkeypatch.setattr("libs.common.messaging.broker.HEARTBEAT_SECONDS", 0)
-    async with Broker.connect(nodes.url(), "alerts") as broker:
-        await declared(broker)
-        nodes.first.stall()
-        with pytest.raises(PublishError):  # after 5 s; a heartbeat of 1 s has ended it by then
-            await broker.publish("alerts", QUEUE, message("test", {}))
-        assert broker.connected
-        assert nodes.second.connections == 0
-        await nodes.first.resume()
-
-
-async def test_with_one_host_in_the_url_its_loss_would_be_final(nodes: Nodes) -> None:
-    """The control of all above."""
-    async with Broker.connect(nodes.vhost.url("alerts", nodes.first.port), "alerts") as broker:
-        await declared(broker)
-        await nodes.first.refuse()
-        await until(lambda: not broker.connected)
-        with pytest.raises(BrokerUnavailable):
-            await broker.publish("alerts", QUEUE, message("test", {}))
 
 
 async def test_a_session_is_usable_while_a_binding_is_held_up(

@@ -6,6 +6,7 @@ Windows of a day, so that no test runs over the end of one.
 import asyncio
 import json
 import re
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -88,6 +89,12 @@ async def test_a_flood_of_invalid_requests_leaves_the_budget_whole(
         answers = await send(gateways, path, from_each_network(bad, 300))
         assert statuses(answers).keys() <= {400, 422, 429}, "429: all others are under way"
     found = statuses(await send(gateways, path, from_each_network(GOOD, 100, first=300)))
+    (refused,) = await send(gateways[:1], path, [("10.0.2.1", GOOD)])
+    left = int(refused.headers["Retry-After"])
+    assert 0 <= left - (86400 - int(time.time()) % 86400) <= 60
+    name = "chat_budget" if path == CHAT else "write_budget"
+    assert refused.headers["RateLimit"] == f'"{name}";r=0;t={left}'
+    assert (await gateways[0].call("POST", path, GOOD, **SERVICE)).status == 200
     if times_said(gateways, "disconnected") == before:
         assert found == {200: 40, 429: 60}
     else:  # a slow machine: each counted on its own, as it may

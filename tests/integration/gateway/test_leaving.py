@@ -4,7 +4,6 @@ import asyncio
 import signal
 from contextlib import suppress
 
-import aiohttp
 import pytest
 
 from libs.common.http import application, server
@@ -34,18 +33,6 @@ async def test_a_stopping_gateway_is_not_ready_but_answers(
     assert (await gateway.call("GET", "/api/health")).status == 200
     assert await asyncio.to_thread(gateway.process.wait, 20) == 0
     assert len([each for each in owner.received if each["method"] == "POST"]) == 2
-
-
-async def test_without_a_delay_it_would_leave_before_a_balancer_knows(
-    start_gateway: StartGateway, owner: Owner
-) -> None:
-    """The control of the test above: it ends, whether anybody saw it leave or not."""
-    assert owner
-    gateway = await start_gateway(DRAIN_DELAY_SECONDS="0")
-    gateway.process.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(gateway.process.wait, 20) == 0
-    with pytest.raises(aiohttp.ClientError):
-        await gateway.call("POST", "/api/unsubscribe", {"email": "a@example.com"})
 
 
 async def test_a_request_in_flight_at_the_stop_is_answered(

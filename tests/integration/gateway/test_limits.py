@@ -420,32 +420,6 @@ async def botnet(path: str, *gateways: Gateway, network: str = "198.51") -> list
     )
 
 
-@pytest.mark.parametrize(
-    ("path", "setting", "name"),
-    [
-        (CHAT, "CHAT_BUDGET", "chat_budget"),
-        ("/api/opt-in", "PUBLIC_WRITE_BUDGET", "write_budget"),
-    ],
-)
-async def test_many_addresses_each_under_its_limit_stop_at_the_budget_of_all_and_keys_do_not(
-    start_gateway: StartGateway, path: str, setting: str, name: str
-) -> None:
-    settings = {"TRUSTED_PROXIES": "127.0.0.0/8", setting: "50 per day"}
-    gateways = [await start_gateway(**settings) for _ in range(2)]
-    before = times_said(gateways, "disconnected")
-    found = statuses(await botnet(path, *gateways))
-    # As each may, on a slow machine.
-    one_counted_alone = times_said(gateways, "disconnected") > before
-    assert 50 <= found[200] <= (100 if one_counted_alone else 50)
-    assert found.keys() == {200, 429}
-    refused = await gateways[0].call("POST", path, MESSAGE, **{"X-Forwarded-For": "10.0.2.1"})
-    assert refused.status == 429
-    left = int(refused.headers["Retry-After"])
-    assert 0 <= left - (86400 - int(time.time()) % 86400) <= 60
-    assert refused.headers["RateLimit"] == f'"{name}";r=0;t={left}'
-    assert (await gateways[0].call("POST", path, MESSAGE, **SERVICE)).status == 200
-
-
 @pytest.mark.parametrize("path", ["/api/unsubscribe", "/api/revoke-consent"])
 async def test_withdrawals_have_a_budget_of_their_own_and_are_never_refused_for_it(
     start_gateway: StartGateway, own_ports: list[int], owner: Owner, path: str

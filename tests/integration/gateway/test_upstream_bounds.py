@@ -105,17 +105,6 @@ async def test_waiting_for_a_connection_is_bounded(start: Start) -> None:
 
 
 @pytest.mark.usefixtures("two_connections")
-async def test_many_share_few_connections_in_turn(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "CONNECT_SECONDS", 20)
-    owner, upstream = await start(answering(*[OK] * 100, then=until_closed))
-    answers = await asyncio.gather(*(get(upstream) for _ in range(100)))
-    assert set(answers) == {(200, b"ok")}
-    assert owner.connections == 2
-
-
-@pytest.mark.usefixtures("two_connections")
 @pytest.mark.parametrize("fault", ["cancelled", "broken", "timeout", "unread"])
 async def test_no_fault_keeps_a_place_in_the_pool(start: Start, fault: str) -> None:
     large = b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\nfour"

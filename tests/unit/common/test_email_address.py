@@ -52,11 +52,6 @@ def test_a_malformed_address_is_refused(address: str) -> None:
         normalise(address)
 
 
-def test_an_address_of_300_characters_is_refused() -> None:
-    with pytest.raises(MalformedEmail):
-        normalise(f"anna@{'a.' * 146}com")
-
-
 def test_a_huge_address_is_refused_before_encoding() -> None:
     with pytest.raises(MalformedEmail):
         normalise(f"anna@{'ż' * 1_000_000}.pl")
@@ -91,14 +86,6 @@ def test_composed_and_decomposed_spellings_are_one_address(address: str) -> None
     normal = normal_or_none(unicodedata.normalize("NFC", address))
     assert normal_or_none(unicodedata.normalize("NFD", address)) == normal
     assert normal_or_none(address) == normal
-
-
-@given(likely)
-def test_the_domain_s_case_makes_no_other_address(address: str) -> None:
-    normal = normal_or_none(address)
-    if normal is not None:
-        local, _, domain = normal.rpartition("@")
-        assert normalise(f"{local}@{domain.upper()}") == normal
 
 
 @given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=20))

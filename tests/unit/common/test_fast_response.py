@@ -22,7 +22,6 @@ BODY = "Content-Length: 2\r\n\r\n{}"
 REQUESTS = {
     "POST": f"POST /api/echo HTTP/1.1\r\n{LINES}{BODY}",
     "GET": f"GET /api/echo HTTP/1.1\r\n{LINES}\r\n",
-    "a query": f"GET /api/echo?a=b%20c&d HTTP/1.1\r\n{LINES}\r\n",
     "HEAD": f"HEAD /api/echo HTTP/1.1\r\n{LINES}\r\n",
     "HTTP/1.0": f"POST /api/echo HTTP/1.0\r\n{LINES}{BODY}",
     "HTTP/1.0 that stays": f"POST /api/echo HTTP/1.0\r\nConnection: keep-alive\r\n{LINES}{BODY}",
@@ -30,62 +29,27 @@ REQUESTS = {
     "close": f"POST /api/echo HTTP/1.1\r\nConnection: close\r\n{LINES}{BODY}",
     "a body that is awaited": f"POST /api/echo HTTP/1.1\r\nExpect: 100-continue\r\n{LINES}{BODY}",
     "an unknown expectation": f"POST /api/echo HTTP/1.1\r\nExpect: more\r\n{LINES}{BODY}",
-    "aiohttp's own 100": f"POST /echo HTTP/1.1\r\nExpect: 100-continue\r\n{LINES}{BODY}",
     "aiohttp's own 417": f"POST /echo HTTP/1.1\r\nExpect: more\r\n{LINES}{BODY}",
-    "chunks": (
-        f"POST /api/echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{LINES}\r\n"
-        "2\r\n{}\r\n0\r\n\r\n"
-    ),
-    "another spelling": f"GET /api/%65cho HTTP/1.1\r\n{LINES}\r\n",
-    "a slash too much": f"GET /api/echo/ HTTP/1.1\r\n{LINES}\r\n",
-    "two slashes": f"GET //api/echo HTTP/1.1\r\n{LINES}\r\n",
-    "dots": f"GET /api/x/../echo HTTP/1.1\r\n{LINES}\r\n",
-    "an absolute target": f"GET http://other/api/echo HTTP/1.1\r\n{LINES}\r\n",
-    "a variable": f"GET /api/things/7 HTTP/1.1\r\n{LINES}\r\n",
     "another method": f"PUT /api/echo HTTP/1.1\r\n{LINES}{BODY}",
-    "no such path": f"GET /api/nothing HTTP/1.1\r\n{LINES}\r\n",
-    "a preflight": (
-        "OPTIONS /api/echo HTTP/1.1\r\nOrigin: https://site.example\r\n"
-        f"Access-Control-Request-Method: POST\r\n{LINES}\r\n"
-    ),
-    "OPTIONS": f"OPTIONS /api/echo HTTP/1.1\r\n{LINES}\r\n",
     "an allowed origin": f"GET /api/echo HTTP/1.1\r\nOrigin: https://site.example\r\n{LINES}\r\n",
-    "a foreign origin": f"GET /api/echo HTTP/1.1\r\nOrigin: https://other.example\r\n{LINES}\r\n",
     "a page's error": f"GET /unsubscribe HTTP/1.1\r\n{LINES}\r\n",
     "a problem": f"GET /api/problem HTTP/1.1\r\n{LINES}\r\n",
-    "a fault": f"GET /api/fault HTTP/1.1\r\n{LINES}\r\n",
     "no content": f"GET /api/empty HTTP/1.1\r\n{LINES}\r\n",
-    "a stream": f"GET /api/stream HTTP/1.1\r\n{LINES}\r\n",
-    "a stream for HTTP/1.0": f"GET /api/stream HTTP/1.0\r\n{LINES}\r\n",
     "an upgrade": f"GET /api/echo HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: h2c\r\n{LINES}\r\n",
 }
 
 
 async def echo(request: web.Request) -> web.Response:
     await accept_body(request)
-    body = await request.read()
-    match = [request.match_info.route.resource is not None, dict(request.match_info)]
-    return json_response([request.method, request.path_qs, body.decode(), *match])
+    return json_response([request.method, (await request.read()).decode()])
 
 
 async def refused(_: web.Request) -> web.Response:
     raise Problem(409, detail="not now", headers={hdrs.RETRY_AFTER: "3"})
 
 
-async def fault(_: web.Request) -> web.Response:
-    raise RuntimeError
-
-
 async def empty(_: web.Request) -> web.Response:
     return fast_response.FastResponse(status=204)
-
-
-async def stream(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    await response.write(b"part")
-    await response.write_eof()
-    return response
 
 
 def gateway_like() -> web.Application:
@@ -98,12 +62,9 @@ def gateway_like() -> web.Application:
         ("GET", "/api/echo", echo),
         ("HEAD", "/api/echo", echo),
         ("POST", "/api/echo", echo),
-        ("GET", "/api/things/{id}", echo),
         ("GET", "/unsubscribe", refused),
         ("GET", "/api/problem", refused),
-        ("GET", "/api/fault", fault),
         ("GET", "/api/empty", empty),
-        ("GET", "/api/stream", stream),
     ):
         app.router.add_route(method, path, handler, expect_handler=_expect_later)
     app.router.add_post("/echo", echo)  # with aiohttp's own way of expectations
@@ -124,7 +85,7 @@ async def conversation(port: int, request: str) -> bytes:
     writer.write(request.encode())
     async with asyncio.timeout(10):
         answered = await reader.read(1)
-        writer.write(f"GET /api/things/last HTTP/1.1\r\nConnection: close\r\n{LINES}\r\n".encode())
+        writer.write(f"GET /api/echo HTTP/1.1\r\nConnection: close\r\n{LINES}\r\n".encode())
         with suppress(ConnectionError):
             while part := await reader.read(65536):
                 answered += part

@@ -3,7 +3,6 @@
 import tomllib
 from collections.abc import Callable
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,14 +93,6 @@ def test_the_shipped_file_is_accepted() -> None:
 def test_a_start_refuses(change: Callable[[Any], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         changed(change)
-
-
-def test_a_fault_is_named_with_its_line(tmp_path: Path) -> None:
-    path = tmp_path / "forms.toml"
-    text = (EXAMPLE / "forms.toml").read_text(encoding="utf-8")
-    path.write_text(text.replace('type = "money"', 'type = "cash"'), encoding="utf-8")
-    with pytest.raises(SystemExit, match=r"forms\.toml:\d+: forms\.contact\.fields\.\d+\.type"):
-        forms.load(path)
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,6 @@ def test_a_time_in_quiet_hours_moves_to_the_next_opening(at: str, opens: str) ->
     assert HOURS.next_opening(local(at)) == local(opens)
 
 
-def test_a_weekend_that_is_not_quiet_is_used() -> None:
-    hours = Hours(WARSAW, time(9), time(19), weekends=True)
-    assert hours.next_opening(local("2026-11-28 12:00")) == local("2026-11-28 12:00")
-
-
 @pytest.mark.parametrize(
     ("at", "opens"),
     [
@@ -57,34 +52,12 @@ def test_the_public_holidays_of_poland_are_skipped(at: str, opens: str) -> None:
     assert not hours.is_open(local(opens) - timedelta(minutes=1))
 
 
-def test_without_quiet_hours_now_is_open() -> None:
-    midnight = local("2026-11-28 00:00")
-    assert ALWAYS.next_opening(midnight) == midnight
-
-
 @given(st.one_of(moments, near_changes), some_hours)
 def test_the_next_opening_is_open_and_never_before(at: datetime, hours: Hours) -> None:
     opening = hours.next_opening(at)
     assert opening >= at
     assert hours.is_open(opening)
     assert hours.next_opening(opening) == opening
-
-
-@given(near_changes, some_hours, st.integers(0, 60 * 24 * 4))
-def test_no_open_time_is_skipped(at: datetime, hours: Hours, minutes: int) -> None:
-    between = at + timedelta(minutes=minutes)
-    if between < hours.next_opening(at):
-        assert not hours.is_open(between)
-
-
-@given(near_changes, st.integers(0, 8))
-def test_an_opening_keeps_its_hour_over_a_clock_change(at: datetime, days: int) -> None:
-    opening = SHIPPED.hours.next_opening(at + timedelta(days=days)).astimezone(WARSAW)
-    assert 9 <= opening.hour < 19
-    if opening > at + timedelta(days=days):
-        assert (opening.hour, opening.minute) == (9, 0)
-    assert opening.isoweekday() <= 5
-    assert opening.date() not in SHIPPED.hours.holidays
 
 
 def test_an_opening_in_a_skipped_hour_does_not_exist() -> None:

@@ -30,7 +30,3 @@ async def test_an_error_stays_in_its_task() -> None:
     await asyncio.wait({failed})
     await tasks.end(failed)
     assert isinstance(failed.exception(), RuntimeError)
-
-
-async def test_ending_no_tasks_returns_at_once() -> None:
-    await tasks.end()

@@ -32,16 +32,6 @@ def told(alerts: Sequence[AcceptedAlert]) -> list[dict[str, Any]]:
     return [alert.body["numbered"] for alert in alerts]
 
 
-def test_each_alert_of_a_process_has_the_next_number() -> None:
-    numbers = Numbers()
-    given = [*taken(numbers), *taken(numbers, 3), *taken(numbers)]
-    assert [each["number"] for each in given] == [1, 2, 3, 4, 5]
-    assert {each["sender"] for each in given} == {numbers.sender}
-    assert not any("unused" in each for each in given)
-    assert taken(Numbers())[0]["sender"] != numbers.sender  # of one host
-    assert len(numbers.sender) <= 100  # what alerts reads
-
-
 def test_a_later_alert_tells_which_numbers_nobody_was_promised() -> None:
     numbers = Numbers()
     taken(numbers)

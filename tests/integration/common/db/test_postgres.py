@@ -507,22 +507,6 @@ async def test_a_listener_hears_each_notification(url: str, other: AsyncConnecti
             listener.event.clear()
 
 
-async def test_a_listener_hears_again_after_its_connection_was_ended(
-    url: str, other: AsyncConnection
-) -> None:
-    async with listening(url) as listener:
-        await other.execute(
-            text(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE application_name = 'listen Some channel'"
-            )
-        )
-        await listener.event.wait()  # connected again
-        listener.event.clear()
-        await other.execute(text('NOTIFY "Some channel"'))
-        await listener.event.wait()
-
-
 async def test_a_listener_hears_again_after_its_connection_was_reset(
     url: str, other: AsyncConnection, proxy: Proxy
 ) -> None:
