@@ -1,6 +1,8 @@
 """company.toml: the company's data, and every wording of consent."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +34,11 @@ class CompanySettings(Settings):
     def company(self) -> "Company":
         """:raises SystemExit: names the file and every fault in it"""
         return load(self.company_config).company
+
+
+def twice(given: Iterable[str]) -> str:
+    """Return what occurs more than once, as one text."""
+    return ", ".join(sorted(each for each, number in Counter(given).items() if number > 1))
 
 
 def _address(text: str) -> str:
@@ -88,10 +95,9 @@ class CompanyFile(_Section):
 
     @model_validator(mode="after")
     def _each_version_stands_once(self) -> Self:
-        versions = [wording.version for wording in self.wordings]
-        if twice := sorted({each for each in versions if versions.count(each) > 1}):
-            raise FaultError(["wordings"], f"duplicate version {', '.join(twice)}")
-        if len({each.text for each in self.published}) < len(self.published):
+        if found := twice(wording.version for wording in self.wordings):
+            raise FaultError(["wordings"], f"duplicate version {found}")
+        if twice(each.text for each in self.published):
             raise FaultError(["wordings"], "duplicate text")
         return self
 

@@ -5,9 +5,9 @@ expression, which a visitor could make run for minutes.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import date, timedelta
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from libs.common.process.config_file import ConfigFile, FaultError
 from libs.domain import email_address, phone_number
-from libs.domain.company import Wording
+from libs.domain.company import CompanyFile, Wording, twice
 from libs.domain.limits import Limit
 
 LANGUAGES = ("pl", "en")
@@ -24,6 +24,9 @@ MOST_FIELDS = 40
 SHORT, LONG = 200, 4000
 """Characters of a field, and of a textarea."""
 MARKETING = "marketing"
+AGREED_SINCE = datetime(2018, 1, 1, tzinfo=UTC)
+"""An imported agreement from before counts only once it is confirmed."""
+FindWording = Callable[[str], Wording | None]
 
 Language = Literal["pl", "en"]
 FieldType = Literal[
@@ -39,19 +42,10 @@ _TYPES_OF: dict[str, tuple[str, ...]] = {
     "budget": ("money", "number", "text", "select"),
     "start": ("date", "text", "select"),
 }
-_RESERVED = frozenset(
-    {
-        "form",
-        "form_version",
-        "language",
-        "key",
-        "issued",
-        "proof",
-        "session_id",
-        "page",
-        "notice_version",
-    }
-)
+_RESERVED = {
+    *("form", "form_version", "language", "key", "issued", "proof", "session_id", "page"),
+    "notice_version",
+}
 """Names that a form posts beside its fields."""
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 _DIGIT = re.compile(r"\d")
@@ -184,11 +178,9 @@ class Consent(_Section):
 
     @model_validator(mode="after")
     def _each_stands_once(self) -> Self:
-        versions = [each.version for each in self.versions]
-        if twice := sorted({each for each in versions if versions.count(each) > 1}):
-            raise FaultError(["versions"], f"two wordings of one version: {', '.join(twice)}")
-        hashes = [wording.sha256 for _, wording in self.wordings()]
-        if len(set(hashes)) < len(hashes):
+        if found := twice(each.version for each in self.versions):
+            raise FaultError(["versions"], f"two wordings of one version: {found}")
+        if twice(wording.sha256 for _, wording in self.wordings()):
             raise FaultError(["versions"], "the same text twice")
         return self
 
@@ -263,8 +255,8 @@ class Form(_Section):
         names = [field.name for field in self.fields]
         facts: list[str] = [field.fact for field in self.fields if field.fact is not None]
         for key, each in (("fields", names), ("fields", facts), ("consents", self.purposes)):
-            if twice := sorted({one for one in each if each.count(one) > 1}):
-                raise FaultError([key], f"{', '.join(twice)} stands twice")
+            if found := twice(each):
+                raise FaultError([key], f"{found} stands twice")
         if not {"email", "phone"} & set(facts):
             raise FaultError(["fields"], 'needs a field with fact = "email" or fact = "phone"')
         if self.consents and "email" not in facts:
@@ -357,3 +349,21 @@ def load(path: Path) -> Forms:
     :raises SystemExit: names the file and every fault in it
     """
     return ConfigFile(path).load(_File).forms
+
+
+def finder(company: CompanyFile, known: Forms) -> FindWording:
+    """Return what finds a wording by its exact text, or by the SHA-256 of that (in hex).
+
+    Only what company.toml or forms.toml publishes becomes a record of consent, whoever sends it.
+    Neither drops an older one, so that what somebody agreed to years ago is found as well.
+    """
+    published = [*company.published]
+    for name, form in known.items():
+        for consent in form.consents:
+            wordings = (wording for _, wording in consent.wordings())
+            published += [replace(each, version=f"{name}/{each.version}") for each in wordings]
+    found: dict[str, Wording] = {}
+    for each in published:
+        found.setdefault(each.text, each)
+        found.setdefault(each.sha256, each)
+    return lambda given: found.get(given.strip())

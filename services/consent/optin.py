@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.process import logs
-from libs.domain import company, forms, wordings
+from libs.domain import company, forms
 from libs.domain.signed_links import Claims
 from services.consent import changes
 from services.consent.mails import LinkMails, read_opt_in
@@ -33,7 +33,7 @@ class OptIns:
         self._link_mails = link_mails
         self._double_opt_in = settings.double_opt_in
         self._company = company.load(settings.company_config)
-        self.published = wordings.finder(self._company, forms.load(settings.forms_config))
+        self.published = forms.finder(self._company, forms.load(settings.forms_config))
         self.lifetime = timedelta(days=settings.opt_in_link_days)
 
     async def record(

@@ -16,10 +16,9 @@ from pydantic import (
 )
 
 from libs.common.process.config_file import ConfigFile, Duration
-from libs.domain import wordings
 from libs.domain.company import Company, CompanyFile
 from libs.domain.company import load as load_company
-from libs.domain.forms import Forms
+from libs.domain.forms import FindWording, Forms, finder
 from libs.domain.hours import Hours
 from libs.domain.hours_section import HoursSection
 from services.followups import dialogue
@@ -226,7 +225,7 @@ class _File(_Section):
 @dataclass(frozen=True, slots=True)
 class Config:
     company: Company
-    published: wordings.Find
+    published: FindWording
     """Finds a published wording; None if the company has not published it."""
     site: str
     default_language: str
@@ -304,7 +303,7 @@ def load(
     hours = file.hours.hours
     return Config(
         company=company.company,
-        published=wordings.finder(company, forms or {}),
+        published=finder(company, forms or {}),
         site=file.site,
         default_language=file.default_language,
         staff_language=file.staff_language,

@@ -23,7 +23,7 @@ from libs.common.messaging.rpc import NoReply, Requester
 from libs.common.process import logs
 from libs.domain.acts_outbox import Counted
 from libs.domain.email_address import normalise
-from libs.domain.wordings import SINCE
+from libs.domain.forms import AGREED_SINCE
 from services.followups import messages, metrics
 from services.followups.config import LANGUAGES, Config
 from services.followups.dialogue.state import State
@@ -305,7 +305,7 @@ async def _write(
 
 
 def _is_proof(grant: Mapping[str, Any], config: Config) -> bool:
-    is_recent = datetime.fromisoformat(grant["at"]) >= SINCE
+    is_recent = datetime.fromisoformat(grant["at"]) >= AGREED_SINCE
     return grant["proven"] and is_recent and config.published(grant["wording"]) is not None
 
 

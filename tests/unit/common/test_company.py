@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from libs.domain import company, wordings
+from libs.domain import company, forms
 
 SHIPPED = Path(__file__).parents[3] / "config.example/company.toml"
 
@@ -12,8 +12,8 @@ def test_the_shipped_file_asks_in_each_place_in_polish_and_english() -> None:
     for place in ("chat", "form"):
         for language in ("pl", "en"):
             asked = shipped.asking(place, language)
-            assert wordings.finder(shipped, {})(f" {asked.text}\n") == asked
-    assert wordings.finder(shipped, {})("Zgadzam się na wszystko.") is None
+            assert forms.finder(shipped, {})(f" {asked.text}\n") == asked
+    assert forms.finder(shipped, {})("Zgadzam się na wszystko.") is None
 
 
 def test_a_new_version_is_in_use_and_the_old_one_stays_published(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_new_version_is_in_use_and_the_old_one_stays_published(tmp_path: Path)
     path.write_text(f"{text}\n[[wordings]]{newer}", encoding="utf-8")
     after = company.load(path)
     assert after.asking("chat", "en").version == "chat-2027-01"
-    assert wordings.finder(after, {})(old.text) == old
+    assert forms.finder(after, {})(old.text) == old
 
 
 @pytest.mark.parametrize(
