@@ -254,8 +254,9 @@ async def test_an_unroutable_message_is_retried_and_arrives(
 
 
 async def test_two_relays_share_the_rows_and_publish_none_twice(
-    engine: AsyncEngine, broker: Broker, url: str
+    engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(outbox, "CONFIRM_SECONDS", 60.0)  # without a confirm it would be rightly
     sent = await write(engine, 600)
     got = Recorder()
     async with relaying(engine, broker, url), relaying(engine, broker, url):
