@@ -156,6 +156,12 @@ async def start_gateway(
         await ended(workers)  # else they take connections to the next test's gateway
 
 
+@pytest.fixture
+async def gateway(start_gateway: StartGateway) -> Gateway:
+    """One with the settings of the tests."""
+    return await start_gateway()
+
+
 def workers_of(gateway: Gateway) -> list[int]:
     pid = gateway.process.pid
     with suppress(OSError):

@@ -80,9 +80,8 @@ def open_files(gateway: Gateway) -> int:
 
 
 async def test_12000_connections_of_one_address_leave_another_served_in_time(
-    start_gateway: StartGateway,
+    gateway: Gateway,
 ) -> None:
-    gateway = await start_gateway()
     loop = asyncio.get_running_loop()
     with many_files(), ExitStack() as held:
 
@@ -198,8 +197,7 @@ def low_soft_limit() -> Iterator[None]:
 
 @pytest.mark.usefixtures("low_soft_limit")
 async def test_a_low_soft_limit_of_open_files_is_raised_at_the_start(
-    start_gateway: StartGateway,
+    gateway: Gateway,
 ) -> None:
-    gateway = await start_gateway()
     soft, hard = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
     assert soft == hard

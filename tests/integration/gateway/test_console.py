@@ -136,8 +136,7 @@ async def test_while_the_console_is_away_a_page_says_so(
     assert (await gateway.call("GET", "/api/health")).status == 200
 
 
-async def test_without_a_console_there_is_none(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway()
+async def test_without_a_console_there_is_none(gateway: Gateway) -> None:
     assert (await gateway.call("GET", "/console/")).status == 404
 
 

@@ -143,15 +143,13 @@ async def test_a_post_over_the_general_limit_is_told_so_on_a_page(
 
 @pytest.mark.parametrize("language", ["pl", "en"])
 async def test_the_chat_s_link_leads_to_the_company_s_privacy_page(
-    start_gateway: StartGateway, tmp_path: Path, language: str
+    gateway: Gateway, tmp_path: Path, language: str
 ) -> None:
-    gateway = await start_gateway()
     answer = await gateway.call("GET", f"/privacy?language={language}")
     assert (answer.status, answer.headers["Location"]) == (302, CONTACT.notice.url[language])
 
 
-async def test_a_link_to_a_form_that_is_gone_leads_to_a_page(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway()
+async def test_a_link_to_a_form_that_is_gone_leads_to_a_page(gateway: Gateway) -> None:
     page = await gateway.send("GET", "/forms/gone", {"Accept-Language": "en"})
     assert (page.status, page.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
     assert "This form does not work now" in page.body

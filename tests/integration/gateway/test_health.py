@@ -41,7 +41,7 @@ async def test_without_a_key_no_target_and_no_queue_is_named(
 ) -> None:
     named = {"circuit_breakers": {"slack": {"state": "open"}}, "queues": {"alerts.slack": 3}}
     owner.say({"status": "degraded", **named})
-    gateway = await start_gateway()
+    gateway = await start_gateway()  # what the start sees is kept for a moment
     public = await gateway.call("GET", DEEP)
     assert set(public.body) == {"status", "components"}
     keyed = await gateway.call("GET", DEEP, **SERVICE)

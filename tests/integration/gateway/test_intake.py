@@ -145,10 +145,9 @@ async def test_alerts_that_share_a_message_are_no_larger_than_one_request_may_be
 
 @pytest.mark.quick
 async def test_without_the_broker_the_service_accepts_the_alert_under_the_same_id(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
     posted = serve_intake(owner)
-    gateway = await start_gateway()
     answer = await gateway.call("POST", "/api/alerts", ALERT, **SERVICE)
     assert answer.status == 202
     assert [alert["id"] for alert in posted] == [answer.body["id"]]
@@ -156,10 +155,9 @@ async def test_without_the_broker_the_service_accepts_the_alert_under_the_same_i
 
 
 async def test_a_large_batch_goes_to_the_owner_in_one_post_that_it_takes(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
     posted = serve_intake(owner)
-    gateway = await start_gateway()
     alert = {**ALERT, "payload": {"text": "x" * 150}}
     answer = await gateway.call("POST", "/api/alerts/batch", {"alerts": [alert] * 1000}, **SERVICE)
     assert answer.status == 202
@@ -227,9 +225,8 @@ async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_
 @pytest.mark.quick
 @pytest.mark.control("P2")
 async def test_without_broker_and_service_the_outcome_is_unknown_and_may_be_repeated(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     headers = {**SERVICE, "Idempotency-Key": "order-1"}
     unknown = await gateway.call("POST", "/api/alerts", ALERT, **headers)
     assert unknown.status == 503
@@ -303,9 +300,8 @@ async def test_another_body_under_a_forgotten_key_is_another_alert_and_not_dropp
     assert len({alert["id"] for alert in posted}) == 2
 
 
-async def test_the_same_batch_is_the_same_alerts(start_gateway: StartGateway, owner: Owner) -> None:
+async def test_the_same_batch_is_the_same_alerts(gateway: Gateway, owner: Owner) -> None:
     posted = serve_intake(owner)
-    gateway = await start_gateway()
     headers = {**SERVICE, "Idempotency-Key": "batch-1"}
     body = {"alerts": [ALERT, ALERT]}
     one = await gateway.call("POST", "/api/alerts/batch", body, **headers)
@@ -315,10 +311,9 @@ async def test_the_same_batch_is_the_same_alerts(start_gateway: StartGateway, ow
 
 
 async def test_a_bad_alert_is_named_and_nothing_of_its_batch_is_taken(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
     posted = serve_intake(owner)
-    gateway = await start_gateway()
 
     async def faults(path: str, body: object) -> set[str]:
         answer = await gateway.call("POST", path, body, **SERVICE)
@@ -340,9 +335,8 @@ async def test_a_bad_alert_is_named_and_nothing_of_its_batch_is_taken(
 
 
 async def test_a_chat_turn_repeated_under_its_key_is_answered_and_not_taken_again(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     body = {"message": "Dzień dobry", "session_id": S1}
     key = {"Idempotency-Key": str(uuid.uuid4())}
     one = await gateway.call("POST", CHAT, body, **key)
@@ -358,9 +352,8 @@ async def test_a_chat_turn_repeated_under_its_key_is_answered_and_not_taken_agai
 
 
 async def test_a_stored_response_is_readable_only_with_its_key(
-    start_gateway: StartGateway, owner: Owner, redis_url: str
+    gateway: Gateway, owner: Owner, redis_url: str
 ) -> None:
-    gateway = await start_gateway()
     owner.say({"reply": "Zapisałem: 600 700 800, anna@example.com"})
     body = {"message": "600 700 800, anna@example.com", "session_id": S1}
     key = {"Idempotency-Key": str(uuid.uuid4())}
@@ -381,9 +374,8 @@ async def test_a_stored_response_is_readable_only_with_its_key(
 
 
 async def test_while_the_first_is_running_the_same_key_is_409(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     release = owner.hold()
     body = {"message": "Dzień dobry", "session_id": S1}
     first = asyncio.create_task(gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"}))
@@ -395,8 +387,7 @@ async def test_while_the_first_is_running_the_same_key_is_409(
     assert (third.body, len(owner.of(CHAT))) == ({}, 1)
 
 
-async def test_a_failure_gives_its_key_back(start_gateway: StartGateway, owner: Owner) -> None:
-    gateway = await start_gateway()
+async def test_a_failure_gives_its_key_back(gateway: Gateway, owner: Owner) -> None:
     owner.say(status=500)
     body = {"message": "Dzień dobry", "session_id": S1}
     assert (await gateway.call("POST", CHAT, body, **{"Idempotency-Key": "k"})).status == 500

@@ -311,9 +311,8 @@ async def test_a_changed_limit_survives_restarts_and_a_redis_that_lost_it(
     ],
 )
 async def test_a_malformed_change_changes_nothing(
-    start_gateway: StartGateway, body: object, status: int
+    gateway: Gateway, body: object, status: int
 ) -> None:
-    gateway = await start_gateway()
     before = await limits_of(gateway)
     assert (await gateway.call("PUT", "/api/ratelimits", body, **ADMIN)).status == status
     assert await limits_of(gateway) == before

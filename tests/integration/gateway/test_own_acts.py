@@ -52,9 +52,8 @@ def said_of(gateway: Gateway, event: str) -> list[dict[str, Any]]:
 
 
 async def test_a_refused_key_is_logged_without_the_key_and_nothing_is_recorded(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     console = Console(owner)
     guess = {"X-ADMIN-API-KEY": "guessed-key-number-1"}
     assert (await gateway.call("GET", "/api/breakers", **guess)).status == 401

@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from libs.common.http.application import Problem
-from tests.integration.gateway.conftest import NOBODY, Owner, StartGateway
+from tests.integration.gateway.conftest import NOBODY, Gateway, Owner, StartGateway
 from tests.support.service import Answer
 
 LINK = "/unsubscribe?token=a.b%22%3E&lang=pl"
@@ -45,13 +45,10 @@ async def test_a_rate_limited_page_is_html_in_the_language_of_the_visitor(
 
 
 @pytest.mark.parametrize("status", [400, 415, 500, 503])
-async def test_an_error_of_consent_is_html_too(
-    start_gateway: StartGateway, owner: Owner, status: int
-) -> None:
+async def test_an_error_of_consent_is_html_too(gateway: Gateway, owner: Owner, status: int) -> None:
     async def fail(_: web.Request) -> web.StreamResponse:
         return Problem(status, detail="of consent").response()
 
-    gateway = await start_gateway()
     owner.handle = fail
     for path in ("/unsubscribe", "/opt-in/confirm", "/erasure/confirm", "/preferences"):
         answer = await gateway.send("POST", f"{path}?token=x", data={"purpose": "marketing"})

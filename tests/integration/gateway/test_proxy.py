@@ -10,6 +10,7 @@ from tests.integration.gateway.conftest import (
     INTERNAL_KEY,
     NOBODY,
     SERVICE,
+    Gateway,
     Owner,
     StartGateway,
 )
@@ -20,10 +21,7 @@ from tests.support.eventually import eventually
 CHAT = "/api/chatbot/chat"
 
 
-async def test_an_owner_gets_path_query_and_body_unchanged(
-    start_gateway: StartGateway, owner: Owner
-) -> None:
-    gateway = await start_gateway()
+async def test_an_owner_gets_path_query_and_body_unchanged(gateway: Gateway, owner: Owner) -> None:
     path = "/api/unsubscribe/status/a%2Bb%40example.com?token=x%20y&lang=pl"
     await gateway.call("GET", path)
     await gateway.send("POST", "/api/opt-in", data=b'{ "email" : "\xc5\x82" }')
@@ -33,9 +31,8 @@ async def test_an_owner_gets_path_query_and_body_unchanged(
 
 
 async def test_an_upstream_gets_the_caller_s_role_and_no_forged_headers(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     forged = {
         "X-Internal-Key": "forged",
         "X-Caller": "admin",
@@ -65,10 +62,7 @@ async def test_an_upstream_gets_the_caller_s_role_and_no_forged_headers(
     assert not gone & set(headers)
 
 
-async def test_keys_are_not_forwarded_but_the_role_is(
-    start_gateway: StartGateway, owner: Owner
-) -> None:
-    gateway = await start_gateway()
+async def test_keys_are_not_forwarded_but_the_role_is(gateway: Gateway, owner: Owner) -> None:
     await gateway.call("GET", "/api/dlq/stats", **ADMIN, **{"X-Operator": "anna"})
     (headers,) = (each["headers"] for each in owner.of("/api/dlq/stats"))
     assert (headers["X-Caller"], headers["X-Operator"]) == ("admin", "anna")
@@ -84,7 +78,7 @@ async def test_keys_are_not_forwarded_but_the_role_is(
 
 
 async def test_an_answer_comes_back_without_hop_by_hop_headers(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
     async def handle(_: web.Request) -> web.StreamResponse:
         return web.Response(
@@ -101,7 +95,6 @@ async def test_an_answer_comes_back_without_hop_by_hop_headers(
         )
 
     owner.handle = handle
-    gateway = await start_gateway()
     answer = await gateway.call("POST", CHAT, {})
     assert (answer.status, answer.body) == (418, "körper")
     assert answer.headers["X-Kept"] == "1"
@@ -140,8 +133,7 @@ async def test_an_unavailable_upstream_is_503_with_retry_after(start_gateway: St
     assert answer.headers["Retry-After"]
 
 
-async def test_without_the_right_key_it_is_401(start_gateway: StartGateway, owner: Owner) -> None:
-    gateway = await start_gateway()
+async def test_without_the_right_key_it_is_401(gateway: Gateway, owner: Owner) -> None:
     before = len(owner.received)
     calls: list[tuple[str, str, dict[str, str]]] = [
         ("POST", "/api/alerts", {}),
@@ -167,9 +159,8 @@ async def test_an_unset_key_locks_its_routes(start_gateway: StartGateway) -> Non
 
 
 async def test_a_wrong_key_is_refused_before_the_body_is_asked_for(
-    start_gateway: StartGateway,
+    gateway: Gateway,
 ) -> None:
-    gateway = await start_gateway()
     reader, writer = await begin(port_of(gateway))
 
     async def answers(key: str) -> bytes:
@@ -189,10 +180,7 @@ async def test_a_wrong_key_is_refused_before_the_body_is_asked_for(
     writer.close()
 
 
-async def test_a_body_that_contradicts_its_headers_is_400(
-    start_gateway: StartGateway, owner: Owner
-) -> None:
-    gateway = await start_gateway()
+async def test_a_body_that_contradicts_its_headers_is_400(gateway: Gateway, owner: Owner) -> None:
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     answer = await gateway.send("POST", CHAT, headers, data=b"no gzip")
     assert (answer.status, answer.body["status"]) == (400, 400)
@@ -212,9 +200,8 @@ async def test_a_body_that_contradicts_its_headers_is_400(
 
 
 async def test_a_request_that_cannot_be_parsed_leaves_nothing_of_the_client_in_the_log(
-    start_gateway: StartGateway,
+    gateway: Gateway,
 ) -> None:
-    gateway = await start_gateway()
     reader, writer = await begin(port_of(gateway))
     writer.write(b"GET /api/unsubscribe/status/anna@example.pl\xff HTTP/1.1\r\n\r\n")
     assert b" 400 " in await reader.readline()
@@ -226,8 +213,7 @@ async def test_a_request_that_cannot_be_parsed_leaves_nothing_of_the_client_in_t
     assert "Traceback" not in log
 
 
-async def test_an_unknown_path_is_404_and_a_wrong_method_405(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway()
+async def test_an_unknown_path_is_404_and_a_wrong_method_405(gateway: Gateway) -> None:
     assert (await gateway.call("GET", "/nowhere")).status == 404
     wrong = await gateway.call("GET", CHAT)
     assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
@@ -235,19 +221,15 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405(start_gateway: Star
         assert answer.headers["Content-Type"].startswith("application/problem+json")
 
 
-async def test_an_unknown_alert_may_be_asked_for_again(
-    start_gateway: StartGateway, owner: Owner
-) -> None:
+async def test_an_unknown_alert_may_be_asked_for_again(gateway: Gateway, owner: Owner) -> None:
     owner.say(status=404)
-    gateway = await start_gateway()
     answer = await gateway.call(
         "GET", "/api/alerts/9b2e8a52-0f0d-5c3b-8a44-1f6d3a1f2b7c", **SERVICE
     )
     assert (answer.status, answer.headers["Retry-After"]) == (404, "1")
 
 
-async def test_logs_carry_the_template_and_never_an_address(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway()
+async def test_logs_carry_the_template_and_never_an_address(gateway: Gateway) -> None:
     await gateway.call("GET", "/api/unsubscribe/status/anna@example.com?token=secret")
     await gateway.stop()
     log = gateway.log.read_text()
@@ -257,10 +239,7 @@ async def test_logs_carry_the_template_and_never_an_address(start_gateway: Start
     assert all(json.loads(line)["service"] == "gateway" for line in log.splitlines())
 
 
-async def test_head_asks_the_owner_and_carries_no_body(
-    start_gateway: StartGateway, owner: Owner
-) -> None:
-    gateway = await start_gateway()
+async def test_head_asks_the_owner_and_carries_no_body(gateway: Gateway, owner: Owner) -> None:
     answer = await gateway.send("HEAD", "/unsubscribe?token=x")
     assert (answer.status, answer.body) == (200, "")
     assert owner.received[-1]["method"] == "GET"

@@ -161,9 +161,8 @@ async def test_an_ambiguous_request_is_refused_and_reaches_no_upstream(
 
 
 async def test_a_head_of_ordinary_size_is_accepted_in_any_chunks(
-    start_gateway: StartGateway,
+    gateway: Gateway,
 ) -> None:
-    gateway = await start_gateway()
     reader, writer = await begin(port_of(gateway))
     for _ in range(2):
         writer.write(POST + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000 + GET)
@@ -191,9 +190,8 @@ async def test_a_head_of_ordinary_size_is_accepted_in_any_chunks(
     ids=["absolute", "dots", "encoded", "fragment", "pipelined", "get with a body", "upgrade"],
 )
 async def test_a_request_reaches_the_owner_as_one_of_our_own_making(
-    start_gateway: StartGateway, owner: Owner, sent: bytes, seen: list[str]
+    gateway: Gateway, owner: Owner, sent: bytes, seen: list[str]
 ) -> None:
-    gateway = await start_gateway()
     before = len(owner.received)
     got = await answers(gateway, sent, len(seen))
     received = owner.received[before:]
@@ -215,9 +213,8 @@ async def test_a_request_reaches_the_owner_as_one_of_our_own_making(
     ids=["latin-1", "utf-8", "neither"],
 )
 async def test_any_byte_of_a_header_reaches_the_owner_as_text(
-    start_gateway: StartGateway, owner: Owner, sent: bytes, seen: str
+    gateway: Gateway, owner: Owner, sent: bytes, seen: str
 ) -> None:
-    gateway = await start_gateway()
     before = len(owner.received)
     got = await answers(gateway, GET + b"User-Agent: " + sent + b"\r\n\r\n", 1)
     assert statuses(got) == [200]
@@ -248,17 +245,15 @@ async def test_invalid_utf_8_never_causes_a_500(start_gateway: StartGateway, sen
 
 @pytest.mark.parametrize("target", ["http://evil.example/internal/alerts", "//evil.example/", "*"])
 async def test_an_unknown_path_reaches_no_upstream(
-    start_gateway: StartGateway, owner: Owner, target: str
+    gateway: Gateway, owner: Owner, target: str
 ) -> None:
-    gateway = await start_gateway()
     before = len(owner.received)
     sent = b"OPTIONS %b HTTP/1.1\r\n" % target.encode() + HOST_LINE + b"\r\n"
     assert statuses(await answers(gateway, sent, 1)) == [404]
     assert owner.received[before:] == []
 
 
-async def test_a_coded_body_is_501(start_gateway: StartGateway, owner: Owner) -> None:
-    gateway = await start_gateway()
+async def test_a_coded_body_is_501(gateway: Gateway, owner: Owner) -> None:
     before = len(owner.received)
     sent = POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
     assert statuses(await answers(gateway, sent, 1)) == [501]
@@ -287,9 +282,8 @@ async def test_http_1_0_is_answered_and_its_connection_ends(
 
 
 async def test_after_413_the_client_can_read_the_answer_and_go_on(
-    start_gateway: StartGateway,
+    gateway: Gateway,
 ) -> None:
-    gateway = await start_gateway()
     reader, writer = await begin(port_of(gateway), POST + b"Content-Length: 3000000\r\n\r\n")
     for _ in range(300):
         writer.write(b"x" * 10_000)
@@ -305,11 +299,8 @@ async def test_after_413_the_client_can_read_the_answer_and_go_on(
     writer.close()
 
 
-async def test_head_of_a_large_answer_carries_no_byte_of_it(
-    start_gateway: StartGateway, owner: Owner
-) -> None:
+async def test_head_of_a_large_answer_carries_no_byte_of_it(gateway: Gateway, owner: Owner) -> None:
     owner.say({"x": "x" * 1_000_000})
-    gateway = await start_gateway()
     head = GET.replace(b"GET ", b"HEAD ") + b"\r\n"
     got = await answers(gateway, head + head, 2)
     assert statuses(got) == [200, 200]
@@ -317,10 +308,9 @@ async def test_head_of_a_large_answer_carries_no_byte_of_it(
 
 
 async def test_a_client_that_leaves_in_the_middle_frees_the_owner(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
     gone = asyncio.Event()
-    gateway = await start_gateway()
     owner.handle = endless(gone)
     reader, writer = await begin(port_of(gateway), EXPORT)
     await reader.readexactly(100_000)
@@ -638,9 +628,8 @@ BODY = b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000
 
 @pytest.mark.parametrize("of_each", [1, 2000, 250_000])
 async def test_pipelined_requests_are_answered_in_order(
-    start_gateway: StartGateway, owner: Owner, of_each: int
+    gateway: Gateway, owner: Owner, of_each: int
 ) -> None:
-    gateway = await start_gateway()
     small = POST + b"Content-Length: 2\r\n\r\n{}"
     sent = GET + b"\r\n" + small + GET.replace(STATUS.encode(), b"/none/") + b"\r\n" + small
     if of_each > 1:
@@ -658,9 +647,8 @@ async def test_pipelined_requests_are_answered_in_order(
 
 
 async def test_more_requests_in_one_write_than_are_parsed_ahead_are_all_answered(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     reader, writer = await begin(port_of(gateway), (GET + b"\r\n") * 45)
     assert [(await answer(reader))[0] for _ in range(45)] == [200] * 45
     writer.close()

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from services.gateway.intake.sessions import is_strong
-from tests.integration.gateway.conftest import Gateway, Owner, StartGateway
+from tests.integration.gateway.conftest import Gateway, Owner
 
 CHAT = "/api/chatbot/chat"
 
@@ -24,9 +24,8 @@ async def say(gateway: Gateway, given: Mapping[str, str] = {}, **headers: str) -
 
 
 async def test_two_visitors_with_the_same_guessable_session_are_two_conversations(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     owner.handle = echo
     found = {await say(gateway, {"session_id": "s1"}) for _ in range(3)} | {await say(gateway)}
     assert len(found) == 4
@@ -42,9 +41,8 @@ async def test_two_visitors_with_the_same_guessable_session_are_two_conversation
     ids=["uuid", "hex", "s"],
 )
 async def test_a_session_with_128_bits_is_sent_on_with_its_message_untouched(
-    start_gateway: StartGateway, owner: Owner, session: str
+    gateway: Gateway, owner: Owner, session: str
 ) -> None:
-    gateway = await start_gateway()
     body = json.dumps({"session_id": session, "message": "żółw  "}).encode()
     headers = {"Content-Type": "application/json"}
     assert (await gateway.send("POST", CHAT, headers, data=body)).status == 200
@@ -57,9 +55,8 @@ def test_a_guessable_session_id_is_replaced(session: str) -> None:
 
 
 async def test_a_body_that_the_upstream_refuses_is_still_forwarded(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     before = len(owner.received)
     for session in ("", "a b", "x" * 201, 7, None):
         await gateway.call("POST", CHAT, {"message": "x", "session_id": session})
@@ -68,9 +65,8 @@ async def test_a_body_that_the_upstream_refuses_is_still_forwarded(
 
 
 async def test_nobody_gets_the_session_of_another_by_a_key_that_both_use(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     owner.handle = echo
     for weak in ({"session_id": "guest"}, {}):
         found = {
@@ -81,9 +77,8 @@ async def test_nobody_gets_the_session_of_another_by_a_key_that_both_use(
 
 
 async def test_a_repeat_that_knows_no_session_yet_gets_the_same_one_by_a_key_of_its_own(
-    start_gateway: StartGateway, owner: Owner
+    gateway: Gateway, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     owner.handle = echo
     before = len(owner.received)
     for weak in ({"session_id": "guest"}, {}):
@@ -94,8 +89,7 @@ async def test_a_repeat_that_knows_no_session_yet_gets_the_same_one_by_a_key_of_
     assert len(owner.received) - before == 4
 
 
-async def test_a_strong_session_holds_any_key(start_gateway: StartGateway, owner: Owner) -> None:
-    gateway = await start_gateway()
+async def test_a_strong_session_holds_any_key(gateway: Gateway, owner: Owner) -> None:
     owner.handle = echo
     before = len(owner.received)
     for session in (str(uuid.uuid4()), str(uuid.uuid4())):

@@ -49,9 +49,8 @@ async def test_a_forged_or_old_press_reaches_no_one(
 
 
 async def test_without_the_secret_there_is_no_such_route(
-    start_gateway: StartGateway, sandbox: Sandbox, owner: Owner
+    gateway: Gateway, sandbox: Sandbox, owner: Owner
 ) -> None:
-    gateway = await start_gateway()
     assert await press(sandbox, gateway) == 404
     assert owner.of(PATH) == []
 
