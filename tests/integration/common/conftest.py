@@ -5,9 +5,10 @@ import pytest
 import uvloop
 
 from libs.common.messaging.broker import Broker
+from libs.common.messaging.consumer import Disposition, consume
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.brokers import Vhost
-from tests.support.consumers import connected
+from tests.support.consumers import Recorder, connected
 from tests.support.loops import Factories
 from tests.support.proxy import Proxy
 
@@ -47,3 +48,13 @@ async def opened(url: str) -> AsyncIterator[Broker]:
         await connected(broker)
         await broker.declare(ALERTS, DLX, *QUEUES)
         yield broker
+
+
+@asynccontextmanager
+async def recorded(
+    broker: Broker, *outcomes: Disposition | Exception, prefetch: int = 1, **more: int
+) -> AsyncIterator[Recorder]:
+    """Consume the work queue; the outcomes are those of the first messages."""
+    recorder = Recorder(*outcomes)
+    async with consume(broker, QUEUE, recorder, prefetch=prefetch, **more):
+        yield recorder

@@ -22,7 +22,7 @@ from libs.common.messaging.broker import (
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
 from libs.common.process import logs
-from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES, recorded
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected, depth, until
 from tests.support.eventually import eventually
@@ -135,8 +135,7 @@ async def test_256_publishes_in_flight_each_get_their_own_outcome(broker: Broker
 
     taken = await asyncio.gather(*(publish(number) for number in range(256)))
     assert taken == [bool(number % 3) for number in range(256)]
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=64):
+    async with recorded(broker, prefetch=64) as got:
         await got.until_count(sum(taken))
     assert set(got.ids) == {f"m-{number}" for number in range(256) if number % 3}
 
@@ -151,8 +150,7 @@ async def test_messages_of_one_write_arrive_in_order_also_if_one_needs_several_f
     sent = encoded(broker, 100)
     sent[50] = broker.encode(Message("m-50", "test", {"text": "x" * 300_000}))
     assert await broker.send_all("alerts", QUEUE, sent, timeout=30) == [None] * 100
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=200):
+    async with recorded(broker, prefetch=200) as got:
         await got.until_count(100)
     assert got.ids == [message.message_id for message in sent]
     assert len(got.messages[50].body["text"]) == 300_000

@@ -13,10 +13,9 @@ from libs.common.messaging.broker import (
     Unconfirmed,
     message,
 )
-from libs.common.messaging.consumer import consume
-from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES, recorded
 from tests.support.brokers import Vhost, rabbitmqctl
-from tests.support.consumers import Recorder, connected, depth, until
+from tests.support.consumers import connected, depth, until
 from tests.support.ports import Ports
 from tests.support.servers import own_rabbitmq, running
 
@@ -55,8 +54,7 @@ async def test_a_broker_with_an_alarm_refuses_publishes_and_consumers_continue(
         assert broker.blocked
         with pytest.raises(BrokerUnavailable):
             await broker.publish("alerts", QUEUE, message("test", {}))
-        got = Recorder()
-        async with consume(broker, QUEUE, got, prefetch=5):
+        async with recorded(broker, prefetch=5) as got:
             await got.until_count(20)  # acknowledgements go another way
         assert await depth(broker, QUEUE) == 0
     finally:

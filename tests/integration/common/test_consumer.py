@@ -18,7 +18,7 @@ from libs.common.messaging.topology import (
     work_queue,
 )
 from libs.common.process import logs
-from tests.integration.common.conftest import ALERTS, DLX, QUEUE
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE, recorded
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, depth, until
 from tests.support.eventually import becomes, eventually
@@ -68,12 +68,10 @@ class Gate:
 
 async def test_an_acknowledged_message_is_gone(broker: Broker) -> None:
     await send(broker, 3)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=10):
+    async with recorded(broker, prefetch=10) as got:
         await got.until_count(3)
     assert await gone(broker)
-    again = Recorder()
-    async with consume(broker, QUEUE, again, prefetch=10):
+    async with recorded(broker, prefetch=10) as again:
         await send(broker)
         await again.until_count(1)
     assert [each.redelivered for each in again.messages] == [False]
@@ -82,8 +80,7 @@ async def test_an_acknowledged_message_is_gone(broker: Broker) -> None:
 async def test_a_retried_message_waits_in_retry_and_returns(broker: Broker, vhost: Vhost) -> None:
     vhost.set_retry(r"\.retry$", 1)
     (sent,) = await send(broker)
-    got = Recorder(Retry("one"), Retry("two"))
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with recorded(broker, Retry("one"), Retry("two")) as got:
         await got.until_count(1)
         await becomes(lambda: depth(broker, f"{QUEUE}.retry"), 1)
         await got.until_count(3)
@@ -135,15 +132,13 @@ async def test_malformed_headers_do_not_block_a_message(
     strange = aio_pika.Message(b"{}", message_id="strange", type="test", headers=headers)
     await exchange.publish(strange, QUEUE)
     (sent,) = await send(broker)
-    got = Recorder(Dead("malformed"), Dead("malformed"))
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with recorded(broker, Dead("malformed"), Dead("malformed")) as got:
         await got.until(lambda: {"strange", sent} <= set(got.ids))
 
 
 async def test_a_requeued_message_returns_at_once_without_a_death(broker: Broker) -> None:
     await send(broker)
-    got = Recorder(Requeue(), Requeue())
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with recorded(broker, Requeue(), Requeue()) as got:
         await got.until_count(3)
     assert [each.redelivered for each in got.messages] == [False, True, True]
 
@@ -153,8 +148,7 @@ async def test_a_message_requeued_beyond_the_delivery_limit_is_parked_and_not_lo
 ) -> None:
     # RabbitMQ's own limit would dead-letter it into `.retry`, and there it would stay.
     (sent,) = await send(broker)
-    got = Recorder(*[Requeue()] * 30)
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with recorded(broker, *[Requeue()] * 30) as got:
         await got.until_count(31)
     assert got.ids == [sent] * 31
     assert ["x-death" in message.headers for message in got.messages] == [False] * 21 + [True] * 10
@@ -186,8 +180,7 @@ async def test_an_unexpected_exception_is_retried_and_ends_in_dead(
     broker: Broker, dead: Recorder
 ) -> None:
     await send(broker)
-    got = Recorder(*[ZeroDivisionError()] * 10)
-    async with consume(broker, QUEUE, got, prefetch=1, max_retries=2):
+    async with recorded(broker, *[ZeroDivisionError()] * 10, max_retries=2) as got:
         await dead.until_count(1)
     assert len(got.messages) == 3
     assert dead.messages[0].headers["x-reason"] == "ZeroDivisionError"
@@ -198,8 +191,9 @@ async def test_a_retry_by_the_handler_does_not_count_as_a_failure(
     broker: Broker, dead: Recorder
 ) -> None:
     (sent,) = await send(broker)
-    got = Recorder(*[Retry("not yet")] * 5, ZeroDivisionError())
-    async with consume(broker, QUEUE, got, prefetch=1, max_retries=1):
+    async with recorded(
+        broker, *[Retry("not yet")] * 5, ZeroDivisionError(), prefetch=1, max_retries=1
+    ) as got:
         await got.until_count(7)
         assert await gone(broker)
     assert got.ids == [sent] * 7
@@ -262,8 +256,7 @@ async def test_a_delay_queue_returns_messages_after_its_own_delay(
     await broker.declare(delay_queue(QUEUE, 1, exchange=ALERTS, dlx=DLX))
     sent = message("test", {})
     await broker.publish("alerts.dlx", delay_name(QUEUE, 1), sent)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with recorded(broker) as got:
         await got.until_count(1)
     assert got.ids == [sent.id]
 
@@ -407,8 +400,9 @@ async def test_a_long_database_outage_sends_no_message_to_dead_and_counts_no_fai
     broker: Broker, dead: Recorder, refusal: Exception
 ) -> None:
     sent = await send(broker, 5)
-    got = Recorder(*[refusal] * 100, ZeroDivisionError())
-    async with consume(broker, QUEUE, got, prefetch=10, max_retries=1):
+    async with recorded(
+        broker, *[refusal] * 100, ZeroDivisionError(), prefetch=10, max_retries=1
+    ) as got:
         await got.until_count(106)
         assert await gone(broker)
     assert set(got.ids) == set(sent)
@@ -424,8 +418,7 @@ async def test_messages_that_wait_for_the_database_stay_in_flight(
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.consumer._DATABASE_SECONDS", (0.05,) * 1000)
     sent = await send(broker, 30)
-    got = Recorder(*[AWAY] * 200)
-    async with consume(broker, QUEUE, got, prefetch=10, max_retries=0):
+    async with recorded(broker, *[AWAY] * 200, prefetch=10, max_retries=0) as got:
         await got.until_count(200)
         assert len(set(got.ids)) == 10
         assert await depth(broker, QUEUE) == 20
@@ -464,8 +457,7 @@ async def test_a_stop_that_misses_the_consume_reply_leaves_no_consumer(
 
     monkeypatch.setattr(aiormq.Channel, "basic_consume", unanswered)
     monkeypatch.setattr(aio_pika.Channel, "close", noted)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with recorded(broker) as got:
         await send(broker)
         await got.until_count(1)
     assert not left
@@ -476,8 +468,7 @@ async def test_a_connection_lost_during_a_database_outage_leaves_no_consumer_wai
     broker: Broker,
 ) -> None:
     await send(broker)
-    got = Recorder(*[AWAY] * 3)
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with recorded(broker, *[AWAY] * 3) as got:
         await got.until_count(1)
         await (await broker.session()).close()
         await got.until_count(4)
@@ -516,8 +507,7 @@ async def test_a_stop_finishes_messages_in_flight_and_loses_none(broker: Broker)
     async with consume(broker, QUEUE, work, prefetch=4):
         await started.wait()
     assert 1 <= len(done) < 10
-    rest = Recorder()
-    async with consume(broker, QUEUE, rest, prefetch=10):
+    async with recorded(broker, prefetch=10) as rest:
         await rest.until_count(10 - len(done))
     assert sorted(done + rest.ids) == sorted(sent)
 
@@ -530,8 +520,7 @@ async def test_a_stop_requeues_messages_not_finished_in_time(
     gate = Gate()
     async with consume(broker, QUEUE, gate, prefetch=1):
         await gate.until(1)
-    rest = Recorder()
-    async with consume(broker, QUEUE, rest, prefetch=1):
+    async with recorded(broker) as rest:
         await rest.until_count(1)
     assert rest.ids == sent
     assert rest.messages[0].redelivered
@@ -575,8 +564,7 @@ async def test_an_unforeseen_error_leaves_no_queue_without_a_consumer(
         return await real(*arguments, **keywords)
 
     monkeypatch.setattr(aio_pika.Channel, "set_qos", once)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with recorded(broker) as got:
         await send(broker)
         await got.until_count(1)
 

@@ -22,7 +22,7 @@ from libs.common.process import tasks
 from libs.domain import acts as actions
 from libs.domain import acts_outbox
 from tests.conftest import NewDatabase
-from tests.integration.common.conftest import ALERTS, DLX, QUEUE
+from tests.integration.common.conftest import ALERTS, DLX, QUEUE, recorded
 from tests.support.consumers import Recorder, depth, until
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import becomes
@@ -142,8 +142,7 @@ async def test_only_committed_messages_are_published(
         await outbox.add(tx, "alerts", QUEUE, message("test", {}))
         await tx.rollback()
     sent = await write(engine, 250)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+    async with recorded(broker, prefetch=50) as got, relaying(engine, broker, url):
         await got.until_count(250)
         await eventually_empty(engine)
     assert set(got.ids) == sent
@@ -153,8 +152,7 @@ async def test_a_notification_wakes_the_relay_without_its_poll(
     engine: AsyncEngine, broker: Broker, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("libs.common.messaging.outbox.POLL_SECONDS", 3600.0)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+    async with recorded(broker, prefetch=50) as got, relaying(engine, broker, url):
         for number in range(1, 4):
             await write(engine, 1)
             await got.until_count(number)
@@ -169,8 +167,7 @@ async def test_the_poll_finds_rows_without_a_notification(
 ) -> None:
     owner.execute("ALTER TABLE outbox DISABLE TRIGGER outbox_notify")
     monkeypatch.setattr("libs.common.messaging.outbox.POLL_SECONDS", 0.05)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+    async with recorded(broker, prefetch=50) as got, relaying(engine, broker, url):
         await write(engine, 1)
         await got.until_count(1)
         await write(engine, 1)
@@ -182,8 +179,7 @@ async def test_unroutable_rows_do_not_delay_others(
 ) -> None:
     nowhere = await write(engine, outbox.BATCH + 1, key="alerts.nowhere")
     sent = await write(engine, 5)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+    async with recorded(broker, prefetch=50) as got, relaying(engine, broker, url):
         await got.until_count(5)
         await eventually_left(engine, len(nowhere))
     assert set(got.ids) == sent
@@ -231,8 +227,7 @@ async def test_a_row_that_cannot_be_encoded_does_not_stop_others(
 ) -> None:
     await write(engine, 1, key="k" * 300)
     sent = await write(engine, 5)
-    got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+    async with recorded(broker, prefetch=50) as got, relaying(engine, broker, url):
         await got.until_count(5)
         await eventually_left(engine, 1)
     assert set(got.ids) == sent
