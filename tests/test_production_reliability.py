@@ -9,6 +9,7 @@ import pytest
 
 from libs.common import cache
 from libs.common.cache import Cache, LocalCache
+from libs.common.database.redis_pipeline import RedisPipeline
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.stack import Stack
@@ -26,19 +27,17 @@ class TestPurgeLoop:
     ) -> None:
         local = LocalCache(max_entries=1000)
         monkeypatch.setattr(cache, "LocalCache", lambda _: local)
-        nobody = f"redis://{HOST}:{ports.take()}"
-        async with Cache.open(nobody, prefix="test:", max_entries=1000) as away:
-            for number in range(3000):
-                await away.set(f"key-{number}", b"value", ttl=0.05)
-            await away.set("kept", b"value", ttl=60)
-            assert away.redis_unavailable
-            assert len(local) == 1000
-            purging = asyncio.create_task(away.purge_forever(0.02))
-            async with asyncio.timeout(10):
-                while len(local) > 1:  # noqa: ASYNC110 - the loop under test sets no event
-                    await asyncio.sleep(0.01)
-            purging.cancel()
-            assert await away.get("kept") == b"value"
+        away = Cache(RedisPipeline(f"redis://{HOST}:{ports.take()}"), "test:", max_entries=1000)
+        for number in range(3000):
+            await away.set(f"key-{number}", b"value", ttl=0.05)
+        await away.set("kept", b"value", ttl=60)
+        assert len(local) == 1000
+        purging = asyncio.create_task(away.purge_forever(0.02))
+        async with asyncio.timeout(10):
+            while len(local) > 1:  # noqa: ASYNC110 - the loop under test sets no event
+                await asyncio.sleep(0.01)
+        purging.cancel()
+        assert await away.get("kept") == b"value"
 
     async def test_an_admin_purges_on_demand(self, stack: Stack) -> None:
         answer = await stack.http("POST", "/api/cache/cleanup", key="admin")

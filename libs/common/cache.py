@@ -2,26 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Self, cast
+from collections.abc import Callable
+from contextlib import suppress
 
 import prometheus_client
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError
 
-from libs.common.database.redis_server import RedisServer
-from libs.common.process import certificates, logs
+from libs.common.database.redis_pipeline import RedisPipeline, RedisUnavailable
+from libs.common.process import logs
 
 log = logs.get_logger(__name__)
 
 PURGE_SECONDS = 600.0
 MAX_ENTRIES = 10_000
-TIMEOUT_SECONDS = 0.25
-RETRY_SECONDS = 1.0
-"""How long Redis is not used after an error, so that requests do not wait for it."""
 
 _READS = prometheus_client.Counter("cache_reads_total", "Reads by answer (hit, miss).", ["answer"])
 _PURGED = prometheus_client.Counter("cache_purged_total", "Expired entries removed by purges.")
@@ -68,101 +60,33 @@ class LocalCache:
         return len(expired)
 
 
-class _HappyEyeballs(Connection):
-    """Tries the addresses of a name in parallel; redis-py tries one after another."""
-
-    def __init__(self, server: RedisServer, **options: Any) -> None:
-        super().__init__(**options)
-        self._server = server
-
-    async def _connect(self) -> None:
-        async with asyncio.timeout(self.socket_connect_timeout):
-            self._socket, self.host = await self._server.connected()
-        await super()._connect()  # type: ignore[no-untyped-call]
-
-    def _connection_arguments(self) -> dict[str, Any]:
-        arguments = dict(super()._connection_arguments())
-        name = arguments.pop("host") if "ssl" in arguments else None
-        return arguments | {
-            "host": None,
-            "port": None,
-            "sock": self._socket,
-            "server_hostname": name,
-        }
-
-
-class _HappyEyeballsTls(_HappyEyeballs, SSLConnection):
-    def _connection_arguments(self) -> dict[str, Any]:
-        # redis-py would keep the files of its first connection, and trust the machine's CAs too.
-        options = self.ssl_context
-        self.ssl_context.context = certificates.client_of(
-            options.ca_certs, options.certfile, options.keyfile
-        )
-        return super()._connection_arguments()
-
-
 class Cache:
     """While Redis is unavailable, calls are served from this process and do not fail.
 
     Entries stored locally stay readable after Redis is back, until they expire.
     """
 
-    def __init__(self, redis: Redis, prefix: str, local: LocalCache) -> None:
+    def __init__(self, redis: RedisPipeline, prefix: str, max_entries: int = MAX_ENTRIES) -> None:
         self._redis = redis
         self._prefix = prefix
-        self._local = local
-        self._retry_at = 0.0
-        self.redis_unavailable = False
-
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls, redis_url: str, *, prefix: str, max_entries: int = MAX_ENTRIES
-    ) -> AsyncIterator[Self]:
-        server = RedisServer(redis_url)
-        options = {
-            **server.options,
-            "timeout": TIMEOUT_SECONDS,
-            "socket_timeout": TIMEOUT_SECONDS,
-            "socket_connect_timeout": TIMEOUT_SECONDS,
-            "retry": Retry(NoBackoff(), 0),  # redis-py's default waits for seconds
-        }
-        if "path" not in options:
-            secure = "connection_class" in options
-            options["connection_class"] = _HappyEyeballsTls if secure else _HappyEyeballs
-            options["server"] = server
-        pool = BlockingConnectionPool(max_connections=32, **options)
-        redis = Redis(connection_pool=pool)
-        try:
-            yield cls(redis, prefix, LocalCache(max_entries))
-        finally:
-            await redis.aclose()
-            await pool.disconnect()
+        self._local = LocalCache(max_entries)
 
     async def get(self, key: str) -> bytes | None:
         value: bytes | None = None
-        if self._redis_usable():
-            try:
-                value = cast("bytes | None", await self._redis.get(self._prefix + key))
-                self._answered()
-            except (RedisError, OSError) as error:
-                await self._failed(error)
+        with suppress(RedisUnavailable):
+            value = await self._redis.command("GET", self._prefix + key)
         value = value if value is not None else self._local.get(key)
         _READS.labels("miss" if value is None else "hit").inc()
         return value
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
         """Store for `ttl` seconds (a millisecond at least)."""
-        if self._redis_usable():
-            try:
-                await self._redis.set(self._prefix + key, value, px=max(1, int(ttl * 1000)))
-                self._answered()
-            except (RedisError, OSError) as error:
-                await self._failed(error)
-            else:
-                self._local.delete(key)
-                return
-        self._local.set(key, value, ttl)
+        try:
+            await self._redis.command("SET", self._prefix + key, value, "PX", _milliseconds(ttl))
+        except RedisUnavailable:
+            self._local.set(key, value, ttl)
+        else:
+            self._local.delete(key)
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
         """Store unless the key exists; return whether it was stored. Atomic while Redis is up.
@@ -177,16 +101,9 @@ class Cache:
     async def _add(self, key: str, value: bytes, ttl: float) -> bool:
         if self._local.get(key) is not None:
             return False
-        if self._redis_usable():
-            try:
-                added = await self._redis.set(
-                    self._prefix + key, value, px=max(1, int(ttl * 1000)), nx=True
-                )
-                self._answered()
-            except (RedisError, OSError) as error:
-                await self._failed(error)
-            else:
-                return bool(added)
+        lasts = ("PX", _milliseconds(ttl), "NX")
+        with suppress(RedisUnavailable):
+            return await self._redis.command("SET", self._prefix + key, value, *lasts) is not None
         if self._local.get(key) is not None:  # another task was first while Redis timed out
             return False
         self._local.set(key, value, ttl)
@@ -194,12 +111,8 @@ class Cache:
 
     async def delete(self, key: str) -> None:
         self._local.delete(key)
-        if self._redis_usable():
-            try:
-                await self._redis.delete(self._prefix + key)
-                self._answered()
-            except (RedisError, OSError) as error:
-                await self._failed(error)
+        with suppress(RedisUnavailable):
+            await self._redis.command("DEL", self._prefix + key)
 
     def purge(self) -> int:
         """Remove expired entries of this process and return how many; Redis expires its own."""
@@ -213,18 +126,6 @@ class Cache:
             await asyncio.sleep(seconds)
             log.info("cache.purged", purged=self.purge(), left=len(self._local))
 
-    def _redis_usable(self) -> bool:
-        return time.monotonic() >= self._retry_at
 
-    async def _failed(self, error: Exception) -> None:
-        if isinstance(error, ReadOnlyError):  # demoted: another server is the master by now
-            await self._redis.connection_pool.disconnect()
-        self._retry_at = time.monotonic() + RETRY_SECONDS
-        if not self.redis_unavailable:
-            self.redis_unavailable = True
-            log.warning("cache.redis_unavailable", error=f"{type(error).__name__}: {error}")
-
-    def _answered(self) -> None:
-        if self.redis_unavailable:
-            self.redis_unavailable = False
-            log.info("cache.redis_connected")
+def _milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from libs.common import surroundings
 from libs.common.cache import Cache
 from libs.common.database import redis_server
+from libs.common.database.redis_pipeline import RedisPipeline
 from libs.common.http import application, server
 from libs.common.messaging.broker import Broker
 from libs.common.process import certificate_ends
@@ -24,7 +25,6 @@ from services.gateway.door.key_store import KEEP, KEYS_IN_REDIS, KeyFile, KeysIn
 from services.gateway.door.keys import ApiKeys, parse_ids
 from services.gateway.door.limits import COUNT, REFUND, Limiter, Waits
 from services.gateway.door.overrides import SCRIPTS, Overrides
-from services.gateway.door.redis_pipeline import RedisPipeline
 from services.gateway.health import Health
 from services.gateway.http import Api
 from services.gateway.intake.action_record import ActionRecord
@@ -57,14 +57,13 @@ async def start(
     redis_url = settings.redis_url.get_secret_value()
 
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), "gateway"))
-    cache = await service.enter(Cache.open(redis_url, prefix="ostoja:gateway:"))
-    service.spawn("cache.purge", cache.purge_forever())
-
     redis = RedisPipeline(redis_url, (COUNT, REFUND, KEEP, *SCRIPTS))
     limiter = Limiter(redis)
     waits = Waits(limiter, settings.service_wait_seconds, settings.service_wait_most)
     overrides = Overrides(redis, limiter, settings.rules(), settings.rate_limit_state_file)
     service.spawn("redis_pipeline", redis.run())
+    cache = Cache(redis, "ostoja:gateway:")
+    service.spawn("cache.purge", cache.purge_forever())
     service.spawn("limits.poll", overrides.poll_forever())
 
     configured = {

@@ -8,10 +8,10 @@ from typing import Any
 
 from aiohttp import hdrs
 
+from libs.common.database.redis_pipeline import RedisPipeline
 from libs.common.http.application import Problem
 from libs.common.messaging.broker import Broker
 from libs.common.surroundings import Check
-from services.gateway.door.redis_pipeline import RedisPipeline
 from services.gateway.proxy.key_sync import KeySync
 from services.gateway.proxy.upstream import Upstream
 

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from libs.common.database.redis_pipeline import RedisUnavailable
 from libs.common.http.application import (
     HEALTH_PATH,
     JSON,
@@ -42,7 +43,6 @@ from services.gateway.door.budgets import Budgets
 from services.gateway.door.clients import Role
 from services.gateway.door.limits import Limit, Waits
 from services.gateway.door.overrides import ChangeUnknown, Overrides
-from services.gateway.door.redis_pipeline import RedisUnavailable
 from services.gateway.health import FINDINGS, Health
 from services.gateway.intake.action_record import ActionRecord
 from services.gateway.intake.alerts import Intake

@@ -34,11 +34,6 @@ LIMIT_WAITING = Gauge(
     "Requests with a key that wait for the next window.",
     multiprocess_mode="livesum",
 )
-REDIS_CONNECTED = Gauge(
-    "gateway_redis_connected",
-    "1 while every worker counts the limits in Redis.",
-    multiprocess_mode="livemin",
-)
 
 BODY_BYTES = Gauge(
     "gateway_body_bytes",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from services.gateway.door.redis_pipeline import RedisPipeline
+from libs.common.database.redis_pipeline import RedisPipeline
 
 KEYS_IN_REDIS = Path("redis")
 """As KEYS_STATE_FILE."""

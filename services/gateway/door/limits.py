@@ -25,9 +25,9 @@ from typing import Annotated, Any, NamedTuple
 from multidict import istr
 from pydantic import AfterValidator
 
+from libs.common.database.redis_pipeline import Argument, RedisPipeline, RedisUnavailable
 from libs.domain import limits
 from services.gateway import metrics
-from services.gateway.door.redis_pipeline import Argument, RedisPipeline, RedisUnavailable
 
 MAX_KEYS = 50_000
 SHARED_KEYS = 1024

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from libs.common.database.redis_pipeline import RedisPipeline, RedisUnavailable
 from libs.common.process import logs
 from services.gateway.door.limits import Limiter, Schedule, Window, merged
-from services.gateway.door.redis_pipeline import RedisPipeline, RedisUnavailable
 
 log = logs.get_logger(__name__)
 

@@ -1,15 +1,17 @@
 """Redis behind Sentinels: the master of the moment is used."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from libs.common.cache import Cache
 from libs.common.database import redis_server
+from libs.common.database.redis_pipeline import RedisPipeline, RedisUnavailable
 from libs.common.process.finding import Finding
 from tests.support.consumers import until
 from tests.support.eventually import eventually
+from tests.support.pipelines import pipeline
 from tests.support.ports import HOST, Ports
 from tests.support.replicas import MASTER, Sentinels, black_hole, running_sentinels
 
@@ -28,39 +30,32 @@ def looked_at(redis: Sentinels) -> list[Finding]:
     return list(redis_server.findings(redis.url))
 
 
+async def stored(redis: RedisPipeline) -> bool:
+    with suppress(RedisUnavailable):
+        return bool(await redis.command("SET", "a", "stored"))
+    return False
+
+
 async def test_the_master_is_found_behind_sentinels_that_do_not_answer_and_after_a_failover(
     sentinels: Sentinels,
 ) -> None:
     with black_hole() as hole:
         sentinels.first = [hole, f"{HOST}:1"]
-        async with Cache.open(sentinels.url, prefix="test:") as cache:
-            await cache.set("a", b"before", 60)
-            assert not cache.redis_unavailable
+        async with pipeline(sentinels.url) as redis:
             await until(sentinels.in_step)
             sentinels.master.kill()
-
-            async def stored() -> bool:
-                await cache.set("a", b"after", 60)
-                return not cache.redis_unavailable
-
-            await eventually(stored, every=0.2)
+            await eventually(lambda: stored(redis), every=0.2)
             assert sentinels.promoted()
-            assert await cache.get("a") == b"after"
+            assert await redis.command("GET", "a") == b"stored"
 
 
 async def test_a_demoted_master_is_left(sentinels: Sentinels) -> None:
     """It keeps its connections, and answers READONLY."""
-    async with Cache.open(sentinels.url, prefix="test:") as cache:
-        await cache.set("a", b"before", 60)
+    async with pipeline(sentinels.url) as redis:
         await until(sentinels.in_step)
         sentinels.sentinels[0].command(f"SENTINEL FAILOVER {MASTER}")
         await until(sentinels.promoted)
-
-        async def stored() -> bool:
-            await cache.set("a", b"after", 60)
-            return not cache.redis_unavailable
-
-        await eventually(stored, every=0.2)
+        await eventually(lambda: stored(redis), every=0.2)
 
 
 async def test_the_doctor_looks_at_each_sentinel_and_at_the_master(sentinels: Sentinels) -> None:

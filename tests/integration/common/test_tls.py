@@ -11,11 +11,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from libs.common.cache import Cache
 from libs.common.database import postgres
+from libs.common.database.redis_pipeline import RedisPipeline
 from libs.common.messaging.broker import Broker
 from libs.common.process import certificates, tasks
-from services.gateway.door.redis_pipeline import RedisPipeline
 from tests.support.certificates import NAME, Authority
 from tests.support.eventually import becomes, eventually
 from tests.support.ports import HOST, Ports
@@ -29,13 +28,13 @@ from tests.support.tls_servers import (
 
 Attempt = Callable[[str], Awaitable[str]]
 Link = tuple[TlsPostgres | TlsRabbitMQ | TlsRedis, Attempt]
-LINKS = ("rabbitmq", "postgres", "redis", "cache")
+LINKS = ("rabbitmq", "postgres", "redis")
 
 
 @pytest.fixture(scope="module")
 def servers(private_folder: Path, ports: Ports, own: Path) -> Iterator[Mapping[str, Any]]:
     with running_servers(private_folder / "tls", ports, own) as found:
-        yield {**found._asdict(), "cache": found.redis}
+        yield found._asdict()
 
 
 @pytest.fixture(params=LINKS)
@@ -59,15 +58,6 @@ async def _redis(url: str) -> str:
             await tasks.end(task)
 
 
-async def _cache(url: str) -> str:
-    with capture_logs() as logs:
-        async with Cache.open(url, prefix="tls:") as cache:
-            await cache.get("x")
-            return await _outcome(
-                lambda: not cache.redis_unavailable, logs, "cache.redis_unavailable"
-            )
-
-
 async def _postgres(url: str) -> str:
     async with postgres.connect(url, application_name="tls") as engine:
         try:
@@ -88,12 +78,7 @@ async def _outcome(connected: Callable[[], bool], logs: list[Any], event: str) -
     return str(found[0]["error"]) if isinstance(found, list) else ""
 
 
-ATTEMPTS: dict[str, Attempt] = {
-    "rabbitmq": _rabbitmq,
-    "postgres": _postgres,
-    "redis": _redis,
-    "cache": _cache,
-}
+ATTEMPTS: dict[str, Attempt] = {"rabbitmq": _rabbitmq, "postgres": _postgres, "redis": _redis}
 
 
 def url(link: Link, tls_dir: Path, host: str = NAME) -> str:
@@ -166,23 +151,6 @@ async def test_each_of_several_brokers_is_checked_by_its_own_name(
                 await broker.session()
     (refused,) = (line for line in logs if line["event"] == "broker.unreachable")
     assert "IP address mismatch" in refused["error"]
-
-
-async def test_a_cache_that_was_refused_uses_the_new_files(
-    servers: Mapping[str, Any], authority: Authority, tmp_path: Path
-) -> None:
-    tls_dir = authority.expired(tmp_path / "client")
-    link = servers["cache"], _cache
-    async with Cache.open(url(link, tls_dir), prefix="tls:") as cache:
-        await cache.get("x")
-        assert cache.redis_unavailable
-        authority.issue(tls_dir)
-
-        async def answers() -> bool:
-            await cache.get("x")
-            return not cache.redis_unavailable
-
-        await eventually(answers, 10)
 
 
 @asynccontextmanager

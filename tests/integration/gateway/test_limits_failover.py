@@ -5,18 +5,17 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from libs.common.process import tasks
 from services.gateway.door.limits import COUNT, REFUND, Decision, Limiter, LocalCounts, Window
-from services.gateway.door.redis_pipeline import RedisPipeline
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.test_limits import flood, statuses
 from tests.support.consumers import until
+from tests.support.pipelines import pipeline
 from tests.support.ports import Ports
 from tests.support.replicas import Sentinels, running_sentinels
 
@@ -63,13 +62,9 @@ def today() -> int:
 
 @asynccontextmanager
 async def limiters(redis_url: str, count: int) -> AsyncIterator[list[Limiter]]:
-    pipes = [RedisPipeline(redis_url, (COUNT, REFUND)) for _ in range(count)]
-    running = [asyncio.create_task(pipe.run()) for pipe in pipes]
-    try:
-        await until(lambda: all(pipe.connected for pipe in pipes))
-        yield [Limiter(pipe) for pipe in pipes]
-    finally:
-        await tasks.end(*running)
+    async with AsyncExitStack() as stack:
+        pipes = (pipeline(redis_url, COUNT, REFUND) for _ in range(count))
+        yield [Limiter(await stack.enter_async_context(pipe)) for pipe in pipes]
 
 
 @pytest.mark.parametrize("seed", range(10))

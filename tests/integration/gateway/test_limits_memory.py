@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 
 import pytest
 
+from libs.common.database.redis_pipeline import RedisPipeline
 from services.gateway.door.limits import COUNT, SHARED_KEYS, Limiter, Window
-from services.gateway.door.redis_pipeline import RedisPipeline
-from tests.support.consumers import until
+from tests.support.pipelines import pipeline
 
 pytestmark = pytest.mark.promise("P7")
 
@@ -19,13 +18,8 @@ WINDOWS = (Window("minute", 3, 43_200), Window("hour", 5, 86_400))
 
 @pytest.fixture
 async def pipe(redis_url: str) -> AsyncIterator[RedisPipeline]:
-    pipe = RedisPipeline(redis_url, (COUNT,))
-    running = asyncio.create_task(pipe.run())
-    await until(lambda: pipe.connected)
-    yield pipe
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
+    async with pipeline(redis_url, COUNT) as pipe:
+        yield pipe
 
 
 def held(limiter: Limiter) -> int:

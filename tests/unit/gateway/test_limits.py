@@ -2,6 +2,7 @@ from datetime import datetime
 
 import pytest
 
+from libs.common.database.redis_pipeline import RedisPipeline
 from services.gateway.door.limits import (
     Decision,
     Limiter,
@@ -10,7 +11,6 @@ from services.gateway.door.limits import (
     Use,
     Window,
 )
-from services.gateway.door.redis_pipeline import RedisPipeline
 
 MINUTE = Window("minute", 3, 60)
 HOUR = Window("hour", 5, 3600)

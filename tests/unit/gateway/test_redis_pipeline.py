@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.gateway.door.redis_pipeline import RedisUnavailable, _Connection
+from libs.common.database.redis_pipeline import RedisUnavailable, _Connection
 
 REPLIES = b"*3\r\n:1\r\n$5\r\nhello\r\n$-1\r\n+OK\r\n:-7\r\n"
 

@@ -13,12 +13,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
+import prometheus_client
 
 from libs.common.database.redis_server import RedisServer
 from libs.common.process import certificates, logs
-from services.gateway import metrics
 
 log = logs.get_logger(__name__)
+_CONNECTED = prometheus_client.Gauge(
+    "gateway_redis_connected",
+    "1 while every worker counts the limits in Redis.",
+    multiprocess_mode="livemin",
+)
 
 ANSWER_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 0.02
@@ -37,7 +42,7 @@ class RedisUnavailable(ConnectionError):  # noqa: N818 - reads as the state it i
 class RedisPipeline:
     """A connection that `run` keeps open in the background."""
 
-    def __init__(self, url: str, scripts: Sequence[str]) -> None:
+    def __init__(self, url: str, scripts: Sequence[str] = ()) -> None:
         self._url = url
         self._server = RedisServer(url)
         self._scripts = scripts
@@ -58,10 +63,19 @@ class RedisPipeline:
 
         :raises RedisUnavailable: at once without a connection, else after the time-out
         """
+        sha = self._shas.get(script, b"")  # without a connection there is none yet
+        await self._call(read, "EVALSHA", sha, len(keys), *keys, *arguments)
+
+    async def command(self, *command: Argument) -> Any:
+        """Return the reply to a command; raises as `evaluate`."""
+        answers: list[Any] = []
+        await self._call(answers.append, *command)
+        return answers[0]
+
+    async def _call(self, read: Read, *command: Argument) -> None:
         if self._connection is None:
             raise RedisUnavailable("not connected")
-        call = ("EVALSHA", self._shas[script], len(keys), *keys, *arguments)
-        await self._connection.call(read, *call)
+        await self._connection.call(read, *command)
 
     async def run(self) -> None:
         """Keep a connection for the life of the service; log each loss and return once."""
@@ -88,12 +102,12 @@ class RedisPipeline:
 
     async def _use(self, connection: "_Connection") -> BaseException | None:
         self._connection = connection
-        metrics.REDIS_CONNECTED.set(1)
+        _CONNECTED.set(1)
         try:
             return await connection.closed
         finally:
             self._connection = None
-            metrics.REDIS_CONNECTED.set(0)
+            _CONNECTED.set(0)
             connection.fail(RedisUnavailable("stopping"))
 
     async def _connect(self) -> "_Connection":
