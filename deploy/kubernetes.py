@@ -16,46 +16,38 @@ from deploy.up import environment
 def secrets(values: Mapping[str, str]) -> dict[str, Any]:
     """Return a List for `kubectl apply`; a secret that .env leaves empty is left out."""
     password = values["RABBITMQ_ADMIN_PASSWORD"]
+    given = {name: values[name] for name in sorted(environment.SECRETS) if values.get(name)}
+    postgres = {
+        "username": values["POSTGRES_SUPERUSER"] or "postgres",
+        "password": values["POSTGRES_SUPERUSER_PASSWORD"],
+    }
+    rabbitmq = {
+        "default_user.conf": f"default_user = admin\ndefault_pass = {password}\n",
+        "username": "admin",
+        "password": password,
+        "host": values["RABBITMQ_ADDRESS"].partition(":")[0] or "ostoja-rabbitmq",
+        "port": "5672",
+        "provider": "rabbitmq",
+        "type": "rabbitmq",
+    }
+    every = {
+        "ostoja": ("Opaque", given),
+        "ostoja-postgres": ("kubernetes.io/basic-auth", postgres),
+        "ostoja-rabbitmq": ("Opaque", rabbitmq),
+    }
     return {
         "apiVersion": "v1",
         "kind": "List",
         "items": [
-            _secret("ostoja", {name: values[name] for name in sorted(_given(values))}),
-            _secret(
-                "ostoja-postgres",
-                {
-                    "username": values["POSTGRES_SUPERUSER"] or "postgres",
-                    "password": values["POSTGRES_SUPERUSER_PASSWORD"],
-                },
-                "kubernetes.io/basic-auth",
-            ),
-            _secret(
-                "ostoja-rabbitmq",
-                {
-                    "default_user.conf": f"default_user = admin\ndefault_pass = {password}\n",
-                    "username": "admin",
-                    "password": password,
-                    "host": values["RABBITMQ_ADDRESS"].partition(":")[0] or "ostoja-rabbitmq",
-                    "port": "5672",
-                    "provider": "rabbitmq",
-                    "type": "rabbitmq",
-                },
-            ),
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name},
+                "type": kind,
+                "stringData": data,
+            }
+            for name, (kind, data) in every.items()
         ],
-    }
-
-
-def _given(values: Mapping[str, str]) -> set[str]:
-    return {name for name in environment.SECRETS if values.get(name)}
-
-
-def _secret(name: str, data: dict[str, str], kind: str = "Opaque") -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name},
-        "type": kind,
-        "stringData": data,
     }
 
 

@@ -74,22 +74,8 @@ RIGHTS = {
 }
 
 
-_ROLES = """
-DO $$ BEGIN CREATE ROLE {service}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-DO $$ BEGIN CREATE ROLE {owner}; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-ALTER ROLE {service} LOGIN PASSWORD {password} CONNECTION LIMIT {limit};
-ALTER ROLE {owner} LOGIN PASSWORD {owner_password};
-ALTER ROLE {service} SET search_path = {service};
-ALTER ROLE {owner} SET search_path = {service};
-"""
-_SCHEMA = """
-CREATE SCHEMA IF NOT EXISTS {service} AUTHORIZATION {owner};
-GRANT USAGE ON SCHEMA {service} TO {service};
-ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {service}
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {service};
-ALTER DEFAULT PRIVILEGES FOR ROLE {owner} IN SCHEMA {service}
-    GRANT USAGE, SELECT ON SEQUENCES TO {service};
-"""
+_ROLES, _SCHEMA = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").split("\n\n")
+"""Of one service: in the server, and in our database."""
 
 
 def provision_postgres(

@@ -11,7 +11,7 @@ from pydantic import Field
 from deploy.sandbox.answer import asked
 from deploy.sandbox.mail import Mail
 from deploy.sandbox.recorder import MIB, Recorder
-from libs.common.http.application import Model, Problem, json_response, validate
+from libs.common.http.application import Model, Problem, json_response
 from libs.common.http.application import create_app as create_web_app
 
 PAGE = 50
@@ -25,10 +25,6 @@ _MAIL_POLICY = (
     "sandbox allow-popups allow-popups-to-escape-sandbox; default-src 'none'; img-src data:; "
     "style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'self'"
 )
-
-
-class Deletion(Model):
-    IDs: tuple[str, ...] = ()
 
 
 class Page(Model):
@@ -59,13 +55,7 @@ class _MailApi:
         )
 
     def _find(self, request: web.Request) -> Mail:
-        name = request.match_info["id"]
-        mail = (
-            next(iter(self._mailbox.newest_first()), None)
-            if name == "latest"
-            else self._mailbox.get(name)
-        )
-        if mail is None:
+        if (mail := self._mailbox.get(request.match_info["id"])) is None:
             raise Problem(404, detail="no such message")
         return mail
 
@@ -92,13 +82,8 @@ class _MailApi:
             }
         )
 
-    async def delete(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        ids = validate(body, Deletion).IDs if body else ()
-        for name in ids:
-            self._mailbox.drop(name)
-        if not ids:
-            self._mailbox.clear()
+    async def delete(self, _: web.Request) -> web.Response:
+        self._mailbox.clear()
         return web.Response(text="ok")
 
     async def message(self, request: web.Request) -> web.Response:

@@ -44,11 +44,6 @@ class Kept(Generic[T]):
     def get(self, key: object) -> T | None:
         return self._items.get(key)
 
-    def drop(self, key: object) -> None:
-        if (item := self._items.pop(key, None)) is not None:
-            self._bytes -= item.size
-            self.count -= 1
-
     def clear(self) -> None:
         self._items.clear()
         self._bytes = self.count = 0

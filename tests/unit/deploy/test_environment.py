@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic_core import PydanticUndefined
 
-from deploy.sandbox.app import SandboxSettings
+from deploy.sandbox.__main__ import SandboxSettings
 from deploy.up import environment
 from deploy.up.environment import EXAMPLE, GENERATED, ROOT, SECRETS, SERVICES
 from deploy.up.process import ServerError

@@ -6,37 +6,14 @@ def mail(size: int = 1) -> Mail:
     return Mail("a@b.pl", ["c@d.pl"], b"x" * size)
 
 
-def test_more_items_than_the_limit_push_out_the_oldest_but_stay_counted() -> None:
-    kept = Kept[Mail]((3, 1000))
-
-    for number in range(5):
-        kept.add(number, mail())
-
-    assert (len(kept), kept.count) == (3, 5)
-    assert kept.get(1) is None
-    assert kept.get(2) is not None
-
-
-def test_more_bytes_than_the_limit_push_out_the_oldest() -> None:
-    kept = Kept[Mail]((100, 10))
-
-    kept.add(1, mail(6))
-    kept.add(2, mail(6))
-
-    assert kept.get(1) is None
-    assert kept.get(2) is not None
-
-
-def test_evicted_items_free_their_space() -> None:
-    kept = Kept[Mail]((100, 10))
-
-    for number in range(20):
-        kept.add(number, mail(6))
-        kept.drop(number)
-    kept.add("a", mail(5))
-    kept.add("b", mail(5))
-
-    assert (len(kept), kept.count) == (2, 2)
+def test_the_oldest_are_pushed_out_by_number_or_bytes_and_stay_counted() -> None:
+    for limit, size in (((3, 1000), 1), ((100, 20), 6)):
+        kept = Kept[Mail](limit)
+        for number in range(5):
+            kept.add(number, mail(size))
+        assert (len(kept), kept.count) == (3, 5)
+        assert kept.get(1) is None
+        assert kept.get(2) is not None
 
 
 def test_the_mailbox_keeps_the_newest_ten_thousand() -> None:
