@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from deploy.up.machine import chromium
 from tests.conftest import WholeSystem
@@ -20,6 +20,7 @@ from tests.support.system import fresh_address
 expect.set_options(timeout=30_000)  # a busy machine is slow
 PHONE: Any = {"width": 390, "height": 844}
 DESK: Any = {"width": 1280, "height": 900}
+COMPANY = "https://www.ostoja-wnetrza.example/**"
 LOCALES = {"pl": "pl-PL", "en": "en-GB"}
 
 
@@ -92,6 +93,11 @@ async def mailed_link(stack: Stack, address: str, path: str) -> str:
     link = await eventually(found, 30)
     assert link is not None
     return link
+
+
+async def thanked(route: Route) -> None:
+    """Answer for the company's own page, to which a form leads on."""
+    await route.fulfill(body="Thanks", content_type="text/html")
 
 
 async def photograph(page: Page, name: str, *, whole: bool = False) -> None:

@@ -3,9 +3,9 @@
 import hashlib
 
 import pytest
-from playwright.async_api import Browser, Route, expect
+from playwright.async_api import Browser, expect
 
-from tests.pages.conftest import PHONE
+from tests.pages.conftest import COMPANY, PHONE, thanked
 from tests.support.eventually import eventually
 from tests.support.forms import CONTACT, arrived, stored
 from tests.support.stack import Stack
@@ -26,10 +26,7 @@ async def test_a_form_is_sent_by_clicks_and_its_fault_corrected(
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
 
-    async def thanks(route: Route) -> None:  # the company's own page
-        await route.fulfill(body="Thanks", content_type="text/html")
-
-    await page.route("https://www.ostoja-wnetrza.example/**", thanks)
+    await page.route(COMPANY, thanked)
     send, correct = LABELS[language]
     email = fresh_address()
     await page.goto(f"{stack.url}/forms/contact?language={language}")

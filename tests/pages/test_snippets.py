@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Route, expect
+from playwright.async_api import Browser, expect
 
 from ostoja import snippets
 from tests.conftest import WholeSystem
-from tests.pages.conftest import DESK, photograph
+from tests.pages.conftest import COMPANY, DESK, photograph, thanked
 from tests.pages.test_site import serving
 from tests.support.eventually import eventually
 from tests.support.forms import CONTACT, arrived, stored
@@ -79,10 +79,7 @@ async def test_what_a_pasted_form_shows_is_what_is_recorded(
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
 
-    async def thanks(route: Route) -> None:
-        await route.fulfill(body="Thanks", content_type="text/html")
-
-    await page.route("https://www.ostoja-wnetrza.example/**", thanks)
+    await page.route(COMPANY, thanked)
     async with serving(f"<!doctype html><link rel=icon href=data:>{html}", page_port):
         await page.goto(f"http://{HOST}:{page_port}/")
         await page.get_by_label("E-mail", exact=True).fill(email)

@@ -31,7 +31,15 @@ from deploy.sandbox import site as example
 from deploy.up.environment import EXAMPLE_CONFIG
 from services.gateway.pages import widget
 from tests.conftest import WholeSystem
-from tests.pages.conftest import DESK, LOCALES, PHONE, mailed_link, photograph
+from tests.pages.conftest import (
+    COMPANY,
+    DESK,
+    LOCALES,
+    PHONE,
+    mailed_link,
+    photograph,
+    thanked,
+)
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.proxy import DOWN, UP, Proxy
@@ -196,6 +204,19 @@ async def send(page: Page) -> None:
     await form(page).get_by_role("button", name=re.compile("^(Wyślij|Send)$")).click()
 
 
+async def send_in_vain(page: Page, site: Site) -> None:
+    """Send it while nothing answers, from now on: it waits."""
+    await site.proxy.refuse()
+    await send(page)
+    await says(page, WAITING)
+
+
+async def open_chat(page: Page) -> Locator:
+    chat = page.locator("ostoja-chat")
+    await chat.get_by_role("button", name="Otwórz czat").click()
+    return chat
+
+
 async def send_now(page: Page) -> None:
     """Press the button of what waits, unless it has been sent by itself meanwhile."""
     with suppress(TooLate):
@@ -306,9 +327,7 @@ async def test_a_submission_waits_without_a_network_over_a_reload_and_in_two_tab
     address = fresh_address()
     async with visit(browser, site) as page:
         await fill(page, address)
-        await site.proxy.refuse()
-        await send(page)
-        await says(page, WAITING)
+        await send_in_vain(page, site)
         await photograph(page, "widget-waiting")
         (name,) = await stored(page)
         assert re.fullmatch(r"ostoja\.lead\.[\w-]{22}", name)
@@ -341,26 +360,6 @@ async def test_a_submission_made_offline_leaves_when_the_network_is_back(
         await page.context.set_offline(offline=False)
         await says(page, SENT["pl"])
     await site.one_lead(address)
-
-
-async def test_followups_killed_amid_a_submission_makes_it_one_lead(
-    browser: Browser, site: Site
-) -> None:
-    addresses = [fresh_address() for _ in range(3)]
-    async with visit(browser, site, viewport=DESK) as page:
-        for address in addresses:
-            await fill(page, address, agree=True)
-            stalled = site.proxy.stall_before(UP, b"POST /api/leads")
-            await send(page)
-            await stalled.wait()
-            killed = asyncio.create_task(site.stack.kill9("followups"))  # as the form arrives
-            await site.proxy.resume()
-            await says(page, SENT["pl"])
-            await killed
-            await site.stack.start("followups")
-            await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
-    for address in addresses:
-        await site.one_lead(address)
 
 
 async def test_a_form_that_asks_for_proof_is_solved_unseen_and_anew_where_it_no_longer_counts(
@@ -407,12 +406,9 @@ async def test_a_form_that_asks_for_proof_is_sent_without_a_script_by_a_second_p
 ) -> None:
     address = fresh_address()
 
-    async def thanks(route: Route) -> None:
-        await route.fulfill(body="Thanks", content_type="text/html")
-
     context = await browser.new_context(viewport=PHONE, java_script_enabled=False)
     page = await context.new_page()
-    await page.route("https://www.ostoja-wnetrza.example/**", thanks)
+    await page.route(COMPANY, thanked)
     await page.goto(f"{site.stack.url}/forms/proved?language=pl")
     await page.get_by_role("textbox", name="E-mail").fill(address)
     await page.get_by_role("checkbox").check()
@@ -423,7 +419,7 @@ async def test_a_form_that_asks_for_proof_is_sent_without_a_script_by_a_second_p
     await photograph(page, "page-once-more")
     assert await site.leads(address) == []
     await page.get_by_role("button", name="Wyślij").click()
-    await page.wait_for_url("https://www.ostoja-wnetrza.example/**")
+    await page.wait_for_url(COMPANY)
     await context.close()
     await site.one_lead(address)
 
@@ -529,9 +525,7 @@ async def test_what_was_refused_or_too_old_on_an_earlier_page_is_told_on_the_nex
     async with visit(browser, site) as page:
         await fill(page, address)
         await form(page).get_by_label("Telefon").fill("1234567")  # seven digits, but no number
-        await site.proxy.refuse()
-        await send(page)
-        await says(page, WAITING)
+        await send_in_vain(page, site)
         await site.proxy.resume()
         await page.reload()
         told = form(page).get_by_text("nie udało się wysłać i zostało usunięte")
@@ -540,9 +534,7 @@ async def test_what_was_refused_or_too_old_on_an_earlier_page_is_told_on_the_nex
             await expect(form(page).get_by_role("textbox", name=label)).to_have_value("")
         assert await stored(page) == []
         await fill(page, address)
-        await site.proxy.refuse()
-        await send(page)
-        await says(page, WAITING)
+        await send_in_vain(page, site)
         await page.evaluate("""() => {
             const [name] = Object.keys(localStorage)
             const entry = JSON.parse(localStorage[name])
@@ -563,9 +555,7 @@ async def test_what_was_refused_leaves_storage_at_once_and_stays_on_its_page(
         await other.goto(site.url)
         await fill(page, address)
         await form(page).get_by_label("Telefon").fill("1234567")
-        await site.proxy.refuse()
-        await send(page)
-        await says(page, WAITING)
+        await send_in_vain(page, site)
         (name,) = await stored(page)
         assert address in await page.evaluate("(name) => localStorage[name]", name)
         await other.reload()
@@ -586,9 +576,7 @@ async def test_the_next_visitor_at_a_shared_screen_gets_an_empty_form_and_both_a
     first, second = fresh_address(), fresh_address()
     async with visit(browser, site) as page:
         await fill(page, first)
-        await site.proxy.refuse()
-        await send(page)
-        await says(page, WAITING)
+        await send_in_vain(page, site)
         await site.proxy.resume()
         await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
         email = form(page).get_by_role("textbox", name="E-mail")
@@ -613,8 +601,7 @@ async def test_the_chat_says_what_becomes_of_data_before_the_first_message_on_ev
                         document.querySelector('ostoja-chat').replaceWith(chat)
                     }"""
                 )
-            chat = page.locator("ostoja-chat")
-            await chat.get_by_role("button", name="Otwórz czat").click()
+            chat = await open_chat(page)
             await expect(chat.get_by_text("Dane z rozmowy służą")).to_be_visible()
             link = await chat.get_by_role("link", name="Prywatność").evaluate("(it) => it.href")
             assert await stored(page) == []
@@ -628,8 +615,7 @@ async def test_a_conversation_left_for_half_an_hour_is_not_shown_to_the_next_vis
     async with visit(browser, site) as page:
         await page.clock.install()
         await page.reload()
-        chat = page.locator("ostoja-chat")
-        await chat.get_by_role("button", name="Otwórz czat").click()
+        chat = await open_chat(page)
         await chat.get_by_label("Wiadomość").fill("Mam na imię Anna")
         await page.keyboard.press("Enter")
         await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
@@ -648,8 +634,7 @@ async def test_a_visitor_of_a_spent_chat_is_led_to_a_form_that_reaches_staff(
     assert (await site.stack.http("PUT", "/api/ratelimits", budget, key="admin")).status == 200
     try:
         async with visit(browser, site) as page:
-            chat = page.locator("ostoja-chat")
-            await chat.get_by_role("button", name="Otwórz czat").click()
+            chat = await open_chat(page)
             text = chat.get_by_label("Wiadomość")
             await text.fill("Remont łazienki")
             await text.press("Enter")
@@ -664,17 +649,13 @@ async def test_a_visitor_of_a_spent_chat_is_led_to_a_form_that_reaches_staff(
         await site.stack.http("PUT", "/api/ratelimits", {"chat_budget": None}, key="admin")
     assert shown == f"{site.stack.url}/forms/contact?language=pl"
     page = await browser.new_page(locale="pl-PL")
-    await page.route("https://www.ostoja-wnetrza.example/**", thanked)
+    await page.route(COMPANY, thanked)
     await page.goto(shown)
     await page.get_by_role("textbox", name="E-mail").fill(address)
     await page.get_by_role("button", name="Wyślij").click()
-    await page.wait_for_url("https://www.ostoja-wnetrza.example/**")
+    await page.wait_for_url(COMPANY)
     await page.close()
     await site.one_lead(address)
-
-
-async def thanked(route: Route) -> None:
-    await route.fulfill(body="Thanks", content_type="text/html")
 
 
 async def test_faults_stand_at_their_fields_and_keep_what_was_written(
@@ -737,8 +718,7 @@ async def test_every_build_that_pages_may_name_works_with_today_s_gateway(
             await site.one_lead(address)
             await site.recorded(address, shown)
             await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
-        chat = page.locator("ostoja-chat")
-        await chat.get_by_role("button", name="Otwórz czat").click()
+        chat = await open_chat(page)
         await chat.get_by_label("Wiadomość").fill("Remont łazienki 8 m2, budżet 40 tys., od marca")
         await page.keyboard.press("Enter")
         await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
@@ -806,16 +786,13 @@ async def test_every_state_of_form_and_chat_is_accessible(
         await send(page)
         await is_accessible(page, f"faults-{where}")
         await fill(page, fresh_address(), agree=True)
-        await site.proxy.refuse()
-        await send(page)
-        await says(page, WAITING)
+        await send_in_vain(page, site)
         await is_accessible(page, f"waiting-{where}")
         await site.proxy.resume()
         await send_now(page)
         await says(page, SENT["pl"])
         await is_accessible(page, f"sent-{where}")
-        chat = page.locator("ostoja-chat")
-        await chat.get_by_role("button", name="Otwórz czat").click()
+        chat = await open_chat(page)
         await is_accessible(page, f"chat-{where}")
         await chat.get_by_label("Wiadomość").fill("Remont łazienki 8 m2, budżet 40 tys., od marca")
         await page.keyboard.press("Enter")
@@ -938,8 +915,7 @@ async def test_from_a_form_over_a_chat_and_a_mail_to_the_way_out_by_clicks(
         await says(page, SENT["pl"])
         await photograph(page, f"whole-2-sent-{where}")
         assert await page.evaluate("window.told") == {"form": "contact"}
-        chat = page.locator("ostoja-chat")
-        await chat.get_by_role("button", name="Otwórz czat").click()
+        chat = await open_chat(page)
         await chat.get_by_label("Wiadomość").fill("Czy zaczną Państwo w marcu?")
         await chat.get_by_role("button", name="Wyślij").click()
         await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
@@ -971,30 +947,6 @@ async def test_from_a_form_over_a_chat_and_a_mail_to_the_way_out_by_clicks(
     await page.close()
     entries = (await site.stack.http("GET", f"/api/consent/audit/{address}", key="admin")).body
     assert [entry["action"] for entry in entries["entries"]] == ["opt-in", "unsubscribe"]
-
-
-async def test_the_chat_s_consent_is_the_dialogue_s_and_a_follow_up_can_be_left(
-    browser: Browser, site: Site
-) -> None:
-    """All by clicks: chat, consent, mail, unsubscribe."""
-    address = fresh_address()
-    async with visit(browser, site) as page:
-        chat = page.locator("ostoja-chat")
-        await chat.get_by_role("button", name="Otwórz czat").click()
-        text = chat.get_by_label("Wiadomość")
-        for number, said in enumerate(
-            (f"Remont łazienki 8 m2, od marca, 40 tys., {address}", "tak")
-        ):
-            await text.fill(said)
-            await text.press("Enter")
-            await expect(chat.locator(".turn")).to_have_count(3 + 2 * number, timeout=15_000)
-        await site.stack.follow_up(address)
-    link = await mailed_link(site.stack, address, "/unsubscribe")
-    page = await browser.new_page(locale="pl-PL")
-    await page.goto(link)
-    await page.get_by_role("button").first.click()
-    await expect(page.get_by_role("heading", level=1)).to_have_text("Gotowe")
-    await page.close()
 
 
 @pytest.mark.parametrize("kind", ["firefox", "webkit"])

@@ -30,43 +30,19 @@ TEMPLATES = Templates(Path("nowhere"))
 SIGNING_KEY = "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ="
 
 # What a status line means, whoever the provider is.
-STATUSES = [
-    (200, Kind.DELIVERED, Reason.OK),
-    (201, Kind.DELIVERED, Reason.OK),
-    (202, Kind.DELIVERED, Reason.OK),
-    (226, Kind.DELIVERED, Reason.OK),
-    (300, Kind.FAILED, Reason.REDIRECT),
-    (301, Kind.FAILED, Reason.REDIRECT),
-    (302, Kind.FAILED, Reason.REDIRECT),
-    (303, Kind.FAILED, Reason.REDIRECT),
-    (307, Kind.FAILED, Reason.REDIRECT),
-    (308, Kind.FAILED, Reason.REDIRECT),
-    (400, Kind.NEVER, Reason.REFUSED),
-    (401, Kind.HELD, Reason.UNAUTHORIZED),
-    (402, Kind.NEVER, Reason.REFUSED),
-    (403, Kind.HELD, Reason.UNAUTHORIZED),
-    (404, Kind.HELD, Reason.GONE),
-    (405, Kind.NEVER, Reason.REFUSED),
-    (407, Kind.NEVER, Reason.REFUSED),
-    (408, Kind.FAILED, Reason.TIMEOUT),
-    (409, Kind.FAILED, Reason.REFUSED),
-    (410, Kind.HELD, Reason.GONE),
-    (413, Kind.NEVER, Reason.REFUSED),
-    (415, Kind.NEVER, Reason.REFUSED),
-    (422, Kind.NEVER, Reason.REFUSED),
-    (423, Kind.FAILED, Reason.REFUSED),
-    (425, Kind.FAILED, Reason.REFUSED),
-    (429, Kind.LATER, Reason.RATE_LIMITED),
-    (451, Kind.NEVER, Reason.REFUSED),
-    (500, Kind.FAILED, Reason.SERVER_ERROR),
-    (501, Kind.FAILED, Reason.SERVER_ERROR),
-    (502, Kind.FAILED, Reason.SERVER_ERROR),
-    (503, Kind.FAILED, Reason.SERVER_ERROR),
-    (504, Kind.FAILED, Reason.SERVER_ERROR),
-    (521, Kind.FAILED, Reason.SERVER_ERROR),
-    (599, Kind.FAILED, Reason.SERVER_ERROR),
-    (999, Kind.FAILED, Reason.BAD_ANSWER),
-]
+_MEANT = {
+    (Kind.DELIVERED, Reason.OK): (200, 201, 202, 226),
+    (Kind.FAILED, Reason.REDIRECT): (300, 301, 302, 303, 307, 308),
+    (Kind.NEVER, Reason.REFUSED): (400, 402, 405, 407, 413, 415, 422, 451),
+    (Kind.HELD, Reason.UNAUTHORIZED): (401, 403),
+    (Kind.HELD, Reason.GONE): (404, 410),
+    (Kind.FAILED, Reason.TIMEOUT): (408,),
+    (Kind.FAILED, Reason.REFUSED): (409, 423, 425),
+    (Kind.LATER, Reason.RATE_LIMITED): (429,),
+    (Kind.FAILED, Reason.SERVER_ERROR): (500, 501, 502, 503, 504, 521, 599),
+    (Kind.FAILED, Reason.BAD_ANSWER): (999,),
+}
+STATUSES = [(status, *meant) for meant, statuses in _MEANT.items() for status in statuses]
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

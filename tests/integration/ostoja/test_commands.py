@@ -71,22 +71,6 @@ async def test_a_failed_alert_is_listed_retried_and_leaves_the_list(
     assert id_ not in (await run(stack, "failed")).out
 
 
-async def test_a_bulk_retry_asks_and_retries_the_selection(stack: Stack, unhealthy: None) -> None:
-    ids = [await failed_alert(stack) for _ in range(3)]
-    await stack.sandbox.behave("slack", status=200)
-
-    no = await run(stack, "retry", "--target", "slack", "--status", "failed", typed="n\n")
-    assert (no.code, {await state(stack, id_) for id_ in ids}) == (1, {"failed"})
-
-    yes = await run(stack, "retry", "--target", "slack", "--status", "failed", typed="y\n")
-    assert yes.code == 0, yes
-
-    async def delivered() -> bool:
-        return {await state(stack, id_) for id_ in ids} == {"delivered"}
-
-    await eventually(delivered, 30)
-
-
 async def test_a_discarded_alert_keeps_its_reason(stack: Stack, unhealthy: None) -> None:
     id_ = await failed_alert(stack)
 
@@ -96,23 +80,6 @@ async def test_a_discarded_alert_keeps_its_reason(stack: Stack, unhealthy: None)
     assert done.out == "discarded 1\n"
     assert await state(stack, id_) == "discarded"
     assert (again.code, again.out) == (1, "discarded 0\n")
-
-
-async def test_a_pending_alert_is_listed_with_its_next_attempt(stack: Stack) -> None:
-    await stack.sandbox.behave("monday", status=503)
-    id_ = await stack.alert("waits", target="monday")
-
-    async def waits() -> Any:
-        listed = await run(stack, "pending", "--target", "monday")
-        return listed if id_ in listed.out and "503" in listed.out else None
-
-    listed = await eventually(waits, 30)
-    counted = (await run(stack, "stats", "--json")).json[0]
-
-    assert fits(listed.out)
-    assert counted["targets"]["monday"]["pending"] == 1
-    await stack.sandbox.behave("monday", status=200)
-    await eventually(stack.balanced, 60)
 
 
 async def test_an_open_breaker_is_shown_and_reset(stack: Stack) -> None:
@@ -191,27 +158,6 @@ async def test_follow_ups_are_stopped_with_the_service_key(stack: Stack) -> None
     assert done.code == 0, done
     assert done.out.startswith("cancelled ")
     assert done.out != "cancelled 0\n"
-
-
-async def test_commands_report_an_unavailable_service(stack: Stack) -> None:
-    await stack.kill9("consent")
-    try:
-        done = await run(stack, "consent", "verify")
-    finally:
-        await stack.start("consent")
-
-    assert done.code == 3
-    assert "consent" in done.err
-
-
-async def test_the_env_file_of_the_folder_selects_the_system(stack: Stack, tmp_path: Path) -> None:
-    names = ("GATEWAY_PORT", "ADMIN_API_KEY", "SERVICE_API_KEY")
-    lines = [f"{name}={stack.values[name]}\n" for name in names]
-    (tmp_path / ".env").write_text("".join(lines))
-
-    done = await ostoja("ledger", "check", folder=tmp_path)
-
-    assert done.code == 0, done
 
 
 async def test_a_mail_in_doubt_is_resolved(stack: Stack) -> None:
