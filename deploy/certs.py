@@ -9,12 +9,12 @@ rotate.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -56,16 +56,17 @@ class Order:
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Self:
         """:raises ValueError: DAYS is not a number"""
-        given = {name: variables.get(name.upper()) for name in cls.__dataclass_fields__}
-        return cls(
-            authority=Path(given["authority"] or cls.authority),
-            hosts=(given["hosts"] or "").split(),
-            names=(given["names"] or "").split() or PROCESSES,
-            days=int(given["days"] or DAYS),
-            renew=bool(given["renew"]),
-            new_authority=bool(given["new_authority"]),
-            drop_old_authority=bool(given["drop_old_authority"]),
-        )
+        given = {name: variables.get(name.upper()) for name in _READ}
+        return cls(**{name: _READ[name](value) for name, value in given.items() if value})
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "authority": Path,
+    "hosts": str.split,
+    "names": str.split,
+    "days": int,
+    **dict.fromkeys(("renew", "new_authority", "drop_old_authority"), bool),
+}
 
 
 class CertsError(Exception):
@@ -148,17 +149,9 @@ def _sign(
 
 
 def _usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    none = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    unused = dict.fromkeys((*none, "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, **unused)
 
 
 def _name(text: str) -> x509.Name:

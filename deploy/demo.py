@@ -136,10 +136,8 @@ class World:
         if datetime.fromisoformat(due) > datetime.now(UTC) + timedelta(seconds=60):
             raise DemoError(f"the mail would leave at {due}: set FOLLOWUP_QUIET_HOURS=off in .env")
 
-    def follow_ups(self, address: str) -> list[dict[str, Any]]:
-        found = self.call("GET", f"/api/followups?email={address}", key="service")
-        items: list[dict[str, Any]] = found["items"]
-        return items
+    def follow_ups(self, address: str) -> Any:
+        return self.call("GET", f"/api/followups?email={address}", key="service")["items"]
 
     def behave(self, target: str, status: int) -> None:
         _fetch("PUT", f"{self._sandbox}/behaviour/{target}", body={"status": status})
@@ -192,14 +190,9 @@ def _fetch(
     send: Callable[..., Any] = urlopen,
 ) -> str:
     """:raises DemoError: it did not answer, or with an error"""
-    data = (
-        urlencode(form).encode()
-        if form
-        else json.dumps(body).encode()
-        if body is not None
-        else None
-    )
-    kind = {} if body is None else {"Content-Type": "application/json"}
+    data, kind = urlencode(form).encode() if form else None, {}
+    if body is not None:
+        data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
     request = Request(url, data, kind | (headers or {}), method=method)
     try:
         with send(request, timeout=60) as answer:
@@ -409,7 +402,11 @@ def outage(tell: Teller, world: World) -> None:
     took = _clock()
     world.call("POST", "/api/breakers/slack/reset", key="admin")
     tell.does("ops", "POST /api/breakers/slack/reset")
-    _await("all alerts in Slack", lambda: _all_in(texts, world.received("slack")), 90)
+
+    def all_there() -> bool:
+        return {str(one.get("text")) for one in world.received("slack")}.issuperset(texts)
+
+    _await("all alerts in Slack", all_there, 90)
     for one in ids:
         _await("the ledger says delivered", partial(_delivered, world, one), 20)
     tell.holds(f"all {len(ids)} arrived within {took()}; none was lost")
@@ -426,11 +423,6 @@ def _delivered(world: World, alert_id: str) -> bool:
     except DemoError:  # 404: accepted, but not in the ledger yet
         return False
     return bool(found["state"] == "delivered")
-
-
-def _all_in(texts: list[str], received: list[Any]) -> bool:
-    got = {str(one.get("text")) for one in received}
-    return got.issuperset(texts)
 
 
 def follow_up(tell: Teller, world: World, anna: str) -> str:
@@ -506,22 +498,21 @@ def _forgotten(world: World, audit: str) -> bool:
     return bool(found["erasure"]["status"] == "done" and not found["entries"])
 
 
+ACCOUNTS = (
+    ("ledger", "accepted", ("delivered", "pending", "failed", "discarded", "in_doubt")),
+    ("cases", "opened", ("open", "answered", "unanswered", "cancelled")),
+)
+
+
 def accounts(tell: Teller, world: World) -> None:
     tell.step("accounts")
-    ledger = world.call("GET", "/api/ledger/check", key="admin")
-    terms = ("delivered", "pending", "failed", "discarded", "in_doubt")
-    tell.does("ledger", f"accepted {ledger['accepted']} =")
-    tell.does("", " + ".join(f"{term} {ledger[term]}" for term in terms))
-    _check(ledger["accepted"] == sum(ledger[term] for term in terms), "the ledger adds up")
-    _check(ledger["stranded"] == 0, "nothing is stranded")
-    tell.holds("it adds up, and nothing is stranded")
-    cases = world.call("GET", "/api/cases/check", key="admin")
-    states = ("open", "answered", "unanswered", "cancelled")
-    tell.does("cases", f"opened {cases['opened']} =")
-    tell.does("", " + ".join(f"{state} {cases[state]}" for state in states))
-    _check(cases["opened"] == sum(cases[state] for state in states), "the cases add up")
-    _check(cases["stranded"] == 0, "no case is stranded")
-    tell.holds("they add up, and none is stranded")
+    for name, whole, parts in ACCOUNTS:
+        found = world.call("GET", f"/api/{name}/check", key="admin")
+        tell.does(name, f"{whole} {found[whole]} =")
+        tell.does("", " + ".join(f"{part} {found[part]}" for part in parts))
+        _check(found[whole] == sum(found[part] for part in parts), f"{name}: it adds up")
+        _check(found["stranded"] == 0, f"{name}: nothing is stranded")
+        tell.holds(TEXTS["accounts"][name])
 
 
 def _person(name: str) -> str:

@@ -10,18 +10,18 @@ import re
 import time
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from deploy import provision
 from deploy.inspection import SAID, say
 from deploy.up.environment import AMQP_PASSWORDS, SERVICES, VHOST
+from deploy.up.servers import manage
 from libs.common.messaging.topology import Queue
-from libs.common.process import certificates
 from libs.common.process.finding import Finding, clock, of_header, ok
 from services.alerts import topology as alerts
 from services.alerts.channels.channel import Target
@@ -54,18 +54,20 @@ def findings(
     :param values: of .env
     :param now: this machine's clock
     """
-    management = Management(url, values["RABBITMQ_ADMIN_PASSWORD"], tls_dir)
+    headers: dict[str, str] = {}
+    account = ("admin", values["RABBITMQ_ADMIN_PASSWORD"])
+    ask = partial(manage, url, account, "GET", tls_dir=tls_dir, seconds=PATIENCE, headers=headers)
     before = now()
     try:
-        there = management.get("definitions")
+        there = ask("definitions")
     except (OSError, HTTPException, ValueError) as error:
         status = f"HTTP status {error.code}" if isinstance(error, HTTPError) else ""
         why = status or getattr(error, "reason", None) or error
         yield say("rabbitmq-away", url=url, why=why)
         return
     yield say("rabbitmq", version=there["rabbitmq_version"])
-    yield clock("RabbitMQ", of_header(management.date), before, now(), exact_to=1.0)
-    yield from _alarms(management)
+    yield clock("RabbitMQ", of_header(headers.get("date", "")), before, now(), exact_to=1.0)
+    yield from _alarms(ask)
     try:
         policies = provision.retry_policies(alerts_config)
         queues = expected(configured(alerts_config))
@@ -75,28 +77,10 @@ def findings(
     passwords = {service: values[name] for service, name in AMQP_PASSWORDS.items()}
     wanted = provision.definitions(passwords, policies) | _declared(queues.values())
     faults = [*_differences(wanted, there), *_foreign(there)]
-    faults += _applied(management, queues, policies)
+    faults += _applied(ask, queues, policies)
     yield from faults
     for part in sorted({SAID[kind]["part"] for kind in KINDS} - {each["part"] for each in faults}):
         yield ok(part, "all as declared")
-
-
-class Management:
-    def __init__(self, url: str, password: str, tls_dir: Path | None) -> None:
-        account = base64.b64encode(f"admin:{password}".encode()).decode()
-        self._headers = {"Authorization": f"Basic {account}"}
-        self._url = url
-        tls = certificates.client(tls_dir) if url.startswith("https:") else None
-        self._opener = build_opener(ProxyHandler({}), HTTPSHandler(context=tls))
-        self.date = ""
-        """Of the last answer."""
-
-    def get(self, path: str) -> Any:
-        """:raises HTTPError: another status than 200; it may have a body, as one of an alarm has"""
-        request = Request(f"{self._url}/api/{path}", headers=self._headers)
-        with self._opener.open(request, timeout=PATIENCE) as answer:
-            self.date = answer.headers.get("Date", "")
-            return json.loads(answer.read())
 
 
 def configured(alerts_config: Path) -> Config:
@@ -176,10 +160,10 @@ def _foreign(there: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _applied(
-    management: Management, queues: Mapping[str, Queue], policies: Sequence[Mapping[str, Any]]
+    ask: Callable[[str], Any], queues: Mapping[str, Queue], policies: Sequence[Mapping[str, Any]]
 ) -> Iterator[Finding]:
     """Yield queues of no service, and those to which other policies apply, as an operator's."""
-    for each in management.get(f"queues/{quote(VHOST, safe='')}"):
+    for each in ask(f"queues/{quote(VHOST, safe='')}"):
         name = each["name"]
         if name not in queues:
             stray = name.startswith(PREFIXES) and not name.startswith(EPOCH)
@@ -194,9 +178,9 @@ def _applied(
             yield say("other-policy", name=name, by=by, applied=applied)
 
 
-def _alarms(management: Management) -> Iterator[Finding]:
+def _alarms(ask: Callable[[str], Any]) -> Iterator[Finding]:
     try:
-        management.get("health/checks/alarms")
+        ask("health/checks/alarms")
     except HTTPError as error:
         with error:
             alarms = json.loads(error.read() or b"{}").get("alarms", [])

@@ -20,7 +20,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ from pathlib import Path
 from string import Template
 from types import MappingProxyType
 from typing import Any
+from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from deploy.backup.repository import DATA, Repository, program
 from deploy.up.process import (
@@ -516,17 +516,24 @@ def manage(
     *,
     tls_dir: Path | None = None,
     seconds: float = 30,
+    headers: dict[str, str] | None = None,
 ) -> Any:
-    """Call RabbitMQ's management API; raises OSError or HTTPException."""
+    """Call RabbitMQ's management API, through no proxy; raises OSError or HTTPException.
+
+    :param headers: gets those of the answer, in small letters
+    """
     token = base64.b64encode(":".join(account).encode()).decode()
-    request = urllib.request.Request(
+    request = Request(
         f"{url}/api/{path}",
         None if body is None else json.dumps(body).encode(),
         {"Authorization": f"Basic {token}", "Content-Type": "application/json"},
         method=method,
     )
     tls = certificates.client(tls_dir) if url.startswith("https:") else None
-    with urllib.request.urlopen(request, timeout=seconds, context=tls) as answer:
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=tls))
+    with opener.open(request, timeout=seconds) as answer:
+        if headers is not None:
+            headers |= {name.lower(): value for name, value in answer.headers.items()}
         return json.loads(answer.read() or "null")
 
 
