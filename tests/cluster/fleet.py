@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +28,7 @@ from tests.cluster.network import Network
 from tests.support.brokers import Management
 from tests.support.ports import Ports
 from tests.support.sandbox import Sandbox, running_sandbox
-from tests.support.stack import QUICK, quick_alerts_config, quick_forms_config
+from tests.support.stack import HEALTH, QUICK, quick_alerts_config, quick_forms_config, status
 from tests.support.system import System
 
 SETTINGS = {
@@ -217,9 +217,8 @@ class Fleet(System):
             raise ServerError(f"{error}:\n{text}") from None
 
     def _answers(self, name: str, host: str) -> bool:
-        path = "/api/health" if name == "gateway" else "/health"
-        port = self.ports[f"{name.upper()}_OWN_PORT"]
-        return _status(f"{self.network.addresses[host]}:{port}", path) == 200
+        port, path = self.ports[f"{name.upper()}_OWN_PORT"], HEALTH.get(name, "/health")
+        return status(port, path, host=self.network.addresses[host]) == 200
 
     def log(self, name: str, host: str) -> Path:
         return self.folder / "log" / f"{name}-{host}.log"
@@ -376,14 +375,3 @@ def _remove_orphans() -> None:
 
 def _run(*argv: str | Path) -> None:
     subprocess.run(argv, check=True, capture_output=True)
-
-
-def _status(address: str, path: str) -> int | None:
-    connection = HTTPConnection(address, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    except (OSError, HTTPException):
-        return None
-    finally:
-        connection.close()

@@ -3,8 +3,14 @@
 import asyncio
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    suppress,
+)
 from dataclasses import dataclass
 
 import psycopg2
@@ -16,7 +22,7 @@ from deploy.up.supervisor import SERVING
 from tests.cluster.fleet import SERVERS, Fleet
 from tests.cluster.harness import NAMES
 from tests.cluster.history import History
-from tests.cluster.network import Way, both_ways
+from tests.cluster.network import both_ways
 from tests.support.eventually import eventually
 from tests.support.servers import frozen
 
@@ -88,7 +94,7 @@ class Nemesis:
         return missing
 
     def _draw(self, host: str) -> Fault:
-        chance, fleet = self._chance, self._fleet
+        chance, fleet, network = self._chance, self._fleet, self._fleet.network
         seconds = chance.uniform(*(LONG if self._long and chance.random() < 0.3 else SHORT))
         one = chance.choice([*SERVERS, *(SERVICES if host in SERVING else ())])
         others = [name for name in NAMES if name != host]
@@ -99,13 +105,13 @@ class Nemesis:
             ("kill the host", lambda: killed(fleet, host, everything(host))),
             (f"freeze {one}", lambda: stopped(fleet, host, [one])),
             ("freeze the host", lambda: stopped(fleet, host, everything(host))),
-            ("cut off", lambda: cut(fleet, both_ways(host))),
-            ("hears, is not heard", lambda: cut(fleet, out)),
-            ("is heard, hears not", lambda: cut(fleet, [(b, a) for a, b in out])),
-            (f"cut from {other}", lambda: cut(fleet, [(host, other), (other, host)])),
-            ("loses three of ten", lambda: losing(fleet, both_ways(host))),
-            ("slow network", lambda: slow(fleet, host)),
-            ("full disk", lambda: full_disk(fleet, host)),
+            ("cut off", lambda: during(network.cut(both_ways(host)))),
+            ("hears, is not heard", lambda: during(network.cut(out))),
+            ("is heard, hears not", lambda: during(network.cut([(b, a) for a, b in out]))),
+            (f"cut from {other}", lambda: during(network.cut([(host, other), (other, host)]))),
+            ("loses three of ten", lambda: during(network.losing(both_ways(host)))),
+            ("slow network", lambda: during(network.slow(host))),
+            ("full disk", lambda: during(fleet.full_disk(host))),
             ("switch over to it", lambda: switched(fleet, host)),
             ("rolling restart", lambda: rolled(fleet)),
             ("read-only primary", lambda: read_only(fleet)),
@@ -151,26 +157,8 @@ async def stopped(fleet: Fleet, host: str, names: list[str]) -> AsyncIterator[No
 
 
 @asynccontextmanager
-async def cut(fleet: Fleet, ways: Iterable[Way]) -> AsyncIterator[None]:
-    with fleet.network.cut(ways):
-        yield
-
-
-@asynccontextmanager
-async def losing(fleet: Fleet, ways: Iterable[Way]) -> AsyncIterator[None]:
-    with fleet.network.losing(ways):
-        yield
-
-
-@asynccontextmanager
-async def slow(fleet: Fleet, host: str) -> AsyncIterator[None]:
-    with fleet.network.slow(host):
-        yield
-
-
-@asynccontextmanager
-async def full_disk(fleet: Fleet, host: str) -> AsyncIterator[None]:
-    with fleet.full_disk(host):
+async def during(fault: AbstractContextManager[None]) -> AsyncIterator[None]:
+    with fault:
         yield
 
 

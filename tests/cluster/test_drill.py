@@ -1,7 +1,6 @@
 """The drill on three hosts: each trouble is found by its rule and ended by the page it names."""
 
 import asyncio
-import base64
 import json
 import urllib.request
 import uuid
@@ -15,6 +14,7 @@ import pytest
 import yaml
 
 from deploy.up.environment import BEHIND, SERVICES
+from deploy.up.servers import manage
 from deploy.up.supervisor import HOSTS
 from tests.support.checkouts import MadeUp, ThreeHosts, made_up
 from tests.support.eventually import eventually
@@ -99,15 +99,10 @@ async def a_node_has_no_members(hosts: Any) -> None:
 
 
 def shrink(hosts: MadeUp) -> None:
-    url = f"http://127.0.0.1:{hosts.values['RABBITMQ_UI_PORT']}/api/queues/quorum/replicas/on"
-    account = base64.b64encode(f"admin:{hosts.values['RABBITMQ_ADMIN_PASSWORD']}".encode())
-    request = urllib.request.Request(
-        f"{url}/rabbit-c@{HOSTS['c']}/shrink",
-        headers={"Authorization": f"Basic {account.decode()}"},
-        method="DELETE",
-    )
-    with urllib.request.urlopen(request, timeout=60):
-        pass
+    url = f"http://127.0.0.1:{hosts.values['RABBITMQ_UI_PORT']}"
+    account = ("admin", hosts.values["RABBITMQ_ADMIN_PASSWORD"])
+    path = f"queues/quorum/replicas/on/rabbit-c@{HOSTS['c']}/shrink"
+    manage(url, account, "DELETE", path, seconds=60)
 
 
 async def both_standbys_stop(hosts: Any) -> None:

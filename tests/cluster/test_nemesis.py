@@ -22,16 +22,7 @@ from tests.cluster.fleet import Fleet, running_fleet
 from tests.cluster.gathering import BALANCED_SECONDS, gather
 from tests.cluster.generator import Generator
 from tests.cluster.history import History
-from tests.cluster.nemesis import (
-    Fault,
-    Nemesis,
-    clocks,
-    cut,
-    everything,
-    full_disk,
-    killed,
-    slow,
-)
+from tests.cluster.nemesis import Fault, Nemesis, clocks, during, everything, killed
 from tests.cluster.network import both_ways
 from tests.support.ports import Ports
 
@@ -108,8 +99,8 @@ def report(fleet: Fleet, history: History, wrong: list[str]) -> None:
 async def test_a_host_in_want_loses_nothing(folder: Path, ports: Ports, what: str) -> None:
     with running_fleet(folder, ports) as fleet:
         primary_on(fleet, "a")
-        during = slow(fleet, "a") if what == "slow network" else full_disk(fleet, "a")
-        wrong = await broken(fleet, {"a": Fault(what, 40, during)})
+        want = fleet.network.slow if what == "slow network" else fleet.full_disk
+        wrong = await broken(fleet, {"a": Fault(what, 40, during(want("a")))})
         assert not wrong, "\n".join(wrong)
 
 
@@ -174,7 +165,7 @@ async def test_with_quorum_commit_the_same_loses_nothing(folder: Path, ports: Po
 
 async def cut_off_primary(fleet: Fleet, seconds: float = BALANCED_SECONDS) -> list[str]:
     primary_on(fleet, "a")
-    fault = Fault("cut off", 40, cut(fleet, both_ways("a")))
+    fault = Fault("cut off", 40, during(fleet.network.cut(both_ways("a"))))
     return await broken(fleet, {"a": fault}, seconds)
 
 

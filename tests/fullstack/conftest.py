@@ -4,17 +4,18 @@ Against `docker compose` on a project of its own; or, with AGAINST=running, agai
 this checkout's .env (`make up`, `docker compose up`).
 """
 
+import asyncio
 import os
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from deploy.provision import VHOST
 from deploy.up import environment
+from deploy.up.servers import manage
 from tests.support.compose import Compose, engine_answers, running_compose
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import SandboxApi
@@ -28,18 +29,14 @@ class Running(System):
         sandbox = SandboxApi(int(values["SANDBOX_PORT"]), int(values["SANDBOX_MAIL_PORT"]))
         super().__init__(f"http://{HOST}:{values['GATEWAY_PORT']}", values, sandbox)
         self.compose = compose
-        self._management = f"http://{HOST}:{values['RABBITMQ_UI_PORT']}/api"
 
     async def rabbitmq(self, kind: str) -> list[dict[str, Any]]:
         """List the management API's `queues`, `permissions`, ... of our vhost."""
         path = f"vhosts/{VHOST}/{kind}" if kind == "permissions" else f"{kind}/{VHOST}"
-        account = aiohttp.encode_basic_auth("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
-        async with (
-            aiohttp.ClientSession(raise_for_status=True) as session,
-            session.get(f"{self._management}/{path}", headers={"Authorization": account}) as answer,
-        ):
-            found: list[dict[str, Any]] = await answer.json()
-            return found
+        account = ("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
+        url = f"http://{HOST}:{self.values['RABBITMQ_UI_PORT']}"
+        found: list[dict[str, Any]] = await asyncio.to_thread(manage, url, account, "GET", path)
+        return found
 
 
 @pytest.fixture(scope="session")

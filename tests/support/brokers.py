@@ -1,9 +1,6 @@
 """RabbitMQ's management API, and a vhost per test."""
 
-import base64
-import json
 import subprocess
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +11,7 @@ from urllib.parse import quote
 
 from deploy.provision import RIGHTS, provision_rabbitmq, retry_policy
 from deploy.up.process import as_user
-from deploy.up.servers import RabbitMQ, rabbitmq_home
+from deploy.up.servers import RabbitMQ, manage, rabbitmq_home
 from libs.common.process import certificates
 
 PASSWORDS = {service: f"{service}-password" for service in RIGHTS}
@@ -27,20 +24,9 @@ class Management:
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Call `/api/{path}`; the answer's JSON, None when it has none."""
-        account = f"{self.server.admin}:{self.server.password}"
-        request = urllib.request.Request(
-            f"{self.server.management_url}/api/{path}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={
-                "Authorization": f"Basic {base64.b64encode(account.encode()).decode()}",
-                "Content-Type": "application/json",
-            },
-        )
-        tls = certificates.client(self.server.tls_dir) if self.server.tls_dir else None
-        with urllib.request.urlopen(request, timeout=30, context=tls) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        one = self.server
+        account = (one.admin, one.password)
+        return manage(one.management_url, account, method, path, body, tls_dir=one.tls_dir)
 
 
 class Vhost:

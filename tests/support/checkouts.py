@@ -10,13 +10,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import aiohttp
 import psycopg2
 from psycopg2.extras import NamedTupleCursor
 
 from deploy.up import environment
 from deploy.up.environment import DATABASE, ROOT, VHOST
 from deploy.up.process import Process
+from deploy.up.servers import manage
 from tests.support.compose import Compose
 from tests.support.ports import HOST, Ports
 from tests.support.runbooks import Block, answers
@@ -94,18 +94,14 @@ class Checkout(System):
 
     async def publish(self, exchange: str, key: str, payload: str) -> None:
         """Publish what no service would, by RabbitMQ's management UI."""
-        account = aiohttp.encode_basic_auth("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
-        url = f"http://{HOST}:{self.values['RABBITMQ_UI_PORT']}/api/exchanges/{VHOST}/{exchange}"
+        url = f"http://{HOST}:{self.values['RABBITMQ_UI_PORT']}"
+        account = ("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
         body = {"properties": {}, "routing_key": key, "payload": payload}
-        async with (
-            aiohttp.ClientSession(raise_for_status=True) as session,
-            session.post(
-                f"{url}/publish",
-                json=body | {"payload_encoding": "string"},
-                headers={"Authorization": account},
-            ) as answer,
-        ):
-            assert (await answer.json())["routed"]
+        path = f"exchanges/{VHOST}/{exchange}/publish"
+        said = await asyncio.to_thread(
+            manage, url, account, "POST", path, body | {"payload_encoding": "string"}
+        )
+        assert said["routed"]
 
     def _environment(self) -> dict[str, str]:
         return {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

@@ -269,12 +269,12 @@ def write_alerts_config(
     return path
 
 
-def status(port: int, path: str, tls_dir: Path | None = None) -> int | None:
+def status(port: int, path: str, tls_dir: Path | None = None, host: str = HOST) -> int | None:
     if tls_dir:
         tls = certificates.client(tls_dir)
-        connection: HTTPConnection = HTTPSConnection(HOST, port, timeout=5, context=tls)
+        connection: HTTPConnection = HTTPSConnection(host, port, timeout=5, context=tls)
     else:
-        connection = HTTPConnection(HOST, port, timeout=5)
+        connection = HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

@@ -1,24 +1,23 @@
 """`ostoja doctor` on the whole system: healthy, then with each part broken once."""
 
 import asyncio
-import base64
 import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
 import aiohttp
 import pytest
-from yarl import URL
 
 from deploy.inspection import rabbitmq
 from deploy.inspection.__main__ import findings
 from deploy.up import environment
-from deploy.up.servers import RABBITMQ_PORTS, RabbitMQ
+from deploy.up.servers import RABBITMQ_PORTS, RabbitMQ, manage
 from libs.common.database import inspection
 from ostoja import where
 from ostoja.commands.doctor import of_services
@@ -42,16 +41,11 @@ class Broker:
     """RabbitMQ's management API, as its admin."""
 
     def __init__(self, checkout: MadeUp) -> None:
-        self._url = f"http://{HOST}:{checkout.values['RABBITMQ_UI_PORT']}/api"
-        account = f"admin:{checkout.values['RABBITMQ_ADMIN_PASSWORD']}"
-        self._headers = {"Authorization": f"Basic {base64.b64encode(account.encode()).decode()}"}
+        url = f"http://{HOST}:{checkout.values['RABBITMQ_UI_PORT']}"
+        self._manage = partial(manage, url, ("admin", checkout.values["RABBITMQ_ADMIN_PASSWORD"]))
 
     async def call(self, method: str, path: str, body: Any = None) -> Any:
-        async with (
-            aiohttp.ClientSession(headers=self._headers, raise_for_status=True) as session,
-            session.request(method, URL(f"{self._url}/{path}", encoded=True), json=body) as answer,
-        ):
-            return await answer.json() if answer.content_type == "application/json" else None
+        return await asyncio.to_thread(self._manage, method, path, body)
 
     @asynccontextmanager
     async def there(self, path: str, body: Any) -> AsyncIterator[None]:
