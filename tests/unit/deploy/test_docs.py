@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.up.environment import ROOT
+from tests.support.promql import queues
 
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -89,3 +90,23 @@ def test_the_page_of_the_asvs_has_every_chapter() -> None:
     page = (ROOT / "docs" / "asvs.md").read_text(encoding="utf-8")
     chapters = re.findall(r"^## V(\d+) ", page, re.MULTILINE)
     assert chapters == [str(number) for number in range(1, 18)]
+
+
+RABBITMQ = (ROOT / "docs" / "rabbitmq-ui.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_rabbitmq_tells_what_each_queue_is_for() -> None:
+    told = set(re.findall(r"`([^`]+)`", RABBITMQ))
+    targets = {name.split(".")[1] for name in queues() if re.search(r"\.retry\.\d+$", name)}
+    for name in queues():
+        shape = re.sub(rf"^alerts\.({'|'.join(targets)})\b", "alerts.<target>", name)
+        shape = re.sub(r"\.retry\.\d+$", ".retry.<seconds>", shape)
+        shape = re.sub(r"^alerts\.epoch\..*", "alerts.epoch.<id>", shape)
+        assert {shape, re.sub(r"^.+(?=\.(retry|dead)$)", "<any>", shape)} & told, name
+
+
+def test_the_page_of_rabbitmq_shows_every_picture_there_is() -> None:
+    shown = set(re.findall(r"images/(rabbitmq-[\w-]+\.png)", RABBITMQ))
+    assert shown == {path.name for path in (ROOT / "docs" / "images").glob("rabbitmq-*.png")}
+    taken = (ROOT / "tests" / "pages" / "test_rabbitmq_ui.py").read_text(encoding="utf-8")
+    assert shown == {f"{name}.png" for name in re.findall(r'photograph\(ui, "([\w-]+)"\)', taken)}
