@@ -1,11 +1,9 @@
 """What an ops person sees in RabbitMQ's management UI."""
 
-import re
 from typing import Any
 
 import pytest
 
-from deploy.provision import RIGHTS
 from tests.fullstack.conftest import Running
 from tests.support.eventually import eventually
 
@@ -39,20 +37,3 @@ async def test_each_target_has_a_work_a_retry_and_a_dead_queue_that_lose_nothing
 
 async def test_messages_can_be_moved_in_the_ui(system: Running) -> None:
     assert await system.rabbitmq("shovels") == []  # not 404: its plugin is there
-
-
-async def test_only_its_service_may_configure_and_consume_a_queue(
-    system: Running,
-) -> None:
-    async def consumed() -> bool:  # the drill before may have ended with a start of services
-        queues = await _queues(system)
-        owned = ("alerts.intake", "consent.commands", "followups.outcomes")
-        return all(queues[name]["consumers"] >= 1 for name in owned)
-
-    await eventually(consumed, 60, every=0.5)
-    granted = {row["user"]: row for row in await system.rabbitmq("permissions")}
-    assert granted.keys() == {"admin", *RIGHTS}
-    for service, rights in RIGHTS.items():
-        assert bool(re.fullmatch(granted[service]["configure"], f"{service}.x")) is rights.owns
-        for other in RIGHTS.keys() - {service}:
-            assert not re.fullmatch(granted[service]["configure"], f"{other}.anything")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.up.environment import ROOT
+from tests.support.ports import HOST
 from tests.support.system import System
 
 WIDTH = 80
@@ -66,3 +67,22 @@ async def ostoja(
 
 def fits(text: str) -> bool:
     return all(len(line) <= WIDTH for line in text.splitlines())
+
+
+async def demo(system: System) -> tuple[int | None, str]:
+    """Run `make demo` there; its exit status, and what it printed with single spaces."""
+    inherited = {name: value for name, value in os.environ.items() if name not in system.values}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "deploy.demo",
+        cwd=ROOT,
+        env={
+            **inherited,
+            **system.values,
+            "DEMO_SANDBOX_MAIL_URL": f"http://{HOST}:{system.sandbox.mail_port}",
+        },
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    async with asyncio.timeout(240):
+        output, _ = await process.communicate()
+    return process.returncode, " ".join(output.decode().split())
