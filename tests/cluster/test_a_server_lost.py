@@ -85,21 +85,6 @@ def test_a_switchover_is_asked_for_and_done(cluster: Cluster) -> None:
     soon("the former primary, as a standby", BACK_SECONDS, lambda: all_stream(cluster))
 
 
-def test_without_a_standby_nothing_is_confirmed(cluster: Cluster) -> None:
-    """A confirmed row would be lost with its only node."""
-    primary = cluster.primary
-    assert primary is not None
-    standbys = [host.postgres for name, host in cluster.hosts.items() if name != primary]
-    assert written(cluster.hosts[primary], "with standbys")
-    for standby in standbys:
-        standby.kill()
-    assert not written(cluster.hosts[primary], "alone")
-    for standby in standbys:
-        standby.launch()
-    soon("writes", BACK_SECONDS, lambda: written(cluster.hosts[primary], "with them again"))
-    soon("the standbys", BACK_SECONDS, lambda: all_stream(cluster))
-
-
 def redis(host: HostServers) -> Redis:
     """Redis as a service on this host reaches it."""
     member = host.member

@@ -1,4 +1,3 @@
-import urllib.error
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -90,10 +89,3 @@ def test_each_target_has_its_own_retry_delay_and_other_queues_ten_seconds() -> N
     policies = {p["name"]: p["definition"] for p in retry_policies(EXAMPLE_CONFIG / "alerts.toml")}
     assert policies["other-retry"] == {"message-ttl": 10_000}
     assert policies["alerts-slack-retry"] == {"message-ttl": 300_000}
-
-
-def test_a_vhost_of_a_test_is_gone_after_it(rabbitmq: RabbitMQ) -> None:
-    vhost = Vhost(rabbitmq)
-    vhost.delete()
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        vhost.call("GET", "queues")
