@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from aiohttp import web
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from deploy.up.machine import chromium
 from tests.conftest import WholeSystem
 from tests.support.eventually import eventually
+from tests.support.ports import HOST
 from tests.support.stack import Stack
 from tests.support.staff import NEED_FACTOR, PASSWORD, code_of, invitation, on_call_config
 from tests.support.system import fresh_address
@@ -93,6 +95,25 @@ async def mailed_link(stack: Stack, address: str, path: str) -> str:
     link = await eventually(found, 30)
     assert link is not None
     return link
+
+
+@asynccontextmanager
+async def serving(app: web.Application | str, port: int) -> AsyncIterator[None]:
+    """:param site: or the text of its only page"""
+    if not isinstance(app, web.Application):
+        html, app = app, web.Application()
+
+        async def page(_: web.Request) -> web.Response:
+            return web.Response(text=html, content_type="text/html")
+
+        app.router.add_get("/", page)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
 
 
 async def thanked(route: Route) -> None:

@@ -1,35 +1,17 @@
 """The web page of docs/clients.md, on a site of its own, in a browser."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp import web
 from playwright.async_api import Browser, expect
 
 from tests.conftest import NewStack
+from tests.pages.conftest import serving
 from tests.support.ports import HOST, Ports
 from tests.support.runbooks import CLIENTS, examples
 from tests.support.system import fresh_address
 
 pytestmark = pytest.mark.pages
-
-
-@asynccontextmanager
-async def serving(html: str, port: int) -> AsyncIterator[None]:
-    async def page(_: web.Request) -> web.Response:
-        return web.Response(text=html, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", page)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, port).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
 
 
 async def test_a_page_of_an_allowed_site_chats_and_signs_up_and_of_another_it_cannot(

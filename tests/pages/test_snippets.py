@@ -11,8 +11,7 @@ from playwright.async_api import Browser, expect
 
 from ostoja import snippets
 from tests.conftest import WholeSystem
-from tests.pages.conftest import COMPANY, DESK, photograph, thanked
-from tests.pages.test_site import serving
+from tests.pages.conftest import COMPANY, DESK, photograph, serving, thanked
 from tests.support.eventually import eventually
 from tests.support.forms import CONTACT, arrived, stored
 from tests.support.ports import HOST, Ports

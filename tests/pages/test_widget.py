@@ -38,6 +38,7 @@ from tests.pages.conftest import (
     PHONE,
     mailed_link,
     photograph,
+    serving,
     thanked,
 )
 from tests.support.eventually import eventually
@@ -151,17 +152,6 @@ def _pinning(build: widget.Build, gateway: str) -> Handler:
         return web.Response(text=text, content_type="text/html")
 
     return handle
-
-
-@asynccontextmanager
-async def serving(app: web.Application, port: int) -> AsyncIterator[None]:
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, HOST, port).start()
-    try:
-        yield
-    finally:
-        await runner.cleanup()
 
 
 @asynccontextmanager
