@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ostoja import dotenv
 from ostoja.api import Api
 from ostoja.failure import Exit, Failure
 from ostoja.show import Screen
@@ -54,10 +53,22 @@ def settings() -> Mapping[str, str]:
     """Read .env and the shell, whose values win."""
     path = env_file()
     try:
-        values = dotenv.parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        values = parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except OSError as error:
         raise Failure(Exit.USAGE, f"{path}: {error.strerror}") from None
     return {**values, **os.environ}
+
+
+def parse(text: str) -> dict[str, str]:
+    """Read .env as a shell and Docker Compose do; `make check` finds lines that differ."""
+    lines = (line.strip() for line in text.splitlines())
+    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
+    return {name.strip(): _unquoted(value.strip()) for name, _, value in pairs}
+
+
+def _unquoted(value: str) -> str:
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value
 
 
 def user() -> str:

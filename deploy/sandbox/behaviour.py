@@ -1,14 +1,19 @@
-"""How a target misbehaves: the body of `PUT /behaviour/{target}`."""
+"""How a simulated provider answers and, by `PUT /behaviour/{target}`, misbehaves."""
 
 import asyncio
+import json
 import socket
 import struct
-from typing import Literal, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from aiohttp import web
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from libs.common.http.application import Model
+from libs.common.http.application import Model, Problem, faults
 
+M = TypeVar("M", bound=BaseModel)
 Stage = Literal["mail", "rcpt", "data", "dot"]
 
 
@@ -77,6 +82,35 @@ class Behaviour(Model):
 
 
 HEALTHY = Behaviour(status=200)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    text: str
+    accepted: bool
+    content_type: str = "application/json"
+    keep: Callable[[], None] = lambda: None
+    """Run after the message was accepted."""
+
+
+Provider = Callable[[Mapping[str, str], bytes], Answer]
+
+
+def json_object(body: Any) -> dict[str, Any] | None:
+    try:
+        data = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def asked(request: web.Request, model: type[M]) -> M:
+    """:raises Problem: names each parameter that is unknown or out of range"""
+    try:
+        return model.model_validate_strings(dict(request.query))
+    except ValidationError as error:
+        raise Problem(422, errors=faults(error, "query")) from None
 
 
 def hang_up(transport: asyncio.WriteTransport, *, reset: bool) -> None:

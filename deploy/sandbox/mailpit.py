@@ -8,7 +8,7 @@ import jinja2
 from aiohttp import hdrs, web
 from pydantic import Field
 
-from deploy.sandbox.answer import asked
+from deploy.sandbox.behaviour import asked
 from deploy.sandbox.mail import Mail
 from deploy.sandbox.recorder import MIB, Recorder
 from libs.common.http.application import Model, Problem, json_response

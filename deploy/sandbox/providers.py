@@ -14,8 +14,15 @@ from pydantic import Field
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from deploy.sandbox import slack
-from deploy.sandbox.answer import Answer, Provider, asked, json_object
-from deploy.sandbox.behaviour import HEALTHY, Behaviour, hang_up
+from deploy.sandbox.behaviour import (
+    HEALTHY,
+    Answer,
+    Behaviour,
+    Provider,
+    asked,
+    hang_up,
+    json_object,
+)
 from deploy.sandbox.recorder import MIB, Recorder
 from libs.common.http.application import Model, Problem, json_response, parse
 from libs.common.http.application import create_app as create_web_app

@@ -14,7 +14,7 @@ from uuid import uuid4
 from aiohttp import ClientSession, hdrs, web
 from pydantic import Field
 
-from deploy.sandbox.answer import Answer, json_object
+from deploy.sandbox.behaviour import Answer, json_object
 from libs.common.http.application import Model, Problem, json_response, parse
 
 _MOST_MESSAGES = 10_000

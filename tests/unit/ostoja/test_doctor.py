@@ -13,7 +13,7 @@ from deploy.inspection import going_live as live
 from deploy.inspection import keys
 from deploy.up.environment import EXAMPLE, EXAMPLE_CONFIG, GENERATED, parse
 from libs.common.process.finding import Finding, clock, of_header
-from ostoja import dotenv, received_mail, where
+from ostoja import received_mail, where
 from tests.unit.ostoja.conftest import Gateway, Run
 
 OTHERS = GENERATED["TOKEN_KEYS"]()
@@ -226,9 +226,9 @@ def test_a_date_in_whole_seconds_is_compared_by_its_resolution() -> None:
 
 def test_both_readers_of_env_read_alike() -> None:
     text = "A=1\n# B=2\n C = 'x y' \n\nD=\"q\"\nE='\nF=a=b\n"
-    assert dotenv.parse(text) == parse(text)
+    assert where.parse(text) == parse(text)
     example = EXAMPLE.read_text(encoding="utf-8")
-    assert dotenv.parse(example) == parse(example)
+    assert where.parse(example) == parse(example)
 
 
 LIVE = {
