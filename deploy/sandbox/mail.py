@@ -69,13 +69,11 @@ class Mail:
             "ListUnsubscribe": {
                 "Header": unsubscribe,
                 "Links": _LINK.findall(unsubscribe),
-                "Errors": "",
                 "HeaderPost": read.header("List-Unsubscribe-Post"),
             },
             "Date": stamp(read.date or self.created),
             "Text": read.text,
             "HTML": read.html,
-            "Inline": [],
             "Attachments": read.attachments,
         }
 
@@ -104,8 +102,6 @@ class Mail:
             **people,
             "Subject": read.header("Subject"),
             "Size": self.size,
-            "Tags": [],
-            "Username": "",
         }
 
 
@@ -128,7 +124,7 @@ class _Read:
             elif kind == "text/html" and not attached and not self.html:
                 self.html = _content(part)
             else:
-                self.attachments.append(_attachment(part, len(self.attachments) + 1))
+                self.attachments.append(_attachment(part))
 
     def header(self, name: str) -> str:
         return _header(self.message, name)
@@ -143,12 +139,10 @@ def _leaves(message: Message) -> Iterator[Message]:
     return (part for part in message.walk() if not part.is_multipart())
 
 
-def _attachment(part: Message, number: int) -> dict[str, Any]:
+def _attachment(part: Message) -> dict[str, Any]:
     return {
-        "PartID": str(number),
         "FileName": plain(_tried(part.get_filename, None) or ""),
         "ContentType": part.get_content_type(),
-        "ContentID": _header(part, "Content-ID").strip("<> "),
         "Size": len(_payload(part)),
     }
 

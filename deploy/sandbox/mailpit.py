@@ -67,20 +67,9 @@ class _MailApi:
     async def messages(self, request: web.Request) -> web.Response:
         page = asked(request, Page)
         found = await self._slice(page.start, page.limit)
-        total = len(self._mailbox)
         unread = sum(1 for mail in self._mailbox.newest_first() if not mail.read)
-        return json_response(
-            {
-                "total": total,
-                "unread": unread,
-                "count": len(found),
-                "messages_count": total,
-                "messages_unread": unread,
-                "start": page.start,
-                "tags": [],
-                "messages": found,
-            }
-        )
+        counts = {"total": len(self._mailbox), "unread": unread, "count": len(found)}
+        return json_response({**counts, "start": page.start, "messages": found})
 
     async def delete(self, _: web.Request) -> web.Response:
         self._mailbox.clear()
