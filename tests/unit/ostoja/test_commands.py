@@ -98,21 +98,6 @@ def page(*rows: dict[str, Any], more: str | None = None) -> dict[str, Any]:
     return {"items": list(rows), "next_cursor": more}
 
 
-@pytest.mark.parametrize("command", ["pending", "failed", "in-doubt"])
-def test_a_list_shows_each_whole_id_within_80_columns(
-    run: Run, gateway: Gateway, command: str
-) -> None:
-    rows = [row(error_message="a very long reason " * 9, target="webhook") for _ in range(3)]
-    gateway.answers = [(200, page(*rows))]
-
-    done = run(command, "--target", "webhook")
-
-    assert done.exit_code == 0
-    assert gateway.asked[0][:2] == ("GET", f"/api/dlq/{command}?limit=20&target=webhook")
-    assert all(each["id"] in done.stdout for each in rows)
-    assert fits(done.stdout)
-
-
 def test_a_target_s_response_cannot_control_the_terminal(run: Run, gateway: Gateway) -> None:
     gateway.answers = [(200, page(row(error_message="\x1b[2J\x07\u202e[red]no[/red]")))]
 
@@ -132,41 +117,6 @@ def test_a_list_reads_pages_up_to_its_limit(run: Run, gateway: Gateway) -> None:
 
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 1200
     assert gateway.asked[1][1] == "/api/dlq/failed?limit=200&cursor=next"
-
-
-def test_show_lists_each_attempt_at_each_target(run: Run, gateway: Gateway) -> None:
-    at = datetime.now(UTC).isoformat()
-    refused = {
-        "attempt": 1, "at": at, "outcome": "failed", "reason": "server_error", "status": 503,
-        "seconds": 0.25, "excerpt": "a very long answer " * 9,
-    }  # fmt: skip
-    taken = {**refused, "outcome": "delivered", "reason": "ok", "status": 200, "excerpt": "ok"}
-    waits = row(duplicates=3, duplicate_of=None, operator="ola", history=[refused])
-    sent = row(
-        target="monday", state="delivered", reason="ok", error_message=None, operator=None,
-        next_attempt_at=None, finished_at=at, duplicates=0, duplicate_of=str(uuid4()),
-        history=[taken],
-    )  # fmt: skip
-    alert = {
-        "id": ID, "event_type": "lead.qualified", "severity": "info", "state": "pending",
-        "attempts": 3, "accepted_at": at, "request_id": "request-1", "deliveries": [waits, sent],
-    }  # fmt: skip
-    gateway.answers = [(200, alert)]
-
-    done = run("show", ID)
-    as_json = run("show", ID, "--json")
-
-    assert gateway.asked[0][:2] == ("GET", f"/api/alerts/{ID}")
-    assert gateway.asked[0][3]["X-Api-Key"] == "the-key"
-    assert fits(done.stdout)
-    shown = " ".join(done.stdout.split())
-    for said in (
-        "lead.qualified, info: pending", "request request-1", "slack 2", "in 5 min", "by ola",
-        "repeated 3 times", "1 ", "server_error 503 a very long", "(0.2 s)", "monday", "delivered",
-        "a duplicate of",
-    ):  # fmt: skip
-        assert said in shown
-    assert json.loads(as_json.stdout) == alert
 
 
 @pytest.mark.parametrize("given", ["2h", "2026-11-25T20:00"])
