@@ -108,7 +108,8 @@ def moment(at: str | None, now: datetime | None = None) -> str | None:
         return None
     then = datetime.fromisoformat(at).astimezone()
     now = (now or datetime.now(UTC)).astimezone(then.tzinfo)
-    clock = f"{then:%H:%M:%S}" if then.date() == now.date() else f"{then:%d %b %H:%M}"
+    # Two narrow lines, or the id beside it would not fit into 80 columns.
+    clock = f"{then:%H:%M:%S}" if then.date() == now.date() else f"{then:%d %b}\n{then:%H:%M}"
     seconds = (now - then).total_seconds()
     return f"{clock}\n{span(seconds)} ago" if seconds >= 0 else f"{clock}\nin {span(-seconds)}"
 
