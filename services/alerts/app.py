@@ -89,7 +89,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
 
     log.info("networks.configured", private=list(map(str, settings.alerts_private_networks)))
     schedules = _schedules(service, engine, Rotas(configured, settings.alerts_config.parent))
-    rules = configured.rules(schedules.person, _links(settings))
+    rules = configured.rules(schedules.person, _links(settings), schedules.people)
     breakers: dict[str, Breaker] = {}
     throttles: dict[str, Throttle] = {}
     for name, target in configured.targets.items():

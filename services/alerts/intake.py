@@ -20,7 +20,7 @@ from libs.common.process import logs
 from services.alerts import messages, metrics, topology
 from services.alerts.config.targets import UNROUTED, Config
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
-from services.alerts.rules.case import Policy, Rules
+from services.alerts.rules.case import FOLLOWUPS, Policy, Rules
 from services.alerts.rules.delivery import Reason, State
 from services.alerts.rules.subjects import Hash, Subjects, Wanted
 from services.alerts.store.cases import cases, heartbeats, silences
@@ -297,7 +297,7 @@ class Intake:
             within = self._rules.hours_of(policy.hours).add(now, timedelta(seconds=policy.within))
             yield Opening(
                 alert_id=alert.alert_id,
-                chain=policy.steps,
+                chain=self._rules.returning(policy.steps, _owner(alert)),
                 hours=policy.hours,
                 next_at=silence.ends if silence is not None else now if rises else within,
                 silence=None if silence is None else silence.id,
@@ -312,6 +312,12 @@ async def accept_rows(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
     taken = await intake.accept(tx, rows, 0)
     metrics.ACCEPTED.inc(taken.added)
     await outbox.add_all(tx, _works(rows, taken))
+
+
+def _owner(row: NewRow) -> str | None:
+    """Return the name of who had the request before, of a lead whose person comes back."""
+    previous = (row.payload or {}).get("previous") if row.source == FOLLOWUPS else None
+    return previous["owner"] if previous else None
 
 
 def _silenced(row: NewRow, silence: Any | None) -> NewRow:

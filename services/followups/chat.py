@@ -38,9 +38,9 @@ async def take_turn(
     The first statement locks the conversation's row, so turns of one session run one at a time and
     exactly one of them publishes `lead.qualified`.
     """
-    row = await conversations.enter_conversation(tx, said.session_id)
+    row = await conversations.enter_conversation(tx, said.session_id, now - config.reopens_after)
     conversation_id: uuid.UUID = row["id"]
-    before = State.of(row["state"])
+    before = State.entered(row)
     turn = dialogue.turn(
         before,
         said.message,

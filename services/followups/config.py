@@ -110,6 +110,7 @@ class _Lead(_Section):
     rules: tuple[_Rule, ...]
     update_after: Duration = timedelta(seconds=30)
     contact_only_after: Duration = timedelta(minutes=10)
+    reopens_after: Duration = timedelta(days=30)
 
 
 def _phrase(text: str) -> str:
@@ -244,6 +245,7 @@ class Config:
     routes: Routes
     update_after: timedelta
     contact_only_after: timedelta
+    reopens_after: timedelta
 
     def due_times(
         self,
@@ -334,4 +336,5 @@ def load(
         ),
         update_after=file.lead.update_after,
         contact_only_after=file.lead.contact_only_after,
+        reopens_after=file.lead.reopens_after,
     )

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
 
+LEAD = "lead"
 LEAD_QUALIFIED = "lead.qualified"
 LEAD_UPDATED = "lead.updated"
 LEAD_SUBMITTED = "lead.submitted"
@@ -139,13 +140,10 @@ class CaseOwner(_Read):
     """Their name; releases before the console did not say it."""
 
 
-def lead_id(conversation_id: uuid.UUID) -> uuid.UUID:
-    """One lead per conversation; its alert has this id however often it is published."""
-    return uuid.uuid5(_LEADS, str(conversation_id))
-
-
-def topic_id(conversation_id: uuid.UUID, topic: str) -> uuid.UUID:
-    return uuid.uuid5(_LEADS, f"{conversation_id} {topic}")
+def lead_id(conversation_id: uuid.UUID, topic: str = LEAD, number: int = 0) -> uuid.UUID:
+    """Return the id of a conversation's nth request of a topic, and of its first alert."""
+    words = (conversation_id, topic if topic != LEAD else "", number or "")
+    return uuid.uuid5(_LEADS, " ".join(filter(None, map(str, words))))
 
 
 def update_id(lead_id: uuid.UUID, version: int) -> uuid.UUID:
@@ -172,12 +170,14 @@ def request(
     is_update: bool,
     transcript_url: str | None,
     at: datetime,
+    previous: Mapping[str, Any] | None = None,
     form: str | None = None,
 ) -> dict[str, Any]:
     """A new or changed lead, or another request, for staff.
 
     :param changes: names of facts that changed since the last notification
     :param said: the person's words since then
+    :param previous: id, state and owner (a name) of the request that this one follows
     :param form: by which it came, if not from the chat
     """
     body = {
@@ -206,6 +206,7 @@ def request(
         "summary": summary,
         "transcript_url": transcript_url,
         "at": _iso(at),
+        "previous": previous and dict(previous),
     }
     return body if form is None else body | {"form": form}
 

@@ -41,8 +41,8 @@ class Sent:
         self.stack = stack
         self.email, self.key, self.consents = fresh_address(), new_key(), consents
 
-    async def post(self) -> Any:
-        fields = {"email": self.email, "message": "Remont kuchni"}
+    async def post(self, wish: str = "Remont kuchni") -> Any:
+        fields = {"email": self.email, "message": wish}
         answer = await submit(self.stack, fields, key=self.key, consents=self.consents)
         assert answer.status == 202, answer
         return answer.body["id"]
@@ -181,3 +181,43 @@ async def test_a_form_that_was_published_twice_alerts_once(rig: HandOver, sent: 
     assert rig.query("SELECT 1 FROM followups.outbox")
     await rig.stack.start("followups")
     await sent.once()
+
+
+async def test_a_returning_customer_gets_one_new_lead_and_the_crm_has_both_whole(
+    rig: HandOver, sent: Sent
+) -> None:
+    """Killed at the commit: neither the lead, nor its row that names the one before."""
+
+    def leads() -> list[Any]:
+        of = "SELECT * FROM followups.lead WHERE known ->> 'email' = %s ORDER BY created_at"
+        return rig.stack.query(of, sent.email)
+
+    async def both() -> Any:
+        found = leads()
+        return found if len(found) == 2 and await quiet(rig.stack) else None
+
+    await sent.post()
+    await sent.once()
+    rig.query("UPDATE followups.lead SET state = 'won', state_by = 'Jan' RETURNING id")
+    again = Sent(rig.stack, {})
+    again.email = sent.email
+    async with rig.locked(LOCK):
+        await again.post("Remont łazienki")
+        await rig.waits("INSERT INTO lead_submission")
+        await rig.kill()
+    assert len(leads()) == 1
+    await rig.stack.start("followups")
+    old, new = await eventually(both, 60)
+    assert (old.state, new.state) == ("won", "new")
+    assert new.previous == {"id": str(old.id), "state": "won", "owner": "Jan"}
+
+    async def items() -> Any:
+        received = await rig.stack.sandbox.received("monday")
+        of = [each["body"]["variables"] for each in received if "name" in each["body"]["variables"]]
+        return of if len(of) == 2 else None
+
+    kitchen, bathroom = [each["values"] for each in await eventually(items, 60)]
+    assert "Remont kuchni" in kitchen
+    assert "Remont łazienki" in bathroom
+    assert "kuchni" not in bathroom
+    assert all(sent.email in each for each in (kitchen, bathroom))

@@ -112,7 +112,7 @@ def execute_beside(revision: str) -> None:
     op.execute(Path(revision).with_suffix(".sql").read_text(encoding="utf-8"))
 
 
-def create_index_concurrently(name: str, on: str) -> None:
+def create_index_concurrently(name: str, on: str, *, unique: bool = False) -> None:
     """In a migration: create an index on a table that may be large, while it is written.
 
     It commits what the migration did before. An index that an interrupted build left behind, which
@@ -123,7 +123,7 @@ def create_index_concurrently(name: str, on: str) -> None:
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = 0")  # it blocks no reader and no writer while it waits
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {on}")
+        op.execute(f"CREATE {'UNIQUE' if unique else ''} INDEX CONCURRENTLY {name} ON {on}")
         op.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
 
 

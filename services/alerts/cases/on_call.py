@@ -45,6 +45,14 @@ class Schedules:
             return None
         return self.now(schedule, now).person
 
+    def people(self, schedule: str) -> set[str]:
+        """Return who has a shift in the next days, or is on call while nobody has."""
+        rota = self.rotas.by_name.get(schedule)
+        if rota is None:
+            return set()
+        shifts = (*rota.shifts, *self.overrides.get(schedule, ()))
+        return {rota.otherwise, *(shift.person for shift in shifts)}
+
     def now(self, schedule: str, now: datetime) -> oncall.OnCall:
         return self.rotas.who(schedule, self.overrides.get(schedule, ()), now)
 

@@ -1,6 +1,6 @@
 """Reads alerts.toml into frozen, typed targets and routes; reports every fault at once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -66,13 +66,17 @@ class Config(CaseSections):
                 raise FaultError(where, f"{target.fallback} has a fallback itself")
         return self
 
-    def rules(self, on_call: Callable[[str, datetime], str | None], links: Links | None) -> Rules:
-        """:param on_call: returns the person of a schedule at a time, from memory"""
+    def rules(
+        self, on_call: Callable[[str, datetime], str | None], links: Links | None,
+        rota: Callable[[str], Collection[str]] = lambda _: (),
+    ) -> Rules:  # fmt: skip
+        """:param on_call: returns a schedule's person at a time, and `rota` all, from memory"""
         return Rules(
             policies={event: section.policy for event, section in self.answers.items()},
             hours={name: self.hours_of(name) for name in (*self.hours, ALWAYS)},
             people={key: Person(**each.model_dump()) for key, each in self.people.items()},
             on_call=on_call,
+            rota=rota,
             links=links,
             heartbeats={
                 event: Heartbeat(each.within.total_seconds(), each.hours)

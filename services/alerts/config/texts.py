@@ -35,6 +35,7 @@ class Shown:
     until: datetime | None  # when its chain begins anew
     now: datetime
     minutes: int  # of business time since it was opened
+    returns: bool = False  # it is another request of the same person
 
     def line(self, zone: ZoneInfo, *, reminds: bool = False) -> str:
         """Describe the case's state in one line that names no data subject.
@@ -46,7 +47,7 @@ class Shown:
             return lines["erased"]
         title = self.event_type
         if self.score is not None:
-            title = lines["lead"].format(score=self.score)
+            title = lines["returning" if self.returns else "lead"].format(score=self.score)
         put_off = self.until is not None and self.until > self.now
         closed = self.outcome is not None
         state = "reminds" if reminds else "later" if put_off else "closed" if closed else self.state

@@ -161,4 +161,5 @@ def shown(row: Any, rules: Rules) -> Shown:
         until=row.next_at if row.state == State.OPEN and row.generation and not row.step else None,
         now=row.now,
         minutes=int(waited.total_seconds() // 60),
+        returns=bool(payload.get("previous")),
     )

@@ -9,7 +9,7 @@ open, unanswered ──resolved, erased, manual──> cancelled, which is final
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from enum import StrEnum, auto
@@ -168,6 +168,8 @@ class Rules:
     people: Mapping[str, Person] = field(default_factory=dict)
     on_call: Callable[[str, datetime], str | None] = lambda _, __: None
     """Returns the person of a schedule at a time; from memory, because transactions call it."""
+    rota: Callable[[str], Collection[str]] = lambda _: ()
+    """Returns everyone who has a shift of a schedule, or is its default; from memory, too."""
     links: Links | None = None
     """By which persons answer; none: messages have no link."""
     needs: Mapping[str, str | None] = field(default_factory=dict)
@@ -209,6 +211,18 @@ class Rules:
             ask.to for ask in chain if (need := self.needs.get(ask.to)) and getattr(person, need)
         )
         return Ask(next(reached, chain[0].to), 0.0, person=owner)
+
+    def returning(self, chain: tuple[Ask, ...], owner: str | None) -> tuple[Ask, ...]:
+        """Return the chain of a person who comes back: it asks first who had them, if on its rota.
+
+        :param owner: the name
+        """
+        rota = {name for ask in chain if ask.schedule for name in self.rota(ask.schedule)}
+        rota |= {ask.person for ask in chain if ask.person}
+        found = (key for key, each in self.people.items() if key in rota and each.name == owner)
+        if (person := next(found, None)) is None:
+            return chain
+        return (replace(self.reminder(chain, person), wait=chain[0].wait), *chain)
 
 
 def offered(state: State, outcome: str | None) -> tuple[Verb, ...]:

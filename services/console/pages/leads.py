@@ -20,6 +20,7 @@ from services.console.pages.page import page, unavailable, who
 from services.console.rules import RefusedError
 from services.console.store.sessions import Visitor
 
+MOST_REQUESTS = 25
 _STATE_AFTER = {
     "taken": "taken",
     "won": "won",
@@ -40,14 +41,17 @@ class LeadPage(AnswerPage):
         found = await self.site.gateway.get(visitor, f"/api/leads/{path_id(request, 'lead')}")
         if not found.ok:
             return unavailable(request, "lead", visitor, found, said.get("fault"))
-        lead = found.body
+        # A followups of the release before does not say these.
+        lead = {"also": (), "previous": None, "next": None} | found.body
         here = {"conversation_id": lead["conversation_id"]}
-        (consent, since), mails, cases = await asyncio.gather(
+        (consent, since), mails, cases, requests = await asyncio.gather(
             self._consent(visitor, lead["email"], lead["phone"]),
             self.site.gateway.get(visitor, "/api/followups", **here),
             self._cases(visitor, lead),
+            self._requests(visitor, lead),
         )
-        await self.site.looks.record(visitor, "lead.look", "lead", [lead["id"]])
+        seen = [lead["id"], *(each["id"] for each in requests)]
+        await self.site.looks.record(visitor, "lead.look", "lead", seen)
         known = [case.body for case in cases if case.ok]
         owner = _owner(lead, known)
         scheduled = [each["due_at"] for each in items(mails) if each["status"] == "scheduled"]
@@ -57,7 +61,7 @@ class LeadPage(AnswerPage):
             owner=owner, others=owner is not None and owner != visitor.name,
             next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
-            path=request.path, nonce=uuid4(), **{"reason": ""} | said,
+            requests=requests, path=request.path, nonce=uuid4(), **{"reason": ""} | said,
         )  # fmt: skip
 
     async def _consent(
@@ -73,6 +77,15 @@ class LeadPage(AnswerPage):
             return {"state": "none"}, since
         ads = told[email]["purposes"]["marketing"]["email"] if email in told else None
         return ads or {"state": "unknown"}, since
+
+    async def _requests(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Return the other requests of this person, newest first."""
+        contacts = filter(None, (lead["email"], lead["phone"]))
+        get = self.site.gateway.get
+        asked = (get(visitor, "/api/leads", person=who, limit=MOST_REQUESTS) for who in contacts)
+        found = {each["id"]: each for got in await asyncio.gather(*asked) for each in items(got)}
+        found.pop(lead["id"], None)
+        return sorted(found.values(), key=lambda each: str(each["created_at"]), reverse=True)
 
     async def _cases(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Answer]:
         asked = (self.site.gateway.get(visitor, f"/api/cases/{id_}") for id_ in lead["alert_ids"])

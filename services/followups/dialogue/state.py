@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from services.followups.reading.mailbox import Barred
-from services.followups.rules.facts import Facts, Question
+from services.followups.rules.facts import OF_WORKS, Facts, Question
 
 SAID, SAID_LENGTH = 6, 400
 """Messages kept until staff are notified, and the characters kept of each."""
@@ -72,6 +72,19 @@ class State(NamedTuple):
         facts, said = Facts.of(stored.get("facts", {})), tuple(stored.get("said", ()))
         return cls(**{**known, "facts": facts, "said": said})
 
+    @classmethod
+    def entered(cls, row: Mapping[str, Any]) -> "State":
+        """Return the state of `enter_conversation`; of a request that is over only the person."""
+        state = cls.of(row["state"])
+        if not row["is_over"]:
+            return state
+        works = dict.fromkeys(OF_WORKS)
+        return state._replace(
+            facts=state.facts._replace(**works),
+            asked={name: times for name, times in state.asked.items() if name not in OF_WORKS},
+            **{name: getattr(_NEW, name) for name in _OF_REQUEST},
+        )
+
     def stored(self) -> dict[str, Any]:
         """Return what differs from a new conversation."""
         values = {
@@ -88,3 +101,4 @@ class State(NamedTuple):
 
 _NEW = State()
 _NAMES = frozenset(State._fields)
+_OF_REQUEST = ("route", "answered", "said", "budget_from", "wants_call", "wants_quote", "closed")

@@ -24,7 +24,7 @@ from libs.common.http.application import (
     path_id,
 )
 from libs.common.http.heads import media_type
-from libs.domain import acts_outbox
+from libs.domain import acts_outbox, email_address, phone_number
 from libs.domain.acts import Act
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
@@ -33,6 +33,7 @@ from services.followups.config import Config
 from services.followups.leads import files as lead_files
 from services.followups.leads import staff, table
 from services.followups.rules import score as lead_score
+from services.followups.rules.fact_texts import wishes
 from services.followups.rules.score import LEAD_STATES
 from services.followups.store import conversations, leads, steps, submissions
 from services.followups.store.tables import Row
@@ -45,8 +46,9 @@ _KNOWN = (
     "email", "phone", "name", "city", "wish", "area", "budget", "currency", "start", "may_mail",
     "no_calls", "wants_call",
 )  # fmt: skip
+_OTHERS = ("also", "previous", "next")
 _TIMES = ("created_at", "updated_at", "conversation_id")
-COLUMNS = (*_OWN, *_KNOWN, *_TIMES, "transcript_url")
+COLUMNS = (*_OWN, *_KNOWN, *_OTHERS, *_TIMES, "transcript_url")
 
 
 def _zone_needed(value: Any) -> Any:
@@ -59,6 +61,10 @@ def _zone_needed(value: Any) -> Any:
 Moment = Annotated[datetime, BeforeValidator(_zone_needed), AfterValidator(in_utc)]
 
 
+def _contact(value: str) -> str:
+    return email_address.normalise(value) if "@" in value else phone_number.normalise(value)
+
+
 class Wanted(Model):
     """Query parameters of the list. All filters must match."""
 
@@ -69,6 +75,7 @@ class Wanted(Model):
     min_score: int | None = Field(None, ge=0, le=100, strict=False)
     email: Email | None = None
     phone: Phone | None = None
+    person: Annotated[str, AfterValidator(_contact)] | None = None
     limit: int = Field(100, ge=1, le=MOST, strict=False)
     cursor: UUID | None = Field(None, strict=False)
     format: Literal["json", "csv"] = "json"
@@ -185,7 +192,12 @@ class LeadRoutes:
             name: row[name].isoformat() if isinstance(row[name], datetime) else row[name]
             for name in (*_OWN, *_TIMES)
         }
-        ordered = {**own, **known, "transcript_url": self.link(row["id"])}
+        others = {
+            "also": wishes(row["known"], self.config.staff_language),
+            "previous": row["previous"],
+            "next": row["next"],
+        }
+        ordered = {**own, **known, **others, "transcript_url": self.link(row["id"])}
         return {name: _plain(ordered[name]) for name in COLUMNS}
 
 
@@ -210,6 +222,10 @@ def _csv(items: list[dict[str, Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     """Keep a spreadsheet from running a visitor's text as a formula."""
+    if isinstance(value, dict):  # the lead before it
+        return value["id"]
+    if isinstance(value, list):
+        value = "; ".join(value)
     is_number = isinstance(value, str) and value[:1] == "+" and value[1:].isdecimal()
     if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"} and not is_number:
         return f"'{value}"

@@ -7,7 +7,7 @@ a row make one update.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -19,21 +19,25 @@ from libs.common.database import postgres
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import HIGH, Message
 from libs.common.process import logs
+from libs.domain.scopes import PERSON
 from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue.state import SAID, State
+from services.followups.messages import LEAD
 from services.followups.rules import score as lead_score
 from services.followups.rules.fact_texts import summary
-from services.followups.rules.facts import Facts
-from services.followups.store import leads
+from services.followups.rules.facts import OF_WORKS, Facts
+from services.followups.store import conversations, leads
 from services.followups.store.leads import Change, Lead
 from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
 
 log = logs.get_logger(__name__)
 
-
-LEAD = "lead"
 WORK_WORDS = 3
+MOST_WISHES = 10
+"""Of other conversations, which anyone may have who knows a contact; staff read all their words."""
+_WORKS = {*OF_WORKS, "budget_range"}
+_PERSON = {"email", "phone", "name"}
 POLL_SECONDS = 1.0
 BATCH = 50
 
@@ -49,6 +53,8 @@ class Submission:
     form: str
     qualifies: bool
     """The lead reaches the threshold with it for the first time."""
+    facts: Facts
+    """What it says, without what its conversation knows."""
     is_told: bool
     """False: its form's `alert` leaves it to the list of leads."""
 
@@ -67,6 +73,8 @@ class Notice(NamedTuple):
     agrees: bool
     """Consent is told of an agreement to mails, at the address in `state`."""
     submission: Submission | None = None
+    is_request: bool = True
+    """False: staff correct the person in the lead that `state` names, whatever its state."""
 
 
 async def record(
@@ -104,18 +112,19 @@ async def record(
         for name, value in (("email", before.email), ("phone", before.phone))
         if value is not None and getattr(state.facts, name) != value
     }
-    known_id = UUID(state.lead) if topic == LEAD and state.lead else None
-    found = await leads.find(tx, heard.conversation_id, topic, known_id=known_id, contacts=contacts)
-    row = Lead.of(found) if found else _new(heard, topic)
+    found = await _request(tx, config, heard, topic, contacts)
+    if found is None:
+        return state
+    row, takes = found
     is_other = row.heard_in != heard.conversation_id
-    taken_back_or_over = taken_back | {"lost": True}
-    kept = {
-        name: value
-        for name, value in row.known.items()
-        if value != taken_back_or_over.get(name) and name != "may_mail"
+    is_own = row.conversation_id == heard.conversation_id or not heard.is_request
+    known = _learn(row.known, heard, taken_back if is_own else {}, is_own=is_own, takes=takes)
+    is_same = known.get("email") == state.facts.email
+    standing = {
+        "may_mail": _may_mail(heard, row.known) if is_same else row.known.get("may_mail"),
+        "lost": heard.is_lost or takes == 1,
     }
-    known = kept | _known(state) | ({"lost": True} if heard.is_lost else {})
-    known |= {"may_mail": may_mail} if (may_mail := _may_mail(heard, row.known)) else {}
+    known = {name: value for name, value in (known | standing).items() if value}
     row = row._replace(
         heard_in=heard.conversation_id,
         language=str(state.language),
@@ -129,11 +138,9 @@ async def record(
     else:
         row = row._replace(score=lead_score.score(known, config.rules).points, due_at=due_at)
     # Only in the lead's first conversation: in another one, anyone could name its number.
-    if found and heard.is_lost and row.conversation_id == heard.conversation_id:
+    if takes and heard.is_lost and is_own:
         reason = " ".join(state.said[-1:]) or None
         await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
-    elif found and found["state"] == "lost" and not heard.is_lost:
-        await leads.set_state(tx, row.id, "new", reason="wrote again", by="chat")
     dropped = [f"{kind}:{value}" for kind, value in taken_back.items()]
     changes.append(Change(row, contacts, dropped))
     lead_id = str(row.id) if topic == LEAD else state.lead
@@ -151,11 +158,81 @@ def _is_news(heard: Notice, topic: str) -> bool:
     return _known(state) != _known(before)
 
 
-def _new(heard: Notice, topic: str) -> Lead:
-    here = heard.conversation_id
-    new_id = messages.lead_id(here) if topic == LEAD else messages.topic_id(here, topic)
+async def _request(
+    tx: AsyncConnection, config: Config, heard: Notice, topic: str, contacts: Sequence[str]
+) -> tuple[Lead, int] | None:
+    """Find the request that this is about, or begin one.
+
+    :returns: it, and how it takes this (leads.TAKES); 0: it is new. None: staff correct one that
+        was erased
+    """
+    state = heard.state
+    known_id = UUID(state.lead) if topic == LEAD and state.lead else None
+    if not heard.is_request:
+        row = known_id and await leads.one(tx, known_id, locked=True)
+        return (Lead.of(row), 2) if row else None
+    since = heard.now - config.reopens_after
+    found = await leads.find(
+        tx, heard.conversation_id, topic, known_id=known_id, contacts=contacts, since=since
+    )
+    if found and (found["takes"] or heard.is_lost):  # who chose another company asks for nothing
+        return Lead.of(found), found["takes"] or 2
+    if found:
+        email = state.facts.email
+        await conversations.resume_followups(tx, heard.conversation_id, email, waits=False)
+    return await _new(tx, heard, topic, found), 0
+
+
+def _learn(
+    before: Mapping[str, Any], heard: Notice, taken_back: Mapping[str, str], *, is_own: bool,
+    takes: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what is known of a lead with what is said now."""
+    kept = {name: value for name, value in before.items() if value != taken_back.get(name)}
+    told = _known(heard.state)
+    if not heard.is_request:
+        return kept | {name: value for name, value in told.items() if name in _PERSON}
+    if is_own and not (heard.submission and takes):
+        return kept | told
+    return _beside(kept, heard)
+
+
+def _beside(known: Mapping[str, Any], heard: Notice) -> dict[str, Any]:
+    """Add what another conversation, or a form, says; nothing is overwritten.
+
+    What differs is another wish, with all that was said of its works.
+    """
+    sent, source = heard.submission, str(heard.conversation_id)
+    told = _known(heard.state)
+    if sent is not None and heard.state.lead:  # of the same conversation: it is not the chat's wish
+        told, source = sent.facts.known(), str(sent.id)
+    differs = {name for name, value in told.items() if known.get(name, value) != value}
+    if not differs.isdisjoint(_WORKS):
+        differs |= _WORKS & told.keys()
+    wish = {name: told.pop(name) for name in told.copy() if name in differs}
+    also = [each for each in known.get("also", ()) if each["from"] != source]
+    is_new = all(wish | {"from": each["from"]} != each for each in also)
+    if wish and is_new and len(also) < MOST_WISHES:
+        also.append(wish | {"from": source})
+    return {**told, **known} | ({"also": also} if also else {})
+
+
+async def _new(
+    tx: AsyncConnection, heard: Notice, topic: str, previous: Mapping[str, Any] | None
+) -> Lead:
+    """:param previous: the request that this one follows, locked"""
+    here, number, follows = heard.conversation_id, 0, None
+    if previous is not None:
+        has_owner = previous["state"] != "new" and previous["state_by"] != "chat"
+        by = re.sub(rf"^{PERSON}\S+ ", "", previous["state_by"] or "")
+        owner = by if by and has_owner else None
+        follows = {"id": str(previous["id"]), "state": previous["state"], "owner": owner}
+        known = await leads.ids(tx, here, topic)
+        number = len(known)
+        while messages.lead_id(here, topic, number) in known:
+            number += 1
     return Lead(
-        id=new_id,
+        id=messages.lead_id(here, topic, number),
         topic=topic,
         conversation_id=here,
         heard_in=here,
@@ -166,6 +243,7 @@ def _new(heard: Notice, topic: str) -> Lead:
         said=[],
         version=0,
         due_at=None,
+        previous=follows,
     )
 
 
@@ -179,7 +257,7 @@ def _due(config: Config, row: Lead, heard: Notice, *, is_other: bool) -> datetim
         due = heard.now
     if sent is None:
         return due
-    if sent.is_told:  # what a form says is whole: there is nothing to wait for
+    if sent.is_told or (is_new and row.previous):  # a form is whole: there is nothing to wait for
         return heard.now
     return None if is_new else due
 
@@ -236,8 +314,6 @@ def announce(
 ) -> tuple[Lead, outbox.Outgoing]:
     """Make the event for the outbox and the row to save in the same transaction."""
     first = row.notified is None
-    facts = Facts.of(row.known)
-    least, most = row.known.get("budget_range", (None, None))
     scored = lead_score.score(row.known, config.rules)
     topic = config.topics.get(row.topic)
     event_id = row.id if first else messages.update_id(row.id, row.version)
@@ -254,14 +330,13 @@ def announce(
         score=scored.points,
         is_hot=scored.points >= config.threshold,
         reasons=scored.reasons,
-        summary=summary(
-            facts, config.staff_language, budget_from=least if most == facts.budget else None
-        ),
-        work=_work(facts.wish, config.works),
+        summary=summary(row.known, config.staff_language),
+        work=_work(row.known.get("wish"), config.works),
         topic=topic.label[config.staff_language] if topic else None,
         is_update=not first,
         transcript_url=link(row.id),
         at=now,
+        previous=row.previous,
         form=None if sent is None else sent.form,
     )
     event = _event(body, row, topic.severity if topic else "info", sent)

@@ -104,12 +104,14 @@ class Submissions:
                 old, new = before.facts.email, state.facts.email
                 if old != new and state.consent == "given":  # it does not carry over
                     state = state._replace(consent=None, wording=None)
-                if state.lead:
+                known = {str(each) for each in await leads.ids(tx, row["id"], messages.LEAD)}
+                for lead in sorted(known | ({state.lead} if state.lead else set())):
                     heard = staff.Notice(
-                        row["id"], row["session_id"], before, state,
-                        is_about_lead=True, is_lost=False, now=now, agrees=False,
+                        row["id"], row["session_id"], before, state._replace(lead=lead, route=None),
+                        is_about_lead=True, is_lost=False, now=now, agrees=False, is_request=False,
                     )  # fmt: skip
-                    state = await staff.record(tx, self.config, self.link, heard, outgoing, changes)
+                    told = await staff.record(tx, self.config, self.link, heard, outgoing, changes)
+                    state = state._replace(said=told.said)
                 if old and old != new:
                     said = enrolment.Said(
                         "", row["session_id"] or "", Facts(), None, None, None, None,
@@ -151,12 +153,17 @@ class Submissions:
         """
         config, now = self.config, datetime.now(UTC)
         form = self.forms.get(given.form)
-        row = await conversations.enter_conversation(tx, given.session_id or f"form:{given.id}")
+        row = await conversations.enter_conversation(
+            tx, given.session_id or f"form:{given.id}", now - config.reopens_after
+        )
         conversation_id: uuid.UUID = row["id"]
-        before = State.of(row["state"])
+        before = State.entered(row)
         told = _facts(given.facts, now.astimezone(config.hours.zone).date())
+        facts = before.facts.learn(told)
+        if before.lead and before.facts.contradicts(told):  # other works than the chat's
+            facts = facts._replace(**before.facts.of_works())
         state = before._replace(
-            facts=before.facts.learn(told),
+            facts=facts,
             language=given.language,
             route=None,  # a form is a request, whatever the chat was about
             said=_said(given, form, config.staff_language),
@@ -184,6 +191,7 @@ class Submissions:
             submission=staff.Submission(
                 given.id,
                 form=given.form,
+                facts=told,
                 qualifies=qualifies,
                 is_told=qualifies or form is None or form.alert == "always",
             ),

@@ -117,13 +117,31 @@ def _budget(facts: Facts, language: str, least: int | None) -> str | None:
     return f"{describe_budget(least, facts.currency, language).rpartition(_SPACE)[0]}-{most}"
 
 
-def summary(facts: Facts, language: str, *, budget_from: int | None = None) -> str:
+def wishes(known: Mapping[str, Any], language: str) -> list[str]:
+    """Describe what else a lead wants, by what other conversations said, each in a line."""
+    lines = []
+    for also in known.get("also", ()):
+        facts = Facts.of(also)
+        parts = facts.wish, describe(facts, language, budget_from=_least(also))
+        lines.append(_STARTS[language]["also"].format(wish=", ".join(filter(None, parts))))
+    return lines
+
+
+def _least(known: Mapping[str, Any]) -> int | None:
+    """Return the lower end of a budget for which a range was given."""
+    least, most = known.get("budget_range", (None, None))
+    return least if most == known.get("budget") else None
+
+
+def summary(known: Mapping[str, Any], language: str) -> str:
     """Return one line for sales."""
+    facts = Facts.of(known)
     parts = [
         facts.wish,
         facts.city,
         facts.area and describe_area(facts.area, language),
-        _budget(facts, language, budget_from),
+        _budget(facts, language, _least(known)),
         facts.start and f"start: {describe_start(facts.start, language)}",
+        *wishes(known, language),
     ]
     return " · ".join(part for part in parts if part)

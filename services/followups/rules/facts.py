@@ -13,6 +13,7 @@ MIN_AREA, MAX_AREA = 1, 100_000
 MAX_BUDGET = 1_000_000_000
 
 
+OF_WORKS = ("wish", "area", "budget", "currency", "start", "city")
 NAME_WORDS = 5
 _BETWEEN = re.compile(r"['’-]| (?:- )?")
 _ABBREVIATED = re.compile(r"(?<=[^\W\d_])\.(?= |$)")
@@ -76,6 +77,14 @@ class Facts(NamedTuple):
         return {
             name: value for name, value in zip(self._fields, self, strict=True) if value is not None
         }
+
+    def contradicts(self, other: "Facts") -> bool:
+        """Return whether the two are about different works."""
+        both = ((getattr(self, name), getattr(other, name)) for name in OF_WORKS)
+        return any(None not in pair and pair[0] != pair[1] for pair in both)
+
+    def of_works(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in OF_WORKS}
 
     def learn(self, news: "Facts") -> "Facts":
         """Merge newer facts in: a newer value replaces the old one; wishes are concatenated."""

@@ -29,24 +29,38 @@ from services.followups.store.tables import (
     outbox_table,
 )
 
+# The update locks the row. It is cheap because the column has no index.
 _ENTER = Statement(
-    pg.insert(chat_conversations)
-    .values(id=sa.func.gen_random_uuid(), session_id=sa.bindparam("session_id"))
-    # This write locks the row. It is cheap because the column has no index.
-    .on_conflict_do_update(
-        constraint="chat_conversations_session", set_={"score": chat_conversations.c.score}
+    sa.text(f"""
+INSERT INTO chat_conversations AS here (id, session_id) VALUES (gen_random_uuid(), :session_id)
+ON CONFLICT ON CONSTRAINT chat_conversations_session DO UPDATE SET score = here.score
+RETURNING id, state, qualified_at, (
+    SELECT lead.state NOT IN ('new', 'taken')
+        AND {leads_of.TAKES.format(conversation="here.id")} = 0
+    FROM lead WHERE lead.id = CAST(here.state ->> 'lead' AS uuid)
+) AS is_over
+""")
+    .bindparams(sa.bindparam("session_id", type_=sa.Text), leads_of.SINCE)
+    .columns(
+        *(chat_conversations.c[name] for name in ("id", "state", "qualified_at")),
+        sa.column("is_over", sa.Boolean),
     )
-    .returning(*(chat_conversations.c[name] for name in ("id", "state", "qualified_at")))
 )
 
 
-async def enter_conversation(tx: AsyncConnection, session_id: str) -> Row:
+async def enter_conversation(
+    tx: AsyncConnection, session_id: str, since: datetime
+) -> dict[str, Any]:
     """Return the session's conversation, created if new, and lock it.
 
     One statement finds or creates it, so two tabs share one conversation and their turns queue.
+
+    :param since: as for `leads.find`
+    :returns: it, and `is_over`: its request is closed, and what is said next is about another
     """
-    entered: Row = (await _ENTER.execute(tx, {"session_id": session_id})).one()._asdict()
-    return entered
+    given = {"session_id": session_id, "since": since}
+    entered: dict[str, Any] = (await _ENTER.execute(tx, given)).one()._asdict()
+    return entered | {"qualified_at": None} if entered["is_over"] else entered
 
 
 # One statement, because turns are most of this service's load. The parts that write leads and
@@ -252,14 +266,20 @@ async def end_followups(
     )
 
 
-async def resume_followups(tx: AsyncConnection, conversation_id: UUID, email: str) -> None:
-    """Let staff write to this person again."""
+async def resume_followups(
+    tx: AsyncConnection, conversation_id: UUID, email: str | None, *, waits: bool = True
+) -> None:
+    """Let this person be written to again, if staff ended that.
+
+    :param waits: else a conversation that another turn has locked keeps its bar: that turn waits
+        for locks of this transaction
+    """
+    barred = sa.select(chat_conversations.c.id).where(
+        _of_recipient(conversation_id, email), chat_conversations.c.followups_ended_by == "staff"
+    )
     await tx.execute(
         sa.update(chat_conversations)
-        .where(
-            _of_recipient(conversation_id, email),
-            chat_conversations.c.followups_ended_by == "staff",
-        )
+        .where(chat_conversations.c.id.in_(barred.with_for_update(skip_locked=not waits)))
         .values(followups_ended_by=None)
     )
 
@@ -428,9 +448,9 @@ async def forget(tx: AsyncConnection, days: int, limit: int) -> int:
         sa.or_(
             lead.c.conversation_id == chat_conversations.c.id,
             lead.c.id.in_(
-                sa.select(lead_contact.c.lead_id).where(
-                    lead_contact.c.conversation_id == chat_conversations.c.id
-                )
+                sa.select(lead_contact.c.lead_id)
+                .where(lead_contact.c.conversation_id == chat_conversations.c.id)
+                .correlate(chat_conversations)
             ),
         ),
         lead.c.updated_at > long_ago,

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.statement import Statement
 from libs.domain.scopes import PERSON
-from services.followups.store.tables import Row, chat_conversations, lead
+from services.followups.store.tables import Row, chat_conversations, lead, lead_contact
 
 _texts = pg.ARRAY(sa.Text)
 
@@ -29,35 +29,59 @@ class Lead(NamedTuple):
     said: Sequence[str]
     version: int
     due_at: datetime | None
+    previous: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, row: Row) -> "Lead":
+    def of(cls, row: Mapping[Any, Any]) -> "Lead":
         return cls._make(row[name] for name in cls._fields)
 
 
-_COLUMNS = (*Lead._fields, "state")
+# How a lead takes what a conversation says: 2: as open, 1: as lost here, where another company was
+# chosen, 0: another request follows it.
+TAKES = """
+CASE WHEN lead.updated_at <= :since THEN 0 WHEN lead.state IN ('new', 'taken') THEN 2
+    WHEN lead.state_by = 'chat' AND lead.conversation_id = {conversation} THEN 1 ELSE 0 END
+"""
+SINCE = sa.bindparam("since", type_=sa.DateTime(timezone=True))
+_COLUMNS = (*Lead._fields, "state", "state_by")
 _CONTACTS = sa.bindparam("contacts", type_=_texts)
 # In sorted order, so that two sessions with the same contacts cannot deadlock.
 _LOCK_CONTACTS = sa.text("""
 SELECT pg_advisory_xact_lock(hashtext('followups.contact'), hashtext(contact))
 FROM (SELECT contact FROM unnest(:contacts) AS contact ORDER BY contact) AS ordered
 """).bindparams(_CONTACTS)
-# The conversation's own lead comes first: it stays the same lead, whatever contact is added.
+_CHOOSE = f"""
+SELECT {", ".join(_COLUMNS)}, takes FROM lead, LATERAL (SELECT
+    {TAKES.format(conversation=":conversation")} AS takes) AS how
+WHERE {{which}} LIMIT 1 FOR UPDATE OF lead
+"""
+_CONVERSATION = sa.bindparam("conversation", type_=sa.Uuid)
+_CHOSEN = (*(lead.c[name] for name in _COLUMNS), sa.column("takes", sa.Integer))
+# The newest that is open, and before it the conversation's own: it stays the same lead, whatever
+# contact is added.
 _FIND = Statement(
-    sa.text(f"""
-SELECT {", ".join(_COLUMNS)} FROM lead WHERE topic = :topic
-    AND (conversation_id = :conversation OR id = :known
+    sa.text(
+        _CHOOSE.format(
+            which="""topic = :topic AND (conversation_id = :conversation OR id = :known
     OR id IN (SELECT lead_id FROM lead_contact WHERE contact = ANY(:contacts)))
-ORDER BY id = :known DESC, conversation_id = :conversation DESC, created_at LIMIT 1 FOR UPDATE
-""")
+ORDER BY takes DESC, takes > 0 AND id = :known DESC,
+    takes > 0 AND conversation_id = :conversation DESC, created_at DESC, id"""
+        )
+    )
     .bindparams(
         sa.bindparam("topic", type_=sa.Text),
-        sa.bindparam("conversation", type_=sa.Uuid),
         sa.bindparam("known", type_=sa.Uuid),
+        _CONVERSATION,
+        SINCE,
         _CONTACTS,
     )
-    .columns(*(lead.c[name] for name in _COLUMNS)),
+    .columns(*_CHOSEN),
     after=_LOCK_CONTACTS,  # not in one statement: the snapshot must be newer than the locks
+)
+_NEXT = (
+    sa.text(_CHOOSE.format(which="previous ->> 'id' = :id"))
+    .bindparams(sa.bindparam("id", type_=sa.Text), _CONVERSATION, SINCE)
+    .columns(*_CHOSEN)
 )
 
 
@@ -68,19 +92,33 @@ async def find(
     *,
     known_id: UUID | None,
     contacts: Sequence[str],
-) -> Row | None:
+    since: datetime,
+) -> dict[str, Any] | None:
     """Find and lock the lead of this conversation, or of another one with the same contact.
 
-    The contacts are locked first: another session may be about to create their lead.
+    The contacts are locked first: another session may be about to create their lead. One that gave
+    another contact of the same lead has locked that lead, and what it made is looked for after it.
+
+    :param since: an open lead that was not changed since then is over
+    :returns: the lead, and in `takes` how it takes what is said: see TAKES
     """
-    given = {
-        "topic": topic,
-        "conversation": conversation_id,
-        "known": known_id,
-        "contacts": list(contacts),
-    }
+    here = {"conversation": conversation_id, "since": since}
+    given = here | {"topic": topic, "known": known_id, "contacts": list(contacts)}
     found = await _FIND.execute(tx, given)
-    return found.one()._asdict() if found else None
+    row: dict[str, Any] | None = found.one()._asdict() if found else None
+    while row is not None and row["takes"] == 0:
+        later = await tx.execute(_NEXT, here | {"id": str(row["id"])})
+        if (follows := later.mappings().one_or_none()) is None:
+            return row
+        row = dict(follows)
+    return row
+
+
+async def ids(tx: AsyncConnection, conversation_id: UUID, topic: str) -> Sequence[UUID]:
+    """Return the ids of a conversation's requests of a topic."""
+    here = lead.c.conversation_id == conversation_id
+    found = await tx.execute(sa.select(lead.c.id).where(here, lead.c.topic == topic))
+    return found.scalars().all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +127,21 @@ class Change:
 
     row: Lead
     contacts: Sequence[str] = ()
-    """They identify it, unless they already belong to another lead."""
+    """They identify it."""
     dropped: Sequence[str] = ()
-    """They no longer identify it."""
+    """They no longer identify it, nor any lead for which this conversation gave them."""
 
 
 SAVE = """
 leads AS (
     SELECT * FROM jsonb_to_recordset(:leads) AS given (id uuid, topic text, conversation_id uuid,
         heard_in uuid, language text, score int, known jsonb, notified jsonb, said jsonb,
-        version int, due_at timestamptz, contacts text[], dropped text[])
+        version int, due_at timestamptz, previous jsonb, contacts text[], dropped text[])
 ), saved_leads AS (
     INSERT INTO lead (id, topic, conversation_id, heard_in, language, score, known, notified, said,
-        version, due_at, state, state_by)
+        version, due_at, previous, state, state_by)
     SELECT id, topic, conversation_id, heard_in, language, score, known, notified, said, version,
-        due_at, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
+        due_at, previous, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
         CASE WHEN known ? 'lost' THEN 'chat' END
     FROM leads
     ON CONFLICT (id) DO UPDATE SET heard_in = excluded.heard_in, language = excluded.language,
@@ -111,7 +149,9 @@ leads AS (
         said = excluded.said, version = excluded.version, due_at = excluded.due_at,
         updated_at = now()
 ), dropped_contacts AS (
-    DELETE FROM lead_contact USING leads WHERE contact = ANY(dropped) AND lead_id = leads.id
+    DELETE FROM lead_contact USING leads WHERE contact = ANY(dropped)
+        AND (lead_contact.conversation_id = leads.heard_in
+            OR lead_id = leads.id AND leads.conversation_id = leads.heard_in)
 ), saved_contacts AS (
     INSERT INTO lead_contact (contact, lead_id, conversation_id)
     SELECT contact, id, heard_in FROM leads, unnest(contacts) AS contact ORDER BY contact
@@ -161,8 +201,19 @@ async def due(tx: AsyncConnection, limit: int) -> Sequence[Row]:
     return (await tx.execute(taken)).mappings().all()
 
 
-async def one(tx: AsyncConnection, lead_id: UUID) -> Row | None:
-    found = sa.select(lead).where(lead.c.id == lead_id)
+_later = lead.alias("later")
+_FOLLOWER = (
+    sa.select(_later.c.id)
+    .where(_later.c.previous["id"].astext == sa.cast(lead.c.id, sa.Text))
+    .scalar_subquery()
+    .label("next")
+)
+"""The request that follows a lead."""
+
+
+async def one(tx: AsyncConnection, lead_id: UUID, *, locked: bool = False) -> Row | None:
+    found = sa.select(lead, _FOLLOWER).where(lead.c.id == lead_id)
+    found = found.with_for_update(of=lead) if locked else found
     return (await tx.execute(found)).mappings().one_or_none()
 
 
@@ -178,10 +229,15 @@ async def page(
         "min_score": lambda score: lead.c.score >= score,
         "email": lambda email: lead.c.known["email"].astext == email,
         "phone": lambda phone: lead.c.known["phone"].astext == phone,
+        "person": lambda contact: lead.c.id.in_(
+            sa.select(lead_contact.c.lead_id).where(
+                lead_contact.c.contact.in_([f"email:{contact}", f"phone:{contact}"])
+            )
+        ),
     }
     place = sa.tuple_(lead.c.created_at, lead.c.id)
     listed = (
-        sa.select(lead)
+        sa.select(lead, _FOLLOWER)
         .where(*(filters[name](value) for name, value in wanted.items()))
         .order_by(lead.c.created_at.desc(), lead.c.id.desc())
         .limit(limit)
@@ -203,7 +259,8 @@ UPDATE lead SET known = known || jsonb_build_object('may_mail', may), consent_at
         THEN due_at ELSE coalesce(due_at, now() + patience) END
 FROM lead_contact, (VALUES (CAST(:may_mail AS text), CAST(:at AS timestamptz),
     CAST(:patience AS interval))) AS heard (may, since, patience)
-WHERE contact = :contact AND lead_id = lead.id AND coalesce(consent_at < since, true)
+WHERE contact = 'email:' || :email AND lead_id = lead.id AND known ->> 'email' = :email
+    AND coalesce(consent_at < since, true)
 """)
 
 
@@ -215,7 +272,7 @@ async def hear_consent(
     Staff who were told otherwise are told within `patience`. That somebody who never agreed
     wants no mails is no news.
     """
-    values = {"may_mail": may_mail, "at": at, "patience": patience, "contact": f"email:{email}"}
+    values = {"may_mail": may_mail, "at": at, "patience": patience, "email": email}
     await tx.execute(_HEAR_CONSENT, values)
 
 

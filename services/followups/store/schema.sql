@@ -147,21 +147,24 @@ CREATE TABLE lead (
     created_at timestamptz DEFAULT now() NOT NULL,
     updated_at timestamptz DEFAULT now() NOT NULL,
     consent_at timestamptz,
+    previous jsonb,
     CONSTRAINT lead_state CHECK ((state = ANY (ARRAY['new', 'taken', 'won', 'lost', 'not_a_lead']))),
-    CONSTRAINT lead_conversation_topic UNIQUE (conversation_id, topic),
     CONSTRAINT lead_pkey PRIMARY KEY (id),
     CONSTRAINT lead_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES chat_conversations(id) ON DELETE CASCADE
 );
 COMMENT ON COLUMN lead.consent_at IS 'of consent''s last word on may_mail';
+COMMENT ON COLUMN lead.previous IS 'id, state and owner, then, of the lead that this one follows';
+CREATE INDEX lead_conversation ON lead (conversation_id, topic);
 CREATE INDEX lead_created ON lead (created_at, id);
 CREATE INDEX lead_due ON lead (due_at) WHERE (due_at IS NOT NULL);
+CREATE UNIQUE INDEX lead_previous ON lead (((previous ->> 'id'))) WHERE (previous IS NOT NULL);
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE lead TO followups;
 
 CREATE TABLE lead_contact (
     contact text NOT NULL,
     lead_id uuid NOT NULL,
     conversation_id uuid NOT NULL,
-    CONSTRAINT lead_contact_pkey PRIMARY KEY (contact),
+    CONSTRAINT lead_contact_pkey PRIMARY KEY (contact, lead_id),
     CONSTRAINT lead_contact_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES chat_conversations(id) ON DELETE CASCADE,
     CONSTRAINT lead_contact_lead_id_fkey FOREIGN KEY (lead_id) REFERENCES lead(id) ON DELETE CASCADE
 );

@@ -20,9 +20,10 @@ imported_grant = _tables["imported_grant"]
 followup_event = _tables["followup_event"]
 # A lead or another request for staff. `known`: the facts; `notified`: the facts in the last event
 # (NULL: none yet); `said`: the person's words since then; `due_at`: when to notify; `heard_in`: the
-# conversation of the last change; a person may return in another one.
+# conversation of the last change; a person may return in another one. `known["also"]`: what other
+# conversations said that differs; `from`: which.
 lead = _tables["lead"]
-# The primary key ensures one lead per person: two sessions cannot both insert a contact.
+# A contact is a person, who may have many leads. `conversation_id`: which gave it.
 lead_contact = _tables["lead_contact"]
 # What was sent with a form. One that looks like a robot's is kept apart, whole, in `held`.
 lead_submission = _tables["lead_submission"]

@@ -2,18 +2,20 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.rules.case import Ask
+from services.alerts.rules.case import Ask, Person
 from services.alerts.store.cases import cases as store
 from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import (
     FAILED,
     NEVER,
+    PEOPLE,
     POLICY,
     RULES,
     Cases,
@@ -62,6 +64,30 @@ async def test_a_repeat_opens_no_case(subject: Cases) -> None:
 async def test_an_update_opens_no_case(subject: Cases) -> None:
     await subject.accept(payload={"is_update": True})
     assert await subject.rows("SELECT * FROM alert_case") == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "asked"),
+    [
+        ("Ewa Lis", [("email", "ewa"), ("slack", "anna"), ("sms", "anna"), ("email", "ewa")]),
+        ("Ola Kos", [("slack", "ola"), ("slack", "anna"), ("sms", "anna"), ("email", "ewa")]),
+        ("Jan Kos", [("slack", "anna"), ("sms", "anna"), ("email", "ewa")]),  # left the rota
+        (None, [("slack", "anna"), ("sms", "anna"), ("email", "ewa")]),
+    ],
+)
+async def test_who_had_a_returning_customer_is_asked_first_if_on_the_rota(
+    engine: AsyncEngine, owner: str | None, asked: list[tuple[str, str]]
+) -> None:
+    others = {key: Person(f"{key.title()} Kos", "U012ABD") for key in ("ola", "jan")}
+    rules = replace(RULES, people=PEOPLE | others, rota=lambda _: {"anna", "ola"})
+    subject = Cases(engine, replace(rules, needs={"slack": "slack", "email": "email"}))
+    previous = {"id": str(uuid4()), "state": "won", "owner": owner}
+    case_id = await subject.accept(payload={"score": 1, "previous": previous})
+    await subject.tick(len(asked))
+    found = [(step.target, step.person) for step in await subject.steps(case_id)]
+    assert found == asked
+    theirs = await subject.accept(payload={"previous": "of a caller"}, source="crm")
+    assert len((await subject.case(theirs)).chain) == len(POLICY.chain)
 
 
 async def test_a_repeated_chain_is_a_longer_chain(engine: AsyncEngine) -> None:

@@ -77,6 +77,27 @@ async def test_a_seller_looks_takes_and_wins_and_nobody_else_is_asked(stack: Sta
     assert (await state(stack, lead))[0] == "won"
 
 
+async def test_the_page_of_a_lead_shows_the_other_requests_of_its_person(stack: Stack) -> None:
+    lead, email = await new_lead(stack)
+    seller = await person(stack, "sales", name="Zoë Żak")
+    for verb in ("taken", "won"):
+        assert await press(seller, lead, verb) == 303
+    for said in ("remont łazienki 6 m2", "remont tarasu 20 m2"):  # the second is another wish
+        body = {"message": f"{said}, {email}", "session_id": f"{said} {email}".replace(" ", "-")}
+        assert (await stack.http("POST", "/api/chatbot/chat", body)).status == 200
+    answer = await stack.http("GET", f"/api/leads?person={email}", key="service")
+    new, old = answer.body["items"]
+    assert (old["id"], old["next"], new["previous"]["owner"]) == (lead, new["id"], "Zoë Żak")
+    before = (await seller.get(f"/console/leads/{lead}")).text
+    after = (await seller.get(f"/console/leads/{new['id']}")).text
+    for page, other, said in ((before, new["id"], "wrote_again"), (after, lead, "returns")):
+        assert page.count(f'href="/console/leads/{other}"') == 2
+        assert EN["other_requests"] in page
+        assert EN[said] in page
+    assert "remont tarasu" in after
+    assert EN["returns"] in (await seller.get("/console/leads")).text
+
+
 async def test_each_look_is_recorded_before_it_shows_and_without_an_address(stack: Stack) -> None:
     lead, email = await new_lead(stack)
     seller = await person(stack, "sales")

@@ -77,7 +77,8 @@ async def test_each_filter_narrows_the_list(world: World, client: Client) -> Non
 @pytest.mark.parametrize(
     "query",
     [{"state": "sold"}, {"limit": "0"}, {"limit": "x"}, {"cursor": "x"}, {"colour": "red"},
-     {"since": "2026-01-01T00:00:00"}, {"since": "soon"}, {"email": "x"}, {"format": "xml"}],
+     {"since": "2026-01-01T00:00:00"}, {"since": "soon"}, {"email": "x"}, {"person": "x"},
+     {"format": "xml"}],
     ids=str,
 )  # fmt: skip
 async def test_an_invalid_filter_is_named(client: Client, query: dict[str, str]) -> None:
@@ -111,13 +112,25 @@ async def test_a_taken_lead_records_who_why_and_when_and_its_follow_ups_end(
     assert [each["id"] for each in await listed(client, state="taken")] == [lead["id"]]
 
 
-async def test_a_lost_lead_that_writes_again_becomes_new(world: World, client: Client) -> None:
-    await world.say("remont kuchni, 600 700 800")
+async def test_the_requests_of_a_person_are_listed_and_name_each_other(
+    world: World, client: Client
+) -> None:
+    await world.say("remont kuchni, 600 700 800, jan@example.com")
     [lead] = await listed(client)
     await put(client, lead["id"], "lost", "za drogo")
-    await world.say("jednak wracam: remont kuchni, 600 700 800", "another day")
-    [again] = await listed(client)
-    assert (again["id"], again["state"]) == (lead["id"], "new")
+    await world.say("jednak wracam: remont salonu, 600 700 800", "another day")
+    await world.say("a jeszcze =taras 20 m2, 600 700 800", "yet another day")
+    await world.say("remont dachu, 600 700 801", "somebody else")
+    async with client.get("/api/leads", params={"person": "600 700 800", "format": "csv"}) as got:
+        rows = list(csv.DictReader(io.StringIO(await got.text())))
+    again, old = await listed(client, person="600 700 800")
+    assert [old] == await listed(client, person="Jan@Example.com")
+    assert (again["state"], old["state"], old["state_reason"]) == ("new", "lost", "za drogo")
+    assert again["previous"] == {"id": old["id"], "state": "lost", "owner": "Ola"}
+    assert (old["previous"], old["next"]) == (None, again["id"])
+    assert again["also"][0].startswith("także: ")
+    assert [row["previous"] for row in rows] == [old["id"], ""]
+    assert "taras" in rows[0]["also"]
 
 
 async def test_an_unknown_lead_is_404_and_a_wrong_state_422(client: Client) -> None:

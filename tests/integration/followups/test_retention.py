@@ -58,8 +58,21 @@ async def test_an_old_talk_is_kept_with_the_lead_of_a_person_who_came_back(
 ) -> None:
     await world.say(f"{GOOD_LEAD}, 600 700 800", "spring")
     await grown_old(engine, 400)
+    async with engine.begin() as tx:  # staff still work on it
+        await tx.execute(sa.update(tables.lead).values(updated_at=sa.func.now()))
     await world.say("chcę jeszcze łazienkę 6 m2, 600 700 800", "autumn")
     assert await retention.forget(engine, DAYS) == 0
+    assert await count(engine, tables.lead) == 1
+
+
+async def test_an_old_talk_goes_with_its_lead_though_another_one_follows(
+    world: World, engine: AsyncEngine
+) -> None:
+    await world.say(f"{GOOD_LEAD}, 600 700 800", "spring")
+    await grown_old(engine, 400)
+    await world.say("chcę jeszcze łazienkę 6 m2, 600 700 800", "autumn")
+    assert await count(engine, tables.lead) == 2
+    assert await retention.forget(engine, DAYS) == 1
     assert await count(engine, tables.lead) == 1
 
 

@@ -46,6 +46,13 @@ def test_buttons_states_and_refusals_have_texts_of_their_own(
     assert (label(Verb.TAKEN, language), line, refusal(Refused.ANSWERED, "Ewa", language)) == texts
 
 
+@pytest.mark.parametrize(
+    ("language", "text"), [(None, "Returning customer, score 100"), ("pl", "Klient wraca, 100 pkt")]
+)
+def test_a_case_says_that_a_customer_returns(language: str | None, text: str) -> None:
+    assert shown(language=language, returns=True).line(UTC_ZONE).startswith(f"{text}: ")
+
+
 @pytest.mark.parametrize("state", State)
 def test_each_button_that_is_offered_has_a_label(state: State) -> None:
     labels = [label(verb, language) for verb in offered(state, None) for language in ("en", "pl")]

@@ -16,7 +16,6 @@ from services.followups.mails.compose import Mails, Recipient
 from services.followups.reading import understand
 from services.followups.rules import fact_texts
 from services.followups.rules import score as lead_score
-from services.followups.rules.facts import Facts
 from tests.support.contracts import EXTRA, golden
 from tests.support.shipped import FOLLOWUPS as CONFIG
 
@@ -47,7 +46,7 @@ def event(known: dict[str, Any], **more: Any) -> dict[str, Any]:
         "score": scored.points,
         "is_hot": scored.points >= CONFIG.threshold,
         "reasons": scored.reasons,
-        "summary": fact_texts.summary(Facts.of(known), "pl"),
+        "summary": fact_texts.summary(known, "pl"),
         "work": None,
         "topic": None,
         "is_update": False,
@@ -74,7 +73,7 @@ def test_lead_updated_matches_its_contract() -> None:
 
 
 def test_a_visitor_alert_matches_its_contract() -> None:
-    topic = messages.topic_id(CONVERSATION, "complaint")
+    topic = messages.lead_id(CONVERSATION, "complaint")
     said = "Pęka fuga w łazience, którą robiliście w marcu."
     told = event(
         {"phone": "+48600700800"}, event_id=topic, lead_id=topic, topic="Reklamacja", said=[said]

@@ -134,5 +134,7 @@ def test_an_amount_is_written_as_its_language_does() -> None:
 
 
 def test_a_budget_given_as_a_range_is_told_with_both_ends() -> None:
-    told = fact_texts.summary(Facts(budget=100_000, area=60), "pl", budget_from=80_000)
+    told = fact_texts.summary(
+        {"budget": 100_000, "area": 60, "budget_range": [80_000, 100_000]}, "pl"
+    )
     assert told.replace("\N{NO-BREAK SPACE}", " ") == "60 m² · 80 000-100 000 zł"

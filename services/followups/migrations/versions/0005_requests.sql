@@ -1,0 +1,10 @@
+COMMENT ON COLUMN lead.previous IS 'id, state and owner, then, of the lead that this one follows';
+
+-- No code names these two: the release before inserts leads ON CONFLICT (id), and contacts ON CONFLICT
+-- of whatever key (docs/decisions/0059).
+-- squawk-ignore ban-drop-constraint
+ALTER TABLE lead DROP CONSTRAINT lead_conversation_topic;
+
+-- squawk-ignore ban-drop-constraint
+ALTER TABLE lead_contact DROP CONSTRAINT lead_contact_pkey,
+    ADD CONSTRAINT lead_contact_pkey PRIMARY KEY USING INDEX lead_contact_many;

@@ -1,0 +1,269 @@
+"""A contact is a person, a lead is one request (docs/decisions/0059-requests.md)."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from services.followups import messages
+from services.followups.store import conversations, tables
+from tests.integration.followups.conftest import CONFIG, World, submissions_of
+from tests.integration.followups.test_submissions import given
+
+pytestmark = [pytest.mark.promise("L1")]
+
+ANNA, PHONE = "anna@example.com", "600 700 800"
+KITCHEN = f"Chcę remont kuchni 12 m2, 60 tys. zł, {ANNA}, {PHONE}"
+BATHROOM = "Remont łazienki 6 m2, 40 tys. zł"
+MONTH = 31 * 24
+Way = Callable[[World, str], Awaitable[Any]]
+
+
+async def by_chat(world: World, contact: str = ANNA) -> None:
+    await world.say(f"{BATHROOM}, {contact}", "autumn")
+
+
+async def by_form(world: World, contact: str = ANNA) -> None:
+    wish = {"wish": "Remont łazienki", "area": "6", "budget": "40 000 zł"}
+    await submissions_of(world.engine).take(given(contact, facts=wish))
+
+
+either_way = pytest.mark.parametrize("way", [by_chat, by_form])
+
+
+async def leads(world: World) -> list[Any]:
+    """Return them all, oldest first."""
+    async with world.engine.begin() as tx:
+        found = await tx.execute(sa.select(tables.lead).order_by(tables.lead.c.created_at))
+        return list(found.mappings())
+
+
+async def change(world: World, *, hours: int = 0, **values: Any) -> None:
+    """Change the leads, and let time pass."""
+    ago = {
+        name: tables.lead.c[name] - sa.func.make_interval(0, 0, 0, 0, hours)
+        for name in ("created_at", "updated_at")
+    }
+    async with world.engine.begin() as tx:
+        await tx.execute(sa.update(tables.lead).values(**values, **ago))
+
+
+async def told(world: World) -> list[dict[str, Any]]:
+    """Return what staff were told, in the order of the leads' versions."""
+    await world.tell_staff(after=3600)
+    table = tables.outbox_table
+    async with world.engine.begin() as tx:
+        rows = await tx.execute(
+            sa.select(table.c.body).where(table.c.type.like("lead.%")).order_by(table.c.id)
+        )
+        return list(rows.scalars())
+
+
+def is_kitchen(known: Any) -> bool:
+    return "kuchni" in known["wish"] and (known["area"], known["budget"]) == (12, 60_000)
+
+
+def is_bathroom(known: Any) -> bool:
+    words = known["wish"]
+    whole = (known["area"], known["budget"]) == (6, 40_000)
+    return "łazienki" in words and "kuchni" not in words and whole
+
+
+@either_way
+async def test_an_open_lead_gets_another_wish_and_nothing_is_overwritten(
+    world: World, way: Way
+) -> None:
+    await world.say(KITCHEN)
+    await change(world, hours=29 * 24, state="taken", state_by="Jan Kos")
+    await way(world, ANNA)
+    [lead] = await leads(world)
+    [also] = lead["known"]["also"]
+    assert is_kitchen(lead["known"])
+    assert is_bathroom(also)
+    first, second = await told(world)
+    assert second["is_update"]
+    assert second["lead_id"] == first["lead_id"]
+    for words in ("kuchni", "także", "łazienki", "6 m²", "40\N{NO-BREAK SPACE}000"):
+        assert words in second["summary"]
+    assert second["work"] == first["work"]
+
+
+async def test_what_does_not_differ_is_added_and_a_wish_grows_with_its_conversation(
+    world: World,
+) -> None:
+    await world.say(f"remont kuchni, {PHONE}")
+    await world.say(f"budżet 60 tys. zł, {PHONE}", "friday")
+    [lead] = await leads(world)
+    assert lead["known"]["budget"] == 60_000
+    assert "also" not in lead["known"]
+    await world.say("a do tego remont łazienki", "friday")
+    await world.say("6 m2", "friday")
+    [lead] = await leads(world)
+    [also] = lead["known"]["also"]
+    assert (lead["known"]["budget"], lead["known"].get("area")) == (60_000, None)
+    assert (also["area"], "łazienki" in also["wish"]) == (6, True)
+
+
+@either_way
+async def test_an_open_lead_of_long_ago_is_followed_by_a_new_one(world: World, way: Way) -> None:
+    await world.say(KITCHEN)
+    await change(world, hours=MONTH)
+    await way(world, ANNA)
+    old, new = await leads(world)
+    assert is_kitchen(old["known"])
+    assert is_bathroom(new["known"])
+    assert new["previous"] == {"id": str(old["id"]), "state": "new", "owner": None}
+    _, event = await told(world)
+    assert not event["is_update"]
+    assert event["lead_id"] == str(new["id"])
+
+
+@either_way
+@pytest.mark.parametrize("state", ["won", "lost", "not_a_lead"])
+async def test_a_closed_lead_is_followed_by_a_new_one_that_names_its_owner(
+    world: World, way: Way, state: str
+) -> None:
+    await world.say(KITCHEN)
+    by = f"staff:{uuid.uuid4()} Jan Kos"
+    await change(world, state=state, state_by=by)
+    await way(world, ANNA)
+    old, new = await leads(world)
+    assert (old["state"], new["state"]) == (state, "new")
+    assert is_kitchen(old["known"])
+    assert is_bathroom(new["known"])
+    previous = {"id": str(old["id"]), "state": state, "owner": "Jan Kos"}
+    assert new["previous"] == previous
+    first, event = await told(world)
+    assert first["previous"] is None
+    assert (event["previous"], event["is_update"]) == (previous, False)
+
+
+async def test_a_cool_form_of_a_returning_customer_is_told_all_the_same(world: World) -> None:
+    await world.say(KITCHEN)
+    await change(world, state="won", state_by="Jan Kos")
+    submissions = submissions_of(world.engine)
+    form = submissions.forms["contact"].model_copy(update={"alert": "qualified"})
+    submissions.forms["contact"] = form  # type: ignore[index]
+    await submissions.take(given(ANNA))
+    assert [each["is_update"] for each in await told(world)] == [False, False]
+
+
+async def test_the_old_conversation_holds_one_request_after_the_other(world: World) -> None:
+    conversation = (await world.say(KITCHEN)).conversation_id
+    for number, (text, area) in enumerate([(BATHROOM, 6), ("Jeszcze salon, 30 m2", 30)], 1):
+        await change(world, hours=1, state="won", state_by="Jan Kos")
+        await world.say(text)
+        new = (await leads(world))[number]
+        assert new["id"] == messages.lead_id(conversation, number=number)
+        assert new["known"]["area"] == area
+        assert new["known"]["email"] == ANNA
+        assert "kuchni" not in new["known"]["wish"]
+    assert is_kitchen((await leads(world))[0]["known"])
+    assert await world.conversations() == 1
+
+
+async def test_a_form_in_the_old_conversation_is_a_request_of_its_own(world: World) -> None:
+    session = "s" * 22
+    await world.say(KITCHEN, session)
+    forms = submissions_of(world.engine)
+    bathroom = {"wish": "Remont łazienki", "area": "6", "budget": "40 000 zł"}
+    await forms.take(given(ANNA, facts=bathroom, session_id=session))
+    await world.say("A kiedy ktoś zadzwoni?", session)
+    [lead] = await leads(world)
+    assert is_kitchen(lead["known"])
+    [also] = lead["known"]["also"]
+    assert is_bathroom(also)
+    await change(world, hours=1, state="won", state_by="Jan Kos")
+    await forms.take(given(ANNA, facts=bathroom, session_id=session))
+    _, new = await leads(world)
+    assert is_bathroom(new["known"])
+
+
+async def test_thanks_open_nothing(world: World) -> None:
+    await world.say(KITCHEN)
+    await change(world, state="won", state_by="Jan Kos")
+    await world.say("Dziękuję bardzo!")
+    assert len(await leads(world)) == 1
+
+
+async def test_who_chose_another_company_here_stays_lost_and_another_session_is_a_request(
+    world: World,
+) -> None:
+    await world.say(KITCHEN)
+    for said in ("Wybraliśmy inną firmę", "Powodzenia, może kiedyś coś u Państwa zamówimy"):
+        await world.say(said)
+        [lead] = await leads(world)
+        assert (lead["state"], lead["known"]["lost"]) == ("lost", True)
+    await by_chat(world)
+    _, new = await leads(world)
+    assert (new["state"], new["previous"]["owner"]) == ("new", None)
+
+
+async def test_who_knows_a_number_closes_nothing_and_moves_nothing(world: World) -> None:
+    await world.say(KITCHEN)
+    await world.say(f"{PHONE}, wybraliśmy inną firmę", "stranger")
+    await world.say(f"remont dachu, {PHONE}", "another stranger")
+    await world.say("pomyłka, mój numer to 500 600 700", "another stranger")
+    [lead] = await leads(world)
+    assert lead["state"] == "new"
+    assert lead["known"]["phone"] == "+48600700800"
+    assert is_kitchen(lead["known"])
+    await world.say(f"jeszcze łazienka, {PHONE}", "home")
+    assert len(await leads(world)) == 1
+
+
+async def test_the_newest_open_one_of_all_contacts_wins(world: World) -> None:
+    await world.say(f"remont kuchni, {ANNA}", "a")
+    await world.say(f"remont łazienki, {PHONE}", "b")
+    await world.say(f"remont salonu, {ANNA}, {PHONE}", "c")
+    kitchen, bathroom = await leads(world)
+    assert "also" not in kitchen["known"]
+    assert "salonu" in bathroom["known"]["also"][0]["wish"]
+    async with world.engine.begin() as tx:
+        here = tables.lead.c.id == bathroom["id"]
+        await tx.execute(sa.update(tables.lead).where(here).values(state="won"))
+    await world.say(f"remont tarasu, {ANNA}, {PHONE}", "d")
+    kitchen, _ = await leads(world)
+    assert "tarasu" in kitchen["known"]["also"][0]["wish"]
+
+
+@pytest.mark.parametrize("contacts", [[f"{ANNA}, {PHONE}"], [ANNA, PHONE]], ids=["same", "either"])
+async def test_sessions_of_a_returning_customer_at_once_make_one_lead(
+    world: World, contacts: list[str]
+) -> None:
+    await world.say(KITCHEN)
+    await change(world, state="won", state_by="Jan Kos")
+    texts = [f"Remont łazienki {n} m2, {contacts[n % len(contacts)]}" for n in range(1, 11)]
+    await asyncio.gather(*(world.say(text, f"s{n}") for n, text in enumerate(texts)))
+    _, new = await leads(world)
+    assert len(new["known"]["also"]) == 9
+    assert [each["is_update"] for each in await told(world)][:2] == [False, False]
+
+
+@pytest.mark.parametrize(("bar", "is_written"), [("staff", True), ("bounce", False)])
+async def test_a_new_request_clears_the_bar_of_staff_alone(
+    world: World, bar: str, *, is_written: bool
+) -> None:
+    first = await world.say(KITCHEN)
+    async with world.engine.begin() as tx:
+        await conversations.end_followups(tx, first.conversation_id, ANNA, bar)
+        await tx.execute(sa.delete(tables.followup_event))
+    await change(world, state="won", state_by="Jan Kos")
+    await world.say(f"{BATHROOM}, od marca, {ANNA}, {PHONE}", "autumn")
+    assert bool(await world.steps()) is is_written
+
+
+async def test_a_complaint_after_the_last_one_was_closed_asks_again(world: World) -> None:
+    await world.say(f"Reklamacja: odpada płytka, {PHONE}")
+    await change(world, state="not_a_lead", state_by="Jan Kos")
+    await world.say("Znowu reklamacja, odpada druga płytka")
+    first, second = [each["payload"] for each in await world.outbox("alert.accepted")]
+    assert (first["is_update"], second["is_update"]) == (False, False)
+    assert first["lead_id"] != second["lead_id"]
+
+
+def test_a_wait_of_thirty_days_is_the_default() -> None:
+    assert CONFIG.reopens_after.days == 30
