@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 
+from deploy.up.environment import parse
 from deploy.up.process import HOST, ServerError, account
 
 STANZA = "ostoja"
 ARCHIVE_SECONDS = 60
 """The log of the last minute is what the loss of all disks costs."""
-FULL_KEPT = 4
 
 # As in deploy/up/servers.py: the user of the server opens neither folder by its path. The
 # numbers are fixed, because pgBackRest compares its path of the data with PostgreSQL's own.
@@ -33,29 +34,16 @@ class Repository:
     """Of .env: PGBACKREST_…"""
 
     def environment(self, port: int) -> dict[str, str]:
-        server = f"/proc/self/fd/{_SERVER}"
-        return {
-            "PGBACKREST_STANZA": STANZA,
-            "PGBACKREST_PG1_PATH": DATA,
-            "PGBACKREST_PG1_PORT": str(port),
-            "PGBACKREST_PG1_USER": "postgres",
-            "PGHOST": HOST,
-            "PGBACKREST_REPO1_PATH": f"/proc/self/fd/{_REPOSITORY}",
-            "PGBACKREST_REPO1_CIPHER_TYPE": "aes-256-cbc",
-            "PGBACKREST_REPO1_CIPHER_PASS": self.key,
-            "PGBACKREST_REPO1_RETENTION_FULL": str(FULL_KEPT),
-            "PGBACKREST_COMPRESS_TYPE": "zst",
-            "PGBACKREST_PROCESS_MAX": "2",
-            "PGBACKREST_START_FAST": "y",
-            # A repository that is away must not fill the disk and stop the database: log beyond
-            # this is dropped, and the next check of the backup fails.
-            "PGBACKREST_ARCHIVE_PUSH_QUEUE_MAX": "4GiB",
-            "PGBACKREST_LOG_LEVEL_FILE": "off",
-            "PGBACKREST_LOG_LEVEL_CONSOLE": "warn",
-            "PGBACKREST_LOCK_PATH": f"{server}/pgbackrest",
-            "PGBACKREST_SPOOL_PATH": f"{server}/pgbackrest",
-            **self.options,
-        }
+        template = Template(Path(__file__).with_name("pgbackrest.env").read_text(encoding="utf-8"))
+        text = template.substitute(
+            host=HOST,
+            stanza=STANZA,
+            port=port,
+            data=DATA,
+            server=f"/proc/self/fd/{_SERVER}",
+            repository=f"/proc/self/fd/{_REPOSITORY}",
+        )
+        return {**parse(text), "PGBACKREST_REPO1_CIPHER_PASS": self.key, **self.options}
 
     def settings(self) -> dict[str, str]:
         """Return PostgreSQL's settings that archive its log."""

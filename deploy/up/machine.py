@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deploy.up.process import ServerError
 from deploy.up.servers import postgres_binaries, rabbitmq_home, redis_binary
@@ -16,36 +18,9 @@ from deploy.up.servers import postgres_binaries, rabbitmq_home, redis_binary
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-OLDEST = {"postgresql": 15, "redis-server": 7, "rabbitmq-server": 4, "patroni": 4}
-# Each package, and the program or file that shows that it is there.
-CLUSTER = {
-    "patroni": "/usr/bin/patroni",
-    "python3-etcd": "/usr/lib/python3/dist-packages/etcd",  # what Patroni asks etcd with
-    "etcd-server": "/usr/bin/etcd",
-    "haproxy": "/usr/sbin/haproxy",
-}
-FAULTS = {"nftables": "/usr/sbin/nft", "iproute2": "/usr/sbin/ip", "faketime": "/usr/bin/faketime"}
-"""Of tests/cluster."""
-CHECKERS = {
-    "spin": "spin",  # it generates C code; gcc's package brings no headers
-    "gcc": "gcc",
-    "libc6-dev": "/usr/include/stdio.h",
-    "prometheus": "promtool",
-    "caddy": "caddy",
-    "nginx-light": "nginx",
-    "curl": "curl",
-    "php-cli": "php",
-    "nodejs": "node",
-    "pgbackrest": "pgbackrest",
-}
-"""Of the models, the alert rules and the examples."""
-BROWSERS = {
-    "firefox-esr": "firefox-esr",
-    "webkitgtk-webdriver": "WebKitWebDriver",
-    "xvfb": "xvfb-run",
-    "xauth": "xauth",
-}
-"""Beside Chromium, by Debian's names."""
+PACKAGES: dict[str, dict[str, Any]] = tomllib.loads(
+    Path(__file__).with_name("packages.toml").read_text(encoding="utf-8")
+)
 
 
 class MachineError(Exception):
@@ -60,13 +35,13 @@ def prepare(*, tests: bool = False, browser: bool = False, cluster: bool = False
     """
     missing = _missing_packages()
     if cluster:
-        missing += _absent(CLUSTER | (FAULTS if tests else {}))
+        missing += _absent(PACKAGES["cluster"] | (PACKAGES["faults"] if tests else {}))
     if tests and _may_install():
-        missing += _absent(CHECKERS)
+        missing += _absent(PACKAGES["checkers"])
     if browser:
         debian = "\nID=debian" in Path("/etc/os-release").read_text(encoding="utf-8")
         missing += [] if chromium() else ["chromium"]
-        missing += _absent(BROWSERS) if debian and shutil.which("npm") else []
+        missing += _absent(PACKAGES["browsers"]) if debian and shutil.which("npm") else []
     if missing:
         _install(missing)
     _make_venv()
@@ -147,7 +122,7 @@ def _check_candidate(package: str) -> None:
     found = re.search(r"Candidate: (?:\d+:)?((\d+)\S*)", policy)
     if found is None:
         raise MachineError(f"this distribution has no {package}; Debian 13 has it")
-    oldest = OLDEST.get(package, 0)
+    oldest = PACKAGES["oldest"].get(package, 0)
     if int(found[2]) < oldest:
         raise MachineError(
             f"this distribution has {package} {found[1]}, but {oldest} or newer is needed: "

@@ -30,6 +30,7 @@ from typing import Any
 from urllib.request import HTTPSHandler, ProxyHandler, Request, build_opener
 
 from deploy.backup.repository import DATA, Repository, program
+from deploy.up.environment import parse
 from deploy.up.process import (
     HERE,
     HOST,
@@ -473,25 +474,16 @@ class RabbitMQ(Server):
         self._spawn([str(home / "sbin" / "rabbitmq-server")], fingerprint, self._settings())
 
     def _settings(self) -> dict[str, str]:
-        return {
-            "RABBITMQ_NODENAME": self.node,
-            "RABBITMQ_DIST_PORT": str(self.ports["RABBITMQ_DIST_PORT"]),
-            "ERL_EPMD_PORT": str(self.epmd.port),
-            "ERL_EPMD_ADDRESS": self.host,
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                f"-kernel inet_dist_use_interface {{{self.host.replace('.', ',')}}}"
-            ),
-            "RABBITMQ_CONFIG_FILE": f"{HERE}/rabbitmq.conf",
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{HERE}/enabled_plugins",
-            "RABBITMQ_MNESIA_BASE": f"{HERE}/data",
-            "RABBITMQ_LOG_BASE": f"{HERE}/log",
-            # The system's instance reads these files in /etc.
-            "RABBITMQ_CONF_ENV_FILE": f"{HERE}/absent",
-            "RABBITMQ_CONFIG_FILES": f"{HERE}/absent",
-            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{HERE}/absent",
-            # Make the script exec the server instead of waiting for it: one pid, one signal.
-            "RUNNING_UNDER_SYSTEMD": "true",
-        }
+        text = _filled(
+            "rabbitmq.env",
+            here=HERE,
+            host=self.host,
+            interface=self.host.replace(".", ","),
+            node=self.node,
+            dist_port=self.ports["RABBITMQ_DIST_PORT"],
+            epmd_port=self.epmd.port,
+        )
+        return parse(text)
 
     def stop(self) -> None:
         super().stop()
