@@ -16,16 +16,20 @@ import psycopg2
 
 from deploy import provision
 from deploy.check import faults
-from deploy.up.environment import AMQP_PASSWORDS, DATABASE_PASSWORDS, ROOT, WITH_TABLES, load
+from deploy.up.environment import (
+    AMQP_PASSWORDS,
+    DATABASE_PASSWORDS,
+    ROOT,
+    SANDBOX,
+    WITH_TABLES,
+    load,
+    parse,
+)
 from libs.common.process import certificates
 
 # All settings of a provider must be set, or none (the sandbox): with half of them, alerts would go
 # to the sandbox or a password to the wrong host.
-PROVIDERS = (
-    ("MONDAY_API_URL", "MONDAY_API_TOKEN", "MONDAY_BOARD_ID"),
-    ("SMS_API_URL", "SMS_API_TOKEN", "SMS_TO"),
-    ("SMTP_HOST", "SMTP_PORT", "SMTP_TLS"),
-)
+PROVIDERS = [tuple(parse(block)) for block in SANDBOX]
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from string import Template
 from urllib.parse import quote
 
 from deploy.up.process import HOST, ServerError
@@ -13,6 +14,8 @@ from deploy.up.process import HOST, ServerError
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
 EXAMPLE_CONFIG = ROOT / "config.example"
+SANDBOX = Path(__file__).with_name("sandbox.env").read_text(encoding="utf-8").split("\n\n")
+"""The settings of each provider."""
 SITE_PORT = "8090"  # as config.example/forms.toml has it
 DATABASE = VHOST = "ostoja"
 WITH_TABLES = ("consent", "followups", "alerts", "console")
@@ -332,18 +335,11 @@ def database_url(values: Mapping[str, str], role: str, host: str = HOST) -> str:
 
 def _of_the_sandbox(values: Mapping[str, str]) -> dict[str, str]:
     """The sandbox's settings for providers whose settings are empty."""
-    sandbox = f"http://{HOST}:{values['SANDBOX_PORT']}"
-    pretended = {
-        "SLACK_WEBHOOK_URL": f"{sandbox}/slack",
-        "WEBHOOK_URL": f"{sandbox}/webhook",
-    }
-    monday = {"MONDAY_API_URL": f"{sandbox}/monday", "MONDAY_API_TOKEN": "sandbox"}
-    groups = (
-        {**monday, "MONDAY_BOARD_ID": "1"},
-        {"SMS_API_URL": f"{sandbox}/sms", "SMS_API_TOKEN": "sandbox", "SMS_TO": "+48600000000"},
-        {"SMTP_HOST": HOST, "SMTP_PORT": values["SANDBOX_SMTP_PORT"], "SMTP_TLS": "none"},
-    )
-    for group in groups:  # all or nothing: a real host must not get the sandbox's port
+    own = {"host": HOST, "url": f"http://{HOST}:{values['SANDBOX_PORT']}"}
+    pretended: dict[str, str] = {}
+    for block in SANDBOX:
+        filled = Template(block).substitute(own, smtp_port=values["SANDBOX_SMTP_PORT"])
+        group = parse(filled)
         if not any(values.get(name) for name in group):
             pretended |= group
     return pretended

@@ -221,16 +221,7 @@ class Postgres(Server):
         self.password = password
         self.repository = repository
         self.settings = {
-            "port": str(port),
-            "listen_addresses": HOST,
-            "unix_socket_directories": "",  # the path may be too long, and TCP is enough
-            "fsync": "on",
-            "max_connections": "300",
-            "cluster_name": f"ostoja-{port}",  # shown by ps
-            "log_timezone": "UTC",
-            "timezone": "UTC",
-            # Do not log failed statements: they contain personal data; the services log the errors.
-            "log_min_messages": "log",
+            **parse(_filled("postgres.conf", port=port, host=HOST)),
             **(repository.settings() if repository else {}),
             **(settings or {}),
         }
