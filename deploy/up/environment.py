@@ -4,6 +4,7 @@ import base64
 import os
 import secrets
 import socket
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -53,56 +54,28 @@ def _webhook_secret() -> str:
     return f"whsec_{_key()}"
 
 
-# Keys that existing data depends on; a new one would lose the data or lock us out.
-BOUND_TO_DATA: dict[str, Callable[[], str]] = {
-    "TOKEN_KEYS": _key_ring,
-    "CONSENT_MASTER_KEYS": _key_ring,
-    "CONSENT_HASH_KEY": _key,
-    "POSTGRES_SUPERUSER_PASSWORD": _secret,
+_MADE: dict[str, Callable[[], str]] = {
+    "secret": _secret,
+    "key": _key,
+    "key_ring": _key_ring,
+    "webhook_secret": _webhook_secret,
 }
+_LISTED = tomllib.loads(Path(__file__).with_name("secrets.toml").read_text(encoding="utf-8"))
+BOUND_TO_DATA: list[str] = _LISTED["bound_to_data"]
 DATABASE_PASSWORDS = {
     role: f"{role.upper()}_DB_PASSWORD"
     for service in WITH_TABLES
     for role in (service, f"{service}_owner")
 }
 API_KEYS = ("ADMIN_API_KEY", "SERVICE_API_KEY")
-PREVIOUS = tuple(f"{name}_PREVIOUS" for name in API_KEYS)
 INTERNAL_KEYS = {service: f"{service.upper()}_INTERNAL_KEY" for service in WITH_TABLES}
 AMQP_PASSWORDS = {service: f"{service.upper()}_AMQP_PASSWORD" for service in SERVICES}
-_PASSWORDS = (
-    *("RABBITMQ_ADMIN_PASSWORD", "REDIS_PASSWORD", "GRAFANA_ADMIN_PASSWORD", "BACKUP_KEY"),
-    *(*API_KEYS, *INTERNAL_KEYS.values()),
-    *(*DATABASE_PASSWORDS.values(), *AMQP_PASSWORDS.values()),
-)
-_KEY_RINGS = ("CONSENT_CHECKPOINT_KEYS", "ALERTS_SUBJECT_KEYS", "FORM_KEYS", "OPERATOR_KEYS")
-GENERATED: dict[str, Callable[[], str]] = {
-    **BOUND_TO_DATA,
-    **dict.fromkeys(_PASSWORDS, _secret),
-    **dict.fromkeys(_KEY_RINGS, _key_ring),
-    "WEBHOOK_SECRET": _webhook_secret,
-}
-_OF_A_PROVIDER = {
-    *("SLACK_WEBHOOK_URL", "SLACK_BOT_TOKEN", "MONDAY_API_TOKEN", "SMS_API_TOKEN"),
-    *("SMTP_PASSWORD", "HEARTBEAT_URL"),
-}
-_SLACK_APP = "SLACK_SIGNING_SECRET"
-_OIDC = "OIDC_CLIENT_SECRET"
-_OTEL = "OTEL_EXPORTER_OTLP_HEADERS"
-SECRETS_OF = {
-    "gateway": {
-        *(_OTEL, _SLACK_APP, "TOKEN_KEYS", "FORM_KEYS", "OPERATOR_KEYS"),
-        *(*INTERNAL_KEYS.values(), *API_KEYS, *PREVIOUS),
-    },
-    "consent": {
-        *(_OTEL, "TOKEN_KEYS"),
-        *("CONSENT_MASTER_KEYS", "CONSENT_HASH_KEY", "CONSENT_CHECKPOINT_KEYS"),
-    },
-    "followups": {_OTEL, "TOKEN_KEYS"},
-    "alerts": {_OTEL, "ALERTS_SUBJECT_KEYS", "WEBHOOK_SECRET", *_OF_A_PROVIDER},
-    "console": {_OTEL, "OPERATOR_KEYS", _OIDC},
-    "sandbox": {"WEBHOOK_SECRET"},
-}
-SECRETS = {*GENERATED, *PREVIOUS, *_OF_A_PROVIDER, _SLACK_APP, _OIDC, _OTEL}
+_BY_SERVICE = (*DATABASE_PASSWORDS.values(), *AMQP_PASSWORDS.values(), *INTERNAL_KEYS.values())
+GENERATED = {name: _MADE[how] for how, names in _LISTED["made"].items() for name in names}
+GENERATED |= dict.fromkeys(_BY_SERVICE, _secret)
+SECRETS_OF = {process: set(names) for process, names in _LISTED["of"].items()}
+SECRETS_OF["gateway"] |= {*INTERNAL_KEYS.values()}
+SECRETS = {*GENERATED}.union(*SECRETS_OF.values())
 
 # Defaults of a first .env for a trial: everything goes to the sandbox, also at night.
 FOR_TRYING = {"COMPOSE_PROFILES": "sandbox", "FOLLOWUP_QUIET_HOURS": "off"}
