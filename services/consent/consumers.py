@@ -1,7 +1,7 @@
 """One function per queue."""
 
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -46,26 +46,16 @@ from services.consent.trail.chain import Entry, Origin
 log = logs.get_logger(__name__)
 
 
+@dataclass
 class Consumers:
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        broker: Broker,
-        vault: Vault,
-        link_mails: LinkMails,
-        settings: ConsentSettings,
-        opt_ins: OptIns,
-        journal: Journal,
-        dead_letters: SubjectDeadLetters,
-    ) -> None:
-        self._engine = engine
-        self._broker = broker
-        self._vault = vault
-        self._link_mails = link_mails
-        self._opt_ins = opt_ins
-        self._journal = journal
-        self._dead_letters = dead_letters
-        self._settings = settings
+    engine: AsyncEngine
+    broker: Broker
+    vault: Vault
+    link_mails: LinkMails
+    settings: ConsentSettings
+    opt_ins: OptIns
+    journal: Journal
+    dead_letters: SubjectDeadLetters
 
     async def permits(self, message: Message) -> Disposition:
         """consent.requests, consent.permits: idempotent, so there is no inbox."""
@@ -74,7 +64,7 @@ class Consumers:
                 return await self._request(message)
             case messages.PERMIT_RETURN:
                 returned = read(message, PermitReturn)
-                async with self._engine.begin() as tx:
+                async with self.engine.begin() as tx:
                     await consents.return_permit(tx, returned.message, returned.attempt)
                 return Ack()
             case messages.ERASED_REQUEST:
@@ -86,23 +76,23 @@ class Consumers:
         asked: dict[bytes, str] = {}
         for contact in read(message, ErasedRequest).contacts:
             with suppress(ValueError):  # neither; nobody was erased by it
-                asked[self._vault.suppression_hash(parse_subject(contact).identity)] = contact
-        async with self._engine.connect() as tx:
-            if not await self._journal.is_current(tx):
+                asked[self.vault.suppression_hash(parse_subject(contact).identity)] = contact
+        async with self.engine.connect() as tx:
+            if not await self.journal.is_current(tx):
                 return Ack()
             found = await erasures.erased_since(tx, [*asked], None)
         answer = messages.erased_answer(asked[each] for each in found)
-        await reply(self._broker, message, answer)
+        await reply(self.broker, message, answer)
         return Ack()
 
     async def _request(self, message: Message) -> Disposition:
         request = read(message, PermitRequest)
-        lifetime = self._settings.permit_seconds
-        async with self._engine.begin() as tx:
-            if await self._journal.is_current(tx):
+        lifetime = self.settings.permit_seconds
+        async with self.engine.begin() as tx:
+            if await self.journal.is_current(tx):
                 answer = await permits.request(
                     tx,
-                    self._vault,
+                    self.vault,
                     message=request.message,
                     attempt=request.attempt,
                     email=request.address,
@@ -112,7 +102,7 @@ class Consumers:
             else:  # restored: a later withdrawal may be missing
                 answer = PermitAnswer(PermitDecision.CLOSED, lifetime)
         # Only after the commit: an answer must not promise what is not recorded.
-        await reply(self._broker, message, messages.permit_answer(answer))
+        await reply(self.broker, message, messages.permit_answer(answer))
         metrics.PERMITS.labels(answer.decision).inc()
         return Ack()
 
@@ -132,7 +122,7 @@ class Consumers:
     async def _grant(self, message: Message) -> Disposition:
         given = read(message, GrantRecord)
         entry = replace(_entry(Action.OPT_IN, given), evidence=given.evidence)
-        published = self._opt_ins.published(given.wording)
+        published = self.opt_ins.published(given.wording)
         # The gateway may know a newer forms.toml than this process does.
         version = published.version if published else given.wording_version
         agreement = Agreement(
@@ -145,10 +135,10 @@ class Consumers:
             given.proven,
         )
         try:
-            async with self._engine.begin() as tx:
+            async with self.engine.begin() as tx:
                 if await inbox.first_time(tx, COMMANDS_QUEUE, message.id):
                     language = preferred_language(given.language or "")
-                    await self._opt_ins.record(tx, entry, agreement, language, given.purpose)
+                    await self.opt_ins.record(tx, entry, agreement, language, given.purpose)
         except MalformedEmail:
             return Dead("malformed address")
         except ErasedSince:  # rolled back; a redelivery would be, too
@@ -165,22 +155,22 @@ class Consumers:
         request = WithdrawalRequest(
             entry,
             erase=refusal.erase,
-            make_mail=self._link_mails.erasure(language) if refusal.erase else None,
+            make_mail=self.link_mails.erasure(language) if refusal.erase else None,
         )
-        days = self._settings.suppression_retention_days
+        days = self.settings.suppression_retention_days
         try:
-            async with self._engine.begin() as tx:
+            async with self.engine.begin() as tx:
                 if await inbox.first_time(tx, COMMANDS_QUEUE, message.id):
-                    await changes.withdraw(tx, self._vault, request, suppression_days=days)
+                    await changes.withdraw(tx, self.vault, request, suppression_days=days)
         except MalformedEmail:
             return Dead("malformed address")
-        await self._journal.record()
+        await self.journal.record()
         return Ack()
 
     async def _add_trace(self, message: Message) -> Disposition:
         found = read(message, ErasureTrace)
-        async with self._engine.begin() as tx:
-            await erasure_orders.repeat(tx, self._vault, found.erasure_id, found)
+        async with self.engine.begin() as tx:
+            await erasure_orders.repeat(tx, self.vault, found.erasure_id, found)
         return Ack()
 
     async def _receive(self, message: Message) -> Disposition:
@@ -189,13 +179,13 @@ class Consumers:
             return Dead("unknown service")
         if receipt.service == HOLDERS[-1]:
             try:
-                await self._dead_letters.remove_erased()
+                await self.dead_letters.remove_erased()
             except BrokerUnavailable:
                 return Retry("dead letters")
-        async with self._engine.begin() as tx:
+        async with self.engine.begin() as tx:
             done = await erasures.receive(tx, receipt.erasure_id, receipt.service, HOLDERS)
             if not done:  # the next service is due
-                await erasure_orders.repeat(tx, self._vault, receipt.erasure_id)
+                await erasure_orders.repeat(tx, self.vault, receipt.erasure_id)
         log.info("erasure.receipt", service=receipt.service, done=done)
         return Ack()
 

@@ -1,6 +1,7 @@
 """Routes that need no key. The gateway has checked keys and names the caller in X-Caller."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -73,24 +74,18 @@ class OptIn(Model):
     session_id: SessionId | None = None
 
 
+@dataclass
 class PublicRoutes:
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        vault: Vault,
-        tokens: Tokens,
-        link_mails: LinkMails,
-        withdrawals: Withdrawals,
-        opt_ins: OptIns,
-    ) -> None:
-        self._engine = engine
-        self._vault = vault
-        self._tokens = tokens
-        self._link_mails = link_mails
-        self._withdrawals = withdrawals
-        self._opt_ins = opt_ins
+    engine: AsyncEngine
+    vault: Vault
+    tokens: Tokens
+    link_mails: LinkMails
+    withdrawals: Withdrawals
+    opt_ins: OptIns
+
+    def __post_init__(self) -> None:
         self._states = Batches(self._read_states, limit=MAX_BATCH)
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/api/opt-in", self.opt_in)
@@ -106,7 +101,7 @@ class PublicRoutes:
             origin=origin(request),
             session_id=body.session_id,
         )
-        if (wording := self._opt_ins.published(body.wording or body.text or "")) is None:
+        if (wording := self.opt_ins.published(body.wording or body.text or "")) is None:
             unknown = "not a published wording of the company; send its exact text or its SHA-256"
             raise Problem(422, errors=[("wording" if body.wording else "text", unknown)])
         agreement = Agreement(
@@ -117,10 +112,10 @@ class PublicRoutes:
             version=wording.version,
         )
         try:
-            async with self._engine.begin() as tx:
+            async with self.engine.begin() as tx:
                 # The answer does not reveal whether it counts now or needs a confirmation.
                 written_in = language(request, body.language)
-                await self._opt_ins.record(tx, entry, agreement, written_in)
+                await self.opt_ins.record(tx, entry, agreement, written_in)
         except ErasedSince:  # rolled back; answered like any other
             log.info("opt_in.erased_since")
         return json_response({"success": True, "email": body.email})
@@ -139,7 +134,7 @@ class PublicRoutes:
         by_staff = Actor.of(request.headers).kind == "staff"
         act = "person.object" if body.objection else "person.withdraw"
         note = note_of(request, act) if by_staff else None
-        answer = await self._withdrawals.withdraw(WithdrawalRequest(entry, note=note))
+        answer = await self.withdrawals.withdraw(WithdrawalRequest(entry, note=note))
         return withdrawal_response(
             {"success": True, "email": body.email, "unsubscribed": True}, answer
         )
@@ -154,8 +149,8 @@ class PublicRoutes:
             evidence={"source": "api"},
         )
         unmailed = over_budget(request)
-        make_mail = self._link_mails.erasure(language(request, body.language))
-        answer = await self._withdrawals.withdraw(
+        make_mail = self.link_mails.erasure(language(request, body.language))
+        answer = await self.withdrawals.withdraw(
             WithdrawalRequest(entry, erase=True, make_mail=None if unmailed else make_mail)
         )
         # Anyone may ask about any address, so the answer does not reveal whether it is known.
@@ -168,8 +163,8 @@ class PublicRoutes:
             },
         }
         if trusted(request):
-            suppression_hash = self._vault.suppression_hash(normalise(body.email))
-            async with self._engine.begin() as tx:
+            suppression_hash = self.vault.suppression_hash(normalise(body.email))
+            async with self.engine.begin() as tx:
                 if found := await erasures.find_erasure(tx, suppression_hash):
                     shown["erasure"] = {"status": found.status}
         return withdrawal_response(shown, answer)
@@ -182,15 +177,15 @@ class PublicRoutes:
             given = path_email(request)
             email = normalise(given)
         full = trusted(request) or self._has_link(request, email)
-        states = await self._states.submit(self._vault.lookup_hash(email))
+        states = await self._states.submit(self.vault.lookup_hash(email))
         last = await self._last_action(request, email) if full else None
         granted = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
         purposes, since = None, None
         if full:
-            async with self._engine.connect() as tx:
-                found = await standing.of_address(tx, self._vault, email, self._opt_ins.lifetime)
+            async with self.engine.connect() as tx:
+                found = await standing.of_address(tx, self.vault, email, self.opt_ins.lifetime)
                 if trusted(request):
-                    since = await data_subjects.restricted_since(tx, self._vault, email)
+                    since = await data_subjects.restricted_since(tx, self.vault, email)
             # By channel: there is but e-mail so far.
             purposes = {purpose: {"email": _shown(each)} for purpose, each in found.items()}
         return json_response(
@@ -210,14 +205,14 @@ class PublicRoutes:
             return await consents.states_of_all(tx, lookup_hashes)
 
     async def _last_action(self, request: web.Request, email: str) -> tuple[str, datetime] | None:
-        async with self._engine.begin() as tx:
-            subject = await data_subjects.find(tx, self._vault, email)
+        async with self.engine.begin() as tx:
+            subject = await data_subjects.find(tx, self.vault, email)
             if trusted(request):
                 await look(tx, request, subject)
             return await chain.last_action(tx, subject.id) if subject else None
 
     def _has_link(self, request: web.Request, email: str) -> bool:
-        claims = claims_of(self._tokens, request)
+        claims = claims_of(self.tokens, request)
         return claims is not None and normalise(claims.subject) == email
 
 

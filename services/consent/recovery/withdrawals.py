@@ -1,7 +1,7 @@
 """Withdrawals and erasures, from the request to the answer. changes.py writes rows and trail."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -23,40 +23,33 @@ class Answer(NamedTuple):
     """The number of unreturned permits."""
 
 
+@dataclass
 class Withdrawals:
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        vault: Vault,
-        settings: ConsentSettings,
-        stopping: asyncio.Event,
-        journal: Journal,
-    ) -> None:
-        self._engine = engine
-        self._vault = vault
-        self._settings = settings
-        self._stopping = stopping
-        self.journal = journal
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+    engine: AsyncEngine
+    vault: Vault
+    settings: ConsentSettings
+    stopping: asyncio.Event
+    journal: Journal
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def withdraw(self, request: WithdrawalRequest) -> Answer:
         return (await self._withdraw(request))[1]
 
     async def _withdraw(self, request: WithdrawalRequest) -> tuple[Withdrawal, Answer]:
-        async with self._lock(request.entry.email), self._engine.begin() as tx:
+        async with self._lock(request.entry.email), self.engine.begin() as tx:
             withdrawal = await changes.withdraw(
                 tx,
-                self._vault,
+                self.vault,
                 request,
-                suppression_days=self._settings.suppression_retention_days,
+                suppression_days=self.settings.suppression_retention_days,
             )
         await self.journal.record()
         result, in_flight = await permits.wait_until_answerable(
-            self._engine,
+            self.engine,
             withdrawal,
-            patience=self._settings.withdrawal_wait_seconds,
-            quarantine=self._settings.permit_quarantine_seconds,
-            stopping=self._stopping,
+            patience=self.settings.withdrawal_wait_seconds,
+            quarantine=self.settings.permit_quarantine_seconds,
+            stopping=self.stopping,
         )
         return withdrawal, Answer(result, in_flight)
 
@@ -77,14 +70,14 @@ class Withdrawals:
         if answer.result is not WithdrawalResult.DONE:
             return answer
         erased = replace(entry, action=Action.ERASED)
-        async with self._engine.begin() as tx:
-            result = await changes.erase(tx, self._vault, erased, withdrawal)
+        async with self.engine.begin() as tx:
+            result = await changes.erase(tx, self.vault, erased, withdrawal)
         await self.journal.record()
         return answer._replace(result=result)
 
     async def erase_phone(self, entry: Entry, subject: Subject, note: Note) -> Answer:
         """Erase a subject known only by phone; it has neither consents nor permits."""
-        async with self._engine.begin() as tx:
-            result = await changes.erase_phone(tx, self._vault, entry, subject, note)
+        async with self.engine.begin() as tx:
+            result = await changes.erase_phone(tx, self.vault, entry, subject, note)
         await self.journal.record()
         return Answer(result)

@@ -1,6 +1,7 @@
 """Routes of the pages. Mail scanners fetch every link: GET and HEAD change nothing."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -29,24 +30,14 @@ from services.consent.trail.chain import Entry
 ONE_CLICK = ("List-Unsubscribe", "One-Click")
 
 
+@dataclass
 class PageRoutes:
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        vault: Vault,
-        tokens: Tokens,
-        settings: ConsentSettings,
-        withdrawals: Withdrawals,
-        opt_ins: OptIns,
-    ) -> None:
-        self._engine = engine
-        self._vault = vault
-        self._tokens = tokens
-        self._erasure_age = timedelta(hours=settings.erasure_link_hours)
-        self._withdrawals = withdrawals
-        self._opt_ins = opt_ins
-        self._company = settings.company
-        self._kept = timedelta(days=settings.suppression_retention_days)
+    engine: AsyncEngine
+    vault: Vault
+    tokens: Tokens
+    settings: ConsentSettings
+    withdrawals: Withdrawals
+    opt_ins: OptIns
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/unsubscribe", self._with_claims(self.unsubscribe_page))
@@ -64,7 +55,7 @@ class PageRoutes:
         """Answer 400 if the link's token is not valid."""
 
         async def checked(request: web.Request) -> web.Response:
-            claims = claims_of(self._tokens, request)
+            claims = claims_of(self.tokens, request)
             if claims is None:
                 return self._page(request, "invalid", status=400)
             return await handler(request, claims)
@@ -72,8 +63,8 @@ class PageRoutes:
         return checked
 
     async def unsubscribe_page(self, request: web.Request, claims: Claims) -> web.Response:
-        lookup_hash = self._vault.lookup_hash(normalise(claims.subject))
-        async with self._engine.begin() as tx:
+        lookup_hash = self.vault.lookup_hash(normalise(claims.subject))
+        async with self.engine.begin() as tx:
             states = await consents.states(tx, lookup_hash)
         gone = states.get(claims.purpose) is State.WITHDRAWN
         return self._page(request, "already_unsubscribed" if gone else "unsubscribe", claims)
@@ -83,13 +74,13 @@ class PageRoutes:
         form = await plain_form.read(request)
         one_click = form.get(ONE_CLICK[0]) == ONE_CLICK[1]
         entry = _withdrawal(request, claims, "one-click" if one_click else "page")
-        answer = await self._withdrawals.withdraw(WithdrawalRequest(entry))
+        answer = await self.withdrawals.withdraw(WithdrawalRequest(entry))
         return self._withdrawn(request, claims, answer.result)
 
     async def preferences_page(self, request: web.Request, claims: Claims) -> web.Response:
-        async with self._engine.begin() as tx:
+        async with self.engine.begin() as tx:
             found = await standing.of_address(
-                tx, self._vault, normalise(claims.subject), self._opt_ins.lifetime
+                tx, self.vault, normalise(claims.subject), self.opt_ins.lifetime
             )
         choices = preferences.choices(found, language(request))
         return self._page(request, "preferences", claims, choices=choices)
@@ -99,28 +90,28 @@ class PageRoutes:
         form = await plain_form.read(request)
         chosen = [purpose for purpose in PURPOSES if form.get("purpose") == purpose]
         entry = _withdrawal(request, claims, "preferences")
-        answer = await self._withdrawals.withdraw(WithdrawalRequest(entry, chosen or PURPOSES))
+        answer = await self.withdrawals.withdraw(WithdrawalRequest(entry, chosen or PURPOSES))
         return self._withdrawn(request, claims, answer.result, purpose="".join(chosen))
 
     async def opt_in_page(self, request: web.Request) -> web.Response:
-        claims = claims_of(self._tokens, request, LinkMail.OPT_IN, self._opt_ins.lifetime)
+        claims = claims_of(self.tokens, request, LinkMail.OPT_IN, self.opt_ins.lifetime)
         if claims is None:
             return self._page(request, "opt_in_invalid", status=400)
-        async with self._engine.begin() as tx:
-            wording = await self._opt_ins.waiting(tx, claims)
+        async with self.engine.begin() as tx:
+            wording = await self.opt_ins.waiting(tx, claims)
         if wording is None:
             return self._page(request, "opt_in_used", claims, status=410)
         return self._page(request, "opt_in", claims, wording=Quote(wording.text, wording.language))
 
     async def opt_in_by_link(self, request: web.Request) -> web.Response:
-        claims = claims_of(self._tokens, request, LinkMail.OPT_IN)  # a link can refuse for ever
+        claims = claims_of(self.tokens, request, LinkMail.OPT_IN)  # a link can refuse for ever
         if claims is not None and (await plain_form.read(request)).get("refuse"):
             return await self._refuse(request, claims)
-        claims = claims_of(self._tokens, request, LinkMail.OPT_IN, self._opt_ins.lifetime)
+        claims = claims_of(self.tokens, request, LinkMail.OPT_IN, self.opt_ins.lifetime)
         if claims is None:
             return self._page(request, "opt_in_invalid", status=400)
-        async with self._engine.begin() as tx:
-            confirmed = await self._opt_ins.confirm(tx, claims, origin(request))
+        async with self.engine.begin() as tx:
+            confirmed = await self.opt_ins.confirm(tx, claims, origin(request))
         if not confirmed:
             return self._page(request, "opt_in_used", status=410)
         return self._page(request, "opt_in_done", claims)
@@ -128,7 +119,7 @@ class PageRoutes:
     async def _refuse(self, request: web.Request, claims: Claims) -> web.Response:
         """Withdraw, and never again mail a link that asks for consent."""
         refusal = WithdrawalRequest(_withdrawal(request, claims, "refused"), never_ask=True)
-        result = (await self._withdrawals.withdraw(refusal)).result
+        result = (await self.withdrawals.withdraw(refusal)).result
         if result is WithdrawalResult.DONE:
             return self._page(request, "opt_in_refused", claims)
         return self._withdrawn(request, claims, result)
@@ -148,16 +139,17 @@ class PageRoutes:
             origin=origin(request),
             evidence={"source": "link"},
         )
-        result = (await self._withdrawals.erase(entry)).result
+        result = (await self.withdrawals.erase(entry)).result
         return self._page(request, f"erasure_{result}", claims, status=STATUS[result])
 
     async def _erasure_link(self, request: web.Request) -> tuple[str, Claims | None]:
         """Return the link's page, and its claims if it may still be used."""
-        claims = claims_of(self._tokens, request, LinkMail.ERASURE, self._erasure_age)
+        age = timedelta(hours=self.settings.erasure_link_hours)
+        claims = claims_of(self.tokens, request, LinkMail.ERASURE, age)
         if claims is None:
             return "erasure_invalid", None
-        async with self._engine.begin() as tx:
-            subject = await data_subjects.find(tx, self._vault, claims.subject)
+        async with self.engine.begin() as tx:
+            subject = await data_subjects.find(tx, self.vault, claims.subject)
             erasure_id = UUID(claims.purpose)
             if subject and await erasures.awaits_confirmation(tx, erasure_id, subject.id):
                 return "erasure", claims
@@ -178,13 +170,14 @@ class PageRoutes:
         status: int = 200,
         **more: Any,
     ) -> web.Response:
+        kept = timedelta(days=self.settings.suppression_retention_days)
         html = pages.render(
             name,
             language(request),
-            company=self._company,
+            company=self.settings.company,
             email=claims.subject if claims else "",
             token=request.query.get("token", ""),
-            kept_until=pages.date(datetime.now(UTC) + self._kept, language(request)),
+            kept_until=pages.date(datetime.now(UTC) + kept, language(request)),
             **more,
         )
         return web.Response(
