@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from deploy.up.environment import EXAMPLE_CONFIG
@@ -164,6 +165,17 @@ def make_consumers(
     opt_ins = OptIns(vault, link_mails, settings)
     journal = journal or Journal(engine, vault, settings)
     return Consumers(engine, broker, vault, link_mails, settings, opt_ins, journal, dead_letters)
+
+
+async def rows(engine: AsyncEngine, statement: str, **values: Any) -> list[Any]:
+    """Ask, or change, the database past the service."""
+    async with engine.begin() as tx:
+        found = await tx.execute(text(statement), values)
+        return list(found) if found.returns_rows else []
+
+
+async def scalar(engine: AsyncEngine, statement: str, **values: Any) -> Any:
+    return (await rows(engine, statement, **values))[0][0]
 
 
 async def grant(engine: AsyncEngine, vault: Vault, email: str) -> bool:

@@ -121,6 +121,8 @@ def edits(draw: Callable[[Any], Any]) -> Attack:
         value = f"\"timestamp\" + interval '{draw(st.integers(1, 10**9))} microseconds'"
     elif column == "hash":
         value = f"sha256('{draw(st.integers())}')"
+    elif column in {"reason", "session_id"} and draw(st.booleans()):  # NULL, and not NULL
+        value = "''" if column == "reason" else "reason, reason = session_id"
     else:
         value = draw(
             st.sampled_from(

@@ -2,10 +2,8 @@
 
 import math
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Message
@@ -14,7 +12,7 @@ from services.consent import erasure_orders
 from services.consent.consumers import Consumers
 from services.consent.store import erasures
 from services.consent.store.vault import Vault
-from tests.integration.consent.conftest import grant
+from tests.integration.consent.conftest import grant, scalar
 from tests.integration.consent.test_erasure import client, consumers, erasure, orders, receipt
 from tests.integration.consent.test_http import (
     ADMIN,
@@ -27,11 +25,6 @@ from tests.integration.consent.test_http import (
 __all__ = ["client", "consumers"]  # fixtures
 
 JAN = "jan@example.com"
-
-
-async def scalar(engine: AsyncEngine, statement: str, **values: Any) -> Any:
-    async with engine.begin() as tx:
-        return await tx.scalar(text(statement), values)
 
 
 async def erase(client: Client, email: str = ANNA) -> None:
@@ -50,7 +43,7 @@ def agreed(at: datetime) -> Message:
     return Message(str(uuid4()), "grant.record", body)
 
 
-async def test_an_older_agreement_from_chat_does_not_make_an_erased_subject_known(
+async def test_an_older_agreement_does_not_make_an_erased_subject_known(
     client: Client, engine: AsyncEngine, vault: Vault, consumers: Consumers
 ) -> None:
     await grant(engine, vault, ANNA)
@@ -60,6 +53,9 @@ async def test_an_older_agreement_from_chat_does_not_make_an_erased_subject_know
     for _ in range(2):  # it comes again, and is dropped again
         outcome = await consumers.commands(late)
         assert isinstance(outcome, Ack)
+    said = {"email": ANNA, "text": "Zgadzam się."}
+    answer = await post(client, "/api/opt-in", said, **{"X-Accepted-At": before.isoformat()})
+    assert answer == (200, {"success": True, "email": ANNA})
     assert await scalar(engine, "SELECT count(*) FROM data_subject WHERE erased_at IS NULL") == 0
     now = datetime.now(UTC) + timedelta(seconds=1)
     await consumers.commands(agreed(now))

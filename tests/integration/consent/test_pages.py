@@ -20,7 +20,7 @@ from services.consent.rules import State, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents
 from services.consent.store.vault import Vault
-from tests.integration.consent.conftest import ENVIRONMENT, Link, agreement, opt_in
+from tests.integration.consent.conftest import ENVIRONMENT, Link, agreement, opt_in, scalar
 from tests.integration.consent.test_erasure import mailed_token
 from tests.integration.consent.test_http import (
     ANNA,
@@ -211,8 +211,7 @@ async def test_the_preferences_of_an_unknown_address_are_empty_and_create_nothin
     async with client.get(f"/preferences?token={link('nobody@example.com')}&lang=en") as answer:
         assert answer.status == 200
         assert "No consent. We do not send anything." in await answer.text()
-    async with engine.begin() as tx:
-        assert await tx.scalar(text("SELECT count(*) FROM data_subject")) == 0
+    assert await scalar(engine, "SELECT count(*) FROM data_subject") == 0
 
 
 async def test_the_page_of_an_unsubscribed_address_shows_it_without_a_button(

@@ -28,7 +28,15 @@ from services.consent.settings import ConsentSettings
 from services.consent.store import consents, erasures
 from services.consent.store.vault import Vault
 from services.consent.trail import checkpoints
-from tests.integration.consent.conftest import Link, grant, make_consumers, unsubscribe, withdraw
+from tests.integration.consent.conftest import (
+    Link,
+    grant,
+    make_consumers,
+    rows,
+    scalar,
+    unsubscribe,
+    withdraw,
+)
 from tests.integration.consent.test_erasure import erasure, orders
 from tests.integration.consent.test_erasure_orders import erase
 from tests.integration.consent.test_http import (
@@ -253,8 +261,7 @@ async def test_a_repeated_withdrawal_keeps_its_time(
 ) -> None:
     backup.take()
     await post(client, "/api/unsubscribe", {"email": JAN})
-    async with engine.begin() as tx:
-        before = await tx.scalar(text("SELECT withdrawn_at FROM consent_state"))
+    before = await scalar(engine, "SELECT withdrawn_at FROM consent_state")
     backup.restore()
     await here.journal.update()
     async with engine.begin() as tx:
@@ -347,8 +354,7 @@ async def test_an_unreadable_row_does_not_stop_the_journal(
     settings.consent_records_dir.mkdir()
     (settings.consent_records_dir / "withdrawals.jsonl").mkdir()  # nothing is recorded yet
     await post(client, "/api/unsubscribe", {"email": ANNA})
-    async with engine.begin() as tx:
-        await tx.execute(text("UPDATE data_subject SET master_key_id = 'lost'"))
+    await rows(engine, "UPDATE data_subject SET master_key_id = 'lost'")
     await post(client, "/api/unsubscribe", {"email": JAN})
     (settings.consent_records_dir / "withdrawals.jsonl").rmdir()
     await here.journal.update()

@@ -11,7 +11,7 @@ from services.consent.store import consents, data_subjects, upkeep
 from services.consent.store.upkeep import Retention
 from services.consent.store.vault import Vault
 from services.consent.trail import chain
-from tests.integration.consent.conftest import grant
+from tests.integration.consent.conftest import grant, scalar
 from tests.integration.consent.test_http import ANNA, Client, client, entries, post
 from tests.integration.consent.test_trail import tamper
 from tests.support.databases import DatabaseUrl
@@ -81,8 +81,7 @@ async def test_client_address_and_browser_expire_and_the_trail_still_verifies(
     gone: dict[str, Any] = {"ip_address": None, "user_agent": None}
     assert await entries(client, ANNA) == [each | gone for each in before]
     assert (await chain.verify(engine)).ok
-    async with engine.begin() as tx:
-        assert await tx.scalar(text("SELECT count(*) FROM trail_origin")) == 0
+    assert await scalar(engine, "SELECT count(*) FROM trail_origin") == 0
 
 
 async def test_an_unconfirmed_erasure_is_deleted_and_can_be_requested_again(

@@ -4,14 +4,13 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.rules import PermitDecision
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents
 from services.consent.store.vault import Vault
-from tests.integration.consent.conftest import grant
+from tests.integration.consent.conftest import grant, rows
 from tests.integration.consent.test_http import (
     ADMIN,
     ANNA,
@@ -55,8 +54,7 @@ async def test_a_request_that_nobody_confirmed_is_listed_with_its_age(
     client: Client, engine: AsyncEngine
 ) -> None:
     await post(client, "/api/revoke-consent", {"email": ANNA})
-    async with engine.begin() as tx:
-        await tx.execute(text("UPDATE erasure SET requested_at = now() - interval '40 days'"))
+    await rows(engine, "UPDATE erasure SET requested_at = now() - interval '40 days'")
     (item,) = (await get(client, "/api/consent/erasures/awaiting", ADMIN))["items"]
     assert item["email"] == ANNA
     assert item["requested_at"] < item["due_at"]

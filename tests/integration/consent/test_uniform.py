@@ -90,7 +90,7 @@ async def test_known_and_unknown_addresses_get_the_same_shape_headers_and_work(
     client: Client, engine: AsyncEngine, call: str
 ) -> None:
     method, path, body = CALLS[call]
-    seen = {}
+    seen, run = {}, []
     for email in await addresses(client):
         sent = None if body is None else body | {"email": email}
         with watched(engine) as work:
@@ -106,22 +106,9 @@ async def test_known_and_unknown_addresses_get_the_same_shape_headers_and_work(
         if call == "status":  # the one thing that it shows
             shown.pop("unsubscribed")
         seen[email] = (answer.status, shown, headers, work.amount)
+        run.append(work.statements)
     first = seen["unknown@example.com"]
     assert first[0] == 200
     assert seen == dict.fromkeys(seen, first)
-
-
-@pytest.mark.parametrize("call", ["unsubscribe", "status"])
-async def test_known_and_unknown_addresses_run_the_same_statements_without_mail(
-    client: Client, engine: AsyncEngine, call: str
-) -> None:
-    method, path, body = CALLS[call]
-    run = []
-    for email in await addresses(client):
-        sent = None if body is None else body | {"email": email}
-        with watched(engine) as work:
-            async with client.request(method, path.format(email=email), json=sent):
-                pass
-        run.append(work.statements)
-    assert run[0]
-    assert all(statements == run[0] for statements in run)
+    if call in {"unsubscribe", "status"}:  # which mail nothing
+        assert all(statements == run[0] for statements in run)

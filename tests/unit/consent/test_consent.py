@@ -1,4 +1,3 @@
-import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,32 +17,48 @@ from services.consent.rules import (
     decide_permit,
     preferred_language,
     withdrawal_result,
-    wording_hash,
 )
 
-
-def test_a_new_permit_is_granted_for_its_whole_lifetime() -> None:
-    fresh = Permit(age=0, returned=False)
-    assert decide_permit(State.GRANTED, fresh, 20) == PermitAnswer(PermitDecision.GRANTED, 20)
+OPEN, RETURNED = Permit(0, returned=False), Permit(0, returned=True)
+GRANTED, DENIED, CLOSED = PermitDecision
 
 
-def test_a_repeated_request_is_granted_the_remaining_time() -> None:
-    answer = decide_permit(State.GRANTED, Permit(age=12.5, returned=False), 20)
-    assert answer == PermitAnswer(PermitDecision.GRANTED, 7)
+@pytest.mark.parametrize(
+    ("state", "permit", "answer"),
+    [
+        (State.GRANTED, OPEN, PermitAnswer(GRANTED, 20)),
+        (State.GRANTED, Permit(12.5, returned=False), PermitAnswer(GRANTED, 7)),  # what is left
+        (State.GRANTED, Permit(19.5, returned=False), PermitAnswer(CLOSED, 20)),
+        (State.GRANTED, RETURNED, PermitAnswer(CLOSED, 20)),
+        (State.WITHDRAWN, None, PermitAnswer(DENIED, 20)),
+        (State.WITHDRAWN, OPEN, PermitAnswer(DENIED, 20)),
+        (State.WITHDRAWN, RETURNED, PermitAnswer(DENIED, 20)),
+        (None, None, PermitAnswer(CLOSED, 20, no_consent=True)),  # and may be asked for again
+    ],
+)
+def test_a_permit_is_decided_by_the_state_and_what_is_left_of_it(
+    state: State | None, permit: Permit | None, answer: PermitAnswer
+) -> None:
+    assert decide_permit(state, permit, 20) == answer
 
 
-@pytest.mark.parametrize("permit", [Permit(0, returned=True), Permit(19.5, returned=False)])
-def test_a_returned_or_expired_permit_stays_closed(permit: Permit) -> None:
-    assert decide_permit(State.GRANTED, permit, 20).decision is PermitDecision.CLOSED
-
-
-@pytest.mark.parametrize("permit", [None, Permit(0, returned=False), Permit(0, returned=True)])
-def test_a_request_after_a_withdrawal_is_denied(permit: Permit | None) -> None:
-    assert decide_permit(State.WITHDRAWN, permit, 20).decision is PermitDecision.DENIED
-
-
-def test_a_request_without_recorded_consent_is_closed_and_may_be_repeated() -> None:
-    assert decide_permit(None, None, 20) == PermitAnswer(PermitDecision.CLOSED, 20, no_consent=True)
+@pytest.mark.parametrize(
+    ("version", "unreturned", "withdrawn_for", "waited", "result"),
+    [
+        (3, 0, 0, 0, WithdrawalResult.DONE),
+        (3, 1, 0, 24.9, WithdrawalResult.WAIT),
+        (3, 1, 0, 25, WithdrawalResult.IN_FLIGHT),
+        (3, 1, 599.9, 25, WithdrawalResult.IN_FLIGHT),
+        (3, 1, 600, 0, WithdrawalResult.DONE),  # the quarantine is over
+        (4, 0, 0, 0, WithdrawalResult.SUPERSEDED),
+    ],
+)
+def test_a_withdrawal_waits_for_its_permits_or_for_the_quarantine(
+    version: int, unreturned: int, withdrawn_for: float, waited: float, result: WithdrawalResult
+) -> None:
+    seen = ConsentState({"marketing": version}, unreturned, withdrawn_for)
+    times = {"waited": waited, "patience": 25, "quarantine": 600}
+    assert withdrawal_result({"marketing": 3}, seen, **times) is result
 
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
@@ -92,31 +107,6 @@ def test_a_suppressed_address_must_confirm_and_its_import_is_only_recorded() -> 
     assert _follows(imported, suppressed=True) is Consequence.NOTHING
 
 
-def _settle(
-    *, version: int = 3, unreturned: int = 0, withdrawn_for: float = 0, waited: float = 0
-) -> WithdrawalResult:
-    seen = ConsentState({"marketing": version}, unreturned, withdrawn_for)
-    return withdrawal_result({"marketing": 3}, seen, waited=waited, patience=25, quarantine=600)
-
-
-def test_a_withdrawal_with_every_permit_returned_is_done() -> None:
-    assert _settle() is WithdrawalResult.DONE
-
-
-def test_a_withdrawal_waits_for_a_permit_and_then_reports_it_in_flight() -> None:
-    assert _settle(unreturned=1, waited=24.9) is WithdrawalResult.WAIT
-    assert _settle(unreturned=1, waited=25) is WithdrawalResult.IN_FLIGHT
-
-
-def test_an_unreturned_permit_counts_as_returned_after_the_quarantine() -> None:
-    assert _settle(unreturned=1, withdrawn_for=599.9, waited=25) is WithdrawalResult.IN_FLIGHT
-    assert _settle(unreturned=1, withdrawn_for=600) is WithdrawalResult.DONE
-
-
-def test_a_newer_grant_supersedes_a_withdrawal_even_with_every_permit_returned() -> None:
-    assert _settle(version=4) is WithdrawalResult.SUPERSEDED
-
-
 @pytest.mark.parametrize(
     ("accepted", "language"),
     [
@@ -130,8 +120,3 @@ def test_a_newer_grant_supersedes_a_withdrawal_even_with_every_permit_returned()
 )  # fmt: skip
 def test_the_page_uses_the_browser_s_preferred_language(accepted: str, language: str) -> None:
     assert preferred_language(accepted) == language
-
-
-def test_the_sha256_of_a_wording_proves_it() -> None:
-    proof = hashlib.sha256("Zgadzam się".encode()).hexdigest()
-    assert wording_hash("Zgadzam się") == proof

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from pydantic import BaseModel
 
 from services.consent import messages
 from services.consent.rules import PURPOSES, Action, LinkMail, PermitAnswer, PermitDecision, Subject
@@ -57,16 +58,23 @@ def test_an_export_answer_is_read_with_unknown_fields(extra: dict[str, Any]) -> 
     assert Subject(SUBJECT.email).traced(answer.trace.conversations, answer.trace.phones) == SUBJECT
 
 
-@EXTRA
-def test_an_erasure_trace_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
-    read = messages.ErasureTrace.model_validate(golden("erasure.trace") | extra)
-    assert (read.conversations, read.phones) == (SUBJECT.conversations, SUBJECT.phones)
+TRACE = {"conversations": SUBJECT.conversations, "phones": SUBJECT.phones}
+READ: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
+    "erasure.trace": (messages.ErasureTrace, TRACE),
+    "erasure.receipt": (messages.ErasureReceipt, {"service": "followups"}),
+    "withdrawal.record": (messages.WithdrawalRecord, {"source": "chat", "at": AT}),
+    "permit.request": (messages.PermitRequest, {"purpose": "marketing"}),
+    "permit.return": (messages.PermitReturn, {}),
+    "call.record": (messages.AdminAction, {"phase": "done", "status": 200, "operator": "ewa"}),
+}
 
 
 @EXTRA
-def test_an_erasure_receipt_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
-    read = messages.ErasureReceipt.model_validate(golden("erasure.receipt") | extra)
-    assert read.service == "followups"
+@pytest.mark.parametrize("name", READ)
+def test_a_message_is_read_with_unknown_fields(name: str, extra: dict[str, Any]) -> None:
+    model, said = READ[name]
+    read = model.model_validate(golden(name) | extra)
+    assert {each: getattr(read, each) for each in said} == said
 
 
 def test_who_was_erased_is_read_and_answered_as_agreed() -> None:
@@ -91,27 +99,3 @@ def test_a_grant_record_is_read_with_unknown_fields(extra: dict[str, Any]) -> No
     assert given.source == "chat"
     assert given.wording
     assert given.at.tzinfo is not None
-
-
-@EXTRA
-def test_a_withdrawal_record_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
-    withdrawal = messages.WithdrawalRecord.model_validate(golden("withdrawal.record") | extra)
-    assert withdrawal.source == "chat"
-    assert withdrawal.at.tzinfo is not None
-
-
-@EXTRA
-def test_a_permit_request_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
-    asked = messages.PermitRequest.model_validate(golden("permit.request") | extra)
-    assert asked.purpose in PURPOSES
-
-
-@EXTRA
-def test_a_permit_return_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
-    assert messages.PermitReturn.model_validate(golden("permit.return") | extra).attempt >= 0
-
-
-@EXTRA
-def test_an_admin_action_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
-    action = messages.AdminAction.model_validate(golden("call.record") | extra)
-    assert (action.phase, action.status, action.operator) == ("done", 200, "ewa")

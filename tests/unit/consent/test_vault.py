@@ -21,17 +21,8 @@ def test_a_cell_is_decrypted_with_the_wrapped_key_alone() -> None:
     assert cell is not None
     assert "example" not in cell.decode("latin-1")
     assert vault.unwrap(subject_id, wrapped).decrypt("email", cell) == "zażółć@example.com"
-
-
-def test_encrypting_a_text_twice_gives_different_cells() -> None:
-    key, _ = Vault(NEW, HASH).new_key(uuid4())
-    assert key.encrypt("email", "x") != key.encrypt("email", "x")
-
-
-def test_an_empty_cell_stays_empty() -> None:
-    key, _ = Vault(NEW, HASH).new_key(uuid4())
-    assert key.encrypt("reason", None) is None
-    assert key.decrypt("reason", None) is None
+    assert key.encrypt("email", "zażółć@example.com") != cell
+    assert key.decrypt("reason", key.encrypt("reason", None)) is None
 
 
 def test_a_cell_moved_to_another_column_or_subject_is_refused() -> None:
