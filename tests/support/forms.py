@@ -35,6 +35,16 @@ def stored(stack: Stack, email: str) -> list[Any]:
     return stack.query("SELECT * FROM followups.lead_submission WHERE email = %s", email)
 
 
+async def suspected(system: System, email: str) -> Any:
+    """Return the submission that is kept apart; the oldest come first."""
+
+    async def held() -> Any:
+        found = await system.http("GET", "/api/leads/suspected?limit=1000", key="service")
+        return next((one for one in found.body["items"] if email in str(one["fields"])), None)
+
+    return await eventually(held, 60)
+
+
 def alerts(stack: Stack, submission_id: str) -> list[Any]:
     """Return the rows of the ledger for a submission's event."""
     return stack.query("SELECT * FROM alerts.delivery WHERE alert_id = %s", submission_id)

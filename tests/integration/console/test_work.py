@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from services.console.texts import TEXTS
 from tests.integration.system.test_person import mailed_link
 from tests.support.eventually import eventually
-from tests.support.forms import submit
+from tests.support.forms import stored, submit, suspected
 from tests.support.stack import Stack
 from tests.support.staff import Person, person
 from tests.support.system import LEAD, WORDING, fresh_address
@@ -222,15 +222,9 @@ async def test_a_press_while_alerts_is_away_changes_nothing_and_the_next_one_doe
 async def test_a_suspected_form_is_accepted_or_deleted(stack: Stack) -> None:
     for answer, left in (("release", 1), ("discard", 0)):
         email = fresh_address()
-        await submit(stack, {"email": email}, trap="x")
+        assert (await submit(stack, {"email": email}, trap="x")).status == 202
         seller = await person(stack, "sales")
-
-        async def apart(email: str = email) -> str | None:
-            found = await stack.http("GET", "/api/leads/suspected", key="service")
-            ids = [one["id"] for one in found.body["items"] if email in str(one["fields"])]
-            return ids[0] if ids else None
-
-        id_ = await eventually(apart, 30)
+        id_ = (await suspected(stack, email))["id"]
         assert email in (await seller.get("/console/leads/suspected")).text
         done = await seller.post(f"/console/leads/suspected/{id_}", answer=answer)
         assert (done.status, done.location) == (303, "/console/leads/suspected")
@@ -238,6 +232,9 @@ async def test_a_suspected_form_is_accepted_or_deleted(stack: Stack) -> None:
         assert (again.status, EN["not_there"] in again.text) == (404, True)
         found = await stack.http("GET", f"/api/leads?email={email}", key="service")
         assert len(found.body["items"]) == left
+    assert stored(stack, email) == []  # nothing of whoever was deleted
+    (row,) = stack.query("SELECT * FROM followups.lead_submission WHERE id = %s", id_)
+    assert (row.state, row.fields, row.held) == ("discarded", {}, None)
 
 
 async def test_who_is_on_call_takes_puts_off_and_closes_a_case_that_is_no_lead(

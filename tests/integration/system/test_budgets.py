@@ -5,8 +5,7 @@ import uuid
 from pathlib import Path
 
 from tests.conftest import NewStack
-from tests.integration.system.test_forms import suspected
-from tests.support.forms import CONTACT, arrived, stored
+from tests.support.forms import CONTACT, arrived, stored, suspected
 from tests.support.stack import Stack, quick_forms_config
 from tests.support.system import Answer, fresh_address
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.system.test_person import done, export, places
+from tests.integration.system.test_person import done, erase, export, places
 from tests.support.eventually import eventually
 from tests.support.forms import agreed, alerts, arrived, quiet, stored, submit
 from tests.support.stack import Stack
@@ -20,11 +20,6 @@ async def healed(stack: Stack) -> None:
     await stack.sandbox.reset()
 
 
-async def erase(stack: Stack, address: str) -> None:
-    answer = await stack.http("POST", "/api/consent/erase", {"email": address}, key="admin")
-    assert answer.status == 200, answer
-
-
 async def test_forms_are_exported_and_erased_also_what_was_kept_apart(stack: Stack) -> None:
     email = fresh_address()
     await submit(stack, {"email": email, "phone": PHONE, "message": "Remont"})
@@ -33,7 +28,7 @@ async def test_forms_are_exported_and_erased_also_what_was_kept_apart(stack: Sta
     held = (await export(stack, email))["services"]["followups"]
     assert {row["state"] for row in held["submissions"]} == {"accepted", "suspected"}
     assert held["dead_letters"] == []
-    await erase(stack, email)
+    await erase(stack, email=email)
     await done(stack, email)
     assert stored(stack, email) == []
     assert places(stack, email, PHONE) <= {"alerts.escalation"}
@@ -47,7 +42,7 @@ async def test_an_erasure_waits_for_a_form_in_the_queue_and_leaves_none_of_it(
     await stack.stop("followups")
     accepted = await submit(stack, {"email": email}, consents=consents)
     assert accepted.status == 202
-    await erase(stack, email)
+    await erase(stack, email=email)
     await stack.start("followups")
     await done(stack, email)
     await eventually(lambda: quiet(stack), 60)
@@ -82,17 +77,3 @@ async def test_a_withdrawal_is_not_undone_by_an_agreement_that_was_on_its_way(
     assert follow_up is not None
     mails = await stack.sandbox.mails(email)
     assert [mail for mail in mails if "/opt-in/confirm" not in mail["Text"]] == []
-
-
-async def test_an_agreement_after_a_withdrawal_counts_only_once_it_is_confirmed_by_mail(
-    stack: Stack,
-) -> None:
-    email = fresh_address()
-    assert (await stack.http("POST", "/api/unsubscribe", {"email": email})).status == 200
-    await submit(stack, {"email": email}, consents=await agreed(stack))
-    await arrived(stack, email)
-    status = await stack.http("GET", f"/api/unsubscribe/status/{email}", key="service")
-    assert status.body["unsubscribed"] is True
-    await stack.confirm(email)
-    status = await stack.http("GET", f"/api/unsubscribe/status/{email}", key="service")
-    assert status.body["consents"] == {"marketing": True}

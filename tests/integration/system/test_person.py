@@ -33,6 +33,12 @@ async def lead(stack: System, address: str) -> None:
     await eventually(stack.balanced, 30)
 
 
+async def erase(stack: System, **who: str) -> None:
+    """Have an admin erase somebody, and see that it has begun."""
+    answer = await stack.http("POST", "/api/consent/erase", who, key="admin")
+    assert (answer.status, answer.body["erasure"]) == (200, {"status": "in_progress"}), answer
+
+
 async def export(stack: System, address: str) -> Any:
     answer = await stack.http("GET", f"/api/consent/export/{address}", key="admin")
     assert answer.status == 200, answer
@@ -104,11 +110,7 @@ async def test_a_lead_that_gave_its_address_after_it_had_qualified_is_exported_a
     first = {**LEAD, "session_id": session, "phone": f"+4860{uuid.uuid4().int % 10**7:07}"}
     answer = await stack.http("POST", "/api/chatbot/chat", first)
     assert answer.status == 200, answer
-
-    async def qualified() -> bool:
-        return "alerts.delivery" in places(stack, session)
-
-    await eventually(qualified, 30)
+    await qualified(stack, session)
     later = {"session_id": session, "message": f"Mój adres: {address}"}
     assert (await stack.http("POST", "/api/chatbot/chat", later)).status == 200
     held = (await export(stack, address))["services"]["alerts"]["deliveries"]
@@ -116,14 +118,9 @@ async def test_a_lead_that_gave_its_address_after_it_had_qualified_is_exported_a
     assert {each["target"] for each in of_before} == {"slack", "monday"}
     assert {each["payload"]["session_id"] for each in held} == {session}
 
-    answer = await stack.http("POST", "/api/consent/erase", {"email": address}, key="admin")
-    assert answer.status == 200, answer
+    await erase(stack, email=address)
     await done(stack, address)
-
-    async def nowhere() -> bool:
-        return not places(stack, session)
-
-    await eventually(nowhere, 30)
+    await nowhere(stack, session)
 
 
 async def test_whoever_left_only_a_number_is_exported_and_erased_by_it(stack: Stack) -> None:
@@ -131,11 +128,7 @@ async def test_whoever_left_only_a_number_is_exported_and_erased_by_it(stack: St
     said = {**LEAD, "session_id": session, "phone": number}
     answer = await stack.http("POST", "/api/chatbot/chat", said)
     assert answer.status == 200, answer
-
-    async def qualified() -> bool:
-        return "alerts.delivery" in places(stack, session)
-
-    await eventually(qualified, 30)
+    await qualified(stack, session)
     held = await export(stack, quote(number))
     assert held["incomplete"] == []
     assert held["services"]["followups"]["messages"][0]["body"] == said["message"]
@@ -145,14 +138,9 @@ async def test_whoever_left_only_a_number_is_exported_and_erased_by_it(stack: St
         refused = await stack.http("POST", "/api/consent/erase", body, key="admin")
         assert refused.status == 422, refused
     written = {"phone": f"{number[:3]} {number[3:6]} {number[6:9]} {number[9:]}"}
-    answer = await stack.http("POST", "/api/consent/erase", written, key="admin")
-    assert (answer.status, answer.body["erasure"]) == (200, {"status": "in_progress"})
+    await erase(stack, **written)
     await done(stack, quote(number))
-
-    async def nowhere() -> bool:
-        return not places(stack, session, number, number[3:])
-
-    await eventually(nowhere, 30)
+    await nowhere(stack, session, number, number[3:])
     assert (await stack.http("GET", "/api/consent/audit/verify", key="admin")).body["ok"]
 
 
@@ -164,8 +152,7 @@ async def test_an_unavailable_service_is_named_in_an_export_and_erases_later(
     await stack.kill9("alerts")
     try:
         assert (await export(stack, address))["incomplete"] == ["alerts"]
-        answer = await stack.http("POST", "/api/consent/erase", {"email": address}, key="admin")
-        assert (answer.status, answer.body["erasure"]) == (200, {"status": "in_progress"})
+        await erase(stack, email=address)
 
         async def only_alerts_left() -> bool:
             return bool((await erasure(stack, address))["waiting_for"] == ["alerts"])
@@ -200,6 +187,22 @@ def places(stack: Stack, *words: str) -> set[str]:
         for name, text in (*_rows(stack), *_keys(stack), *_messages(stack))
         if any(word in text for word in words)
     }
+
+
+async def qualified(stack: Stack, session: str) -> None:
+    async def so() -> bool:
+        return "alerts.delivery" in places(stack, session)
+
+    await eventually(so, 30)
+
+
+async def nowhere(stack: Stack, *words: str) -> None:
+    """Wait until none of these words stands anywhere."""
+
+    async def so() -> bool:
+        return not places(stack, *words)
+
+    await eventually(so, 30)
 
 
 def _rows(stack: Stack) -> Iterator[tuple[str, str]]:
@@ -268,13 +271,8 @@ async def test_an_export_has_every_copy_and_an_erasure_leaves_none(stack: Stack)
     assert {"followups.chat_message", "alerts.delivery", "alerts.alert_case"} <= known
 
     for each in (wrong, right):  # under whichever address they ask
-        answer = await stack.http("POST", "/api/consent/erase", {"email": each}, key="admin")
-        assert answer.status == 200, answer
+        await erase(stack, email=each)
         await done(stack, each)
         if each == wrong:
             assert wrong not in str((await export(stack, right))["services"]["followups"])
-
-    async def nowhere() -> bool:
-        return not places(stack, *mine, wrong)
-
-    await eventually(nowhere, 30)
+    await nowhere(stack, *mine, wrong)
