@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Problem, in_utc, json_response, only, parse, path_id
 from libs.domain.acts import Actor
-from services.console.keys.keys import Confirmation, Keys, NotRestoredError, UnknownKeyError
+from services.console.keys.keys import Confirmation, Keys
 from services.console.keys.sync import Sync
 from services.console.messages import (
     AcceptRestore,
@@ -27,7 +27,7 @@ from services.console.messages import (
 )
 from services.console.people.people import People
 from services.console.record import Acts
-from services.console.rules import ID, RefusedError, Secret
+from services.console.rules import ID, RefusedError, Secret, Why
 from services.console.store import actions, keys
 from services.console.texts import ZONE
 
@@ -92,7 +92,7 @@ class ApiRoutes:
         body = await parse(request, AcceptRestore)
         if not body.confirm:
             if (lacking := await self._keys.restored()) is None:
-                raise NotRestoredError
+                raise RefusedError(*Why.NOT_RESTORED)
             return json_response(_json(asdict(lacking)))
         lacking, confirmed = await self._keys.accept_restore(Actor.of(request.headers))
         return _changed(None, confirmed, **_json(asdict(lacking)))
@@ -155,21 +155,20 @@ class ApiRoutes:
 
 
 def _refusing(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
-    """Answer a refusal with its status and docstring."""
+    """Answer a refusal with its status and detail."""
 
     async def checked(request: web.Request) -> web.Response:
         try:
             return await handler(request)
         except RefusedError as error:
-            detail = " ".join(str(error.__doc__).split())
-            raise Problem(error.status, detail=detail) from None
+            raise Problem(error.status, detail=error.detail) from None
 
     return checked
 
 
 def key_id(request: web.Request) -> str:
     if not ID.fullmatch(given := request.match_info["id"]):
-        raise UnknownKeyError
+        raise RefusedError(*Why.UNKNOWN_KEY)
     return given
 
 

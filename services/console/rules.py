@@ -11,16 +11,46 @@ from enum import StrEnum
 
 
 class RefusedError(Exception):
-    """nothing was changed"""
+    """Nothing was changed."""
 
-    status = 409
-    fault = "changed_meanwhile"
-    """A key of texts.toml, for pages; programs read the docstring."""
+    fault, status, detail = "changed_meanwhile", 409, "nothing was changed"
 
-    def __init__(self, fault: str = "", status: int = 0, **shown: str) -> None:
-        """:param shown: what the page shows again"""
+    def __init__(self, fault: str = "", status: int = 0, detail: str = "", **shown: str) -> None:
+        """:param fault: a key of texts.toml, for pages
+        :param detail: what programs read
+        :param shown: what the page shows again
+        """
         self.fault, self.status = fault or self.fault, status or self.status
-        self.shown = shown
+        self.detail, self.shown = detail or self.detail, shown
+
+
+class Why:
+    """What RefusedError takes."""
+
+    NOT_RESTORED = "", 409, "no gateway has keys that this database lacks"
+    UNKNOWN_KEY = "not_there", 404, "no such key"
+    NOT_YOURS = (
+        "not_yours",
+        403,
+        (
+            "to make or replace a key with consent:read or consent:act needs the role privacy; any "
+            "admin may revoke one"
+        ),
+    )
+    KEY_ENDED = "key_refused", 409, "the key is revoked or has expired; make a new one"
+    TOO_MANY_KEYS = "key_refused", 409, "1,000 keys are in force; revoke those that are not used"
+    UNKNOWN_PERSON = "not_there", 404, "no such person"
+    KNOWN_PERSON = (
+        "known_person",
+        409,
+        "this person is here already; make a new invitation for them instead",
+    )
+    LAST_ADMIN = "last_admin", 409, "this is the last admin who can log in; make another one first"
+    SHOWN = (
+        "",
+        403,
+        "a link is shown to ADMIN_API_KEY only; without show_link it is mailed to the person",
+    )
 
 
 class Role(StrEnum):
@@ -29,6 +59,10 @@ class Role(StrEnum):
     OPS = "ops"
     PRIVACY = "privacy"
     ADMIN = "admin"
+
+
+ON_CALL, OPS, SALES = (Role.VIEWER, Role.OPS), (Role.OPS,), (Role.SALES,)
+ADMIN, PRIVACY = (Role.ADMIN,), (Role.PRIVACY,)
 
 
 @dataclass(frozen=True, slots=True)

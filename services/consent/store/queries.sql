@@ -1,3 +1,9 @@
+-- consent_audit_log: append-only; its trigger sets id, timestamp and hash. admin_action: append-only.
+-- trail_origin: the trail has only the hashes of these; sealed with the subject's key, as its cells.
+-- hash_key: the keys that made the stored hashes, the oldest first.
+-- opt_in: an agreement that waits for its confirmation by the mailed link; sealed likewise.
+-- restriction: while it lasts nothing is sent or erased; `kept` is an export of all services, sealed.
+
 -- state_of --
 -- How a subject's consent to a purpose stands.
 SELECT state FROM consent_state WHERE subject_id = :subject AND purpose = :purpose;

@@ -27,7 +27,15 @@ from libs.domain.scopes import NOT_FOR_KEYS, READS_PERSONS, Scope
 from services.console import metrics
 from services.console.keys.sync import Sync
 from services.console.people.notices import Notices
-from services.console.rules import MOST_KEYS, RefusedError, Role, Secret, new_key_id, new_secret
+from services.console.rules import (
+    MOST_KEYS,
+    RefusedError,
+    Role,
+    Secret,
+    Why,
+    new_key_id,
+    new_secret,
+)
 from services.console.store import actions, keys, people, sessions, versions
 from services.console.store.versions import Reader, Restore, Version, change
 
@@ -36,36 +44,6 @@ log = logs.get_logger(__name__)
 CONFIRM_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 KIND = "api_key"
-
-
-class NotRestoredError(RefusedError):
-    """no gateway has keys that this database lacks"""
-
-
-class UnknownKeyError(RefusedError):
-    """no such key"""
-
-    status, fault = 404, "not_there"
-
-
-class NotYoursError(RefusedError):
-    """to make or replace a key with consent:read or consent:act needs the role privacy; any admin
-    may revoke one
-    """
-
-    status, fault = 403, "not_yours"
-
-
-class KeyEndedError(RefusedError):
-    """the key is revoked or has expired; make a new one"""
-
-    fault = "key_refused"
-
-
-class TooManyKeysError(RefusedError):
-    """1,000 keys are in force; revoke those that are not used"""
-
-    fault = "key_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +82,7 @@ def grantable(roles: Collection[str]) -> list[Scope]:
 def _check(actor: Actor, scopes: Collection[str]) -> None:
     """Check that who gets the text of a key with these scopes may grant them."""
     if actor.kind == "staff" and not set(scopes) <= set(grantable(actor.roles)):
-        raise NotYoursError
+        raise RefusedError(*Why.NOT_YOURS)
 
 
 class Keys:
@@ -119,7 +97,7 @@ class Keys:
         secret = new_secret(new_key_id())
         async with change(self._engine) as tx:
             if await keys.count_in_force(tx) >= MOST_KEYS:
-                raise TooManyKeysError
+                raise RefusedError(*Why.TOO_MANY_KEYS)
             version = await versions.advance(tx)
             await keys.add(tx, {**values, "id": secret.key_id, "created_by": str(actor)})
             await keys.add_digest(tx, secret, version.version)
@@ -138,9 +116,9 @@ class Keys:
         async with change(self._engine) as tx:
             found = await keys.find(tx, key_id)
             if found is None:
-                raise UnknownKeyError
+                raise RefusedError(*Why.UNKNOWN_KEY)
             if found.revoked_at is not None or found.expires_at <= now:
-                raise KeyEndedError
+                raise RefusedError(*Why.KEY_ENDED)
             _check(actor, found.scopes)
             version = await versions.advance(tx)
             await keys.end_digests(tx, key_id, now + overlap)
@@ -156,7 +134,7 @@ class Keys:
         async with change(self._engine) as tx:
             found = await keys.find(tx, key_id)
             if found is None:
-                raise UnknownKeyError
+                raise RefusedError(*Why.UNKNOWN_KEY)
             version = await versions.current(tx)
             if found.revoked_at is None:
                 version = await versions.advance(tx)
@@ -187,11 +165,11 @@ class Keys:
     async def accept_restore(self, actor: Actor) -> tuple[Lacking, Confirmation]:
         """Revoke again what was revoked since the backup, and begin a new epoch.
 
-        :raises NotRestoredError: there is nothing to accept
+        :raises RefusedError: there is nothing to accept
         """
         lacking = await self.restored()
         if lacking is None:
-            raise NotRestoredError
+            raise RefusedError(*Why.NOT_RESTORED)
         async with self._engine.begin() as tx:
             await versions.lock(tx)
             found = await versions.open_restores(tx)

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from services.console.api import acts_of, key_id, key_state
 from services.console.keys.keys import grantable
 from services.console.messages import CreateKey, Invite
-from services.console.pages.base import ADMIN, Call, Site
+from services.console.pages.base import Call, Site
 from services.console.pages.lists import Listing
-from services.console.rules import RefusedError, Role
+from services.console.rules import ADMIN, RefusedError, Role
 from services.console.store import actions, keys
 from services.console.store.sessions import Visitor
 from services.console.texts import moment

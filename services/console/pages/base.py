@@ -24,9 +24,6 @@ from services.console.record import Looks
 from services.console.rules import RefusedError, Role
 from services.console.store.sessions import Visitor
 
-ON_CALL, OPS, SALES = (Role.VIEWER, Role.OPS), (Role.OPS,), (Role.SALES,)
-ADMIN, PRIVACY = (Role.ADMIN,), (Role.PRIVACY,)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Site:

@@ -11,9 +11,9 @@ from aiohttp import web
 
 from libs.common.http.application import path_id
 from services.console.messages import reason_in
-from services.console.pages.base import OPS, Act, Call, Page
+from services.console.pages.base import Act, Call, Page
 from services.console.pages.page import page, unavailable
-from services.console.rules import RefusedError
+from services.console.rules import OPS, RefusedError
 from services.console.store.sessions import Visitor
 from services.console.texts import ZONE
 

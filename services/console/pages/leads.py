@@ -14,10 +14,10 @@ from aiohttp import web
 
 from libs.common.http.application import path_id
 from services.console.gateway import Answer, items, part
-from services.console.pages.base import SALES, Call, accepted
+from services.console.pages.base import Call, accepted
 from services.console.pages.cases import AnswerPage, Said
 from services.console.pages.page import page, unavailable, who
-from services.console.rules import RefusedError
+from services.console.rules import SALES, RefusedError
 from services.console.store.sessions import Visitor
 
 MOST_REQUESTS = 25

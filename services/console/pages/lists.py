@@ -13,10 +13,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from services.console.gateway import LOOK_SECONDS, Answer, items
-from services.console.pages.base import ON_CALL, OPS, SALES, Act, Call, Page, Site
+from services.console.pages.base import Act, Call, Page, Site
 from services.console.pages.door import REFRESH
 from services.console.pages.page import page
-from services.console.rules import RefusedError, Role, may
+from services.console.rules import ON_CALL, OPS, SALES, RefusedError, Role, may
 from services.console.samples import PERIODS, begins, charts
 from services.console.store import samples
 from services.console.store.sessions import Visitor

@@ -20,7 +20,7 @@ from services.console import metrics
 from services.console.gateway import Answer, Gateway, items
 from services.console.pages.door import Door
 from services.console.pages.page import HEADERS
-from services.console.rules import Role, may
+from services.console.rules import ON_CALL, SALES, Role, may
 from services.console.store.sessions import Visitor
 
 TICK_SECONDS = 5.0
@@ -59,12 +59,11 @@ def _ids(answer: Answer) -> Any:
     return [one["id"] for one in items(answer)]
 
 
-_ON_CALL, _SALES = (Role.VIEWER, Role.OPS), (Role.SALES,)
 LOOKS = (
-    Look("alerts", "/api/dlq/stats", _ON_CALL, _counts),
-    Look("breakers", "/api/breakers", _ON_CALL, _breakers),
-    Look("leads", "/api/leads", _SALES, items, {"limit": 100}),
-    Look("leads", "/api/leads/suspected", _SALES, _ids, {"limit": 100}),
+    Look("alerts", "/api/dlq/stats", ON_CALL, _counts),
+    Look("breakers", "/api/breakers", ON_CALL, _breakers),
+    Look("leads", "/api/leads", SALES, items, {"limit": 100}),
+    Look("leads", "/api/leads/suspected", SALES, _ids, {"limit": 100}),
     Look("cases", "/api/cases", (Role.SALES, Role.OPS), _ids, {"state": "unanswered"}),
     Look("cases", "/api/cases", (Role.SALES, Role.OPS), _ids, {"state": "open"}),
 )

@@ -37,12 +37,7 @@ def _form(
     :param oidc: the path that begins it at the identity provider
     """
     secure, issuer = site.door.keeps_secrets, site.door.ways.issuer
-    fields: dict[str, Any] = {
-        "asks_email": False,
-        "asks_code": "",
-        "new": False,
-        "next": None,
-    } | values
+    fields: dict[str, Any] = {"asks_email": False, "asks_code": "", "new": False, "next": None}
     response = page(
         request, "login.html", title, visitor, secure=secure, oidc=issuer and oidc,
         text=text if secure else "insecure", **fields | values,
@@ -54,6 +49,10 @@ def _form(
     return response
 
 
+async def to_home(_: web.Request) -> web.Response:
+    return redirect("/console/")
+
+
 class LoginRoutes:
     """What is open before somebody is logged in."""
 
@@ -63,7 +62,7 @@ class LoginRoutes:
     def add_to(self, app: web.Application) -> None:
         for method, path, handler in (
             ("GET", "/console/static/{name}", static),
-            ("GET", "/console", self.to_home),
+            ("GET", "/console", to_home),
             ("GET", "/console/login", self.login_page),
             ("POST", "/console/login", self.login),
             ("POST", "/console/logout", self._site.door.only(self.logout, early=True)),
@@ -71,9 +70,6 @@ class LoginRoutes:
             ("POST", "/console/invitation/{token}", self.accept),
         ):
             app.router.add_route(method, path, handler)
-
-    async def to_home(self, _: web.Request) -> web.Response:
-        return redirect("/console/")
 
     async def login_page(self, request: web.Request) -> web.Response:
         return self._login(request, next_page(request.query.get("next")))
@@ -111,13 +107,10 @@ class LoginRoutes:
         leave(response)
         return response
 
-    async def invitation_page(self, request: web.Request) -> web.Response:
-        """Mail scanners open links: only the form uses this one."""
-        return await self._invitation(request)
-
-    async def _invitation(
+    async def invitation_page(
         self, request: web.Request, *, fault: str | None = None, status: int = 200
     ) -> web.Response:
+        """Mail scanners open links: only the form uses this one."""
         async with self._site.engine.connect() as tx:
             found = await people.invited(tx, request.match_info["token"])
         if found is None:
@@ -132,14 +125,14 @@ class LoginRoutes:
 
     async def accept(self, request: web.Request) -> web.StreamResponse:
         if not self._site.door.keeps_secrets:
-            return await self._invitation(request)
+            return await self.invitation_page(request)
         token, given = request.match_info["token"], await _tried(request)
         try:
             session = await self._site.logins.accept(token, given)
         except WeakPasswordError as error:
-            return await self._invitation(request, fault=error.fault, status=error.status)
+            return await self.invitation_page(request, fault=error.fault, status=error.status)
         except UsedInvitationError:
-            return await self._invitation(request)
+            return await self.invitation_page(request)
         return _inside(session, "/console/") if session else redirect("/console/login")
 
 

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 
 from libs.domain.scopes import PERSON
 from services.console.gateway import Answer
-from services.console.rules import LANGUAGES, Role, may
+from services.console.rules import ADMIN, LANGUAGES, ON_CALL, OPS, PRIVACY, SALES, Role, may
 from services.console.store.sessions import Visitor
 from services.console.texts import TEXTS, moment
 
@@ -37,14 +37,13 @@ HEADERS = {
 }
 Shown = Callable[..., Awaitable[web.Response]]
 """A page that is shown after a form, too, with a `fault` and a `status`."""
-_ON_CALL = (Role.VIEWER, Role.OPS)
 _AREAS: Mapping[str, tuple[Role, ...]] = {
-    **dict.fromkeys(("leads", "followups"), (Role.SALES,)),
-    "cases": (Role.OPS,),
-    **dict.fromkeys(("alerts", "targets", "limits", "silences", "oncall"), _ON_CALL),
-    "person": (Role.PRIVACY,),
-    **dict.fromkeys(("keys", "staff"), (Role.ADMIN,)),
-    "actions": (Role.ADMIN, Role.PRIVACY),
+    **dict.fromkeys(("leads", "followups"), SALES),
+    "cases": OPS,
+    **dict.fromkeys(("alerts", "targets", "limits", "silences", "oncall"), ON_CALL),
+    "person": PRIVACY,
+    **dict.fromkeys(("keys", "staff"), ADMIN),
+    "actions": ADMIN + PRIVACY,
 }
 """What is in the menu, as a path and a key of texts.toml, and for whom."""
 _HTML = jinja2.Environment(

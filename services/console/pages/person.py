@@ -15,9 +15,9 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, items, part
-from services.console.pages.base import PRIVACY, Act, Call, Page
+from services.console.pages.base import Act, Call, Page
 from services.console.pages.page import HEADERS, page
-from services.console.rules import RefusedError
+from services.console.rules import PRIVACY, RefusedError
 from services.console.store.sessions import Visitor
 
 LONGEST = 254

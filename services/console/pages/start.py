@@ -10,11 +10,11 @@ from aiohttp import web
 
 from libs.domain.acts import Actor
 from services.console.gateway import Answer
-from services.console.pages.base import ON_CALL, OPS, PRIVACY, SALES, Page, Site
+from services.console.pages.base import Page, Site
 from services.console.pages.door import REFRESH
 from services.console.pages.page import page, reachable
 from services.console.people.notices import sentence
-from services.console.rules import Role, may
+from services.console.rules import ON_CALL, OPS, PRIVACY, SALES, Role, may
 from services.console.store import people
 from services.console.store.sessions import Visitor
 from services.console.texts import moment

@@ -17,35 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.domain.acts import Actor
 from services.console.people.notices import Notices, name_of
-from services.console.rules import INVITATION, POWERS, RefusedError, Role, Ways
+from services.console.rules import INVITATION, POWERS, RefusedError, Role, Ways, Why
 from services.console.store import actions, people, sessions
 from services.console.store.versions import KeysRestoredError, change, people_change
 
 KIND = "staff"
-
-
-class UnknownPersonError(RefusedError):
-    """no such person"""
-
-    status, fault = 404, "not_there"
-
-
-class KnownPersonError(RefusedError):
-    """this person is here already; make a new invitation for them instead"""
-
-    fault = "known_person"
-
-
-class LastAdminError(RefusedError):
-    """this is the last admin who can log in; make another one first"""
-
-    fault = "last_admin"
-
-
-class ShownError(RefusedError):
-    """a link is shown to ADMIN_API_KEY only; without show_link it is mailed to the person"""
-
-    status = 403
 
 
 async def erase_disabled(engine: AsyncEngine) -> None:
@@ -86,7 +62,7 @@ class People:
                 staff_id = found.id
                 await people.change(tx, staff_id, disabled_at=None, **values)
             else:
-                raise KnownPersonError
+                raise RefusedError(*Why.KNOWN_PERSON)
             reason = ", ".join(sorted(roles))
             await actions.record(tx, actor, "staff.invite", KIND, str(staff_id), reason=reason)
             person = await self._person(tx, staff_id)
@@ -104,7 +80,7 @@ class People:
         async with people_change(self._engine) as tx:
             person = await self._person(tx, staff_id)
             if person.disabled_at is not None:
-                raise UnknownPersonError
+                raise RefusedError(*Why.UNKNOWN_PERSON)
             link = await self._link(tx, actor, person, "link", show=show)
             if link is None:
                 await self._notices.tell(tx, actor, "staff.link", str(staff_id), person.name)
@@ -153,7 +129,7 @@ class People:
 
     async def _person(self, tx: AsyncConnection, staff_id: UUID) -> Any:
         if (found := await people.find(tx, id=staff_id)) is None or found.email == str(staff_id):
-            raise UnknownPersonError  # nobody, or erased
+            raise RefusedError(*Why.UNKNOWN_PERSON)  # nobody, or erased
         return found
 
     async def _link(
@@ -161,7 +137,7 @@ class People:
     ) -> str | None:
         """Make a link that lets a person in, and mail it; one that is shown is told of."""
         if show and actor.kind != "env":
-            raise ShownError
+            raise RefusedError(*Why.SHOWN)
         token = secrets.token_urlsafe(32)
         await people.add_invitation(tx, token, person.id, datetime.now(UTC) + INVITATION)
         link = self._notices.link(token)
@@ -185,4 +161,4 @@ class People:
         self, tx: AsyncConnection, staff_id: UUID, roles: Sequence[str]
     ) -> None:
         if Role.ADMIN in roles and not await people.other_admins(tx, staff_id, self._ways):
-            raise LastAdminError
+            raise RefusedError(*Why.LAST_ADMIN)

@@ -1,3 +1,15 @@
+-- staff_action, key_version: append-only. A version that is not here comes from a database that this
+-- one was restored over. staff_action.count: of rows, where one act changed, or showed, several.
+-- api_key_digest: `added_in` is the version that brought it; `until`: when it ends before its key.
+-- key_restore: a version that a gateway has and that key_version lacks, with the digests in force
+-- there (`held`), and what it was told about people (people.standing).
+-- staff: `proof_at` is when what they log in with last changed; `factor`: the sealed secret of an
+-- app; `factor_step`: of the last code that was used (RFC 6238); `recovery`: digests of codes.
+-- staff_credential: a password has a `hash`, an OIDC account `issuer` and `subject`; one of them.
+-- login_failure: by the hash of what was typed (people.tries): also for accounts that do not exist.
+-- bulk_action: `done` never says too much: an answer that was lost with its process is not counted.
+-- sample: what each target had in each minute; `delivered` and `failed` count from the beginning.
+
 -- held --
 -- Whether this database was restored from a backup, and nobody has accepted that yet.
 EXISTS (SELECT FROM key_restore WHERE accepted_at IS NULL)
@@ -320,3 +332,20 @@ WHERE accepted_at IS NULL ORDER BY noticed_at;
 
 -- accept_restores --
 UPDATE key_restore SET accepted_at = now() WHERE accepted_at IS NULL;
+
+-- samples_by_time --
+-- The most that waited, and what was added since, in each unit of time of a zone.
+WITH step AS (
+    SELECT target, pending,
+        date_trunc(CAST(:unit AS text), at, CAST(:zone AS text)) AS begin,
+        greatest(delivered - lag(delivered) OVER before, 0) AS delivered,
+        greatest(failed - lag(failed) OVER before, 0) AS failed
+    FROM sample WHERE at >= CAST(:since AS timestamptz)
+    WINDOW before AS (PARTITION BY target ORDER BY at)
+)
+SELECT target, begin, max(pending) AS pending,
+    CAST(sum(delivered) AS bigint) AS delivered, CAST(sum(failed) AS bigint) AS failed
+FROM step GROUP BY target, begin ORDER BY target, begin;
+
+-- purge_samples --
+DELETE FROM sample WHERE at < now() - make_interval(days => :days);

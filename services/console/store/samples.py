@@ -8,22 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.console.store.sql import run
 from services.console.store.tables import sample
 
 NUMBERS = ("pending", "delivered", "failed")
-_BY_TIME = sa.text("""
-    WITH step AS (
-        SELECT target, pending,
-            date_trunc(CAST(:unit AS text), at, CAST(:zone AS text)) AS begin,
-            greatest(delivered - lag(delivered) OVER before, 0) AS delivered,
-            greatest(failed - lag(failed) OVER before, 0) AS failed
-        FROM sample WHERE at >= CAST(:since AS timestamptz)
-        WINDOW before AS (PARTITION BY target ORDER BY at)
-    )
-    SELECT target, begin, max(pending) AS pending,
-        CAST(sum(delivered) AS bigint) AS delivered, CAST(sum(failed) AS bigint) AS failed
-    FROM step GROUP BY target, begin ORDER BY target, begin
-""")
 
 
 async def add(tx: AsyncConnection, targets: Mapping[str, Mapping[str, int]]) -> None:
@@ -37,17 +25,13 @@ async def add(tx: AsyncConnection, targets: Mapping[str, Mapping[str, int]]) -> 
         await tx.execute(insert(sample).values(rows).on_conflict_do_nothing())
 
 
-async def by_time(
-    tx: AsyncConnection, unit: str, zone: str, since: datetime
-) -> Sequence[sa.Row[Any]]:
+async def by_time(tx: AsyncConnection, unit: str, zone: str, since: datetime) -> Sequence[Any]:
     """Return for each target and unit of time the most that waited, and what was added since.
 
     :param unit: `hour` or `day`, as it begins in this zone; one without a sample has no row
     """
-    asked = {"unit": unit, "zone": zone, "since": since}
-    return (await tx.execute(_BY_TIME, asked)).all()
+    return await run(tx, "samples_by_time", unit=unit, zone=zone, since=since)
 
 
 async def purge(tx: AsyncConnection, days: int) -> None:
-    old = sa.func.now() - sa.text(f"interval '{days} days'")
-    await tx.execute(sa.delete(sample).where(sample.c.at < old))
+    await run(tx, "purge_samples", days=days)

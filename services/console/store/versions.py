@@ -25,11 +25,11 @@ REPLACED_SECONDS = 30
 
 
 class KeysRestoredError(RefusedError):
-    """a gateway has keys that this database lacks: it was restored from a backup; run
-    `ostoja keys accept-restore`
-    """
-
     fault = "restored_text"
+    detail = (
+        "a gateway has keys that this database lacks: it was restored from a backup; run "
+        "`ostoja keys accept-restore`"
+    )
 
 
 @asynccontextmanager
