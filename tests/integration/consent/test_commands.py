@@ -1,7 +1,6 @@
 """The commands rehash and rewrap: after a rotation all are found, and suppressed ones stay so."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -115,14 +114,6 @@ async def test_rehash_refuses_to_run_beside_a_process_of_consent(
         monkeypatch.setenv("CONSENT_HASH_KEY", NEW)
         monkeypatch.setenv("DATABASE_URL", settings.database_url.get_secret_value())
         assert await commands.rehash(ConsentSettings()) == 1
-
-
-def test_a_hash_is_rehashed_without_the_address() -> None:
-    old, new = vault_of(OLD), vault_of(NEW)
-    assert new.rehash(old.suppression_hash(ANNA), 1) == new.suppression_hash(ANNA)
-    assert new.suppression_hash(ANNA) != old.suppression_hash(ANNA)
-    found: Any = vault_of(f"{key('p')},{NEW}")
-    assert found.rehash(new.lookup_hash(ANNA), 2) == found.lookup_hash(ANNA)
 
 
 async def test_a_rewrap_makes_the_old_master_key_unnecessary(

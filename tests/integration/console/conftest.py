@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any
 import aiohttp
 import psycopg2
 import pytest
+from aiohttp import web
 from psycopg2.extras import NamedTupleCursor
 
 from tests.conftest import NewDatabase
 from tests.support.databases import DatabaseUrl
+from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.service import Answer, ServiceUnderTest
 
@@ -32,6 +35,39 @@ from services.console.__main__ import main
 main()
 """
 """Gateway processes that a test has not begun are waited for no longer than this."""
+
+
+STOPPED = """
+import asyncio
+from services.console import gateway, record
+from services.console.__main__ import main
+from services.console.keys import keys
+from services.console.store import actions, bulk
+real = {where}
+async def stop(*given, **named):
+    if {after}:
+        await real(*given, **named)
+    print("stopped", flush=True)
+    await asyncio.sleep(60)
+{where} = stop
+{more}
+main()
+"""
+
+
+def stopping_at(where: str, *, after: bool = False, more: str = "") -> str:
+    """Return a program that stops where this is called, or after it, and says so."""
+    return STOPPED.format(where=where, after=after, more=more)
+
+
+@asynccontextmanager
+async def serving(port: int, app: web.Application) -> AsyncIterator[str]:
+    """Stand for the gateway."""
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, port).start()
+    yield f"http://{HOST}:{port}"
+    await runner.cleanup()
 
 
 class Console(ServiceUnderTest):
@@ -56,6 +92,14 @@ class Console(ServiceUnderTest):
 
     async def start(self, program: str | None = QUICK) -> None:
         await super().start(program)
+
+    async def stopped(self) -> None:
+        """Wait until its program says that it has stopped."""
+
+        async def said() -> bool:
+            return "stopped" in self.log.read_text()
+
+        await eventually(said, 30)
 
     async def hurry(self) -> None:
         """Wait for no gateway process for long: the test has one that does not confirm."""

@@ -9,7 +9,7 @@ import pytest
 
 from libs.common.messaging.broker import Broker, Message, PublishError
 from libs.domain.acts import ACTION_RECORD, EXCHANGE
-from tests.integration.console.conftest import Console
+from tests.integration.console.conftest import Console, stopping_at
 from tests.support.brokers import Vhost
 from tests.support.eventually import eventually
 
@@ -18,24 +18,6 @@ pytestmark = pytest.mark.promise("P12")
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "contracts/action.record.json").read_text(encoding="utf-8")
 )
-STUCK = """
-import asyncio
-from services.console.record import Acts
-take = Acts.take
-async def stuck(self, act):
-    {before}
-    print("stopped", flush=True)
-    await asyncio.sleep(60)
-Acts.take = stuck
-"""
-AT = {
-    "before the commit": STUCK.format(before="pass"),
-    "before the acknowledgement": STUCK.format(before="await take(self, act)"),
-}
-MAIN = """
-from services.console.__main__ import main
-main()
-"""
 
 
 def act(**changes: Any) -> dict[str, Any]:
@@ -46,13 +28,15 @@ async def publish(broker: Broker, body: dict[str, Any]) -> None:
     await broker.publish(EXCHANGE, ACTION_RECORD, Message(body["id"], ACTION_RECORD, body))
 
 
-@pytest.mark.parametrize("at", AT)
+@pytest.mark.parametrize("committed", [False, True])
 async def test_an_act_is_recorded_once_after_a_kill(
-    idle_console: Console, vhost: Vhost, at: str
+    idle_console: Console,
+    vhost: Vhost,
+    committed: bool,  # noqa: FBT001 - pytest passes it by name
 ) -> None:
     console = idle_console
     console.environment["AMQP_URL"] = vhost.url("console")
-    await console.start(AT[at] + MAIN)
+    await console.start(stopping_at("record.Acts.take", after=committed))
     sent = act()
     async with Broker.connect(vhost.url("alerts"), "alerts") as broker:
 
@@ -64,13 +48,9 @@ async def test_an_act_is_recorded_once_after_a_kill(
             return True
 
         await eventually(taken, 30)
-
-        async def stopped() -> bool:
-            return "stopped" in console.log.read_text()
-
-        await eventually(stopped, 30)
+        await console.stopped()
         console.kill9()
-        await console.start(MAIN)
+        await console.start(None)
         last = act(action="alert.retry")  # the queue is in order
         await publish(broker, last)
 

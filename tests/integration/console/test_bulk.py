@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.integration.console.conftest import Console
+from tests.integration.console.conftest import Console, serving, stopping_at
 from tests.support.eventually import eventually
-from tests.support.ports import HOST, Ports
+from tests.support.ports import Ports
 
 MANY = 7
 
@@ -39,41 +39,17 @@ async def owner(ports: Ports) -> AsyncIterator[Owner]:
     made = Owner(MANY)
     app = web.Application()
     app.router.add_post("/api/dlq/retry", made.act)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    port = ports.take()
-    await web.TCPSite(runner, HOST, port).start()
-    made.url = f"http://{HOST}:{port}"
-    yield made
-    await runner.cleanup()
+    async with serving(ports.take(), app) as made.url:
+        yield made
 
 
-SHORT = """
-from services.console.store import bulk
-bulk.LEASE_SECONDS = 1
-"""
+SHORT = "bulk.LEASE_SECONDS = 1"
+MAIN = stopping_at("bulk.add", more=SHORT)  # which nobody calls here
 AT = {
-    "before the call": """
-import asyncio
-from services.console.gateway import Gateway
-async def stuck(*_, **__):
-    print("stopped", flush=True)
-    await asyncio.sleep(60)
-Gateway.post = stuck
-""",
-    "amid the call": "",
-    "before it counts": """
-import asyncio
-async def stuck(*_, **__):
-    print("stopped", flush=True)
-    await asyncio.sleep(60)
-bulk.add_done = stuck
-""",
+    "before the call": stopping_at("gateway.Gateway.post", more=SHORT),
+    "during the call": MAIN,
+    "before it counts": stopping_at("bulk.add_done", more=SHORT),
 }
-MAIN = """
-from services.console.__main__ import main
-main()
-"""
 
 
 async def begin(console: Console, role: str) -> None:
@@ -87,28 +63,31 @@ async def begin(console: Console, role: str) -> None:
     )
 
 
+async def ended(console: Console, state: str) -> Any:
+    async def found() -> list[Any]:
+        return console.query("SELECT * FROM bulk_action WHERE state = %s", state)
+
+    return (await eventually(found, 30))[0]
+
+
 @pytest.mark.parametrize("at", AT)
 async def test_another_console_goes_on_after_a_kill(
     idle_console: Console, owner: Owner, at: str
 ) -> None:
     console = idle_console
     console.environment["GATEWAY_URL"] = owner.url
-    owner.holds = at == "amid the call"
-    await console.start(SHORT + AT[at] + MAIN)
+    owner.holds = at == "during the call"
+    await console.start(AT[at])
     await begin(console, "ops")
 
-    async def reached() -> bool:
-        return bool(owner.calls) if owner.holds else "stopped" in console.log.read_text()
+    async def called() -> bool:
+        return bool(owner.calls)
 
-    await eventually(reached, 30)
+    await (eventually(called, 30) if owner.holds else console.stopped())
     console.kill9()
     owner.holds = False
-    await console.start(SHORT + MAIN)
-
-    async def ended() -> list[Any]:
-        return console.query("SELECT * FROM bulk_action WHERE state = 'done'")
-
-    (row,) = await eventually(ended, 30)
+    await console.start(MAIN)
+    row = await ended(console, "done")
     assert owner.left == 0
     lost = 0 if at == "before the call" else 3  # acted on, and not counted
     assert row.done == MANY - lost
@@ -123,24 +102,16 @@ async def test_it_ends_when_as_many_as_were_announced_are_done(
     console = idle_console
     console.environment["GATEWAY_URL"] = owner.url
     owner.left = 20
-    await console.start(SHORT + MAIN)
+    await console.start(MAIN)
     await begin(console, "ops")
-
-    async def ended() -> list[Any]:
-        return console.query("SELECT done FROM bulk_action WHERE state = 'done'")
-
-    (row,) = await eventually(ended, 30)
+    row = await ended(console, "done")
     assert (row.done, len(owner.calls)) == (9, 3)  # of 7: a call is not cut
 
 
 async def test_who_lost_the_role_acts_no_more(idle_console: Console, owner: Owner) -> None:
     console = idle_console
     console.environment["GATEWAY_URL"] = owner.url
-    await console.start(SHORT + MAIN)
+    await console.start(MAIN)
     await begin(console, "viewer")
-
-    async def ended() -> list[Any]:
-        return console.query("SELECT 1 FROM bulk_action WHERE state = 'refused'")
-
-    await eventually(ended, 30)
+    await ended(console, "refused")
     assert owner.calls == []

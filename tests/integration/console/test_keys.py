@@ -9,7 +9,14 @@ import aiohttp
 import psycopg2
 import pytest
 
-from tests.integration.console.conftest import QUICK, REASON, Console, NewReader, Reader
+from tests.integration.console.conftest import (
+    QUICK,
+    REASON,
+    Console,
+    NewReader,
+    Reader,
+    stopping_at,
+)
 from tests.support.eventually import eventually
 from tests.support.service import Answer
 
@@ -174,7 +181,7 @@ async def test_a_revocation_waits_for_a_process_that_is_just_reading_the_keys(
     await console.start(SLOW_READ)
     starting = Reader(console, "a/0")
     reading = asyncio.create_task(starting.sync())
-    await eventually(lambda: stopped(console))  # it has read, and has no answer yet
+    await console.stopped()  # it has read, and has no answer yet
     revoked = await console.call("POST", f"/api/keys/{made.body['id']}/revoke", REASON)
     await reading
     assert digest(made) in starting.digests
@@ -213,21 +220,6 @@ async def test_use_is_summed_and_the_latest_time_kept(console: Console) -> None:
     assert datetime.fromisoformat(listed["last_used_at"]) == datetime.fromisoformat(late)
 
 
-async def stopped(console: Console) -> bool:
-    return "stopped" in console.log.read_text()
-
-
-STOPPED = """
-import asyncio
-from services.console.__main__ import main
-from services.console.keys import keys
-from services.console.store import actions
-async def stop(*_, **__):
-    print("stopped", flush=True)
-    await asyncio.sleep(60)
-{where} = stop
-main()
-"""
 BEFORE_COMMIT, AFTER_COMMIT = "actions.record", "keys.Keys._confirmed"
 
 
@@ -242,9 +234,9 @@ async def test_a_console_killed_in_a_change_leaves_it_whole_or_not_begun(
     reader = Reader(console, "a/0")
     await reader.sync()
     console.kill9()
-    await console.start(STOPPED.format(where=where))
+    await console.start(stopping_at(where))
     changing = asyncio.create_task(console.call("POST", f"/api/keys/{key_id}/{act}", body))
-    await eventually(lambda: stopped(console))
+    await console.stopped()
     console.kill9()
     with pytest.raises(aiohttp.ClientError):
         await changing

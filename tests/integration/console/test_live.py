@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.integration.console.conftest import Console
+from tests.integration.console.conftest import Console, serving
 from tests.integration.console.test_people import Browser, joined
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
@@ -44,16 +44,9 @@ async def owners(ports: Ports, idle_console: Console) -> AsyncIterator[Owners]:
     made = Owners()
     app = web.Application()
     app.router.add_get("/{path:.*}", made.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    port = ports.take()
-    await web.TCPSite(runner, HOST, port).start()
-    idle_console.environment |= {
-        "GATEWAY_URL": f"http://{HOST}:{port}",
-        "METRICS_PORT": str(ports.take()),
-    }
-    yield made
-    await runner.cleanup()
+    async with serving(ports.take(), app) as url:
+        idle_console.environment |= {"GATEWAY_URL": url, "METRICS_PORT": str(ports.take())}
+        yield made
 
 
 @dataclass
