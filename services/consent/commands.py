@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from services.consent.settings import ConsentSettings
 from services.consent.store import data_subjects, erasures, hash_keys
-from services.consent.store.position import START
+from services.consent.store.trail import START
 from services.consent.trail import chain, checkpoints
 from services.consent.trail.checkpoints import Witnesses
 

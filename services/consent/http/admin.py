@@ -21,7 +21,6 @@ from libs.domain.phone_number import Phone
 from services.consent import erasure_orders, export
 from services.consent.changes import Note
 from services.consent.dead_letters import SubjectDeadLetters
-from services.consent.http.answers import withdrawal_response
 from services.consent.http.caller import (
     UNKNOWN,
     Email,
@@ -30,6 +29,7 @@ from services.consent.http.caller import (
     operator,
     origin,
     path_subject,
+    withdrawal_response,
 )
 from services.consent.identity import parse_subject
 from services.consent.recovery.replay import Replay
@@ -38,7 +38,7 @@ from services.consent.rules import HOLDERS, Action, ErasureStatus, Subject, With
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, erasures, links
 from services.consent.store.data_subjects import Lock, SubjectRow
-from services.consent.store.position import START, Position
+from services.consent.store.trail import START, Position
 from services.consent.store.vault import Vault
 from services.consent.trail import chain, checkpoints
 from services.consent.trail.chain import Entry

@@ -1,21 +1,29 @@
-"""Caller identity and data subject, from the gateway's headers and the path."""
+"""Who calls, about whom, from the gateway's headers and the path; and what a withdrawal answers."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from aiohttp import web
 from pydantic import AfterValidator, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.http.application import ADDRESS_FROM, CALLER, CLIENT_ADDRESS, OVER_BUDGET, Problem
+from libs.common.http.application import (
+    ADDRESS_FROM,
+    CALLER,
+    CLIENT_ADDRESS,
+    OVER_BUDGET,
+    Problem,
+    json_response,
+)
 from libs.domain import acts_outbox
 from libs.domain.acts import DONE, Act
 from libs.domain.email_address import normalise
 from libs.domain.signed_links import Claims, InvalidToken, Tokens
 from services.consent.changes import Note
 from services.consent.identity import parse_subject
-from services.consent.rules import LANGUAGES, Action, Subject, preferred_language
+from services.consent.recovery.withdrawals import Answer
+from services.consent.rules import LANGUAGES, Action, Subject, WithdrawalResult, preferred_language
 from services.consent.store.data_subjects import SubjectRow
 from services.consent.trail.chain import Origin
 
@@ -105,3 +113,24 @@ def claims_of(
         return tokens.verify(token, action, datetime.now(UTC), max_age)
     except InvalidToken:
         return None
+
+
+STATUS = {
+    WithdrawalResult.DONE: 200,
+    WithdrawalResult.IN_FLIGHT: 202,
+    WithdrawalResult.SUPERSEDED: 409,
+    WithdrawalResult.RESTRICTED: 409,
+}
+
+
+def withdrawal_response(body: dict[str, Any], answer: Answer) -> web.Response:
+    if answer.result is WithdrawalResult.SUPERSEDED:
+        raise Problem(
+            409,
+            detail="a newer consent was recorded in the meantime; repeat the request",
+        )
+    if answer.result is WithdrawalResult.RESTRICTED:
+        raise Problem(409, detail="withdrawn; the processing is restricted: lift that, then erase")
+    if answer.result is WithdrawalResult.IN_FLIGHT:
+        body |= {"unsubscribed": True, "in_flight": answer.in_flight}
+    return json_response(body, status=STATUS[answer.result])

@@ -17,7 +17,6 @@ from libs.domain.email_address import normalise
 from libs.domain.signed_links import Tokens
 from services.consent import standing
 from services.consent.changes import ErasedSince, WithdrawalRequest
-from services.consent.http.answers import withdrawal_response
 from services.consent.http.caller import (
     Email,
     claims_of,
@@ -29,6 +28,7 @@ from services.consent.http.caller import (
     path_email,
     path_subject,
     trusted,
+    withdrawal_response,
 )
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns

@@ -27,7 +27,7 @@ from services.consent.rules import Action
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, restores, trail
 from services.consent.store.data_subjects import SubjectRow
-from services.consent.store.position import START, Position
+from services.consent.store.trail import START, Position
 from services.consent.store.vault import Vault, WrappedKey
 from services.consent.trail import chain
 from services.consent.trail.append_only_file import AppendOnlyFile

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.store.position import Position
 from services.consent.store.sql import run
+from services.consent.store.trail import Position
 
 
 async def has(tx: AsyncConnection, position: Position) -> bool:

@@ -1,14 +1,35 @@
 """The audit trail. The caller seals the cells."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consent.rules import Action
-from services.consent.store.position import START, Position
 from services.consent.store.sql import run
+
+
+class Position(NamedTuple):
+    """In the hash chain: right after the row of this number, with that row's hash."""
+
+    rows: int
+    hash: bytes
+
+    def __str__(self) -> str:
+        return f"{self.rows}:{self.hash.hex()}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """:raises ValueError: not in the format of `str`"""
+        found = re.fullmatch("([0-9]{1,18}):([0-9a-f]{64})", text)
+        if found is None:
+            raise ValueError("not a position in the chain")
+        return cls(int(found[1]), bytes.fromhex(found[2]))
+
+
+START = Position(0, bytes(32))
 
 
 async def append(

@@ -24,8 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.process.finding import Finding, ok, wrong
 from services.consent.rules import Action
 from services.consent.store import trail
-from services.consent.store.position import START, Position
 from services.consent.store.sql import CELLS
+from services.consent.store.trail import START, Position
 from services.consent.store.vault import SubjectKey
 
 BATCH = 1_000  # rows may have 50 KB each, and a batch must fit into memory

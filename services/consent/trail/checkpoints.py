@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.process import logs
 from services.consent import metrics
 from services.consent.store import trail
-from services.consent.store.position import Position
+from services.consent.store.trail import Position
 from services.consent.store.vault import parse_keys
 from services.consent.trail import chain
 from services.consent.trail.append_only_file import AppendOnlyFile

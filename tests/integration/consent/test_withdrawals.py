@@ -16,7 +16,7 @@ from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.rules import State, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, restores
-from services.consent.store.position import Position
+from services.consent.store.trail import Position
 from services.consent.store.vault import Vault
 from services.consent.trail import chain
 from tests.integration.consent.conftest import (

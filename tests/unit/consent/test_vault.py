@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from services.consent.store.position import Position
+from services.consent.store.trail import Position
 from services.consent.store.vault import Vault
 from services.consent.trail.checkpoints import Signer
 

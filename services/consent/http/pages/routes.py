@@ -1,6 +1,6 @@
 """Routes of the pages. Mail scanners fetch every link: GET and HEAD change nothing."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,13 +16,13 @@ from libs.domain.signed_links import Claims, Tokens
 from services.consent import standing
 from services.consent.changes import WithdrawalRequest
 from services.consent.http import pages
-from services.consent.http.answers import STATUS
-from services.consent.http.caller import claims_of, language, origin
-from services.consent.http.pages import Quote, preferences
+from services.consent.http.caller import STATUS, claims_of, language, origin
+from services.consent.http.pages import Choice, Quote
 from services.consent.optin import OptIns
 from services.consent.recovery.withdrawals import Withdrawals
-from services.consent.rules import PURPOSES, Action, LinkMail, State, WithdrawalResult
+from services.consent.rules import PURPOSES, Action, LinkMail, Stands, State, WithdrawalResult
 from services.consent.settings import ConsentSettings
+from services.consent.standing import Standing
 from services.consent.store import consents, data_subjects, erasures
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry
@@ -82,7 +82,7 @@ class PageRoutes:
             found = await standing.of_address(
                 tx, self.vault, normalise(claims.subject), self.opt_ins.lifetime
             )
-        choices = preferences.choices(found, language(request))
+        choices = _choices(found, language(request))
         return self._page(request, "preferences", claims, choices=choices)
 
     async def withdraw_by_link(self, request: web.Request, claims: Claims) -> web.Response:
@@ -194,3 +194,23 @@ _ERASURE_STATUS = {"erasure": 200, "erasure_invalid": 400, "erasure_used": 410}
 
 def _withdrawal(request: web.Request, claims: Claims, source: str) -> Entry:
     return Entry(Action.UNSUBSCRIBE, claims.subject, origin(request), evidence={"source": source})
+
+
+def _choices(found: Mapping[str, Standing], language: str) -> list[Choice]:
+    """Return each purpose with its state, for the preferences page."""
+    texts = pages.text("preferences", language)
+    shown = []
+    for purpose, each in found.items():
+        named, about = pages.text(purpose, language), each.agreement
+        since = pages.date(each.since, language) if each.since else ""
+        shown.append(
+            Choice(
+                purpose=purpose,
+                name=named["name"],
+                state=texts[each.state].format(date=since),
+                granted=each.state is Stands.GRANTED,
+                withdraw=named["withdraw"],
+                wording=Quote(about["text"], about["language"]) if about else None,
+            )
+        )
+    return shown
