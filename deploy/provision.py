@@ -35,8 +35,8 @@ SHIPPED_RETRY_DELAYS = (300,)  # for a target that sets none
 class Rights:
     """A service's permissions: everything named after it, and exchanges of others."""
 
-    publishes: tuple[str, ...] = ()
-    listens: tuple[str, ...] = ()  # it binds its own queues to them
+    publishes: Sequence[str] = ()
+    listens: Sequence[str] = ()  # it binds its own queues to them
     owns: bool = True
 
     def permissions(self, service: str) -> dict[str, str]:
@@ -53,27 +53,11 @@ def _any(own: Sequence[str], *others: str) -> str:
     return f"^({'|'.join(patterns)})$" if patterns else "^$"
 
 
+_RIGHTS = Path(__file__).with_name("rabbitmq") / "rights.toml"
 RIGHTS = {
-    "gateway": Rights(
-        publishes=("alerts", "consent.actions", "console.commands", "followups.commands"),
-        owns=False,
-    ),
-    "alerts": Rights(
-        publishes=("consent.commands", "console.commands", REPLIES),
-        listens=("consent.events", "followups.events", REPLIES),
-    ),
-    "consent": Rights(
-        publishes=("alerts", "console.commands", "followups.commands", REPLIES),
-        listens=(REPLIES,),
-    ),
-    "console": Rights(publishes=("alerts",)),
-    "followups": Rights(
-        publishes=("alerts", "consent.commands", "console.commands", REPLIES),
-        listens=("alerts.events", "consent.events", REPLIES),
-    ),
+    service: Rights(**given)
+    for service, given in tomllib.loads(_RIGHTS.read_text(encoding="utf-8")).items()
 }
-
-
 _ROLES, _SCHEMA = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").split("\n\n")
 """Of one service: in the server, and in our database."""
 
