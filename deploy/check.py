@@ -45,8 +45,10 @@ def faults(values: Mapping[str, str], env_file: Path) -> list[str]:
     Without .env, as in a container, a secret that this process does not get counts as valid.
     """
     if env_file.exists():
+        named = (line.partition("=")[0] for line in env_file.read_text("utf-8").splitlines())
+        lines = {name: number for number, name in enumerate(named, 1)}
         with chdir(env_file.parent):
-            found = [*env_file_faults(env_file), *_of_services(values, {}, _line_numbers(env_file))]
+            found = [*env_file_faults(env_file), *_of_services(values, {}, lines)]
     else:
         made = {name: values.get(name) or make() for name, make in GENERATED.items()}
         made["CERTS_DIR"] = ""  # it has only this container's own
@@ -124,11 +126,6 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-def _line_numbers(path: Path) -> dict[str, int]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return {line.partition("=")[0]: number for number, line in enumerate(lines, 1)}
 
 
 if __name__ == "__main__":

@@ -23,10 +23,6 @@ _STYLES = {
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
-
-
 def name(title: str) -> Column:
     """A column that users copy into other commands, so it must not be cut."""
     return Column(title, no_wrap=True, overflow="fold")
@@ -49,7 +45,8 @@ class Screen:
 
     def json(self, answer: Any) -> None:
         """Print one answer, or one item of a list, on one line."""
-        sys.stdout.write(_CONTROLS.sub(_escaped, json.dumps(answer, ensure_ascii=False)) + "\n")
+        text = json.dumps(answer, ensure_ascii=False)
+        sys.stdout.write(_CONTROLS.sub(lambda one: f"\\u{ord(one[0]):04x}", text) + "\n")
 
     def is_json(self, answer: Any) -> bool:
         """Print the answer as JSON and return True with --json; else return False."""

@@ -32,7 +32,10 @@ def findings(values: Mapping[str, str], alerts: Path, *, live: bool) -> Iterator
     if not real and not live:
         yield say("trial")
         return
-    faults = [*_settings(values), *_examples(values, alerts.parent), *_targets(alerts, real)]
+    shipped = examples(values, alerts.parent)
+    others = (each for each in shipped if each[0] not in ADDRESSES)  # see _mail
+    left = [say("example", name=name, fault=fault) for name, fault in others]
+    faults = [*_settings(values), *left, *_targets(alerts, real)]
     yield from faults or [say("live")]
 
 
@@ -66,12 +69,6 @@ def _is_private(host: str) -> bool:
         return not ip_address(host).is_global
     except ValueError:
         return "." not in host  # localhost, or a name of this network
-
-
-def _examples(values: Mapping[str, str], folder: Path) -> Iterator[Finding]:
-    for name, fault in examples(values, folder):
-        if name not in ADDRESSES:  # see _mail
-            yield say("example", name=name, fault=fault)
 
 
 def _targets(config: Path, real: list[str]) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import message_from_bytes
@@ -116,7 +116,9 @@ class _Read:
         self.message: Message = _tried(lambda: message_from_bytes(raw), Message())
         self.text = self.html = ""
         self.attachments: list[dict[str, Any]] = []
-        for part in _tried(lambda: list(_leaves(self.message)), ()):
+        for part in _tried(lambda: list(self.message.walk()), ()):
+            if part.is_multipart():
+                continue
             kind = part.get_content_type()
             attached = part.get_content_disposition() == "attachment"
             if kind == "text/plain" and not attached and not self.text:
@@ -133,10 +135,6 @@ class _Read:
     def date(self) -> datetime | None:
         date = _tried(lambda: parsedate_to_datetime(self.header("Date")), None)
         return date if date is None or date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def _leaves(message: Message) -> Iterator[Message]:
-    return (part for part in message.walk() if not part.is_multipart())
 
 
 def _attachment(part: Message) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl
 
@@ -153,7 +154,9 @@ class Recorder:
         logs = [self._accepted[name] for name in targets]
         if refused_too:
             logs += [self._refused[name] for name in targets]
-        found = sorted((item for kept in logs for item in kept.newest_first()), key=_number)
+        found = sorted(
+            (item for kept in logs for item in kept.newest_first()), key=attrgetter("number")
+        )
         return sum(kept.count for kept in logs), found if limit is None else found[-limit:][:limit]
 
     def forget(self, targets: Iterable[str]) -> int:
@@ -162,7 +165,3 @@ class Recorder:
             count += kept.count
             kept.clear()
         return count
-
-
-def _number(received: Received) -> int:
-    return received.number

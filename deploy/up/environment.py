@@ -46,19 +46,11 @@ def _key() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def _key_ring() -> str:
-    return f"k1:{_key()}"
-
-
-def _webhook_secret() -> str:
-    return f"whsec_{_key()}"
-
-
 _MADE: dict[str, Callable[[], str]] = {
     "secret": _secret,
     "key": _key,
-    "key_ring": _key_ring,
-    "webhook_secret": _webhook_secret,
+    "key_ring": lambda: f"k1:{_key()}",
+    "webhook_secret": lambda: f"whsec_{_key()}",
 }
 _LISTED = tomllib.loads(Path(__file__).with_name("secrets.toml").read_text(encoding="utf-8"))
 BOUND_TO_DATA: list[str] = _LISTED["bound_to_data"]

@@ -59,9 +59,10 @@ def show(
     found = session.api.get(f"/api/alerts/{id_}", key="X-API-KEY")
     if session.screen.is_json(found):
         return
+    accepted = str(moment(found["accepted_at"])).replace("\n", ", ")
     for line in (
         f"{found['event_type']}, {found['severity']}: {found['state']}",
-        f"accepted {_in_a_line(found['accepted_at'])}",
+        f"accepted {accepted}",
         f"request {found['request_id']}",
     ):
         session.screen.line(line)
@@ -69,10 +70,6 @@ def show(
         [name("Target"), count("Try"), name("At"), name("State"), prose("Why")],
         [row for each in found["deliveries"] for row in _history(each)],
     )
-
-
-def _in_a_line(at: str) -> str:
-    return (moment(at) or "").replace("\n", ", ")
 
 
 def _history(delivery: dict[str, Any]) -> Iterator[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import typer
 
 from ostoja.failure import Exit, Failure
-from ostoja.show import Screen, moment, name, prose
+from ostoja.show import moment, name, prose
 from ostoja.where import Session
 
 Email = Annotated[str, typer.Argument(show_default=False)]
@@ -132,16 +132,11 @@ def erase(
     kind = "email" if "@" in email else "phone"
     status, answer = session.api.answer("POST", "/api/consent/erase", {kind: email})
     if not session.screen.is_json(answer):
-        _print(session.screen, answer)
+        session.screen.line(f"erasure: {answer['erasure']['status']}")
+        if answer["erasure"]["status"] == "in_progress":
+            shows = f"`ostoja consent audit {answer['email']}` shows"
+            session.screen.note(f"{shows} when every service has reported back")
     if status == 202:
         raise Failure(
             Exit.NOT_OK, "withdrawn, but not yet erased: a message is being sent; try again"
-        )
-
-
-def _print(screen: Screen, answer: dict[str, Any]) -> None:
-    screen.line(f"erasure: {answer['erasure']['status']}")
-    if answer["erasure"]["status"] == "in_progress":
-        screen.note(
-            f"`ostoja consent audit {answer['email']}` shows when every service has reported back"
         )

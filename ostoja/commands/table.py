@@ -65,7 +65,10 @@ class List:
     def show(self, session: Session, found: Any) -> None:
         if session.screen.is_json(found):
             return
-        rows = [[_value(each, value) for _, value in self.columns] for each in self.items(found)]
+        rows = [
+            [value(each) if callable(value) else each[value] for _, value in self.columns]
+            for each in self.items(found)
+        ]
         if rows or not self.empty:
             session.screen.table([column for column, _ in self.columns], rows)
         else:
@@ -156,10 +159,6 @@ def _command(row: Row) -> Callable[..., None]:
     )
     command.__doc__ = row.help
     return command
-
-
-def _value(item: Any, value: Value) -> Any:
-    return value(item) if callable(value) else item[value]
 
 
 def when(name: str) -> Callable[[Any], str | None]:
