@@ -1,5 +1,6 @@
 """The chart, rendered by Helm. No cluster runs here: what a cluster would do is not tried."""
 
+import asyncio
 import importlib
 import json
 import os
@@ -7,7 +8,6 @@ import subprocess
 import sys
 import time
 from contextlib import chdir, closing
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,13 @@ from services.gateway.door.key_store import KEYS_IN_REDIS
 from tests.support import charts
 from tests.support.brokers import PASSWORDS, Management
 from tests.support.charts import Manifest, containers, find, rendered
+from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.runs import private_run
 from tests.support.sandbox import Sandbox
 from tests.support.servers import running
 from tests.support.stack import status
+from tests.support.system import System
 
 EVERYTHING = {
     "gateway": {"autoscaling": {"min": 2, "max": 6, "cpu": 70}},
@@ -528,8 +530,8 @@ def test_the_manifests_commands_and_settings_run_the_system_on_real_engines(
                         )
                     )
             _wait_for_ready(found, http_ports, tmp_path)
-            _send_alert(http_ports["gateway"], data["SERVICE_API_KEY"])
-            _wait_for_delivery(sandbox.port)
+            url = f"http://{HOST}:{http_ports['gateway']}"
+            asyncio.run(_delivers(System(url, data, sandbox)))
         finally:
             for process in started:
                 process.terminate()
@@ -550,21 +552,10 @@ def _wait_for_ready(
             time.sleep(0.1)
 
 
-def _send_alert(port: int, key: str) -> None:
-    with closing(HTTPConnection(HOST, port, timeout=10)) as connection:
-        body = json.dumps({"event_type": "slack_alert", "payload": {"text": "from the chart"}})
-        headers = {"Content-Type": "application/json", "X-API-KEY": key}
-        connection.request("POST", "/api/alerts", body, headers)
-        assert connection.getresponse().status == 202
+async def _delivers(system: System) -> None:
+    await system.alert("from the chart")
 
+    async def delivered() -> bool:
+        return any("from the chart" in text for text in await system.slack_texts())
 
-def _wait_for_delivery(port: int, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        with closing(HTTPConnection(HOST, port, timeout=10)) as connection:
-            connection.request("GET", "/received?target=slack")
-            received = json.loads(connection.getresponse().read())["received"]
-        if any("from the chart" in str(one["body"]) for one in received):
-            return
-        assert time.monotonic() < deadline, received
-        time.sleep(0.1)
+    await eventually(delivered, 30)
