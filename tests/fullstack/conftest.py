@@ -31,11 +31,12 @@ class Running(System):
         self.compose = compose
 
     async def rabbitmq(self, kind: str) -> list[dict[str, Any]]:
-        """List the management API's `queues`, `permissions`, ... of our vhost."""
-        path = f"vhosts/{VHOST}/{kind}" if kind == "permissions" else f"{kind}/{VHOST}"
+        """List the management API's `queues`, `shovels`, ... of our vhost."""
         account = ("admin", self.values["RABBITMQ_ADMIN_PASSWORD"])
         url = f"http://{HOST}:{self.values['RABBITMQ_UI_PORT']}"
-        found: list[dict[str, Any]] = await asyncio.to_thread(manage, url, account, "GET", path)
+        found: list[dict[str, Any]] = await asyncio.to_thread(
+            manage, url, account, "GET", f"{kind}/{VHOST}"
+        )
         return found
 
 
