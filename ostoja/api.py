@@ -61,21 +61,9 @@ class Api:
             if cursor is None:
                 return
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        key: str | None = "X-ADMIN-API-KEY",
-        headers: Mapping[str, str] | None = None,
-    ) -> Any:
-        """Call the gateway and return the answer's JSON.
-
-        :param key: the header that carries the key of this route; None for a public one
-        :raises Failure: the call did not succeed
-        """
-        return self.answer(method, path, body, key=key, headers=headers)[1]
+    def call(self, method: str, path: str, body: Any = None, **how: Any) -> Any:
+        """Call the gateway and return the answer's JSON; see `answer`."""
+        return self.answer(method, path, body, **how)[1]
 
     def answer(
         self,
@@ -86,7 +74,11 @@ class Api:
         key: str | None = "X-ADMIN-API-KEY",
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
-        """Return the status too, for routes where 200 and 202 differ."""
+        """Call the gateway, and return the status, too, for routes where 200 and 202 differ.
+
+        :param key: the header that carries the key of this route; None for a public one
+        :raises Failure: the call did not succeed
+        """
         if key is not None and not self._keys.get(key):
             raise Failure(
                 Exit.USAGE,

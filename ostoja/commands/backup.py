@@ -1,21 +1,51 @@
 """Backups, their verification, and the restore."""
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from ostoja import where
+from ostoja.commands import table
+from ostoja.commands.lists import needed, option
+from ostoja.commands.table import Do
 from ostoja.failure import Exit, Failure
 from ostoja.where import Session
 
-PANEL = "Deployment"
-
 
 def add_to(app: typer.Typer) -> None:
-    app.command("backup", rich_help_panel=PANEL)(backup)
-    app.command("verify-backup", rich_help_panel=PANEL)(verify)
-    app.command("restore", rich_help_panel=PANEL)(restore)
+    table.add(
+        app, "Deployment",
+        Do(
+            "backup",
+            "Back up the database, the records of consent and the configuration to BACKUP_DIR.\n\n"
+            "The keys (.env) are not in it: keep a copy of them elsewhere.",
+            {"full": (needed("Everything now; without, once a week.", "--full", kind=bool), False)},
+            backup,
+        ),
+        Do(
+            "verify-backup",
+            "Restore the newest backup to a private server, and check the trail and the ledger "
+            "there.\n\nSuccess is recorded; BackupNotVerified fires without it.",
+            {}, verify,
+        ),
+        Do(
+            "restore",
+            "Restore a deployment that was lost, from BACKUP_DIR and .env.\n\n"
+            "It refuses while anything runs here or has data, says what it will do, and asks.",
+            {
+                "to": option("The state of that time: 2026-11-25 10:15:00+01.", metavar="TIME"),
+                "without_records": (
+                    needed(
+                        "Go on if no withdrawal was ever recorded.", "--without-records", kind=bool
+                    ),
+                    False,
+                ),
+                "yes": (needed("Do not ask for confirmation.", "--yes", "-y", kind=bool), False),
+            },
+            restore,
+        ),
+    )  # fmt: skip
 
 
 def _do(command: str, **given: Any) -> dict[str, Any]:
@@ -23,18 +53,7 @@ def _do(command: str, **given: Any) -> dict[str, Any]:
     return answer
 
 
-def backup(
-    context: typer.Context,
-    *,
-    full: Annotated[
-        bool, typer.Option("--full", help="Everything now; without, once a week.")
-    ] = False,
-) -> None:
-    """Back up the database, the records of consent and the configuration to BACKUP_DIR.
-
-    The keys (.env) are not in it: keep a copy of them elsewhere.
-    """
-    session: Session = context.obj
+def backup(session: Session, *, full: bool) -> None:
     made = _do("backup", full=full)
     session.screen.answer(
         made,
@@ -42,36 +61,14 @@ def backup(
     )
 
 
-def verify(context: typer.Context) -> None:
-    """Restore the newest backup to a private server, and check the trail and the ledger there.
-
-    Success is recorded; BackupNotVerified fires without it.
-    """
-    session: Session = context.obj
+def verify(session: Session) -> None:
     found = _do("verify")
     session.screen.answer(
         found, f"ok: backup {found['backup']}, restored in {found['seconds']} s; {_rows(found)}"
     )
 
 
-def restore(
-    context: typer.Context,
-    *,
-    to: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="The state of that time: 2026-11-25 10:15:00+01."),
-    ] = None,
-    without_records: Annotated[
-        bool,
-        typer.Option("--without-records", help="Go on if no withdrawal was ever recorded."),
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-) -> None:
-    """Restore a deployment that was lost, from BACKUP_DIR and .env.
-
-    It refuses while anything runs here or has data, says what it will do, and asks.
-    """
-    session: Session = context.obj
+def restore(session: Session, *, to: str | None, without_records: bool, yes: bool) -> None:
     given = {"at": to, "without_records": without_records}
     for line in _do("plan", **given)["lines"]:
         session.screen.note(f"- {line}")
