@@ -22,6 +22,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from deploy.up.process import Process, wait_until
+from tests.support.consumers import until
 from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
@@ -97,11 +98,11 @@ class Rig:
         await self.flowing()
 
     async def flowing(self) -> None:
-        async def consuming() -> bool:
-            found = await self._depth_and_consumers("alerts.slack")
-            return found is not None and found[1] > 0
-
-        await eventually(consuming, 30)
+        await eventually(
+            lambda: self._depth_and_consumers("alerts.slack"),
+            30,
+            so=lambda found: found is not None and found[1] > 0,
+        )
 
     async def kill(self) -> None:
         """As a power cut: what it had not yet got through to anybody is lost with it."""
@@ -142,17 +143,14 @@ class Rig:
             pytest.fail(f"wanted {wanted}, found {seen}")
 
     async def reached_slack(self, count: int, *, refused_too: bool = True) -> None:
-        async def so() -> bool:
-            got = await self.stack.sandbox.received("slack", refused_too=refused_too)
-            return len(got) >= count
-
-        await eventually(so, 30)
+        await eventually(
+            lambda: self.stack.sandbox.received("slack", refused_too=refused_too),
+            30,
+            so=lambda got: len(got) >= count,
+        )
 
     async def until_depth(self, queue: str, depth: int) -> None:
-        async def so() -> bool:
-            return await self.depth(queue) == depth
-
-        await eventually(so, 30)
+        await eventually(lambda: self.depth(queue), 30, so=lambda found: found == depth)
 
     async def depth(self, queue: str) -> int | None:
         found = await self._depth_and_consumers(queue)
@@ -182,11 +180,7 @@ class Rig:
         """Wait until somebody has changed its row and waits, before it commits, for a lock."""
         await self.waits_for_a_lock()
         row = "SELECT 1 FROM alerts.delivery WHERE alert_id = %s FOR UPDATE SKIP LOCKED"
-
-        async def so() -> bool:
-            return not self.query(row, alert_id)
-
-        await eventually(so, 15)
+        await until(lambda: not self.query(row, alert_id), 15)
 
     async def _forgotten(self) -> bool:
         """Tell whether PostgreSQL has ended the dead process's statements, also those in a lock."""

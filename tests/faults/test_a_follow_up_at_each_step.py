@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.faults.conftest import ACK, Rig, through
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
 from tests.support.stack import Stack
@@ -57,10 +58,9 @@ class HandOver(Rig):
             proxy.cut()
             await proxy.resume()
 
-        async def forgotten() -> bool:
-            return not self.query("SELECT 1 FROM pg_stat_activity WHERE usename = %s", name)
-
-        await eventually(forgotten, 15)
+        await until(
+            lambda: not self.query("SELECT 1 FROM pg_stat_activity WHERE usename = %s", name), 15
+        )
 
     async def agreed(self) -> str:
         """Return a new address that agreed, when followups was told so and has acked that."""
@@ -93,19 +93,11 @@ class HandOver(Rig):
             "SELECT 1 FROM pg_stat_activity WHERE usename = 'followups' "
             "AND wait_event_type = 'Lock' AND strpos(query, %s) > 0"
         )
-
-        async def so() -> bool:
-            return bool(self.query(waiting, statement))
-
-        await eventually(so, 30)
+        await until(lambda: self.query(waiting, statement), 30)
 
     async def delivery(self, address: str, state: str) -> None:
         of_address = "SELECT 1 FROM alerts.delivery WHERE once_address = %s AND state = %s"
-
-        async def so() -> bool:
-            return bool(self.query(of_address, address, state))
-
-        await eventually(so, 30)
+        await until(lambda: self.query(of_address, address, state), 30)
 
     async def sent_once(self, address: str) -> None:
         step = await self.step(address, "sent")

@@ -24,6 +24,7 @@ import pytest
 from tests.faults.conftest import ACK
 from tests.faults.test_a_follow_up_at_each_step import HandOver, started
 from tests.faults.test_killed_gateway import forget_what_runs
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.forms import agreed, alerts, new_key, quiet, stored, submit
 from tests.support.proxy import DOWN, UP, Direction, Proxy
@@ -75,12 +76,11 @@ class Sent:
 @pytest.fixture
 async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[HandOver]:
     async with started(HandOver, stack, tmp_path) as made:
-
-        async def listens() -> bool:
-            found = await made._depth_and_consumers("followups.leads")
-            return found is not None and found[1] > 0
-
-        await eventually(listens, 30)
+        await eventually(
+            lambda: made._depth_and_consumers("followups.leads"),
+            30,
+            so=lambda found: found is not None and found[1] > 0,
+        )
         yield made
 
 
@@ -154,12 +154,9 @@ async def test_a_form_that_was_committed_and_not_acked_is_one_lead(
 async def test_a_form_that_was_committed_and_not_published_alerts_once(
     rig: HandOver, sent: Sent
 ) -> None:
-    async def committed() -> Any:
-        return stored(rig.stack, sent.email)
-
     rig.broker.stall(UP)
     await sent.post()
-    await eventually(committed, 30)
+    await until(lambda: stored(rig.stack, sent.email), 30)
     await rig.kill()
     assert await rig.stack.slack_texts() == []
     await rig.stack.start("followups")

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.forms import alerts, new_key, quiet, stored, submit
 from tests.support.servers import kill_with_children
@@ -45,11 +45,7 @@ async def test_a_form_is_taken_while_a_component_is_down(stack: Stack, name: str
         await back()
     assert [answer.status for answer in answers] == [202] * FORMS
     assert [answer.body for answer in again] == [answer.body for answer in answers]
-
-    async def all_stored() -> Any:
-        return all(stored(stack, email) for email in sent)
-
-    await eventually(all_stored, 90)
+    await until(lambda: all(stored(stack, email) for email in sent), 90)
     await eventually(lambda: quiet(stack), 90)
     for email, answer in zip(sent, answers, strict=True):
         assert len(stored(stack, email)) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import Rig
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 from tests.support.proxy import DOWN
 from tests.support.servers import frozen
 
@@ -27,10 +27,7 @@ async def test_an_outcome_recorded_after_the_lease_changes_nothing(
         start_second(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
         before = await rig.row(alert_id, state="delivered", attempt=2)  # requeued once, or twice
 
-    async def settled() -> bool:
-        return f'"{alert_id}", "attempt": 1,' in rig.stack.log("alerts")
-
-    await eventually(settled, 30)
+    await until(lambda: f'"{alert_id}", "attempt": 1,' in rig.stack.log("alerts"), 30)
     assert await rig.row(alert_id) == before
     history = rig.query(
         "SELECT number, outcome FROM alerts.attempt WHERE alert_id = %s ORDER BY number", alert_id

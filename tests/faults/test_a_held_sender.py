@@ -17,6 +17,7 @@ import pytest
 
 from libs.common.messaging.broker import Broker, Message
 from tests.faults.conftest import NO_SWEEP, through
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
 from tests.support.servers import frozen
@@ -69,27 +70,21 @@ async def unsubscribe(stack: Stack, address: str) -> Answer:
 
 
 async def until_200(stack: Stack, address: str) -> None:
-    async def so() -> bool:
-        return (await unsubscribe(stack, address)).status == 200
-
-    await eventually(so, 30)
+    await eventually(lambda: unsubscribe(stack, address), 30, so=lambda found: found.status == 200)
 
 
 async def duplicate(stack: Stack, address: str) -> None:
     """Publish a copy as soon as the lease is over; the holder has no hand free for it."""
     claimed = await row(stack, address, state="claimed", attempt=1)
 
-    async def over() -> bool:
-        return bool(
-            stack.query(
+    work = {"alert_id": str(claimed.alert_id), "target": "email", "generation": claimed.generation}
+    async with Broker.connect(stack.vhost.url("gateway"), "gateway") as broker:
+        await until(
+            lambda: stack.query(
                 "SELECT 1 FROM alerts.delivery WHERE once_address = %s AND lease_until < now()",
                 address,
             )
         )
-
-    work = {"alert_id": str(claimed.alert_id), "target": "email", "generation": claimed.generation}
-    async with Broker.connect(stack.vhost.url("gateway"), "gateway") as broker:
-        await eventually(over)
         message = Message(str(uuid.uuid4()), "alert.work", work)
         await broker.publish("alerts", "alerts.email", message)
 
@@ -126,11 +121,9 @@ async def test_a_sender_frozen_past_its_deadline_writes_no_dot(
     ended = await eventually(awake, 30)
     assert await nothing_left(stack)
     assert (ended.state, ended.reason) == ("pending", "too_late")
-
-    async def returned() -> bool:
-        return not stack.query("SELECT 1 FROM consent.permit WHERE returned_at IS NULL")
-
-    await eventually(returned, 15)  # certainly not sent: nobody need wait for it
+    await until(
+        lambda: not stack.query("SELECT 1 FROM consent.permit WHERE returned_at IS NULL"), 15
+    )  # certainly not sent: nobody need wait for it
 
 
 @pytest.mark.faults  # its permit must come within two seconds: not beside other tests
@@ -148,11 +141,9 @@ async def test_a_worker_that_was_taken_over_before_the_row_was_its_own_sends_not
     logs = [lambda: stack.log("alerts"), start_second(**second).read_text]
     moves = [proxy.stall_before(UP, CLAIMED_TO_SENDING) for proxy in databases]
 
-    async def held() -> list[int]:
-        return [number for number, move in enumerate(moves) if move.is_set()]
-
     address = await due_now(stack)
-    (holder,) = await eventually(held, 30)
+    await until(lambda: any(move.is_set() for move in moves))
+    (holder,) = [number for number, move in enumerate(moves) if move.is_set()]
     databases[1 - holder].stall_before(UP, NEVER)  # in place of the other's trap
     (permit,) = stack.query("SELECT attempt FROM consent.permit WHERE returned_at IS NULL")
     assert permit.attempt == 1
@@ -161,10 +152,10 @@ async def test_a_worker_that_was_taken_over_before_the_row_was_its_own_sends_not
     await leaving  # the other has taken over, and so the first permit is void
     before = await row(stack, address, state="discarded", reason="withdrawn", attempt=2)
     await databases[holder].resume()
-
-    async def went_on() -> bool:
-        return '"delivery.fenced"' in logs[holder]() or not await nothing_left(stack)
-
-    await eventually(went_on, 15)
+    await eventually(
+        lambda: nothing_left(stack),
+        15,
+        so=lambda found: '"delivery.fenced"' in logs[holder]() or not found,
+    )
     assert await nothing_left(stack)
     assert await row(stack, address) == before

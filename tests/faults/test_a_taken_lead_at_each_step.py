@@ -21,6 +21,7 @@ import pytest
 from tests.faults.conftest import ACK, through
 from tests.faults.test_a_follow_up_at_each_step import HandOver, started
 from tests.support.cases import sections
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.proxy import UP
 from tests.support.stack import Stack, quick_alerts_config
@@ -81,10 +82,7 @@ class Taken(HandOver):
         )
 
     async def stopped(self, address: str) -> None:
-        async def so() -> bool:
-            return set(self.statuses(address)) == {("cancelled", "taken")}
-
-        await eventually(so, 40)
+        await until(lambda: set(self.statuses(address)) == {("cancelled", "taken")}, 40)
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ import uuid
 import pytest
 
 from tests.faults.conftest import ACK, Rig
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
 
@@ -181,11 +182,7 @@ async def test_a_message_redelivered_during_a_send_outlives_its_worker(
     await rig.row(alert_id, state="sending", attempt=1)
     said = len(rig.stack.log("alerts"))
     rig.broker.cut()  # the worker goes on; RabbitMQ redelivers the message
-
-    async def parked() -> bool:
-        return '"reason": "parked"' in rig.stack.log("alerts")[said:]
-
-    await eventually(parked, 10)
+    await until(lambda: '"reason": "parked"' in rig.stack.log("alerts")[said:], 10)
     await rig.row(alert_id, state="sending", attempt=1)
     await rig.kill()
     await rig.restart()

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from tests.faults.conftest import IN_FLIGHT
+from tests.support.consumers import until
 from tests.support.ending import assert_everything_arrived
-from tests.support.eventually import eventually
 from tests.support.load import Load
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
@@ -47,11 +47,8 @@ async def test_a_consent_killed_during_unsubscribes_forgets_none_that_was_answer
         if (await stack.http("POST", "/api/unsubscribe", {"email": address})).status == 200:
             answered.append(address)
 
-    async def some_answered() -> bool:
-        return len(answered) >= 3
-
     leaving = [asyncio.create_task(leave(address)) for address in addresses]
-    await eventually(some_answered, 30)
+    await until(lambda: len(answered) >= 3, 30)
     await stack.kill9("consent")
     await asyncio.gather(*leaving)
     await stack.start("consent")

@@ -21,6 +21,7 @@ import psycopg2
 import pytest
 
 from deploy.up.process import Process
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.stack import ROOT, Stack
@@ -114,11 +115,7 @@ async def test_ten_thousand_due_steps_and_four_schedulers_leave_once_each(
     ids = await schedule(stack, 10_000)
     await stack.start("followups")
     first, *_ = [more() for _ in range(3)]
-
-    async def some_left() -> bool:
-        return list(statuses(stack, ids).values()).count("scheduled") < 8000
-
-    await eventually(some_left, 120)
+    await until(lambda: list(statuses(stack, ids).values()).count("scheduled") < 8000, 120)
     first.stop(signal.SIGKILL, 10)
     ends = await until_ended(stack, ids, 1800)
     assert Counter(ends.values()) == {"sent": 10_000}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.load import Load
 from tests.support.records import per_alert
@@ -68,11 +69,9 @@ async def become_unhealthy(stack: Stack, target: str, **behaviour: Any) -> dict[
     await stack.sandbox.behave(target, **behaviour)
     waiting = await accept(stack, target, ALERTS)
     other = await accept(stack, "webhook", MEANWHILE)
-
-    async def arrived() -> bool:
-        return len(await stack.sandbox.received("webhook")) >= MEANWHILE
-
-    await eventually(arrived, 15)
+    await eventually(
+        lambda: stack.sandbox.received("webhook"), 15, so=lambda found: len(found) >= MEANWHILE
+    )
     await eventually(lambda: attempted(stack, target), 30)
     assert await stack.balanced() is None  # or the target was not sick
     await stack.sandbox.behave(target, status=200)
@@ -121,11 +120,11 @@ async def test_mail_whose_server_hangs_or_resets_before_the_dot_arrives_once(sta
     await eventually(lambda: attempted(stack, "email"), 30)
     await stack.sandbox.behave("email", stage="rcpt", reset=True)
     before = len(await stack.sandbox.received("email", refused_too=True))
-
-    async def reset() -> bool:
-        return len(await stack.sandbox.received("email", refused_too=True)) > before
-
-    await eventually(reset, 30)
+    await eventually(
+        lambda: stack.sandbox.received("email", refused_too=True),
+        30,
+        so=lambda found: len(found) > before,
+    )
     await stack.sandbox.behave("email", status=200)
     check = await eventually(stack.balanced, 90)
     assert (check["failed"], check["in_doubt"], check["discarded"]) == (0, 0, 0)
@@ -141,9 +140,6 @@ async def test_alerts_outlive_periods_in_which_their_target_refuses_us_and_kills
         "SELECT 1 FROM alerts.delivery WHERE target = 'slack' AND state IN ('pending', 'sending')"
         " AND reason IN ('unauthorized', 'gone') LIMIT 1"
     )
-
-    async def none_waits() -> bool:  # or the next period refuses the same ones, and they fail
-        return not stack.query(refused)
 
     async with Load(stack, clients=4) as load:
         for status in (401, 404, 403, 410):
@@ -162,7 +158,8 @@ async def test_alerts_outlive_periods_in_which_their_target_refuses_us_and_kills
             if status == 401:
                 await eventually(lambda: at_the_fallback(stack, list(critical)), 30)
             await stack.sandbox.behave("slack", status=200)
-            await eventually(none_waits, 60)
+            # or the next period refuses the same ones, and they fail
+            await until(lambda: not stack.query(refused), 60)
             await load.more(20)
     for alert_id in critical:
 

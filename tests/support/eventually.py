@@ -2,22 +2,26 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
 
 async def eventually(
-    ask: Callable[[], Awaitable[T | None]], seconds: float = 30, *, every: float = 0.02
+    ask: Callable[[], Awaitable[T | None]],
+    seconds: float = 30,
+    *,
+    every: float = 0.02,
+    so: Callable[[Any], object] = bool,
 ) -> T:
-    """Return the first true answer.
+    """Return the first answer that is so: that is true, unless the test says what it must be.
 
     :raises TimeoutError: there was none in this time
     """
     async with asyncio.timeout(seconds):
         while True:
-            if answer := await ask():
-                return answer
+            if so(answer := await ask()):
+                return cast("T", answer)
             await asyncio.sleep(every)
 
 

@@ -174,12 +174,12 @@ class Alerts:
     async def until(
         self, alert_id: str, state: str, target: str = "slack", seconds: float = 30
     ) -> Any:
-        async def reached() -> Any:
-            row = await self.row(alert_id, target)
-            return row if row is not None and row.state == state else None
-
         try:
-            return await eventually(reached, seconds)
+            return await eventually(
+                lambda: self.row(alert_id, target),
+                seconds,
+                so=lambda row: row is not None and row.state == state,
+            )
         except TimeoutError:
             pytest.fail(f"not {state}: {await self.row(alert_id, target)}\n{self.log()[-5000:]}")
 

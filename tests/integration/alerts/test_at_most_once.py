@@ -12,6 +12,7 @@ from sqlalchemy import make_url
 
 from libs.common.messaging.broker import Message
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
 
@@ -64,18 +65,12 @@ async def source(subject: Alerts, mail_id: str) -> str:
 
 
 async def ends(outcomes: Outcomes, count: int = 1) -> list[tuple[str, str | None]]:
-    async def enough() -> bool:
-        return len(outcomes) >= count
-
-    await eventually(enough)
+    await until(lambda: len(outcomes) >= count)
     return [(one["outcome"], one["reason"]) for one in outcomes]
 
 
 async def returned(consent: Consent, *attempts: int) -> None:
-    async def all_back() -> bool:
-        return sorted(one["attempt"] for one in consent.returned) == sorted(attempts)
-
-    await eventually(all_back)
+    await until(lambda: sorted(one["attempt"] for one in consent.returned) == sorted(attempts))
 
 
 async def test_a_mail_past_its_window_returns_to_its_sender(
@@ -85,11 +80,10 @@ async def test_a_mail_past_its_window_returns_to_its_sender(
     await subject.sandbox.behave("email", status=451)
     closes = datetime.now(UTC) + timedelta(seconds=4)
     alert_id = await follow_up(subject, not_after=closes)
-
-    async def tried() -> bool:
-        return bool((row := await subject.row(alert_id, "email")) and row.last_attempt_at)
-
-    await eventually(tried)
+    await eventually(
+        lambda: subject.row(alert_id, "email"),
+        so=lambda found: (row := found) and row.last_attempt_at,
+    )
     row = await subject.until(alert_id, "discarded", "email")
     await subject.sandbox.heal()
     assert row.reason == "window_over"
@@ -180,11 +174,8 @@ async def test_a_mail_without_a_permit_reply_waits_and_uses_no_attempt(
     subject = await alerts(email={"retry_delays": [2.5]})
     consent.answer = None
     alert_id = await follow_up(subject)
-
-    async def asked_often() -> bool:  # more often than it has attempts
-        return len(consent.asked) >= 3
-
-    await eventually(asked_often, 30)
+    # more often than it has attempts
+    await until(lambda: len(consent.asked) >= 3, 30)
     assert (await subject.row(alert_id, "email")).state in {"pending", "claimed"}
     assert await subject.sandbox.mails() == []
     consent.answer = "granted"
@@ -212,12 +203,11 @@ async def test_a_mail_waits_for_a_grant_on_its_way(alerts: StartAlerts, consent:
     subject = await alerts(email={"retry_delays": [2.5]})
     consent.answer, consent.reason = "closed", "no_consent"
     alert_id = await follow_up(subject)
-
-    async def waits() -> bool:
-        row = await subject.row(alert_id, "email")
-        return bool(row) and (row.state, row.reason) == ("pending", "no_consent")
-
-    await eventually(waits, 30)
+    await eventually(
+        lambda: subject.row(alert_id, "email"),
+        30,
+        so=lambda row: bool(row) and (row.state, row.reason) == ("pending", "no_consent"),
+    )
     consent.answer, consent.reason = "granted", None
     await subject.until(alert_id, "delivered", "email")
 
@@ -241,12 +231,10 @@ async def test_a_mail_past_the_deadline_is_not_terminated_and_sent_later(
     subject = await alerts(email=email)
     await subject.sandbox.behave("email", stage="mail", delay_seconds=2.5)
     alert_id = await follow_up(subject)
-
-    async def too_late() -> bool:
-        row = await subject.row(alert_id, "email")
-        return row is not None and (row.state, row.reason) == ("pending", "too_late")
-
-    await eventually(too_late)
+    await eventually(
+        lambda: subject.row(alert_id, "email"),
+        so=lambda row: row is not None and (row.state, row.reason) == ("pending", "too_late"),
+    )
     await returned(consent, 1)
     assert await subject.sandbox.received("email") == []
     await subject.sandbox.behave("email", status=200)
@@ -369,11 +357,7 @@ async def test_a_worker_killed_before_sending_is_taken_over_and_its_permit_retur
     subject = await alerts()
     consent.answer = None
     alert_id = await follow_up(subject)
-
-    async def asked() -> bool:
-        return len(consent.asked) == 1
-
-    await eventually(asked)
+    await until(lambda: len(consent.asked) == 1)
     subject.kill9()
     consent.answer = "granted"
     await subject.start()

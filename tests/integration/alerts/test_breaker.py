@@ -42,24 +42,13 @@ async def test_an_open_breaker_takes_no_message_and_its_trip_is_an_attempt(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(slack={"breaker": {"fail_max": 1, "reset_timeout": 3600}})
-
-    async def consumed() -> bool:
-        return await consumers(subject, "alerts.slack") == 1
-
-    await eventually(consumed)
+    await eventually(lambda: consumers(subject, "alerts.slack"), so=lambda found: found == 1)
     await subject.sandbox.behave("slack", status=503)
     alert_id = await subject.accept()
-
-    async def cancelled() -> bool:
-        return await consumers(subject, "alerts.slack") == 0
-
-    await eventually(cancelled)
+    await eventually(lambda: consumers(subject, "alerts.slack"), so=lambda found: found == 0)
     assert (await breaker(subject))["state"] == "open"
-
-    async def written() -> bool:  # the breaker records before the ledger
-        return bool(await subject.scalar("SELECT count(*) FROM attempt"))
-
-    await eventually(written)
+    # the breaker records before the ledger
+    await eventually(lambda: subject.scalar("SELECT count(*) FROM attempt"))
     _, story = await subject.http("GET", f"/api/alerts/{alert_id}")
     (attempt,) = story["deliveries"][0]["history"]
     assert (attempt["outcome"], attempt["reason"], attempt["status"]) == (
@@ -80,11 +69,7 @@ async def test_a_429_neither_trips_nor_counts_and_pauses_only_its_target(
     await subject.sandbox.behave("slack", status=429, retry_after=2)
     alert_id = await subject.accept("lead.qualified")
     await subject.until(alert_id, "delivered", "monday")
-
-    async def paused() -> bool:
-        return bool((await breaker(subject))["paused"])
-
-    await eventually(paused)
+    await eventually(lambda: breaker(subject), so=lambda found: found["paused"])
     shown = await breaker(subject)
     assert (shown["state"], shown["failures"]) == ("closed", 0)
     await subject.sandbox.behave("slack", status=200)
@@ -101,11 +86,7 @@ async def test_an_open_breaker_tries_one_of_a_hundred_and_then_delivers_all(
 
     # Two may fail and free their slots before the third trips it; those in flight still end.
     before = (3 - 1) + 4
-
-    async def tried_again() -> bool:
-        return len(await tries(subject)) >= before + 3
-
-    await eventually(tried_again, 30)
+    await eventually(lambda: tries(subject), 30, so=lambda found: len(found) >= before + 3)
     trials = (await tries(subject))[before:]
     gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(trials)]
     assert all(gap >= RESET * 0.9 for gap in gaps), gaps
@@ -133,11 +114,7 @@ async def test_a_manual_reset_delivers_everything_at_once(alerts: StartAlerts) -
     subject = await alerts(slack=options)
     await subject.sandbox.behave("slack", status=500)
     ids = [await subject.accept() for _ in range(10)]
-
-    async def opened() -> bool:
-        return bool((await breaker(subject))["state"] == "open")
-
-    await eventually(opened)
+    await eventually(lambda: breaker(subject), so=lambda found: found["state"] == "open")
     assert (await breaker(subject))["next_trial_at"] is not None
     await subject.sandbox.behave("slack", status=200)
     status, _ = await subject.http("POST", "/api/breakers/slack/reset")

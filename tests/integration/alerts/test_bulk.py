@@ -54,12 +54,10 @@ async def shut(subject: Alerts) -> None:
     """Open the breaker of slack, so that requeued messages stay in its queue and can be counted."""
     await subject.sandbox.behave("slack", status=500)
     await subject.accept()
-
-    async def opened() -> bool:
-        _, breakers = await subject.http("GET", "/api/breakers")
-        return bool(breakers["slack"]["state"] == "open")
-
-    await eventually(opened)
+    await eventually(
+        lambda: subject.http("GET", "/api/breakers"),
+        so=lambda found: found[1]["slack"]["state"] == "open",
+    )
 
 
 async def retry(subject: Alerts) -> int:

@@ -54,11 +54,8 @@ class Slack:
         return shown
 
     async def shows(self, *buttons: str) -> None:
-        async def so() -> bool:
-            return pressable(await self.message()) == list(buttons)
-
         try:
-            await eventually(so, 30)
+            await eventually(self.message, 30, so=lambda found: pressable(found) == list(buttons))
         except TimeoutError:
             pytest.fail(f"{await self.message()}\n{self.subject.log()[-3000:]}")
 
@@ -113,11 +110,8 @@ async def shown(alerts: StartAlerts, sandbox: Sandbox) -> AsyncIterator[Slack]:
     slack = Slack(subject, case_id, Cases(subject.engine))
     await slack.shows(*OPEN)
 
-    async def receipt() -> Any:
-        rows = await slack.cases.rows("SELECT receipt FROM case_place WHERE receipt IS NOT NULL")
-        return rows[0].receipt if rows else None
-
-    slack.ts = (await eventually(receipt, 30))["ts"]
+    receipt = "SELECT receipt FROM case_place WHERE receipt IS NOT NULL"
+    slack.ts = (await eventually(lambda: slack.cases.rows(receipt)))[0].receipt["ts"]
 
     async def door(request: web.Request) -> web.Response:
         try:
@@ -212,11 +206,7 @@ async def test_put_off_by_the_menu_it_is_asked_again_in_an_hour_of_the_clock(sla
     (row,) = await slack.cases.rows("SELECT next_at - now() AS left, state FROM alert_case")
     assert row.state == "open"
     assert 3500 < row.left.total_seconds() <= 3600
-
-    async def says_so() -> bool:
-        return "put off until" in json.dumps(await slack.message())
-
-    await eventually(says_so, 30)
+    await eventually(slack.message, 30, so=lambda found: "put off until" in json.dumps(found))
     await slack.shows(*OPEN)
 
 

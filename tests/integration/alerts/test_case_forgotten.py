@@ -298,12 +298,10 @@ async def test_an_owner_is_reminded_with_a_way_to_answer_and_then_asked_again(
     assert "Anna Nowak has had it since" in mails[0]["Subject"]
     assert f"ostoja close {case_id}" in mails[0]["Text"]
     assert "/a/" in mails[0]["Text"]
-
-    async def asked_again() -> Any:
-        _, case = await call(subject, "GET", path)
-        return case if (case["state"], case["step"]) == ("open", 1) else None
-
-    case = await eventually(asked_again, 30)
+    _, case = await eventually(
+        lambda: call(subject, "GET", path),
+        so=lambda found: (found[1]["state"], found[1]["step"]) == ("open", 1),
+    )
     assert case["generation"] == 1
     assert [each["via"] for each in case["answers"]] == ["api", "timer"]
     shown = await subject.metrics()

@@ -271,9 +271,8 @@ async def test_a_form_that_is_silent_is_asked_about_until_it_sends_again(
     cases = Cases(subject.engine)
     (case,) = await cases.rows("SELECT alert_id FROM alert_case")
     await subject.accept("webhook", alert_id=str(uuid4()))
-
-    async def resolved() -> bool:
-        row = await cases.case(case.alert_id)
-        return (row.state, row.reason) == ("cancelled", "resolved")
-
-    await eventually(resolved, 20)
+    await eventually(
+        lambda: cases.case(case.alert_id),
+        20,
+        so=lambda row: (row.state, row.reason) == ("cancelled", "resolved"),
+    )

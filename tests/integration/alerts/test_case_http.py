@@ -42,11 +42,7 @@ async def call(
 async def opened(subject: Alerts) -> UUID:
     case_id = await lead(subject)
     path = f"/api/cases/{case_id}"
-
-    async def known() -> bool:
-        return (await call(subject, "GET", path))[0] == 200
-
-    await eventually(known, 20)
+    await eventually(lambda: call(subject, "GET", path), 20, so=lambda found: found[0] == 200)
     return case_id
 
 

@@ -69,11 +69,7 @@ async def test_a_late_step_says_who_has_it(alerts: StartAlerts) -> None:
     cases = Cases(subject.engine)
     await subject.sandbox.behave("email", status=451)
     case_id = await lead(subject)
-
-    async def run_out() -> bool:
-        return bool(await cases.rows("SELECT 1 FROM alert_case WHERE state = 'unanswered'"))
-
-    await eventually(run_out, 20)
+    await eventually(lambda: cases.rows("SELECT 1 FROM alert_case WHERE state = 'unanswered'"), 20)
     # Not recalled: as if the step's attempt had been in flight at the answer.
     await cases.execute(
         "UPDATE alert_case SET state = 'answered', owner = 'anna', owner_name = 'Anna Nowak',"
@@ -90,11 +86,7 @@ async def test_after_an_answer_the_service_sends_no_further_step(alerts: StartAl
     subject = await alerts(sections=sections(within="1s"))
     cases = Cases(subject.engine)
     case_id = await lead(subject)
-
-    async def asked() -> bool:
-        return bool(await cases.steps(case_id))
-
-    await eventually(asked, 20)
+    await eventually(lambda: cases.steps(case_id), 20)
     await cases.answer(case_id, answer())
     handed_out = len(await cases.steps(case_id))
 

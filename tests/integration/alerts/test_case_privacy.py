@@ -124,11 +124,7 @@ async def test_the_export_shows_a_case_and_the_erasure_ends_it(
     service = await alerts(sections=sections(within="1h"))
     cases = Cases(service.engine)
     case_id = await lead(service, text=f"write to {ANNA}")
-
-    async def opened() -> bool:
-        return bool(await cases.rows("SELECT 1 FROM alert_case"))
-
-    await eventually(opened, 20)
+    await eventually(lambda: cases.rows("SELECT 1 FROM alert_case"), 20)
     await service.until(str(case_id), "delivered")
     await service.until(str(case_id), "delivered", "monday")
     await cases.take(case_id)

@@ -136,11 +136,7 @@ async def held(
 
 async def ended_or_waiting(subject: Races, task: asyncio.Task[Any]) -> None:
     """Wait until the task is over, or waits for a lock that another holds."""
-
-    async def so() -> bool:
-        return task.done() or await waits_for_a_row(subject.engine)
-
-    await eventually(so)
+    await eventually(lambda: waits_for_a_row(subject.engine), so=lambda found: task.done() or found)
 
 
 ENDS = {

@@ -50,11 +50,9 @@ async def bodies(subject: Alerts, *, changes: bool) -> list[dict[str, Any]]:
 
 
 async def posted(subject: Alerts, count: int) -> list[dict[str, Any]]:
-    async def there() -> list[dict[str, Any]]:
-        found = await bodies(subject, changes=False)
-        return found if len(found) >= count else []
-
-    return await eventually(there, 30)
+    return await eventually(
+        lambda: bodies(subject, changes=False), 30, so=lambda found: len(found) >= count
+    )
 
 
 async def test_when_somebody_takes_it_every_message_says_so_in_its_place(subject: Alerts) -> None:
@@ -62,11 +60,12 @@ async def test_when_somebody_takes_it_every_message_says_so_in_its_place(subject
     await posted(subject, 2)
     await Cases(subject.engine).take(case_id, "ewa")
 
-    async def changed() -> list[dict[str, Any]]:
-        found = await bodies(subject, changes=True)
-        return found if len(found) == 2 else []
-
-    own, step = sorted(await eventually(changed, 30), key=lambda body: -len(body["blocks"]))
+    own, step = sorted(
+        await eventually(
+            lambda: bodies(subject, changes=True), 30, so=lambda found: len(found) == 2
+        ),
+        key=lambda body: -len(body["blocks"]),
+    )
     assert own["ts"] != step["ts"]
     assert "600700800" in json.dumps(own["blocks"][:-2])
     assert "taken by Ewa Lis" in json.dumps(own["blocks"][-2])

@@ -308,8 +308,4 @@ async def test_the_digest_names_the_alerts_that_no_one_answered_until_somebody_d
     found = "SELECT count(*) FROM incident WHERE kind = 'unanswered'"
     assert await service.scalar(found) == 1
     await subject.take(case_id)
-
-    async def over() -> bool:
-        return not await service.scalar(found)
-
-    await eventually(over)
+    await eventually(lambda: service.scalar(found), so=lambda found: not found)

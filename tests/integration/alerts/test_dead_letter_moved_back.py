@@ -46,11 +46,12 @@ async def move(subject: Alerts, dead: str, to: str | None = None) -> None:
     }
     call, name = subject.vhost.call, f"Move%20from%20{dead}"
     await asyncio.to_thread(call, "PUT", "parameters/shovel", name, {"value": value})
-
-    async def ended() -> bool:
-        return not await asyncio.to_thread(call, "GET", "parameters/shovel")
-
-    await eventually(ended, 20, every=0.1)
+    await eventually(
+        lambda: asyncio.to_thread(call, "GET", "parameters/shovel"),
+        20,
+        every=0.1,
+        so=lambda found: not found,
+    )
 
 
 async def test_a_dead_letter_moved_back_is_retried_and_counted_once(
@@ -63,12 +64,9 @@ async def test_a_dead_letter_moved_back_is_retried_and_counted_once(
     await eventually(lambda: dead_letters(subject, DEAD))
 
     await move(subject, DEAD)  # too early
-
-    async def tried_again() -> bool:
-        row = await subject.row(alert_id)
-        return bool(row.state == "failed" and row.attempt == 2)
-
-    await eventually(tried_again)
+    await eventually(
+        lambda: subject.row(alert_id), so=lambda row: row.state == "failed" and row.attempt == 2
+    )
     ((reason, dead_letter),) = await eventually(lambda: dead_letters(subject, DEAD))
     assert (reason, dead_letter["alert_id"]) == ("refused", alert_id)
 

@@ -31,10 +31,7 @@ async def publish(subject: Alerts, queue: str, type_: str, *bodies: bytes) -> No
 
 
 def until(reached: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
-    async def exported() -> Any:
-        return await reached() or None
-
-    return eventually(exported)
+    return eventually(reached, so=lambda found: found or None)
 
 
 HERS = {

@@ -107,11 +107,7 @@ async def test_an_exhausted_alert_fails_with_an_escalation_and_a_dead_letter(
     row = await subject.until(alert_id, "failed")
     assert (row.reason, row.attempt) == ("exhausted", 3)
     assert await subject.scalar("SELECT reason FROM escalation") == "exhausted"
-
-    async def dead() -> bool:
-        return await subject.depth("alerts.slack.dead") == 1
-
-    await eventually(dead)
+    await eventually(lambda: subject.depth("alerts.slack.dead"), so=lambda found: found == 1)
     _, failed = await subject.http("GET", "/api/dlq/failed")
     assert [(one["id"], one["retry_count"]) for one in failed["items"]] == [(alert_id, 2)]
     status = "SELECT status FROM dead_letter_queue"
@@ -180,11 +176,7 @@ async def test_intake_holds_no_more_alerts_in_memory_than_its_prefetch(
     subject = await alerts()
     with frozen(subject.process.pid):  # RabbitMQ still sends up to the prefetch
         ids = [await subject.accept() for _ in range(60)]
-
-        async def left_in_the_queue() -> bool:
-            return await subject.depth("alerts.intake") == 60 - 50  # 12.5 MiB, each of 256 KiB
-
-        await eventually(left_in_the_queue)
+        await eventually(lambda: subject.depth("alerts.intake"), so=lambda found: found == 60 - 50)
     for alert_id in ids:
         await subject.until(alert_id, "delivered")
 
@@ -264,11 +256,7 @@ async def test_lost_messages_are_requeued_in_the_next_generation(
     )  # the message stays where it is deleted
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
-
-    async def waits() -> bool:
-        return await subject.depth("alerts.slack.retry") == 1
-
-    await eventually(waits)
+    await eventually(lambda: subject.depth("alerts.slack.retry"), so=lambda found: found == 1)
     subject.vhost.call("DELETE", "queues", "alerts.slack.retry/contents")
     await subject.sandbox.behave("slack", status=200)
     assert (await subject.until(alert_id, "delivered")).generation >= 1
@@ -278,20 +266,14 @@ async def test_a_row_discarded_while_pending_is_not_sent(alerts: StartAlerts) ->
     subject = await alerts()
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
-
-    async def waits() -> bool:
-        row = await subject.row(alert_id)
-        return row is not None and row.state == "pending" and row.attempt == 1
-
-    await eventually(waits)
+    await eventually(
+        lambda: subject.row(alert_id),
+        so=lambda row: row is not None and row.state == "pending" and row.attempt == 1,
+    )
     body = {"ids": [alert_id], "reason": "no longer of interest"}
     assert await subject.http("POST", "/api/dlq/discard", body) == (200, {"discarded": 1})
     await subject.sandbox.behave("slack", status=200)
-
-    async def gone() -> bool:
-        return await subject.depth("alerts.slack.retry") == 0
-
-    await eventually(gone)
+    await eventually(lambda: subject.depth("alerts.slack.retry"), so=lambda found: found == 0)
     row = await subject.row(alert_id)
     assert (row.state, row.reason, row.error) == ("discarded", "manual", "no longer of interest")
     assert await texts(subject) == []
@@ -307,10 +289,7 @@ async def test_alerts_accepted_in_a_batch_are_independent(alerts: StartAlerts) -
     for each in good:
         await subject.until(each["id"], "delivered")
 
-    async def failing() -> bool:
-        return bool((await subject.check())["unread"] == 2)
-
-    await eventually(failing)
+    await eventually(subject.check, so=lambda found: found["unread"] == 2)
     assert sorted(await texts(subject)) == sorted(str(each["payload"]) for each in good)
 
 
@@ -323,12 +302,7 @@ async def test_an_unread_message_fails_the_ledger_check(
     assert (await subject.check())["ok"]
     broken = Message(str(uuid.uuid4()), "alert.accepted", {"id": "none"})
     await subject.gateway.publish("alerts", "alerts.intake", broken)
-
-    async def failing() -> bool:
-        terms = await subject.check()
-        return terms["unread"] == 1 and not terms["ok"]
-
-    await eventually(failing)
+    await eventually(subject.check, so=lambda terms: terms["unread"] == 1 and not terms["ok"])
 
 
 PUBLISHED_AGAIN = '"event": "reconcile.requeued"'
@@ -341,19 +315,11 @@ async def test_rows_whose_messages_may_be_queued_are_not_requeued(
     subject = await alerts(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
     await subject.sandbox.behave("slack", status=500)
     await subject.accept()
-
-    async def parked() -> bool:
-        return await subject.depth("alerts.slack.retry") > 0
-
-    await eventually(parked)
+    await eventually(lambda: subject.depth("alerts.slack.retry"), so=lambda found: found > 0)
     with leaderless(vhost, "alerts.slack.retry"):
         before = subject.log().count(PUBLISHED_AGAIN)  # perhaps when the epoch began
         overdue = "SELECT count(*) FROM delivery WHERE due_at < now() - interval '4 seconds'"
-
-        async def long_overdue() -> bool:
-            return bool(await subject.scalar(overdue))
-
-        await eventually(long_overdue)
+        await eventually(lambda: subject.scalar(overdue))
     assert subject.log().count(PUBLISHED_AGAIN) == before
 
 

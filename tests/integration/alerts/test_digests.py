@@ -150,11 +150,7 @@ async def test_only_an_incident_that_is_still_open_is_reported_again(
     subject = await alerts(slack=BREAKS, **INCIDENTS | {"ALERTS_INCIDENT_REPEAT_SECONDS": "2"})
     await subject.sandbox.behave("slack", status=503)
     alert_id = await subject.accept()
-
-    async def told_again() -> bool:
-        return len(await subjects(subject, "slack")) >= 2
-
-    await eventually(told_again, 20)
+    await eventually(lambda: subjects(subject, "slack"), 20, so=lambda found: len(found) >= 2)
     first, second, *_ = await digests(subject)
     since = [line for line in first["Text"].splitlines() if line.startswith("since")]
     assert since
@@ -162,11 +158,10 @@ async def test_only_an_incident_that_is_still_open_is_reported_again(
     await subject.sandbox.behave("slack", status=200)
     await subject.http("POST", "/api/breakers/slack/reset")
     await subject.until(alert_id, "delivered")
-
-    async def over() -> bool:  # a process may have reported "open" just after the reset
-        return bool(await subject.scalar("SELECT count(*) FROM incident") == 0)
-
-    await eventually(over)
+    # a process may have reported "open" just after the reset
+    await eventually(
+        lambda: subject.scalar("SELECT count(*) FROM incident"), so=lambda found: found == 0
+    )
 
 
 async def test_pending_in_doubt_and_unread_incidents_are_reported(

@@ -183,14 +183,11 @@ async def test_an_alert_and_its_number_are_written_together_or_neither(
 ) -> None:
     subject = await alerts()
 
-    async def waits() -> Any:
-        return await subject.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted")
-
     with closing(psycopg2.connect(subject.database.superuser_url)) as holder:
         with holder.cursor() as cursor:
             cursor.execute(f"LOCK TABLE alerts.{table} IN SHARE MODE")
         alert_id = await subject.accept(numbered={"sender": GATEWAY, "number": 1})
-        await eventually(waits)
+        await eventually(lambda: subject.scalar("SELECT count(*) FROM pg_locks WHERE NOT granted"))
         subject.kill9()
     written = "(SELECT count(*) FROM delivery), (SELECT count(*) FROM intake_sender)"
     assert await subject.scalar(f"SELECT ROW({written})::text") == "(0,0)"
@@ -233,8 +230,4 @@ async def test_the_ledger_check_lists_what_never_came_and_on_call_is_told(
     late = accepted("slack_alert", numbered={"sender": GATEWAY, "number": 3})
     assert (await subject.http("POST", "/internal/alerts", {"alerts": [late]}))[0] == 202
     await send(subject, 4)
-
-    async def whole() -> Any:
-        return (await subject.check())["ok"]
-
-    await eventually(whole)
+    await eventually(subject.check, so=lambda found: found["ok"])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.targets import answer, listening, request
 
@@ -23,10 +24,9 @@ async def shown(subject: Alerts, target: str = "slack") -> dict[str, Any]:
 
 
 async def until_held(subject: Alerts, said: str, target: str = "slack") -> None:
-    async def so() -> bool:
-        return bool((await shown(subject, target))["paused"] == f"refused us: {said}")
-
-    await eventually(so)
+    await eventually(
+        lambda: shown(subject, target), so=lambda found: found["paused"] == f"refused us: {said}"
+    )
 
 
 async def tried(subject: Alerts, target: str = "slack") -> list[str]:
@@ -42,11 +42,7 @@ async def test_alerts_of_a_held_target_wait_and_use_no_attempt(
     await subject.sandbox.behave("slack", status=status)
     ids = [await subject.accept() for _ in range(6)]
     await until_held(subject, str(status))
-
-    async def tried_again() -> bool:
-        return len(await tried(subject)) >= 4
-
-    await eventually(tried_again, 30)
+    await eventually(lambda: tried(subject), 30, so=lambda found: len(found) >= 4)
     texts = await tried(subject)
     assert len(set(texts[:4])) == 4  # each trial is another alert's
     for alert_id in ids:
@@ -66,11 +62,8 @@ async def test_trying_it_now_ends_it(alerts: StartAlerts) -> None:
     await subject.sandbox.behave("slack", status=401)
     ids = [await subject.accept() for _ in range(3)]
     await until_held(subject, "401")
-
-    async def both_trials() -> bool:  # the first is at once, and then none for five hours
-        return len(await tried(subject)) == 2
-
-    await eventually(both_trials)
+    # the first is at once, and then none for five hours
+    await eventually(lambda: tried(subject), so=lambda found: len(found) == 2)
     await subject.sandbox.behave("slack", status=200)
     assert (await subject.http("POST", "/api/breakers/slack/reset"))[0] == 200
     for alert_id in ids:
@@ -82,11 +75,7 @@ async def test_a_process_that_starts_tries_a_held_target_at_once(alerts: StartAl
     await subject.sandbox.behave("slack", status=404)
     ids = [await subject.accept() for _ in range(3)]
     await until_held(subject, "404")
-
-    async def both_trials() -> bool:
-        return len(await tried(subject)) == 2
-
-    await eventually(both_trials)
+    await eventually(lambda: tried(subject), so=lambda found: len(found) == 2)
     subject.stop()
     await subject.sandbox.behave("slack", status=200)  # somebody has corrected .env
     await subject.start()
@@ -148,11 +137,8 @@ async def test_mails_that_leave_once_wait_for_a_mail_server_that_refuses_us(
     payload = {"to": "a@example.com", "subject": "s", "text": "t"}
     alert_id = await subject.accept("followup", once=once, payload=payload)
     await until_held(subject, "530", "email")
-
-    async def returned() -> bool:  # so no withdrawal waits for it
-        return len(consent.returned) >= 2
-
-    await eventually(returned, 30)
+    # so no withdrawal waits for it
+    await until(lambda: len(consent.returned) >= 2, 30)
     row = await subject.row(alert_id, "email")
     assert row.state in {"pending", "claimed", "sending"}
     assert row.attempts <= 1

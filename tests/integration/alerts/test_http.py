@@ -166,12 +166,10 @@ async def test_a_row_held_too_long_by_a_breaker_fails_and_is_escalated(alerts: S
     )
     await subject.sandbox.behave("slack", status=500)
     first = await subject.accept()
-
-    async def opened() -> bool:
-        _, breakers = await subject.http("GET", "/api/breakers")
-        return bool(breakers["slack"]["state"] == "open")
-
-    await eventually(opened)
+    await eventually(
+        lambda: subject.http("GET", "/api/breakers"),
+        so=lambda found: found[1]["slack"]["state"] == "open",
+    )
     second = await subject.accept()
     for alert_id, attempts in ((first, 1), (second, 0)):
         row = await subject.until(alert_id, "failed")

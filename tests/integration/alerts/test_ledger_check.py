@@ -63,12 +63,11 @@ async def test_an_unknown_number_of_unread_messages_makes_the_check_unknown(
 ) -> None:
     subject = await alerts(ALERTS_RECONCILE_SECONDS="1")
 
-    async def unknown() -> bool:  # what was seen before serves all callers for a second
-        check = await subject.check()
-        return (check["ok"], check["unread"]) == (None, None)
-
     with leaderless(vhost, "alerts.intake.dead"):
-        await eventually(unknown)
+        # what was seen before serves all callers for a second
+        await eventually(
+            subject.check, so=lambda check: (check["ok"], check["unread"]) == (None, None)
+        )
         await shown(subject, "alerts_ledger_ok NaN", 'alerts_ledger_term{term="unread"} NaN')
     await shown(subject, "alerts_ledger_ok 1.0")
 

@@ -81,11 +81,9 @@ async def by_call(subject: Alerts) -> None:
 async def by_a_move(subject: Alerts) -> None:
     await eventually(lambda: dead_letters(subject, DEAD))
     await move(subject, DEAD)
-
-    async def open_again() -> bool:
-        return bool(await subject.scalar("SELECT count(*) FROM delivery WHERE state <> 'failed'"))
-
-    await eventually(open_again)
+    await eventually(
+        lambda: subject.scalar("SELECT count(*) FROM delivery WHERE state <> 'failed'")
+    )
 
 
 @pytest.mark.parametrize("requeue", [by_call, by_a_move])

@@ -30,21 +30,15 @@ async def test_an_alert_whose_row_was_lost_is_kept_and_reported(alerts: StartAle
     subject = await alerts(slack={"retry_delays": [2.0]})
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
-
-    async def waits() -> bool:
-        row = await subject.row(alert_id)
-        return row is not None and (row.state, row.attempt) == ("pending", 1)
-
-    await eventually(waits)
+    await eventually(
+        lambda: subject.row(alert_id),
+        so=lambda row: row is not None and (row.state, row.attempt) == ("pending", 1),
+    )
     async with subject.engine.begin() as tx:  # as after a failover to a lagging replica
         await tx.execute(sa.text("DELETE FROM delivery"))
         await tx.execute(sa.text("DELETE FROM ledger_total"))
 
-    async def failing() -> bool:
-        terms = await subject.check()
-        return terms["unread"] == 1 and not terms["ok"]
-
-    await eventually(failing, 20)
+    await eventually(subject.check, 20, so=lambda terms: terms["unread"] == 1 and not terms["ok"])
     ((reason, body),) = await dead_letters(subject, INTAKE_DEAD)
     assert (reason, body["alert_id"], body["target"]) == ("no row", alert_id, "slack")
     assert 'alerts_missing_row_total{target="slack"} 1.0' in await subject.metrics()

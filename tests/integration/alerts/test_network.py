@@ -16,7 +16,7 @@ from services.alerts.channels.channel import Target
 from services.alerts.channels.network import Networks
 from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.support.certificates import Authority
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 from tests.support.targets import (
     LOOPBACK,
     TEMPLATES,
@@ -231,11 +231,7 @@ async def test_a_hanging_name_server_delays_only_its_target(names: Names, stalle
         hanging = [await open_channel(stalled, "hanging.example") for _ in range(8)]
         # More than the threads of the loop's pool, which they would otherwise share.
         waiting = [asyncio.create_task(one.send(job())) for one in hanging for _ in range(8)]
-
-        async def hangs() -> bool:
-            return names.asked.count("hanging.example") >= len(hanging)
-
-        await eventually(hangs)
+        await until(lambda: names.asked.count("hanging.example") >= len(hanging))
         try:
             assert (await healthy.send(job())).kind is Kind.DELIVERED
         finally:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.integration.alerts.test_at_most_once import Outcomes, ends, follow_up, returned
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.servers import frozen
@@ -27,11 +28,7 @@ async def test_permit_requests_are_bounded_by_the_smtp_concurrency(
     subject = await alerts(email={"concurrency": 3, "ask_timeout": 4, "retry_delays": [6]})
     consent.answers_after = 2
     ids = [await follow_up(subject) for _ in range(7)]
-
-    async def as_many_as_may_be() -> bool:
-        return len(consent.asked) == 3
-
-    await eventually(as_many_as_may_be)
+    await until(lambda: len(consent.asked) == 3)
     await asyncio.sleep(0.7)  # time for a fourth, which must not come
     assert len(consent.asked) == 3
     consent.answers_after = 0
@@ -45,12 +42,10 @@ async def test_a_lagging_process_asks_for_no_permit(alerts: StartAlerts, consent
     with frozen(subject.process.pid):
         await asyncio.sleep(1.2)  # above half the margin
     alert_id = await follow_up(subject)
-
-    async def waits() -> bool:
-        row = await subject.row(alert_id, "email")
-        return row is not None and (row.state, row.reason) == ("pending", "no_permit")
-
-    await eventually(waits)
+    await eventually(
+        lambda: subject.row(alert_id, "email"),
+        so=lambda row: row is not None and (row.state, row.reason) == ("pending", "no_permit"),
+    )
     assert consent.asked == []
     assert await metric(subject, 'alerts_permits_total{answer="none"}') >= 1
     row = await subject.until(alert_id, "delivered", "email")  # five seconds later

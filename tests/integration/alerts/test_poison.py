@@ -86,10 +86,6 @@ async def test_poison_fails_with_an_escalation_and_delays_no_other(
         for alert_id in (*before, *after):
             await subject.until(alert_id, "delivered")
         assert await subject.scalar("SELECT array_agg(alert_id) FROM escalation") == [row.alert_id]
-
-        async def dead() -> list[dict[str, Any]]:
-            return await dead_letters(subject, "alerts.slack.dead")
-
-        (letter,) = await eventually(dead)
+        (letter,) = await eventually(lambda: dead_letters(subject, "alerts.slack.dead"))
         assert (letter["alert_id"], letter["reason"]) == (poison, "exhausted")
         assert (await subject.check())["ok"]

@@ -237,11 +237,10 @@ QUEUES = ("slack", "slack.retry", "email", "email.retry")
 
 
 async def until_tried(subject: Alerts, alert_id: str, target: str) -> None:
-    async def tried() -> bool:
-        row = await subject.row(alert_id, target)
-        return bool(row is not None and row.attempt and row.state == "pending")
-
-    await eventually(tried)
+    await eventually(
+        lambda: subject.row(alert_id, target),
+        so=lambda row: row is not None and row.attempt and row.state == "pending",
+    )
 
 
 async def test_an_erasure_waits_for_an_alert_being_sent(
@@ -269,11 +268,7 @@ async def test_an_alert_in_intake_is_erased_too(alerts: StartAlerts, consent: Co
         await eventually(in_flight)
         await consent.order()
         waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-
-        async def ordered() -> bool:
-            return bool(await subject.scalar(waits))
-
-        await eventually(ordered)
+        await eventually(lambda: subject.scalar(waits))
     await until(lambda: bool(consent.receipts), 30)
     assert await subject.scalar("SELECT count(*) FROM delivery") == 1
     assert ANNA not in await words(subject)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P1")
@@ -53,11 +54,7 @@ async def a_busy_target(subject: Alerts) -> None:
     subject.vhost.set_retry(r"^alerts\.slack\.retry$", 3600)
     await subject.sandbox.behave("slack", status=500)
     await subject.accept()
-
-    async def waits() -> bool:
-        return await subject.depth("alerts.slack.retry") == 1
-
-    await eventually(waits)
+    await eventually(lambda: subject.depth("alerts.slack.retry"), so=lambda found: found == 1)
     await subject.sandbox.behave("slack", status=200)
 
 
@@ -109,19 +106,15 @@ async def test_a_permit_is_returned_at_once_beside_many_requeued_rows(
             sa.text("INSERT INTO ledger_total (target, accepted) VALUES ('slack', 50000)")
         )
 
-    async def handed_out() -> bool:
-        return bool(
-            await subject.scalar("SELECT count(*) >= 45000 FROM delivery WHERE generation = 1")
-        )
-
-    await eventually(handed_out, 120, every=0.2)
+    await eventually(
+        lambda: subject.scalar("SELECT count(*) >= 45000 FROM delivery WHERE generation = 1"),
+        120,
+        every=0.2,
+    )
     back = Message(str(uuid.uuid4()), "permit.return", {"message": "m", "attempt": 1})
     start = monotonic()
     async with subject.engine.begin() as tx:
         await outbox.add(tx, "consent.commands", "permit.return", back)
 
-    async def returned() -> bool:
-        return bool(consent.returned)
-
-    await eventually(returned)
+    await until(lambda: consent.returned)
     assert monotonic() - start < 2

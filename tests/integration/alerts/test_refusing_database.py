@@ -69,15 +69,12 @@ async def test_alerts_refused_by_the_database_ten_times_are_all_delivered(
         accepted = [await running.accept() for _ in range(COUNT)]
         for number in range(1, MORE_THAN_TEN + 1):
 
-            async def all_taken() -> bool:
-                return await running.depth("alerts.intake") == 0
-
             async def all_returned(wanted: int = COUNT * number) -> bool:
                 assert running.process.pid == started, running.log()[-5000:]
                 broker.cut()
                 return await deliveries(running) >= wanted
 
-            await eventually(all_taken)
+            await eventually(lambda: running.depth("alerts.intake"), so=lambda found: found == 0)
             await eventually(all_returned, every=1)
         execute(running, allow.format(name))
         for alert_id in accepted:

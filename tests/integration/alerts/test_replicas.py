@@ -81,11 +81,7 @@ async def test_a_stopped_process_is_no_longer_counted(
 ) -> None:
     first = await alerts()
     second = await another(first)
-
-    async def both_are_known() -> bool:
-        return bool((await breaker(second))["processes"] == 2)
-
-    await eventually(both_are_known)
+    await eventually(lambda: breaker(second), so=lambda found: found["processes"] == 2)
     first.stop()
     assert (await breaker(second))["processes"] == 1
 
@@ -97,11 +93,7 @@ async def test_a_new_process_keeps_the_start_of_an_incident(
     await subject.sandbox.behave("slack", status=500)
     await subject.accept()
     await opened(subject)
-
-    async def opened_since() -> Any:
-        return (await breaker(subject))["open_since"]
-
-    since = await eventually(opened_since)
+    since = await eventually(lambda: breaker(subject), so=lambda found: found["open_since"])
     subject.kill9()
     await subject.start()
     await opened(subject)  # as the dead process left it
@@ -109,8 +101,6 @@ async def test_a_new_process_keeps_the_start_of_an_incident(
 
     await subject.sandbox.behave("slack", status=200)
     await subject.until(await subject.accept(), "delivered")
-
-    async def over() -> bool:
-        return bool(await subject.scalar("SELECT count(*) FROM incident") == 0)
-
-    await eventually(over)
+    await eventually(
+        lambda: subject.scalar("SELECT count(*) FROM incident"), so=lambda found: found == 0
+    )

@@ -73,19 +73,14 @@ async def test_the_ledger_check_holds_after_the_clock_was_set_back(alerts: Start
     await rows(subject.engine, "delivered", 4, hours=1)
     subject.stop()
     await subject.start()
-
-    async def first_runs_done() -> bool:
-        return (await subject.metrics()).count('periodic_runs_total{outcome="done"') >= 3
-
-    await eventually(first_runs_done)
+    await eventually(
+        subject.metrics,
+        so=lambda found: found.count('periodic_runs_total{outcome="done"') >= 3,
+    )
     await rows(
         subject.engine, "delivered", 2, hours=0.5
     )  # now, by a clock that was set back by half an hour
-
-    async def queues_are_known() -> bool:
-        return (await subject.check())["ok"] is not None
-
-    await eventually(queues_are_known)
+    await eventually(subject.check, so=lambda found: found["ok"] is not None)
     terms = await subject.check()
     assert (terms["ok"], terms["delivered"]) == (True, 6)
 

@@ -51,12 +51,10 @@ async def test_an_alert_that_expires_behind_an_open_breaker_is_escalated(
     )
     await subject.sandbox.behave("slack", status=500)
     first = await subject.accept()
-
-    async def opened() -> bool:
-        _, breakers = await subject.http("GET", "/api/breakers")
-        return bool(breakers["slack"]["state"] == "open")
-
-    await eventually(opened)
+    await eventually(
+        lambda: subject.http("GET", "/api/breakers"),
+        so=lambda found: found[1]["slack"]["state"] == "open",
+    )
     second = await subject.accept()
     ends = ((first, 1, "server_error 500"), (second, 0, "never tried"))
     for alert_id, tried, error in ends:
@@ -66,17 +64,11 @@ async def test_an_alert_that_expires_behind_an_open_breaker_is_escalated(
         assert (row.finished_at - row.accepted_at).total_seconds() >= 4
     _, breakers = await subject.http("GET", "/api/breakers")
     assert breakers["slack"]["state"] == "open"
-
-    async def escalated() -> bool:
-        mails = await subject.sandbox.mails("ops@example.com")
-        return sum(int(mail["Subject"].split()[1]) for mail in mails) == 2
-
-    await eventually(escalated)
-
-    async def dead() -> bool:
-        return await subject.depth("alerts.slack.dead") == 2
-
-    await eventually(dead)
+    await eventually(
+        lambda: subject.sandbox.mails("ops@example.com"),
+        so=lambda mails: sum(int(mail["Subject"].split()[1]) for mail in mails) == 2,
+    )
+    await eventually(lambda: subject.depth("alerts.slack.dead"), so=lambda found: found == 2)
     assert (await subject.check())["ok"]
 
 

@@ -31,12 +31,10 @@ async def shut(subject: Alerts) -> None:
     """Open Slack's breaker."""
     await subject.sandbox.behave("slack", status=503)
     await subject.accept()
-
-    async def is_open() -> bool:
-        _, body = await subject.http("GET", "/api/breakers")
-        return bool(body["slack"]["state"] == "open")
-
-    await eventually(is_open)
+    await eventually(
+        lambda: subject.http("GET", "/api/breakers"),
+        so=lambda found: found[1]["slack"]["state"] == "open",
+    )
 
 
 async def heal(subject: Alerts) -> None:
@@ -49,11 +47,9 @@ async def arrived(subject: Alerts) -> list[str]:
 
 
 async def place_of(subject: Alerts, text: str, seconds: float = 30) -> int:
-    async def there() -> list[str] | None:
-        found = await arrived(subject)
-        return found if text in found else None
-
-    return (await eventually(there, seconds)).index(text)
+    return (
+        await eventually(lambda: arrived(subject), seconds, so=lambda found: text in found)
+    ).index(text)
 
 
 async def test_a_critical_alert_overtakes_five_thousand_at_a_rate(alerts: StartAlerts) -> None:
@@ -65,11 +61,7 @@ async def test_a_critical_alert_overtakes_five_thousand_at_a_rate(alerts: StartA
     # It is taken in (a second on a busy machine), one message that was taken before it goes, one of
     # three is an ordinary one.
     assert after <= 8
-
-    async def others_move() -> bool:
-        return len(await arrived(subject)) > before + after + 5
-
-    await eventually(others_move)
+    await eventually(lambda: arrived(subject), so=lambda found: len(found) > before + after + 5)
 
 
 async def all_arrived(subject: Alerts, count: int) -> bool:
@@ -90,11 +82,7 @@ async def test_of_many_critical_and_other_alerts_every_third_is_another(
     await asyncio.sleep(0.5)
     await heal(subject)
 
-    async def hundred() -> list[str] | None:
-        found = await arrived(subject)
-        return found if len(found) > 100 else None
-
-    first = (await eventually(hundred))[:90]
+    first = (await eventually(lambda: arrived(subject), so=lambda found: len(found) > 100))[:90]
     assert 45 <= first.count("fire") <= 75
     await eventually(lambda: all_arrived(subject, 601), 60)
 

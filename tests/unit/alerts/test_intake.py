@@ -16,7 +16,7 @@ from services.alerts.intake import MAX_BATCH, Intake
 from services.alerts.messages import AlertAccepted
 from services.alerts.rules.subjects import Subjects
 from services.alerts.store.ledger.intake import NewRow, Taken
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 
 CONFIG = """
 [routes]
@@ -79,11 +79,7 @@ async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
     broker = Unanswering()
     intake = intake_with(broker)
     handling = [asyncio.create_task(intake.handle(batch(*some_ids()))) for _ in range(MAX_BATCH)]
-
-    async def begun() -> bool:
-        return broker.under_way >= TOGETHER
-
-    await eventually(begun)
+    await until(lambda: broker.under_way >= TOGETHER)
     await asyncio.sleep(0.5)  # time enough for all the others
     assert broker.under_way <= 2 * TOGETHER
     await tasks.end(*handling)
