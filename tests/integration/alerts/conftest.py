@@ -4,11 +4,9 @@ import asyncio
 import base64
 import os
 import shutil
-import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +18,6 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from deploy.up.process import Process
 from libs.common.database import postgres
 from libs.common.messaging.broker import HIGH, Broker, Message
 from libs.common.messaging.consumer import Ack, Consumer, Disposition, consume
@@ -28,13 +25,13 @@ from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
 from services.alerts.rules.subjects import Subjects
 from tests.conftest import NewDatabase
-from tests.support import warm
 from tests.support.brokers import Vhost
 from tests.support.consumers import depth
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import Sandbox
+from tests.support.service import ServiceUnderTest
 from tests.support.toml import write_toml
 
 KEY = "internal-key-of-this-test"
@@ -91,65 +88,56 @@ ROUTES = {
 }
 
 
-@dataclass
-class Alerts:
+class Alerts(ServiceUnderTest):
     """The running service, and what tests do with it."""
 
-    process: Process
-    environment: dict[str, str]
-    folder: Path
-    port: int
-    engine: AsyncEngine
-    gateway: Broker
-    vhost: Vhost
-    sandbox: Sandbox
-    database: DatabaseUrl
+    def __init__(
+        self, environment: dict[str, str], folder: Path, session: aiohttp.ClientSession,
+        engine: AsyncEngine, gateway: Broker, vhost: Vhost, sandbox: Sandbox, database: DatabaseUrl,
+    ) -> None:  # fmt: skip
+        super().__init__("alerts", environment, folder / "alerts.log", session)
+        self.engine, self.gateway, self.vhost = engine, gateway, vhost
+        self.sandbox, self.database = sandbox, database
 
-    async def start(self) -> None:
-        env = {**os.environ, **self.environment}
-        warm.spawn(self.process, "alerts", env=env, log=self.folder / "alerts.log")
-
-        async def answers() -> bool:
-            assert self.process.pid is not None, self.log()
-            try:
-                return (await self.http("GET", "/health"))[0] == 200
-            except aiohttp.ClientError:
-                return False
-
-        await eventually(answers, 30)
+    async def ended(self) -> None:
+        if self.process.poll() is None:
+            await self.stop()
 
     async def until_epoch(self) -> None:
         """Wait until the epoch is marked: for a new broker all rows are requeued, due at once."""
         await eventually(partial(self.scalar, "SELECT count(*) FROM epoch"))
 
-    def kill9(self) -> None:
-        self.process.stop(signal.SIGKILL, 10)
-
-    def stop(self) -> None:
-        self.process.stop(signal.SIGTERM, 30)
-
-    def log(self) -> str:
-        return (self.folder / "alerts.log").read_text(encoding="utf-8")
-
     async def http(
-        self, method: str, path: str, body: Any = None, caller: str | None = None
+        self, method: str, path: str, body: Any = None, caller: str | None = None, **headers: str
     ) -> tuple[int, Any]:
+        """:param headers: further ones, with `_` for `-`"""
         program = path.startswith(("/api/alerts/", "/internal/"))
-        caller = caller or ("service" if program else "admin")
-        headers = {"X-Internal-Key": KEY, "X-Caller": caller, "X-Operator": "tester"}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.request(
-                method, f"http://{HOST}:{self.port}{path}", json=body, headers=headers
-            ) as answer,
-        ):
-            return answer.status, await answer.json(content_type=None)
+        sent = {"X-Internal-Key": KEY, "X-Operator": "tester"}
+        sent["X-Caller"] = caller or ("service" if program else "admin")
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        answer = await self.send(method, path, sent, json=body)
+        return answer.status, answer.body
 
     async def metrics(self) -> str:
         url = f"http://{HOST}:{self.environment['METRICS_PORT']}/metrics"
-        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        async with self.session.get(url) as answer:
             assert answer.status == 200
             return await answer.text()
+
+    async def breaker(self, target: str = "slack") -> dict[str, Any]:
+        _, breakers = await self.http("GET", "/api/breakers")
+        return dict(breakers[target])
+
+    async def shut(self, target: str = "slack", event_type: str = "slack_alert") -> str:
+        """Let a target refuse an alert, which opens its breaker; the alert."""
+        await self.sandbox.behave(target, status=500)
+        alert_id = await self.accept(event_type)
+        await eventually(partial(self.breaker, target), so=lambda found: found["state"] == "open")
+        return alert_id
+
+    async def heal(self, target: str = "slack") -> None:
+        await self.sandbox.behave(target, status=200)
+        assert (await self.http("POST", f"/api/breakers/{target}/reset"))[0] == 200
 
     async def accept(
         self, event_type: str = "slack_alert", alert_id: str | None = None, **fields: Any
@@ -172,16 +160,22 @@ class Alerts:
             return found.one_or_none()
 
     async def until(
-        self, alert_id: str, state: str, target: str = "slack", seconds: float = 30
+        self, alert_id: str, state: str, target: str = "slack", seconds: float = 30, **wanted: Any
     ) -> Any:
+        """Wait until a row is in this state, with these columns; the row."""
+        wanted["state"] = state
         try:
             return await eventually(
-                lambda: self.row(alert_id, target),
+                partial(self.row, alert_id, target),
                 seconds,
-                so=lambda row: row is not None and row.state == state,
+                so=lambda row: row and wanted == {name: getattr(row, name) for name in wanted},
             )
         except TimeoutError:
-            pytest.fail(f"not {state}: {await self.row(alert_id, target)}\n{self.log()[-5000:]}")
+            found = await self.row(alert_id, target)
+            pytest.fail(f"not {wanted}: {found}\n{self.log.read_text()[-5000:]}")
+
+    async def execute(self, statement: str, **values: Any) -> None:
+        await execute(self.engine, statement, **values)
 
     async def scalar(self, statement: str) -> Any:
         async with self.engine.connect() as connection:
@@ -189,23 +183,10 @@ class Alerts:
 
     async def failed(self, count: int, text: str) -> None:
         """Put failed rows with this text into the ledger."""
-        named = Subjects(SUBJECT_KEYS).named_by({"text": text})
-        async with self.engine.begin() as tx:
-            await tx.execute(
-                sa.text("""
-                    WITH added AS (
-                        INSERT INTO delivery (alert_id, target, event_type, severity, source,
-                            payload, accepted_at, state, reason, error, attempt, finished_at,
-                            subjects)
-                        SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'test',
-                            jsonb_build_object('text', CAST(:text AS text)), now(), 'failed',
-                            'exhausted', 'x', 1, now(), CAST(:subjects AS bytea[])
-                        FROM generate_series(1, :count)
-                    )
-                    INSERT INTO ledger_total (target, accepted) VALUES ('slack', :count)
-                """),
-                {"count": count, "text": text, "subjects": named},
-            )
+        named = ", ".join(map(repr, Subjects(SUBJECT_KEYS).named_by({"text": text})))
+        payload = f"""jsonb_build_object('text', '{text}')"""
+        subjects = f"CAST(CAST(ARRAY[{named}] AS text[]) AS bytea[])".replace(r"\\", "\\")
+        await write(self.engine, count, **FAILED, payload=payload, subjects=subjects)
 
     async def check(self) -> dict[str, Any]:
         status, body = await self.http("GET", "/api/ledger/check")
@@ -214,6 +195,12 @@ class Alerts:
         ends = ("delivered", "pending", "failed", "discarded", "in_doubt")
         assert terms["accepted"] == sum(terms[name] for name in ends), terms
         return terms
+
+    async def until_empty(self, *queues: str) -> None:
+        async def ready() -> int:
+            return sum([await self.depth(f"alerts.{each}") for each in queues])
+
+        await eventually(ready, so=lambda count: count == 0)
 
     async def depth(self, queue: str) -> int:
         return await depth(self.gateway, queue) or 0
@@ -232,6 +219,41 @@ def accepted(event_type: str, alert_id: str | None = None, **fields: Any) -> dic
         "once": None,
     }
     return body | fields
+
+
+async def execute(engine: AsyncEngine, statement: str, **values: Any) -> None:
+    async with engine.begin() as tx:
+        await tx.execute(sa.text(statement), values)
+
+
+FAILED = {
+    "state": "'failed'", "reason": "'exhausted'", "error": "'x'", "attempt": "1", "attempts": "1",
+    "finished_at": "now()",
+}  # fmt: skip
+ONCE = {"once_address": "'a@example.com'", "once_purpose": "'marketing'", "once_reference": "'r'"}
+
+
+async def write(engine: AsyncEngine, count: int = 1, /, **columns: str) -> list[uuid.UUID]:
+    """Write rows as intake does, and count them; each column as SQL, with `n` from 1 to count."""
+    given = {
+        "alert_id": "gen_random_uuid()", "target": "'slack'", "event_type": "'slack_alert'",
+        "severity": "'info'", "source": "'test'", "payload": """'{"text": "text"}'""",
+        "accepted_at": "now()", "state": "'pending'",
+    } | columns  # fmt: skip
+    statement = f"""
+        WITH added AS (
+            INSERT INTO delivery ({", ".join(given)})
+            SELECT {", ".join(given.values())} FROM generate_series(1, {count}) AS n
+            RETURNING alert_id, target
+        ), counted AS (
+            INSERT INTO ledger_total AS total (target, accepted)
+            SELECT target, count(*) FROM added GROUP BY target
+            ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
+        )
+        SELECT alert_id FROM added
+    """
+    async with engine.begin() as tx:
+        return list(await tx.scalars(sa.text(statement).columns(alert_id=sa.Uuid)))
 
 
 StartAlerts = Callable[..., Awaitable[Alerts]]
@@ -253,10 +275,16 @@ async def waits_for_a_row(engine: AsyncEngine) -> bool:
     return bool(waiting)
 
 
+BOTH_DRIVERS = pytest.mark.parametrize("engine", ["aiopg", "asyncpg"], indirect=True)
+
+
 @pytest.fixture
-async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
+async def engine(
+    database: NewDatabase, request: pytest.FixtureRequest
+) -> AsyncIterator[AsyncEngine]:
     """Connect to a ledger without a service."""
-    async with postgres.connect(await database("alerts"), application_name="test") as opened:
+    url = (await database("alerts")).replace("aiopg", getattr(request, "param", "aiopg"))
+    async with postgres.connect(url, application_name="test") as opened:
         yield opened
 
 
@@ -285,17 +313,18 @@ async def alerts(
             document = {"routes": routes, "targets": targets, **sections}
             write_toml(path, document)
             url = await database("alerts")
-            port = ports.take()
             engine = await closing.enter_async_context(
                 postgres.connect(url, application_name="test")
             )
             gateway = await closing.enter_async_context(
                 Broker.connect(vhost.url("gateway"), "gateway")
             )
+            session = await closing.enter_async_context(aiohttp.ClientSession())
             environment = {
+                **os.environ,
                 "DATABASE_URL": url,
                 "AMQP_URL": vhost.url("alerts"),
-                "HTTP_PORT": str(port),
+                "HTTP_PORT": str(ports.take()),
                 "METRICS_PORT": str(ports.take()),
                 "INTERNAL_API_KEY": KEY,
                 "ALERTS_CONFIG": str(path),
@@ -313,18 +342,8 @@ async def alerts(
                 "SMTP_PORT": str(sandbox.smtp_port),
                 **settings,
             }
-            running = Alerts(
-                Process(tmp_path / "alerts.pid"),
-                environment,
-                tmp_path,
-                port,
-                engine,
-                gateway,
-                vhost,
-                sandbox,
-                url,
-            )
-            closing.callback(running.stop)
+            running = Alerts(environment, tmp_path, session, engine, gateway, vhost, sandbox, url)
+            closing.push_async_callback(running.ended)
             await running.start()
             await gateway.session()
             await eventually(lambda: _flowing(running), 20)

@@ -75,11 +75,6 @@ async def test_a_refusal_is_a_failure_whose_excerpt_has_no_secret(
     assert "topsecret" not in outcome.excerpt
 
 
-async def test_a_refused_connection_is_a_failure() -> None:
-    async with opened("any", target("json://127.0.0.1:9/hook"), TEMPLATES, LOOPBACK) as channel:
-        assert (await channel.send(job(text="x"))).kind is Kind.FAILED
-
-
 async def test_a_hanging_service_blocks_neither_the_loop_nor_the_exit(
     receiver: Receiver, url: str
 ) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-import sqlalchemy as sa
 from sqlalchemy import make_url
 
 from libs.common.messaging.broker import Message
@@ -81,8 +80,7 @@ async def test_a_mail_past_its_window_returns_to_its_sender(
     closes = datetime.now(UTC) + timedelta(seconds=4)
     alert_id = await follow_up(subject, not_after=closes)
     await eventually(
-        lambda: subject.row(alert_id, "email"),
-        so=lambda found: (row := found) and row.last_attempt_at,
+        lambda: subject.row(alert_id, "email"), so=lambda row: row and row.last_attempt_at
     )
     row = await subject.until(alert_id, "discarded", "email")
     await subject.sandbox.heal()
@@ -187,15 +185,23 @@ async def test_a_mail_without_a_permit_reply_waits_and_uses_no_attempt(
     assert await ends(outcomes) == [("sent", "ok")]
 
 
-async def test_a_mail_without_a_permit_reply_is_finally_cancelled_and_escalated(
-    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
-) -> None:
+@pytest.mark.parametrize(
+    ("answer", "said", "reason", "escalated"),
+    [
+        (None, None, "no_permit", ["no_permit"]),
+        ("closed", "no_consent", "no_consent", None),  # which is no failure
+    ],
+)
+async def test_a_mail_that_gets_no_permit_is_finally_cancelled(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes,
+    answer: str | None, said: str | None, reason: str, escalated: list[str] | None,
+) -> None:  # fmt: skip
     subject = await alerts(email={"permit_patience": 0.5})
-    consent.answer = None
+    consent.answer, consent.reason = answer, said
     alert_id = await follow_up(subject)
-    assert (await subject.until(alert_id, "discarded", "email")).reason == "no_permit"
-    assert await ends(outcomes) == [("cancelled", "no_permit")]
-    assert await subject.scalar("SELECT array_agg(reason) FROM escalation") == ["no_permit"]
+    assert (await subject.until(alert_id, "discarded", "email")).reason == reason
+    assert await ends(outcomes) == [("cancelled", reason)]
+    assert await subject.scalar("SELECT array_agg(reason) FROM escalation") == escalated
     assert await subject.depth("alerts.email.dead") == 0
 
 
@@ -203,24 +209,9 @@ async def test_a_mail_waits_for_a_grant_on_its_way(alerts: StartAlerts, consent:
     subject = await alerts(email={"retry_delays": [2.5]})
     consent.answer, consent.reason = "closed", "no_consent"
     alert_id = await follow_up(subject)
-    await eventually(
-        lambda: subject.row(alert_id, "email"),
-        30,
-        so=lambda row: bool(row) and (row.state, row.reason) == ("pending", "no_consent"),
-    )
+    await subject.until(alert_id, "pending", "email", reason="no_consent")
     consent.answer, consent.reason = "granted", None
     await subject.until(alert_id, "delivered", "email")
-
-
-async def test_a_mail_without_consent_is_cancelled_as_no_consent(
-    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
-) -> None:
-    subject = await alerts(email={"permit_patience": 0.5})
-    consent.answer, consent.reason = "closed", "no_consent"
-    alert_id = await follow_up(subject)
-    assert (await subject.until(alert_id, "discarded", "email")).reason == "no_consent"
-    assert await ends(outcomes) == [("cancelled", "no_consent")]
-    assert await subject.scalar("SELECT count(*) FROM escalation") == 0  # it is no failure
 
 
 async def test_a_mail_past_the_deadline_is_not_terminated_and_sent_later(
@@ -231,10 +222,7 @@ async def test_a_mail_past_the_deadline_is_not_terminated_and_sent_later(
     subject = await alerts(email=email)
     await subject.sandbox.behave("email", stage="mail", delay_seconds=2.5)
     alert_id = await follow_up(subject)
-    await eventually(
-        lambda: subject.row(alert_id, "email"),
-        so=lambda row: row is not None and (row.state, row.reason) == ("pending", "too_late"),
-    )
+    await subject.until(alert_id, "pending", "email", reason="too_late")
     await returned(consent, 1)
     assert await subject.sandbox.received("email") == []
     await subject.sandbox.behave("email", status=200)
@@ -319,9 +307,8 @@ async def test_a_doubt_that_cannot_be_resent_stays_in_doubt(
     await subject.sandbox.behave("email", close=True)
     alert_id = await follow_up(subject)
     await subject.until(alert_id, "in_doubt", "email")
-    async with subject.engine.begin() as tx:
-        await tx.execute(sa.text("DELETE FROM attempt"))
-        await tx.execute(sa.text(f"UPDATE delivery SET {change}"))
+    await subject.execute("DELETE FROM attempt")
+    await subject.execute(f"UPDATE delivery SET {change}")
     body = {"id": alert_id, "outcome": "resend", "reason": "the recipient has nothing"}
     assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 409
     assert await subject.scalar("SELECT state FROM delivery") == "in_doubt"
@@ -342,11 +329,7 @@ async def test_duplicates_of_a_mail_are_sent_once(alerts: StartAlerts, consent: 
         await subject.gateway.publish("alerts", "alerts.email", message)
     await subject.until(alert_id, "delivered", "email")
 
-    async def gone() -> bool:
-        queues = ("alerts.email", "alerts.email.retry")
-        return [await subject.depth(queue) for queue in queues] == [0, 0]
-
-    await eventually(gone)
+    await subject.until_empty("email", "email.retry")
     assert len(await subject.sandbox.mails()) == 1
     assert len(consent.asked) == 1
 
@@ -393,7 +376,7 @@ async def test_a_mail_accepted_while_the_database_was_away_is_delivered(
     alerts: StartAlerts, consent: Consent, outcomes: Outcomes
 ) -> None:
     subject = await alerts()
-    subject.stop()
+    await subject.stop()
     url = make_url(str(subject.database))
     async with Proxy(url.port or 0) as database:
         through = url.set(port=database.port).render_as_string(hide_password=False)
@@ -410,4 +393,4 @@ async def test_a_mail_accepted_while_the_database_was_away_is_delivered(
         assert await ends(outcomes) == [("sent", "ok")]
         await returned(consent, 1)
         assert len(await subject.sandbox.mails()) == 1
-        subject.stop()
+        await subject.stop()

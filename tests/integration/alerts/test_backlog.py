@@ -15,20 +15,13 @@ from services.alerts.rules.delivery import Kind
 from services.alerts.targets.breaker import Breaker
 from services.alerts.targets.status import release_backlog
 from services.alerts.targets.throttle import Throttle
-from tests.conftest import NewDatabase
+from tests.integration.alerts.conftest import write
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P7")
 
 WAITING = 10_000
 
-_FILL = text("""
-    INSERT INTO delivery (alert_id, target, event_type, severity, source, payload, accepted_at,
-        state, attempt, attempts, error, due_at)
-    SELECT gen_random_uuid(), target, 'slack_alert', 'info', 'test', '{"text": "text"}', now(),
-        'pending', 1, 1, 'timeout', now() + make_interval(mins => 10, secs => n)
-    FROM generate_series(1, :rows) AS n, unnest(ARRAY['slack', 'monday']) AS target
-""")
 _BROUGHT = text("""
     SELECT count(*) AS messages, count(DISTINCT body ->> 'alert_id') AS alerts,
         count(*) FILTER (WHERE routing_key <> 'alerts.slack') AS of_others
@@ -36,12 +29,12 @@ _BROUGHT = text("""
 """)
 
 
-@pytest.fixture
-async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
-    async with postgres.connect(await database("alerts"), application_name="test") as opened:
-        async with opened.begin() as tx:
-            await tx.execute(_FILL, {"rows": WAITING})
-        yield opened
+@pytest.fixture(autouse=True)
+async def waiting(engine: AsyncEngine) -> None:
+    due = "now() + make_interval(mins => 10, secs => n)"
+    tried = {"attempt": "1", "attempts": "1", "error": "'timeout'", "due_at": due}
+    for target in ("slack", "monday"):
+        await write(engine, WAITING, target=f"'{target}'", **tried)
 
 
 @asynccontextmanager

@@ -25,12 +25,6 @@ async def tries(subject: Alerts, target: str = "slack") -> list[datetime]:
     return [datetime.fromisoformat(one["at"]) for one in everything]
 
 
-async def breaker(subject: Alerts, target: str = "slack") -> dict[str, Any]:
-    _, body = await subject.http("GET", "/api/breakers")
-    found: dict[str, Any] = body[target]
-    return found
-
-
 async def consumers(subject: Alerts, queue: str) -> int:
     async with await aio_pika.connect(subject.vhost.admin_url()) as connection:
         channel = await connection.channel()
@@ -46,7 +40,7 @@ async def test_an_open_breaker_takes_no_message_and_its_trip_is_an_attempt(
     await subject.sandbox.behave("slack", status=503)
     alert_id = await subject.accept()
     await eventually(lambda: consumers(subject, "alerts.slack"), so=lambda found: found == 0)
-    assert (await breaker(subject))["state"] == "open"
+    assert (await subject.breaker())["state"] == "open"
     # the breaker records before the ledger
     await eventually(lambda: subject.scalar("SELECT count(*) FROM attempt"))
     _, story = await subject.http("GET", f"/api/alerts/{alert_id}")
@@ -69,8 +63,8 @@ async def test_a_429_neither_trips_nor_counts_and_pauses_only_its_target(
     await subject.sandbox.behave("slack", status=429, retry_after=2)
     alert_id = await subject.accept("lead.qualified")
     await subject.until(alert_id, "delivered", "monday")
-    await eventually(lambda: breaker(subject), so=lambda found: found["paused"])
-    shown = await breaker(subject)
+    await eventually(subject.breaker, so=lambda found: found["paused"])
+    shown = await subject.breaker()
     assert (shown["state"], shown["failures"]) == ("closed", 0)
     await subject.sandbox.behave("slack", status=200)
     row = await subject.until(alert_id, "delivered")
@@ -90,7 +84,7 @@ async def test_an_open_breaker_tries_one_of_a_hundred_and_then_delivers_all(
     trials = (await tries(subject))[before:]
     gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(trials)]
     assert all(gap >= RESET * 0.9 for gap in gaps), gaps
-    shown = await breaker(subject)
+    shown = await subject.breaker()
     assert shown["state"] in {"open", "half_open"}
     _, health = await subject.http("GET", "/health/deep")
     assert health["status"] == "degraded"
@@ -105,7 +99,7 @@ async def test_an_open_breaker_tries_one_of_a_hundred_and_then_delivers_all(
     for alert_id in ids:
         await subject.until(alert_id, "delivered")
     assert len(await subject.sandbox.received("slack")) == 100
-    assert (await breaker(subject))["state"] == "closed"
+    assert (await subject.breaker())["state"] == "closed"
     assert (await subject.check())["ok"]
 
 
@@ -114,8 +108,8 @@ async def test_a_manual_reset_delivers_everything_at_once(alerts: StartAlerts) -
     subject = await alerts(slack=options)
     await subject.sandbox.behave("slack", status=500)
     ids = [await subject.accept() for _ in range(10)]
-    await eventually(lambda: breaker(subject), so=lambda found: found["state"] == "open")
-    assert (await breaker(subject))["next_trial_at"] is not None
+    await eventually(subject.breaker, so=lambda found: found["state"] == "open")
+    assert (await subject.breaker())["next_trial_at"] is not None
     await subject.sandbox.behave("slack", status=200)
     status, _ = await subject.http("POST", "/api/breakers/slack/reset")
     assert status == 200

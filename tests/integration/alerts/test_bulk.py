@@ -14,7 +14,7 @@ from libs.common.http import application
 from services.alerts.http import dlq
 from services.alerts.http.dlq import DlqRoutes
 from services.alerts.store.ledger import upkeep
-from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.conftest import FAILED, Alerts, StartAlerts, execute, write
 from tests.support.eventually import eventually
 from tests.support.memory import resident
 
@@ -24,40 +24,12 @@ SHUT = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}
 
 async def failed(engine: AsyncEngine, count: int) -> None:
     for done in range(0, count, 5000):  # so that no statement times out
-        await some_failed(engine, min(5000, count - done))
-
-
-async def some_failed(engine: AsyncEngine, count: int) -> None:
-    async with engine.begin() as tx:
-        await tx.execute(
-            sa.text("""
-    WITH added AS (
-        INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
-            accepted_at, created_at, state, reason, error, attempt, attempts, finished_at)
-        SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'test', '{"text": "text"}',
-            now(), now() - i * interval '1 ms', 'failed', 'exhausted', 'x', 6, 6, now()
-        FROM generate_series(1, :count) AS i
-    )
-    INSERT INTO ledger_total (target, accepted) VALUES ('slack', :count)
-    ON CONFLICT (target) DO UPDATE SET accepted = ledger_total.accepted + excluded.accepted
-"""),
-            {"count": count},
-        )
+        created = "now() - n * interval '1 ms'"
+        await write(engine, min(5000, count - done), **FAILED, created_at=created)
 
 
 def rss(subject: Alerts) -> int:
-    assert subject.process.pid is not None
     return resident(subject.process.pid) // 1024  # MiB
-
-
-async def shut(subject: Alerts) -> None:
-    """Open the breaker of slack, so that requeued messages stay in its queue and can be counted."""
-    await subject.sandbox.behave("slack", status=500)
-    await subject.accept()
-    await eventually(
-        lambda: subject.http("GET", "/api/breakers"),
-        so=lambda found: found[1]["slack"]["state"] == "open",
-    )
 
 
 async def retry(subject: Alerts) -> int:
@@ -75,7 +47,7 @@ async def in_queue(subject: Alerts, count: int) -> bool:
 
 async def test_a_bulk_retry_lets_other_deliveries_pass(alerts: StartAlerts) -> None:
     subject = await alerts(slack=SHUT)
-    await shut(subject)
+    await subject.shut()
     await failed(subject.engine, ROWS)
     before, start = rss(subject), time.monotonic()
     call = asyncio.create_task(retry(subject))
@@ -93,11 +65,8 @@ async def test_a_bulk_retry_lets_other_deliveries_pass(alerts: StartAlerts) -> N
         await upkeep.requeue(tx, rows.all())
     passing = time.monotonic()
 
-    async def passed() -> bool:
-        left = "SELECT count(*) FROM outbox WHERE routing_key = 'alerts.webhook'"
-        return bool(await subject.scalar(left) == 0)
-
-    await eventually(passed, 60)
+    left = "SELECT count(*) FROM outbox WHERE routing_key = 'alerts.webhook'"
+    await eventually(lambda: subject.scalar(left), 60, so=lambda count: count == 0)
     passed_in = time.monotonic() - passing
     await eventually(lambda: in_queue(subject, every), 600)
     print(  # noqa: T201
@@ -139,8 +108,7 @@ async def test_a_call_as_of_a_time_leaves_what_changed_since(engine: AsyncEngine
     async with engine.begin() as tx:
         as_of = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
     await failed(engine, 3)
-    async with engine.begin() as tx:
-        await tx.execute(sa.text("UPDATE delivery SET created_at = now() - interval '1 hour'"))
+    await execute(engine, "UPDATE delivery SET created_at = now() - interval '1 hour'")
     async with TestClient(TestServer(app)) as client:
 
         async def done(verb: str, status: str) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-import aiohttp
 import pytest
 import sqlalchemy as sa
 from aiohttp import web
@@ -57,7 +56,7 @@ class Slack:
         try:
             await eventually(self.message, 30, so=lambda found: pressable(found) == list(buttons))
         except TimeoutError:
-            pytest.fail(f"{await self.message()}\n{self.subject.log()[-3000:]}")
+            pytest.fail(f"{await self.message()}\n{self.subject.log.read_text()[-3000:]}")
 
     async def press(self, verb: str, **how: Any) -> int:
         message = {"channel": "C0123", "ts": self.ts}
@@ -134,12 +133,8 @@ async def shown(alerts: StartAlerts, sandbox: Sandbox) -> AsyncIterator[Slack]:
 
 async def to_alerts(subject: Alerts, payload: bytes) -> tuple[int, str]:
     headers = {"X-Internal-Key": KEY, "X-Caller": "public", "Content-Type": "application/json"}
-    url = f"http://{HOST}:{subject.port}{PATH}"
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(url, data=payload, headers=headers) as got,
-    ):
-        return got.status, await got.text()
+    got = await subject.send("POST", PATH, headers, data=payload)
+    return got.status, str(got.body)
 
 
 def interaction(action: str, value: str, **changes: Any) -> bytes:
@@ -317,7 +312,7 @@ async def test_a_refusal_goes_to_no_address_of_the_caller_s_choice(slack: Slack)
     refused = slack.crafted("taken", response_url=where, message={"ts": "1.2"})
     assert await to_alerts(slack.subject, refused) == (200, "")
     assert not called.is_set()
-    assert slack.subject.log().count("slack.foreign_response_url") == 2
+    assert slack.subject.log.read_text().count("slack.foreign_response_url") == 2
     server.close()
 
 

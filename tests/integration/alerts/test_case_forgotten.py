@@ -19,6 +19,7 @@ from tests.integration.alerts.cases import (
     DELIVERED,
     FAILED,
     NEVER,
+    RULES,
     Cases,
     answer,
     closed_for_two_days,
@@ -74,17 +75,16 @@ async def test_a_take_is_due_after_its_time_and_an_outcome_takes_that_away(
     assert (await subject.case(case_id)).next_at is None
 
 
-@pytest.mark.parametrize("verb", [Verb.DONE, Verb.NOT_A_LEAD])
-async def test_an_answer_with_an_outcome_is_never_due(subject: Cases, verb: Verb) -> None:
+@pytest.mark.parametrize(
+    ("policy", "verb"),
+    [(RULES, Verb.TAKEN), (rules(), Verb.DONE), (rules(), Verb.NOT_A_LEAD)],
+)
+async def test_without_the_setting_or_with_an_outcome_an_answer_is_never_due(
+    engine: AsyncEngine, policy: Rules, verb: Verb
+) -> None:
+    subject = Cases(engine, policy)
     case_id = await subject.accept()
     await subject.answer(case_id, answer(verb))
-    assert (await subject.case(case_id)).next_at is None
-
-
-async def test_without_the_setting_no_answered_case_is_due(engine: AsyncEngine) -> None:
-    subject = Cases(engine)
-    case_id = await subject.accept()
-    await subject.take(case_id)
     assert (await subject.case(case_id)).next_at is None
 
 

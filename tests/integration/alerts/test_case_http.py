@@ -3,14 +3,12 @@
 from typing import Any
 from uuid import UUID, uuid4
 
-import aiohttp
 import pytest
 
 from tests.integration.alerts.cases import Cases
-from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts
+from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.integration.alerts.test_case_messages import lead, sections
 from tests.support.eventually import eventually
-from tests.support.ports import HOST
 
 pytestmark = pytest.mark.promise("P9")
 
@@ -27,16 +25,8 @@ async def call(
     key: str | None = None,
     operator: str = "tester",
 ) -> tuple[int, Any]:
-    headers = {"X-Internal-Key": KEY, "X-Caller": caller, "X-Operator": operator}
-    if method == "POST":
-        headers["Idempotency-Key"] = key or str(uuid4())
-    async with (
-        aiohttp.ClientSession() as session,
-        session.request(
-            method, f"http://{HOST}:{subject.port}{path}", json=body, headers=headers
-        ) as response,
-    ):
-        return response.status, await response.json(content_type=None)
+    sent = {"Idempotency_Key": key or str(uuid4())} if method == "POST" else {}
+    return await subject.http(method, path, body, caller, X_Operator=operator, **sent)
 
 
 async def opened(subject: Alerts) -> UUID:

@@ -5,7 +5,6 @@ import re
 from typing import Any
 from uuid import UUID, uuid4
 
-import aiohttp
 import pytest
 
 from services.alerts.rules.case import Verb
@@ -13,7 +12,6 @@ from tests.integration.alerts.cases import Cases, answer
 from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts
 from tests.integration.alerts.test_case_messages import lead, sections
 from tests.support.eventually import eventually
-from tests.support.ports import HOST
 
 pytestmark = pytest.mark.promise("P9")
 
@@ -35,15 +33,10 @@ class Sent:
         self.cases = Cases(subject.engine)
 
     async def call(self, method: str, path: str, form: Any = None) -> tuple[int, str]:
-        headers = {"X-Internal-Key": KEY}
-        url = f"http://{HOST}:{self.subject.port}{path}"
-        async with (
-            aiohttp.ClientSession() as session,
-            session.request(method, url, data=form, headers=headers) as got,
-        ):
-            assert "script" not in got.headers["Content-Security-Policy"]
-            assert got.headers["Referrer-Policy"] == "no-referrer"
-            return got.status, await got.text()
+        got = await self.subject.send(method, path, {"X-Internal-Key": KEY}, data=form)
+        assert "script" not in got.headers["Content-Security-Policy"]
+        assert got.headers["Referrer-Policy"] == "no-referrer"
+        return got.status, got.body
 
     async def page(self, path: str) -> str:
         status, text = await self.call("GET", path)

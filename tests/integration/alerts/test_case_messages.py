@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.alerts.cases import Cases, answer
+from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 
@@ -80,36 +80,6 @@ async def test_a_late_step_says_who_has_it(alerts: StartAlerts) -> None:
     (mail,) = await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)
     assert "taken by Anna Nowak" in mail["Subject"]
     assert "ostoja take" not in mail["Text"]
-
-
-async def test_after_an_answer_the_service_sends_no_further_step(alerts: StartAlerts) -> None:
-    subject = await alerts(sections=sections(within="1s"))
-    cases = Cases(subject.engine)
-    case_id = await lead(subject)
-    await eventually(lambda: cases.steps(case_id), 20)
-    await cases.answer(case_id, answer())
-    handed_out = len(await cases.steps(case_id))
-
-    async def at_rest() -> bool:
-        states = {step.state for step in await cases.steps(case_id)}
-        return states <= {"delivered", "discarded"}
-
-    await eventually(at_rest, 20)
-    other = await lead(subject)
-    await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)  # of the other
-    assert len(await cases.steps(case_id)) == handed_out
-    assert len(await cases.steps(other)) == 3
-
-
-async def test_a_step_that_fails_for_good_lets_the_next_come_at_once(alerts: StartAlerts) -> None:
-    chain = [
-        {"to": "sms", "call": "sales", "wait": "12h"},
-        {"to": "email", "person": "ewa", "wait": "1h"},
-    ]
-    subject = await alerts(sections=sections(chain=chain))
-    await subject.sandbox.behave("sms", status=422)
-    await lead(subject)
-    assert await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)
 
 
 async def test_who_was_asked_is_told_who_has_it(alerts: StartAlerts) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.cases.updates import Updates
@@ -132,9 +131,9 @@ async def test_the_export_shows_a_case_and_the_erasure_ends_it(
     assert (held["id"], held["state"], held["owner"]) == (str(case_id), "answered", "Anna Nowak")
     assert ANNA in held["payload"]["text"]
     assert [each["answer"] for each in held["answers"]] == ["taken"]
-    async with service.engine.begin() as tx:
-        await tx.execute(sa.text("DELETE FROM delivery"))  # purged: the case outlives it
-        await tx.execute(sa.text("UPDATE ledger_total SET accepted = 0"))
+    # purged: the case outlives it
+    await service.execute("DELETE FROM delivery")
+    await service.execute("UPDATE ledger_total SET accepted = 0")
     assert ANNA in await consent.addresses()
     await consent.erased()
     row: Any = await cases.case(case_id)

@@ -166,18 +166,6 @@ async def test_an_answer_waits_for_a_timer_that_has_read_its_case(
     )
 
 
-async def test_a_timer_skips_what_another_has_read(
-    subject: Races, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rule ROW."""
-    case_id = await subject.accept()
-    await subject.due()
-    async with held(monkeypatch, store, "due", subject.timer.run()):
-        await subject.timer.run()
-        assert await subject.steps(case_id) == []
-    assert [step.number for step in await subject.steps(case_id)] == [0]
-
-
 async def test_a_fallback_waits_for_an_answer_before_it_touches_the_step(subject: Races) -> None:
     """Rule CREATE: the case, then its deliveries; the other way round the two deadlock."""
     case_id, step = await subject.asked(**CRITICAL)

@@ -7,7 +7,6 @@ from typing import Any
 
 import aio_pika
 import pytest
-import sqlalchemy as sa
 
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.support.eventually import eventually
@@ -64,9 +63,7 @@ async def test_a_dead_letter_moved_back_is_retried_and_counted_once(
     await eventually(lambda: dead_letters(subject, DEAD))
 
     await move(subject, DEAD)  # too early
-    await eventually(
-        lambda: subject.row(alert_id), so=lambda row: row.state == "failed" and row.attempt == 2
-    )
+    await subject.until(alert_id, "failed", attempt=2)
     ((reason, dead_letter),) = await eventually(lambda: dead_letters(subject, DEAD))
     assert (reason, dead_letter["alert_id"]) == ("refused", alert_id)
 
@@ -99,10 +96,7 @@ async def test_a_dead_letter_of_a_row_that_ended_otherwise_changes_nothing(
     await subject.http("POST", "/api/dlq/retry", {"ids": [delivered]})
     await subject.until(delivered, "delivered")
     await subject.http("POST", "/api/dlq/discard", {"ids": [discarded]})
-    async with subject.engine.begin() as tx:
-        await tx.execute(
-            sa.text("UPDATE delivery SET payload = NULL WHERE alert_id = :id"), {"id": erased}
-        )
+    await subject.execute("UPDATE delivery SET payload = NULL WHERE alert_id = :id", id=erased)
     before = [await subject.row(alert_id) for alert_id in ids]
 
     await move(subject, DEAD, "alerts.monday")  # by mistake

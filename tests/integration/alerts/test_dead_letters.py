@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +13,7 @@ from services.alerts.topology import INTAKE_QUEUE
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.integration.alerts.test_dead_letter_moved_back import dead_letters, move
 from tests.integration.alerts.test_privacy import ANNA, Consent, consent
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 
 __all__ = ["consent"]  # a fixture
@@ -30,8 +30,8 @@ async def publish(subject: Alerts, queue: str, type_: str, *bodies: bytes) -> No
             await channel.default_exchange.publish(message, queue)
 
 
-def until(reached: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
-    return eventually(reached, so=lambda found: found or None)
+async def dead(subject: Alerts, count: int) -> None:
+    await eventually(lambda: subject.depth(DEAD), so=lambda found: found == count)
 
 
 HERS = {
@@ -53,16 +53,13 @@ async def test_an_unreadable_alert_is_exported_and_erased(
     unreadable = json.dumps(others | {"severity": "unheard of"}).encode()
     await publish(subject, INTAKE_QUEUE, "alert.accepted", unreadable, hers)
 
-    async def dead_lettered() -> bool:
-        return await subject.depth(DEAD) == 2
-
-    await until(dead_lettered)
+    await dead(subject, 2)
     about: dict[str, Any] = {"conversations": [CONVERSATION]}
     (shown,) = await consent._all("dead_letters", ANNA, **about)
     assert shown["queue"] == DEAD
     assert shown["reason"]
     assert shown["body"] == hers.decode(errors="replace")
-    await until(dead_lettered)  # reading removes nothing
+    await dead(subject, 2)  # reading removes nothing
 
     await consent.erased(**about)
     assert await consent._all("dead_letters", ANNA, **about) == []
@@ -122,15 +119,8 @@ async def test_a_kill_during_an_erasure_loses_no_other_dead_letter(
     await publish(subject, DEAD, "alert.accepted", *many, HERS["cut"])
     await consent.order()
 
-    async def looking() -> bool:
-        return await subject.depth(DEAD) < 301
-
-    await until(looking)
+    await eventually(lambda: subject.depth(DEAD), so=lambda found: found < 301)  # it is looking
     await asyncio.to_thread(subject.kill9)
     await subject.start()
-    await until(lambda: asyncio.sleep(0, result=bool(consent.receipts)))
-
-    async def all_there() -> bool:
-        return await subject.depth(DEAD) == 300
-
-    await until(all_there)
+    await until(lambda: bool(consent.receipts))
+    await dead(subject, 300)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.store.ledger import intake, queries
 from services.alerts.store.ledger.intake import NewRow, Taken
-from tests.integration.alerts.conftest import Alerts, StartAlerts, waits_for_a_row
+from tests.integration.alerts.conftest import Alerts, StartAlerts, execute, waits_for_a_row
 from tests.support.eventually import eventually
 
 WINDOW = 300.0
@@ -47,11 +47,9 @@ async def counts(engine: AsyncEngine) -> list[tuple[UUID, int]]:
 
 
 async def end(engine: AsyncEngine, state: str) -> None:
-    async with engine.begin() as tx:
-        await tx.execute(
-            text("UPDATE delivery SET state = :state, reason = 'x', finished_at = now()"),
-            {"state": state},
-        )
+    await execute(
+        engine, "UPDATE delivery SET state = :state, reason = 'x', finished_at = now()", state=state
+    )
 
 
 async def test_a_repeat_within_the_window_is_counted_on_the_first(engine: AsyncEngine) -> None:
@@ -149,10 +147,10 @@ async def test_a_redelivered_first_beside_another_first_is_no_repeat(
     await end(engine, "failed")
     second = said(1)
     assert (await accept(engine, second)).added == 1
-    async with engine.begin() as tx:  # a manual retry of the first
-        await tx.execute(
-            text("UPDATE delivery SET state = 'pending', finished_at = NULL WHERE state = 'failed'")
-        )
+    # a manual retry of the first
+    await execute(
+        engine, "UPDATE delivery SET state = 'pending', finished_at = NULL WHERE state = 'failed'"
+    )
     assert (await accept(engine, second)).repeats == {}
     assert [repeats for _, repeats in await counts(engine)] == [0, 0]
 

@@ -1,13 +1,13 @@
 """P1: operators are notified of failures and open incidents, even after mail was down."""
 
 import uuid
+from functools import partial
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from libs.common.messaging.broker import Message
-from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.conftest import FAILED, ONCE, Alerts, StartAlerts, write
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P1")
@@ -15,6 +15,8 @@ pytestmark = pytest.mark.promise("P1")
 QUICK = {"ALERTS_ESCALATION_SECONDS": "0.5", "ESCALATION_EMAIL": "ops@example.com"}
 INCIDENTS = QUICK | {"ALERTS_INCIDENT_SECONDS": "1"}
 BREAKS: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}
+
+DIGEST_FAILED = "SELECT count(*) FROM delivery WHERE event_type = 'escalation' AND state = 'failed'"
 
 
 async def digests(subject: Alerts) -> list[dict[str, Any]]:
@@ -58,13 +60,7 @@ async def test_an_escalation_waits_while_mail_is_down(
     await subject.sandbox.behave("slack", status=422)
     await subject.until(await subject.accept(), "failed")
 
-    async def digest_failed() -> bool:
-        failed = (
-            "SELECT count(*) FROM delivery WHERE event_type = 'escalation' AND state = 'failed'"
-        )
-        return bool(await subject.scalar(failed))
-
-    await eventually(digest_failed, 30)
+    await eventually(partial(subject.scalar, DIGEST_FAILED))
     assert await digests(subject) == []
     await subject.sandbox.behave("email", status=200)
     await reported(subject, 1)
@@ -96,7 +92,7 @@ async def test_an_open_breaker_is_reported_once_across_restarts(
     assert "server_error 503" in mail["Text"]
     assert "/api/breakers/slack/reset" in mail["Text"]
 
-    subject.stop()
+    await subject.stop()
     await subject.start()
     await subject.accept()  # opens the new process's breaker
     # The next windows bring another target's mail, and no second one for slack.
@@ -175,22 +171,8 @@ async def test_pending_in_doubt_and_unread_incidents_are_reported(
         await subject.accept()
     broken = Message(str(uuid.uuid4()), "alert.accepted", {"id": "none"})
     await subject.gateway.publish("alerts", "alerts.intake", broken)
-    async with subject.engine.begin() as tx:
-        await tx.execute(
-            sa.text("""
-            INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
-                accepted_at, state, reason, attempt, finished_at, once_address, once_purpose,
-                once_reference)
-            VALUES (gen_random_uuid(), 'email', 'followup', 'info', 'test', '{}', now(),
-                'in_doubt', 'crashed', 1, now(), 'a@example.com', 'marketing', 'r')
-        """)
-        )
-        await tx.execute(  # a digest may have been accepted before
-            sa.text("""
-            INSERT INTO ledger_total (target, accepted) VALUES ('email', 1)
-            ON CONFLICT (target) DO UPDATE SET accepted = ledger_total.accepted + 1
-        """)
-        )
+    doubt = FAILED | {"state": "'in_doubt'", "reason": "'crashed'"}
+    await write(subject.engine, target="'email'", **doubt, **ONCE)
     assert "/api/dlq/resolve" in (await one_about(subject, "1 for email in doubt"))["Text"]
     assert "x-reason" in (await one_about(subject, "1 accepted messages could not be read"))["Text"]
     waiting = await one_about(subject, "3 pending for slack")
@@ -205,12 +187,6 @@ async def test_an_incident_whose_mail_failed_is_reported_when_mail_is_back(
     await subject.sandbox.behave("slack", status=503)
     await subject.accept()
 
-    async def digest_failed() -> bool:
-        failed = (
-            "SELECT count(*) FROM delivery WHERE event_type = 'escalation' AND state = 'failed'"
-        )
-        return bool(await subject.scalar(failed))
-
-    await eventually(digest_failed, 30)
+    await eventually(partial(subject.scalar, DIGEST_FAILED))
     await subject.sandbox.behave("email", status=200)
     await one_about(subject, "nothing gets through to slack")

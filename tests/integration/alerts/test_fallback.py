@@ -2,21 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.database import postgres
 from services.alerts.store import incidents
 from services.alerts.store.incidents import Way
-from services.alerts.store.tables import delivery
-from tests.conftest import NewDatabase
-from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.conftest import (
+    BOTH_DRIVERS,
+    ONCE,
+    Alerts,
+    StartAlerts,
+    execute,
+    write,
+)
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P1")
@@ -29,11 +32,8 @@ async def sicken(subject: Alerts, target: str, event_type: str, status: int = 50
     await subject.sandbox.behave(target, status=status)
     await subject.accept(event_type)
 
-    async def known() -> bool:
-        found = f"SELECT count(*) FROM incident WHERE kind = 'breaker' AND target = '{target}'"
-        return bool(await subject.scalar(found))
-
-    await eventually(known)
+    found = f"SELECT count(*) FROM incident WHERE kind = 'breaker' AND target = '{target}'"
+    await eventually(partial(subject.scalar, found))
 
 
 async def test_only_a_critical_alert_moves_to_the_fallback(
@@ -69,10 +69,7 @@ async def test_a_tried_alert_moves_too_and_its_old_message_is_acknowledged(
     await subject.http("POST", "/api/breakers/slack/reset")
     await subject.until(await subject.accept(), "delivered")
 
-    async def gone() -> bool:
-        return await subject.depth("alerts.slack.retry") + await subject.depth("alerts.slack") == 0
-
-    await eventually(gone)
+    await subject.until_empty("slack", "slack.retry")
     assert len(await subject.sandbox.received("slack")) == 1
     assert (await subject.row(alert_id)).error.startswith("handed to email: server_error 500")
 
@@ -83,12 +80,8 @@ async def test_nothing_moves_while_the_fallback_is_unhealthy(alerts: StartAlerts
     await sicken(subject, "slack", "slack_alert")
     alert_id = await subject.accept(severity="critical")
 
-    async def long_enough() -> bool:
-        old_enough = "SELECT now() - min(accepted_at) > interval '2 s' FROM delivery"
-        where = f" WHERE alert_id = '{alert_id}'"
-        return bool(await subject.scalar(old_enough + where))
-
-    await eventually(long_enough)
+    old = "SELECT now() - min(accepted_at) > interval '2 s' FROM delivery"
+    await eventually(partial(subject.scalar, f"{old} WHERE alert_id = '{alert_id}'"))
     assert (await subject.row(alert_id)).state == "pending"
     await subject.sandbox.behave("slack", status=200)
     await subject.http("POST", "/api/breakers/slack/reset")
@@ -161,13 +154,11 @@ async def test_a_critical_alert_whose_worker_died_reaches_its_fallback(alerts: S
     alert_id = await subject.accept(severity="critical")
     await subject.until(alert_id, "sending")
     subject.kill9()
-    async with subject.engine.begin() as tx:  # another process has opened the breaker
-        await tx.execute(
-            text(
-                "UPDATE breaker SET state = 'open', next_trial_at = now() + interval '1 hour'"
-                " WHERE target = 'slack'"
-            )
-        )
+    # another process has opened the breaker
+    await subject.execute(
+        "UPDATE breaker SET state = 'open', next_trial_at = now() + interval '1 hour'"
+        " WHERE target = 'slack'"
+    )
     await subject.start()
     await subject.until(alert_id, "delivered", "email", seconds=20)
     assert (await subject.row(alert_id)).reason == "fallback"
@@ -189,43 +180,19 @@ async def test_a_critical_alert_leaves_a_target_that_refuses_us_at_once(
     assert (await subject.check())["ok"] is not False
 
 
-@pytest.fixture(params=["aiopg", "asyncpg"])
-async def engine(
-    database: NewDatabase, request: pytest.FixtureRequest
-) -> AsyncIterator[AsyncEngine]:
-    url = (await database("alerts")).replace("aiopg", request.param)
-    async with postgres.connect(url, application_name="test") as opened:
-        yield opened
-
-
-async def new_row(engine: AsyncEngine, alert_id: UUID | None = None, **changes: Any) -> UUID:
-    """Write a row as intake does, and count it."""
-    row = {
-        "alert_id": alert_id or uuid4(),
-        "target": "slack",
-        "event_type": "slack_alert",
-        "severity": "critical",
-        "source": "test",
-        "payload": {"text": "text", "to": "somebody"},
-        "accepted_at": datetime.now(UTC),
-        "state": "pending",
-    } | changes
-    counted = text(
-        "INSERT INTO ledger_total AS total (target, accepted) VALUES (:target, 1) "
-        "ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + 1"
-    )
-    async with engine.begin() as tx:
-        await tx.execute(insert(delivery).values(row))
-        await tx.execute(counted, {"target": row["target"]})
-    return UUID(str(row["alert_id"]))
+async def new_row(engine: AsyncEngine, **columns: str) -> UUID:
+    payload = """'{"text": "text", "to": "somebody"}'"""
+    (alert_id,) = await write(engine, **{"severity": "'critical'", "payload": payload} | columns)
+    return alert_id
 
 
 async def become(engine: AsyncEngine, alert_id: UUID, target: str, changes: str) -> None:
-    async with engine.begin() as tx:
-        await tx.execute(
-            text(f"UPDATE delivery SET {changes} WHERE alert_id = :id AND target = :target"),
-            {"id": alert_id, "target": target},
-        )
+    await execute(
+        engine,
+        f"UPDATE delivery SET {changes} WHERE alert_id = :id AND target = :target",
+        id=alert_id,
+        target=target,
+    )
 
 
 NOW = Way("slack", "email", after=0)
@@ -251,12 +218,12 @@ SENDING = "state = 'sending', attempt = 1, attempts = 1, lease_until = now() + i
 ENDED = "attempt = 1, finished_at = now(), reason = 'x'"
 
 
+@BOTH_DRIVERS
 async def test_only_unclaimed_critical_rows_move(engine: AsyncEngine) -> None:
-    once: Any = {"once_address": "a@example.com", "once_purpose": "p", "once_reference": "r"}
     moves = await new_row(engine)
-    await new_row(engine, severity="warning")
-    await new_row(engine, target="sms")
-    await new_row(engine, **once)
+    await new_row(engine, severity="'warning'")
+    await new_row(engine, target="'sms'")
+    await new_row(engine, **ONCE)
     in_flight = await new_row(engine)
     await become(engine, in_flight, "slack", SENDING)
     assert await fall_back(engine) == {moves: True}
@@ -269,6 +236,7 @@ FAILED = "state = 'failed', attempt = 1, reason = 'gone', finished_at = now()"
 DEAD = "state = 'sending', attempt = 1, attempts = 1, lease_until = now() - interval '2 minutes'"
 
 
+@BOTH_DRIVERS
 @pytest.mark.parametrize(
     ("changes", "waits", "refused", "shut"),
     [
@@ -301,6 +269,7 @@ async def test_what_moves_depends_on_its_age_its_state_and_both_targets(
         assert await balanced(engine)
 
 
+@BOTH_DRIVERS
 @pytest.mark.parametrize(
     ("other", "moved"),
     [
@@ -315,7 +284,7 @@ async def test_an_alert_already_at_the_fallback_ends_here_unless_it_failed_there
     engine: AsyncEngine, other: str, *, moved: bool
 ) -> None:
     alert_id = await new_row(engine)
-    await new_row(engine, alert_id, target="email")
+    await new_row(engine, alert_id=f"'{alert_id}'", target="'email'")
     await become(engine, alert_id, "email", other)
     assert await fall_back(engine) == ({alert_id: False} if moved else {})
     state = text("SELECT state FROM delivery WHERE target = 'slack'")
@@ -324,6 +293,7 @@ async def test_an_alert_already_at_the_fallback_ends_here_unless_it_failed_there
     assert await balanced(engine)
 
 
+@BOTH_DRIVERS
 async def test_concurrent_fallbacks_move_each_alert_once(engine: AsyncEngine) -> None:
     ids = {await new_row(engine) for _ in range(20)}
     found = await asyncio.gather(*(fall_back(engine, batch=8) for _ in range(4)))

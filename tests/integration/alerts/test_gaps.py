@@ -17,7 +17,7 @@ from services.alerts.messages import AlertAccepted, Numbered
 from services.alerts.store import breakers
 from services.alerts.store.ledger import gaps
 from services.alerts.upkeep.digests import MISSING
-from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
+from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted, execute
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P1")
@@ -55,8 +55,7 @@ async def judge(engine: AsyncEngine, seconds: float = 0) -> dict[str, list[list[
 
 
 async def change(engine: AsyncEngine, statement: str) -> None:
-    async with engine.begin() as tx:
-        await tx.execute(sa.text(statement))
+    await execute(engine, statement)
 
 
 async def test_a_gap_that_stays_is_missing_until_it_is_filled(engine: AsyncEngine) -> None:
@@ -223,10 +222,11 @@ async def test_the_ledger_check_lists_what_never_came_and_on_call_is_told(
     reported = f"SELECT count(*) FROM incident WHERE target = '{MISSING}' AND number = 2"
     await eventually(lambda: subject.scalar(reported))
 
-    async def mailed() -> bool:
-        return any("never came" in mail["Subject"] for mail in await subject.sandbox.mails())
-
-    await eventually(mailed, 60)
+    await eventually(
+        subject.sandbox.mails,
+        60,
+        so=lambda mails: any("never came" in mail["Subject"] for mail in mails),
+    )
     late = accepted("slack_alert", numbered={"sender": GATEWAY, "number": 3})
     assert (await subject.http("POST", "/internal/alerts", {"alerts": [late]}))[0] == 202
     await send(subject, 4)

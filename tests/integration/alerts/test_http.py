@@ -4,14 +4,12 @@ import asyncio
 import uuid
 from typing import Any
 
-import aiohttp
 import pytest
 import sqlalchemy as sa
 
-from tests.integration.alerts.conftest import KEY, Alerts, Consent, StartAlerts, accepted
+from tests.integration.alerts.conftest import KEY, Alerts, Consent, StartAlerts
 from tests.integration.alerts.test_at_most_once import follow_up
 from tests.support.eventually import eventually
-from tests.support.ports import HOST
 
 
 async def failed(subject: Alerts, count: int) -> list[str]:
@@ -128,10 +126,9 @@ async def test_a_rerouted_mail_continues_its_attempt_numbers(
     await subject.sandbox.behave("email", status=550)
     alert_id = await follow_up(subject, target=None)
     await subject.until(alert_id, "failed", "email")
-    async with subject.engine.begin() as tx:
-        await tx.execute(sa.text("DELETE FROM attempt"))
-        await tx.execute(sa.text("UPDATE delivery SET target = 'old-mail'"))
-        await tx.execute(sa.text("UPDATE ledger_total SET target = 'old-mail'"))
+    await subject.execute("DELETE FROM attempt")
+    await subject.execute("UPDATE delivery SET target = 'old-mail'")
+    await subject.execute("UPDATE ledger_total SET target = 'old-mail'")
     await subject.sandbox.behave("email", status=200)
     _, answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
     assert answer["requeued"] == 1
@@ -159,32 +156,11 @@ async def test_cleaned_up_rows_stay_counted(alerts: StartAlerts) -> None:
     assert (stats["delivered"], stats["discarded"], stats["failed"]) == (1, 1, 1)
 
 
-async def test_a_row_held_too_long_by_a_breaker_fails_and_is_escalated(alerts: StartAlerts) -> None:
-    subject = await alerts(
-        slack={"max_age": 2, "breaker": {"fail_max": 1, "reset_timeout": 3600}},
-        ALERTS_RECONCILE_SECONDS="0.5",
-    )
-    await subject.sandbox.behave("slack", status=500)
-    first = await subject.accept()
-    await eventually(
-        lambda: subject.http("GET", "/api/breakers"),
-        so=lambda found: found[1]["slack"]["state"] == "open",
-    )
-    second = await subject.accept()
-    for alert_id, attempts in ((first, 1), (second, 0)):
-        row = await subject.until(alert_id, "failed")
-        assert (row.reason, row.attempt) == ("expired", attempts)
-    assert await subject.scalar("SELECT count(*) FROM escalation") == 2
-
-
 async def test_an_unknown_id_is_not_found_yet(alerts: StartAlerts) -> None:
     subject = await alerts()
-    url = f"http://{HOST}:{subject.port}/api/alerts/{accepted('x')['id']}"
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(url, headers={"X-Internal-Key": KEY, "X-Caller": "service"}) as answer,
-    ):
-        assert (answer.status, answer.headers["Retry-After"]) == (404, "1")
+    sent = {"X-Internal-Key": KEY, "X-Caller": "service"}
+    answer = await subject.send("GET", f"/api/alerts/{uuid.uuid4()}", sent)
+    assert (answer.status, answer.headers["Retry-After"]) == (404, "1")
 
 
 async def test_a_bad_call_changes_nothing_and_names_the_fault(alerts: StartAlerts) -> None:

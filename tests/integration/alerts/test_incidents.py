@@ -1,15 +1,12 @@
 """Open incidents in the database: since when, when reported, when over."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.database import postgres
 from services.alerts.messages import ESCALATION
 from services.alerts.rules.delivery import Reason
 from services.alerts.store import breakers, incidents
@@ -17,7 +14,9 @@ from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace
 from services.alerts.store.ledger import escalations, intake
 from services.alerts.store.ledger.intake import NewRow
 from services.alerts.store.ledger.transitions import Ended
-from tests.conftest import NewDatabase
+from tests.integration.alerts.conftest import BOTH_DRIVERS, execute
+
+pytestmark = BOTH_DRIVERS
 
 HERE, THERE = uuid4(), uuid4()
 NOTHING: dict[str, Any] = {
@@ -38,15 +37,6 @@ NEVER = 1e6
 NOW = datetime.now(UTC)
 
 
-@pytest.fixture(params=["aiopg", "asyncpg"])
-async def engine(
-    database: NewDatabase, request: pytest.FixtureRequest
-) -> AsyncIterator[AsyncEngine]:
-    url = (await database("alerts")).replace("aiopg", request.param)
-    async with postgres.connect(url, application_name="test") as opened:
-        yield opened
-
-
 async def report(engine: AsyncEngine, observed: dict[str, Any], process: UUID = HERE) -> None:
     async with engine.begin() as tx:
         await breakers.join(tx, ["slack"])
@@ -55,8 +45,7 @@ async def report(engine: AsyncEngine, observed: dict[str, Any], process: UUID = 
 
 
 async def age(engine: AsyncEngine, what: str, seconds: int) -> None:
-    async with engine.begin() as tx:
-        await tx.execute(text(f"UPDATE {what} - interval '{seconds} seconds'"))
+    await execute(engine, f"UPDATE {what} - interval '{seconds} seconds'")
 
 
 async def take(
@@ -243,8 +232,7 @@ async def test_each_failed_mail_doubles_the_pause_of_failures_of_that_target_onl
         await age(engine, "escalation SET send_failed_at = send_failed_at", 61)
         assert await due(300) == {"slack"}
         await lose()
-    async with engine.begin() as tx:
-        await tx.execute(text("UPDATE escalation SET send_failures = 5000"))  # after years
+    await execute(engine, "UPDATE escalation SET send_failures = 5000")  # after years
     await fails(engine, "sms")
     assert await due(300) == {"sms"}
 
@@ -273,10 +261,9 @@ async def test_a_failure_is_unsent_until_its_mail_is_sent(
         await intake.accept(tx, [row], 0)
         assert await escalations.take(tx, "slack", row.alert_id)
     assert await unsent(engine) == 900
-    async with engine.begin() as tx:
-        await tx.execute(
-            text("UPDATE delivery SET state = 'discarded', reason = 'x', finished_at = now()")
-        )
+    await execute(
+        engine, "UPDATE delivery SET state = 'discarded', reason = 'x', finished_at = now()"
+    )
     assert await unsent(engine) == 0  # only that of sms, a moment ago
     async with engine.begin() as tx:
         await escalations.mark_unsent(tx, row.alert_id)

@@ -2,7 +2,6 @@
 
 import aiohttp
 import pytest
-import sqlalchemy as sa
 from sqlalchemy import make_url
 
 from deploy.up.servers import Postgres
@@ -34,8 +33,7 @@ async def test_the_metrics_show_the_ledger_check(
 async def test_a_failed_ledger_check_shows_in_the_metrics(alerts: StartAlerts) -> None:
     subject = await alerts(ALERTS_RECONCILE_SECONDS="1")
     await subject.until(await subject.accept(), "delivered")
-    async with subject.engine.begin() as tx:
-        await tx.execute(sa.text("UPDATE ledger_total SET accepted = accepted + 1"))
+    await subject.execute("UPDATE ledger_total SET accepted = accepted + 1")
     await shown(subject, "alerts_ledger_ok 0.0")
 
 
@@ -43,7 +41,7 @@ async def test_an_unavailable_database_makes_the_ledger_check_unknown(
     alerts: StartAlerts, postgres: Postgres
 ) -> None:
     subject = await alerts(ALERTS_RECONCILE_SECONDS="1")
-    subject.stop()
+    await subject.stop()
     async with Proxy(postgres.port) as way:
         url = make_url(subject.database).set(port=way.port)
         subject.environment["DATABASE_URL"] = url.render_as_string(hide_password=False)
@@ -55,7 +53,7 @@ async def test_an_unavailable_database_makes_the_ledger_check_unknown(
         await shown(subject, "database_connected 1.0", "alerts_ledger_ok 1.0")
         await way.refuse()
         await shown(subject, "database_connected 0.0", "alerts_ledger_ok NaN")
-        subject.stop()
+        await subject.stop()
 
 
 async def test_an_unknown_number_of_unread_messages_makes_the_check_unknown(

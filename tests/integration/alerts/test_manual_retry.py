@@ -13,7 +13,7 @@ from services.alerts.store import incidents
 from services.alerts.store.incidents import Way
 from services.alerts.store.ledger import transitions, upkeep
 from services.alerts.store.ledger.intake import NewRow, accept
-from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts, write
 from tests.integration.alerts.test_at_most_once import follow_up
 from tests.integration.alerts.test_dead_letter_moved_back import DEAD, dead_letters, move
 from tests.support.eventually import eventually
@@ -29,11 +29,9 @@ async def reconciling(alerts: StartAlerts, **options: Any) -> Alerts:
 
 
 async def change(subject: Alerts, alert_id: str, values: str) -> None:
-    async with subject.engine.begin() as tx:
-        await tx.execute(
-            sa.text(f"UPDATE delivery SET {values} WHERE alert_id = :id"),
-            {"id": uuid.UUID(alert_id)},
-        )
+    await subject.execute(
+        f"UPDATE delivery SET {values} WHERE alert_id = :id", id=uuid.UUID(alert_id)
+    )
 
 
 async def age(subject: Alerts, alert_id: str) -> None:
@@ -43,34 +41,20 @@ async def age(subject: Alerts, alert_id: str) -> None:
 
 async def reconciled(subject: Alerts, target: str) -> None:
     """Wait until the reconciler has looked at all of the target's rows: it ends another one."""
-    alert_id = str(uuid.uuid4())
-    async with subject.engine.begin() as tx:
-        await tx.execute(
-            sa.text("""
-            WITH old AS (
-                INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
-                    accepted_at, created_at, state, due_at)
-                VALUES (:id, :target, 'email', 'info', 'test', '{}', now(),
-                    now() - interval '4 days', 'pending', now() + interval '1 day')
-            )
-            UPDATE ledger_total SET accepted = accepted + 1 WHERE target = :target
-        """).bindparams(id=uuid.UUID(alert_id), target=target)
-        )
-    assert (await subject.until(alert_id, "failed", target)).reason == "expired"
+    (alert_id,) = await write(
+        subject.engine,
+        target=f"'{target}'",
+        created_at="now() - interval '4 days'",
+        due_at="now() + interval '1 day'",
+    )
+    assert (await subject.until(str(alert_id), "failed", target)).reason == "expired"
 
 
 async def tried_and_waiting(
     subject: Alerts, alert_id: str, target: str, attempt: int, reason: str
 ) -> None:
-    async def waits() -> bool:
-        row = await subject.row(alert_id, target)
-        assert row.state in {"pending", "claimed", "sending"}, row
-        return (row.state, row.attempt, row.reason) == ("pending", attempt, reason)
-
-    try:
-        await eventually(waits)
-    except TimeoutError:
-        pytest.fail(f"does not wait for a retry: {await subject.row(alert_id, target)}")
+    row = await subject.until(alert_id, "pending", target, attempt=attempt, reason=reason)
+    assert row.finished_at is None
 
 
 async def by_call(subject: Alerts) -> None:

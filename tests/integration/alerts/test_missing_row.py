@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-import sqlalchemy as sa
 
 from services.alerts import messages
 from tests.integration.alerts.conftest import Alerts, StartAlerts
@@ -19,24 +18,14 @@ async def publish(subject: Alerts, alert_id: str, age: timedelta = timedelta()) 
     await subject.gateway.publish("alerts", "alerts.slack", message)
 
 
-async def no_more_work(subject: Alerts) -> None:
-    async def so() -> bool:
-        return not any([await subject.depth(f"alerts.slack{end}") for end in ("", ".retry")])
-
-    await eventually(so)
-
-
 async def test_an_alert_whose_row_was_lost_is_kept_and_reported(alerts: StartAlerts) -> None:
     subject = await alerts(slack={"retry_delays": [2.0]})
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
-    await eventually(
-        lambda: subject.row(alert_id),
-        so=lambda row: row is not None and (row.state, row.attempt) == ("pending", 1),
-    )
-    async with subject.engine.begin() as tx:  # as after a failover to a lagging replica
-        await tx.execute(sa.text("DELETE FROM delivery"))
-        await tx.execute(sa.text("DELETE FROM ledger_total"))
+    await subject.until(alert_id, "pending", attempt=1)
+    # as after a failover to a lagging replica
+    await subject.execute("DELETE FROM delivery")
+    await subject.execute("DELETE FROM ledger_total")
 
     await eventually(subject.check, 20, so=lambda terms: terms["unread"] == 1 and not terms["ok"])
     ((reason, body),) = await dead_letters(subject, INTAKE_DEAD)
@@ -59,5 +48,5 @@ async def test_a_late_duplicate_of_a_purged_row_is_acknowledged(alerts: StartAle
         return [body["alert_id"] for _, body in await dead_letters(subject, INTAKE_DEAD)]
 
     assert await eventually(kept) == [lost]
-    await no_more_work(subject)
+    await subject.until_empty("slack", "slack.retry")
     assert await kept() == [lost]

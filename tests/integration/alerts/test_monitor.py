@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-import sqlalchemy as sa
 from pydantic import SecretStr, ValidationError
 
 from services.alerts.channels import monitor
@@ -42,8 +41,7 @@ async def test_a_monitor_is_asked_while_the_ledger_check_is_ok(alerts: StartAler
         before = 0
         await eventually(twice_more, 20)
         assert asked[0].startswith(f"GET /{SECRET} HTTP/1.1\r\n".encode())
-        async with subject.engine.begin() as tx:
-            await tx.execute(sa.text("INSERT INTO ledger_total (target, accepted) VALUES ('x', 1)"))
+        await subject.execute("INSERT INTO ledger_total (target, accepted) VALUES ('x', 1)")
 
         async def silent() -> bool:
             seen = len(asked)
@@ -51,11 +49,10 @@ async def test_a_monitor_is_asked_while_the_ledger_check_is_ok(alerts: StartAler
             return len(asked) == seen
 
         await eventually(silent, 30)
-        async with subject.engine.begin() as tx:
-            await tx.execute(sa.text("DELETE FROM ledger_total WHERE target = 'x'"))
+        await subject.execute("DELETE FROM ledger_total WHERE target = 'x'")
         before = len(asked)
         await eventually(twice_more, 30)
-        assert SECRET not in subject.log()
+        assert SECRET not in subject.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from services.alerts.channels import Channel, opened
 from services.alerts.channels.channel import Target
 from services.alerts.channels.network import Networks
 from services.alerts.rules.delivery import Kind, Outcome, Reason
-from tests.support.certificates import Authority
 from tests.support.consumers import until
 from tests.support.targets import (
     LOOPBACK,
@@ -192,22 +190,6 @@ async def test_a_proxy_in_the_environment_is_not_used(
         outcome = await send(target(channel, "127.0.0.1", port))
     assert outcome.status == 500
     assert listener.at == []
-
-
-@pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
-async def test_a_self_signed_certificate_is_refused(channel: str, tmp_path: Path) -> None:
-    asked = 0
-
-    async def count(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-        nonlocal asked
-        asked += bool(await reader.read(1))
-
-    unsigned = Authority(tmp_path).server("localhost", signed=False)
-    async with listening(count, unsigned) as port:
-        outcome = await send(http_target(channel, f"https://localhost:{port}/"))
-    assert said(outcome) == (Kind.FAILED, Reason.CONNECTION)
-    assert "certificate" in outcome.excerpt
-    assert asked == 0
 
 
 @pytest.mark.parametrize("stalled", ["email", "webhook", "slack"])

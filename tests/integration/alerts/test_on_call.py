@@ -1,7 +1,6 @@
 """Whom a step asks: by the schedule's file, by an override, while the service runs."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.database import postgres
 from services.alerts.rules.shifts import Shift
 from services.alerts.store.cases import overrides
-from tests.conftest import NewDatabase
 from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.integration.alerts.test_case_messages import PEOPLE, lead, sections
@@ -23,12 +20,6 @@ pytestmark = pytest.mark.promise("P9")
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
 SMS = {"to": "sms", "call": "sales", "wait": "12h"}
-
-
-@pytest.fixture
-async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
-    async with postgres.connect(await database("alerts"), application_name="test") as engine:
-        yield engine
 
 
 async def add(engine: AsyncEngine, begins: int, ends: int, schedule: str = "sales") -> int | None:

@@ -2,23 +2,18 @@
 
 import asyncio
 
-import aiohttp
 import pytest
 
 from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.integration.alerts.test_at_most_once import Outcomes, ends, follow_up, returned
 from tests.support.consumers import until
-from tests.support.eventually import eventually
-from tests.support.ports import HOST
 from tests.support.servers import frozen
 
 pytestmark = pytest.mark.promise("P4")
 
 
 async def metric(subject: Alerts, name: str) -> float:
-    url = f"http://{HOST}:{subject.environment['METRICS_PORT']}/metrics"
-    async with aiohttp.ClientSession() as session, session.get(url) as answer:
-        lines = (await answer.text()).splitlines()
+    lines = (await subject.metrics()).splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
@@ -42,10 +37,7 @@ async def test_a_lagging_process_asks_for_no_permit(alerts: StartAlerts, consent
     with frozen(subject.process.pid):
         await asyncio.sleep(1.2)  # above half the margin
     alert_id = await follow_up(subject)
-    await eventually(
-        lambda: subject.row(alert_id, "email"),
-        so=lambda row: row is not None and (row.state, row.reason) == ("pending", "no_permit"),
-    )
+    await subject.until(alert_id, "pending", "email", reason="no_permit")
     assert consent.asked == []
     assert await metric(subject, 'alerts_permits_total{answer="none"}') >= 1
     row = await subject.until(alert_id, "delivered", "email")  # five seconds later
@@ -69,5 +61,5 @@ async def test_a_mail_sent_past_its_permit_is_in_doubt_counted_and_escalated(
     assert consent.returned == []
     assert await metric(subject, "alerts_permit_overrun_total") == 1
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1
-    assert '"permit.overrun"' in subject.log()
+    assert '"permit.overrun"' in subject.log.read_text()
     assert len(await subject.sandbox.mails()) == 1

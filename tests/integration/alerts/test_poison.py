@@ -73,7 +73,7 @@ async def test_poison_fails_with_an_escalation_and_delays_no_other(
         after = [await subject.accept(payload={"text": f"after {n}"}) for n in range(5)]
 
         async def failed() -> bool:
-            if subject.process.pid is None:  # as a supervisor would
+            if subject.process.poll() is not None:  # as a supervisor would
                 with suppress(aiohttp.ClientError, AssertionError):
                     await subject.start()
             row = await subject.row(poison)

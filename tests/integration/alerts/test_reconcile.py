@@ -5,11 +5,10 @@ from time import monotonic
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
-from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
+from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts, write
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 
@@ -26,26 +25,16 @@ async def reconciling(alerts: StartAlerts, **options: Any) -> Alerts:
 
 async def a_row(subject: Alerts, state: str, minutes: float, *, age_hours: float = 1) -> str:
     """Write a row that is overdue, or whose lease is over, and that has no message in any queue."""
-    alert_id = uuid.uuid4()
-    async with subject.engine.begin() as tx:
-        await tx.execute(
-            sa.text("""
-                WITH added AS (INSERT INTO delivery (alert_id, target, event_type, severity, source,
-                    payload, accepted_at, created_at, state, attempt, attempts, due_at, lease_until)
-                SELECT :id, 'slack', 'slack_alert', 'info', 'test', '{"text": "x"}', now(),
-                    now() - make_interval(secs => 3600 * :age), :state, 1, 1,
-                    now() - make_interval(secs => 60 * :minutes),
-                    CASE WHEN :state = 'sending'
-                        THEN now() - make_interval(secs => 60 * :minutes) END)
-                INSERT INTO ledger_total AS total (target, accepted) VALUES ('slack', 1)
-                ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + 1
-            """).bindparams(
-                sa.bindparam("state", type_=sa.Text),
-                sa.bindparam("age", type_=sa.Float),
-                sa.bindparam("minutes", type_=sa.Float),
-            ),
-            {"id": alert_id, "state": state, "minutes": minutes, "age": age_hours},
-        )
+    since = f"now() - interval '{minutes} minutes'"
+    (alert_id,) = await write(
+        subject.engine,
+        state=f"'{state}'",
+        attempt="1",
+        attempts="1",
+        due_at=since,
+        created_at=f"now() - interval '{age_hours} hours'",
+        lease_until=since if state == "sending" else "NULL",
+    )
     return str(alert_id)
 
 
@@ -92,20 +81,7 @@ async def test_a_permit_is_returned_at_once_beside_many_requeued_rows(
 ) -> None:
     subject = await reconciling(alerts, slack={"concurrency": 1}, ALERTS_OVERDUE_SECONDS="60")
     await subject.sandbox.behave("slack", hang=True)
-    async with subject.engine.begin() as tx:
-        await tx.execute(
-            sa.text("""
-                INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,
-                    accepted_at, state, due_at)
-                SELECT gen_random_uuid(), 'slack', 'slack_alert', 'info', 'test', '{}', now(),
-                    'pending', now() - interval '1 hour'
-                FROM generate_series(1, 50000)
-            """)
-        )
-        await tx.execute(
-            sa.text("INSERT INTO ledger_total (target, accepted) VALUES ('slack', 50000)")
-        )
-
+    await write(subject.engine, 50_000, due_at="now() - interval '1 hour'")
     await eventually(
         lambda: subject.scalar("SELECT count(*) >= 45000 FROM delivery WHERE generation = 1"),
         120,

@@ -2,13 +2,11 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.up.process import Process
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
@@ -26,26 +24,16 @@ async def another(ports: Ports, tmp_path: Path) -> AsyncIterator[Another]:
         async def start(first: Alerts) -> Alerts:
             folder = tmp_path / "another"
             folder.mkdir()
-            port = ports.take()
-            own = {"HTTP_PORT": str(port), "METRICS_PORT": str(ports.take())}
-            second = replace(
-                first,
-                process=Process(folder / "alerts.pid"),
-                environment=first.environment | own,
-                folder=folder,
-                port=port,
-            )
-            closing.callback(second.stop)
+            own = {"HTTP_PORT": str(ports.take()), "METRICS_PORT": str(ports.take())}
+            second = Alerts(
+                first.environment | own, folder, first.session, first.engine, first.gateway,
+                first.vhost, first.sandbox, first.database,
+            )  # fmt: skip
+            closing.push_async_callback(second.ended)
             await second.start()
             return second
 
         yield start
-
-
-async def breaker(subject: Alerts) -> dict[str, Any]:
-    _, body = await subject.http("GET", "/api/breakers")
-    found: dict[str, Any] = body["slack"]
-    return found
 
 
 async def opened(*subjects: Alerts) -> None:
@@ -68,12 +56,12 @@ async def test_a_manual_reset_reaches_every_process_and_logs_the_operator(
     assert (await second.http("POST", "/api/breakers/slack/reset"))[0] == 200
 
     async def closed_in_both() -> bool:
-        return [(await breaker(each))["state"] for each in (first, second)] == ["closed"] * 2
+        return [(await each.breaker())["state"] for each in (first, second)] == ["closed"] * 2
 
     await eventually(closed_in_both)
     for alert_id in ids:
         await first.until(alert_id, "delivered")
-    assert '"operator": "env:ADMIN_API_KEY tester"' in second.log()
+    assert '"operator": "env:ADMIN_API_KEY tester"' in second.log.read_text()
 
 
 async def test_a_stopped_process_is_no_longer_counted(
@@ -81,9 +69,9 @@ async def test_a_stopped_process_is_no_longer_counted(
 ) -> None:
     first = await alerts()
     second = await another(first)
-    await eventually(lambda: breaker(second), so=lambda found: found["processes"] == 2)
-    first.stop()
-    assert (await breaker(second))["processes"] == 1
+    await eventually(second.breaker, so=lambda found: found["processes"] == 2)
+    await first.stop()
+    assert (await second.breaker())["processes"] == 1
 
 
 async def test_a_new_process_keeps_the_start_of_an_incident(
@@ -93,11 +81,11 @@ async def test_a_new_process_keeps_the_start_of_an_incident(
     await subject.sandbox.behave("slack", status=500)
     await subject.accept()
     await opened(subject)
-    since = await eventually(lambda: breaker(subject), so=lambda found: found["open_since"])
+    since = await eventually(subject.breaker, so=lambda found: found["open_since"])
     subject.kill9()
     await subject.start()
     await opened(subject)  # as the dead process left it
-    assert (await breaker(subject))["open_since"] == since
+    assert (await subject.breaker())["open_since"] == since
 
     await subject.sandbox.behave("slack", status=200)
     await subject.until(await subject.accept(), "delivered")

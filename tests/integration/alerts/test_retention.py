@@ -71,7 +71,7 @@ async def check(engine: AsyncEngine) -> tuple[int, int]:
 async def test_the_ledger_check_holds_after_the_clock_was_set_back(alerts: StartAlerts) -> None:
     subject = await alerts()
     await rows(subject.engine, "delivered", 4, hours=1)
-    subject.stop()
+    await subject.stop()
     await subject.start()
     await eventually(
         subject.metrics,

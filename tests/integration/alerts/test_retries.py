@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from tests.integration.alerts.conftest import Alerts, StartAlerts
@@ -21,11 +22,8 @@ async def test_an_alert_passes_through_the_delay_queues(alerts: StartAlerts) -> 
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
     for queue in ("retry", "retry.2", "retry.3", "retry.4"):
-
-        async def waits(queue: str = queue) -> bool:
-            return await subject.depth(f"alerts.slack.{queue}") == 1
-
-        await eventually(waits)
+        waiting = partial(subject.depth, f"alerts.slack.{queue}")
+        await eventually(waiting, so=lambda depth: depth == 1)
     row = await subject.until(alert_id, "failed")
     assert (row.reason, row.attempt, row.generation) == (
         "exhausted",

@@ -256,6 +256,6 @@ async def test_no_secret_reaches_the_log_the_database_or_a_response(
     assert [status for status, _ in answers] == [200] * len(answers)
     assert shown(json.dumps(answers)) == []
     assert shown(await dump(subject)) == []
-    subject.stop()
-    assert "delivery" in subject.log()
-    assert shown(subject.log()) == []
+    await subject.stop()
+    assert "delivery" in subject.log.read_text()
+    assert shown(subject.log.read_text()) == []

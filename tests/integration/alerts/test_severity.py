@@ -27,21 +27,6 @@ async def infos(subject: Alerts, count: int) -> None:
     await eventually(queued, 120)
 
 
-async def shut(subject: Alerts) -> None:
-    """Open Slack's breaker."""
-    await subject.sandbox.behave("slack", status=503)
-    await subject.accept()
-    await eventually(
-        lambda: subject.http("GET", "/api/breakers"),
-        so=lambda found: found[1]["slack"]["state"] == "open",
-    )
-
-
-async def heal(subject: Alerts) -> None:
-    await subject.sandbox.behave("slack", status=200)
-    assert (await subject.http("POST", "/api/breakers/slack/reset"))[0] == 200
-
-
 async def arrived(subject: Alerts) -> list[str]:
     return [str(one["body"]["text"]) for one in await subject.sandbox.received("slack")]
 
@@ -74,13 +59,13 @@ async def test_of_many_critical_and_other_alerts_every_third_is_another(
     alerts: StartAlerts,
 ) -> None:
     subject = await alerts(slack=SHUT)
-    await shut(subject)
+    await subject.shut()
     await infos(subject, 300)
     for _ in range(300):
         await subject.accept(severity="critical", payload={"text": "fire"})
     await eventually(lambda: taken_in(subject, 601))
     await asyncio.sleep(0.5)
-    await heal(subject)
+    await subject.heal()
 
     first = (await eventually(lambda: arrived(subject), so=lambda found: len(found) > 100))[:90]
     assert 45 <= first.count("fire") <= 75

@@ -20,7 +20,7 @@ from services.alerts.store.ledger.intake import NewRow
 from services.alerts.store.ledger.queries import Filter
 from services.alerts.store.ledger.transitions import Attempt
 from services.alerts.store.sql import sql
-from tests.integration.alerts.conftest import waits_for_a_row
+from tests.integration.alerts.conftest import execute, waits_for_a_row
 from tests.support.eventually import eventually
 
 DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200, "ok")
@@ -360,5 +360,4 @@ async def test_an_at_most_once_mail_is_not_claimed_as_an_alert(
 async def test_the_table_refuses_an_impossible_state(engine: AsyncEngine, change: str) -> None:
     await new_row(engine)
     with pytest.raises(IntegrityError):
-        async with engine.begin() as tx:
-            await tx.execute(text(f"UPDATE delivery SET {change}"))
+        await execute(engine, f"UPDATE delivery SET {change}")

@@ -11,6 +11,7 @@ from services.alerts.rules.delivery import BreakerState, Kind
 from services.alerts.targets.breaker import Admission, Breaker
 from services.alerts.targets.status import TargetStatus
 from services.alerts.targets.throttle import Throttle
+from tests.integration.alerts.conftest import execute
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P6")
@@ -164,8 +165,8 @@ async def test_another_process_takes_over_the_trial_of_a_dead_one(engine: AsyncE
     await eventually(mine)
     await second.status.exchange()
     assert second.breaker.seconds_to_trial > 0
-    async with engine.begin() as tx:  # its time passes without a report
-        await tx.execute(sa.text("UPDATE breaker SET next_trial_at = now() - interval '1 s'"))
+    # its time passes without a report
+    await execute(engine, "UPDATE breaker SET next_trial_at = now() - interval '1 s'")
 
     async def taken_over() -> bool:
         await second.status.exchange()

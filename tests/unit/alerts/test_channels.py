@@ -9,19 +9,6 @@ import pytest
 from services.alerts.channels import monday, responses, slack, sms
 from services.alerts.channels.post import Response
 from services.alerts.rules.delivery import MAX_PAUSE_SECONDS, Kind, Outcome, Reason
-from tests.support.targets import STATUSES
-
-
-@pytest.mark.parametrize(("status", "kind", "reason"), STATUSES)
-def test_a_status_tells_whether_to_retry(status: int, kind: Kind, reason: Reason) -> None:
-    outcome = responses.classify(status, "text")
-    assert (outcome.kind, outcome.reason, outcome.status) == (kind, reason, status)
-
-
-@pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_asks_us_to_wait(status: int) -> None:
-    outcome = responses.classify(status, "", 7)
-    assert (outcome.kind, outcome.retry_after) == (Kind.LATER, 7)
 
 
 @pytest.mark.parametrize(
