@@ -22,6 +22,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
 from deploy.up.process import Process, wait_until
+from tests.support.cases import until_row
 from tests.support.consumers import until
 from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
@@ -124,23 +125,18 @@ class Rig:
     async def end(self, **allowed: Any) -> None:
         await assert_everything_arrived(self.stack, self.accepted, failed=self.failed, **allowed)
 
+    async def ends(self, alert_id: str, *, duplicates: int = 0, **wanted: Any) -> Any:
+        """Start the service again, and let all end; the alert's row, which is so."""
+        await self.restart()
+        await self.end(duplicates=duplicates)
+        return await self.row(alert_id, **wanted)
+
     # What the servers know.
 
     async def row(self, alert_id: str, **wanted: Any) -> Any:
         """Wait until its row in the ledger is so."""
-        seen: Any = None
-
-        async def so() -> Any:
-            nonlocal seen
-            found = self.query("SELECT * FROM alerts.delivery WHERE alert_id = %s", alert_id)
-            seen = found[0] if found else None
-            matches = seen and all(getattr(seen, name) == value for name, value in wanted.items())
-            return seen if matches else None
-
-        try:
-            return await eventually(so, 30)
-        except TimeoutError:
-            pytest.fail(f"wanted {wanted}, found {seen}")
+        mine = "SELECT * FROM alerts.delivery WHERE alert_id = %s"
+        return await until_row(self.stack, mine, alert_id, wanted)
 
     async def reached_slack(self, count: int, *, refused_too: bool = True) -> None:
         await eventually(
@@ -165,6 +161,14 @@ class Rig:
         with closing(self._superuser()) as connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
             yield
+
+    @asynccontextmanager
+    async def dies_at(self, table: str) -> AsyncIterator[None]:
+        """Kill the service while it waits for a lock on this table, in what the block begins."""
+        async with self.locked(f"LOCK TABLE alerts.{table} IN SHARE MODE"):
+            yield
+            await self.waits_for_a_lock()
+            await self.kill()
 
     async def waits_for_a_lock(self, sessions: int = 1) -> None:
         async def so() -> bool:

@@ -52,10 +52,8 @@ async def opened(rig: Rig, cases: Cases) -> str:
 
 async def test_an_alert_that_is_not_committed_opens_no_case(rig: Rig, cases: Cases) -> None:
     before = (await cases.check())["opened"]
-    async with rig.locked("LOCK TABLE alerts.case_total IN SHARE MODE"):
+    async with rig.dies_at("case_total"):
         case_id = await rig.accept()
-        await rig.waits_for_a_lock()
-        await rig.kill()
     for table in ("delivery", "alert_case"):
         assert rig.query(f"SELECT 1 FROM alerts.{table} WHERE alert_id = %s", case_id) == []
     await rig.restart()
@@ -85,10 +83,8 @@ async def test_a_step_that_is_not_committed_is_handed_out_once(
     rig: Rig, cases: Cases, held: str
 ) -> None:
     case_id = await opened(rig, cases)
-    async with rig.locked(f"LOCK TABLE alerts.{held} IN SHARE MODE"):
+    async with rig.dies_at(held):
         cases.due(case_id)
-        await rig.waits_for_a_lock()
-        await rig.kill()
     await cases.case(case_id, state="open", step=0)
     assert cases.steps(case_id) == []
     await rig.restart()
@@ -114,10 +110,8 @@ async def test_a_step_that_is_not_recorded_is_delivered_again(rig: Rig, cases: C
     rig.slack.stall(DOWN)
     cases.due(case_id)
     await rig.reached_slack(2)
-    async with rig.locked("LOCK TABLE alerts.case_place IN SHARE MODE"):
+    async with rig.dies_at("case_place"):
         await rig.slack.resume()
-        await rig.waits_for_a_lock()
-        await rig.kill()
     step = await cases.step(case_id, state="sending", attempt=1)
     await cases.place(step.alert_id, shown=None, receipt=None)
     await rig.restart()
@@ -166,10 +160,8 @@ async def test_an_answer_that_is_not_committed_changes_nothing(
     rig: Rig, cases: Cases, verb: str
 ) -> None:
     case_id, given = await pending(rig, cases), how(verb)
-    async with rig.locked("LOCK TABLE alerts.case_answer IN SHARE MODE"):
+    async with rig.dies_at("case_answer"):
         answering = asyncio.create_task(cases.answer(case_id, verb, **given))
-        await rig.waits_for_a_lock()
-        await rig.kill()
     assert (await answering).status >= 500
     row = await cases.case(case_id, state="open", generation=0, owner=None)
     assert row.next_at is not None
@@ -241,10 +233,8 @@ async def lost(rig: Rig, cases: Cases, case_id: str, verb: str, given: dict[str,
 async def test_a_cancelling_that_is_not_committed_changes_nothing(rig: Rig, cases: Cases) -> None:
     case_id = await pending(rig, cases)
     path, body = f"/api/cases/{case_id}/cancel", {"reason": "a test"}
-    async with rig.locked("LOCK TABLE alerts.case_answer IN SHARE MODE"):
+    async with rig.dies_at("case_answer"):
         cancelling = asyncio.create_task(rig.stack.http("POST", path, body, key="admin"))
-        await rig.waits_for_a_lock()
-        await rig.kill()
     assert (await cancelling).status >= 500
     await cases.case(case_id, state="open")
     assert (await cases.step(case_id)).state == "pending"
@@ -259,10 +249,8 @@ async def test_what_resolves_a_case_and_is_not_committed_comes_again(
 ) -> None:
     key = str(uuid.uuid4())
     case_id = await cases.open(dedup_key=key)
-    async with rig.locked("LOCK TABLE alerts.ledger_total IN SHARE MODE"):
+    async with rig.dies_at("ledger_total"):
         await rig.stack.alert("over", dedup_key=key, resolved=True)
-        await rig.waits_for_a_lock()
-        await rig.kill()
     await cases.case(case_id, state="open", reason=None)
     await rig.restart()
     await cases.case(case_id, state="cancelled", reason="resolved")
@@ -291,10 +279,8 @@ async def test_a_step_recalled_in_flight_is_not_sent_again(
 
 async def test_an_update_that_is_not_committed_is_ordered_again(rig: Rig, cases: Cases) -> None:
     case_id = await opened(rig, cases)
-    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+    async with rig.dies_at("outbox"):
         await cases.take(case_id)
-        await rig.waits_for_a_lock()
-        await rig.kill()
     await cases.place(case_id, want=1, ordered=0, shown=0)
     await rig.restart()
     await cases.update(case_id, state="delivered", attempt=1)
@@ -328,10 +314,8 @@ async def test_an_update_that_is_not_recorded_is_taken_over(rig: Rig, cases: Cas
     rig.slack.stall(DOWN)
     await cases.take(case_id)
     await rig.reached_slack(2)
-    async with rig.locked("LOCK TABLE alerts.case_place IN SHARE MODE"):
+    async with rig.dies_at("case_place"):
         await rig.slack.resume()
-        await rig.waits_for_a_lock()
-        await rig.kill()
     await cases.place(case_id, want=1, ordered=1, shown=0)
     await rig.restart()
     await cases.update(case_id, state="delivered", attempt=2)
@@ -344,10 +328,8 @@ async def test_a_chain_whose_end_is_not_committed_ends_once(rig: Rig, cases: Cas
     for number in range(2):
         cases.due(case_id)
         await cases.step(case_id, number, state="delivered")
-    async with rig.locked("LOCK TABLE alerts.escalation IN SHARE MODE"):
+    async with rig.dies_at("escalation"):
         cases.due(case_id)
-        await rig.waits_for_a_lock()
-        await rig.kill()
     await cases.case(case_id, state="open", step=2)
     await rig.restart()
     await cases.case(case_id, state="unanswered")

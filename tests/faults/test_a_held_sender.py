@@ -17,6 +17,7 @@ import pytest
 
 from libs.common.messaging.broker import Broker, Message
 from tests.faults.conftest import NO_SWEEP, through
+from tests.support.cases import until_row
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.proxy import DOWN, UP, Proxy
@@ -57,12 +58,8 @@ async def due_now(stack: Stack) -> str:
 
 
 async def row(stack: Stack, address: str, **wanted: Any) -> Any:
-    async def so() -> Any:
-        found = stack.query("SELECT * FROM alerts.delivery WHERE once_address = %s", address)
-        matches = found and all(getattr(found[0], key) == value for key, value in wanted.items())
-        return found[0] if matches else None
-
-    return await eventually(so, 30)
+    mine = "SELECT * FROM alerts.delivery WHERE once_address = %s"
+    return await until_row(stack, mine, address, wanted)
 
 
 async def unsubscribe(stack: Stack, address: str) -> Answer:

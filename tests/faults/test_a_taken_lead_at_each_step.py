@@ -130,9 +130,7 @@ async def test_a_stop_that_was_not_recorded_comes_again(rig: Taken) -> None:
     await rig.stopped(address)
 
 
-async def test_a_stop_that_was_not_acked_changes_nothing_when_it_comes_again(
-    rig: Taken,
-) -> None:
+async def test_a_stop_that_was_not_acked_changes_nothing_when_it_comes_again(rig: Taken) -> None:
     address, case_id = await rig.lead()
     held = rig.broker.stall_before(UP, ACK)
     assert (await rig.take(case_id)).status == 200

@@ -51,21 +51,15 @@ async def test_rows_written_and_no_work_published_delivers_once(rig: Rig) -> Non
     await rig.row(alert_id, state="pending", attempt=0)
     await rig.kill()
     assert await rig.depth("alerts.slack") == 0
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=1, generation=0)
+    await rig.ends(alert_id, attempt=1, generation=0)
 
 
 @pytest.mark.faults
 async def test_a_row_that_is_not_counted_is_not_there(rig: Rig) -> None:
-    async with rig.locked("LOCK TABLE alerts.ledger_total IN SHARE MODE"):
+    async with rig.dies_at("ledger_total"):
         alert_id = await rig.accept()
-        await rig.waits_for_a_lock()
-        await rig.kill()
     assert rig.query("SELECT 1 FROM alerts.delivery WHERE alert_id = %s", alert_id) == []
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=1, generation=0)
+    await rig.ends(alert_id, attempt=1, generation=0)
 
 
 async def test_some_work_of_one_write_published_delivers_each_once(rig: Rig) -> None:
@@ -97,9 +91,7 @@ async def test_work_published_and_not_confirmed_delivers_once(rig: Rig) -> None:
     await rig.kill()
     await rig.until_depth("alerts.slack", 1)
     await rig.row(alert_id, state="pending", attempt=0)
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=1, generation=0)
+    await rig.ends(alert_id, attempt=1, generation=0)
 
 
 async def test_work_published_and_the_intake_not_acked_delivers_once(rig: Rig) -> None:
@@ -108,9 +100,7 @@ async def test_work_published_and_the_intake_not_acked_delivers_once(rig: Rig) -
     await held.wait()
     await rig.row(alert_id, state="delivered")
     await rig.kill()
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=1)
+    await rig.ends(alert_id, attempt=1)
 
 
 @pytest.mark.faults
@@ -119,12 +109,10 @@ async def test_accepted_over_http_and_not_committed_leaves_nothing(rig: Rig, pro
     body = {"event_type": "slack_alert", "payload": {"text": text}}
     headers = {"Idempotency-Key": key}
     await proxy.refuse()
-    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+    async with rig.dies_at("outbox"):
         asked = asyncio.create_task(
             rig.stack.http("POST", "/api/alerts", body, key="service", headers=headers)
         )
-        await rig.waits_for_a_lock()
-        await rig.kill()
     assert (await asked).status == 503
     assert rig.query("SELECT 1 FROM alerts.delivery WHERE payload ->> 'text' = %s", text) == []
     await rig.restart()
@@ -141,9 +129,7 @@ async def test_taken_over_http_and_not_published_delivers_once(rig: Rig, proxy: 
     await rig.row(alert_id, state="pending", attempt=0)
     await rig.kill()
     assert await rig.depth("alerts.slack") == 0
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=1, generation=0)
+    await rig.ends(alert_id, attempt=1, generation=0)
 
 
 @pytest.mark.faults
@@ -156,9 +142,7 @@ async def test_a_claim_that_has_not_committed_counts_no_attempt(rig: Rig) -> Non
         await rig.waits_for_a_lock()
         await rig.kill()
     await rig.row(alert_id, state="pending", attempt=1)
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=2, attempts=2)
+    await rig.ends(alert_id, attempt=2, attempts=2)
 
 
 async def test_claimed_and_not_sent_delivers_once_and_counts_the_attempt(rig: Rig) -> None:
@@ -167,15 +151,11 @@ async def test_claimed_and_not_sent_delivers_once_and_counts_the_attempt(rig: Ri
     await rig.row(alert_id, state="sending", attempt=1)
     await rig.kill()
     assert await rig.stack.sandbox.received("slack", refused_too=True) == []
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=2, attempts=2)  # what kills its process runs out of attempts
+    await rig.ends(alert_id, attempt=2, attempts=2)  # what kills its process runs out of attempts
 
 
 @pytest.mark.faults
-async def test_a_message_redelivered_during_a_send_outlives_its_worker(
-    rig: Rig,
-) -> None:
+async def test_a_message_redelivered_during_a_send_outlives_its_worker(rig: Rig) -> None:
     await rig.start(slack={"timeout": 10.0, "retry_delays": [10.5, 12]})
     rig.slack.stall(UP)
     alert_id = await rig.accept()
@@ -185,9 +165,7 @@ async def test_a_message_redelivered_during_a_send_outlives_its_worker(
     await until(lambda: '"reason": "parked"' in rig.stack.log("alerts")[said:], 10)
     await rig.row(alert_id, state="sending", attempt=1)
     await rig.kill()
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=2, generation=0)
+    await rig.ends(alert_id, attempt=2, generation=0)
 
 
 async def test_sent_without_a_response_delivers_again(rig: Rig) -> None:
@@ -196,22 +174,16 @@ async def test_sent_without_a_response_delivers_again(rig: Rig) -> None:
     await rig.reached_slack(1)
     await rig.kill()
     await rig.row(alert_id, state="sending", attempt=1)
-    await rig.restart()
-    await rig.end(duplicates=1)
-    await rig.row(alert_id, attempt=2)
+    await rig.ends(alert_id, duplicates=1, attempt=2)
 
 
 @pytest.mark.faults
 async def test_answered_and_not_settled_delivers_again(rig: Rig) -> None:
-    async with rig.locked("LOCK TABLE alerts.attempt IN SHARE MODE"):
+    async with rig.dies_at("attempt"):
         alert_id = await rig.accept()
         await rig.reached_slack(1)
-        await rig.waits_for_a_lock()
-        await rig.kill()
     await rig.row(alert_id, state="sending", attempt=1)
-    await rig.restart()
-    await rig.end(duplicates=1)
-    await rig.row(alert_id, attempt=2)
+    await rig.ends(alert_id, duplicates=1, attempt=2)
 
 
 async def test_delivered_and_not_acked_is_not_sent_again(rig: Rig) -> None:
@@ -260,9 +232,7 @@ async def test_two_copies_of_a_longer_delay_deliver_once(rig: Rig) -> None:
     await rig.until_depth("alerts.slack.retry.4", 1)
     await rig.kill()
     await rig.until_depth("alerts.slack", 1)  # two copies now
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=3, attempts=3)
+    await rig.ends(alert_id, attempt=3, attempts=3)
 
 
 async def told(rig: Rig, alert_id: str, dead_before: int) -> None:
@@ -353,15 +323,11 @@ async def test_published_from_the_outbox_and_not_deleted_delivers_once(rig: Rig)
     alert_id = await failed(rig)
     rig.broker.stall(UP)
     await retried(rig, alert_id)
-    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+    async with rig.dies_at("outbox"):
         await rig.broker.resume()
         await rig.row(alert_id, state="delivered")
-        await rig.waits_for_a_lock()
-        await rig.kill()
     assert len(rig.query("SELECT 1 FROM alerts.outbox WHERE routing_key = 'alerts.slack'")) == 1
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=2, generation=1)
+    await rig.ends(alert_id, attempt=2, generation=1)
 
 
 @pytest.mark.faults
@@ -427,9 +393,7 @@ async def test_a_reconciliation_that_has_not_committed_is_repeated(rig: Rig) -> 
         await rig.moves_in_a_transaction(alert_id)
         await rig.kill()
     await rig.row(alert_id, state="pending", generation=0)
-    await rig.restart()
-    await rig.end()
-    await rig.row(alert_id, attempt=2)
+    await rig.ends(alert_id, attempt=2)
 
 
 @pytest.mark.faults

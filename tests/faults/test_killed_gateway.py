@@ -58,9 +58,7 @@ async def test_a_gateway_killed_at_its_publish_and_asked_again_delivers_once(
 
 
 @pytest.mark.faults
-async def test_a_gateway_killed_under_load_delivers_each_alert_once(
-    stack: Stack,
-) -> None:
+async def test_a_gateway_killed_under_load_delivers_each_alert_once(stack: Stack) -> None:
     await stack.sandbox.reset()
     async with Load(stack) as load:
         await load.more(100)

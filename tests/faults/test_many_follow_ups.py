@@ -153,9 +153,7 @@ async def test_duplicates_out_of_order_on_both_ways_change_nothing(stack: Stack)
     assert await received(stack) == Counter(ids)
 
 
-async def test_alerts_killed_while_sending_leave_doubts_and_no_duplicate(
-    stack: Stack,
-) -> None:
+async def test_alerts_killed_while_sending_leave_doubts_and_no_duplicate(stack: Stack) -> None:
     await stack.sandbox.reset()
     await stack.sandbox.behave("email", delay_seconds=0.3, stage="dot")  # many are in flight
     ids = await schedule(stack, 300)

@@ -32,6 +32,22 @@ def sections(event_type: str = "slack_alert", **policy: Any) -> dict[str, Mappin
     return {"answers": {event_type: given}, "people": PEOPLE, "schedules": {}}
 
 
+async def until_row(stack: Stack, statement: str, key: str, wanted: Mapping[str, Any]) -> Any:
+    """Wait until the first row that a statement finds has these values; the row."""
+    found: Any = None
+
+    async def so() -> Any:
+        nonlocal found
+        found = next(iter(stack.query(statement, key)), None)
+        matches = all(getattr(found, name, None) == value for name, value in wanted.items())
+        return found if found is not None and matches else None
+
+    try:
+        return await eventually(so, 30)
+    except TimeoutError:
+        pytest.fail(f"wanted {wanted}, found {found}")
+
+
 class Cases:
     """The cases of one test; Slack is an app."""
 
@@ -210,18 +226,7 @@ class Cases:
         return [one["body"] for one in await self.stack.sandbox.received(target)]
 
     async def _row(self, statement: str, key: str, wanted: Mapping[str, Any]) -> Any:
-        found: Any = None
-
-        async def so() -> Any:
-            nonlocal found
-            found = next(iter(self.stack.query(statement, key)), None)
-            matches = all(getattr(found, name, None) == value for name, value in wanted.items())
-            return found if found is not None and matches else None
-
-        try:
-            return await eventually(so, 30)
-        except TimeoutError:
-            pytest.fail(f"wanted {wanted}, found {found}")
+        return await until_row(self.stack, statement, key, wanted)
 
     async def _ask(self, port: int, path: str, body: Any, headers: Mapping[str, str]) -> Answer:
         internal = self.stack._environment("alerts")["INTERNAL_API_KEY"]

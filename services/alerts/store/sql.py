@@ -21,14 +21,16 @@ def _are(kind: Any, names: str) -> dict[str, Any]:
 
 
 _COLUMNS: Final[Mapping[str, Any]] = {
-    **_are(sa.Uuid, "alert_id first_id"),
-    **_are(JSONB, "payload reasons found chain"),
+    **_are(sa.Uuid, "alert_id first_id case_id update_id duplicate_of"),
+    **_are(JSONB, "payload reasons found chain receipt result"),
 }
 _PARAMETERS: Final[Mapping[str, Any]] = {
     **_COLUMNS,
     **_are(JSONB(none_as_null=True), "receipt"),
-    **_are(sa.Uuid, "digest process case_id"),
-    **_are(sa.Text, "target fallback state before reason error kind numbers rows reports results"),
+    **_are(sa.Uuid, "digest process"),
+    **_are(
+        sa.Text, "target fallback state before reason error kind numbers rows reports results key"
+    ),
     **_are(sa.Integer, "attempt generation retries refund batch want begin_at"),
     **_are(sa.Float, "seconds lease window pause after repeat"),
     **_are(sa.Boolean, "take_over shut same_channel refuses asks"),

@@ -23,6 +23,7 @@ from services.alerts.rules.case import Answer, Ask, Person, Policy, Rules, Verb,
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason, decide
 from services.alerts.rules.delivery import Policy as Retries
 from services.alerts.rules.subjects import Subjects
+from services.alerts.store.cases import queries as case_queries
 from services.alerts.store.ledger import transitions
 from services.alerts.store.ledger.transitions import Attempt
 from tests.integration.alerts.conftest import CHANNELS, ROUTES, SUBJECT_KEYS, TARGET
@@ -162,6 +163,24 @@ class Cases:
             " ORDER BY case_step.generation, number",
             id=case_id,
         )
+
+    async def asked(self, **fields: Any) -> tuple[UUID, Any]:
+        """Return a case, and its first step."""
+        case_id = await self.accept(**fields)
+        await self.tick()
+        (step,) = await self.steps(case_id)
+        return case_id, step
+
+    async def own(self, alert_id: UUID) -> Any:
+        """Return the alert's own delivery to Slack."""
+        (row,) = await self.rows(
+            "SELECT * FROM delivery WHERE alert_id = :id AND target = 'slack'", id=alert_id
+        )
+        return row
+
+    async def check(self) -> dict[str, Any]:
+        async with self.engine.connect() as tx:
+            return await case_queries.check(tx)
 
     async def claim(self, step: Any, *, lease: float = 60, take_over: bool = False) -> Claimed:
         async with self.engine.begin() as tx:

@@ -154,9 +154,7 @@ async def test_a_message_that_waits_for_a_slot_is_unclaimed_and_requeued_at_a_st
     assert (seen.state, seen.attempts) == (State.PENDING, 0)
 
 
-async def test_takeover_does_not_count_as_a_second_half_open_trial(
-    engine: AsyncEngine,
-) -> None:
+async def test_takeover_does_not_count_as_a_second_half_open_trial(engine: AsyncEngine) -> None:
     target, breaker = Held(), Breaker("slack", fail_max=1, reset_timeout=0)
     worker, _ = a_worker(engine, target, breaker, concurrency=2)
     ids = [await new_row(engine, target="slack"), await new_row(engine, target="slack")]

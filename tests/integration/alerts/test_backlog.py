@@ -109,9 +109,7 @@ async def test_critical_alerts_are_released_first(engine: AsyncEngine) -> None:
         assert sum("x-priority" in row.headers for row in first) == 1
 
 
-async def test_a_database_stall_does_not_end_the_release(
-    engine: AsyncEngine,
-) -> None:
+async def test_a_database_stall_does_not_end_the_release(engine: AsyncEngine) -> None:
     async with draining(engine, WAITING // 2) as breaker:
         async with engine.begin() as tx:
             await tx.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))

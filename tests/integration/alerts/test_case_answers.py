@@ -115,9 +115,7 @@ async def test_the_alerts_own_deliveries_are_not_recalled(subject: Cases) -> Non
 async def test_a_step_in_flight_is_not_tried_again_after_the_answer(subject: Cases) -> None:
     """Rule MARK: a failed attempt ends it, a successful one delivers it."""
     for outcome, state in ((FAILED, "discarded"), (NEVER, "discarded"), (DELIVERED, "delivered")):
-        case_id = await subject.accept()
-        await subject.tick()
-        (step,) = await subject.steps(case_id)
+        case_id, step = await subject.asked()
         job = await subject.claim(step)
         await subject.take(case_id)
         (step,) = await subject.steps(case_id)
@@ -132,9 +130,7 @@ async def test_a_recalled_step_whose_worker_died_is_discarded_and_not_taken_over
     subject: Cases,
 ) -> None:
     """Rule MARK."""
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
+    case_id, step = await subject.asked()
     await subject.claim(step, lease=0)
     await subject.take(case_id)
     assert not await subject.claimable(step, take_over=True)
@@ -146,9 +142,7 @@ async def test_a_recalled_step_whose_worker_died_is_discarded_and_not_taken_over
 
 async def test_a_late_worker_changes_nothing_after_the_recall(subject: Cases) -> None:
     """Rule CAS."""
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
+    case_id, step = await subject.asked()
     late = await subject.claim(step, lease=0)
     await subject.claim(step, take_over=True)
     await subject.take(case_id)
@@ -159,9 +153,7 @@ async def test_a_late_worker_changes_nothing_after_the_recall(subject: Cases) ->
 
 async def test_nothing_makes_a_step_pending_once_its_chain_is_over(subject: Cases) -> None:
     """Rule CREATE."""
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
+    case_id, step = await subject.asked()
 
     async def may() -> bool:
         async with subject.engine.begin() as tx:
@@ -188,9 +180,7 @@ async def test_what_a_case_shows_does_not_fall_back_with_the_others(subject: Cas
     assert asking == [case_id, step.alert_id]
 
 
-async def test_release_begins_the_chain_anew_at_once_with_steps_of_its_own(
-    subject: Cases,
-) -> None:
+async def test_release_begins_the_chain_anew_at_once_with_steps_of_its_own(subject: Cases) -> None:
     """Rules GEN and ARM."""
     case_id = await subject.accept()
     await subject.tick()

@@ -52,9 +52,7 @@ async def test_a_late_take_tells_followups_too(subject: Cases) -> None:
     assert await leads(subject) == [case_id]
 
 
-async def test_each_change_of_owner_is_an_event_in_the_order_of_their_times(
-    subject: Cases,
-) -> None:
+async def test_each_change_of_owner_is_an_event_in_the_order_of_their_times(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.take(case_id)
     await subject.answer(case_id, answer(Verb.RELEASE))

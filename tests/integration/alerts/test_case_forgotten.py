@@ -14,10 +14,7 @@ from services.alerts.cases.answers import Answers
 from services.alerts.rules.case import Change, Rules, State, Verb
 from services.alerts.store.cases import cases as store
 from services.alerts.store.cases import privacy as case_privacy
-from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import (
-    DELIVERED,
-    FAILED,
     NEVER,
     RULES,
     Cases,
@@ -62,9 +59,7 @@ async def given_back(subject: Cases, case_id: UUID) -> list[Any]:
     )
 
 
-async def test_a_take_is_due_after_its_time_and_an_outcome_takes_that_away(
-    subject: Cases,
-) -> None:
+async def test_a_take_is_due_after_its_time_and_an_outcome_takes_that_away(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.take(case_id)
     row = await subject.case(case_id)
@@ -88,9 +83,7 @@ async def test_without_the_setting_or_with_an_outcome_an_answer_is_never_due(
     assert (await subject.case(case_id)).next_at is None
 
 
-async def test_the_owner_is_reminded_once_and_then_the_case_is_given_back(
-    subject: Cases,
-) -> None:
+async def test_the_owner_is_reminded_once_and_then_the_case_is_given_back(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.tick(2)
     await subject.take(case_id, "ewa")
@@ -142,9 +135,7 @@ async def test_what_the_owner_answers_recalls_the_reminder(subject: Cases, verb:
     assert await given_back(subject, case_id) == []
 
 
-async def test_a_resolved_or_erased_case_is_neither_reminded_nor_given_back(
-    subject: Cases,
-) -> None:
+async def test_a_resolved_or_erased_case_is_neither_reminded_nor_given_back(subject: Cases) -> None:
     resolved = await subject.accept(dedup_key="pump 7")
     erased = await subject.accept()
     for case_id in (resolved, erased):
@@ -237,9 +228,7 @@ async def test_a_policy_that_left_the_configuration_reminds_no_one(engine: Async
     assert (row.state, row.next_at) == ("answered", None)
 
 
-async def test_a_reminder_may_be_retried_until_the_case_moves_on(
-    subject: Cases,
-) -> None:
+async def test_a_reminder_may_be_retried_until_the_case_moves_on(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.take(case_id)
     await forget(subject)
@@ -252,23 +241,11 @@ async def test_a_reminder_may_be_retried_until_the_case_moves_on(
         assert not await store.may_be_pending(tx, reminder.alert_id)
 
 
-async def test_a_reminder_in_flight_ends_with_its_attempt(subject: Cases) -> None:
-    for outcome, state in ((FAILED, "discarded"), (DELIVERED, "delivered")):
-        case_id = await subject.accept()
-        await subject.take(case_id)
-        await forget(subject)
-        (reminder,) = await subject.steps(case_id)
-        job = await subject.claim(reminder)
-        await subject.answer(case_id, answer(Verb.LOST))
-        assert await subject.settle(job, outcome) == state
-
-
 async def test_an_overdue_reminder_is_a_fault_of_the_check(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.take(case_id)
     await subject.execute("UPDATE alert_case SET next_at = now() - interval '2 minutes'")
-    async with subject.engine.connect() as tx:
-        found = await case_queries.check(tx)
+    found = await subject.check()
     assert (found["ok"], found["stranded"]) == (False, 1)
     assert (await subject.case(case_id)).state == "answered"
 

@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.alerts.cases.heartbeats import Heartbeats
 from services.alerts.rules.case import Heartbeat, Rules
 from services.alerts.store.cases import heartbeats
-from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import POLICY, RULES, Cases, closed_for_two_days, dies_at
 from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
 from tests.integration.alerts.test_case_messages import PEOPLE
@@ -73,9 +72,7 @@ async def test_it_is_watched_from_the_start_and_each_event_moves_its_deadline(
     assert (await subject.row()).next_at == came + EIGHT_HOURS
 
 
-async def test_a_deadline_never_moves_back_and_no_clock_moves_it_too_far(
-    subject: Watched,
-) -> None:
+async def test_a_deadline_never_moves_back_and_no_clock_moves_it_too_far(subject: Watched) -> None:
     await subject.comes(accepted_at=datetime.now(UTC) + timedelta(days=300))
     moved = (await subject.row()).next_at
     assert moved <= datetime.now(UTC) + EIGHT_HOURS
@@ -248,11 +245,9 @@ async def test_a_restart_keeps_the_deadline(subject: Watched) -> None:
 
 async def test_a_deadline_that_no_timer_sees_is_a_fault_of_the_check(subject: Watched) -> None:
     await subject.execute("UPDATE heartbeat SET next_at = now() - interval '2 minutes'")
-    async with subject.engine.connect() as tx:
-        assert (await case_queries.check(tx))["stranded"] == 1
+    assert (await subject.check())["stranded"] == 1
     await subject.heartbeats.run()
-    async with subject.engine.connect() as tx:
-        assert (await case_queries.check(tx))["ok"]
+    assert (await subject.check())["ok"]
 
 
 async def test_a_form_that_is_silent_is_asked_about_until_it_sends_again(

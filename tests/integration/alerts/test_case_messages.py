@@ -62,26 +62,6 @@ async def test_a_lead_that_no_one_takes_travels_its_chain(alerts: StartAlerts) -
     assert (await subject.check())["failed"] == 0
 
 
-async def test_a_late_step_says_who_has_it(alerts: StartAlerts) -> None:
-    """Rule RENDER: a message is written when it is claimed, from the case as it then stands."""
-    ask = {"to": "email", "person": "ewa", "wait": "1s"}
-    subject = await alerts(sections=sections(chain=[ask]), email={"retry_delays": [2.5] * 8})
-    cases = Cases(subject.engine)
-    await subject.sandbox.behave("email", status=451)
-    case_id = await lead(subject)
-    await eventually(lambda: cases.rows("SELECT 1 FROM alert_case WHERE state = 'unanswered'"), 20)
-    # Not recalled: as if the step's attempt had been in flight at the answer.
-    await cases.execute(
-        "UPDATE alert_case SET state = 'answered', owner = 'anna', owner_name = 'Anna Nowak',"
-        " answered_at = now() WHERE alert_id = :id",
-        id=case_id,
-    )
-    await subject.sandbox.behave("email", status=200)
-    (mail,) = await eventually(lambda: subject.sandbox.mails("ewa@example.pl"), 30)
-    assert "taken by Anna Nowak" in mail["Subject"]
-    assert "ostoja take" not in mail["Text"]
-
-
 async def test_who_was_asked_is_told_who_has_it(alerts: StartAlerts) -> None:
     chain = [{"to": "sms", "call": "sales", "wait": "1h"}]
     subject = await alerts(sections=sections(chain=chain))

@@ -12,7 +12,6 @@ from services.alerts.rules.case import Ask, Verb
 from services.alerts.rules.delivery import Claimed
 from services.alerts.store.cases import places
 from services.alerts.store.cases import privacy as case_privacy
-from services.alerts.store.cases import queries as case_queries
 from tests.integration.alerts.cases import (
     DELIVERED,
     FAILED,
@@ -63,12 +62,17 @@ class Places(Cases):
             elif want is not None:
                 await places.shown(tx, place, job.target, want, None)
 
-    async def own_delivered(self, case_id: UUID) -> Any:
-        (row,) = await self.rows(
-            "SELECT * FROM delivery WHERE alert_id = :id AND target = 'slack'", id=case_id
-        )
-        await self.settle(await self.claim(row), DELIVERED)
-        return row
+    async def own_delivered(self, case_id: UUID) -> None:
+        await self.settle(await self.claim(await self.own(case_id)), DELIVERED)
+
+    async def told(self, by: str = "ewa") -> tuple[UUID, Any]:
+        """Return a case that was shown and then taken, and the update that says so."""
+        case_id = await self.accept()
+        await self.own_delivered(case_id)
+        await self.take(case_id, by)
+        await self.update()
+        (update,) = await self.updates()
+        return case_id, update
 
 
 @pytest.fixture
@@ -107,9 +111,7 @@ async def test_nothing_is_told_where_nothing_was_shown(subject: Places) -> None:
 
 async def test_no_update_starts_while_an_attempt_is_in_flight_there(subject: Places) -> None:
     """Rule WAIT."""
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
+    case_id, step = await subject.asked()
     job = await subject.claim(step)
     await subject.take(case_id, "ewa")
     await subject.update()
@@ -119,21 +121,8 @@ async def test_no_update_starts_while_an_attempt_is_in_flight_there(subject: Pla
     assert [row.target for row in await subject.updates()] == ["slack"]
 
 
-async def test_a_lost_answer_of_a_target_counts_as_shown(subject: Places) -> None:
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
-    job = await subject.claim(step)
-    await subject.settle(job, FAILED)
-    await subject.take(case_id, "ewa")
-    await subject.update()
-    assert len(await subject.updates()) == 1
-
-
 async def test_the_person_who_answered_is_not_told(subject: Places) -> None:
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)  # asks Anna
+    case_id, step = await subject.asked()  # asks Anna
     job, want = await subject.write(await subject.claim(step))
     await subject.land(job, want)
     await subject.take(case_id, "anna")
@@ -145,9 +134,7 @@ async def test_the_person_who_answered_is_not_told(subject: Places) -> None:
 
 async def test_the_message_that_asked_the_owner_is_changed_too(subject: Places) -> None:
     """Others in its channel see it; what the owner need not get is a message of its own."""
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
+    case_id, step = await subject.asked()
     await subject.land((await subject.write(await subject.claim(step)))[0])
     await subject.execute(
         """UPDATE case_place SET receipt = '{"channel": "C1", "ts": "1"}', shown = 0
@@ -216,11 +203,7 @@ async def test_an_update_is_written_from_the_case_as_it_stands_at_its_claim(
     subject: Places,
 ) -> None:
     """Rule NOW."""
-    case_id = await subject.accept()
-    await subject.own_delivered(case_id)
-    await subject.take(case_id, "ewa")
-    await subject.update()
-    (update,) = await subject.updates()
+    case_id, update = await subject.told()
     await subject.answer(case_id, answer(Verb.RELEASE, "ewa"))
     await subject.take(case_id, "anna")
     job, want = await subject.write(await subject.claim(update))
@@ -231,11 +214,7 @@ async def test_an_update_is_written_from_the_case_as_it_stands_at_its_claim(
 
 
 async def test_the_next_update_waits_for_the_end_of_the_last(subject: Places) -> None:
-    case_id = await subject.accept()
-    await subject.own_delivered(case_id)
-    await subject.take(case_id, "ewa")
-    await subject.update()
-    (update,) = await subject.updates()
+    case_id, update = await subject.told()
     job, want = await subject.write(await subject.claim(update))
     await subject.answer(case_id, answer(Verb.RELEASE, "ewa"))
     await subject.update()
@@ -247,11 +226,7 @@ async def test_the_next_update_waits_for_the_end_of_the_last(subject: Places) ->
 
 async def test_an_overtaken_worker_makes_its_place_due_again(subject: Places) -> None:
     """Rules LATE, TCAS, REARM and STICKY: a late message may have overwritten a newer one."""
-    case_id = await subject.accept()
-    await subject.own_delivered(case_id)
-    await subject.take(case_id, "ewa")
-    await subject.update()
-    (update,) = await subject.updates()
+    case_id, update = await subject.told()
     late, old = await subject.write(await subject.claim(update, lease=0))
     newer, want = await subject.write(await subject.claim(update, take_over=True))
     await subject.land(late, old)
@@ -267,9 +242,7 @@ async def test_a_message_that_lands_after_a_newer_one_makes_its_place_due_again(
     subject: Places,
 ) -> None:
     """Its retry and an update were on their way together."""
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
+    case_id, step = await subject.asked()
     await subject.settle(await subject.claim(step), FAILED)  # perhaps it was shown all the same
     await subject.run_out(case_id)
     await subject.update()
@@ -290,19 +263,12 @@ async def test_a_message_that_lands_after_a_newer_one_makes_its_place_due_again(
     assert len(await subject.updates()) == 2
 
 
-async def test_an_update_that_failed_is_not_repeated_until_there_is_news(
-    subject: Places,
-) -> None:
-    case_id = await subject.accept()
-    await subject.own_delivered(case_id)
-    await subject.take(case_id, "ewa")
-    await subject.update()
-    (update,) = await subject.updates()
+async def test_an_update_that_failed_is_not_repeated_until_there_is_news(subject: Places) -> None:
+    case_id, update = await subject.told()
     await subject.settle(await subject.claim(update), NEVER)
     await subject.update()
     assert len(await subject.updates()) == 1
-    async with subject.engine.connect() as tx:
-        assert (await case_queries.check(tx))["updates_overdue"] == 0
+    assert (await subject.check())["updates_overdue"] == 0
     await subject.answer(case_id, answer(Verb.RELEASE, "ewa"))
     await subject.update()
     assert len(await subject.updates()) == 2
@@ -313,8 +279,7 @@ async def test_a_place_that_no_update_corrects_is_overdue(subject: Places) -> No
     await subject.own_delivered(case_id)
     await subject.take(case_id)
     await subject.execute("UPDATE case_place SET wanted_at = now() - interval '11 minutes'")
-    async with subject.engine.connect() as tx:
-        found = await case_queries.check(tx)
+    found = await subject.check()
     assert (found["ok"], found["updates_overdue"]) == (False, 1)
 
 

@@ -11,7 +11,6 @@ from services.alerts.cases.updates import Updates
 from services.alerts.rules.case import Verb
 from services.alerts.rules.subjects import Kind, Subjects
 from services.alerts.store.cases import privacy as case_privacy
-from services.alerts.store.cases import queries as case_queries
 from services.alerts.upkeep import retention
 from tests.integration.alerts.cases import DELIVERED, Cases, answer
 from tests.integration.alerts.conftest import CHANNELS, SUBJECT_KEYS, StartAlerts
@@ -65,9 +64,7 @@ async def test_an_answered_case_stays_answered_without_the_persons_words(subject
 
 async def test_an_erasure_waits_until_changeable_messages_are_overwritten(subject: Cases) -> None:
     case_id = await subject.accept(**LEAD)
-    (own,) = await subject.rows(
-        "SELECT * FROM delivery WHERE alert_id = :id AND target = 'slack'", id=case_id
-    )
+    own = await subject.own(case_id)
     await subject.settle(await subject.claim(own), DELIVERED)
     await subject.execute("""UPDATE case_place SET shown = 0, receipt = '{"ts": "1"}'""")
     assert not await erase(subject, case_id)
@@ -104,8 +101,7 @@ async def test_payloads_go_after_their_time_and_cases_after_a_year(subject: Case
     assert rows.keys() == set(ids)
     assert (rows[ids[0]].payload, rows[ids[0]].subjects) == (None, [])
     assert rows[ids[1]].payload is not None
-    async with subject.engine.connect() as tx:
-        found = await case_queries.check(tx)
+    found = await subject.check()
     expected = {"ok": True, "opened": 3, "answered": 2, "unanswered": 1}
     assert found | expected == found
 
@@ -160,9 +156,7 @@ async def test_a_case_about_somebody_else_loses_only_the_mention(
 
 async def test_a_message_with_a_mention_is_written_again_without_it(subject: Cases) -> None:
     case_id = await subject.accept(payload={"text": f"friend: {ANNA}", "email": "ewa@example.com"})
-    (own,) = await subject.rows(
-        "SELECT * FROM delivery WHERE alert_id = :id AND target = 'slack'", id=case_id
-    )
+    own = await subject.own(case_id)
     await subject.settle(await subject.claim(own), DELIVERED)
     await subject.execute("""UPDATE case_place SET shown = 0, receipt = '{"ts": "1"}'""")
     hashes = Subjects(SUBJECT_KEYS)

@@ -58,13 +58,6 @@ class Races(Cases):
     async def due(self) -> None:
         await self.execute("UPDATE alert_case SET next_at = now()")
 
-    async def own(self, case_id: UUID) -> Any:
-        """Return the alert's own delivery to Slack."""
-        (row,) = await self.rows(
-            "SELECT * FROM delivery WHERE alert_id = :id AND target = 'slack'", id=case_id
-        )
-        return row
-
     async def asked(self, **fields: Any) -> tuple[UUID, Any]:
         """Return a case, whose alert was delivered, and its first step."""
         case_id = await self.accept(**fields)

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.rules.case import Verb
-from services.alerts.store.cases import queries as case_queries
 from services.alerts.store.cases import silences
 from services.alerts.store.ledger import intake as ledger
 from tests.integration.alerts.cases import POLICY, RULES, Cases, answer
@@ -66,8 +65,7 @@ async def test_a_silenced_alert_is_not_sent_and_its_case_waits_for_the_end(
     row = await subject.case(case_id)
     (silence,) = await subject.rows("SELECT ends FROM silence")
     assert (row.state, row.silence, row.next_at) == ("open", number, silence.ends)
-    async with subject.engine.connect() as tx:
-        assert (await case_queries.check(tx))["ok"]
+    assert (await subject.check())["ok"]
     assert await subject.balanced()
 
 

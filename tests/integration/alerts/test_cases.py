@@ -184,8 +184,7 @@ async def test_a_case_that_breaks_the_timer_stops_no_other(subject: Cases) -> No
     await subject.timer.run()
     assert len(await subject.steps(bad)) == 1
     assert await listed(subject) == (0, [])
-    async with subject.engine.connect() as tx:
-        assert (await case_queries.check(tx))["ok"]
+    assert (await subject.check())["ok"]
 
 
 async def listed(subject: Cases) -> tuple[int, list[tuple[str, str]]]:
@@ -197,9 +196,7 @@ async def listed(subject: Cases) -> tuple[int, list[tuple[str, str]]]:
     return count, [(row.reason, row.error) for row in told]
 
 
-async def test_outside_the_hours_the_timer_waits_for_the_next_opening(
-    engine: AsyncEngine,
-) -> None:
+async def test_outside_the_hours_the_timer_waits_for_the_next_opening(engine: AsyncEngine) -> None:
     today = datetime.now(UTC).date()
     closed = closed_for_two_days()
     rules = with_policy(hours="office")
@@ -215,9 +212,7 @@ async def test_a_step_whose_target_has_left_the_configuration_fails_and_is_escal
     engine: AsyncEngine,
 ) -> None:
     subject = Cases(engine, with_policy(chain=(Ask(to="pager", wait=60.0),)))
-    case_id = await subject.accept()
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
+    _, step = await subject.asked()
     assert (step.state, step.reason) == ("failed", "unrouted")
 
 
@@ -236,9 +231,7 @@ async def test_a_step_that_failed_brings_the_next_forward(subject: Cases) -> Non
     assert len(await subject.steps(case_id)) == 3
 
 
-async def test_a_failed_step_of_an_older_generation_brings_nothing_forward(
-    subject: Cases,
-) -> None:
+async def test_a_failed_step_of_an_older_generation_brings_nothing_forward(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.tick()
     await subject.take(case_id)

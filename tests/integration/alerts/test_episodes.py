@@ -95,9 +95,7 @@ async def test_an_end_whose_beginning_is_not_known_is_told(subject: Episodes) ->
     assert await subject.cases() == {}
 
 
-async def test_an_alert_that_comes_after_its_end_is_sent_and_asks_nobody(
-    subject: Episodes,
-) -> None:
+async def test_an_alert_that_comes_after_its_end_is_sent_and_asks_nobody(subject: Episodes) -> None:
     await subject.resolve(5)
     late = await subject.say(0)
     assert (await subject.said(late))["text"] == "Resolved: disk full"
@@ -170,9 +168,7 @@ async def test_no_caller_swallows_or_ends_the_alerts_of_another(subject: Episode
     assert await subject.state(await subject.say(4, caller="key:MINE")) == "repeat"
 
 
-async def test_who_is_not_known_matches_every_caller_of_the_same_source(
-    subject: Episodes,
-) -> None:
+async def test_who_is_not_known_matches_every_caller_of_the_same_source(subject: Episodes) -> None:
     """What the release before has written, and what a gateway of it still sends."""
     before = await subject.say(0, caller=None)
     assert await subject.state(await subject.say(1)) == "repeat"
@@ -240,9 +236,7 @@ async def test_a_rise_of_a_case_that_somebody_has_asks_again(subject: Episodes) 
     assert await subject.cases() == {first: "answered", risen: "open"}
 
 
-async def test_an_alert_after_the_window_asks_with_the_case_that_is_open(
-    subject: Episodes,
-) -> None:
+async def test_an_alert_after_the_window_asks_with_the_case_that_is_open(subject: Episodes) -> None:
     first, later = await subject.say(0), await subject.say(10_000)
     assert await subject.state(later) == "pending"
     assert await subject.cases() == {first: "open"}

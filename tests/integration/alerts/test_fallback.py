@@ -36,9 +36,7 @@ async def sicken(subject: Alerts, target: str, event_type: str, status: int = 50
     await eventually(partial(subject.scalar, found))
 
 
-async def test_only_a_critical_alert_moves_to_the_fallback(
-    alerts: StartAlerts,
-) -> None:
+async def test_only_a_critical_alert_moves_to_the_fallback(alerts: StartAlerts) -> None:
     subject = await alerts(slack=BREAKS, **QUICK)
     await sicken(subject, "slack", "slack_alert")
     payload = {"text": "the shop is on fire", "to": "+48600700800"}  # not an e-mail address

@@ -190,9 +190,7 @@ async def take_and_fail(engine: AsyncEngine, **pace: float) -> list[OpenIncident
 PAUSES = (300, 600, 1200, 2400, 4800, 9600, 19200, 21600, 21600)
 
 
-async def test_each_failed_mail_doubles_the_pause_of_an_incident(
-    engine: AsyncEngine,
-) -> None:
+async def test_each_failed_mail_doubles_the_pause_of_an_incident(engine: AsyncEngine) -> None:
     async with engine.begin() as tx:
         await incidents.observe(tx, IncidentKind.UNREAD, {"intake": 1})
     assert await take_and_fail(engine, pause=300)
@@ -248,9 +246,7 @@ async def unsent(engine: AsyncEngine) -> float:
         return round(await escalations.unsent_seconds(tx), -2)
 
 
-async def test_a_failure_is_unsent_until_its_mail_is_sent(
-    engine: AsyncEngine,
-) -> None:
+async def test_a_failure_is_unsent_until_its_mail_is_sent(engine: AsyncEngine) -> None:
     assert await unsent(engine) == 0
     await fails(engine, "slack")
     await age(engine, "escalation SET created_at = created_at", 900)

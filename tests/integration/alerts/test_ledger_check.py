@@ -13,9 +13,7 @@ from tests.support.proxy import Proxy
 pytestmark = pytest.mark.promise("P1")
 
 
-async def test_the_metrics_show_the_ledger_check(
-    alerts: StartAlerts,
-) -> None:
+async def test_the_metrics_show_the_ledger_check(alerts: StartAlerts) -> None:
     subject = await alerts(ALERTS_RECONCILE_SECONDS="1")
     await subject.failed(1, "x")  # without an escalation: a digest would be accepted, too
     await subject.until(await subject.accept(), "delivered")

@@ -95,9 +95,7 @@ async def test_an_old_alert_survives_a_failure_and_a_reconciliation(
     await subject.until(alert_id, "delivered")
 
 
-async def test_a_requeued_alert_expires_like_any_other(
-    alerts: StartAlerts,
-) -> None:
+async def test_a_requeued_alert_expires_like_any_other(alerts: StartAlerts) -> None:
     subject = await reconciling(alerts, slack=PATIENT)
     await subject.sandbox.behave("slack", status=422)
     alert_id = await subject.accept()

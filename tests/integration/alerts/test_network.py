@@ -158,16 +158,6 @@ async def test_several_refused_addresses_have_that_reason(
     assert listener.at == []
 
 
-@pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook", "email"])
-async def test_an_unknown_name_is_a_failed_connection(names: Names, channel: str) -> None:
-    def unknown(_: str) -> list[str]:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    names.answer(unknown)
-    outcome = await send(target(channel, "unknown.example", 80))
-    assert said(outcome) == (Kind.FAILED, Reason.CONNECTION)
-
-
 @pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
 async def test_a_redirect_is_not_followed(listener: Listener, channel: str) -> None:
     location = f"Location: http://127.0.0.1:{listener.port}/"

@@ -83,9 +83,7 @@ async def test_an_alert_on_a_closing_connection_is_not_sent_twice() -> None:
         assert (await channel.send(job())).kind is Kind.DELIVERED
 
 
-async def test_a_long_idle_connection_is_not_reused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_long_idle_connection_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "IDLE_SECONDS", 0)
     async with slack(answering(OK, then=until_closed)) as (target, channel):
         assert (await channel.send(job())).kind is Kind.DELIVERED

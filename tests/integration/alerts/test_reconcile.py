@@ -59,9 +59,7 @@ async def test_a_row_that_lost_its_message_on_a_busy_target_is_requeued(
     assert await subject.depth("alerts.slack.retry") == 1
 
 
-async def test_a_message_in_a_long_queue_is_not_called_lost(
-    alerts: StartAlerts,
-) -> None:
+async def test_a_message_in_a_long_queue_is_not_called_lost(alerts: StartAlerts) -> None:
     subject = await reconciling(alerts, slack={"concurrency": 1})
     await subject.sandbox.behave("slack", delay_seconds=0.25)
     ids = [await subject.accept() for _ in range(24)]

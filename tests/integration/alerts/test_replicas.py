@@ -74,9 +74,7 @@ async def test_a_stopped_process_is_no_longer_counted(
     assert (await second.breaker())["processes"] == 1
 
 
-async def test_a_new_process_keeps_the_start_of_an_incident(
-    alerts: StartAlerts,
-) -> None:
+async def test_a_new_process_keeps_the_start_of_an_incident(alerts: StartAlerts) -> None:
     subject = await alerts(slack=BREAKS | {"breaker": {"fail_max": 1, "reset_timeout": 4}})
     await subject.sandbox.behave("slack", status=500)
     await subject.accept()

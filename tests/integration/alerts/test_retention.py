@@ -143,9 +143,7 @@ async def test_one_replica_counts_for_all_even_after_the_clock_was_set_back(
     assert [await last(), await last()] == [None, {"ok": True}]
 
 
-async def test_purging_deletes_attempts_and_escalations(
-    engine: AsyncEngine,
-) -> None:
+async def test_purging_deletes_attempts_and_escalations(engine: AsyncEngine) -> None:
     await rows(engine, "delivered", 3, hours=30)
     await rows(engine, "delivered", 2)
     assert await retention.purge(engine, 24 * HOUR) == 3

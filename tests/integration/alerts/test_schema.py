@@ -24,9 +24,7 @@ async def schema(empty: DatabaseUrl) -> AsyncIterator[Schema]:
         yield Schema(engine, empty, empty.owner_url)
 
 
-async def test_a_missing_schema_is_created_once(
-    schema: Schema,
-) -> None:
+async def test_a_missing_schema_is_created_once(schema: Schema) -> None:
     before = await schema.status()
     assert (before.complete, before.tables, before.indexes) == (False, [], [])
     found, made = await schema.create()

@@ -14,9 +14,7 @@ HANGING = ("slack", "webhook", "sms")
 EACH = 40  # several times a target's concurrency
 
 
-async def test_a_stop_with_hanging_targets_ends_in_time(
-    alerts: StartAlerts,
-) -> None:
+async def test_a_stop_with_hanging_targets_ends_in_time(alerts: StartAlerts) -> None:
     hangs = {"timeout": 8.0, "retry_delays": [9, 9], "concurrency": 4}
     subject = await alerts(**dict.fromkeys(HANGING, hangs))
     for target in HANGING:

@@ -145,9 +145,7 @@ async def test_an_alert_is_singled_out_once_its_target_accepted_another(
     assert (job.attempts, job.singled_out) == (1 if outcome is HELD else 2, singled_out)
 
 
-async def test_batches_with_the_same_rows_do_not_deadlock(
-    engine: AsyncEngine,
-) -> None:
+async def test_batches_with_the_same_rows_do_not_deadlock(engine: AsyncEngine) -> None:
     ids = [await new_row(engine) for _ in range(20)]
 
     async def claim_all(order: list[UUID]) -> list[Claimed | None]:
@@ -222,9 +220,7 @@ async def test_a_batch_records_each_outcome_as_if_alone(engine: AsyncEngine) -> 
     assert sorted(attempts) == sorted([(ids[0], 2), *((one, 1) for one in ids)])
 
 
-async def test_a_late_worker_does_not_overwrite_a_newer_one(
-    engine: AsyncEngine,
-) -> None:
+async def test_a_late_worker_does_not_overwrite_a_newer_one(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine)
     late = await claim(engine, alert_id, DEAD_AT_ONCE)
     newer = await claim(engine, alert_id, 60)
@@ -259,9 +255,7 @@ async def test_without_its_attempt_a_late_worker_would_overwrite_a_newer_one(
     assert await state(engine, alert_id) is State.PENDING  # and sent again, beside the newer one
 
 
-async def test_requeueing_all_rows_waits_for_locked_ones(
-    engine: AsyncEngine,
-) -> None:
+async def test_requeueing_all_rows_waits_for_locked_ones(engine: AsyncEngine) -> None:
     ids = {await new_row(engine) for _ in range(3)}
     job = await claim(engine, min(ids), 60)
     assert job
@@ -318,9 +312,7 @@ async def test_a_manual_retry_resets_attempts_but_not_the_attempt_number(
     assert not await settle(engine, late, DELIVERED)
 
 
-async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(
-    engine: AsyncEngine,
-) -> None:
+async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine, once=True)
     async with engine.begin() as tx:
         job, taken_over = await transitions.claim_once(
@@ -338,9 +330,7 @@ async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(
     assert await state(engine, alert_id) is State.DELIVERED
 
 
-async def test_an_at_most_once_mail_is_not_claimed_as_an_alert(
-    engine: AsyncEngine,
-) -> None:
+async def test_an_at_most_once_mail_is_not_claimed_as_an_alert(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine, once=True)
     assert await claim(engine, alert_id, 60) is None
 

@@ -123,9 +123,7 @@ def test_an_erasure_order_is_read_with_unknown_fields(extra: dict[str, Any]) -> 
 
 
 @EXTRA
-def test_an_export_request_is_read_with_unknown_fields(
-    extra: dict[str, Any],
-) -> None:
+def test_an_export_request_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     body = golden("export.request") | extra
     assert messages.ExportRequest.model_validate(body).after is None
     again = messages.ExportRequest.model_validate(body | {"after": [str(ALERT), "slack"]})

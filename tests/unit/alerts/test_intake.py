@@ -85,9 +85,7 @@ async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
     await tasks.end(*handling)
 
 
-def test_a_mail_that_needs_a_permit_has_one_target(
-    intake_with: Callable[[object], Intake],
-) -> None:
+def test_a_mail_that_needs_a_permit_has_one_target(intake_with: Callable[[object], Intake]) -> None:
     """Two would share the permit of an attempt, and one of them would return it for both."""
     once = {"address": "a@example.com", "purpose": "opt-in", "reference": "r"}
     mail = body(str(uuid.uuid4())) | {"event_type": "consent.mail", "once": once}

@@ -62,20 +62,12 @@ async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> int:
 
 
 async def due_ids(tx: AsyncConnection) -> list[UUID]:
-    found = sa.select(alert_case.c.alert_id).where(alert_case.c.next_at <= sa.func.now())
-    return list(await tx.scalars(found.order_by(alert_case.c.next_at).limit(DUE_BATCH)))
+    return list(await tx.scalars(SQL["due_ids"], {"batch": DUE_BATCH}))
 
 
 async def due(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
     """Lock those of these cases that are still due, skipping those that others hold."""
-    return list(
-        await tx.execute(
-            sa.select(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
-            .where(alert_case.c.next_at <= sa.func.now(), alert_case.c.alert_id.in_(case_ids))
-            .order_by(alert_case.c.next_at)
-            .with_for_update(skip_locked=True)
-        )
-    )
+    return list(await tx.execute(SQL["due"], {"alert_ids": list(case_ids)}))
 
 
 async def failed(tx: AsyncConnection, case_id: UUID, error: str) -> None:
@@ -120,41 +112,23 @@ async def limit_statements(tx: AsyncConnection) -> None:
 
 async def lock(tx: AsyncConnection, case_id: UUID) -> Any | None:
     """Lock a case; None if it does not exist."""
-    found = await tx.execute(
-        sa.select(alert_case).where(alert_case.c.alert_id == case_id).with_for_update()
-    )
-    return found.one_or_none()
+    return (await tx.execute(SQL["lock"], {"case_id": case_id})).one_or_none()
 
 
 async def lock_forgotten(tx: AsyncConnection, case_id: UUID) -> Any | None:
     """Lock a case whose owner was reminded, if it is still due."""
-    found = await tx.execute(
-        sa.select(alert_case)
-        .where(
-            alert_case.c.alert_id == case_id,
-            alert_case.c.reminded,
-            alert_case.c.next_at <= sa.func.now(),
-        )
-        .with_for_update()
-    )
-    return found.one_or_none()
+    return (await tx.execute(SQL["lock_forgotten"], {"case_id": case_id})).one_or_none()
 
 
 async def answered_before(tx: AsyncConnection, case_id: UUID, key: str) -> Any | None:
     """Return the answer recorded under this idempotency key."""
-    found = await tx.execute(
-        sa.select(case_answer).where(case_answer.c.case_id == case_id, case_answer.c.key == key)
-    )
-    return found.one_or_none()
+    given = {"case_id": case_id, "key": key}
+    return (await tx.execute(SQL["answered_before"], given)).one_or_none()
 
 
 async def laters(tx: AsyncConnection, case_id: UUID) -> list[tuple[datetime, datetime]]:
     """Return begin and planned end of each `later` of this case."""
-    found = await tx.execute(
-        sa.select(case_answer.c.at, case_answer.c.until).where(
-            case_answer.c.case_id == case_id, case_answer.c.verb == "later"
-        )
-    )
+    found = await tx.execute(SQL["laters"], {"case_id": case_id})
     return [(row.at, row.until) for row in found]
 
 
@@ -322,13 +296,5 @@ async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
 
 async def unanswered(tx: AsyncConnection, limit: int) -> tuple[int, list[Any]]:
     """Count the cases that nobody answers, or that the timer cannot move; return the oldest."""
-    column = alert_case.c
-    mine = (column.state == State.UNANSWERED) | (column.failures > 1)
-    count = (await tx.execute(sa.select(sa.func.count()).where(mine))).scalar_one()
-    oldest = await tx.execute(
-        sa.select(column.alert_id, column.event_type, column.opened_at, column.failures)
-        .where(mine)
-        .order_by(column.opened_at)
-        .limit(limit)
-    )
-    return int(count), list(oldest)
+    count = int((await tx.execute(SQL["count_unanswered"])).scalar_one())
+    return count, list(await tx.execute(SQL["unanswered"], {"batch": limit}))

@@ -130,3 +130,33 @@ FROM alert_case LEFT JOIN case_step
 WHERE alert_case.alert_id = (
     SELECT case_id FROM case_place WHERE alert_id = :alert_id LIMIT 1)
 FOR NO KEY UPDATE OF alert_case
+
+-- name: due_ids
+SELECT alert_id FROM alert_case WHERE next_at <= now() ORDER BY next_at LIMIT :batch
+
+-- name: due
+SELECT alert_case.*, CAST(subjects AS text[]) AS named FROM alert_case
+WHERE next_at <= now() AND alert_id = ANY(CAST(:alert_ids AS uuid[]))
+ORDER BY next_at FOR UPDATE SKIP LOCKED
+
+-- name: lock
+SELECT * FROM alert_case WHERE alert_id = :case_id FOR UPDATE
+
+-- name: lock_forgotten
+SELECT * FROM alert_case WHERE alert_id = :case_id AND reminded AND next_at <= now() FOR UPDATE
+
+-- name: answered_before
+SELECT * FROM case_answer WHERE case_id = :case_id AND key = :key
+
+-- name: laters
+SELECT at, until FROM case_answer WHERE case_id = :case_id AND verb = 'later'
+
+-- fragment: nobody
+state = 'unanswered' OR failures > 1
+
+-- name: count_unanswered
+SELECT count(*) AS cases FROM alert_case WHERE {nobody}
+
+-- name: unanswered
+SELECT alert_id, event_type, opened_at, failures FROM alert_case WHERE {nobody}
+ORDER BY opened_at LIMIT :batch

@@ -11,11 +11,9 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.rules.case import Via, update_id
+from services.alerts.rules.case import update_id
 from services.alerts.store.sql import statements
-from services.alerts.store.tables import alert_case, case_answer, case_place, case_step
-
-SQL: Final = statements(__file__)
+from services.alerts.store.tables import case_place
 
 # One that an attempt has touched, while none is in flight there: what is in flight is written from
 # the case as it stands, or shows what it was before. A delivery that was purged has ended.
@@ -31,38 +29,13 @@ DUE: Final = """
 """
 
 
+SQL: Final = statements(__file__, due=DUE)
 DUE_BATCH: Final = 50
-
-# Not that of the timer, which gives a case back in its owner's name.
-_LAST_ANSWER: Final = (
-    sa.select(sa.case((case_answer.c.via != Via.TIMER, case_answer.c.person)))
-    .where(case_answer.c.case_id == case_place.c.case_id)
-    .order_by(case_answer.c.id.desc())
-    .limit(1)
-    .scalar_subquery()
-)
 
 
 async def due(tx: AsyncConnection) -> list[Any]:
     """Lock some places that are due to be told, skipping those that others hold."""
-    return list(
-        await tx.execute(
-            sa.select(
-                case_place,
-                alert_case.c.state,
-                alert_case.c.outcome,
-                alert_case.c.request_id,
-                case_step.c.person,
-                _LAST_ANSWER.label("answered_by"),
-            )
-            .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
-            .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
-            .where(sa.text(DUE))
-            .order_by(case_place.c.wanted_at)
-            .limit(DUE_BATCH)
-            .with_for_update(of=case_place, skip_locked=True)
-        )
-    )
+    return list(await tx.execute(SQL["due"], {"batch": DUE_BATCH}))
 
 
 async def known(tx: AsyncConnection, rows: Sequence[Any]) -> None:
@@ -90,20 +63,7 @@ async def read(tx: AsyncConnection, shown_at: UUID, target: str) -> Any | None:
     :param shown_at: the alert id of the place, which is the step's own
     :returns: None when the case was purged
     """
-    found = await tx.execute(
-        sa.select(
-            alert_case,
-            case_place.c.want,
-            case_place.c.receipt,
-            case_step.c.generation.label("step_generation"),
-            case_step.c.number,
-            case_step.c.person,
-            sa.func.now().label("now"),
-        )
-        .join_from(case_place, alert_case, case_place.c.case_id == alert_case.c.alert_id)
-        .outerjoin(case_step, case_step.c.alert_id == case_place.c.alert_id)
-        .where(case_place.c.alert_id == shown_at, case_place.c.target == target)
-    )
+    found = await tx.execute(SQL["read"], {"alert_id": shown_at, "target": target})
     return found.first()
 
 

@@ -11,7 +11,7 @@ from services.alerts.rules.case import Cancelled, State
 from services.alerts.rules.subjects import Hash
 from services.alerts.store.cases import cases
 from services.alerts.store.sql import statements
-from services.alerts.store.tables import alert_case, case_answer, case_link, case_place, delivery
+from services.alerts.store.tables import alert_case, case_answer
 
 SQL: Final = statements(__file__)
 
@@ -51,17 +51,10 @@ async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
     elif row.payload is not None:
         await cases.recall(tx, case_id)  # the reminder of its owner
         await cases.tell_erased(tx, case_id)
-    mine = alert_case.c.alert_id == case_id
-    await tx.execute(
-        sa.update(alert_case).where(mine).values(payload=None, dedup_key=None, next_at=None)
-    )
-    await tx.execute(
-        sa.update(case_answer).where(case_answer.c.case_id == case_id).values(reason=None)
-    )
-    await tx.execute(sa.delete(case_link).where(case_link.c.case_id == case_id))
+    await tx.execute(SQL["empty"], {"case_id": case_id})
     if await _overwriting(tx, case_id):
         return False
-    await tx.execute(sa.update(alert_case).where(mine).values(subjects=sa.text("'{}'")))
+    await tx.execute(SQL["unname_all"], {"case_id": case_id})
     return True
 
 
@@ -87,16 +80,7 @@ async def strike(
 
 async def _overwriting(tx: AsyncConnection, case_id: UUID) -> bool:
     """Return whether an update of a message that can be changed is due or on its way."""
-    failed = sa.exists().where(
-        delivery.c.alert_id == case_place.c.update_id, delivery.c.state == "failed"
-    )
-    due = sa.select(case_place.c.alert_id).where(
-        case_place.c.case_id == case_id,
-        case_place.c.receipt.is_not(None),
-        case_place.c.want > sa.func.coalesce(case_place.c.shown, 0),
-        ~sa.and_(case_place.c.ordered == case_place.c.want, failed),
-    )
-    return (await tx.execute(due.limit(1))).first() is not None
+    return bool((await tx.execute(SQL["overwriting"], {"case_id": case_id})).scalar_one())
 
 
 async def forget(tx: AsyncConnection, seconds: float, batch: int) -> int:

@@ -49,3 +49,22 @@ WITH old AS (
     WHERE term = purged.state
 )
 SELECT count(*) AS done FROM gone
+
+-- name: empty
+WITH said AS (
+    UPDATE case_answer SET reason = NULL WHERE case_id = :case_id
+), gone AS (
+    DELETE FROM case_link WHERE case_id = :case_id
+)
+UPDATE alert_case SET payload = NULL, dedup_key = NULL, next_at = NULL WHERE alert_id = :case_id
+
+-- name: unname_all
+UPDATE alert_case SET subjects = '{}' WHERE alert_id = :case_id
+
+-- name: overwriting
+SELECT EXISTS (
+    SELECT FROM case_place
+    WHERE case_id = :case_id AND receipt IS NOT NULL AND want > coalesce(shown, 0)
+        AND NOT (ordered = want AND EXISTS (
+            SELECT FROM delivery WHERE delivery.alert_id = update_id AND state = 'failed'))
+) AS due

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.alerts.rules.case import FOLLOWUPS, State
 from services.alerts.store.cases.places import DUE
 from services.alerts.store.sql import statements
-from services.alerts.store.tables import alert_case, case_answer, case_place, case_step, delivery
+from services.alerts.store.tables import alert_case
 
 SQL: Final = statements(__file__, due=DUE)
 
@@ -52,28 +52,12 @@ class CaseDetails:
 
 
 async def find(tx: AsyncConnection, case_id: UUID) -> CaseDetails | None:
-    found = await tx.execute(sa.select(alert_case).where(alert_case.c.alert_id == case_id))
-    case = found.one_or_none()
-    if case is None:
+    async def rows(name: str) -> list[Any]:
+        return list(await tx.execute(SQL[name], {"case_id": case_id}))
+
+    if not (case := await rows("case")):
         return None
-    same = sa.and_(
-        delivery.c.alert_id == case_step.c.alert_id, delivery.c.target == case_step.c.target
-    )
-    steps = await tx.execute(
-        sa.select(case_step, delivery.c.state, delivery.c.reason, delivery.c.error)
-        .outerjoin(delivery, same)
-        .where(case_step.c.case_id == case_id)
-        .order_by(case_step.c.generation, case_step.c.number)
-    )
-    answers = await tx.execute(
-        sa.select(case_answer).where(case_answer.c.case_id == case_id).order_by(case_answer.c.id)
-    )
-    places = await tx.execute(
-        sa.select(case_place)
-        .where(case_place.c.case_id == case_id)
-        .order_by(case_place.c.alert_id, case_place.c.target)
-    )
-    return CaseDetails(case, list(steps), list(answers), list(places))
+    return CaseDetails(case[0], await rows("steps"), await rows("answers"), await rows("places"))
 
 
 STATES: Final = ("open", "answered", "unanswered", "cancelled")

@@ -32,3 +32,16 @@ WITH counted AS (
             WHERE case_id = unanswered.alert_id AND state = 'failed'
                 AND case_step.generation = unanswered.generation)) AS undelivered
     FROM counted
+
+-- name: case
+SELECT * FROM alert_case WHERE alert_id = :case_id
+
+-- name: steps
+SELECT case_step.*, state, reason, error FROM case_step LEFT JOIN delivery USING (alert_id, target)
+WHERE case_id = :case_id ORDER BY case_step.generation, number
+
+-- name: answers
+SELECT * FROM case_answer WHERE case_id = :case_id ORDER BY id
+
+-- name: places
+SELECT * FROM case_place WHERE case_id = :case_id ORDER BY alert_id, target

@@ -65,12 +65,4 @@ async def take(tx: AsyncConnection, target: str, digest: UUID) -> Unsent | None:
 async def mark_unsent(tx: AsyncConnection, digest: UUID) -> None:
     """Make all that this failed digest reported due again, after a pause."""
     await incidents.mark_unsent(tx, digest)
-    await tx.execute(
-        sa.update(escalation)
-        .where(escalation.c.digest == digest)
-        .values(
-            digest=None,
-            send_failed_at=sa.func.now(),
-            send_failures=escalation.c.send_failures + 1,
-        )
-    )
+    await tx.execute(SQL["mark_unsent"], {"digest": digest})

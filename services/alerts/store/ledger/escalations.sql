@@ -23,3 +23,7 @@ SELECT CAST(coalesce(extract(epoch FROM now() - least(
      FROM delivery JOIN escalation ON escalation.digest = delivery.alert_id
      WHERE {open} AND delivery.event_type = '{escalation}')
 )), 0) AS float) AS seconds
+
+-- name: mark_unsent
+UPDATE escalation SET digest = NULL, send_failed_at = now(), send_failures = send_failures + 1
+WHERE digest = :digest

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.alerts.rules.delivery import State
 from services.alerts.store.sql import sql, statements
-from services.alerts.store.tables import KEPT, OPEN, attempt, delivery, duplicate
+from services.alerts.store.tables import KEPT, OPEN, delivery
 
 SQL: Final = statements(__file__, open=OPEN, kept=KEPT)
 
@@ -133,35 +133,10 @@ class AlertDetails:
     attempts: list[Any]
 
 
-_MINE: Final = sa.select(
-    delivery,
-    sa.cast(None, sa.Uuid).label("duplicate_of"),
-    delivery.c.request_id.label("asked_by"),
-    delivery.c.accepted_at.label("asked_at"),
-)
-_REPEATED: Final = sa.select(
-    delivery, duplicate.c.first_id, duplicate.c.request_id, duplicate.c.accepted_at
-).join_from(
-    duplicate,
-    delivery,
-    sa.and_(delivery.c.alert_id == duplicate.c.first_id, delivery.c.target == duplicate.c.target),
-)
-
-
 async def find(tx: AsyncConnection, alert_id: UUID) -> AlertDetails:
-    rows = list(
-        await tx.execute(
-            sa.union_all(
-                _MINE.where(delivery.c.alert_id == alert_id),
-                _REPEATED.where(duplicate.c.alert_id == alert_id),
-            ).order_by("target")
-        )
-    )
-    attempts = await tx.execute(
-        sa.select(attempt)
-        .where(attempt.c.alert_id.in_({row.alert_id for row in rows}))
-        .order_by(attempt.c.target, attempt.c.number)
-    )
+    rows = list(await tx.execute(SQL["find"], {"alert_id": alert_id}))
+    ids = {row.alert_id for row in rows}
+    attempts = await tx.execute(SQL["attempts"], {"alert_ids": list(ids)})
     return AlertDetails(rows, list(attempts))
 
 

@@ -71,3 +71,15 @@ SELECT found FROM ledger_check
 
 -- name: keep
 UPDATE ledger_check SET found = :found
+
+-- name: find
+SELECT delivery.*, CAST(NULL AS uuid) AS duplicate_of, request_id AS asked_by,
+    accepted_at AS asked_at
+FROM delivery WHERE alert_id = :alert_id
+UNION ALL SELECT delivery.*, first_id, duplicate.request_id, duplicate.accepted_at
+FROM duplicate JOIN delivery
+    ON (delivery.alert_id, delivery.target) = (first_id, duplicate.target)
+WHERE duplicate.alert_id = :alert_id ORDER BY target
+
+-- name: attempts
+SELECT * FROM attempt WHERE alert_id = ANY(CAST(:alert_ids AS uuid[])) ORDER BY target, number

@@ -168,15 +168,8 @@ async def payload_of(tx: AsyncConnection, row: Any) -> dict[str, Any]:
 
 async def continue_numbering(tx: AsyncConnection, row: Any, targets: Sequence[str]) -> None:
     """Continue an alert's attempt numbers in its new rows: a permit belongs to one number."""
-    await tx.execute(
-        sa.update(delivery)
-        .where(
-            delivery.c.alert_id == row.alert_id,
-            delivery.c.target.in_(targets),
-            delivery.c.attempt == 0,
-        )
-        .values(attempt=row.attempt)
-    )
+    given = {"alert_id": row.alert_id, "attempt": row.attempt, "targets": list(targets)}
+    await tx.execute(SQL["continue_numbering"], given)
 
 
 def too_old(target: str, seconds: float) -> Which:

@@ -35,3 +35,7 @@ WITH old AS (
         AND digest IS NULL
 )
 SELECT count(*) AS done, max(finished_at) AS last FROM emptied
+
+-- name: continue_numbering
+UPDATE delivery SET attempt = :attempt
+WHERE alert_id = :alert_id AND target = ANY(CAST(:targets AS text[])) AND attempt = 0
