@@ -22,7 +22,7 @@ from services.alerts.store.cases import privacy as case_privacy
 from services.gateway.slack import payload_of
 from tests.integration.alerts.cases import Cases, answer
 from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts
-from tests.integration.alerts.test_case_messages import lead, sections
+from tests.integration.alerts.test_case_http import lead, sections
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.sandbox import Sandbox

@@ -24,8 +24,7 @@ from tests.integration.alerts.cases import (
     with_policy,
 )
 from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
-from tests.integration.alerts.test_case_http import call, opened
-from tests.integration.alerts.test_case_messages import sections
+from tests.integration.alerts.test_case_http import call, opened, sections
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P9")

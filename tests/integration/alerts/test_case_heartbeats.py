@@ -14,7 +14,7 @@ from services.alerts.rules.case import Heartbeat, Rules
 from services.alerts.store.cases import heartbeats
 from tests.integration.alerts.cases import POLICY, RULES, Cases, closed_for_two_days, dies_at
 from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
-from tests.integration.alerts.test_case_messages import PEOPLE
+from tests.integration.alerts.test_case_http import PEOPLE
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P9")

@@ -10,7 +10,7 @@ import pytest
 from services.alerts.rules.case import Verb
 from tests.integration.alerts.cases import Cases, answer
 from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts
-from tests.integration.alerts.test_case_messages import lead, sections
+from tests.integration.alerts.test_case_http import lead, sections
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P9")

@@ -14,7 +14,7 @@ from services.alerts.store.cases import privacy as case_privacy
 from services.alerts.upkeep import retention
 from tests.integration.alerts.cases import DELIVERED, Cases, answer
 from tests.integration.alerts.conftest import CHANNELS, SUBJECT_KEYS, StartAlerts
-from tests.integration.alerts.test_case_messages import lead, sections
+from tests.integration.alerts.test_case_http import lead, sections
 from tests.integration.alerts.test_privacy import Consent, consent
 from tests.support.eventually import eventually
 

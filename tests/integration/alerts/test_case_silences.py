@@ -14,8 +14,7 @@ from services.alerts.store.cases import silences
 from services.alerts.store.ledger import intake as ledger
 from tests.integration.alerts.cases import POLICY, RULES, Cases, answer
 from tests.integration.alerts.conftest import StartAlerts, waits_for_a_row
-from tests.integration.alerts.test_case_http import call
-from tests.integration.alerts.test_case_messages import PEOPLE
+from tests.integration.alerts.test_case_http import PEOPLE, call
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P9")

@@ -1,4 +1,4 @@
-"""Slack as an app: a message that was posted is changed when its case is."""
+"""Slack: a message that an app posted is changed when its case is; a visitor's text stays text."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from services.alerts.messages import CASE_UPDATE
 from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts
-from tests.integration.alerts.test_case_messages import lead, sections
+from tests.integration.alerts.test_case_http import lead, sections
 from tests.support.eventually import eventually
 from tests.support.sandbox import Sandbox
 from tests.support.targets import (
@@ -120,3 +120,20 @@ async def test_without_a_receipt_it_is_delivered_all_the_same(body: dict[str, An
     async with listening(reply) as port:
         outcome = await send(http_target("slack_app", f"http://127.0.0.1:{port}"))
     assert (outcome.kind, outcome.receipt) == (Kind.DELIVERED, None)
+
+
+MARKUP = "<!channel> <https://evil.example.com|Open> & *bold*"
+ESCAPED = "&lt;!channel&gt; &lt;https://evil.example.com|Open&gt; &amp; *bold*"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [({}, ESCAPED), ({"mrkdwn": "yes"}, ESCAPED), ({"mrkdwn": True}, MARKUP)],
+)
+async def test_text_without_a_template_is_escaped_unless_marked_as_markup(
+    alerts: StartAlerts, said: dict[str, Any], shown: str
+) -> None:
+    subject = await alerts()
+    await subject.until(await subject.accept(payload={"text": MARKUP, **said}), "delivered")
+    (got,) = await subject.sandbox.received("slack")
+    assert got["body"] == {"text": shown}

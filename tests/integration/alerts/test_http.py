@@ -1,15 +1,41 @@
-"""The operators' API on the ledger, and what it refuses."""
+"""The operators' API on the ledger: lists, retries and bulk calls, and what it refuses.
+
+A bulk call delays nothing else, and a retry gives an alert all its time again, however old it is.
+"""
 
 import asyncio
+import os
+import time
 import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.integration.alerts.conftest import KEY, Alerts, Consent, StartAlerts
+from libs.common.http import application
+from services.alerts.http import dlq
+from services.alerts.http.dlq import DlqRoutes
+from services.alerts.store import incidents
+from services.alerts.store.incidents import Way
+from services.alerts.store.ledger import transitions, upkeep
+from services.alerts.store.ledger.intake import NewRow, accept
+from tests.integration.alerts.conftest import (
+    FAILED,
+    KEY,
+    Alerts,
+    Consent,
+    StartAlerts,
+    execute,
+    write,
+)
 from tests.integration.alerts.test_at_most_once import follow_up
+from tests.integration.alerts.test_dead_letter_moved_back import DEAD, dead_letters, move
 from tests.support.eventually import eventually
+from tests.support.memory import resident
 
 
 async def failed(subject: Alerts, count: int) -> list[str]:
@@ -185,3 +211,251 @@ async def test_a_bad_call_changes_nothing_and_names_the_fault(alerts: StartAlert
         status, answer = await subject.http(method, path, body)
         assert (status, answer["status"]) == (expected, expected), (path, body, answer)
     assert (await subject.row(alert_id)).state == "failed"
+
+
+ROWS = int(os.environ.get("BULK_ROWS", "3000"))
+SHUT = {"breaker": {"fail_max": 1, "reset_timeout": 3600}}
+
+
+async def failures(engine: AsyncEngine, count: int) -> None:
+    for done in range(0, count, 5000):  # so that no statement times out
+        created = "now() - n * interval '1 ms'"
+        await write(engine, min(5000, count - done), **FAILED, created_at=created)
+
+
+def rss(subject: Alerts) -> int:
+    return resident(subject.process.pid) // 1024  # MiB
+
+
+async def retry(subject: Alerts) -> int:
+    requeued, more = 0, True
+    while more:
+        status, answer = await subject.http("POST", "/api/dlq/retry", {"target": "slack"})
+        assert status == 200, answer
+        requeued, more = requeued + answer["requeued"], answer.get("more", False)
+    return requeued
+
+
+async def in_queue(subject: Alerts, count: int) -> bool:
+    return await subject.depth("alerts.slack") >= count
+
+
+async def test_a_bulk_retry_lets_other_deliveries_pass(alerts: StartAlerts) -> None:
+    subject = await alerts(slack=SHUT)
+    await subject.shut()
+    await failures(subject.engine, ROWS)
+    before, start = rss(subject), time.monotonic()
+    call = asyncio.create_task(retry(subject))
+    async with asyncio.timeout(600):
+        while not call.done():
+            await subject.until(await subject.accept("webhook"), "delivered", "webhook", 5)
+    every = ROWS + 1  # the one that opened the breaker gets its attempts back, too
+    assert call.result() == every
+    took = time.monotonic() - start
+    async with subject.engine.begin() as tx:  # behind all that was requeued
+        await tx.execute(sa.text("UPDATE delivery SET due_at = now() WHERE target = 'webhook'"))
+        rows = await tx.execute(
+            sa.text("SELECT alert_id, target FROM delivery WHERE target = 'webhook' LIMIT 1")
+        )
+        await upkeep.requeue(tx, rows.all())
+    passing = time.monotonic()
+
+    left = "SELECT count(*) FROM outbox WHERE routing_key = 'alerts.webhook'"
+    await eventually(lambda: subject.scalar(left), 60, so=lambda count: count == 0)
+    passed_in = time.monotonic() - passing
+    await eventually(lambda: in_queue(subject, every), 600)
+    print(  # noqa: T201
+        f"{ROWS} rows: call {took:.1f} s, another's message {passed_in:.2f} s, "
+        f"all in the queue {time.monotonic() - start:.1f} s, RSS {before} -> {rss(subject)} MiB"
+    )
+    assert rss(subject) < before + 30
+    assert await retry(subject) == 0
+    assert await subject.depth("alerts.slack") <= every + 1  # the duplicate of that first message
+    terms = await subject.check()
+    assert (terms["pending"], terms["failed"]) == (every, 0)
+
+
+@pytest.mark.parametrize(("path", "done"), [("retry", "requeued"), ("discard", "discarded")])
+async def test_a_long_call_responds_in_time_and_the_next_continues(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, path: str, done: str
+) -> None:
+    monkeypatch.setattr(dlq, "BULK_SECONDS", 0.1)
+    nothing: Any = None
+    app = application.create_app(internal_key=None)
+    DlqRoutes(engine, nothing, {"slack": nothing}).add_to(app)
+    await failures(engine, 3000)
+    answers: list[dict[str, Any]] = []
+    async with TestClient(TestServer(app)) as client:
+        while not answers or answers[-1].get("more"):
+            sent = await client.post(
+                f"/api/dlq/{path}", json={"target": "slack"}, headers={"X-Caller": "admin"}
+            )
+            answers.append(await sent.json())
+    assert len(answers) > 1
+    assert sum(answer[done] for answer in answers) == 3000
+
+
+async def test_a_call_as_of_a_time_leaves_what_changed_since(engine: AsyncEngine) -> None:
+    nothing: Any = None
+    app = application.create_app(internal_key=None)
+    DlqRoutes(engine, nothing, {"slack": nothing}).add_to(app)
+    await failures(engine, 2)
+    async with engine.begin() as tx:
+        as_of = (await tx.execute(sa.select(sa.func.now()))).scalar_one()
+    await failures(engine, 3)
+    await execute(engine, "UPDATE delivery SET created_at = now() - interval '1 hour'")
+    async with TestClient(TestServer(app)) as client:
+
+        async def done(verb: str, status: str) -> int:
+            body = {"status": status, "as_of": as_of.isoformat()}
+            sent = await client.post(f"/api/dlq/{verb}", json=body, headers={"X-Caller": "admin"})
+            answer = await sent.json()
+            return int(answer["requeued" if verb == "retry" else "discarded"])
+
+        assert await done("retry", "failed") == 2  # not the three that failed later
+        assert await done("discard", "pending") == 0  # not the two that are so since
+        assert await done("discard", "failed") == 0
+
+
+PATIENT: dict[str, Any] = {"retry_delays": [60, 60]}
+FAILED_ONES = {"status": "failed"}
+
+
+async def reconciling(alerts: StartAlerts, **options: Any) -> Alerts:
+    subject = await alerts(ALERTS_RECONCILE_SECONDS="0.3", **options)
+    await subject.until_epoch()
+    return subject
+
+
+async def change(subject: Alerts, alert_id: str, values: str) -> None:
+    await subject.execute(
+        f"UPDATE delivery SET {values} WHERE alert_id = :id", id=uuid.UUID(alert_id)
+    )
+
+
+async def age(subject: Alerts, alert_id: str) -> None:
+    old = "now() - interval '4 days'"
+    await change(subject, alert_id, f"accepted_at = {old}, created_at = {old}")
+
+
+async def reconciled(subject: Alerts, target: str) -> None:
+    """Wait until the reconciler has looked at all of the target's rows: it ends another one."""
+    (alert_id,) = await write(
+        subject.engine,
+        target=f"'{target}'",
+        created_at="now() - interval '4 days'",
+        due_at="now() + interval '1 day'",
+    )
+    assert (await subject.until(str(alert_id), "failed", target)).reason == "expired"
+
+
+async def tried_and_waiting(
+    subject: Alerts, alert_id: str, target: str, attempt: int, reason: str
+) -> None:
+    row = await subject.until(alert_id, "pending", target, attempt=attempt, reason=reason)
+    assert row.finished_at is None
+
+
+async def by_call(subject: Alerts) -> None:
+    _, answer = await subject.http("POST", "/api/dlq/retry", FAILED_ONES)
+    assert answer["requeued"] == 1
+
+
+async def by_a_move(subject: Alerts) -> None:
+    await eventually(lambda: dead_letters(subject, DEAD))
+    await move(subject, DEAD)
+    await eventually(
+        lambda: subject.scalar("SELECT count(*) FROM delivery WHERE state <> 'failed'")
+    )
+
+
+@pytest.mark.parametrize("requeue", [by_call, by_a_move])
+async def test_an_old_alert_survives_a_failure_and_a_reconciliation(
+    alerts: StartAlerts, requeue: Callable[[Alerts], Awaitable[None]]
+) -> None:
+    subject = await reconciling(alerts, slack=PATIENT)
+    await subject.sandbox.behave("slack", status=422)
+    alert_id = await subject.accept()
+    await subject.until(alert_id, "failed")
+    await age(subject, alert_id)
+    await subject.sandbox.behave("slack", status=500)
+
+    await requeue(subject)
+    await tried_and_waiting(subject, alert_id, "slack", 2, "server_error")
+    await reconciled(subject, "slack")
+    assert (await subject.row(alert_id)).state == "pending"
+    assert (
+        await subject.scalar("SELECT count(*) FROM escalation") == 2
+    )  # the one before, and the reconciler's
+
+    await subject.sandbox.behave("slack", status=200)
+    _, answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
+    assert answer["requeued"] == 1
+    await subject.until(alert_id, "delivered")
+
+
+async def test_a_requeued_alert_expires_like_any_other(alerts: StartAlerts) -> None:
+    subject = await reconciling(alerts, slack=PATIENT)
+    await subject.sandbox.behave("slack", status=422)
+    alert_id = await subject.accept()
+    await subject.until(alert_id, "failed")
+    await subject.sandbox.behave("slack", status=500)
+    await by_call(subject)
+    await tried_and_waiting(subject, alert_id, "slack", 2, "server_error")
+    old = "created_at = now() - interval '9 days', requeued_at = now() - interval"
+    await change(subject, alert_id, f"{old} '71 hours'")
+    await reconciled(subject, "slack")
+    assert (await subject.row(alert_id)).state == "pending"
+    await change(subject, alert_id, f"{old} '73 hours'")
+    assert (await subject.until(alert_id, "failed")).reason == "expired"
+
+
+@pytest.mark.parametrize("mail_is_refused", [True, False])  # or consent does not reply
+async def test_an_old_mail_that_is_resent_waits_like_a_new_one(
+    alerts: StartAlerts, consent: Consent, *, mail_is_refused: bool
+) -> None:
+    subject = await reconciling(alerts, email=PATIENT)
+    await subject.sandbox.behave("email", close=True)
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "in_doubt", "email")
+    await age(subject, alert_id)
+    await subject.sandbox.behave("email", status=451 if mail_is_refused else 200)
+    consent.answer = "granted" if mail_is_refused else None
+
+    body = {"id": alert_id, "outcome": "resend", "reason": "the recipient has nothing"}
+    assert (await subject.http("POST", "/api/dlq/resolve", body))[0] == 200
+    reason = "server_error" if mail_is_refused else "no_permit"
+    await tried_and_waiting(subject, alert_id, "email", 2, reason)
+    await reconciled(subject, "email")
+    assert (await subject.row(alert_id, "email")).state == "pending"
+
+    consent.answer = "granted"
+    await subject.sandbox.behave("email", status=200)
+    _, answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
+    assert answer["requeued"] == 1
+    await subject.until(alert_id, "delivered", "email")
+
+
+async def test_an_old_alert_starts_anew_at_its_fallback(engine: AsyncEngine) -> None:
+    row = NewRow(
+        alert_id=uuid.uuid4(),
+        target="slack",
+        event_type="slack_alert",
+        severity="critical",
+        source="test",
+        payload={"text": "text"},
+        dedup_key=None,
+        request_id=None,
+        accepted_at=datetime.now(UTC) - timedelta(days=4),
+    )
+    async with engine.begin() as tx:
+        await accept(tx, [row], 0)
+        await tx.execute(sa.text("UPDATE delivery SET created_at = accepted_at"))
+    async with engine.begin() as tx:
+        way = Way("slack", "email", after=600)
+        await incidents.fall_back(tx, way, [row.alert_id], same_channel=False)
+    async with engine.begin() as tx:
+        assert await upkeep.to_end(tx, upkeep.too_old("email", 60), 10) == []
+        (job,) = await transitions.claim(tx, "email", [(row.alert_id, 0)], lease=60, retries=5)
+    assert job is not None
+    assert job.age < 60

@@ -12,7 +12,7 @@ from services.alerts.rules.shifts import Shift
 from services.alerts.store.cases import overrides
 from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts
-from tests.integration.alerts.test_case_messages import PEOPLE, lead, sections
+from tests.integration.alerts.test_case_http import PEOPLE, lead, sections
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P9")

@@ -1,11 +1,17 @@
-"""The waits between attempts: delay queues, the max age, the target's own rate."""
+"""The waits between attempts: delay queues, the max age, the target's own rate.
 
+Critical alerts overtake others on every way to a target, and others still arrive.
+"""
+
+import asyncio
 import itertools
+import uuid
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from tests.integration.alerts.conftest import Alerts, StartAlerts
+from libs.common.messaging.broker import Message
+from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted
 from tests.support.eventually import eventually
 
 
@@ -90,3 +96,90 @@ async def test_a_targets_rate_is_kept_and_uses_no_attempt(alerts: StartAlerts) -
     # Between admission and delivery is a claim, whose duration varies.
     assert (times[-1] - times[0]).total_seconds() >= 11 * spacing - 1
     assert len(received) == 12
+
+
+MANY = 5_000
+SHUT: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600.0}}
+
+
+async def infos(subject: Alerts, count: int) -> None:
+    """Have so many alerts accepted, and their messages queued for Slack."""
+    before = await subject.scalar("SELECT count(*) FROM delivery")
+    for start in range(0, count, 100):
+        some = [accepted("slack_alert") for _ in range(min(100, count - start))]
+        message = Message(str(uuid.uuid4()), "alerts.accepted", {"alerts": some})
+        await subject.gateway.publish("alerts", "alerts.intake", message)
+
+    async def queued() -> bool:
+        rows = await subject.scalar("SELECT count(*) FROM delivery")
+        return bool(rows == before + count and await subject.depth("alerts.intake") == 0)
+
+    await eventually(queued, 120)
+
+
+async def arrived(subject: Alerts) -> list[str]:
+    return [str(one["body"]["text"]) for one in await subject.sandbox.received("slack")]
+
+
+async def place_of(subject: Alerts, text: str, seconds: float = 30) -> int:
+    return (
+        await eventually(lambda: arrived(subject), seconds, so=lambda found: text in found)
+    ).index(text)
+
+
+async def test_a_critical_alert_overtakes_five_thousand_at_a_rate(alerts: StartAlerts) -> None:
+    subject = await alerts(slack={"rate_per_minute": 120})
+    await infos(subject, MANY)
+    before = len(await arrived(subject))
+    await subject.accept(severity="critical", payload={"text": "fire"})
+    after = await place_of(subject, "fire") - before
+    # It is taken in (a second on a busy machine), one message that was taken before it goes, one of
+    # three is an ordinary one.
+    assert after <= 8
+    await eventually(lambda: arrived(subject), so=lambda found: len(found) > before + after + 5)
+
+
+async def all_arrived(subject: Alerts, count: int) -> bool:
+    return bool(
+        await subject.scalar("SELECT count(*) FROM delivery WHERE state = 'delivered'") == count
+    )
+
+
+async def test_of_many_critical_and_other_alerts_every_third_is_another(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(slack=SHUT)
+    await subject.shut()
+    await infos(subject, 300)
+    for _ in range(300):
+        await subject.accept(severity="critical", payload={"text": "fire"})
+    await eventually(lambda: taken_in(subject, 601))
+    await asyncio.sleep(0.5)
+    await subject.heal()
+
+    first = (await eventually(lambda: arrived(subject), so=lambda found: len(found) > 100))[:90]
+    assert 45 <= first.count("fire") <= 75
+    await eventually(lambda: all_arrived(subject, 601), 60)
+
+
+async def taken_in(subject: Alerts, count: int) -> bool:
+    return bool(await subject.scalar("SELECT count(*) FROM delivery") == count)
+
+
+async def test_a_critical_alert_waits_for_its_retry_beside_no_other(alerts: StartAlerts) -> None:
+    """RabbitMQ would give an ordinary one back only after the critical one before it."""
+    subject = await alerts(slack={"retry_delays": [6, 7]})
+    subject.vhost.set_retry(r"\.retry$", 6)
+    await subject.sandbox.behave("slack", status=500)
+    critical = await subject.accept(severity="critical")
+    other = await subject.accept()
+
+    async def waits(queue: str) -> bool:
+        return await subject.depth(queue) == 1
+
+    for parts in (("high.retry.6", "retry"), ("high.retry.7", "retry.7")):
+        for part in parts:
+            await eventually(lambda part=part: waits(f"alerts.slack.{part}"))  # type: ignore[misc]
+    await subject.sandbox.behave("slack", status=200)
+    for alert_id in (critical, other):
+        assert (await subject.until(alert_id, "delivered")).attempt == 3
