@@ -79,7 +79,7 @@ async def test_a_new_process_keeps_the_start_of_an_incident(alerts: StartAlerts)
     await subject.sandbox.behave("slack", status=500)
     await subject.accept()
     await opened(subject)
-    since = await eventually(subject.breaker, so=lambda found: found["open_since"])
+    since = (await eventually(subject.breaker, so=lambda found: found["open_since"]))["open_since"]
     subject.kill9()
     await subject.start()
     await opened(subject)  # as the dead process left it
