@@ -4,6 +4,7 @@ import html
 import re
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,45 +15,9 @@ from tests.support.system import LEAD, WORDING, fresh_address
 
 pytestmark = pytest.mark.fullstack
 
-# As spec section 4 has them; the documents of the API beside them.
-SECTION_4 = {
-    (method, path)
-    for line in """
-        POST /api/chatbot/chat /api/unsubscribe /api/revoke-consent /api/opt-in
-        GET /api/unsubscribe/status/{email} /unsubscribe /erasure/confirm
-        POST /unsubscribe /erasure/confirm
-        GET /api/health /api/health/deep
-        POST /api/alerts /api/alerts/batch /api/followups /api/followups/stop
-        POST /api/leads/import /api/leads/{id}/state
-        GET /api/forms/{form} /forms/{form} /privacy /api/leads/suspected
-        GET /widget.js /widget/{build} /widget.json
-        POST /api/leads /api/leads/suspected/{id}/release /api/leads/suspected/{id}/discard
-        GET /a/{token}
-        POST /a/{token} /api/slack/actions
-        GET /api/leads /api/leads/{id} /transcript /api/ready
-        GET /api/alerts/{id} /api/followups
-        DELETE /api/followups/{id}
-        GET /api/dlq/pending /api/dlq/failed /api/dlq/in-doubt /api/dlq/stats
-        POST /api/dlq/resolve /api/dlq/retry /api/dlq/discard /api/dlq/cleanup
-        GET /api/breakers /api/ratelimits /api/oncall
-        POST /api/oncall/overrides
-        DELETE /api/oncall/overrides/{id} /api/silences/{id}
-        GET /api/silences
-        POST /api/silences
-        POST /api/breakers/{target}/reset /api/cache/cleanup
-        PUT /api/ratelimits
-        POST /api/migration/create-dead-letter-queue
-        GET /api/migration/dlq-status
-        GET /api/consent/audit/{email} /api/consent/audit/verify /api/consent/export/{email}
-        GET /api/consent/audit/checkpoints
-        POST /api/consent/erase /api/consent/audit/verify /api/consent/replay-erasures
-        POST /api/consent/restrict /api/leads/correct
-        GET /api/consent/erasures/awaiting
-        GET /api/ledger/check /openapi.json /docs
-    """.strip().splitlines()
-    for method, *paths in [line.split()]
-    for path in paths
-}
+# As spec section 4 has them, a method and its paths a line; the documents of the API beside them.
+_CALLS = Path(__file__).with_name("section_4.txt").read_text(encoding="utf-8").splitlines()
+SECTION_4 = {(method, path) for method, *paths in map(str.split, _CALLS) for path in paths}
 
 
 class Calls:

@@ -1,5 +1,7 @@
 """From the link in a mail to "done", as a person does it on a phone, in both languages."""
 
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,34 +17,10 @@ pytestmark = pytest.mark.pages
 
 WORDING = FORM.text
 LANGUAGES = pytest.mark.parametrize("language", ["pl", "en"])
-WORDS: dict[str, dict[str, str]] = {
-    "pl": {
-        "unsubscribe": "Nie chcę więcej wiadomości",
-        "more": "Zobacz zapisane zgody",
-        "withdraw": "Wycofaj zgodę na wiadomości marketingowe",
-        "done": "Gotowe",
-        "agree": "Tak, zgadzam się",
-        "agreed": "Zgoda zapisana",
-        "refuse": "Nie, i proszę więcej nie pytać",
-        "refused": "Nie będziemy pytać",
-        "erase": "Usuń moje dane",
-        "erased": "Usuwamy dane",
-        "other": "English",
-    },
-    "en": {
-        "unsubscribe": "Unsubscribe",
-        "more": "See what you agreed to",
-        "withdraw": "Withdraw consent to marketing messages",
-        "done": "Done",
-        "agree": "Yes, I agree",
-        "agreed": "Your consent is recorded",
-        "refuse": "No, and never ask me again",
-        "refused": "We will not ask again",
-        "erase": "Erase my data",
-        "erased": "Your data are being erased",
-        "other": "Polski",
-    },
-}
+WORDS: dict[str, dict[str, str]] = tomllib.loads(
+    Path(__file__).with_name("words.toml").read_text(encoding="utf-8")
+)
+CONTRASTS = Path(__file__).with_name("contrasts.js").read_text(encoding="utf-8")
 OTHER = {"pl": "en", "en": "pl"}
 
 
@@ -91,34 +69,6 @@ async def is_well_made(page: Page, language: str) -> None:
         assert box["height"] >= 44, await target.inner_text()
     for line in await page.evaluate(CONTRASTS):
         assert line["ratio"] >= 4.5, line
-
-
-# WCAG 2.2: relative luminance, and the ratio of each text to what lies behind it.
-CONTRASTS = """() => {
-  const channels = (text) => text.match(/[0-9.]+/g).map(Number)
-  const luminance = (text) => {
-    const [r, g, b] = channels(text).map((c) => c / 255)
-      .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
-  }
-  const behind = (element) => {
-    for (; element; element = element.parentElement) {
-      const colour = getComputedStyle(element).backgroundColor
-      if (channels(colour)[3] !== 0) return colour
-    }
-    return 'rgb(255, 255, 255)'
-  }
-  const ratio = (one, other) => {
-    const [dark, light] = [luminance(one), luminance(other)].sort((a, b) => a - b)
-    return (light + 0.05) / (dark + 0.05)
-  }
-  return [...document.querySelectorAll('body *')]
-    .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()))
-    .map((e) => ({
-      text: e.textContent.trim().slice(0, 40),
-      ratio: ratio(getComputedStyle(e).color, behind(e)),
-    }))
-}"""
 
 
 async def press(page: Page, label: str) -> None:
