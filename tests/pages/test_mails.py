@@ -2,6 +2,7 @@
 
 import base64
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,15 +23,7 @@ SETTINGS: dict[str, Any] = {
     "company_config": EXAMPLE_CONFIG / "company.toml",
 }  # fmt: skip
 NARROW: Any = {**PHONE, "width": 375}
-LOOK = """() => [...document.querySelectorAll('p, li, td, a')]
-    .filter(element => element.innerText.trim() && element.children.length == 0)
-    .map(element => {
-        const letters = document.createRange();
-        letters.selectNodeContents(element);
-        const {left, right} = letters.getBoundingClientRect();
-        return {text: element.innerText, size: parseFloat(getComputedStyle(element).fontSize),
-                left, right};
-    })"""
+LOOK = Path(__file__).with_name("look.js").read_text(encoding="utf-8")
 
 
 async def test_every_mail_is_as_wide_as_a_phone_legible_and_lets_its_reader_leave(

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -230,21 +231,10 @@ class Fleet(System):
         """Run what is in front of replicas: for the gateways Caddy, which asks for /api/ready."""
         gateways = " ".join(f"{HOST}:{self._ports['gateway', each]}" for each in REPLICAS)
         file = self.folder / "Caddyfile"
-        file.write_text(f"""
-            {{
-                admin off
-                auto_https off
-            }}
-            http://{HOST}:{self._front["gateway"]} {{
-                reverse_proxy {gateways} {{
-                    health_uri /api/ready
-                    health_interval 200ms
-                    lb_policy round_robin
-                    lb_try_duration 5s
-                    lb_try_interval 50ms
-                }}
-            }}
-        """)
+        template = Template(Path(__file__).with_name("fleet.Caddyfile").read_text("utf-8"))
+        file.write_text(
+            template.substitute(front=f"{HOST}:{self._front['gateway']}", gateways=gateways)
+        )
         caddy = Process(self.folder / "run" / "caddy.pid")
         caddy.spawn(
             ["caddy", "run", "--config", str(file), "--adapter", "caddyfile"],
