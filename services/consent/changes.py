@@ -27,8 +27,9 @@ from services.consent.rules import (
     consequence,
     wording_hash,
 )
-from services.consent.store import consents, data_subjects, erasures, links, upkeep
+from services.consent.store import consents, data_subjects, erasures, links
 from services.consent.store.data_subjects import Lock, SubjectRow
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.topology import ALERTS, EVENTS
 from services.consent.trail import chain
@@ -88,8 +89,8 @@ async def grant(
     mailed = False
     if counts:
         if confirmed:
-            await consents.lift_suppression(tx, suppression_hash, purpose)
-        await consents.grant(tx, subject.id, purpose)
+            await run(tx, "lift_suppression", hash=suppression_hash, purpose=purpose)
+        await run(tx, "grant", subject=subject.id, purpose=purpose)
     elif mail:
         may = follows is Consequence.CONFIRM and not restrictions.never_ask
         mailed = await links.await_opt_in(
@@ -264,4 +265,4 @@ async def _send(tx: AsyncConnection, outgoing: Iterable[Outgoing | None]) -> Non
     if leaving := [each for each in outgoing if each is not None]:
         await outbox.add_all(tx, leaving)
     else:
-        await upkeep.idle(tx)
+        await run(tx, "idle")

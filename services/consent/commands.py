@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from services.consent.settings import ConsentSettings
 from services.consent.store import data_subjects, erasures, hash_keys
+from services.consent.store.sql import run
 from services.consent.store.trail import START
 from services.consent.trail import chain, checkpoints
 from services.consent.trail.checkpoints import Witnesses
@@ -72,8 +73,8 @@ async def rehash(settings: ConsentSettings) -> int:
     """
     vault = settings.vault()
     async with _connect(settings, "rehash") as engine, engine.begin() as tx:
-        await hash_keys.lock(tx)
-        if count := await hash_keys.other_connections(tx):
+        await run(tx, "lock_hash_keys")
+        if count := (await run(tx, "other_connections")).scalar_one():
             sys.stderr.write(f"stop consent first: it has {count} open connections\n")
             return 1
         made_by = await hash_keys.applied(tx, vault.hash_keys)

@@ -36,7 +36,8 @@ from services.console.people.passwords import Passwords
 from services.console.people.people import People, erase_disabled
 from services.console.record import Acts, Looks
 from services.console.settings import ConsoleSettings
-from services.console.store import actions, people, sessions, versions
+from services.console.store import versions
+from services.console.store.sql import run
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 PURGE_SECONDS = 3600
@@ -63,11 +64,14 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     service.spawn("outbox relay", relay.run())
     sync = Sync(engine, service.stopping)
     service.spawn("key versions", sync.run())
-    purge_actions = partial(_purge_actions, engine, settings.action_retention_days)
+    ended = ("purge_tries", "purge_invitations", "purge_sessions")
     for name, job in (
-        ("console actions purge", purge_actions),
-        ("console key readers", sync.forget_unseen),
-        ("console sessions purge", partial(_purge_people, engine)),
+        (
+            "console actions purge",
+            partial(_each, engine, "purge_acts", days=settings.action_retention_days),
+        ),
+        ("console key readers", partial(_each, engine, "forget_unseen")),
+        ("console sessions purge", partial(_each, engine, *ended, days=SESSION_DAYS)),
         ("console people erasure", partial(erase_disabled, engine)),
     ):
         service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
@@ -128,15 +132,10 @@ async def _health(engine: AsyncEngine) -> dict[str, Any]:
     return {"status": keys["status"], "components": {"postgres": database, "keys": keys}}
 
 
-async def _purge_people(engine: AsyncEngine) -> None:
+async def _each(engine: AsyncEngine, *names: str, **values: int) -> None:
     async with engine.begin() as tx:
-        await people.purge(tx)
-        await sessions.purge(tx, SESSION_DAYS)
-
-
-async def _purge_actions(engine: AsyncEngine, days: int) -> None:
-    async with engine.begin() as tx:
-        await actions.purge(tx, days)
+        for name in names:
+            await run(tx, name, **values)
 
 
 async def print_invitation(settings: ConsoleSettings) -> int:

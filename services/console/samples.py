@@ -18,6 +18,7 @@ from services.console.gateway import Gateway
 from services.console.rules import LANGUAGES, Role
 from services.console.store import samples
 from services.console.store.sessions import Visitor
+from services.console.store.sql import run
 
 SECONDS = 30.0
 """Twice a minute: a job that is a little late each time would leave one out."""
@@ -35,7 +36,7 @@ async def take(engine: AsyncEngine, gateway: Gateway) -> None:
     if counted.ok:
         async with engine.begin() as tx:
             await samples.add(tx, counted.body["targets"])
-            await samples.purge(tx, DAYS)
+            await run(tx, "purge_samples", days=DAYS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from services.consent.rules import HOLDERS, Action, ErasureStatus, Subject, With
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, erasures, links
 from services.consent.store.data_subjects import Lock, SubjectRow
+from services.consent.store.sql import run
 from services.consent.store.trail import START, Position
 from services.consent.store.vault import Vault
 from services.consent.trail import chain, checkpoints
@@ -310,16 +311,16 @@ class AdminRoutes:
         async with self._engine.begin() as tx:  # from here on no permit is granted
             row = await data_subjects.get_or_create(tx, self._vault, subject.identity, Lock.CHANGE)
             if body.lifted:
-                await data_subjects.lift(tx, row.id)
+                await run(tx, "lift", subject=row.id)
             else:
-                await data_subjects.restrict(tx, row.id)
+                await run(tx, "restrict", subject=row.id)
             await note(tx, row.id)
         if not body.lifted:
             held = await self._export(request, body.given, subject)
             if not (incomplete := held["incomplete"]):
                 kept = row.key(self._vault).encrypt("restriction", json.dumps(held))
                 async with self._engine.begin() as tx:
-                    await data_subjects.keep(tx, row.id, kept)
+                    await run(tx, "keep", subject=row.id, kept=kept)
         shown = {"success": True, "email": body.given, "restricted": not body.lifted}
         return json_response(shown | {"incomplete": incomplete})
 

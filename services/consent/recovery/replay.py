@@ -24,7 +24,8 @@ from services.consent.recovery import journal
 from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.rules import PURPOSES, Subject, WithdrawalResult
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, data_subjects, erasures, restores
+from services.consent.store import consents, data_subjects, erasures
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry
@@ -117,7 +118,7 @@ class Replay:
             done.left += 1
         if done.done:
             async with self._engine.begin() as tx:
-                await restores.record_replayed(tx)
+                await run(tx, "record_replayed")
         log.info("erasures.replayed", **asdict(done))
         return done
 
@@ -143,7 +144,7 @@ class Replay:
             row = await data_subjects.find_by_id(tx, subject_id)
             if row is None:  # erased by a duplicate of this call
                 return WithdrawalResult.DONE
-            await data_subjects.lift(tx, subject_id)  # as it was when they were erased
+            await run(tx, "lift", subject=subject_id)  # as it was when they were erased
             email = await chain.last_email(tx, subject_id, row.key(self._vault))
         if email is None:  # a row that a permit made, or the journal
             return None

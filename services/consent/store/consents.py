@@ -36,10 +36,6 @@ async def dated_states(tx: AsyncConnection, subject_id: UUID) -> dict[str, Any]:
     return {row.purpose: row for row in await run(tx, "dated_states", subject=subject_id)}
 
 
-async def grant(tx: AsyncConnection, subject_id: UUID, purpose: str) -> None:
-    await run(tx, "grant", subject=subject_id, purpose=purpose)
-
-
 async def withdraw(
     tx: AsyncConnection, subject_id: UUID, purposes: Iterable[str], at: datetime | None = None
 ) -> None:
@@ -109,7 +105,3 @@ async def restrictions(
         tx, "restrictions", subject=subject_id, hash=suppression_hash, purpose=purpose
     )
     return found.one()
-
-
-async def lift_suppression(tx: AsyncConnection, suppression_hash: bytes, purpose: str) -> None:
-    await run(tx, "lift_suppression", hash=suppression_hash, purpose=purpose)

@@ -107,16 +107,6 @@ async def rewrap(
     return len(rows), rows[-1].lookup_hash
 
 
-async def restrict(tx: AsyncConnection, subject_id: UUID) -> None:
-    """Restrict the processing of a subject's data; the caller has locked the row."""
-    await run(tx, "restrict", subject=subject_id)
-
-
-async def keep(tx: AsyncConnection, subject_id: UUID, held: bytes | None) -> None:
-    """Keep what was held when the restriction began, sealed; what is kept already stays."""
-    await run(tx, "keep", subject=subject_id, kept=held)
-
-
 async def restricted(tx: AsyncConnection, subject_id: UUID) -> Any:
     """Return `since` and `kept` of a restriction that lasts."""
     return (await run(tx, "restricted", subject=subject_id)).one_or_none()
@@ -126,10 +116,6 @@ async def restricted_since(tx: AsyncConnection, vault: Vault, identity: str) -> 
     row = await find(tx, vault, identity)
     found = row and await restricted(tx, row.id)
     return found.since if found else None
-
-
-async def lift(tx: AsyncConnection, subject_id: UUID) -> None:
-    await run(tx, "lift", subject=subject_id)
 
 
 async def forget(tx: AsyncConnection, subject_id: UUID) -> None:

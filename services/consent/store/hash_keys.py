@@ -24,16 +24,6 @@ async def applied(tx: AsyncConnection, configured: Sequence[str]) -> tuple[str, 
     return tuple((await run(tx, "hash_keys")).scalars())
 
 
-async def lock(tx: AsyncConnection) -> None:
-    """Make a process that starts now wait in `applied`; otherwise it would use the old keys."""
-    await run(tx, "lock_hash_keys")
-
-
-async def other_connections(tx: AsyncConnection) -> int:
-    """Count the connections of other processes of this service."""
-    return int((await run(tx, "other_connections")).scalar_one())
-
-
 async def rehash(
     tx: AsyncConnection, made_by: int, configured: Sequence[str], hashed: Callable[[bytes], bytes]
 ) -> int:

@@ -32,11 +32,6 @@ async def record_missing(tx: AsyncConnection, position: Position) -> bool:
     return bool((await run(tx, "record_missing", **position._asdict())).scalar_one())
 
 
-async def record_replayed(tx: AsyncConnection) -> None:
-    """Trust the database again, once each host has applied its file."""
-    await run(tx, "record_replayed")
-
-
 async def withdrawn_after(tx: AsyncConnection, after: int, until: int, batch: int) -> list[Any]:
     """Read withdrawals and erasures, in the order of the trail."""
     return await run(tx, "withdrawn_after", after=after, until=until, batch=batch)

@@ -37,8 +37,3 @@ async def purge(tx: AsyncConnection, retention: Retention, batch: int = 1_000) -
 
 async def outbox_length(tx: AsyncConnection) -> int:
     return int((await run(tx, "outbox_length")).scalar() or 0)
-
-
-async def idle(tx: AsyncConnection) -> None:
-    """Take one round trip, so that timing does not reveal which answer it is."""
-    await run(tx, "idle")

@@ -37,7 +37,8 @@ from services.console.rules import (
     new_secret,
 )
 from services.console.store import actions, keys, people, sessions, versions
-from services.console.store.versions import Reader, Restore, Version, change
+from services.console.store.sql import run
+from services.console.store.versions import Reader, Version, change
 
 log = logs.get_logger(__name__)
 
@@ -96,7 +97,7 @@ class Keys:
         _check(actor, values["scopes"])
         secret = new_secret(new_key_id())
         async with change(self._engine) as tx:
-            if await keys.count_in_force(tx) >= MOST_KEYS:
+            if (await run(tx, "count_in_force")).scalar_one() >= MOST_KEYS:
                 raise RefusedError(*Why.TOO_MANY_KEYS)
             version = await versions.advance(tx)
             await keys.add(tx, {**values, "id": secret.key_id, "created_by": str(actor)})
@@ -178,9 +179,9 @@ class Keys:
                     await keys.end_not_held(tx, each.version, each.held)
             for staff_id in await people.changed_since(tx, _standing(found)):
                 await people.block(tx, UUID(staff_id))
-            await people.end_invitations(tx)
+            await run(tx, "end_invitations")
             await sessions.end(tx)
-            await versions.accept_restores(tx)
+            await run(tx, "accept_restores")
             version = await versions.advance(tx, new_epoch=True)
             await actions.record(tx, actor, "key.accept-restore", KIND, version.epoch)
         metrics.KEYS_BEHIND.set(0)
@@ -209,7 +210,7 @@ class Keys:
         return Confirmation(len(found) - len(waiting), waiting)
 
 
-def _standing(restores: Sequence[Restore]) -> Mapping[str, str]:
+def _standing(restores: Sequence[Any]) -> Mapping[str, str]:
     """Return what the gateway with the newest version knew of people."""
     newest = max(restores, key=lambda each: each.version, default=None)
     return (newest and newest.people) or {}

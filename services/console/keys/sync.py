@@ -16,6 +16,7 @@ from libs.common.process import logs
 from services.console import metrics
 from services.console.messages import Report
 from services.console.store import keys, people, versions
+from services.console.store.sql import run
 from services.console.store.versions import KeysRestoredError, Version
 
 log = logs.get_logger(__name__)
@@ -51,7 +52,7 @@ class Sync:
     async def _look(self) -> None:
         async with self._engine.begin() as tx:
             if time.monotonic() - self._looked_at >= UNSEEING_SECONDS:
-                await versions.see_all(tx)
+                await run(tx, "see_all")
                 self._seeing_since = time.monotonic()
             found = await versions.current(tx)
         self._looked_at = time.monotonic()
@@ -75,11 +76,7 @@ class Sync:
 
     async def leave(self, process: str, instance: str) -> None:
         async with self._engine.begin() as tx:
-            await versions.leave(tx, process, instance)
-
-    async def forget_unseen(self) -> None:
-        async with self._engine.begin() as tx:
-            await versions.forget_unseen(tx)
+            await run(tx, "leave", process=process, instance=instance)
 
     async def _note(self, report: Report, has: Version | None) -> None:
         """Commit before the keys are read: see keys.py."""
@@ -87,9 +84,9 @@ class Sync:
         async with self._engine.begin() as tx:
             # In one order everywhere, so that two processes do not wait for each other.
             for use in sorted(report.used, key=lambda use: use.id):
-                await keys.used(tx, use.id, use.at, use.calls)
-            number = has.version if has else 0
-            await versions.seen(tx, report.process, report.instance, number)
+                await run(tx, "use_key", key=use.id, at=use.at, calls=use.calls)
+            who = {"process": report.process, "instance": report.instance}
+            await run(tx, "see_reader", **who, version=has.version if has else 0)
             if has is not None and not await versions.is_known(tx, has):
                 held = None if report.held is None else [*map(bytes.fromhex, report.held)]
                 new = await versions.note_restore(tx, has, held, report.people)

@@ -14,8 +14,9 @@ from services.console.messages import CreateKey, Invite
 from services.console.pages.base import Call, Site
 from services.console.pages.lists import Listing
 from services.console.rules import ADMIN, RefusedError, Role
-from services.console.store import actions, keys
+from services.console.store import keys
 from services.console.store.sessions import Visitor
+from services.console.store.sql import run
 from services.console.texts import moment
 
 DAYS = (30, 90, 365)
@@ -119,7 +120,7 @@ async def record(site: Site, _: Visitor, request: web.Request) -> Mapping[str, A
     found, older = await acts_of(site.engine, given)
     known = await site.people.listed()
     async with site.engine.connect() as tx:
-        kinds = await actions.kinds(tx)
+        kinds = (await run(tx, "kinds_of_acts")).scalars()
     asked = {name: request.query.get(name, "") for name in FILTERS}
     actors = [(str(each.id), each.name) for each in known] + [(key, key) for key in KEYS]
     more = older and urlencode({**asked, "cursor": older})

@@ -17,6 +17,7 @@ from services.console.pages.page import page, redirect, unavailable
 from services.console.rules import ON_CALL, OPS, RefusedError, may
 from services.console.store import bulk
 from services.console.store.sessions import Visitor
+from services.console.store.sql import run
 from services.console.texts import moment
 
 LISTS = {"failed": "failed", "in_doubt": "in-doubt", "pending": "pending"}
@@ -51,7 +52,7 @@ class AlertsPage(Page):
             self.site.gateway.get(visitor, "/api/dlq/stats"),
         )  # fmt: skip
         async with self.site.engine.connect() as tx:
-            running = await bulk.running(tx)
+            running = await run(tx, "running_bulks")
         total = listed.body["total"] if listed.ok else None
         # What is shown is what is acted on: not what fails while somebody reads, however old it is.
         form = chosen | {"state": state, "as_of": now.isoformat(), "expected": str(total)}

@@ -24,6 +24,7 @@ from services.console.rules import MOST_WRONG_CODES, STEP_UP, Ways, login_wait
 from services.console.store import actions, people, sessions, versions
 from services.console.store.people import digest
 from services.console.store.sessions import Visitor
+from services.console.store.sql import run
 from services.console.store.versions import change, people_change
 
 log = logs.get_logger(__name__)
@@ -115,7 +116,7 @@ class Logins:
             async with change(self._engine) as tx:
                 if await self._opens(tx, found, hashed, given):
                     if fresh:
-                        await people.rehash(tx, found.id, fresh)
+                        await run(tx, "rehash", id=found.id, hashed=fresh)
                     session = await sessions.begin(tx, found.id, given.browser)
                     await actions.record(tx, _actor(found), "session.begin", KIND, str(found.id))
         if session is None:

@@ -16,7 +16,8 @@ from libs.common.process import logs
 from libs.domain.acts import Actor
 from services.console.messages import staff_mail
 from services.console.rules import Role
-from services.console.store import actions, people
+from services.console.store import actions
+from services.console.store.sql import run
 from services.console.texts import TEXTS, moment
 
 
@@ -57,7 +58,7 @@ class Notices:
         :param also: a row of `staff`, who is told, too
         """
         await actions.record(tx, actor, action, kind, ref, reason=detail or None)
-        admins = await people.admins(tx)
+        admins = await run(tx, "admins")
         for each in {each.id: each for each in (*admins, also) if each}.values():
             what = sentence(each.language, action, actor, whom, detail)
             await self.mail(tx, each, "notice", what=what)

@@ -19,6 +19,7 @@ from libs.domain.acts import Actor
 from services.console.people.notices import Notices, name_of
 from services.console.rules import INVITATION, POWERS, RefusedError, Role, Ways, Why
 from services.console.store import actions, people, sessions
+from services.console.store.sql import run
 from services.console.store.versions import KeysRestoredError, change, people_change
 
 KIND = "staff"
@@ -31,7 +32,7 @@ async def erase_disabled(engine: AsyncEngine) -> None:
     """
     with suppress(KeysRestoredError):
         async with change(engine) as tx:
-            await people.erase(tx)
+            await run(tx, "erase_people")
 
 
 class People:

@@ -54,12 +54,3 @@ async def about(tx: AsyncConnection, refs: Collection[str]) -> list[dict[str, An
     """Return what was done to any of these, the earliest first, without names or other refs."""
     found = await run(tx, "acts_about", refs=[*refs])
     return [{**row._asdict(), "at": row.at.isoformat()} for row in found]
-
-
-async def kinds(tx: AsyncConnection) -> list[str]:
-    """Return the names of all acts in the record."""
-    return (await run(tx, "kinds_of_acts")).scalars()
-
-
-async def purge(tx: AsyncConnection, days: int) -> None:
-    await run(tx, "purge_acts", days=days)

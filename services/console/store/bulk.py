@@ -1,6 +1,6 @@
 """Retries and discards of many alerts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -21,10 +21,6 @@ async def add(tx: AsyncConnection, values: Mapping[str, Any]) -> None:
 async def find(tx: AsyncConnection, bulk_id: UUID) -> Any:
     """Return one, with the `name` of who began it."""
     return (await run(tx, "bulk", id=bulk_id)).one_or_none()
-
-
-async def running(tx: AsyncConnection) -> Sequence[Any]:
-    return await run(tx, "running_bulks")
 
 
 async def claim(tx: AsyncConnection) -> Any:

@@ -34,10 +34,6 @@ async def change(tx: AsyncConnection, key_id: str, **values: Any) -> None:
     await tx.execute(sa.update(api_key).where(api_key.c.id == key_id).values(**values))
 
 
-async def count_in_force(tx: AsyncConnection) -> int:
-    return int((await run(tx, "count_in_force")).scalar_one())
-
-
 async def listed(tx: AsyncConnection) -> list[Mapping[str, Any]]:
     """Return every key, also what is expired or revoked, the newest first."""
     return [each._asdict() for each in await run(tx, "all_keys")]
@@ -61,10 +57,6 @@ async def in_force(tx: AsyncConnection) -> list[dict[str, Any]]:
         until = row.until and row.until.isoformat()
         key["digests"].append({"sha256": row.sha256.hex(), "until": until})
     return list(keys.values())
-
-
-async def used(tx: AsyncConnection, key_id: str, at: datetime, calls: int) -> None:
-    await run(tx, "use_key", key=key_id, at=at, calls=calls)
 
 
 async def not_held(tx: AsyncConnection, version: int, held: Iterable[bytes]) -> Sequence[str]:

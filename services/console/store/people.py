@@ -48,10 +48,6 @@ async def change(tx: AsyncConnection, staff_id: UUID, **values: Any) -> None:
     await tx.execute(sa.update(staff).where(staff.c.id == staff_id).values(**values))
 
 
-async def admins(tx: AsyncConnection) -> Sequence[Any]:
-    return await run(tx, "admins")
-
-
 async def other_admins(tx: AsyncConnection, staff_id: UUID, ways: Ways) -> bool:
     """Return whether somebody else can log in as admin."""
     return bool((await run(tx, "other_admins", id=staff_id, **_opens(ways))).scalar())
@@ -77,10 +73,6 @@ async def use_invitation(tx: AsyncConnection, token: str) -> bool:
 async def use_invitation_of(tx: AsyncConnection, email: str) -> Any:
     """Use the unused link of this address, if there is one, and return whose it is."""
     return (await run(tx, "use_invitation_of", email=email)).one_or_none()
-
-
-async def end_invitations(tx: AsyncConnection) -> None:
-    await run(tx, "end_invitations")
 
 
 async def password_hash(tx: AsyncConnection, staff_id: UUID) -> str | None:
@@ -130,10 +122,6 @@ async def still_opens(tx: AsyncConnection, staff_id: UUID, hashed: str) -> bool:
     return bool(await run(tx, "still_opens", id=staff_id, hashed=hashed))
 
 
-async def rehash(tx: AsyncConnection, staff_id: UUID, fresh: str) -> None:
-    await run(tx, "rehash", id=staff_id, hashed=fresh)
-
-
 async def count_try(tx: AsyncConnection, *tried: str) -> int:
     """Count a try, before it is judged, and return how many failed before it.
 
@@ -170,14 +158,3 @@ async def changed_since(tx: AsyncConnection, then: Mapping[str, str]) -> Mapping
     enabled = [each for each in await run(tx, "person") if each.disabled_at is None]
     found = {str(each.id): each.name for each in enabled}
     return {id_: found[id_] for id_ in found if then.get(id_, now[id_]) != now[id_]}
-
-
-async def erase(tx: AsyncConnection) -> None:
-    """Erase who has been disabled for a year."""
-    await run(tx, "erase_people")
-
-
-async def purge(tx: AsyncConnection) -> None:
-    """Delete failures of the hour before, and links that ended a day ago."""
-    await run(tx, "purge_tries")
-    await run(tx, "purge_invitations")

@@ -31,7 +31,3 @@ async def by_time(tx: AsyncConnection, unit: str, zone: str, since: datetime) ->
     :param unit: `hour` or `day`, as it begins in this zone; one without a sample has no row
     """
     return await run(tx, "samples_by_time", unit=unit, zone=zone, since=since)
-
-
-async def purge(tx: AsyncConnection, days: int) -> None:
-    await run(tx, "purge_samples", days=days)

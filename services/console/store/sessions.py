@@ -91,7 +91,3 @@ async def end(
 ) -> None:
     """End one session of a person, all of them, or everybody's."""
     await run(tx, "end_sessions", id=staff_id, session=session)
-
-
-async def purge(tx: AsyncConnection, days: int) -> None:
-    await run(tx, "purge_sessions", days=days)

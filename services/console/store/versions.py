@@ -5,7 +5,7 @@ gateways have versions that are not among them, whatever was changed since.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -65,17 +65,6 @@ class Reader:
     seen_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """What a gateway has and this database lacks."""
-
-    epoch: str
-    version: int
-    held: Sequence[bytes] | None
-    people: Mapping[str, str] | None
-    noticed_at: datetime
-
-
 async def current(tx: AsyncConnection) -> Version:
     return Version(*(await run(tx, "current_version")).one())
 
@@ -105,29 +94,10 @@ async def is_known(tx: AsyncConnection, version: Version) -> bool:
     return bool((await run(tx, "is_known", **asdict(version))).scalar())
 
 
-async def seen(tx: AsyncConnection, process: str, instance: str, version: int) -> None:
-    """Note that a process has this version."""
-    await run(tx, "see_reader", process=process, instance=instance, version=version)
-
-
-async def leave(tx: AsyncConnection, process: str, instance: str) -> None:
-    await run(tx, "leave", process=process, instance=instance)
-
-
 async def readers(tx: AsyncConnection) -> list[tuple[Reader, int]]:
     """Return each process that may serve, with its version."""
     found = await run(tx, "readers", unseen=UNSEEN_SECONDS, replaced=REPLACED_SECONDS)
     return [(Reader(process, seen_at), version) for process, seen_at, version in found]
-
-
-async def see_all(tx: AsyncConnection) -> None:
-    """Count each process as seen now: nobody could be seen until now."""
-    await run(tx, "see_all")
-
-
-async def forget_unseen(tx: AsyncConnection) -> None:
-    """Delete readers of the day before; `readers` already ignores them."""
-    await run(tx, "forget_unseen")
 
 
 async def note_restore(
@@ -141,12 +111,11 @@ async def note_restore(
     return bool(noted.scalar_one())
 
 
-async def open_restores(tx: AsyncConnection) -> list[Restore]:
+async def open_restores(tx: AsyncConnection) -> list[Any]:
+    """Read what a gateway has and this database lacks: `epoch`, `version`, `held`, `people` and
+    `noticed_at`.
+    """
     return [
-        Restore(epoch, version, None if held is None else [*map(bytes, held)], people, at)
-        for epoch, version, held, people, at in await run(tx, "open_restores")
+        each._replace(held=None if each.held is None else [*map(bytes, each.held)])
+        for each in await run(tx, "open_restores")
     ]
-
-
-async def accept_restores(tx: AsyncConnection) -> None:
-    await run(tx, "accept_restores")
