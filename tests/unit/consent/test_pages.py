@@ -40,13 +40,6 @@ def test_an_address_cannot_inject_markup() -> None:
     assert "<script>" not in html
 
 
-def test_the_content_security_policy_allows_only_the_page_s_style() -> None:
-    policy = pages.HEADERS["Content-Security-Policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-    assert re.search(r"style-src 'sha256-[A-Za-z0-9+/]{43}='", policy)
-
-
 def test_preferences_offer_each_granted_purpose_and_all_of_several() -> None:
     def choice(purpose: str, *, granted: bool) -> Choice:
         return Choice(purpose, purpose.title(), "…", granted, f"Withdraw {purpose}")
