@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consent.rules import PURPOSES, Stands, State, stands
-from services.consent.store import consents, data_subjects, links, trail
+from services.consent.store import consents, data_subjects, links
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 
 LOOKED_AT = 50
@@ -36,7 +37,8 @@ async def of_address(
     if (subject := await data_subjects.find(tx, vault, email)) is not None:
         key = subject.key(vault)
         states = await consents.dated_states(tx, subject.id)
-        for cell in await trail.last_opt_ins(tx, subject.id, LOOKED_AT):
+        opt_ins = await run(tx, "last_opt_ins", subject=subject.id, batch=LOOKED_AT)
+        for cell in opt_ins.scalars():
             evidence = json.loads(key.decrypt("evidence", cell) or "{}")
             if evidence.get("counts"):
                 version, text = evidence.get("wording_version"), evidence["wording"]

@@ -27,6 +27,7 @@ from services.consent.rules import Action
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, restores, trail
 from services.consent.store.data_subjects import SubjectRow
+from services.consent.store.sql import run
 from services.consent.store.trail import START, Position
 from services.consent.store.vault import Vault, WrappedKey
 from services.consent.trail import chain
@@ -222,7 +223,8 @@ class _Copy:
                 if await trail.may_be_undone(tx):
                     return
                 head = (await trail.head(tx)).rows
-                rows = await restores.withdrawn_after(tx, self._followed, head, BATCH)
+                asked = {"after": self._followed, "until": head, "batch": BATCH}
+                rows = await run(tx, "withdrawn_after", **asked)
             entries = [self._entry(row) for row in rows]
             if entries:
                 await self._file.append(*(entry.model_dump(mode="json") for entry in entries))
@@ -319,7 +321,8 @@ class _Copy:
         elif not known:
             return False
         await data_subjects.lock(tx, subject_id)
-        if await consents.agreed_after(tx, subject_id, purpose, at):
+        said = {"subject": subject_id, "purpose": purpose, "at": at}
+        if (await run(tx, "agreed_after", **said)).scalar():
             return False
         subject = await data_subjects.find_by_id(tx, subject_id)
         email = None

@@ -43,12 +43,6 @@ async def withdraw(
     await run(tx, "withdraw", subject=subject_id, purposes=list(purposes), at=at)
 
 
-async def agreed_after(tx: AsyncConnection, subject_id: UUID, purpose: str, at: datetime) -> bool:
-    """Return whether that withdrawal is recorded here, or an agreement followed it."""
-    found = await run(tx, "agreed_after", subject=subject_id, purpose=purpose, at=at)
-    return bool(found.scalar())
-
-
 async def read(tx: AsyncConnection, subject_id: UUID, purposes: Iterable[str]) -> ConsentState:
     """Read versions and permits; an earlier statement of the caller has locked the subject's row.
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -30,11 +29,6 @@ async def record_missing(tx: AsyncConnection, position: Position) -> bool:
     :returns: whether withdrawals and erasures were replayed since
     """
     return bool((await run(tx, "record_missing", **position._asdict())).scalar_one())
-
-
-async def withdrawn_after(tx: AsyncConnection, after: int, until: int, batch: int) -> list[Any]:
-    """Read withdrawals and erasures, in the order of the trail."""
-    return await run(tx, "withdrawn_after", after=after, until=until, batch=batch)
 
 
 async def without(

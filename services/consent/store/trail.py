@@ -65,11 +65,6 @@ async def last_row(tx: AsyncConnection, subject_id: UUID) -> Any:
     return (await run(tx, "last_row", subject=subject_id)).one_or_none()
 
 
-async def last_opt_ins(tx: AsyncConnection, subject_id: UUID, limit: int) -> Sequence[bytes]:
-    """Read the sealed evidence of a subject's latest opt-ins, the newest first."""
-    return (await run(tx, "last_opt_ins", subject=subject_id, batch=limit)).scalars()
-
-
 async def head(tx: AsyncConnection) -> Position:
     row = (await run(tx, "head")).one_or_none()
     return Position(*row) if row else START
@@ -83,8 +78,3 @@ async def may_be_undone(tx: AsyncConnection) -> bool:
 async def positions(tx: AsyncConnection, rows: Iterable[int]) -> list[Position]:
     """Read the stored hashes of these rows, in the order of the chain; some may be missing."""
     return [Position(*row) for row in await run(tx, "positions", numbers=list(rows))]
-
-
-async def stored(tx: AsyncConnection, after: int, until: int) -> Sequence[Any]:
-    """Read number, hash and hashed bytes, in hex."""
-    return await run(tx, "stored", after=after, until=until)

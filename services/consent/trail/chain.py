@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.process.finding import Finding, ok, wrong
 from services.consent.rules import Action
 from services.consent.store import trail
-from services.consent.store.sql import CELLS
+from services.consent.store.sql import CELLS, run
 from services.consent.store.trail import START, Position
 from services.consent.store.vault import SubjectKey
 
@@ -171,7 +171,8 @@ async def verify(
         if monotonic() >= until:
             return Verification(ok=True, reached=reached, first_broken=None, complete=False)
         async with engine.connect() as tx:
-            rows = await trail.stored(tx, reached.rows, min(reached.rows + BATCH, end))
+            until_row = min(reached.rows + BATCH, end)
+            rows = await run(tx, "stored", after=reached.rows, until=until_row)
         for number, stored_hash, stored in rows:
             expected = sha256(reached.hash + bytes.fromhex(stored))
             if number != reached.rows + 1 or stored_hash != expected.hexdigest():

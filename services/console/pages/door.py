@@ -16,7 +16,7 @@ from services.console.people.passwords import TooManyError
 from services.console.rules import STEP_UP, Role, may
 from services.console.settings import ConsoleSettings
 from services.console.store import sessions
-from services.console.store.sessions import Ages, Visitor
+from services.console.store.sessions import Visitor
 from services.console.store.versions import KeysRestoredError
 
 REFRESH = "X-Refresh"
@@ -35,7 +35,7 @@ class Door:
         self._engine = engine
         self._origin = settings.origin
         self.ways = settings.ways
-        self.ages = Ages(settings.session_idle_seconds, settings.session_seconds)
+        self.ages = {"idle": settings.session_idle_seconds, "most": settings.session_seconds}
         self.keeps_secrets = settings.keeps_secrets
 
     @web.middleware

@@ -1,8 +1,8 @@
 """Sessions: who is logged in, on which browser."""
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,13 +14,8 @@ from services.console.rules import POWERS, may
 from services.console.store.people import digest
 from services.console.store.sql import run
 
-
-@dataclass(frozen=True, slots=True)
-class Ages:
-    """Seconds after which a session ends."""
-
-    idle: int
-    most: int
+Ages = Mapping[str, int]
+"""Seconds after which a session ends: `idle`, and `most` of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,7 @@ async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) 
 
     :param active: count this as activity from the next call on
     """
-    found = (await run(tx, "visitor", token=digest(token), **asdict(ages))).one_or_none()
+    found = (await run(tx, "visitor", token=digest(token), **ages)).one_or_none()
     if found is None:
         return None
     if active:
@@ -83,7 +78,7 @@ async def step_up(tx: AsyncConnection, session: bytes, proved_at: datetime | Non
 
 
 async def of(tx: AsyncConnection, staff_id: UUID, ages: Ages) -> Sequence[Any]:
-    return await run(tx, "sessions_of", id=staff_id, **asdict(ages))
+    return await run(tx, "sessions_of", id=staff_id, **ages)
 
 
 async def end(
