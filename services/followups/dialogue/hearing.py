@@ -11,6 +11,7 @@ from services.followups.dialogue.texts import ABOUT_WORKS
 from services.followups.reading import (
     Understood,
     addresses,
+    amounts,
     area,
     corrections,
     numbers,
@@ -20,6 +21,7 @@ from services.followups.reading import (
     starts,
     understand,
 )
+from services.followups.reading.amounts import Amounts
 from services.followups.reading.consent_answer import (
     Answer,
     beside_answer,
@@ -282,15 +284,15 @@ def _asked(state: State, message: str, matched: Sequence[Route]) -> Question | N
 
 def _corrected(message: str, facts: Facts, asking: Question | None) -> Question | None:
     """Return which fact `64, nie 46` or `łazienka ma 5, a kuchnia 9` corrects."""
-    if numbers.HAS_DIGIT.search(message) and area.corrects_rooms(message):
+    if not numbers.HAS_DIGIT.search(numbers.in_digits(message)):
+        return None
+    if area.corrects_rooms(message):
         return "area"
     if facts.area is None and facts.budget is None:
         return None
-    in_digits = numbers.in_digits(message)
-    if not numbers.HAS_DIGIT.search(in_digits):
-        return None
-    new = corrections.amended(in_digits)
-    if new and (amended := _amended(new, facts, asking)):
+    said = amounts.read(message, "corrections")
+    new = said.amended()
+    if new is not None and (amended := _amended(said, new, facts, asking)):
         return amended
     wrong = corrections.rejected(message)
     if wrong is not None and wrong == facts.area:
@@ -298,9 +300,9 @@ def _corrected(message: str, facts: Facts, asking: Question | None) -> Question 
     return "budget" if wrong is not None and facts.budget in {wrong, 1000 * wrong} else None
 
 
-def _amended(new: re.Match[str], facts: Facts, asking: Question | None) -> Question | None:
+def _amended(said: Amounts, at: int, facts: Facts, asking: Question | None) -> Question | None:
     """Return which fact `jednak 61` replaces: one that was about as large."""
-    number, in_metres = numbers.value(new["number"]), new["metres"] is not None
+    number, in_metres = said.value(at), said.unit(at) is not None
     may_be_area = facts.area is not None and (in_metres or 0.5 <= number / facts.area <= 2)
     may_be_budget = facts.budget is not None and 0.5 <= 1000 * number / facts.budget <= 2
     if in_metres or not may_be_budget:
@@ -497,7 +499,7 @@ def _for_all(understood: Understood, state: State, message: str) -> Understood:
     """Make the budget of each of several flats that of all."""
     if not understood.is_each:
         return understood
-    count = numbers.flats(
+    count = amounts.flats(
         " ".join((*state.said, state.last_said or "", state.facts.wish or "", message))
     )
     least, most = understood.budget_from, understood.facts.budget
@@ -514,9 +516,9 @@ def _that_stand(
 ) -> Facts:
     """Leave out what is said of something else: of a visit, a later stage, or other rooms."""
     is_read_again = False
-    if news.area and _EACH_ROOM.search(message) and numbers.flats(message) == 1:
+    if news.area and _EACH_ROOM.search(message) and amounts.flats(message) == 1:
         told = " ".join((*state.said, state.last_said or "", state.facts.wish or ""))
-        news = news._replace(area=news.area * numbers.flats(told))
+        news = news._replace(area=news.area * amounts.flats(told))
     if state.facts.area and corrected is None:
         messages = ". ".join(dict.fromkeys((*state.said, state.last_said or "")))
         earlier = (messages, state.facts.wish or "")

@@ -2,115 +2,63 @@
 
 Each number becomes a quantity with the noun that it counts (a room, the whole, something else). A number
 without a unit counts if a room or a word for areas stands before it. scope.py says which of them are to be
-done; corrections.py what they come to.
+done; amounts.py what they come to. vocabulary/area.toml has the words.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
-from itertools import chain
 
-from services.followups.reading import corrections, scope
-from services.followups.reading.corrections import Quantity
-from services.followups.reading.numbers import (
-    FIRST_DIGIT,
-    HAS_DIGIT,
-    NUMBER,
-    in_digits,
-    times,
-    value,
-)
-from services.followups.reading.text import MARK, Reading, bare, beginnings, has_any, vocabulary
-from services.followups.reading.units import FEET, METRES, MONEY
+from services.followups.reading import amounts, scope
+from services.followups.reading.amounts import MONEY, Amounts, Quantity
+from services.followups.reading.numbers import HAS_DIGIT, in_digits
+from services.followups.reading.text import MARK, Reading, beginnings, vocabulary
+from services.followups.reading.tokens import Match
 from services.followups.rules.facts import MAX_AREA, MIN_AREA, Question
 
-_AREA = re.compile(rf"(?P<number>{NUMBER})[\s-]?(?:par[ęe]\s|kilka\s|z\s+hakiem\s)?(?>(?P<square>{METRES})|(?P<feet>{FEET}))", re.IGNORECASE)  # fmt: skip
-_SIDE = r"\d{1,2}(?:[.,]\d{1,2})?"
-_SIDES = re.compile(rf"(?P<a>{FIRST_DIGIT}\d?(?:[.,]\d{{1,2}})?)\s?(?:m\w*\.?\s?)?(?:d[łl]ug\w+\s|szero\w+\s)?(?:x|×|\*|na|razy|by)\s?(?P<b>{_SIDE})(?!\d|\s?[x×])(?:\s?(?:{METRES}))?", re.IGNORECASE)  # fmt: skip
-_IN_CENTIMETRES = re.compile(rf"(?P<a>{FIRST_DIGIT}\d\d)\s?(?:cm\s?)?(?:x|×|\*|na)\s?(?P<b>\d{{3}})\s?cm\b", re.IGNORECASE)  # fmt: skip
 _LONGEST_SIDE = 30
-_AREA_WORD = re.compile(
-    rf"\b(?:metra[żz]\w*|(?<!\d )(?:metry|mkw)|pow\b\.?|m2(?=:)|(?:^|(?<=[,;.] ))m2(?=\s\d[\d ]*+(?:[.,]\d+)?+(?!\s?(?:{MONEY})))|powierzchni\w*|area|size|fläche|площа"
-    rf"|obmiar\w*|wysz[łl]o|pomiar\w*\s+\w+|(?:w|na|wg|wed[łl]ug)\s+(?:umow\w*|akt(?:u|em|y|[óo]w|ach)?|ak[ct]ie\w*|plan\w*|projek\w*))\b[^\d\n,;]{{0,25}}(?P<number>{NUMBER})",
-    re.IGNORECASE,
-)
-_LABELS = vocabulary(
-    "metr mkw pow m powi area size flac площ obmi wysz pomi umow akt akta akty akte akto aktu akti akci plan proj"
-)
-_PLACE = r"las\w*|morz\w*|sklep\w*|przystan\w*|centrum|stacji|metra|szko[łl]\w*|pla[żz]\w*|jezior\w*|granic\w*|drog\w*|ulic\w*|park\w*|dworc\w*|was\b|pa[ńn]stwa"
-_OTHER_AFTER = re.compile(
-    r"\s?(?:/\s?b|b(?:ie[żz]\w*|\.)|b\b|(?:wysok\w*+|szeroko\w*+|d[łl]ugo\w*+)(?!\W*\d)|dalej|drog\w*|st[ąa]d|wy[żz]ej"
-    rf"|(?:od|do|z|from|to)\s+(?:the\s+)?(?:{_PLACE}|sea|beach|centre|station|shop\w*)"
-    r"|(?:\w+(?:ych|ej|ego)\s+)?(?:[śs]cian\b|g[łl]adzi\b|tynk(?:u|ów)|elewacji|dachu|kostki|p[łl]ytek|p[łl]yt\b|kafelk[óo]w|gresu|glazury|blatu|list(?:ew|wy)|szafy|mebli|zabudowy|ogrodu|dzia[łl]ki|p[łl]otu|ogrodzenia|kabl[ai]|rur))",
-    re.IGNORECASE,
-)
-_WAY = re.compile(rf"\bdo\s+(?:{_PLACE})(?:\s+\w+)?\s*$", re.IGNORECASE)
-_HEIGHT = re.compile(
-    r"\b(?:wys|wysoko\w*|wysoki\w*|szer|d[łl]|naj(?:wy[żz]|ni[żz])szym\s+\w+)\.?\s*(?:ok\.?\s*)?$",
-    re.IGNORECASE,
-)
-_LOOK_AHEAD = 12
-_LOOK_BACK = 80
-_SQUARE_FOOT = 0.09290304
 _LONG = 10
 """Plain metres below this (`3 m`) may be a length, unless a room is named."""
-_PLAIN = re.compile(r"[mм]\b|metr\w*|метр\w*", re.IGNORECASE)
-_MAY_CORRECT = vocabulary("ma has prze sory sork sorr pomy popr")
-_CORRECTS_ROOMS = re.compile(
-    rf"\b(?:{scope.PART})\s+(?:ma|has)\s+(?:oko[łl]o\s+|jakie[śs]\s+)?\d{{1,2}}(?![\d,.]?\d|\s?(?:{MONEY}))"
-    rf"|^\W*(?:przepraszam|sor+[yk]i?|pomy[łl]k\w*|pomyli[łl]\w*|poprawk\w*|sorry)\b[^\d]{{0,40}}\b(?:{scope.PART})\s+(?:to\s+|jest\s+)?\d{{1,2}}(?![\d,.]?\d|\s?(?:{MONEY}))",
-    re.IGNORECASE,
-)
-"""`Przepraszam, łazienka ma 5, a kuchnia 9`, whatever was asked."""
-_ONLY_BEFORE = re.compile(r"(?:^|[,;.!]\s)\s*(?:(?:no|tak|to|ze?|jakie[śs]|oko[łl]o|ok\.?|mniej|wi[ęe]cej)\s+)*$", re.IGNORECASE)  # fmt: skip
-_ONLY_AFTER = re.compile(r"\s*(?:b[ęe]dzie|jest|wysz[łl]o|wyjdzie)?\s*(?:[,;.!]|$)", re.IGNORECASE)
-"""`No ze 7 m będzie, Radom`"""
 _FEW = 3
 """A bare number below this is a number of rooms."""
 _SIZES = {"part": (1.1, 150), "whole": (18, 600)}
 """A number without a unit outside of these does not count as an area: `mieszkanie 12`."""
 _MOST = 600
 _LEAST = {"piet": 16, "poko": 4}
-_NUMBERED = re.compile(r"\b(?:nr|numer)\s*$", re.IGNORECASE)
-_LOOSE = re.compile(
-    "(?P<number>" + NUMBER.replace(FIRST_DIGIT, FIRST_DIGIT + r"(?<![-–:/]\d)") + ")"
-)
-_COUNTS_ELSE = re.compile(
-    rf"(?!\s\w+:)[°:/]|(?!\s\w+:)\s?(?:{MONEY}|%|[x×*]\s?\d|[-–]\s?\d|-?(?:go|tego|szego|ej|ym)\b|cm\b|mm\b|km\b|mb\b|ar[óy]?w?\b|ha\b|lat\w?\b|rok\w*|r\b|p\b|pok\w*|pom\b|os[óo]b\w*|dzieci|mies\w*|tyg\w*|dni\b|godz\w*|szt\w*|punkt\w*"
-    r"|mieszka\w*|lokal\w*|kawaler\w*|[łl]azien(?:ki|ek)\b|sypialnie?\b|toalety?\b|okn\w*|okien|drzwi|etap\w*|kondygn\w*|gabinet\w*|sal(?:e|ek|ki)?\b|stop\w*|gr\b|kw\b|(?:do|na)\s+\d|(?:stycz|lut|mar[cz]|kwie|maj|czerw|lip|sierp|wrze|pa[źz]d|listop|grud)\w*)",
-    re.IGNORECASE,
-)
-_ENDS = re.compile(r"\s*(?:[,;.!?)+|]|$|(?:i|oraz|a|plus|do|po|bez|razem|ale|wi[ęe]c|kt[óo]r\w+)\b)", re.IGNORECASE)  # fmt: skip
-_NO_LINK = re.compile(r"\b(?:za|na|od|do|w|we|przy|ul|nr|numer|rok\w*|lat\w*|mam\w?|kosztuj\w*|bud[żz]\w*|wyda\w*)\b|[,;!?\d]|\.\s|\w+\W+\w+\W+\w+\W+\w", re.IGNORECASE)  # fmt: skip
-_NEXT_IS_MONEY = re.compile(rf"[^\d.;!?]{{0,40}}(?:{NUMBER})\s?(?:{MONEY})", re.IGNORECASE)
-_THEN_BUDGET = re.compile(r"\s?,\s*(?:(?P<said>bud[żz]\w*|mam\w?\b)|do\b|ok\w*|ma(?:x|ks)\w*|ca[łl]o\w*|\d)", re.IGNORECASE)  # fmt: skip
-"""`łazienka 6, 50 tys`: a room, and not a price in thousands like `kuchnia 40, łazienka 30 tys`"""
-_MONEY = re.compile(rf"\d\s?(?:{MONEY})", re.IGNORECASE)
-_THEN = re.compile(r"\s*(?:,|\bi\b|\boraz\b)\s*")
-_SURE = re.compile(r"\bu\s+(?:mnie|nas)\s+(?:jest\s+)?$", re.IGNORECASE)
-"""`u sąsiada 70 m, u mnie jest 59`"""
-_FLOORS = re.compile(r"\b(?:d[óo][łl]|parter|pi[ęe]tr)", re.IGNORECASE)
-_EXACT = re.compile(r"(?<![\w.,:])(?:[3-9]|\d{2,3}),\d{1,2}(?=[.!?]*\s*$|[,;.!?)]+\s)")
-_PRICE = re.compile(
-    r"\b(?:cen[aęyie]\w*|stawk\w*|kosztuj\w*|p[łl]ac\w*)\s+(?:to\s+|po\s+)?$", re.IGNORECASE
-)
-_SUMMED = re.compile(r"\b(?:razem|[łl][ąa]cznie|w\s+sumie|suma|dochodzi(?:\s+jeszcze)?|ca[łl]o[śs][ćc]\w*(?:\s+ma)?)\s+(?:to\s+|ok\w*\.?\s+)?$", re.IGNORECASE)  # fmt: skip
+_PARTED = {"-", "–", ":", "/"}
+_MAY_CORRECT = vocabulary("ma has prze sory sork sorr pomy popr")
+_STOPS = {",", ";", ".", "!", "?", ")"}
+_ANDS = (["i"], ["oraz"], ["and"])
+_EXACT = re.compile(r"\d{1,3},\d\d?")
+_FLOORS = {"dol", "part", "piet"}
 
 
 def corrects_rooms(text: str) -> bool:
-    may = not _MAY_CORRECT.isdisjoint(beginnings(text))
-    return may and _CORRECTS_ROOMS.search(text) is not None
+    """`Przepraszam, łazienka ma 5, a kuchnia 9`, whatever was asked."""
+    if _MAY_CORRECT.isdisjoint(beginnings(text)):
+        return False
+    said = amounts.read(text, "area")
+    is_sorry = said.has("beside sorry", 0, 2)
+    for each in said.nouns if is_sorry or said.is_said("beside has") else ():
+        end = said.end_of("beside has", each.end) or is_sorry * said.end_of("beside is", each.end)
+        if each.name == "part" and end and said.value(end - 1) < 100:
+            return not said.is_kind(end, *MONEY)
+    return False
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
+    if not HAS_DIGIT.search(in_digits(text)):
+        return text, {}
     said, found = _read(text, asked)
     area = scope.amount(said, found)
     if area is None or not MIN_AREA <= area <= MAX_AREA:
         return text, {}
+    rest = said.text
     for each in reversed(found):
-        said = f"{said[: each.start]} {MARK} {said[each.end :]}"
-    return said, {"area": round(area, 1), "areas": len(found)}
+        start, end = said.tokens[each.start].start, said.tokens[each.end - 1].end
+        rest = f"{rest[:start]} {MARK} {rest[end:]}"
+    return rest, {"area": round(area, 1), "areas": len(found)}
 
 
 def with_earlier(
@@ -124,16 +72,18 @@ def with_earlier(
     :param known: the area that this gave
     :param new: the area of the message alone
     """
-    if new is None and not (_may_change(message) and scope.has_room(message)):
+    said, found = _read(message, None)
+    may_change = bool(said.numbers) or scope.changes(said)
+    if new is None and not (may_change and scope.has_room(said)):
         return None
-    found = _read(message, None)[1]
-    is_added = corrections.ADDED.search(message) is not None
+    everything = 0, len(said.tokens)
+    is_added = said.has("between added", *everything)
     is_of_rooms = bool(found) and all(each.of == "part" or is_added for each in found)
     if new is not None and not is_of_rooms:
-        nouns = {scope.kind(each)[0] for each in scope.NOUN.finditer(message)}
+        nouns = {each.name for each in said.nouns}
         is_else = bool(nouns & {"height", "other"}) and not nouns & {"whole", "part"}
-        return None if is_else and not corrections.CORRECTED.search(message) else new
-    if not (is_of_rooms or is_added or (not found and scope.changes(message))):
+        return None if is_else and not said.corrects(*everything, most=len(said.tokens)) else new
+    if not (is_of_rooms or is_added or (not found and scope.changes(said))):
         return new
     for told in earlier:
         before, rooms = _read(told, None)
@@ -144,165 +94,207 @@ def with_earlier(
     return new
 
 
-def _may_change(message: str) -> bool:
-    return HAS_DIGIT.search(in_digits(message)) is not None or scope.changes(message)
-
-
-def _read(text: str, asked: Question | None) -> tuple[str, list[Quantity]]:
-    """Return the text with numbers in digits, and the quantities in it."""
-    said = _spelt(in_digits(text))
-    if not HAS_DIGIT.search(said):
-        return text, []
-    said = _SERIES.sub(lambda match: _SERIES_COMMA.sub(f" {match['unit']} i ", match[0]), said)
-    said = _SHARED.sub(lambda match: f"{match[0]} {match['unit']}", said)
-    return said, _quantities(said, asked)
-
-
-_SPELT = re.compile(r"\b(?P<hundred>st[óo]wk\w*)(?=\s+(?:metr|m2|m\b|kwadrat))|\b(?P<half>p[óo][łl]tor(?:a|ej)\b)(?!\s*(?:rok|mies|tyg|mil|mln|ba|dnia|godz))|(?<=\d)-?(?:ciu|tu|stu|miu)\b|(?P<comma>(?<=\d)\s+przecinek\s+(?=\d))", re.IGNORECASE)  # fmt: skip
-
-
-def _spelt(text: str) -> str:
-    """Convert what only counts metres: `stówka metrów`, `półtora metra`, `80ciu metrów`."""
-    if not has_any(text.lower(), ("wk", "łtor", "ltor", "ciu", "stu", "miu", "tu ", "przecinek")):
-        return text
-    return _SPELT.sub(
-        lambda said: (
-            "100" if said["hundred"] else "1,5" if said["half"] else "," if said["comma"] else ""
-        ),
-        text,
-    )
-
-
-_SHARED = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:[.,]\d{{1,2}})?+(?=(?:\s+(?:i|oraz|and)\s+|(?:\s?\+\s?\d{{1,3}}(?:[.,]\d{{1,2}})?+){{0,4}}\s?\+\s?)\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
-"""`dwa mieszkania, 40 i 65 metrów`, `36 + 9 m`: one unit for all."""
-_SERIES = re.compile(rf"{FIRST_DIGIT}\d{{0,2}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?(?:\s*,\s*\d{{1,3}}(?:\s?(?:m2|m²|m|mkw|metr\w*))?)+(?=\s+(?:i|oraz|and)\s+\d{{1,3}}(?:[.,]\d{{1,2}})?\s?(?P<unit>{METRES}))", re.IGNORECASE)  # fmt: skip
-_SERIES_COMMA = re.compile(r"(?:\s?m2|\s?m²|\s?mkw|\s?metr\w*|\s?m)?\s*,(?!\d(?!\d))\s*")
-"""`37, 42 i 51 m2`"""
-
-
-def _quantities(text: str, asked: Question | None) -> list[Quantity]:
-    found = [*_sides(text, asked)]
-    for each in _with_unit(text, asked):
-        if not any(one.start < each.end and each.start < one.end for one in found):
-            found.append(each)
-    for each in (*_labelled(text), *_loose(text, found, asked)):
-        if not any(one.start < each.end and each.start < one.end for one in found):
-            found.append(each)
+def _read(text: str, asked: Question | None) -> tuple[Amounts, list[Quantity]]:
+    said = amounts.read(text, "area")
+    if not said.numbers:
+        return said, []
+    found = _sides(said, asked)
+    for read in (_with_unit(said, asked), _labelled(said)):
+        _add(found, [*read])
+    _add(found, _loose(said, found, asked))
     if not found and asked == "area":
-        for match in bare(text, beside=scope.NOUN):
-            of, noun = scope.noun_before(text, match.start())
-            if (number := value(match["number"])) >= _FEW or of == "part":
-                found.append(Quantity(*match.span(), number, of, noun=noun))
-        exact = None if found else _EXACT.search(text)  # `umowa mówi 49,87`, not `cena 12,50`
-        if (
-            exact
-            and not _PRICE.search(text[: exact.start()])
-            and scope.noun_before(text, exact.start())[0] not in {"other", "height"}
-        ):
-            found.append(Quantity(*exact.span(), value(exact[0])))
-    found = [each for each in found if not corrections.is_rejected(text, each.start)]
-    return sorted(found, key=lambda each: each.start)
+        found = _bare(said)
+    found = [each for each in found if not said.is_rejected(each.start)]
+    return said, sorted(found, key=lambda each: each.start)
 
 
-def _sides(text: str, asked: Question | None) -> Iterator[Quantity]:
-    for match in chain(_SIDES.finditer(text), _IN_CENTIMETRES.finditer(text)):
-        scale = 0.01 if match.re is _IN_CENTIMETRES else 1
-        a, b = value(match["a"]) * scale, value(match["b"]) * scale
-        of, noun = scope.noun_before(text, match.start())
+def _add(found: list[Quantity], more: list[Quantity]) -> None:
+    for each in more:
+        if not any(one.start < each.end and each.start < one.end for one in found):
+            found.append(each)
+
+
+def _bare(said: Amounts) -> list[Quantity]:
+    """Return the numbers that alone answer: `jakieś 80`, `umowa mówi 49,87`."""
+    found: list[Quantity] = []
+    for at in said.bare([(each.start, each.end) for each in said.nouns]):
+        of, noun = said.noun_before(at)
+        if said.value(at) >= _FEW or of == "part":
+            found.append(Quantity(at, at + 1, said.value(at), of, noun=noun))
+    exact = (at for at in said.numbers if _EXACT.fullmatch(said.tokens[at].word))
+    for at in () if found else exact:
+        of, noun = said.noun_before(at)
+        is_price = said.ends("beside price", at + 1) or of in {"other", "height"}
+        if not is_price and at + 1 in {*said.cuts, len(said.tokens)}:
+            return [Quantity(at, at + 1, said.value(at), of, noun=noun)]
+    return found
+
+
+def _sides(said: Amounts, asked: Question | None) -> list[Quantity]:
+    """Read `4 x 5 m` and `350 x 420 cm`."""
+    found: list[Quantity] = []
+    for each in said.of("sides"):
+        if said.begins("sides three", each.start):
+            continue
+        scale = 0.01 if each.value == "in_cm" else 1
+        a, b = (scale * one for one in (each.said["amount"] + each.said.get("side", []))[:2])
+        unit = said.unit(each.end - 1)
+        end = unit[0] if unit else each.end
+        of, noun = said.noun_before(each.start)
         if of is None:
-            ahead = match.end() + _LOOK_AHEAD
-            of, noun = scope.noun_before(text[:ahead], ahead)
-        is_said = of or asked == "area" or (scale == 1 and "m" in match[0].lower())
+            of, noun = said.noun_before(min(end + 2, len(said.tokens)))
+        is_metres = scale == 1 and any(word[0] == "m" for word in said.words(each.start, end))
+        is_said = of or asked == "area" or is_metres
         if max(a, b) <= _LONGEST_SIDE and of not in {"other", "height"} and is_said:
-            yield Quantity(*match.span(), a * b, of, noun=noun)
+            found.append(Quantity(each.start, end, a * b, of, noun=noun))
+    return found
 
 
-def _with_unit(text: str, asked: Question | None) -> Iterator[Quantity]:
-    for match in _AREA.finditer(text):
-        area, before = (
-            value(match["number"]),
-            text[max(0, match.start() - _LOOK_BACK) : match.start()],
-        )
-        of, noun = scope.noun_before(text, match.start())
-        may_follow = of is None or (of == "height" and area >= _LONG)
-        if may_follow and (room := scope.ROOM_AFTER.match(text, match.end())):
-            of, noun = scope.kind(room)
-        is_plain = _PLAIN.fullmatch(match["square"] or "") is not None
-        is_short = area < _LONG and not of and is_plain and (text.startswith("m.", match.end() - 1) or not scope.has_room(text))  # fmt: skip
+def _with_unit(said: Amounts, asked: Question | None) -> Iterator[Quantity]:
+    for at, (end, scale, is_plain, is_listed) in sorted(_units(said).items()):
+        value = said.value(at) * scale
+        of, noun = said.noun_before(at)
+        if (of is None or (of == "height" and value >= _LONG)) and (room := _room_after(said, end)):
+            of, noun = "part", room
+        is_low = value < _LONG and not of and is_plain
+        is_short = is_low and (not scope.has_room(said) or said.words(end, end + 1) == ["."])
         if of == "height":
             of = "other" if is_plain else None
-        if of == "other" or _is_else(text, match, before, is_plain=is_plain):
+        if of == "other" or _is_else(said, at, end, is_plain=is_plain):
             continue
-        if not (area == 1 or is_short) or _answers(text, match, asked):  # `ile za 1 m2?`
-            area *= _SQUARE_FOOT if match["feet"] else 1
-            yield Quantity(*match.span(), area * times(before), of, noun=noun)
+        if not (value == 1 or is_short) or _answers(said, at, end, asked):  # `ile za 1 m2?`
+            yield Quantity(at, end, value * said.times(at), of, noun=noun, listed=is_listed)
 
 
-def _is_else(text: str, match: re.Match[str], before: str, *, is_plain: bool) -> bool:
+def _units(said: Amounts) -> dict[int, tuple[int, float, bool, bool]]:
+    """Return numbers with a unit, also that of a later one: `37, 42 i 51 m2`, `36 + 9 m`."""
+    found: dict[int, tuple[int, float, bool, bool]] = {}
+    after, is_listed = -1, False
+    for at in reversed(said.numbers):
+        unit = said.unit(at)
+        link = said.words(unit[0] if unit else at + 1, after) if after in found else []
+        is_listed = link in _ANDS or (is_listed and link == [","])
+        if unit:
+            found[at] = (*unit, is_listed and link == [","])
+        elif (is_listed or link == ["+"]) and said.value(at) < 1000:
+            found[at] = (at + 1, *found[after][1:3], True)
+        after = at
+    return found
+
+
+def _room_after(said: Amounts, at: int) -> str | None:
+    """Return the room of `12 m kuchnia`, but not in `70 m2, salon 30`."""
+    at += said.words(at, at + 1) == ["to"]
+    room = next((each for each in said.nouns if each.start == at and each.name == "part"), None)
+    for after in range(room.end, min(room.end + 5, len(said.tokens))) if room else ():
+        if said.tokens[after].word in _STOPS or said.nouns_in(after, after + 1):
+            break
+        if said.is_number(after) and not said.nouns_in(after + 1, after + 2):
+            return None
+    return room.value if room else None
+
+
+def _is_else(said: Amounts, at: int, end: int, *, is_plain: bool) -> bool:
     """Return whether it is a height, a distance, or an area of tiles."""
-    is_height = is_plain and _HEIGHT.search(before)
-    return bool(is_height or _OTHER_AFTER.match(text, match.end()) or _WAY.search(before))
+    is_height = is_plain and said.ends("beside high", at + 1)
+    is_length = said.begins("beside long", end) and not said.is_kind(end + 1, "{amount}")
+    return is_height or is_length or said.begins("beside else", end) or said.ends("beside way", at)
 
 
-def _answers(text: str, match: re.Match[str], asked: Question | None) -> bool:
-    is_all = _ONLY_BEFORE.search(text[: match.start()]) and _ONLY_AFTER.match(text, match.end())
-    return asked == "area" or (asked == "wish" and bool(is_all))
+def _answers(said: Amounts, at: int, end: int, asked: Question | None) -> bool:
+    """Return whether it is all that was said: `no ze 7 m będzie, Radom`."""
+    first, end = said.before(at, "{little}"), end + said.is_kind(end, "{then}")
+    is_all = _STOPS.issuperset(said.words(first - 1, first) + said.words(end, end + 1))
+    return asked == "area" or (asked == "wish" and is_all)
 
 
-def _labelled(text: str) -> Iterator[Quantity]:
+def _labelled(said: Amounts) -> Iterator[Quantity]:
     """Yield what follows a word for areas: `metraż 65,5`, `po obmiarze wyszło 57,2`."""
-    for match in () if _LABELS.isdisjoint(beginnings(text)) else _AREA_WORD.finditer(text):
-        if not _COUNTS_ELSE.match(text, match.end()) and value(match["number"]) >= _FEW:
-            yield Quantity(*match.span("number"), value(match["number"]))
+    for at in said.numbers:
+        is_label = said.near("label yes", at, ",", ";", most=6)
+        for start, _ in said.spans("label unit", said.since(at, ",", ";", most=6), at):
+            is_label = is_label or not (start and said.is_number(start - 1))
+        for start, end in said.spans("label m2", at - 2, at):  # `m2 48`, `m2: 48`
+            is_label = is_label or (end == at and _STOPS.issuperset(said.words(start - 1, start)))
+        if is_label and not said.begins("counts yes", at + 1) and said.value(at) >= _FEW:
+            yield Quantity(at, at + 1, said.value(at))
 
 
-def _loose(text: str, found: list[Quantity], asked: Question | None) -> list[Quantity]:
+def _loose(said: Amounts, found: list[Quantity], asked: Question | None) -> list[Quantity]:
     """Return numbers without a unit that are areas: `salon 25, kuchnia 12`, `jednak 61`."""
-    amended = corrections.amended(text) if found or asked == "area" else None
+    amended = said.amended() if found or asked == "area" else None
     sure, rooms = list[Quantity](), list[Quantity]()
-    for match in _LOOSE.finditer(text):
-        start, end = match.span()
-        number = value(match["number"])
-        if not 1 < number <= _MOST or any(each.start <= start < each.end for each in found):
+    for at in said.numbers:
+        number, areas = said.value(at), found or rooms
+        if not 1 < number <= _MOST or _is_else_counted(said, at, areas) or _has(found, at):
             continue
-        has_unit = _AREA.match(text, start) or _COUNTS_ELSE.match(text, end)
-        then = _THEN_BUDGET.match(text, end)
-        is_room = then and (found or rooms or then["said"])
-        if has_unit or (_NEXT_IS_MONEY.match(text, end) and not is_room):
-            continue
-        before = text[max(0, start - _LOOK_BACK) : start]
-        is_near = any(each.value <= 2 * number <= 4 * each.value for each in found)
-        is_amended = amended and start == amended.start("number") and (asked == "area" or is_near)
-        is_sum = (found or rooms) and _SUMMED.search(before) and not _MONEY.search(before)
-        is_left = (found or rooms) and scope.is_left(text, start, end)
-        if is_amended or is_sum or is_left or (found and _SURE.search(before)):
-            sure.append(Quantity(start, end, number))
-        elif rooms and rooms[-1].of == "part" and _THEN.fullmatch(text, rooms[-1].end, start):
-            rooms.append(replace(rooms[-1], start=start, end=end, value=number))
-        elif (count := times(before)) > 1 and number >= _FEW:  # `dwa pokoje dzieci po 10`
-            rooms.append(Quantity(start, end, number * count, "part", noun="each"))
-        elif noun := _noun_of(text, before, number):
-            rooms.append(Quantity(start, end, number, noun[0], noun=noun[1]))
-        elif found and asked != "budget" and number >= _FEW and _ENDS.match(text, end) and (only := scope.only_room(before)):  # fmt: skip
-            rooms.append(Quantity(start, end, number, "part", noun=only))
-    is_alone = rooms and asked != "budget" and _ENDS.match(text, rooms[0].end)
-    is_said = found or asked == "area" or (asked != "budget" and len(rooms) > 1) or is_alone
-    return sure + rooms if is_said else sure
+        near = [each for each in found if each.value <= 2 * number <= 4 * each.value]
+        is_near = asked == "area" or bool(near)
+        is_ours = found and said.ends("beside sure", at)
+        if (amended == at and is_near) or (areas and _is_rest(said, at)) or is_ours:
+            sure.append(Quantity(at, at + 1, number))
+        elif room := _room(said, at, rooms, found if asked != "budget" else []):
+            rooms.append(room)
+    is_alone = rooms and _ends(said, rooms[0].end)
+    is_said = asked != "budget" and (len(rooms) > 1 or is_alone)
+    return sure + rooms if found or asked == "area" or is_said else sure
 
 
-_STILL = re.compile(r"\s+nie\s+\w+,\s+(?=(?:on[aoe]?\s+)?ma\s*$)", re.IGNORECASE)
-"""`garażu nie robimy, ma 18`"""
+def _has(found: list[Quantity], at: int) -> bool:
+    return any(each.start <= at < each.end for each in found)
 
 
-def _noun_of(text: str, before: str, number: float) -> tuple[str, str] | None:
+def _is_else_counted(said: Amounts, at: int, areas: list[Quantity]) -> bool:
+    is_part = at > 0 and said.tokens[at - 1].word in _PARTED and not said.is_loose(at - 1)
+    is_counted = said.unit(at) is not None or said.begins("counts yes", at + 1)
+    return is_part or is_counted or _is_money(said, at, areas)
+
+
+def _ends(said: Amounts, at: int) -> bool:
+    return at == len(said.tokens) or said.is_kind(at, "{ends}")
+
+
+def _is_rest(said: Amounts, at: int) -> bool:
+    has_money = any(said.is_kind(each + 1, *MONEY) for each in said.numbers if each < at)
+    return (said.ends("beside sum", at + 1) and not has_money) or scope.is_left(said, at, at + 1)
+
+
+def _is_money(said: Amounts, at: int, areas: list[Quantity]) -> bool:
+    """Return whether it shares the scale of an amount: `kuchnia 40, łazienka 30 tys`.
+
+    `łazienka 6, 50 tys` are a room and a budget.
+    """
+    after = next((each for each in said.numbers if each > at), at)
+    is_near = at < after < at + 9 and said.since(after, ".", ";", "!", "?") == at + 1
+    if not is_near or not said.is_kind(after + 1, *MONEY):
+        return False
+    is_said = said.begins("then said", at + 1)
+    return not (is_said or (areas and said.begins("then yes", at + 1)))
+
+
+def _room(said: Amounts, at: int, rooms: list[Quantity], found: list[Quantity]) -> Quantity | None:
+    number, last = said.value(at), rooms[-1] if rooms else None
+    if last and last.of == "part" and at - last.end == 1 and said.is_kind(last.end, "{comma}"):
+        return replace(last, start=at, end=at + 1, value=number)
+    if (count := said.times(at)) > 1 and number >= _FEW:  # `dwa pokoje dzieci po 10`
+        return Quantity(at, at + 1, number * count, "part", noun="each")
+    if noun := _noun_of(said, at, number):
+        return Quantity(at, at + 1, number, noun.name, noun=noun.value)
+    is_end = found and number >= _FEW and _ends(said, at + 1)
+    only = scope.only_room(said, at) if is_end else None
+    return Quantity(at, at + 1, number, "part", noun=only) if only else None
+
+
+def _noun_of(said: Amounts, at: int, number: float) -> Match | None:
     """Return the noun that a number without a unit measures: `salon 25`, not `mieszkanie 12`."""
-    before = _STILL.sub(" ", before)
-    nouns = [*scope.NOUN.finditer(before, max(0, len(before) - corrections.LOOK_BACK))]
-    if not nouns or _NO_LINK.search(before, nouns[-1].end()):
+    noun = next(reversed(said.nouns_in(max(0, at - amounts.NEAR), at)), None)
+    if noun is None or noun.name not in _SIZES or said.ends("beside numbered", noun.start):
         return None
-    of, key = scope.kind(nouns[-1])
-    if of not in _SIZES or (key == "gor" and not _FLOORS.search(text)):
+    link = said.tokens[max(noun.end, said.end_of("beside still", noun.end)) : at]
+    is_apart = any("{no_link}" in each.kinds or each.word[0].isdecimal() for each in link)
+    if is_apart or sum(each.word.isalnum() for each in link) > 2:
+        return None
+    if noun.value == "gor" and not any(each.value in _FLOORS for each in said.nouns):
         return None  # `góra 90`: at most
-    least, most = _SIZES[of]
-    is_area = _LEAST.get(key, least) <= number <= most
-    return (of, key) if is_area and not _NUMBERED.search(before, 0, nouns[-1].start()) else None
+    least, most = _SIZES[noun.name]
+    return noun if _LEAST.get(noun.value, least) <= number <= most else None

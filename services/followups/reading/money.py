@@ -1,342 +1,267 @@
-"""Budgets, with their currency."""
+"""Budgets, with their currency: amounts of money, each with what it is for (vocabulary/money.toml)."""
 
-import re
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from services.followups.reading import corrections
-from services.followups.reading.corrections import Quantity
-from services.followups.reading.kinds import shortened
-from services.followups.reading.numbers import HAS_DIGIT, NUMBER, in_digits, times, value
-from services.followups.reading.text import (
-    Reading,
-    bare,
-    fold,
-    has_any,
-    is_bare,
-    take,
-    vocabulary,
-    words,
-)
-from services.followups.reading.units import (
-    ANY_CURRENCY,
-    CURRENCY,
-    METRES,
-    MILLION,
-    MONEY,
-    THOUSAND,
-)
+from services.followups.reading import amounts
+from services.followups.reading.amounts import Amounts, Quantity
+from services.followups.reading.numbers import HAS_DIGIT, in_digits
+from services.followups.reading.text import MARK, Reading, has_any
+from services.followups.reading.tokens import Match
 from services.followups.rules.facts import Question
 
 _LEAST = 100
 """Less is the price of a tile."""
 MOST_SAID = 100_000_000
 """A larger number is a phone number or a joke."""
-_DASH = r"\s?(?:-|–|—|do|to|bis)\s?"
-_BETWEEN = r"(?:mi[ęe]dzy|pomi[ęe]dzy|between|zwischen)\s+"
-_AMOUNT = re.compile(
-    r"(?=\s?[\d€£$]|eur|pln|mi|pomi|betw|zwis)"  # cheap, where none begins
-    rf"(?P<before>€|£|\$|eur\s|pln\s)?\s?"
-    rf"(?:(?P<least>{NUMBER})\s?(?:{THOUSAND}|{MILLION}|{ANY_CURRENCY})?{_DASH}"
-    rf"|{_BETWEEN}(?P<from>{NUMBER})\s?(?:{THOUSAND}|{MILLION}|{ANY_CURRENCY})?\s(?:a|i|and|und)\s)?"
-    rf"(?P<number>{NUMBER})[\s-]?(?:par[ęe]\s|kilka\s)?(?P<scale>{THOUSAND}|{MILLION})?\s?(?P<currency>{ANY_CURRENCY})?",
-    re.IGNORECASE,
-)
-_HALF = re.compile(
-    rf"\b(?P<words>ćwierć|cwierc|pół|pol|półtora|poltora|quarter of a|half a)\s+(?:{MILLION})|\b(?P<one>milion\b|a million\b)(?!\s+(?:\d|sto|dwie[śs]cie|trzysta|czterysta|pi[ęe][ćc]set))",
-    re.IGNORECASE,
-)
-_THOUSAND = re.compile(THOUSAND, re.IGNORECASE)
-_HALVES = vocabulary("cwierc pol poltora quarter half milion million")
-_WORDS = {
-    "ćwierć": 250_000, "cwierc": 250_000, "quarter of a": 250_000,
-    "pół": 500_000, "pol": 500_000, "half a": 500_000,
-    "półtora": 1_500_000, "poltora": 1_500_000,
-}  # fmt: skip
-_BUDGET = r"budż\w*|budz[eż]\w*|budget\w*|(?<!rok\s)bud\b[.:]?\s*$|бюджет\w*"
-_FOR = re.compile(
-    rf"\b(?P<budget>{_BUDGET})"
-    r"|\b(?P<other>czynsz\w*|decyzj\w*\s+o\s+kredy\w*|kredyt\w*\s+(?:\w+\s+)?(?:na\s+(?:mieszkani|dom|zakup)|hipote)\w*|chcia[łl]a?\b|chcieli\b|krzycz\w*|policzy[łl]\w*|wadi\w*|(?:za|od|per)\s+(?:jeden\s+|1\s+|ka[żz]dy\s+)?(?:punkt\w*|m2|m²|metr\w*|mb|sztuk\w*|szt|(?:robocz)?o?godzin\w*|dni[óo]wk\w*)|zaliczk\w*|faktur\w*|rachun\w*|kaucj\w*|wp[łl]aci\w*|zap[łl]aci\w*|rent|rate?|rat[ayę]\w*(?:\s+kredyt\w*)?|deposit|mandat\w*|zarabia\w*|pensj\w*|(?:emerytur|pensj|wyp[łl]at)\w*\s+mam\w?(?=\s*$)|kosztorys\w*(?!\s+do\b)|ofert\w*\s+(?:za|na)(?=\s*$)|dzia[łl]k\w*\s+za|cen[aęyie]\w*|stawk\w*|price"
-    r"|cost\s+of|(?:z)?robili[śs]my|kosztowa[łl]\w*|w\s+(?:19|20)\d\d|paid|bought|kupi\w*|kupn\w*|nabyli\w*|wart[ey]?|warto[śs]\w*|wyceni\w*|wycen[ęeay]|wk[łl]ad\w*|wynaj(?!em\b|[ęe]ci)\w*|wynaj(?:em|[ęe]ci\w*)\s+(?:to\s+|za\s+)?(?=$)"
-    r"|(?:kod|nr|numer)(?=\s*$)|kar[ay]|rabat\w*|zni[żz]k\w*|premi\w*|sprzeda\w*|umow\w*|s[ąa]siad\w*|znajom\w*|metr\w*\s+(?:za|po)|nie\s+chc\w*\s+(?:wyda|p[łl]aci)\w*(?!\s+(?:wi[ęe]cej|ponad|powy))"
-    r"|(?:konkurencj\w*|deweloper|(?:inn|poprzedni)[aey]?\s+\w+|firma|ekipa|wykonawca|fachowiec)(?:\s+(?:chc[eą]\w*|wzi[ęe]\w*|bierz\w*|liczy\w*))?"
-    r"|(?!(?:chc|mog|m[óo]g|wol|my[śs]l|plan|mie|od[łl]o|przezn|uzbier|zebra|zaoszcz|dosta|przygot)\w*)\w+(?:[łl][ae]m|li[śs]my|[łl]y[śs]my))\b"
-    r"|\b(?P<own>wyda[ćjm]\w*|spend\w*|przeznacz\w*|w[łl]o[żz]\w*|zosta[łl]\w*|szykuj\w*|przygotowa\w*|dla\s+(?:was|pa[ńn]stwa)|left|na\s+(?:to|wszystko|reszt[ęe]|(?:remont|wyko[ńn]czenie)\s+(?:mamy?|jest))|ca[łl]o[śs]\w*)\b"
-    r"|\b(?P<has>kwot\w*|kwoc\w*|koszt\w*|afford|got[óo]w\w*|mam(?:y)?|dyspon\w*|kredyt\w*|dotacj\w*|dofinansow\w*|od[łl]o[żz]\w*|oszcz[ęe]d\w*|sta[ćc]\s+(?:nas|mnie)|have|habe[n]?"
-    r"|chc\w*|zmie[śs]ci\w*|(?:wy)?starczy|zrobi(?:cie|[ćc])|cost)\b"
-    r"|\b(?P<work>remont\w*|wyremont\w*|wyko[ńn]cz\w*)",
-    re.IGNORECASE,
-)
-"""Words that say what the money is for; the nearest one before an amount counts."""
-_FOR_AFTER = re.compile(
-    rf"\s*(?:jest\s+)?(?:na|for|für)\s+(?:\w+\s+)?(?:remont\w*|wyko[ńn]cz\w*|od[śs]wie[żz]\w*|ca[łl]o[śs]\w*|the\s+renovation)|\s*(?:wy)?starczy|\s*(?:{_BUDGET})\b",
-    re.IGNORECASE,
-)
-_THAT_MUCH = re.compile(
-    r"[^\d;]{0,60}\b(?:tyle\s+(?:mam|mo[żz]|wyda|przezn)|wi[ęe]cej\s+nie\s+(?:mam|dam|wyda|mo[gż])|(?:wi[ęe]c|czyli)\s+(?:w[łl]a[śs]nie\s+)?tyle\W*$)",
-    re.IGNORECASE,
-)
-"""`za 15 000 się da? bo tyle mam`"""
-_IS_IT_MUCH = re.compile(r"\s*to\s+(?:du[żz]o|ma[łl]o|drogo|tanio)\b", re.IGNORECASE)
-"""`2000 zł to dużo?`: a price, unless it is said to be a budget."""
-_PER_UNIT = re.compile(
-    r"\s*(?:netto|brutto)?\s*(?:/|(?:za|od|per|na|pro|je|a)\s+(?:(?:jeden|ka[żz]dy|1)\s+)?)\s*(?:m\b|m2|m²|metr\w*|mb\b|m\.b|mkw|sqm|square|qm|szt\w*|godz\w*|h\b|hour|"
-    r"dzie[ńn]|day|miesi\w*|month|osob\w*|punkt\w*)|\s*miesi[ęe]czn\w*",
-    re.IGNORECASE,
-)
-_SPENT_AFTER = re.compile(
-    r"\s*(?:zaliczk\w*|czynsz\w*|kaucj\w*|rachunk\w*|raty\b|rat\b|mandat\w*|od\s+(?:konkurencji|innej|s[ąa]siad\w*)"
-    r"|na\s+(?:mieszkanie|dom)\b[^,;.]{0,10}\b(?:wzi[ęe]t\w*|sp[łl]ac\w*)|na\s+zakup\b|(?:dwu|trzy)dziest\w+)",
-    re.IGNORECASE,
-)
-_PART = re.compile(
-    r"\b(?:kuchni\w*|[łl]azien\w*|salon\w*|sypialni\w*|pok[óo]j\w*|materia[łl]\w*|robocizn\w*|mebl\w*|agd|p[łl]ytk\w*|pod[łl]og\w*|wyposa[żz]\w*|reszt\w*|drzwi|okna|elektry\w*|hydrauli\w*"
-    r"|instalacj\w*|projekt\w*|wykonani\w*|kitchen|bathroom|materials?|labou?r)\b",
-    re.IGNORECASE,
-)
-_ON_A_PART = re.compile(rf"\b(?:(?:na|za)\s+)?{_PART.pattern}", re.IGNORECASE)
-_SHARED = re.compile(
-    rf"\b(?P<to>na|za)\s+(?:[^\W\d_]+\s+)?\d{{1,3}}(?=\s*(?:,|i\b|a\b|oraz\b|plus\b|\+)\s*(?:[^\W\d_]+\s+){{0,2}}(?P=to)\s+(?:[^\W\d_]+\s+)?\d{{1,3}}\s*(?P<after>{THOUSAND}))"
-    rf"|(?<![\d.,])\d{{1,3}}(?=\s+(?:na|za)\s+\w+\s*(?:,|i\b|a\b|oraz\b|plus\b|\+)\s*\d{{1,3}}\s*(?P<before>{THOUSAND})\s+(?:na|za)\b)",
-    re.IGNORECASE,
-)
-"""`kuchnia za 40, łazienka za 30 tys`: one scale for both amounts."""
-_OWN = r"(?:(?:jeszcze|nasze|naszych|swoje|swoich|moje|moich|w[łl]asne|w[łl]asnych)\s+)"
-_OWN_ON_TOP = re.compile(
-    rf"\d\s?(?P<scale>{THOUSAND})\b[^,;.\d]{{0,30}}(?:\b(?:i|oraz|a|plus)\s|\+)\s*"
-    rf"(?:{_OWN}{{1,2}}\d{{1,3}}(?=\s*(?:[,;!?]|\.(?!\d)|$))|{_OWN}?\d{{1,3}}(?=\s+(?:swo|w[łl]asn|oszcz)))",
-    re.IGNORECASE,
-)
-"""`40 tys z urzędu i swoje 20`, `80 tys z kredytu + 20 oszczędności`"""
-_TWICE = re.compile(
-    rf"\b(?P<number>{NUMBER})\s?(?P<scale>{THOUSAND}|{ANY_CURRENCY})\b[^.;!?\d]{{0,30}}\bdrugie\s+tyle\b",
-    re.IGNORECASE,
-)
-"""`Dofinansowanie 18 tys, dołożymy drugie tyle`"""
-_GIVES = re.compile(
-    r"(?<!nie )(?<!nie chcę )(?<!nie chce )(?<!nie mogę )\b(?:da[ćc]|damy|dam|wyda[ćc]|wydamy|wydam|przeznacz\w+|do(?:[łl]o[żz]|rzuc|p[łl]ac|ci[ąa]gn|bi|jd)\w+\s+do|podnie[śs]\w+|podnios[ęe]|podnosi\w*|zwi[ęe]ksz\w+|wy[łl]o[żz]\w+|w[łl]o[żz]\w+|mie[śs]ci\w+|od[łl]o[żz]on\w+|oszcz[ęe]dzon\w+|uzbieran\w+|mam\w?(?=\s+(?:g[óo]r|ma[xk]|najw)))"
-    r"\s+(?:(?:do|na|to|nawet|g[óo]r[aęy]|najwy[żz]ej|maks\w*|max|z|ze|jakie[śs]|oko[łl]o|ok\.?|si[ęe]|w)\s+){0,3}$",
-    re.IGNORECASE,
-)
-"""`Możemy dać 300`: thousands."""
-_GIVES_AFTER = re.compile(
-    r"\s*(?:dam|damy|do[łl]o[żz]\w+|wy[łl]o[żz]\w+|przeznacz\w+)\b", re.IGNORECASE
-)
-_BUDGET_IS = re.compile(rf"(?:{_BUDGET})[^\d,;!?]{{0,30}}$", re.IGNORECASE)
-_SAME_SCALE = re.compile(
-    rf"\d\s?(?P<scale>{THOUSAND})(?=\D*\d)\.*[^.;!?\d]{{0,40}}\b(?:(?:{corrections.WORDS})(?:[,\s]+[^\W\d_]+\s+(?:m[óo]wi|chce|twierdzi)\w*,?(?:\s+[żz]e(?:by)?)?)?|czyli|razem|[łl][ąa]cznie|w\s+sumie|g[óo]ra|maks\w*|max|najwy[żz]ej|nawet|(?:mo[żz]e|zosta[łl]\w*|na\s+(?:remont|wyko[ńn]czenie)(?:\s+mam\w?)?|do(?:[łl]o[żz]|rzuc|k[łl]ad)\w+(?:\s+(?:z|ze|jeszcze|ok\.?|jakie[śs]))?)(?=\s\d+\s*(?:[,;!?]|\.\s|\.?$)))[\s,]+(?:(?:to|na|do|ju[żz]|jednak|raczej|max|maks|jakie[śs]|ok\.?|w\s+sumie|razem)\s+){{0,3}}\d{{1,3}}"
-    rf"(?!\d|[.,]\d|\s?(?:{METRES}|{MONEY}|%|lat|rok|dni|tyg|mies|pok))",
-    re.IGNORECASE,
-)
-"""`mam 30 tys, a właściwie to 35`"""
-_PHONE_GOES_ON = re.compile(r"[\s-]?\d\d[\s-]\d\d\b")
-_AT_MOST = re.compile(r"\s*(?:max|maks\w*|najwy[żz]ej)\b", re.IGNORECASE)
-_SENTENCE = re.compile(r"[;!?]|\bczyli\b|\.\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
+_MOST_BARE = 10_000_000
+"""A longer number without a currency is a mistyped phone number."""
+_IN_WORDS = ("dych", "dysz", "stów", "stow", "mil", "mln", "bań", "ban")
+_NEAR = 12
+"""In tokens."""
+_WHOSE = ("budget", "other", "did", "own", "has", "work")
+"""What an amount may be for; of a word that has several, the first counts."""
 
 
-_COUNTS = {"": 1, "dwie": 2, "trzy": 3, "cztery": 4, "piec": 5, "szesc": 6, "siedem": 7, "osiem": 8, "dziewiec": 9}  # fmt: skip
-_SLANG = re.compile(
-    r"(?<!\bza\s)\b(?P<unit>dych|dyszk|st[óo]w)(?:a|i|y|ę|e|k[aęei])?\b", re.IGNORECASE
-)
-_OF_SLANG = ("dych", "dysz", "stów", "stow")
-_COUNT = re.compile(
-    r"\b(?P<count>[2-9]|dwie|trzy|cztery|pi[ęe][ćc]|sze[śs][ćc]|siedem|osiem|dziewi[ęe][ćc])\s+$",
-    re.IGNORECASE,
-)
-_OF_MONEY = re.compile(
-    rf"\b(?:{_BUDGET}|kas[aęey]|pieni\w+|mam|mamy|wyda\w+|(?:wy)?starczy\w*|na\s+(?:to|wszystko|ca[łl]\w+|remont\w*))\b",
-    re.IGNORECASE,
-)
+@dataclass(slots=True)
+class _Sum:
+    """An amount as it is written: `150-180 tys. zł`."""
 
-
-def _in_thousands(text: str, asked: Question | None) -> str:
-    """Write out slang: `dwie dychy` is 20 thousand, `stówka` is 100 thousand."""
-    match = _SLANG.search(text) if has_any(text.lower(), _OF_SLANG) else None
-    if match is None or not (asked == "budget" or _OF_MONEY.search(text)):
-        return text
-    counted = _COUNT.search(text[: match.start()])
-    count = counted["count"] if counted else ""
-    number = int(count) if count.isdecimal() else _COUNTS[fold(count)]
-    each = 100 if match["unit"].lower().startswith("st") else 10
-    start = counted.start() if counted else match.start()
-    return f"{text[:start]}{number * each} tys{text[match.end() :]}"
-
-
-_A_BUDGET = re.compile(_BUDGET, re.IGNORECASE)
-_LIKE_BUDGET = re.compile(r"\bb[^\W\d_]{4,7}\b", re.IGNORECASE)
-_NEAR_BUDGET = frozenset(shortened("budzet")) | frozenset(shortened("budget"))
-
-
-def _respelt(text: str) -> str:
-    """Correct `budżet` with one slip: `budrzet`, `bużdet`."""
-    for match in _LIKE_BUDGET.finditer(text):
-        word = fold(match[0]).replace("rz", "z")
-        if not _A_BUDGET.fullmatch(match[0]) and not _NEAR_BUDGET.isdisjoint(shortened(word)):
-            return f"{text[: match.start()]}budżet{text[match.end() :]}"
-    return text
+    start: int
+    at: int
+    end: int
+    """Tokens: its first one, its number, and the one after it."""
+    least: int | None
+    """The number that a range begins with."""
+    scale: int
+    currency: str | None
+    own_unit: bool
+    """It has a scale or a currency, not only that of an amount near it."""
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    text = _in_thousands(text, asked)
-    if HAS_DIGIT.search(text):
-        text = _respelt(text)
-    match = None if _HALVES.isdisjoint(words(text)) else _HALF.search(text)
-    if match:
-        budget = _WORDS[match["words"].lower()] if match["words"] else 1_000_000
-        if not re.search(r"\d\s*(?:i\s*)?$", in_digits(text[: match.start()])):
-            return take(text, match), {"budget": budget, "currency": "PLN"}
-    taken, news = _find(text, asked)
-    if news or (said := in_digits(text)) == text:
-        return taken, news
-    return _find(said, asked, otherwise=text)
+    if not (HAS_DIGIT.search(in_digits(text)) or has_any(text.lower(), _IN_WORDS)):
+        return text, {}
+    said = amounts.read(text, "money")
+    found, news = _in_words(said, asked) or _in_digits(said, asked)
+    if not news:
+        return text, {}
+    start, end = said.tokens[found[0]].start, said.tokens[found[1] - 1].end
+    return f"{said.text[:start]} {MARK} {said.text[end:]}", news
 
 
-def _find(text: str, asked: Question | None, otherwise: str | None = None) -> Reading:
-    if not HAS_DIGIT.search(text):
-        return otherwise or text, {}
-    text = _SHARED.sub(lambda match: f"{match[0]} {match['after'] or match['before']}", text)
-    if "drugie tyle" in text and (twice := _TWICE.search(text)):
-        text = f"budżet {round(2 * value(twice['number']))} {twice['scale']}{text[twice.end() :]}"
-    text = _SAME_SCALE.sub(lambda match: f"{match[0]} {match['scale']}", text)
-    if has_any(text.lower(), ("swo", "mo", "asn", "nasz", "oszcz")):
-        text = _OWN_ON_TOP.sub(lambda match: f"{match[0]} {match['scale']}", text)
-    amounts = [*_AMOUNT.finditer(text)]
-    is_answer = asked == "budget" and not all(each["scale"] or each["currency"] for each in amounts)
-    alone = {each.span("number") for each in bare(text, beside=_ON_A_PART)} if is_answer else set()
-    amended = corrections.amended(text) if is_answer else None
-    is_bare_text = bool(alone) and is_bare(text, beside=_ON_A_PART)
-    found: list[Quantity] = []
-    said: list[re.Match[str]] = []
-    currency = "PLN"
-    last_end = 0
-    for match in amounts:
-        before = text[max(last_end, match.start() - 64) : match.start()]  # bounds the look back
-        is_amended = amended is not None and match.start("number") == amended.start(
-            "number"
-        )  # `jednak bardziej 32, bo doszła kuchnia`
-        is_alone = is_amended or match.span("number") in alone
-        each = _amount(
-            text,
-            match,
-            before,
-            is_answer=is_alone,
-            is_whole=is_amended or (is_alone and is_bare_text),
-            is_asked=asked == "budget",
-        )
-        if each is not None:
-            currency = _currency(match) if not found else currency
-            said.append(match)
-            found.append(each)
-        if match["scale"] or match["currency"]:
-            last_end = match.end()
-    is_range = _is_range(text, found)
-    total = found[1].value if is_range else corrections.amount(text, found)
-    if total is None:
-        return otherwise or text, {}
-    first, last = found[0].start, found[-1].end
-    of = next((_currency(one) for one, each in zip(said, found, strict=True) if each.value == total), currency)  # fmt: skip
-    news: dict[str, Any] = {"budget": round(total), "currency": of}
-    of_one = _least(said[0], total) if len(said) == 1 else None
-    if least := found[0].value if is_range else of_one:
-        news["budget_from"] = round(least)
-    before = text[max(0, first - 64) : first]
-    if len(said) == 1 and times(before) == 1 and _EACH.search(before) and _FLAT.match(text, last):
-        news["is_each"] = True
-    return f"{text[:first]} • {text[last:]}", news
+_Found = tuple[tuple[int, int], dict[str, Any]]
 
 
-_OR_MORE = re.compile(r"\s*,?\s*(?:a\s+)?(?:mo[żz]e|max|maks\w*)\b\s*(?:(?:do|nawet|i)\b\s*)?", re.IGNORECASE)  # fmt: skip
-_EACH = re.compile(r"\bpo\s*$", re.IGNORECASE)
-_FLAT = re.compile(
-    r"\s*(?:(?:za|na|od)\s+)?(?:ka[żz]d\w+|jedn[oaą])\b"
-    r"|\s*(?:za|na|od)\s+(?:mieszkani|lokal|kawalerk|apartament|[łl]azien|pok[óo]j|dom\b)",
-    re.IGNORECASE,
-)
-
-
-def _is_range(text: str, found: list[Quantity]) -> bool:
-    """`25k może 30k`, `9 tysi, max 10`"""
-    is_rise = len(found) == 2 and found[0].value < found[1].value
-    return is_rise and _OR_MORE.fullmatch(text, found[0].end, found[1].start) is not None
-
-
-def _least(match: re.Match[str], most: float) -> float | None:
-    """Return the lower end of a range: `150-180 tys.`"""
-    if (number := match["least"] or match["from"]) is None:
+def _in_words(said: Amounts, asked: Question | None) -> _Found | None:
+    """Read `pół miliona` and slang: `dwie dychy` is 20 thousand, `stówka` is 100 thousand."""
+    heard = said.of("million")
+    for each in heard[:1]:
+        start = each.start
+        is_after = start and (said.is_number(start - 1) or said.words(start - 1, start) == ["i"])
+        if not is_after and not said.begins("million 0", start):
+            return (start, each.end), {"budget": int(each.value), "currency": "PLN"}
+    if not (asked == "budget" or said.has("slang money", 0, len(said.tokens))):
         return None
-    least, top = value(number), value(match["number"])
-    scale = most / top if top else 1
-    return least if scale == 1 or least >= 1_000 > top else least * scale
+    for at, token in enumerate(said.tokens):
+        if "{slang}" in token.kinds and not (at and said.tokens[at - 1].word == "za"):
+            is_counted = at > 0 and said.is_kind(at - 1, "{amount}") and said.value(at - 1) < 10
+            count = said.value(at - 1) if is_counted else 1
+            budget = round(count * token.kinds["{slang}"] * 1000)
+            return (at - is_counted, at + 1), {"budget": budget, "currency": "PLN"}
+    return None
 
 
-_MOST_BARE = 10_000_000
-"""A longer number without a currency is a mistyped phone number."""
+def _sums(said: Amounts) -> list[_Sum]:
+    """Return the amounts of a text; of a range, one."""
+    found: list[_Sum] = []
+    for at in said.numbers:
+        ends = [said.end_of(f"sum {name}", at) for name in ("thousand", "million", "currency")]
+        end, start = max(*ends, at + 1), at - said.is_kind(at - 1, "{sign}")
+        scale = 1_000_000 if ends[1] else 1000 if ends[0] else 1
+        unit = said.tokens[end - 1].kinds.get("{currency}") if ends[2] == end else None
+        currency = unit or (said.tokens[start].kinds["{sign}"] if start < at else None)
+        least = None
+        if found and found[-1].least is None and _is_range(said, found[-1], start):
+            last = found.pop()
+            start, least = last.start, last.at
+        is_own = scale > 1 or currency is not None
+        found.append(_Sum(start, at, end, least, scale, currency, is_own))
+    return found
 
 
-def _amount(
-    text: str, match: re.Match[str], before: str, *, is_answer: bool, is_whole: bool, is_asked: bool
-) -> Quantity | None:
-    """Return the amount if the context says that it is money and a budget; else None."""
-    if corrections.is_rejected(text, match.start()):
-        return None
-    before = _SENTENCE.split(before)[-1]
-    after = text[match.end() : match.end() + 40]
-    gives = _GIVES.search(f"{before} ") is not None
-    is_for = _FOR_AFTER.match(after) or _THAT_MUCH.match(text, match.end())
-    what = "own" if gives or is_for else _whose(before)
-    is_price = what is None and _IS_IT_MUCH.match(after)
-    if what == "other" or is_price or _PER_UNIT.match(after) or _SPENT_AFTER.match(after):
-        return None
-    number, scale = value(match["number"]), match["scale"]
-    if scale:
-        number *= 1_000 if _THOUSAND.fullmatch(scale) else 1_000_000
-    elif not match["currency"] and not match["before"]:
-        if _PHONE_GOES_ON.match(after):
-            return None
-        if number >= 1_000:
-            is_year = 1_900 <= number <= 2_100
-            is_money = is_answer or (what in {"budget", "own", "has"} and not is_year)
-            is_sum = is_asked and not is_year and number % 500 == 0  # `zakładamy 95 000 netto`
-            is_money = is_money or (is_sum and _ends(after.removeprefix("netto")))
-            is_money = is_money and number < _MOST_BARE
-        else:  # `250` to "what budget?" means thousands
-            is_said = (
-                ((gives or _BUDGET_IS.search(before)) and _ends(after))
-                or _GIVES_AFTER.match(after)
-                or (is_asked and _AT_MOST.match(after))
-            )
-            is_money = number >= 5 and (is_whole or bool(is_said))
-            number *= 1_000
-        if not is_money:
-            return None
-    if not _LEAST <= number <= MOST_SAID:
-        return None
-    number *= times(before)
-    of = "part" if _PART.search(before) or _PART.match(after.removeprefix(" na").strip()) else None
-    return Quantity(*match.span(), number, of, weight=int(what in {"budget", "own", "work"}))
+def _is_range(said: Amounts, last: _Sum, start: int) -> bool:
+    is_between = said.is_kind(last.end, "{and}") and said.ends("between range", last.at + 1)
+    return start - last.end == 1 and (is_between or said.is_kind(last.end, "{range}"))
 
 
-def _whose(before: str) -> str | None:
-    """Classify an amount by the nearest word before it."""
-    said: re.Match[str] | None = None
-    for word in _FOR.finditer(before):
-        between = before[said.end() : word.start()] if said else ""
-        if word.lastgroup == "work" and said and said.lastgroup == "other" and "," not in between:
-            continue  # `kupione do remontu za 300 tys`
-        said = word
-    return said.lastgroup if said else None
+def _share(said: Amounts, found: list[_Sum]) -> None:
+    """Give an amount the scale of one near it: `kuchnia za 40, łazienka za 30 tys`, `30 tys, a właściwie 35`."""
+    for last, each in itertools.pairwise(found):
+        small = [one for one in (last, each) if not one.own_unit and said.is_small(one.at)]
+        if small == [last] and each.scale == 1000:
+            shared = said.spans("shared before", last.at - 2, each.end)
+            last.scale = 1000 if shared or said.spans("shared after", last.at, each.end + 1) else 1
+        elif small == [each] and last.scale == 1000 and _is_same(said, last.end, each):
+            each.scale = 1000
 
 
-def _ends(after: str) -> bool:
+def _is_same(said: Amounts, first: int, each: _Sum) -> bool:
+    if said.since(each.at, ".", ";", "!", "?") > first + 3:
+        return False
+    is_end = said.has("same end", first, each.end) and _ends(said, each.end)
+    is_own = said.has("same own", first, each.end + 1)
+    return is_end or is_own or said.has("same yes", first, each.end)
+
+
+def _ends(said: Amounts, at: int) -> bool:
     """Return whether a number stands alone: `budżet 75`, not `budżet na 2 pokoje`."""
-    return re.match(r"\s*(?:[^\w\s]|$|(?:bo|ale|wi[ęe]c|[żz]eby)\b)", after) is not None
+    is_end = at == len(said.tokens) or said.is_kind(at, "{alone}")
+    return is_end or not said.tokens[at].word.isalnum()
 
 
-_CURRENCIES = {code: re.compile(each, re.IGNORECASE) for code, each in CURRENCY.items()}
+def _in_digits(said: Amounts, asked: Question | None) -> _Found:
+    found = _sums(said)
+    _share(said, found)
+    read = [*_budgets(said, found, asked)]
+    sums, values = [each for each, _ in read], [value for _, value in read]
+    is_one, least = len(values) == 1, None
+    if len(values) == 2 and values[0].value < values[1].value and _rises(said, values):
+        total: float | None = values[1].value
+        least = values[0].value
+    else:
+        total = said.total(values)
+    if total is None:
+        return (0, 0), {}
+    if is_one and said.has("twice yes", values[0].end, len(said.tokens)):
+        total *= 2  # `dofinansowanie 18 tys, dołożymy drugie tyle`
+    currency = next((one.currency for one, each in read if each.value == total), sums[0].currency)
+    news: dict[str, Any] = {"budget": round(total), "currency": currency or "PLN"}
+    if least := least or (_least(said, sums[0], total) if is_one else None):
+        news["budget_from"] = round(least)
+    is_each = (
+        is_one and said.ends("each yes", values[0].start + 1) and said.times(values[0].start) == 1
+    )
+    if is_each and said.begins("after each", values[0].end):
+        news["is_each"] = True
+    return (values[0].start, values[-1].end), news
 
 
-def _currency(match: re.Match[str]) -> str:
-    said = (match["currency"] or match["before"] or "").strip()
-    if said == "$":
-        return "USD"
-    return next((code for code, each in _CURRENCIES.items() if each.fullmatch(said)), "PLN")
+def _rises(said: Amounts, values: list[Quantity]) -> bool:
+    """`25k może 30k`, `9 tysi, max 10`"""
+    first, end = values[0].end, values[1].start
+    return (first, end) in said.spans("rise yes", first, end)
+
+
+def _least(said: Amounts, each: _Sum, most: float) -> float | None:
+    """Return the lower end of a range: `150-180 tys.`"""
+    if each.least is None:
+        return None
+    least, top = said.value(each.least), said.value(each.at)
+    scale = most / top if top else 1
+    return least if scale == 1 or least >= 1000 > top else least * scale
+
+
+def _budgets(
+    said: Amounts, found: list[_Sum], asked: Question | None
+) -> Iterator[tuple[_Sum, Quantity]]:
+    is_answer = asked == "budget" and not all(each.own_unit for each in found)
+    beside = said.spans("piece part", 0, len(said.tokens)) if is_answer else []
+    beside += [(start - 1, start) for start, _ in beside if said.is_kind(start - 1, "{for}")]
+    alone = said.bare(beside) if is_answer else []
+    is_bare = bool(alone) and said.is_bare(0, len(said.tokens), beside)
+    amended = said.amended() if is_answer else None
+    last = 0
+    for each in found:
+        is_new = amended == each.at
+        around = _Around(said, each, last, asked)
+        if value := around.value(
+            is_alone=is_new or each.at in alone, is_whole=is_new or (is_bare and each.at in alone)
+        ):
+            yield each, value
+        last = each.end if each.own_unit else last
+
+
+def _is_end(said: Amounts, at: int) -> bool:
+    """Return whether a sentence ends here: not in `ok. 50 tys.`"""
+    word = said.tokens[at].word
+    is_new = word == "." and said.text[said.tokens[at].end :].lstrip()[:1].isupper()
+    return is_new or word in {";", "!", "?", "czyli"}
+
+
+class _Around:
+    """The words around an amount."""
+
+    def __init__(self, said: Amounts, each: _Sum, last: int, asked: Question | None) -> None:
+        self.said, self.each, self.asked = said, each, asked
+        first = max(last, each.start - _NEAR)
+        self.first = max(
+            first, *(at + 1 for at in said.cuts if at < each.start and _is_end(said, at)), 0
+        )
+        self.gives = any(
+            said.ends("gives yes", at + 1, self.first) for at in (each.at, each.least) if at
+        )
+        is_for = said.begins("after for", each.end) or said.has(
+            "that_much yes", each.end, each.end + 14
+        )
+        self.what = "own" if self.gives or is_for else self._whose()
+
+    def _whose(self) -> str | None:
+        """Classify the amount by the nearest word before it."""
+        said, found, last = self.said, None, self.first
+        heard = [each for each in said.of("whose") if self._is_before(each)]
+        for each in sorted(heard, key=lambda one: (one.start, _WHOSE.index(one.value), -one.end)):
+            is_bought = each.value == "work" and found == "other"  # `kupione do remontu za 300 tys`
+            if each.start < last or (is_bought and "," not in said.words(last, each.start)):
+                continue
+            found, last = "other" if each.value == "did" else each.value, each.end
+        return found
+
+    def _is_before(self, each: Match) -> bool:
+        at = self.each.at
+        is_near = each.end == at + 1 if "amount" in each.said else each.end <= at
+        return is_near and self.first <= each.start
+
+    def value(self, *, is_alone: bool, is_whole: bool) -> Quantity | None:
+        """Return the amount if the context says that it is money and a budget; else None."""
+        said, each = self.said, self.each
+        is_price = self.what is None and said.begins("after much", each.end)
+        is_other = self.what == "other" or said.begins("after else", each.end)
+        if is_price or is_other or said.is_rejected(each.start):
+            return None
+        number = said.value(each.at)
+        if each.scale == 1 and each.currency is None:
+            if not self._is_money(number, is_alone=is_alone, is_whole=is_whole):
+                return None
+            number *= 1 if number >= 1000 else 1000  # `250` to "what budget?" means thousands
+        number *= each.scale
+        if not _LEAST <= number <= MOST_SAID:
+            return None
+        number *= said.times(each.at if each.least is None else each.least)
+        is_part = said.has("piece part", self.first, each.start)
+        of = "part" if is_part or said.begins("piece after", each.end) else None
+        weight = int(self.what in {"budget", "own", "work"})
+        return Quantity(each.start, each.end, number, of, weight=weight)
+
+    def _is_money(self, number: float, *, is_alone: bool, is_whole: bool) -> bool:
+        """Return whether a number without a unit is an amount."""
+        said, end, is_asked = self.said, self.each.end, self.asked == "budget"
+        after = [word for word in said.words(end, end + 4) if word != "-"][:2]
+        if [len(word) for word in after if word.isdecimal()] == [2, 2]:
+            return False  # a phone number
+        if number < 1000:
+            is_budget = said.near("whose budget", self.each.start, ",", ";", "!", "?", most=7)
+            is_said = (self.gives or is_budget) and _ends(said, end)
+            is_most = is_asked and said.begins("after most", end)
+            return number >= 5 and (
+                is_whole or is_said or is_most or said.begins("after gives", end)
+            )
+        is_year = 1900 <= number <= 2100
+        is_round = (
+            is_asked and number % 500 == 0 and _ends(said, end + said.begins("after net", end))
+        )
+        is_ours = is_round or self.what in {"budget", "own", "has"}  # `zakładamy 95 000 netto`
+        return (is_alone or (is_ours and not is_year)) and number < _MOST_BARE

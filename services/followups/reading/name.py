@@ -4,7 +4,6 @@ import re
 from datetime import date
 from pathlib import Path
 
-from services.followups.reading import corrections
 from services.followups.reading.text import (
     MARK,
     PHONE_MARK,
@@ -17,6 +16,10 @@ from services.followups.reading.text import (
 )
 from services.followups.rules.facts import Question
 
+KIN = (
+    r"szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|przyjaci\w*|kump[el]\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
+    r"|brother|sister|neighbou?r|friend"
+)
 _CAPITAL = r"(?:[A-ZĄĆĘŁŃÓŚŹŻÄÖÜ][a-ząćęłńóśźżäöüß'’]{1,30}|[А-ЯІЇЄҐ][а-яіїєґ'’]{1,30})"
 _FULL_NAME = rf"{_CAPITAL}(?!\w)(?:[ -]{_CAPITAL}){{0,3}}(?: [A-ZĆŁŚŹŻ]\.)?"
 _LETTERS = r"[^\W\d_]{2,30}"
@@ -196,7 +199,7 @@ def _is_limit(text: str, match: re.Match[str]) -> bool:
 
 
 _OF_ANOTHER = re.compile(
-    rf"\b(?:{corrections.KIN}|mam[aąęy]\w*|tat[aąęy]\w*|[żz]on[aąęy]\w*|m[ąa][żz]\w*|m[ęe][żz]\w+|partner\w*|babci\w*|dziad\w*|architekt\w*|szef\w*|(?<!\bm)ma|nazywa(?:j[ąa])?\s+si[ęe])\s+(?:\w+\s+){{0,3}}$",
+    rf"\b(?:{KIN}|mam[aąęy]\w*|tat[aąęy]\w*|[żz]on[aąęy]\w*|m[ąa][żz]\w*|m[ęe][żz]\w+|partner\w*|babci\w*|dziad\w*|architekt\w*|szef\w*|(?<!\bm)ma|nazywa(?:j[ąa])?\s+si[ęe])\s+(?:\w+\s+){{0,3}}$",
     re.IGNORECASE,
 )
 """`Mama ma na imię Genowefa`"""

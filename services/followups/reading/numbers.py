@@ -3,7 +3,14 @@
 import re
 from functools import lru_cache
 
-from services.followups.reading.text import READ_NUMBERS, fold, spaces, vocabulary, words
+from services.followups.reading.text import (
+    READ_NUMBERS,
+    beginnings,
+    fold,
+    spaces,
+    vocabulary,
+    words,
+)
 
 FIRST_DIGIT = r"\d(?<![\w.,]\d)"
 """That of a number. A pattern that begins with a digit is searched faster than one that looks behind."""
@@ -28,37 +35,10 @@ def number(text: str) -> float | None:
     return value(said) if re.fullmatch(NUMBER, said) else None
 
 
-_COUNTED = r"(?:kawaler|mieszka|lokal|apartament|pok[óo]j|poko|[łl]azien|sypialn|toalet|wc\b|biur|dom[kóy]|segment|kondygn|pi[ęe]tr|gabinet|sal(?:e|i|ek|ki)\b|flats|rooms)"
-_SEVERAL = re.compile(
-    rf"\b(?P<count>dwa|dwie|dw[óo]ch|oba|obie|trzy|trzech|cztery|[2-9]|[1-4]\d)\s+(?:[^\W\d_]+\s+)?{_COUNTED}(?:[^\d.;!?]|\d(?=\w)){{0,50}}\b(?:po|ka[żz]d\w+(?:\s+(?:po|ma|ok\w*))?|each)\s*(?:ok\w*\.?\s*|jakie[śs]\s+)?$",
-    re.IGNORECASE,
-)
-_COUNTS = {"dwa": 2, "dwie": 2, "dwoch": 2, "oba": 2, "obie": 2, "trzy": 3, "trzech": 3, "cztery": 4}  # fmt: skip
-_FLATS = re.compile(
-    r"\b(?:(?P<two>dwa|dwie|dw[óo]ch|2|oba|obie)|(?P<three>trzy|trzech|3)|(?P<four>cztery|4))\s+(?:\w+\s+)?(?:mieszka|lokal|kawaler|apartament|[łl]azien|poko|dom)",
-    re.IGNORECASE,
-)
-
-
-def flats(text: str) -> int:
-    """Return how many flats or rooms a text speaks of: 2 of `mam dwa mieszkania`."""
-    said = _FLATS.search(text)
-    return 1 if said is None else 2 if said["two"] else 3 if said["three"] else 4
-
-
-def times(before: str) -> int:
-    """Return how many of it there are: 2 after `dwa pokoje po`."""
-    said = _SEVERAL.search(before)
-    if said is None:
-        return 1
-    count = said["count"]
-    return int(count) if count.isdecimal() else _COUNTS[fold(count)]
-
-
 # --- in words ---------------------------------------------------------------------------------
 
 _UNITS = {
-    1: "jeden jednego one ein eins", 2: "dwa dwie dwoch two zwei", 3: "trzy trzech three drei",
+    1: "jeden jednego one ein eins", 2: "dwa dwie dwoch oba obie two zwei", 3: "trzy trzech three drei",
     4: "cztery czterech four vier", 5: "piec pieciu five funf", 6: "szesc szesciu six sechs",
     7: "siedem siedmiu seven sieben", 8: "osiem osmiu eight acht", 9: "dziewiec dziewieciu nine neun",
 }  # fmt: skip
@@ -90,6 +70,8 @@ _AND_A_HALF = re.compile(
     r"(?<![\d.,])(\d{1,6})\s+(?:i\s+p[óo][łl]|and\s+a\s+half)\b", re.IGNORECASE
 )
 _HALF = vocabulary("pol half")
+_HUNDRED = re.compile(r"\bst[óo]wk\w*(?=\s+(?:metr|m2|m\b|kwadrat))", re.IGNORECASE)
+_COMMA = re.compile(r"(?<=\d)\s+przecinek\s+(?=\d)", re.IGNORECASE)
 _HALF_HUNDRED = re.compile(r"\bp[óo][łl]\s+setki\b", re.IGNORECASE)
 
 
@@ -103,8 +85,12 @@ def in_digits(text: str) -> str:
     said = words(text)
     if "setki" in said:
         text = _HALF_HUNDRED.sub("50", text)
+    if "stowk" in beginnings(text):
+        text = _HUNDRED.sub("100", text)
     if not _WORDS.keys().isdisjoint(said):
         text = _counted(text)
+    if "przecinek" in said:
+        text = _COMMA.sub(",", text)
     return text if _HALF.isdisjoint(said) else _AND_A_HALF.sub(r"\1,5", text)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import date
 
 from services.followups.reading import corrections
-from services.followups.reading.name import FIRST_NAMES
+from services.followups.reading.name import FIRST_NAMES, KIN
 from services.followups.reading.numbers import HAS_DIGIT, in_digits
 from services.followups.reading.text import MARK, PHONE_MARK, Reading, fold, take, words
 from services.followups.reading.units import FEET, METRES, MONEY
@@ -61,7 +61,7 @@ _MANY = re.compile(r"\d(?:[\s,./()-]{0,3}\d){7}")
 """Less than this is only a piece of a number."""
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
 _ANOTHERS = re.compile(
-    rf"\b(?:{corrections.KIN})\b[^.;!?]{{0,20}}\bma\s(?:(?:nr|numer|tel\w*)\s)?$", re.IGNORECASE
+    rf"\b(?:{KIN})\b[^.;!?]{{0,20}}\bma\s(?:(?:nr|numer|tel\w*)\s)?$", re.IGNORECASE
 )
 """`Sąsiad, ten co ma 502 118 440, mówił`."""
 _NOT_THIS = r"(?P<wrong>\d{3,4})"

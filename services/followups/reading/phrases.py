@@ -2,7 +2,8 @@
 
 A phrase is words in this order, in any case, with or without Polish diacritics. `zalew*` matches a
 beginning, `*liscie` an ending, and `...` up to four words. `{defect}` is any phrase of that list.
-vocabulary/*.toml also has `{month}`, a word of that class, signs, and `.?`, which may be missing.
+vocabulary/*.toml also has `{month}`, a word of that class, signs, and `.?`, which may be missing; and
+`!nie tylko` says that no phrase of the same meaning is where that stands.
 """
 
 import re
@@ -103,25 +104,36 @@ class Phrases:
             node = known.get(letters) or known.setdefault(letters, Phrases())
         node.ends += (found,)
 
+    def may_begin(self, word: Tokens) -> bool:
+        """Return whether a phrase may begin with this word: most have none."""
+        if word[0][:STEM] in self.beginnings or word[0][-ENDING:] in self.endings:
+            return True
+        return not self.words.keys().isdisjoint(word)
+
     def hear(self, words: Sequence[Tokens], at: int, heard: Heard) -> None:
         """Add what was added with the phrases that continue at this word.
 
         :param words: each with the classes that it belongs to; the last one is empty
         """
-        heard.extend([(found, at) for found in self.ends])
+        for found in self.ends:
+            heard.append((found, at))
         if self.after_gap:
             for skip in range(min(LONGEST_GAP + 1, len(words) - at)):
                 self.after_gap.hear(words, at + skip, heard)
-        for key in words[at]:
-            if (node := self.words.get(key)) is not None:
+        if self.words:
+            for key in words[at]:
+                if (node := self.words.get(key)) is not None:
+                    node.hear(words, at + 1, heard)
+        if self.beginnings or self.endings:
+            for node in self._alike(words[at][0]):
                 node.hear(words, at + 1, heard)
-        word = words[at][0]
-        for letters, node in self.beginnings.get(word[:STEM], _NO_NODES).items():
-            if word.startswith(letters):
-                node.hear(words, at + 1, heard)
-        for letters, node in self.endings.get(word[-ENDING:], _NO_NODES).items():
-            if word.endswith(letters) and word != letters:
-                node.hear(words, at + 1, heard)
+
+    def _alike(self, word: str) -> list["Phrases"]:
+        """Return what may follow a word of which a beginning or an ending is in a phrase."""
+        begun = self.beginnings.get(word[:STEM], _NO_NODES).items()
+        ended = self.endings.get(word[-ENDING:], _NO_NODES).items()
+        nodes = [node for letters, node in begun if word.startswith(letters)]
+        return nodes + [node for end, node in ended if word.endswith(end) and word != end]
 
 
 def spellings(phrase: str, lists: Mapping[str, Sequence[str]]) -> list[Tokens]:

@@ -4,7 +4,6 @@ Each time has a role by the words around it: that of the start, of the handover,
 the past, or of a call. vocabulary/time.toml has these words.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
 from enum import IntEnum
@@ -13,7 +12,7 @@ from itertools import groupby
 from services.followups.reading import corrections, dates
 from services.followups.reading.dates import Date
 from services.followups.reading.text import MARK, Reading
-from services.followups.reading.tokens import Match, Token
+from services.followups.reading.tokens import Match, Said, Token
 from services.followups.rules.facts import Question
 
 HANDOVER = "handover"
@@ -49,42 +48,21 @@ _ROLES = {
 """Of a word that has several, the first counts."""
 
 
-class _Said:
-    """A message as its tokens, and the phrases in them."""
-
+class _Said(Said):
     def __init__(self, text: str, tokens: list[Token]) -> None:
-        self.text, self.tokens = text, tokens
-        heard = dates.WORDS.find("beside_a_time", tokens)
-        self._spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for each in heard:
-            self._spans[f"{each.name} {each.value}"].append((each.start, each.end))
-        self.all_roles = _in_order(each for each in heard if each.name == "role")
-
-    def has(self, name: str, first: int, end: int) -> bool:
-        return any(first <= start and stop <= end for start, stop in self._spans[name])
-
-    def begins(self, name: str, at: int) -> bool:
-        return any(start == at for start, _ in self._spans[name])
-
-    def ends(self, name: str, at: int, first: int = 0) -> bool:
-        return any(stop == at and start >= first for start, stop in self._spans[name])
-
-    def words(self, first: int, end: int) -> list[str]:
-        return [each.word for each in self.tokens[first:end]]
+        super().__init__(dates.WORDS, text, "beside_a_time", tokens=tokens)
+        self.all_roles = _in_order(each for each in self.heard if each.name == "role")
 
     def roles(self, first: int, end: int) -> list[str]:
         return [value for start, stop, value in self.all_roles if first <= start and stop <= end]
 
     def is_pause(self, at: int) -> bool:
         token = self.tokens[at]
-        return token.word in _PAUSES or (token.word in {",", *_STOPS} and self._is_loose(at))
+        return token.word in _PAUSES or (token.word in {",", *_STOPS} and self.is_loose(at))
 
     def is_end(self, at: int) -> bool:
         word = self.tokens[at].word
-        return word in _STOPS and (word != "." or self._is_loose(at))
-
-    def _is_loose(self, at: int) -> bool:
-        return at + 1 == len(self.tokens) or self.tokens[at + 1].start > self.tokens[at].end
+        return word in _STOPS and (word != "." or self.is_loose(at))
 
     def since(self, at: int, least: int, *, pause: bool = False) -> int:
         """Return where the sentence, or the clause, before this token begins."""

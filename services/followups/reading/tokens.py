@@ -6,11 +6,12 @@ vocabulary/*.toml has the words of each class, and by what they mean the phrases
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from services.followups.reading import numbers
 from services.followups.reading.phrases import STEM, Heard, Phrases, Tokens, plain, spellings
 
 _FOLDER = Path(__file__).parent / "vocabulary"
@@ -21,6 +22,7 @@ _TOKEN = re.compile(
     r"|(?<![\d.,/])(?P<day_month>\d\d?[./]\d\d?(?!\d|[.,/]\d))"
     r"|(?P<number>\d+)|(?P<word>[^\W\d_]+)|(?P<sign>[^\w\s])"
 )
+_NOTHING: Mapping[str, list[Any]] = {}
 _DIGITS = re.compile(r"\d+")
 
 
@@ -48,16 +50,26 @@ class Match(NamedTuple):
 
 
 class Vocabulary:
-    """The classes of words of files, and of each file the phrases by name and value."""
+    """The classes of words of files, and of each file the phrases by name and value.
 
-    def __init__(self, *files: str) -> None:
+    The phrases of the shared file are found with those of each other.
+    """
+
+    def __init__(
+        self, *files: str, shared: str | None = None, pattern: re.Pattern[str] = _TOKEN
+    ) -> None:
+        self._pattern = pattern
         self._words: dict[str, dict[str, Any]] = defaultdict(dict)
         self._stems: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
         self._unlike: set[str] = set()
-        self._phrases = {file: self._read_file(file) for file in files}
+        self._phrases = {file: Phrases() for file in files}
+        for file, index in self._phrases.items():
+            self._read_file(file, [index])
+        if shared:
+            self._read_file(shared, self._phrases.values())
         self._read = lru_cache(2_000)(self._look_up)
 
-    def _read_file(self, name: str) -> Phrases:
+    def _read_file(self, name: str, indexes: Collection[Phrases]) -> None:
         told = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
         self._unlike.update(told.pop("unlike", ()))
         lists = told.pop("lists", {})
@@ -67,13 +79,16 @@ class Vocabulary:
                     stem = form.rstrip("*")
                     words = self._words if stem == form else self._stems[stem[:STEM]]
                     words[stem][f"{{{kind}}}"] = int(value) if value.isdecimal() else value
-        index = Phrases()
         for rule, values in told.items():
             for value, phrases in values.items():
-                for tokens in {each for phrase in phrases for each in spellings(phrase, lists)}:
-                    if tokens[-1] not in {",", "."}:
-                        index.add(tokens, (rule, value, tokens))
-        return index
+                for phrase in phrases:
+                    for tokens in {*spellings(phrase.removeprefix("!"), lists)}:
+                        if tokens[-1] in {",", "."} and phrase.endswith("?"):
+                            continue  # `{month} ,?` ends with the month
+                        has_classes = any(token[0] == "{" for token in tokens)
+                        meaning = rule, value, tokens if has_classes else (), phrase[0] == "!"
+                        for index in indexes:
+                            index.add(tokens, meaning)
 
     def _look_up(self, said: str, group: str) -> tuple[str, Mapping[str, Any], Tokens]:
         word = plain(said)
@@ -89,20 +104,33 @@ class Vocabulary:
     def tokens(self, text: str) -> list[Token]:
         return [
             Token(*match.span(), word, kinds, keys)
-            for match in _TOKEN.finditer(text)
+            for match in self._pattern.finditer(text)
             for word, kinds, keys in (self._read(match[0], match.lastgroup),)
         ]
 
     def find(self, file: str, tokens: list[Token]) -> list[Match]:
         """Return the file's phrases in the tokens, in the order of their first one."""
         words = [*(each.keys for each in tokens), ("",)]
-        found: list[Match] = []
+        found: dict[tuple[str, str, int, int], Match] = {}
+        denied: set[tuple[str, str, int]] = set()
+        index = self._phrases[file]
         for start in range(len(tokens)):
             heard: Heard = []
-            self._phrases[file].hear(words, start, heard)
-            for (rule, value, phrase), end in heard:
-                found.append(Match(rule, value, start, end, _said(phrase, tokens[start:end])))
-        return found
+            if index.may_begin(words[start]):
+                index.hear(words, start, heard)
+            for (rule, value, phrase, is_not), end in heard:
+                if is_not:
+                    denied.update((rule, value, at) for at in range(start, end))
+                elif (rule, value, start, end) not in found:
+                    said = _said(phrase, tokens[start:end]) if phrase else _NOTHING
+                    found[rule, value, start, end] = Match(rule, value, start, end, said)
+        if not denied:
+            return [*found.values()]
+        return [
+            each
+            for each in found.values()
+            if all((each.name, each.value, at) not in denied for at in range(each.start, each.end))
+        ]
 
 
 def _said(phrase: Tokens, tokens: list[Token]) -> dict[str, list[Any]]:
@@ -113,8 +141,63 @@ def _said(phrase: Tokens, tokens: list[Token]) -> dict[str, list[Any]]:
     return found
 
 
+class Said:
+    """A message as its tokens, and the phrases in them."""
+
+    def __init__(self, words: Vocabulary, text: str, *files: str, tokens: list[Token] | None = None) -> None:  # fmt: skip
+        self.text = text
+        self.tokens = words.tokens(text) if tokens is None else tokens
+        self.heard = [each for file in files for each in words.find(file, self.tokens)]
+        self._spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._starts: dict[tuple[str, int], int] = {}
+        self._ends: dict[tuple[str, int], int] = {}
+        for each in self.heard:
+            name = f"{each.name} {each.value}"
+            self._spans[name].append((each.start, each.end))
+            self._starts[name, each.start] = max(each.end, self.end_of(name, each.start))
+            self._ends[name, each.end] = each.start  # the shortest: they come by their first token
+
+        self.names = self._spans.keys()
+
+    def of(self, *names: str) -> list[Match]:
+        """Return the phrases of these tables."""
+        return [each for each in self.heard if each.name in names]
+
+    def spans(self, name: str, first: int, end: int) -> list[tuple[int, int]]:
+        return [each for each in self._spans.get(name, ()) if first <= each[0] and each[1] <= end]
+
+    def has(self, name: str, first: int, end: int) -> bool:
+        return name in self._spans and bool(self.spans(name, first, end))
+
+    def is_said(self, name: str) -> bool:
+        return name in self._spans
+
+    def begins(self, name: str, at: int) -> bool:
+        return (name, at) in self._starts
+
+    def end_of(self, name: str, at: int) -> int:
+        """Return where the longest phrase that begins here ends; 0 if there is none."""
+        return self._starts.get((name, at), 0)
+
+    def ends(self, name: str, at: int, first: int = 0) -> bool:
+        return self._ends.get((name, at), -1) >= first
+
+    def words(self, first: int, end: int) -> list[str]:
+        return [each.word for each in self.tokens[first:end]]
+
+    def is_kind(self, at: int, *kinds: str) -> bool:
+        """Return whether the token is one of these classes; no token is of none."""
+        return 0 <= at < len(self.tokens) and not self.tokens[at].kinds.keys().isdisjoint(kinds)
+
+    def is_loose(self, at: int) -> bool:
+        """Return whether a space, or the end, follows this token."""
+        return at + 1 == len(self.tokens) or self.tokens[at + 1].start > self.tokens[at].end
+
+
 def _numeric(kind: str, text: str) -> dict[str, Any]:
     """Return what a number may be: a count, a day, a year, or a date as its parts."""
+    if kind in {"amount", "side"}:
+        return {f"{{{kind}}}": numbers.value(text)}
     parts = [int(each[:9]) for each in _DIGITS.findall(text)]
     if kind != "number":
         return {f"{{{kind}}}": parts}

@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 
 from services.followups.reading import (
     addresses,
-    area,
     consent_answer,
     ids,
     mailbox,
-    money,
     name,
     numbers,
     phone,
@@ -34,10 +32,8 @@ def has_beginning(vocabulary: frozenset[str]) -> Look:
 
 LOOKS: list[tuple[re.Pattern[str], Look]] = [
     (addresses._SPELT, lambda text: "@" in text or has_word(addresses._SPELLED)(text)),
-    (area._AREA_WORD, has_beginning(area._LABELS)),
     (ids._IDS, has_beginning(ids._LEADS)),
     (mailbox._CHILD, has_word(mailbox._OF_A_CHILD)),
-    (money._HALF, has_word(money._HALVES)),
     (name._SAID, has_word(name._LEADS)),
     (numbers._AND_A_HALF, has_word(numbers._HALF)),
     *(

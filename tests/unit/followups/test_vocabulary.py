@@ -7,11 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from services.followups.reading import dates, starts, tokens
+from services.followups.reading import (
+    amounts,
+    area,
+    corrections,
+    dates,
+    money,
+    scope,
+    starts,
+    tokens,
+)
 
 FILES = sorted((Path(tokens.__file__).parent / "vocabulary").glob("*.toml"))
 TOLD = {file.stem: tomllib.loads(file.read_text(encoding="utf-8")) for file in FILES}
-OF_NUMBERS = {"iso", "dotted", "of_year", "day_month", "number", "count", "day", "year", "word"}
+OF_NUMBERS = {
+    "side",
+    "amount",
+    "iso",
+    "dotted",
+    "of_year",
+    "day_month",
+    "number",
+    "count",
+    "day",
+    "year",
+    "word",
+}
 LONGEST_PATTERN = 100
 
 
@@ -33,7 +54,11 @@ def test_each_meaning_of_a_time_is_in_the_vocabulary_and_the_other_way_round() -
     assert starts._ROLES.keys() == TOLD["beside_a_time"]["role"].keys()
 
 
-@pytest.mark.parametrize("module", [tokens, dates, starts], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    [tokens, dates, starts, amounts, area, money, scope, corrections],
+    ids=lambda module: module.__name__,
+)
 def test_no_pattern_is_longer_than_a_line(module: object) -> None:
     tree = ast.parse(Path(str(getattr(module, "__file__", ""))).read_text(encoding="utf-8"))
     raw = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
