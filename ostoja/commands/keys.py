@@ -1,99 +1,93 @@
 """API keys of the company's programs: make, rotate, revoke."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from ostoja.commands import table
-from ostoja.commands.lists import KEYS
+from ostoja.commands.lists import KEYS, argument, needed, option
+from ostoja.commands.table import Do
 from ostoja.failure import Exit, Failure
 from ostoja.show import Screen
 from ostoja.where import Session
 
-Key = Annotated[str, typer.Argument(metavar="KEY", show_default=False, help="Its 10 letters.")]
-PANEL = "People"
+KEY = argument("KEY", "Its 10 letters.", show_default=False)
+_OVERLAP = "Hours for which the old one works beside it."
 
 
 def add_to(app: typer.Typer) -> None:
-    table.add(app, PANEL, KEYS)
-    keys = app.registered_groups[-1].typer_instance
-    assert keys is not None  # noqa: S101 - just made
-    for title, command in (
-        ("create", create),
-        ("rotate", rotate),
-        ("revoke", revoke),
-        ("accept-restore", accept_restore),
-    ):
-        keys.command(title)(command)
+    table.add(
+        app, "People", KEYS,
+        Do(
+            "keys create", "Make a key. It is shown once, and never again.",
+            {
+                "title": argument("NAME", show_default=False),
+                "scopes": needed(
+                    "Such as alerts:write; repeat it for more.", "--scope", kind=list[str]
+                ),
+                "purpose": needed("What it is for, in a sentence."),
+                "owner": needed("Who answers for it."),
+                "days": (needed("How long it works.", kind=int, min=1, max=400), 365),
+                "limits": option(
+                    "Such as '600 per minute'; two at most.", "--limit", kind=list[str]
+                ),
+                "networks": option(
+                    "Only from there, such as 10.0.0.0/8.", "--network", kind=list[str]
+                ),
+            },
+            create,
+        ),
+        Do(
+            "keys rotate",
+            "Make a new secret for a key. Its limits and its idempotency keys stay.",
+            {
+                "key": KEY,
+                "overlap": (needed(_OVERLAP, kind=int, min=0, max=720), 24),
+                "days": option("How long it works; else as before.", kind=int, min=1, max=400),
+            },
+            rotate,
+        ),
+        Do(
+            "keys revoke", "Revoke a key for good, and wait until no gateway accepts it.",
+            {"key": KEY, "reason": needed("For the record; name no person.")}, revoke,
+        ),
+        Do(
+            "keys accept-restore",
+            "After a restored backup: revoke again what was revoked since, and let people in "
+            "again.",
+            {"yes": (needed("Do not ask.", "--yes", kind=bool), False)}, accept_restore,
+        ),
+    )  # fmt: skip
 
 
 def create(
-    context: typer.Context,
-    title: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
-    scopes: Annotated[
-        list[str], typer.Option("--scope", help="Such as alerts:write; repeat it for more.")
-    ],
-    purpose: Annotated[str, typer.Option(help="What it is for, in a sentence.")],
-    owner: Annotated[str, typer.Option(help="Who answers for it.")],
-    days: Annotated[int, typer.Option(min=1, max=400, help="How long it works.")] = 365,
-    limits: Annotated[
-        list[str] | None, typer.Option("--limit", help="Such as '600 per minute'; two at most.")
-    ] = None,
-    networks: Annotated[
-        list[str] | None, typer.Option("--network", help="Only from there, such as 10.0.0.0/8.")
-    ] = None,
+    session: Session,
+    *,
+    title: str,
+    days: int,
+    limits: list[str] | None,
+    networks: list[str] | None,
+    **given: Any,
 ) -> None:
-    """Make a key. It is shown once, and never again."""
-    session: Session = context.obj
-    body = {
-        "name": title,
-        "purpose": purpose,
-        "owner": owner,
-        "scopes": scopes,
-        "expires_at": _in(days),
-        "limits": limits or [],
-        "networks": networks or [],
-    }
+    body = {"name": title, **given, "limits": limits or [], "networks": networks or []}
+    body["expires_at"] = _in(days)
     _secret(session.screen, *session.api.answer("POST", "/api/keys", body))
 
 
-def rotate(
-    context: typer.Context,
-    key: Key,
-    overlap: Annotated[
-        int, typer.Option(min=0, max=720, help="Hours for which the old one works beside it.")
-    ] = 24,
-    days: Annotated[
-        int | None, typer.Option(min=1, max=400, help="How long it works; else as before.")
-    ] = None,
-) -> None:
-    """Make a new secret for a key. Its limits and its idempotency keys stay."""
-    session: Session = context.obj
+def rotate(session: Session, *, key: str, overlap: int, days: int | None) -> None:
     body = {"overlap_hours": overlap, "expires_at": days and _in(days)}
     _secret(session.screen, *session.api.answer("POST", f"/api/keys/{key}/rotate", body))
 
 
-def revoke(
-    context: typer.Context,
-    key: Key,
-    reason: Annotated[str, typer.Option(help="For the record; name no person.")],
-) -> None:
-    """Revoke a key for good, and wait until no gateway accepts it."""
-    session: Session = context.obj
+def revoke(session: Session, *, key: str, reason: str) -> None:
     status, answer = session.api.answer("POST", f"/api/keys/{key}/revoke", {"reason": reason})
     session.screen.answer(answer, f"{key} is revoked on {answer['in_force_on']} gateway processes")
     if status == 202:
         raise Failure(Exit.NOT_OK, f"not confirmed yet by {_waiting(answer)}; repeat this command")
 
 
-def accept_restore(
-    context: typer.Context,
-    *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """After a restored backup: revoke again what was revoked since, and let people in again."""
-    session: Session = context.obj
+def accept_restore(session: Session, *, yes: bool) -> None:
     path = "/api/keys/accept-restore"
     found = session.api.call("POST", path, {})
     if not session.screen.as_json:
