@@ -64,17 +64,9 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     service.spawn("outbox relay", relay.run())
     sync = Sync(engine, service.stopping)
     service.spawn("key versions", sync.run())
-    ended = ("purge_tries", "purge_invitations", "purge_sessions")
-    for name, job in (
-        (
-            "console actions purge",
-            partial(_each, engine, "purge_acts", days=settings.action_retention_days),
-        ),
-        ("console key readers", partial(_each, engine, "forget_unseen")),
-        ("console sessions purge", partial(_each, engine, *ended, days=SESSION_DAYS)),
-        ("console people erasure", partial(erase_disabled, engine)),
-    ):
-        service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, job))
+    # One job: each holds a connection while it works with another, and there are five.
+    name, upkeep = "console upkeep", partial(_purge, engine, settings.action_retention_days)
+    service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, upkeep))
 
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     door = Door(engine, settings)
@@ -132,10 +124,14 @@ async def _health(engine: AsyncEngine) -> dict[str, Any]:
     return {"status": keys["status"], "components": {"postgres": database, "keys": keys}}
 
 
-async def _each(engine: AsyncEngine, *names: str, **values: int) -> None:
+async def _purge(engine: AsyncEngine, action_days: int) -> None:
     async with engine.begin() as tx:
-        for name in names:
-            await run(tx, name, **values)
+        for name in ("purge_tries", "purge_invitations", "forget_unseen"):
+            await run(tx, name)
+        await run(tx, "purge_sessions", days=SESSION_DAYS)
+    async with engine.begin() as tx:
+        await run(tx, "purge_acts", days=action_days)
+    await erase_disabled(engine)
 
 
 async def print_invitation(settings: ConsoleSettings) -> int:
