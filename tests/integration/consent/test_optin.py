@@ -187,6 +187,7 @@ async def test_a_click_during_a_withdrawal_waits_and_then_does_nothing(
             assert (await click)[0] == 410
     finally:
         watcher.close()
+    assert (await look(client, link))[0] == 410
     assert not await agreed(client)
 
 
