@@ -44,6 +44,7 @@ from tests.integration.consent.test_http import (
     everything,
     get,
     post,
+    seen,
     serving,
 )
 from tests.support.databases import DatabaseUrl
@@ -81,8 +82,7 @@ async def token(engine: AsyncEngine) -> str:
 
 
 async def look(client: Client, token: str, method: str = "GET") -> tuple[int, str]:
-    async with client.request(method, PAGE + token, headers={"User-Agent": "Chromium"}) as page:
-        return page.status, await page.text()
+    return await seen(client, method, PAGE + token, headers={"User-Agent": "Chromium"})
 
 
 async def agreed(client: Client) -> bool:
@@ -236,8 +236,7 @@ async def test_a_foreign_or_expired_link_confirms_nothing(
         for method in ("GET", "HEAD", "POST"):
             assert (await look(client, forged, method))[0] == status, forged
     for path in ("/unsubscribe?token=", "/preferences?token=", ERASURE_PAGE):
-        async with client.post(path + good) as page:
-            assert page.status == 400
+        assert (await seen(client, "POST", path + good))[0] == 400
     assert await everything(engine) == before
     assert (await look(client, signed(), "POST"))[0] == 200
 
@@ -495,9 +494,8 @@ async def test_an_address_that_refuses_is_never_asked_again(
         link = tokens.sign(ANNA, about, "opt-in", datetime.now(UTC) - timedelta(days=60))
     else:
         assert (await look(client, link))[1].count("<button") == 2
-    async with client.post(PAGE + link, data={"refuse": "1"}) as page:
-        assert page.status == 200
-        assert "Nie będziemy pytać" in await page.text()
+    status, page = await seen(client, "POST", PAGE + link, data={"refuse": "1"})
+    assert (status, "Nie będziemy pytać" in page) == (200, True)
     sent = len(await mails(engine))
     for _ in range(2):
         await later(engine, 25)

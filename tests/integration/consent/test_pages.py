@@ -31,6 +31,7 @@ from tests.integration.consent.test_http import (
     get,
     permit,
     post,
+    seen,
 )
 from tests.integration.consent.test_optin import AGREED, later, token
 
@@ -120,13 +121,11 @@ async def test_the_language_switch_leads_to_the_same_page(
 ) -> None:
     other = LANGUAGES[language == "pl"]
     for path, each in links.valid.items():
-        async with client.get(path, params={"token": each, "lang": language}) as answer:
-            page = await answer.text()
+        _, page = await seen(client, "GET", path, params={"token": each, "lang": language})
         assert f'<html lang="{language}">' in page
         (switch,) = re.findall(r'<a href="(\?[^"]*)" lang="\w\w" hreflang', page)
-        async with client.get(path + html.unescape(switch)) as answer:
-            assert answer.status == 200
-            assert f'<html lang="{other}">' in await answer.text()
+        status, page = await seen(client, "GET", path + html.unescape(switch))
+        assert (status, f'<html lang="{other}">' in page) == (200, True)
 
 
 @pytest.mark.parametrize(
@@ -162,15 +161,13 @@ async def test_preferences_show_date_and_wording_of_the_agreement(
     async with engine.begin() as tx:
         assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING))
     url = f"/preferences?token={link(ANNA)}&lang="
-    async with client.get(f"{url}pl") as answer:
-        page = await answer.text()
+    _, page = await seen(client, "GET", f"{url}pl")
     assert re.search(r"Zgoda udzielona \d\d\.\d\d\.\d{4}:", page)
     assert (
         '<blockquote lang="pl">Zgadzam się na &lt;b&gt;oferty&lt;/b&gt;.\nTak.</blockquote>' in page
     )
     assert page.count("<button") == 1
-    async with client.get(f"{url}en") as answer:
-        page = await answer.text()
+    _, page = await seen(client, "GET", f"{url}en")
     assert re.search(r"Consent given on \d{1,2} [A-Z][a-z]+ \d{4}:", page)
     assert "Withdraw consent to marketing messages" in page
 
@@ -182,8 +179,7 @@ async def test_preferences_do_not_show_a_wording_that_never_counted(
         assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING))
         forced = agreement("Zgadzam się na wszystko.", "a stranger")
         assert not await changes.grant(tx, vault, opt_in(ANNA), forced, double_opt_in=True)
-    async with client.get(f"/preferences?token={link(ANNA)}") as answer:
-        page = await answer.text()
+    _, page = await seen(client, "GET", f"/preferences?token={link(ANNA)}")
     assert "oferty" in page
     assert "na wszystko" not in page
 
@@ -194,13 +190,11 @@ async def test_the_preferences_button_withdraws(
     async with engine.begin() as tx:
         assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING))
     url = f"/preferences?token={link(ANNA)}&lang=en"
-    async with client.post(url, data={"purpose": "marketing"}) as answer:
-        assert answer.status == 200
-        assert "Done" in await answer.text()
+    status, page = await seen(client, "POST", url, data={"purpose": "marketing"})
+    assert (status, "Done" in page) == (200, True)
     assert (await get(client, f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"] is True
     assert (await entries(client, ANNA))[-1]["evidence"]["source"] == "preferences"
-    async with client.get(url) as answer:
-        page = await answer.text()
+    _, page = await seen(client, "GET", url)
     assert re.search(r"Consent withdrawn on \d", page)
     assert "<button" not in page
 
@@ -208,9 +202,10 @@ async def test_the_preferences_button_withdraws(
 async def test_the_preferences_of_an_unknown_address_are_empty_and_create_nothing(
     client: Client, engine: AsyncEngine, link: Link
 ) -> None:
-    async with client.get(f"/preferences?token={link('nobody@example.com')}&lang=en") as answer:
-        assert answer.status == 200
-        assert "No consent. We do not send anything." in await answer.text()
+    status, page = await seen(
+        client, "GET", f"/preferences?token={link('nobody@example.com')}&lang=en"
+    )
+    assert (status, "No consent. We do not send anything." in page) == (200, True)
     assert await scalar(engine, "SELECT count(*) FROM data_subject") == 0
 
 
@@ -218,11 +213,9 @@ async def test_the_page_of_an_unsubscribed_address_shows_it_without_a_button(
     client: Client, link: Link
 ) -> None:
     url = f"/unsubscribe?token={link(ANNA)}&lang=pl"
-    async with client.get(url) as answer:
-        assert "<button" in await answer.text()
+    assert "<button" in (await seen(client, "GET", url))[1]
     await post(client, "/api/unsubscribe", {"email": ANNA})
-    async with client.get(url) as answer:
-        page = await answer.text()
+    _, page = await seen(client, "GET", url)
     assert "Nie wysyłamy wiadomości na ten adres" in page
     assert "<button" not in page
 
@@ -243,9 +236,8 @@ async def test_the_page_names_a_message_in_flight_in_the_reader_s_language(
     async with engine.begin() as tx:
         assert await changes.grant(tx, vault, opt_in(ANNA), agreement(WORDING))
     await permit(engine, vault, ANNA)
-    async with client.post(f"{path}?token={link(ANNA)}&lang={language}", data={}) as answer:
-        assert answer.status == 202
-        assert words in await answer.text()
+    status, page = await seen(client, "POST", f"{path}?token={link(ANNA)}&lang={language}", data={})
+    assert (status, words in page) == (202, True)
 
 
 async def test_an_unsubscribe_link_works_repeatedly_and_for_years(
@@ -256,8 +248,7 @@ async def test_an_unsubscribe_link_works_repeatedly_and_for_years(
     )
     for _ in range(2):
         await later(engine, 2)
-        async with client.post(f"/unsubscribe?token={old}", data={}) as answer:
-            assert answer.status == 200
+        assert (await seen(client, "POST", f"/unsubscribe?token={old}", data={}))[0] == 200
 
 
 async def test_withdrawing_one_purpose_keeps_the_others(
