@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[3]
 SERVICE = {"X-API-KEY": "service-key-of-tests"}
 ADMIN = {"X-ADMIN-API-KEY": "admin-key-of-tests"}
 INTERNAL_KEY = "internal-key-of-tests"
-INTERNAL_KEYS = ("FOLLOWUPS_INTERNAL_KEY", "CONSENT_INTERNAL_KEY", "ALERTS_INTERNAL_KEY")
 NOBODY = "http://127.0.0.1:1"
 
 
@@ -109,6 +108,24 @@ async def owner() -> AsyncIterator[Owner]:
     await runner.cleanup()
 
 
+def environment(port: int, owner: Owner, redis_url: str, limits: Path) -> dict[str, str]:
+    """Return a gateway's settings: the owner is every service, and there is no broker."""
+    internal = ("FOLLOWUPS_INTERNAL_KEY", "CONSENT_INTERNAL_KEY", "ALERTS_INTERNAL_KEY")
+    return {
+        "HTTP_PORT": str(port),
+        "METRICS_PORT": "0",
+        **dict.fromkeys(internal, INTERNAL_KEY),
+        "SERVICE_API_KEY": SERVICE["X-API-KEY"],
+        "ADMIN_API_KEY": ADMIN["X-ADMIN-API-KEY"],
+        "REDIS_URL": redis_url,
+        "AMQP_URL": "amqp://gateway:none@127.0.0.1:1/none",
+        **dict.fromkeys(("FOLLOWUPS_URL", "CONSENT_URL", "ALERTS_URL"), owner.url),
+        "ALERTS_CONFIG": str(ROOT / "config.example" / "alerts.toml"),
+        "FORMS_CONFIG": str(ROOT / "config.example" / "forms.toml"),
+        "RATE_LIMIT_STATE_FILE": str(limits),
+    }
+
+
 StartGateway = Callable[..., Awaitable[Gateway]]
 
 
@@ -122,29 +139,16 @@ async def start_gateway(
     ) as session:
         started: list[Gateway] = []
 
-        async def start(**settings: str) -> Gateway:
-            port = own_ports[1 + len(started)]
-            env = {
-                "PATH": os.environ["PATH"],
-                "HTTP_PORT": str(port),
-                "METRICS_PORT": "0",
-                **dict.fromkeys(INTERNAL_KEYS, INTERNAL_KEY),
-                "SERVICE_API_KEY": SERVICE["X-API-KEY"],
-                "ADMIN_API_KEY": ADMIN["X-ADMIN-API-KEY"],
-                "REDIS_URL": redis_url,
-                "AMQP_URL": "amqp://gateway:none@127.0.0.1:1/none",
-                "FOLLOWUPS_URL": owner.url,
-                "CONSENT_URL": owner.url,
-                "ALERTS_URL": owner.url,
-                "ALERTS_CONFIG": str(ROOT / "config.example" / "alerts.toml"),
-                "FORMS_CONFIG": str(ROOT / "config.example" / "forms.toml"),
-                "RATE_LIMIT_STATE_FILE": str(tmp_path / f"limits-{len(started)}.json"),
-            } | settings
+        async def start(program: str | None = None, **settings: str) -> Gateway:
+            """:param program: see `ServiceUnderTest.launch`"""
+            limits = tmp_path / f"limits-{len(started)}.json"
+            env = environment(own_ports[1 + len(started)], owner, redis_url, limits)
+            env |= {"PATH": os.environ["PATH"]} | settings
             log = tmp_path / f"gateway-{len(started)}.log"
             env = {name: value for name, value in env.items() if value}
             gateway = Gateway("gateway", env, log, session)
             started.append(gateway)
-            await gateway.start()
+            await gateway.start(program)
             if "REDIS_URL" not in settings:
                 await gateway.redis_is("healthy")
             return gateway

@@ -9,7 +9,7 @@ import json
 import re
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,11 @@ from services.gateway.settings import GatewaySettings
 from services.gateway.targets import Targets
 from tests.integration.gateway.conftest import (
     ADMIN,
-    INTERNAL_KEY,
-    INTERNAL_KEYS,
-    ROOT,
     SERVICE,
     Gateway,
     Owner,
     StartGateway,
+    environment,
 )
 from tests.support.console import INTERNAL_KEY as CONSOLE_INTERNAL_KEY
 from tests.support.console import Console, api_key
@@ -370,28 +368,18 @@ async def here(
     console = Console(port=0)
     console.change(api_key("AAAAAAAAAA", OWN_KEY, "leads:import"))
     await console.start()
-    environment: Mapping[str, str] = {
-        "HTTP_PORT": str(own_ports[1]),
-        "METRICS_PORT": "0",
+    own = {
         "MAX_CONNECTIONS": "20",
-        **dict.fromkeys(INTERNAL_KEYS, INTERNAL_KEY),
-        "SERVICE_API_KEY": SERVICE["X-API-KEY"],
-        "ADMIN_API_KEY": ADMIN["X-ADMIN-API-KEY"],
-        "REDIS_URL": redis_url,
-        "AMQP_URL": "amqp://gateway:none@127.0.0.1:1/none",
-        "FOLLOWUPS_URL": owner.url,
-        "CONSENT_URL": owner.url,
-        "ALERTS_URL": owner.url,
-        "RATE_LIMIT_STATE_FILE": str(tmp_path / "limits.json"),
         "KEYS_STATE_FILE": str(tmp_path / "keys.json"),
         "CONSOLE_URL": console.url,
         "CONSOLE_INTERNAL_KEY": CONSOLE_INTERNAL_KEY,
     }
-    for name, value in environment.items():
+    usual = environment(own_ports[1], owner, redis_url, tmp_path / "limits.json")
+    for name, value in (usual | own).items():
         monkeypatch.setenv(name, value)
     service = Service("gateway")
     configured = settings.load(GatewaySettings)
-    targets = Targets.read(ROOT / "config.example" / "alerts.toml")
+    targets = Targets.read(configured.alerts_config)
     await app.start(service, configured, targets, {})
     yield own_ports[1]
     service.stopping.set()
