@@ -10,7 +10,7 @@ import struct
 import threading
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, closing, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -108,6 +108,12 @@ async def pid_of(engine: AsyncEngine) -> int:
 
 async def pid(connection: AsyncConnection) -> int:
     return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+
+async def unavailable(asked: Awaitable[object]) -> None:
+    with pytest.raises(DBAPIError) as failed:
+        await asked
+    assert db.is_transient(failed.value)
 
 
 async def end_noticed(engine: AsyncEngine) -> asyncio.Event:
@@ -311,9 +317,7 @@ async def test_a_server_that_became_read_only_loses_its_pooled_connections(
 
 
 async def test_a_connection_ended_in_a_statement_means_unavailable(engine: AsyncEngine) -> None:
-    with pytest.raises(DBAPIError) as failed:
-        await scalar(engine, "SELECT pg_terminate_backend(pg_backend_pid())")
-    assert db.is_transient(failed.value)
+    await unavailable(scalar(engine, "SELECT pg_terminate_backend(pg_backend_pid())"))
     assert await scalar(engine, "SELECT 1") == 1
 
 
@@ -327,9 +331,7 @@ async def test_a_connection_ended_before_the_end_of_a_transaction_means_unavaila
             if ends_with is not None:
                 raise ends_with
 
-    with pytest.raises(DBAPIError) as failed:
-        await lose()
-    assert db.is_transient(failed.value)
+    await unavailable(lose())
     assert await pid_of(engine)
 
 
@@ -363,9 +365,7 @@ async def test_a_connection_reset_in_a_statement_means_unavailable(url: str, pro
         asking = asyncio.create_task(scalar(engine, "SELECT pg_sleep(4)"))
         await sent.wait()
         proxy.reset()
-        with pytest.raises(DBAPIError) as failed:
-            await asyncio.wait_for(asking, 3)
-        assert db.is_transient(failed.value)
+        await unavailable(asyncio.wait_for(asking, 3))
         await proxy.resume()
         assert await scalar(engine, "SELECT 1") == 1
 
@@ -390,17 +390,13 @@ async def test_a_partial_answer_followed_by_a_reset_means_unavailable(
             asking = asyncio.create_task(scalar(engine, "SELECT pg_sleep(4)"))
             await eventually(lambda: runs(other, name))
             way.tear()
-            with pytest.raises(DBAPIError) as failed:
-                await asyncio.wait_for(asking, 3)
-            assert db.is_transient(failed.value)
+            await unavailable(asyncio.wait_for(asking, 3))
             assert await scalar(engine, "SELECT 1") == 1
 
 
 async def test_an_unreachable_server_means_unavailable(url: str) -> None:
     async with db.connect(at_port(url, 1), application_name="test") as engine:
-        with pytest.raises(DBAPIError) as failed:
-            await scalar(engine, "SELECT 1")
-    assert db.is_transient(failed.value)
+        await unavailable(scalar(engine, "SELECT 1"))
 
 
 async def test_a_server_that_never_answers_means_unavailable(
@@ -410,9 +406,7 @@ async def test_a_server_that_never_answers_means_unavailable(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         async with db.connect(at_port(url, port), application_name="test") as engine:
-            with pytest.raises(DBAPIError) as failed:
-                await scalar(engine, "SELECT 1")
-    assert db.is_transient(failed.value)
+            await unavailable(scalar(engine, "SELECT 1"))
 
 
 async def test_a_server_that_falls_silent_in_a_statement_means_unavailable(
@@ -424,9 +418,7 @@ async def test_a_server_that_falls_silent_in_a_statement_means_unavailable(
     ) as engine:
         assert await scalar(engine, "SELECT 1") == 1
         proxy.stall()
-        with pytest.raises(DBAPIError) as failed:
-            await scalar(engine, "SELECT 1")
-        assert db.is_transient(failed.value)
+        await unavailable(scalar(engine, "SELECT 1"))
         await proxy.resume()
         assert await scalar(engine, "SELECT 1") == 1
 
@@ -524,9 +516,7 @@ async def test_a_listener_and_a_pool_work_again_after_the_server_restarted(
     await pid_of(engine)
     async with listening(url) as listener:
         await asyncio.to_thread(postgres.stop)
-        with pytest.raises(DBAPIError) as failed:
-            await scalar(engine, "SELECT 1")
-        assert db.is_transient(failed.value)
+        await unavailable(scalar(engine, "SELECT 1"))
         await asyncio.to_thread(postgres.start)
         await listener.event.wait()
         listener.event.clear()
