@@ -1,4 +1,4 @@
-"""A small cache: Redis with TTL, and a bounded in-process fallback while Redis is unavailable."""
+"""A small cache: Redis with TTL; while Redis is unavailable, a bounded one in the process."""
 
 import asyncio
 import time

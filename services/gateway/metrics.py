@@ -1,4 +1,4 @@
-"""Every metric of the gateway, with its label values."""
+"""The metrics of the gateway, with their label values; its Redis is in redis_pipeline.py."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

@@ -1,4 +1,4 @@
-"""One pipelined Redis connection, used by every request.
+"""One pipelined connection to Redis, which all requests of a process share.
 
 redis-py's pool and retry layers cost more here than Redis itself (docs/decisions/0004). All callers
 share one connection, so none waits for a free one or queues behind a dead Redis: a reply that is

@@ -1,4 +1,4 @@
-"""Consumers: one delivery, one disposition. Only here is decided how a message is acknowledged.
+"""Consumers: one delivery, one disposition. Only this module decides how a message is acknowledged.
 
 A message is acknowledged after its handler has returned, never before. If the process, connection
 or broker dies in between, or the acknowledgement is lost, the message is redelivered: handlers are

@@ -1,4 +1,4 @@
-"""The hosted form: a page without a script, also what a fault of a plain form is answered with."""
+"""The hosted form, a page without a script. A fault of a plain form is answered with it, too."""
 
 import tomllib
 from collections.abc import Mapping
