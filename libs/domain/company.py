@@ -46,11 +46,11 @@ def _address(text: str) -> str:
     return text
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
-class Company(_Section):
+class Company(Section):
     name: Line
     legal_name: Line
     address: Line
@@ -80,14 +80,14 @@ class Wording:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-class _Wording(_Section):
+class _Wording(Section):
     version: str = Field(pattern="^[a-z0-9._-]{1,60}$")
     purpose: str = Field(pattern="^[a-z_]{1,40}$")
     place: Place
     text: dict[Language, Text]
 
 
-class CompanyFile(_Section):
+class CompanyFile(Section):
     company: Company
     processing: dict[About, dict[Language, Text]] = {}
     """What Art. 15(1) GDPR has told beside the data; an export carries it."""

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from libs.common.process.config_file import ConfigFile, FaultError
 from libs.domain import email_address, phone_number
-from libs.domain.company import CompanyFile, Wording, twice
+from libs.domain.company import CompanyFile, Section, Wording, twice
 from libs.domain.limits import Limit
 
 LANGUAGES = ("pl", "en")
@@ -105,16 +105,12 @@ FieldName = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,39}$")]
 Version = Annotated[str, Field(pattern="^[A-Za-z0-9._-]{1,60}$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
-
-
-class Option(_Section):
+class Option(Section):
     value: Line
     label: Texts
 
 
-class FormField(_Section):
+class FormField(Section):
     name: FieldName
     type: FieldType
     fact: Fact | None = None
@@ -164,7 +160,7 @@ class FormField(_Section):
         return value, None
 
 
-class _WordingVersion(_Section):
+class _WordingVersion(Section):
     version: Version
     pl: Line
     en: Line
@@ -172,7 +168,7 @@ class _WordingVersion(_Section):
     """The first day on which it was not shown any more."""
 
 
-class Consent(_Section):
+class Consent(Section):
     purpose: Literal["marketing"]
     versions: tuple[_WordingVersion, ...] = Field(min_length=1)
 
@@ -209,7 +205,7 @@ class Consent(_Section):
         return None
 
 
-class Notice(_Section):
+class Notice(Section):
     """What Art. 13 GDPR has a person told before they send."""
 
     version: Version
@@ -217,7 +213,7 @@ class Notice(_Section):
     text: Texts
 
 
-class _Limits(_Section):
+class _Limits(Section):
     address: Limit = "20 per hour"
     form: Limit = "600 per hour"
 
@@ -232,7 +228,7 @@ class Read:
     """By field; the texts are the gateway's."""
 
 
-class Form(_Section):
+class Form(Section):
     version: Version
     title: Texts
     origins: tuple[Origin, ...] = ()
@@ -336,8 +332,10 @@ def _gone(name: str, text: str) -> tuple[str, str | None]:
     return text.strip(), "long" if len(text) > LONG else None
 
 
-class _File(_Section):
-    forms: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,39}$")], Form] = {}
+class _File(Section):
+    forms: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,39}$")], Form] = Field(
+        default_factory=dict
+    )
 
 
 Forms = Mapping[str, Form]

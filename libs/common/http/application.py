@@ -130,15 +130,8 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
 
 
-def json_response(
-    data: Any, status: int = 200, headers: Mapping[str, str] | None = None
-) -> web.Response:
-    return FastResponse(
-        text=_encode(data),
-        status=status,
-        headers=headers,
-        content_type=JSON,
-    )
+def json_response(data: Any, status: int = 200) -> web.Response:
+    return FastResponse(text=_encode(data), status=status, content_type=JSON)
 
 
 def path_id(request: web.Request, what: str) -> UUID:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 # `.retry` and never returns (see request_queue), and in a queue without dead-lettering, reading a
 # message 20 times in the management UI drops it.
 _QUORUM = {"x-queue-type": "quorum", "x-delivery-limit": -1}
+DELIVERY_LIMIT = 20
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,14 @@ def work_queue(
     exchange: Exchange,
     dlx: Exchange,
     bindings: Iterable[Binding] = (),
-    delivery_limit: int = 20,
+    delivery_limit: int = DELIVERY_LIMIT,
     sent_again: bool = False,
 ) -> tuple[Queue, Queue, Queue]:
     """Return a work queue with its `.retry` and `.dead`.
 
     :param exchange: returns messages from `.retry`, by the queue's own name
     :param delivery_limit: how often a message may return to its place in the queue (after a crash,
-    a
-        lost connection or a requeue) before `consume` rejects it unread, so that a message that
+        a lost connection or a requeue) before `consume` rejects it unread, so that a message that
         kills its process runs out of tries, too
     """
     return (
@@ -87,9 +87,7 @@ def work_queue(
     )
 
 
-def request_queue(
-    name: str, *, dlx: Exchange, bindings: Iterable[Binding], delivery_limit: int = 20
-) -> tuple[Queue, Queue]:
+def request_queue(name: str, *, dlx: Exchange, bindings: Iterable[Binding]) -> tuple[Queue, Queue]:
     """Return a queue for requests that expire, with its `.dead`.
 
     It has no dead-lettering: RabbitMQ would dead-letter expired requests into `.retry`, detect a
@@ -97,7 +95,7 @@ def request_queue(
     queue. So Retry drops a request, and the requester asks again.
     """
     return (
-        Queue(name, _QUORUM, tuple(bindings), delivery_limit, dlx, sent_again=True),
+        Queue(name, _QUORUM, tuple(bindings), DELIVERY_LIMIT, dlx, sent_again=True),
         _dead(name, dlx),
     )
 

@@ -136,8 +136,8 @@ def _message(table: dict[str, Any], fault: Any, model: type[BaseModel]) -> str:
     return str(fault["msg"]).removeprefix("Value error, ")
 
 
-def did_you_mean(given: str, known: Sequence[str], *, likeness: float = 0.6) -> str:
-    close = get_close_matches(given, known, n=1, cutoff=likeness)
+def did_you_mean(given: str, known: Sequence[str]) -> str:
+    close = get_close_matches(given, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
