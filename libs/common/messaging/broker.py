@@ -254,42 +254,31 @@ class Broker:
         """
         await self.send(exchange, routing_key, self.encode(message), timeout=timeout)
 
-    def encode(self, message: Message) -> aio_pika.Message:
-        """Make the AMQP message that `publish` sends, with the current trace if it is its own."""
-        body = json.dumps(message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    def encode(self, message: Message, body: str | None = None) -> aio_pika.Message:
+        """Make the AMQP message that `publish` sends, with the current trace if it is its own.
+
+        :param body: its JSON, if that is known
+        """
+        if body is None:
+            body = json.dumps(
+                message.body, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            )
         headers = {**tracing.headers(message.request_id), **message.headers}
         if message.request_id is not None:
             headers[REQUEST_ID] = message.request_id
-        return self.wrap(
-            message.id,
-            message.type,
-            body.encode(),
-            headers,
-            reply_to=message.reply_to,
-            correlation_id=message.correlation_id,
-            expiration=message.expiration,
-            priority=message.priority,
-        )
-
-    def wrap(
-        self,
-        message_id: str,
-        type: str,  # noqa: A002 - AMQP's name
-        body: bytes,
-        headers: Mapping[str, Any],
-        **properties: Any,
-    ) -> aio_pika.Message:
-        """Make an AMQP message; `body` is its JSON, `headers` are complete."""
         return aio_pika.Message(
-            body,
-            message_id=message_id,
-            type=type,
+            body.encode(),
+            message_id=message.id,
+            type=message.type,
             content_type="application/json",
             delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
             app_id=self.name,
             timestamp=datetime.now(UTC),
             headers=cast("HeadersType", headers),
-            **properties,
+            reply_to=message.reply_to,
+            correlation_id=message.correlation_id,
+            expiration=message.expiration,
+            priority=message.priority,
         )
 
     async def send(

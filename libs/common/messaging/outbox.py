@@ -279,12 +279,13 @@ class Relay:
         return [None] * len(ids)
 
     async def _publish(self, row: Any) -> type[PublishError] | None:
-        wrap, priority = self._broker.wrap, row.headers.pop(_PRIORITY, None)
+        priority = row.headers.pop(_PRIORITY, None)
+        sent = Message(row.message_id, row.type, {}, headers=row.headers, priority=priority)
         try:
             await self._broker.send(
                 row.exchange,
                 row.routing_key,
-                wrap(row.message_id, row.type, row.json.encode(), row.headers, priority=priority),
+                self._broker.encode(sent, row.json),
                 timeout=CONFIRM_SECONDS,
             )
         except BrokerUnavailable:
