@@ -28,15 +28,7 @@ async def test_a_connection_is_kept_and_used_again(start: Start) -> None:
 async def test_a_get_that_meets_a_connection_being_closed_is_asked_again_once(
     start: Start,
 ) -> None:
-    def cut(owner: ScriptedServer) -> Play:
-        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await answering(OK)(owner)(reader, writer)
-            await owner.read(reader)
-            await reset(reader, writer)
-
-        return play
-
-    owner, upstream = await start(cut, answering(OK, then=until_closed))
+    owner, upstream = await start(answering(OK, b"", then=reset), answering(OK, then=until_closed))
     assert await get(upstream) == (200, b"ok")
     assert await get(upstream, "/again") == (200, b"ok")
     assert [request.split()[1] for request in owner.requests] == [b"/x", b"/again", b"/again"]
@@ -45,14 +37,7 @@ async def test_a_get_that_meets_a_connection_being_closed_is_asked_again_once(
 async def test_a_post_that_meets_a_connection_being_closed_is_never_asked_again(
     start: Start,
 ) -> None:
-    def cut(owner: ScriptedServer) -> Play:
-        async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await answering(OK)(owner)(reader, writer)
-            await owner.read(reader)
-
-        return play
-
-    owner, upstream = await start(cut)
+    owner, upstream = await start(answering(OK, b""))
     assert await get(upstream) == (200, b"ok")
     assert await refusal(ask(upstream, "POST", body=b"{}")) == (502, "broken")
     assert len(owner.requests) == 2
