@@ -310,12 +310,16 @@ def lead(tell: Teller, world: World, anna: str) -> None:
         f"{number}"
     )
     took = _clock()
-    for said in (message, "yes"):
-        body = {"message": said, "session_id": session, "language": "en"}
-        reply = world.call("POST", "/api/chatbot/chat", body)
-        tell.does("Anna", said)
-        tell.does("chatbot", reply["reply"])
-    _check(reply["lead_score"] >= 60, "the lead is qualified")
+    body = {"message": message, "session_id": session, "language": "en"}
+    reply = world.call("POST", "/api/chatbot/chat", body)
+    tell.does("Anna", message)
+    tell.does("chatbot", reply["reply"])
+    _check(len(reply["card"]) >= 5, "the card shows what was understood")
+    asked = reply["ask"]
+    agrees = {"ask": asked["id"], "choice": "yes", "wording": asked["wording"]["sha256"]}
+    reply = world.call("POST", "/api/chatbot/chat", {"tap": agrees, "session_id": session})
+    tell.does("Anna", "taps Yes")
+    tell.does("chatbot", reply["reply"])
     slack, monday = (
         _await(f"the lead in {target}", partial(world.received, target, anna), 30)
         for target in ("slack", "monday")

@@ -7,7 +7,7 @@ import typer.core
 from typer.core import TyperGroup
 
 from ostoja import __version__, where
-from ostoja.commands import alerts, backup, consent, doctor, forms, keys, table
+from ostoja.commands import alerts, backup, chat, consent, doctor, forms, keys, table
 from ostoja.commands.lists import CASES, ON_CALL, STAFF, STOP, TRAFFIC
 from ostoja.failure import Failure
 
@@ -92,6 +92,7 @@ consent.add_to(app)
 mails = typer.Typer(no_args_is_help=True, help="Messages to a lead.")
 table.add(app, "People", STOP, followups=mails)
 forms.add_to(app)
+chat.add_to(app)
 table.add(app, "People", *ON_CALL)
 keys.add_to(app)
 table.add(app, "People", *STAFF)

@@ -17,6 +17,7 @@ from libs.domain.signed_links import Tokens, parse_keys
 from services.followups import config, retention, topology
 from services.followups.consumers import Consumers
 from services.followups.http.chat import ChatRoutes
+from services.followups.http.chat_page import ChatPage
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
@@ -95,8 +96,10 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
     look = partial(health.with_outbox, engine, broker, steps.outbox_length)
+    chat_routes = ChatRoutes(engine, configured, page_of)
     for routes in (
-        ChatRoutes(engine, configured, page_of),
+        chat_routes,
+        ChatPage(chat_routes, configured),
         FollowupRoutes(engine, configured),
         SubmissionRoutes(leads),  # before the routes of `{id}`
         LeadRoutes(engine, configured, page_of, Erasures(requester, erased)),

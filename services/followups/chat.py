@@ -13,6 +13,7 @@ from libs.domain.email_address import MalformedEmail, normalise
 from services.followups import dialogue, metrics
 from services.followups.config import LANGUAGES, Config
 from services.followups.dialogue.state import State
+from services.followups.dialogue.taps import Tapped
 from services.followups.leads import staff
 from services.followups.mails import enrolment
 from services.followups.reading import addresses
@@ -20,6 +21,7 @@ from services.followups.rules import score as lead_score
 from services.followups.rules.facts import Facts
 from services.followups.store import conversations, steps
 from services.followups.store.leads import Change
+from services.followups.store.tables import Row
 
 LOST = "lost"
 
@@ -28,17 +30,50 @@ class Reply(NamedTuple):
     conversation_id: uuid.UUID
     reply: str
     score: int
+    said: str
+    state: State
 
 
 async def take_turn(
-    tx: AsyncConnection, config: Config, link: staff.Link, said: enrolment.Said, now: datetime
+    tx: AsyncConnection,
+    config: Config,
+    link: staff.Link,
+    said: enrolment.Said,
+    now: datetime,
+    replies: str | None = None,
 ) -> Reply:
     """Store a turn and return the reply.
 
     The first statement locks the conversation's row, so turns of one session run one at a time and
     exactly one of them publishes `lead.qualified`.
+
+    :param replies: how many a page without a script shows: sent twice, it is one turn
+    :raises Unfit: a tap that the last reply does not offer
     """
     row = await conversations.enter_conversation(tx, said.session_id, now - config.reopens_after)
+    before = State.entered(row)
+    if said.language not in LANGUAGES:
+        said = said._replace(language=None)
+    known = before._replace(language=before.language or said.language)
+    tapped = said.tap and config.taps.read(said.tap, known, config.today(now))
+    if said.tap is None and replies in {None, str(before.replies)}:
+        return await _take(tx, config, link, said, now, row, None)
+    if tapped is None:  # nothing changes
+        score = lead_score.score(known.facts.known(), config.rules).points
+        return Reply(row["id"], config.taps.again(known), score, "", known)
+    return await _take(tx, config, link, said._replace(message=tapped.text), now, row, tapped)
+
+
+async def _take(
+    tx: AsyncConnection,
+    config: Config,
+    link: staff.Link,
+    said: enrolment.Said,
+    now: datetime,
+    row: Row,
+    tapped: Tapped | None,
+) -> Reply:
+    """:param row: the conversation"""
     conversation_id: uuid.UUID = row["id"]
     before = State.entered(row)
     turn = dialogue.turn(
@@ -46,14 +81,15 @@ async def take_turn(
         said.message,
         texts=config.texts,
         default_language=config.default_language,
-        language=said.language if said.language in LANGUAGES else None,
-        today=now.astimezone(config.hours.zone).date(),
+        language=said.language,
+        today=config.today(now),
         passed=said.passed,
         agreed=said.agreed,
         works=config.works,
         towns=config.towns,
         routes=config.routes,
         handover=config.handover,
+        tap=tapped,
     )
     state = turn.state
     facts = _normal(state.facts, before.facts)
@@ -128,7 +164,7 @@ async def take_turn(
                 tx, conversation_id, new, enrolment.DEFAULT_SEQUENCE, due, "chat", request_id
             )
     metrics.TURNS.labels(state.language).inc()
-    return Reply(conversation_id, turn.reply, scored.points)
+    return Reply(conversation_id, turn.reply, scored.points, said.message, state)
 
 
 def _normal(facts: Facts, before: Facts) -> Facts:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
@@ -57,10 +57,6 @@ OF_COMPANY = (
     "company_nip",
     "company_contacts",
 )
-
-
-def _complete(script: dict[str, str]) -> dict[str, str]:
-    return _checked(script, dialogue.TEXTS)
 
 
 def _checked(script: dict[str, str], needed: frozenset[str]) -> dict[str, str]:
@@ -156,6 +152,7 @@ class _Route(_Section):
     alone: bool = False
     asks: bool = False
     always: bool = False
+    offers: str | None = None
     skips: tuple[Literal["wish", "area", "budget", "start", "contact", "consent"], ...] = ()
 
 
@@ -165,15 +162,42 @@ def _town(text: str) -> str:
     return text
 
 
+def _rising(bounds: tuple[int, ...]) -> tuple[int, ...]:
+    if list(bounds) != sorted({*bounds}):
+        raise ValueError("the bounds of the bands must rise")
+    return bounds
+
+
+Bounds = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=8), AfterValidator(_rising)
+]
+
+
+class _Taps(_Section):
+    opening: dict[str, str] = Field({}, max_length=5)
+    wish: tuple[str, ...] = Field((), max_length=12)
+    area: Bounds = ()
+    budget: Bounds = ()
+
+
 class _Dialogue(_Section):
     instructions: str = ""
     """Ignored: the prompt of a model that once worded replies; older files have it."""
     works: tuple[Annotated[str, Field(min_length=3, pattern=r"^[^\sA-Z]+$")], ...]
     towns: tuple[Annotated[str, AfterValidator(_town)], ...] = ()
-    texts: Annotated[dict[str, Annotated[dict[str, str], AfterValidator(_complete)]], PerLanguage]
-    handover: dict[Literal["de", "uk"], Annotated[dict[str, str], AfterValidator(_handed_over)]] = (
-        Field(default_factory=dict)
-    )
+    taps: _Taps = _Taps()
+    texts: Annotated[dict[str, dict[str, str]], PerLanguage]
+    handover: dict[
+        Annotated[str, Field(pattern=f"^({'|'.join(HANDOVER)})$")],
+        Annotated[dict[str, str], AfterValidator(_handed_over)],
+    ] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _texts_are_complete(self) -> Self:
+        labels = {f"tap_{name}" for name in (*self.taps.opening, *self.taps.wish)}
+        for script in self.texts.values():
+            _checked(script, dialogue.TEXTS | labels)
+        return self
 
 
 class Step(_Section):
@@ -207,9 +231,12 @@ class _File(_Section):
 
     @model_validator(mode="after")
     def _routes_have_names_and_topics(self) -> Self:
-        names = [route.name for route in self.routes]
+        names = ["", *(route.name for route in self.routes)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"routes: duplicate name {', '.join(twice)}")
+        leads_to = {*self.dialogue.taps.opening.values(), *(r.offers or "" for r in self.routes)}
+        if strange := sorted(leads_to - set(names)):
+            raise ValueError(f"taps and offers lead to unknown routes: {', '.join(strange)}")
         for route in self.routes:
             used = set().union(*map(phrases.lists_in, route.words + route.unless))
             if unknown := sorted(used - set(self.words)):
@@ -243,9 +270,18 @@ class Config:
     sequences: Mapping[str, tuple[Step, ...]]
     topics: Mapping[str, Topic]
     routes: Routes
+    taps: dialogue.Taps
     update_after: timedelta
     contact_only_after: timedelta
     reopens_after: timedelta
+
+    def today(self, now: datetime) -> date:
+        return now.astimezone(self.hours.zone).date()
+
+    def language_of(self, given: str | None) -> str:
+        """Return the language of the dialogue for one that a page names, such as `en-GB`."""
+        short = (given or "")[:2].lower()
+        return short if short in LANGUAGES else self.default_language
 
     def due_times(
         self,
@@ -303,6 +339,18 @@ def load(
     file = ConfigFile(path).load(_File)
     company = load_company(company_path)
     hours = file.hours.hours
+    texts = {
+        language: _script(company, language, script)
+        for language, script in file.dialogue.texts.items()
+    }
+    handover = {
+        language: {name: _about(company.company, text) for name, text in script.items()}
+        for language, script in file.dialogue.handover.items()
+    }
+    routes = Routes(
+        [_route(company.company, file.topics, route) for route in file.routes], file.words
+    )
+    chips = dialogue.Chips(**dict(file.dialogue.taps))
     return Config(
         company=company.company,
         published=finder(company, forms or {}),
@@ -318,22 +366,15 @@ def load(
         ),
         works=file.dialogue.works,
         towns=file.dialogue.towns,
-        texts={
-            language: _script(company, language, script)
-            for language, script in file.dialogue.texts.items()
-        },
-        handover={
-            language: {name: _about(company.company, text) for name, text in script.items()}
-            for language, script in file.dialogue.handover.items()
-        },
+        texts=texts,
+        handover=handover,
         sequences={name: sequence.steps for name, sequence in file.sequences.items()},
         topics={
             name: Topic(topic.severity, topic.label, topic.at_once)
             for name, topic in file.topics.items()
         },
-        routes=Routes(
-            [_route(company.company, file.topics, route) for route in file.routes], file.words
-        ),
+        routes=routes,
+        taps=dialogue.Taps(texts, handover, file.default_language, chips, routes),
         update_after=file.lead.update_after,
         contact_only_after=file.lead.contact_only_after,
         reopens_after=file.lead.reopens_after,

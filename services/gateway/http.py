@@ -89,7 +89,10 @@ class Forwarded:
 
 
 FORWARDED = (
+    Forwarded("GET", "/api/chatbot/chat", "followups", PUBLIC),
     Forwarded("POST", "/api/chatbot/chat", "followups", CHAT, once=True),
+    Forwarded("GET", "/chat", "followups", PUBLIC),
+    Forwarded("POST", "/chat", "followups", CHAT),
     Forwarded("POST", "/api/followups", "followups", needs(Scope.FOLLOWUPS_WRITE), once=True),
     Forwarded("GET", "/api/followups", "followups", needs(Scope.FOLLOWUPS_READ)),
     Forwarded("POST", "/api/followups/stop", "followups", needs(Scope.FOLLOWUPS_WRITE)),

@@ -104,7 +104,8 @@ async def _public(call: Calls) -> str:
     said: dict[str, Any] = {**LEAD, "session_id": session, "email": address, "name": "Anna Łącka"}
     said["consent"] = {"marketing": True, "text": WORDING.text}
     reply = await call("POST", "/api/chatbot/chat", said)
-    _has(reply, "reply session_id conversation_id lead_score")
+    _has(reply, "reply session_id conversation_id ask card")
+    assert (await call("GET", "/api/chatbot/chat"))["ask"]["choices"]
     assert reply["session_id"] == session
 
     other = fresh_address()

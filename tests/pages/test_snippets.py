@@ -15,6 +15,7 @@ from tests.pages.conftest import COMPANY, DESK, photograph, serving, thanked
 from tests.support.eventually import eventually
 from tests.support.forms import CONTACT, arrived, stored
 from tests.support.ports import HOST, Ports
+from tests.support.runbooks import CLIENTS, examples
 from tests.support.stack import Stack, quick_forms_config
 from tests.support.system import fresh_address
 
@@ -25,15 +26,15 @@ SANDBOX = "http://127.0.0.1:8090"
 MOUNT = """
 import {createElement} from "react"
 import {createRoot} from "react-dom/client"
-import {LeadForm} from "./form.jsx"
-createRoot(document.querySelector("#here")).render(createElement(LeadForm))
+import {NAME} from "./form.jsx"
+createRoot(document.querySelector("#here")).render(createElement(NAME))
 """
 
 
-def compiled(code: str, folder: Path) -> str:
+def compiled(code: str, folder: Path, name: str = "LeadForm") -> str:
     """Return a page that shows a React component, as a developer's build makes it."""
     (folder / "form.jsx").write_text(code, encoding="utf-8")
-    (folder / "main.js").write_text(MOUNT, encoding="utf-8")
+    (folder / "main.js").write_text(MOUNT.replace("NAME", name), encoding="utf-8")
     options = ("--bundle", "--jsx=automatic", "--charset=utf8", "--log-level=error")
     production = '--define:process.env.NODE_ENV="production"'
     made = subprocess.run(
@@ -117,3 +118,24 @@ async def test_what_a_pasted_form_shows_is_what_is_recorded(
 def test_every_kind_for_a_page_is_here() -> None:
     programs = {"php", "python", "curl"}  # test_form_snippets runs these
     assert set(snippets.AS) == {"html", "wordpress", "fetch", "react"} | programs
+
+
+@pytest.mark.skipif(
+    not (MODULES / ".bin" / "esbuild").exists(), reason="make test-pages installs React"
+)
+async def test_the_chat_of_the_page_about_clients_is_tapped_in_react(
+    browser: Browser, stack: Stack, page_port: int, tmp_path: Path
+) -> None:
+    code = examples(CLIENTS)["jsx"].replace("https://ostoja.example.com", stack.url)
+    async with serving(compiled(code, tmp_path, "Chat"), page_port):
+        page = await browser.new_page()
+        await page.goto(f"http://{HOST}:{page_port}/")
+        for name in ("Wycena", "Kuchnia", "30-60 m²", "Skip", "jak najszybciej", "Wolę e-mail"):
+            await page.get_by_role("button", name=name, exact=True).click()
+        await page.get_by_role("textbox", name="Na jaki adres e-mail").fill(fresh_address())
+        await page.get_by_role("button", name="OK").click()
+        await page.get_by_role("button", name="Tak", exact=True).click()
+        await expect(page.get_by_role("log")).to_contain_text("Zapisuję zgodę")
+        await page.get_by_role("button", name="30-60 m² (change)").click()
+        await expect(page.get_by_role("button", name="60-100 m²")).to_be_visible()
+        await page.close()

@@ -859,6 +859,7 @@ async def test_a_message_whose_reply_was_cut_off_is_answered_once_also_after_a_r
         chat = page.locator("ostoja-chat")
         assert await stored(page) == []
         await chat.get_by_role("button", name="Otwórz czat").click()
+        await expect(chat.get_by_role("button", name="Wycena")).to_be_visible()
         assert await stored(page) == []
         text = chat.get_by_label("Wiadomość")
         reached = site.proxy.cut_before(DOWN, b"HTTP/1.1 200")
@@ -974,3 +975,181 @@ def _calling(act: Callable[[], Awaitable[None]]) -> Handler:
         return web.Response()
 
     return handle
+
+
+async def opened(page: Page) -> Locator:
+    chat = page.locator("ostoja-chat")
+    await chat.get_by_role("button", name="Otwórz czat").click()
+    return chat
+
+
+async def tap(chat: Locator, name: str, then: int) -> None:
+    """:param then: how many turns there are with the reply"""
+    await chat.get_by_role("button", name=name, exact=True).click()
+    await expect(chat.locator(".turn")).to_have_count(then, timeout=15_000)
+
+
+async def said_in(site: Site, page: Page) -> list[str]:
+    session = json.loads(await page.evaluate("sessionStorage['ostoja.chat']"))["id"]
+    rows = site.stack.query(
+        "select body from followups.chat_message m join followups.chat_conversations c"
+        " on c.id = m.conversation_id where c.session_id = %s and m.author = 'lead' order by m.id",
+        session,
+    )
+    return [row[0] for row in rows]
+
+
+async def is_readable(page: Page, chat: Locator, name: str) -> None:
+    """As `is_accessible`; and what can be tapped is large enough and inside the window."""
+    await is_accessible(page, name)
+    window = page.viewport_size or PHONE
+    for chip in await chat.locator(".chip:visible").all():
+        box = await chip.bounding_box()
+        assert box is not None
+        assert min(box["width"], box["height"]) >= 24, name  # WCAG 2.2, 2.5.8
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= window["width"], name
+
+
+@NPM
+@pytest.mark.parametrize(("scheme", "size"), LOOKS)
+async def test_a_request_is_tapped_and_each_state_is_accessible(
+    browser: Browser, site: Site, scheme: Any, size: Any
+) -> None:
+    where, address = f"{scheme}-{size['width']}", fresh_address()
+    async with visit(browser, site, viewport=size, color_scheme=scheme) as page:
+        chat = await opened(page)
+        await expect(chat.get_by_role("button", name="Wycena")).to_be_visible()
+        await is_readable(page, chat, f"taps-1-opening-{where}")
+        await tap(chat, "Wycena", 3)
+        await tap(chat, "Kuchnia", 5)
+        await is_readable(page, chat, f"taps-2-area-{where}")
+        await chat.get_by_role("textbox", name="Jaki jest mniej więcej metraż?").fill("12,5")
+        await page.keyboard.press("Enter")
+        await expect(chat.locator(".turn")).to_have_count(7, timeout=15_000)
+        await tap(chat, "60 000-120 000 zł", 9)
+        await is_readable(page, chat, f"taps-3-start-{where}")
+        await tap(chat, "jak najszybciej", 11)
+        await is_readable(page, chat, f"taps-4-contact-{where}")
+        await tap(chat, "Wolę e-mail", 13)
+        await chat.get_by_role("textbox", name="Na jaki adres e-mail").fill(address)
+        await page.keyboard.press("Enter")
+        await expect(chat.locator(".turn")).to_have_count(15, timeout=15_000)
+        await is_readable(page, chat, f"taps-5-consent-{where}")
+        yes, no = (chat.get_by_role("button", name=name, exact=True) for name in ("Tak", "Nie"))
+        size_of = "(it) => [it.offsetWidth, it.offsetHeight]"
+        assert await yes.evaluate(size_of) == await no.evaluate(size_of)
+        styles = [await each.evaluate("(it) => getComputedStyle(it).cssText") for each in (yes, no)]
+        assert styles[0] == styles[1], "a yes is as easy as a no"
+        shown = await chat.locator("#wording").inner_text()
+        assert shown not in await chat.get_by_role("log").inner_text()
+        await tap(chat, "Tak", 17)
+        await chat.get_by_text("Zapisane:").click()
+        await is_readable(page, chat, f"taps-6-card-{where}")
+        await tap(chat, "Zmień: Metraż, 12,5 m²", 19)
+        assert (await said_in(site, page))[:3] == ["Wycena", "Kuchnia", "12,5 m²"]
+    await site.recorded(address, shown)
+
+
+@NPM
+async def test_taps_fit_320_pixels_and_the_keyboard_reaches_them_in_the_order_of_reading(
+    browser: Browser, site: Site
+) -> None:
+    async with visit(browser, site, viewport={"width": 320, "height": 568}) as page:
+        chat = await opened(page)
+        await expect(chat.get_by_role("button", name="Wycena")).to_be_visible()
+        await is_readable(page, chat, "taps-320-opening")
+        await chat.get_by_role("log").focus()
+        await page.keyboard.press("Tab")
+        await expect(chat.get_by_role("button", name="Wycena")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+        for name in ("Wykończenie całości", "Kuchnia", "Łazienka"):
+            await page.keyboard.press("Tab")
+            await expect(chat.get_by_role("button", name=name)).to_be_focused()
+        await page.keyboard.press("Space")
+        await expect(chat.locator(".turn")).to_have_count(5, timeout=15_000)
+        await page.keyboard.press("Tab")  # the card is one stop while it is closed
+        await expect(chat.locator("summary")).to_be_focused()
+        await page.keyboard.press("Tab")
+        await page.keyboard.type("8")
+        await page.keyboard.press("Enter")
+        await expect(chat.locator(".turn")).to_have_count(7, timeout=15_000)
+        await tap(chat, "Pomiń", 9)
+        await is_readable(page, chat, "taps-320-start")
+        group = chat.get_by_role("list", name="Kiedy mogłyby ruszyć prace?")
+        await expect(group.get_by_role("listitem")).to_have_count(15)
+        box = await chat.get_by_label("Wiadomość").bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 568, "typing is always possible"
+        moving = "() => document.querySelector('ostoja-chat').shadowRoot.getAnimations().length"
+        assert await page.evaluate(moving) == 0
+
+
+async def test_a_tap_whose_reply_was_cut_off_is_one_turn_also_after_a_reload(
+    browser: Browser, site: Site
+) -> None:
+    async with visit(browser, site) as page:
+        chat = await opened(page)
+        await expect(chat.get_by_role("button", name="Wycena")).to_be_visible()
+        reached = site.proxy.cut_before(DOWN, b"HTTP/1.1 200")
+        await chat.get_by_role("button", name="Wycena").dblclick()
+        await reached.wait()
+        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+        stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 200")
+        await chat.get_by_role("button", name="Kuchnia").click()
+        await stalled.wait()
+        await site.proxy.refuse()
+        await site.proxy.resume()
+        await page.reload()
+        await expect(chat.locator(".turn")).to_have_count(5, timeout=15_000)
+        await page.reload()
+        await expect(chat.get_by_role("button", name="30-60 m²")).to_be_visible()
+        assert await said_in(site, page) == ["Wycena", "Kuchnia"]
+
+
+async def test_a_value_that_is_refused_can_be_given_again(browser: Browser, site: Site) -> None:
+    async with visit(browser, site) as page:
+        chat = await opened(page)
+        await tap(chat, "Rozmowa z człowiekiem", 3)
+        field = chat.get_by_role("textbox", name="Pod jaki numer telefonu")
+        await field.fill("12")
+        await page.keyboard.press("Enter")
+        await expect(chat.get_by_text("Podaj numer telefonu")).to_be_visible()
+        await field.fill("600 700 800")
+        await page.keyboard.press("Enter")
+        await expect(chat.locator(".turn").last).to_contain_text("600 700 800", timeout=15_000)
+
+
+@NPM
+@pytest.mark.parametrize(("scheme", "size"), LOOKS)
+async def test_the_chat_works_and_is_accessible_without_a_script(
+    browser: Browser, site: Site, scheme: Any, size: Any
+) -> None:
+    address = fresh_address()
+    context = await browser.new_context(
+        viewport=size, color_scheme=scheme, java_script_enabled=False
+    )
+    page = await context.new_page()
+    await page.goto(f"{site.gateway}/chat")
+    for number, name in enumerate(("Wycena", "Kuchnia", "30-60 m²", "Pomiń", "Jeszcze nie wiem")):
+        await photograph(page, f"chat-page-{number}-{scheme}-{size['width']}", whole=True)
+        await page.get_by_role("button", name=name).click()
+    await page.get_by_role("button", name="Wolę e-mail").click()
+    await page.get_by_label("Na jaki adres e-mail").fill("nic")
+    await page.get_by_role("button", name="Wyślij").first.click()
+    await page.get_by_label("Na jaki adres e-mail").fill(address)
+    await page.get_by_role("button", name="Wyślij").first.click()
+    shown = await page.locator(".consent fieldset > p").inner_text()
+    await photograph(page, f"chat-page-consent-{scheme}-{size['width']}", whole=True)
+    html, url = await page.content(), page.url
+    await page.get_by_role("button", name="Tak", exact=True).click()
+    await expect(page.get_by_text("Zapisuję zgodę")).to_be_visible()
+    assert await context.cookies() == []
+    await context.close()
+    await site.recorded(address, shown)
+    seen = await browser.new_page(viewport=size, color_scheme=scheme)
+    await seen.route(url, lambda route: route.fulfill(body=html, content_type="text/html"))
+    await seen.goto(url)
+    await is_accessible(seen, f"chat-page-{scheme}-{size['width']}")
+    await seen.close()

@@ -2,9 +2,33 @@
 
 import { random } from "./dom"
 
+export interface Tap {
+  ask: string
+  choice?: string
+  value?: string | number
+  wording?: string
+}
+
+export interface Ask {
+  id: string
+  kind: "choice" | "number" | "month" | "phone" | "email" | "consent"
+  label: string
+  choices: { id: string, label: string }[]
+  skippable: boolean
+  wording?: { text: string, sha256: string }
+}
+
+export interface Fact {
+  name: string
+  label: string
+  text: string
+  sure: boolean
+}
+
 export interface Turn {
   mine: boolean
   text: string
+  tap?: Tap // instead of the text
   key?: string // of a message that has no reply yet
   lost?: boolean
 }
@@ -12,6 +36,8 @@ export interface Turn {
 interface Kept {
   id: string
   turns: Turn[]
+  ask: Ask | null // of the last reply
+  card: Fact[]
   open: boolean
   at: number // of the last change
 }
@@ -20,7 +46,7 @@ const NAME = "ostoja.chat"
 const MOST = 100
 const IDLE = 30 * 60_000
 
-const fresh = (): Kept => ({ id: "", turns: [], open: false, at: Date.now() })
+const fresh = (): Kept => ({ id: "", turns: [], ask: null, card: [], open: false, at: Date.now() })
 
 /** Whether its visitor has probably left this screen; what waits to be sent is kept. */
 const idle = () => kept.at < Date.now() - IDLE && !kept.turns.some((each) => each.key)
@@ -38,6 +64,12 @@ const kept = load()
 export const conversation = {
   get turns(): readonly Turn[] {
     return kept.turns
+  },
+  get ask(): Ask | null {
+    return kept.ask
+  },
+  get card(): readonly Fact[] {
+    return kept.card
   },
   get open(): boolean {
     return kept.open

@@ -48,6 +48,9 @@ const pl = {
   lost: "Tej wiadomości nie można było wysłać.",
   privacy: "Prywatność",
   data: "Dane z rozmowy służą odpowiedzi na pytanie. Administrator danych i Twoje prawa:",
+  skip: "Pomiń",
+  change: "Zmień",
+  noted: "Zapisane:",
   spent: "Mamy teraz bardzo dużo rozmów. Proszę zostawić kontakt w tym formularzu, odpowiemy:",
 }
 
@@ -99,6 +102,9 @@ const en: typeof pl = {
   lost: "This message could not be sent.",
   privacy: "Privacy",
   data: "What you write is used to answer you. The controller of the data, and your rights:",
+  skip: "Skip",
+  change: "Change",
+  noted: "Noted:",
   spent: "Very many people are writing now. Please leave your contact in this form, we will answer:",
 }
 

@@ -9,16 +9,17 @@ from datetime import date
 from typing import NamedTuple
 
 from services.followups.dialogue import ask_a_person as handovers
-from services.followups.dialogue import memory, replies
+from services.followups.dialogue import memory, replies, taps
 from services.followups.dialogue.hearing import hear
 from services.followups.dialogue.state import State
+from services.followups.dialogue.taps import Chips, Tapped, Taps
 from services.followups.dialogue.texts import HANDOVER_TEXTS, PLACES, TEXTS
 from services.followups.reading.consent_answer import Answer
 from services.followups.reading.routing import Action, Routes
 from services.followups.reading.text import readable
 from services.followups.rules.facts import Facts
 
-__all__ = ("HANDOVER_TEXTS", "PLACES", "TEXTS", "Turn", "turn")
+__all__ = ("HANDOVER_TEXTS", "PLACES", "TEXTS", "Chips", "Taps", "Turn", "turn")
 
 NO_ROUTES = Routes(())
 NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
@@ -48,12 +49,15 @@ def turn(
     towns: tuple[str, ...] = (),
     routes: Routes = NO_ROUTES,
     handover: Mapping[str, Mapping[str, str]] = NO_HANDOVER,
+    tap: Tapped | None = None,
 ) -> Turn:
-    """Answer one message.
+    """Answer one message, or a tap.
 
     :param passed: facts from the website's own fields; they override the text
     :param agreed: wording of a consent that was given on the website with this message
     """
+    if tap is not None and tap.forgets:
+        state = state._replace(facts=state.facts._replace(**{tap.forgets: None}))
     heard = hear(
         state,
         readable(message),
@@ -66,14 +70,19 @@ def turn(
         default_language=default_language,
         forms=texts.keys(),
         handovers=handover.keys(),
+        tap=tap,
     )
     known, agrees = memory.remember(state, heard, passed, agreed)
-    if heard.spoken in handover and all(heard.spoken in each.answer for each in heard.urgent):
+    if tap is not None and tap.asks:
+        script = {**texts[heard.language], **handover.get(heard.spoken, {})}
+        known, text = taps.ask_again(known, tap.asks, script)
+        parts = [text]
+    elif heard.spoken in handover and all(heard.spoken in each.answer for each in heard.urgent):
         known, parts = handovers.reply(known, state, heard, handover[heard.spoken])
     else:
         known, parts = replies.reply(known, state, heard, texts[heard.language], agrees=agrees)
     return Turn(
-        known,
+        known._replace(replies=state.replies + 1),
         " ".join(parts),
         heard.answer,
         is_about_lead=heard.is_about_lead,

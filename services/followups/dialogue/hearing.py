@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from services.followups.dialogue import firm
 from services.followups.dialogue.state import SAID_LENGTH, State
+from services.followups.dialogue.taps import Tapped
 from services.followups.dialogue.texts import ABOUT_WORKS
 from services.followups.reading import (
     Understood,
@@ -77,6 +78,11 @@ class Heard(NamedTuple):
     """A wish for mails or a yes to them, before the wording was shown: it grants nothing."""
     is_worth_telling: bool
     """Staff should read these words."""
+    is_tap: bool
+    area_from: int | None
+    """The lower end of a tapped band."""
+    offer: Route | None
+    """A route that it may mean: it is asked about, not guessed."""
 
     @property
     def names_place(self) -> bool:
@@ -106,15 +112,18 @@ def hear(
     default_language: str,
     forms: Collection[str],
     handovers: Collection[str],
+    tap: Tapped | None = None,
 ) -> Heard:
-    """Read a message.
+    """Read a message, or nothing but a tap.
 
     :param towns: where we work; empty: that is not configured
     :param given_language: that of the website
     :param forms: languages that have the form
     :param handovers: languages in which a person is asked to answer
     """
-    matched = routes.find(message, before=_before(state))
+    if tap is not None:  # it goes on with nothing that was said before
+        message, state = "", state._replace(last_said=None, email_just_given=False)
+    matched, offers = _routes(routes, state, message, tap)
     joined = _joined(state, message)
     corrected = _corrected(message, state.facts, state.asking)
     understood = _for_all(
@@ -131,6 +140,12 @@ def hear(
         state,
         message,
     )
+    if tap is not None:
+        understood = understood._replace(
+            facts=tap.facts,
+            answer=tap.answer,
+            budget_from=tap.least if tap.facts.budget else None,
+        )
     is_ours = understood.language in forms or understood.language in handovers
     spoken = understood.language if is_ours else default_language
     language = (
@@ -152,18 +167,15 @@ def hear(
     ):
         matched, actions = [*matched, *routes.with_action("quote")], actions | {"quote"}
     wants_quote = state.wants_quote or ("quote" in actions and held is not None)
-    written = understood.facts._replace(email=state.doubt) if agrees else understood.facts
-    # A yes after another question is to that.
-    is_of_city = state.city_asked and not (state.doubt or state.asking == "consent")
-    if is_of_city and written.city is None and small_talk.confirms(message):
-        written = written._replace(city=state.city_asked)
+    written = _confirmed(understood.facts, state, message, agrees=agrees)
     is_off_topic = any(
         route.then == "nothing" and not (route.lead and understood.facts.tells_of_works)
         for route in matched
     )
     is_of_sales = held is None or held.lead or wants_quote
     news = _news(written, passed, state, only_contact=is_off_topic or not is_of_sales)
-    news = _that_stand(news, state, message, actions, corrected)
+    if tap is None:
+        news = _that_stand(news, state, message, actions, corrected)
     answers = _answers(matched, held)
     answer = understood.answer
     # `A ile to kosztuje?` is none about consent, nor is a supplier's `wyrażają Państwo zgodę?`
@@ -175,15 +187,15 @@ def hear(
         answer = None
     # A number that still is not whole goes on in the next message.
     words = (joined if joined and understood.phone_piece else message)[:SAID_LENGTH]
+    words = tap.text if tap and tap.route and held and not state.said else words
     # On a route, even a short answer matters: `na piśmie`, `nie mam maila`.
     # So does a single name: `Zabierzów`.
     continues = (
         small_talk.asks_more(message, state.last_said)
         and understood.facts._replace(city=None) == NO_FACTS
     )
-    asks_of_record = small_talk.asks_of_record(message)
     is_question = (
-        not asks_of_record
+        not small_talk.asks_of_record(message)
         and small_talk.has_words(understood.rest)
         and (continues or small_talk.asks(understood.rest, spoken))
         and not (state.asked and small_talk.answers_itself(message))
@@ -193,9 +205,9 @@ def hear(
     says = understood.has_ids or has_limits or small_talk.says(understood.rest, least=least)
     asked = firm.NOTHING
     if held is None:
-        wish = state.facts.wish or news.wish
         before = state.last_said if continues else None
-        asked = firm.asked(message, works, towns, has_wish=wish is not None, before=before)
+        has_wish = (state.facts.wish or news.wish) is not None
+        asked = firm.asked(message, works, towns, has_wish=has_wish, before=before)
     wishes = offered or ("mails" in actions and state.asking != "consent")
     offers_consent = answer is None and may_offer(held) and wishes
     wants_mails = held is None and (state.wants_mails or "mails" in actions)
@@ -221,8 +233,8 @@ def hear(
         wants_quote=wants_quote,
         says=says,
         is_question=is_question,
-        asks_of_record=asks_of_record,
-        skips=_skips(matched, answers, understood),
+        asks_of_record=small_talk.asks_of_record(message),
+        skips=_skips(matched, answers, understood) + (tap.skips if tap else ()),
         asked=asked,
         defers=is_about_lead
         and held is None
@@ -232,19 +244,51 @@ def hear(
             else _insists(state, answers)
         ),
         offers_consent=offers_consent,
-        is_worth_telling=words != state.last_said
-        and not withdraws
-        and (says or (news.name is not None and _tells_more(state, news)))
-        and (
-            answer is None
-            or has_limits
-            or understood.facts.has_contact
-            or (
-                (held is not None or _tells_more(state, news))
-                and _says_more(answer, message, language)
+        is_worth_telling=bool(tap and words)
+        or (
+            words != state.last_said
+            and not withdraws
+            and (says or (news.name is not None and _tells_more(state, news)))
+            and (
+                answer is None
+                or has_limits
+                or understood.facts.has_contact
+                or (
+                    (held is not None or _tells_more(state, news))
+                    and _says_more(answer, message, language)
+                )
             )
         ),
+        is_tap=tap is not None,
+        area_from=tap.least if tap and tap.facts.area else None,
+        offer=None if held else next((r for r in offers if r.name not in state.asked), None),
     )
+
+
+def _routes(
+    routes: Routes, state: State, message: str, tap: Tapped | None
+) -> tuple[list[Route], list[Route]]:
+    """Return the routes that are meant, and those that only offer one."""
+    if tap is not None:
+        return [tap.route] if tap.route else [], []
+    found = routes.find(message, before=_before(state))
+    offered = routes.named(state.offered)
+    meant = routes.named(offered.offers) if offered else None
+    matched = [route for route in found if not route.offers]
+    if meant and small_talk.confirms(message):
+        return [meant, *matched], []
+    return matched, [route for route in found if route.offers]
+
+
+def _confirmed(facts: Facts, state: State, message: str, *, agrees: bool) -> Facts:
+    """Add the address or the city that the last reply asked about."""
+    if agrees:
+        facts = facts._replace(email=state.doubt)
+    # A yes after another question is to that.
+    is_of_city = state.city_asked and not (state.doubt or state.asking == "consent")
+    if is_of_city and facts.city is None and small_talk.confirms(message):
+        return facts._replace(city=state.city_asked)
+    return facts
 
 
 def _says_more(answer: Answer | None, message: str, language: str) -> bool:

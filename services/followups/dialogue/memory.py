@@ -46,6 +46,9 @@ def remember(
         said=(*known.said, heard.words)[-SAID:] if heard.is_worth_telling else known.said,
         last_said=heard.words,
         budget_from=heard.understood.budget_from if news.budget else known.budget_from,
+        area_from=heard.area_from if news.area else known.area_from,
+        by_email=False,
+        offered=None,
         wants_call="call" in actions or (known.wants_call and "no_calls" not in actions),
         no_calls=(known.no_calls or "no_calls" in actions) and "call" not in actions,
         wants_erasure=known.wants_erasure or "erasure" in actions,
@@ -101,7 +104,8 @@ def _consent(state: State, heard: Heard, agreed: str | None) -> tuple[State, boo
     if agreed is not None and not (undone or is_repeated) and state.barred is None:
         return state._replace(consent="given", wording=agreed), False
     may_agree = state.consent is None and state.wording is not None and state.barred is None
-    if heard.answer == "yes" and may_agree and not _only_acknowledges(state, heard.message):
+    is_clear = heard.is_tap or not _only_acknowledges(state, heard.message)
+    if heard.answer == "yes" and may_agree and is_clear:
         return state._replace(consent="given", granted_to=None), True
     return state, False
 

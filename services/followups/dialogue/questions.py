@@ -15,8 +15,8 @@ Reply = tuple[State, list[str]]
 
 def go_on(state: State, heard: Heard, script: Script) -> Reply:
     """Continue after what the message itself was answered."""
-    if state.doubt:  # the only question: a yes must not also answer another one, such as consent
-        return state._replace(asking=None), [script["email_doubt"].format(address=state.doubt)]
+    if doubt := state.doubt:  # the only question: a yes must not also answer one such as consent
+        return state._replace(asking=None), [script["email_doubt"].format(address=doubt)]
     if number := heard.mistyped_phone:
         doubt = script["phone_doubt"].format(number=number)
         return state._replace(asking="contact"), [doubt]
@@ -127,6 +127,10 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
     # They were handed over in another language, and a few Polish words start no form.
     is_handed_over = state.closed and state.asked.keys() <= {"handover"} and not heard.news.known()
     is_over = heard.closes or state.asked.get("refused") or is_handed_over
+    if heard.offer and not (is_over or heard.answers):
+        asked = {**state.asked, heard.offer.name: 1}
+        state = state._replace(asking=None, offered=heard.offer.name, asked=asked)
+        return state, [heard.offer.answer[heard.language]]
     question = None if is_over else _next_question(state, heard)
     if question is None:
         state = state._replace(asking=None)
@@ -191,7 +195,8 @@ def _ask(
         wording = script["consent_wording"]
         parts = [part for part in parts if part not in script["consent_wording"]]
         parts.append(script["consent_wording"])
-    return state._replace(asking=question, asked=asked, wording=wording), parts
+    by_email = text == script["ask_email"]
+    return state._replace(asking=question, asked=asked, wording=wording, by_email=by_email), parts
 
 
 def _notice(state: State, script: Script, *, asks: bool) -> Reply:

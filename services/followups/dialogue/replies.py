@@ -26,7 +26,13 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
     """
     own = _of_the_firm(heard, script)
     parts = opening(
-        heard.answers[:2], before, script, heard.language, asks=heard.is_question, own=own
+        heard.answers[:2],
+        before,
+        script,
+        heard.language,
+        asks=heard.is_question,
+        greets=not heard.is_tap,
+        own=own,
     )
     parts += _on_consent(state, before, heard, script, agrees=agrees)
     state, reactions = _reactions(state, heard, script)
@@ -71,10 +77,12 @@ def opening(
     language: str,
     *,
     asks: bool,
+    greets: bool = True,
     own: Sequence[str] = (),
 ) -> list[str]:
     """Return the greeting and the answers of the routes; in an emergency they come first.
 
+    :param greets: False for a tap, which has the opening above it
     :param own: what the firm's own facts answer
     """
     parts = list(own)
@@ -83,7 +91,7 @@ def opening(
             parts += questions.again(route, before, script, language, asks=asks)
         else:
             parts.append(route.answer[language])
-    if before.language is not None:
+    if before.language is not None or not greets:
         return parts
     if answers and answers[0].first:
         return [*parts, script["greeting_in_emergency"]]
@@ -150,7 +158,12 @@ def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[
         news = news._replace(phone=None) if is_phone else news._replace(email=None)
     if heard.held and heard.held.first:
         news = news._replace(city=None)
-    noted = describe(news, heard.language, budget_from=heard.understood.budget_from)
+    noted = describe(
+        news,
+        heard.language,
+        budget_from=heard.understood.budget_from,
+        area_from=heard.area_from,
+    )
     if heard.asks_of_record:
         facts = describe(state.facts, heard.language)
         told = script["record" if state.reachable else "record_none"].format(facts=facts)

@@ -50,6 +50,14 @@ class State(NamedTuple):
     """Messages that staff have not been notified of."""
     budget_from: int | None = None
     """The lower end of the budget."""
+    area_from: int | None = None
+    """The lower end of the area, if a band was tapped."""
+    replies: int = 0
+    """How many there were; the last one's ask has this number."""
+    by_email: bool = False
+    """The contact that is asked for is an e-mail address."""
+    offered: str | None = None
+    """The route that the last reply asked about, because no rule is sure of it."""
     last_said: str | None = None
     """The last message, so that a double tap or a reload is passed on once."""
     lead: str | None = None
@@ -101,4 +109,14 @@ class State(NamedTuple):
 
 _NEW = State()
 _NAMES = frozenset(State._fields)
-_OF_REQUEST = ("route", "answered", "said", "budget_from", "wants_call", "wants_quote", "closed")
+_OF_REQUEST = (
+    "route",
+    "answered",
+    "said",
+    "budget_from",
+    "area_from",
+    "offered",
+    "wants_call",
+    "wants_quote",
+    "closed",
+)

@@ -22,16 +22,22 @@ TEXTS = frozenset({
     "phone_doubt", "closing", "closing_unreachable", "passed_on", "added", "thanks", "we_do",
     "call_noted", "question_kept", "record", "record_none", "noted_whole", "start_past",
     "ask_consent_short", "no_more_mails", "ask_consent_early",
+    "change_name", "change_city", "change_email", "change_phone", "tap_email", "tap_phone",
+    "tap_yes", "tap_no", "tap_new", "tap_skip", "tap_unknown", "tap_change",
+    "tap_up_to", "tap_over",
+    "fact_wish", "fact_city", "fact_area", "fact_budget", "fact_start", "fact_name", "fact_email",
+    "fact_phone",
 })  # fmt: skip
 
 HANDOVER_TEXTS = frozenset({
     "greeting", "greeting_in_emergency", "notice", "ask_contact", "ask_again", "ask_still",
     "added", "passed_on", "consent_refused", "withdraw_where", "question",
-    "unreachable", "no_consent_here",
+    "unreachable", "no_consent_here", "change_email", "change_phone", "tap_email", "tap_phone",
 })  # fmt: skip
 """The texts of a language in which the form does not exist."""
 
 PLACES = {
+    "tap_up_to": "facts", "tap_over": "facts",
     "noted": "facts", "record": "facts", "unreachable": "facts", "ask_again": "facts",
     "ask_still": "facts", "email_doubt": "address", "phone_doubt": "number",
     "closing": "contact", "passed_on": "contact",

@@ -1,25 +1,40 @@
-"""The chat: one message in, one reply out."""
+"""The chat: one message or tap in, one reply out."""
 
 import asyncio
-from typing import Annotated, Self
+import re
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Self
 
 from aiohttp import web
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import (
     ADDRESS_FROM,
+    CALLER,
     CLIENT_ADDRESS,
     Model,
+    Problem,
     accepted_at,
     json_response,
     parse,
 )
 from libs.common.process import logs
+from libs.domain import email_address, phone_number
 from libs.domain.company import Wording
 from libs.domain.email_address import Email
 from services.followups import chat
+from services.followups.chat import Reply
 from services.followups.config import Config
+from services.followups.dialogue.state import State
+from services.followups.dialogue.taps import Tap, Unfit, Value
 from services.followups.leads import staff
 from services.followups.mails.enrolment import Said
 from services.followups.reading import phone
@@ -29,6 +44,8 @@ log = logs.get_logger(__name__)
 
 MESSAGE_LENGTH = 4000
 WORDING_LENGTH = 4000
+OLD = "old"
+"""An ask that no reply has: it is answered with the question of today."""
 TURNS_AT_A_TIME = 6
 """Chat turns that run at once, out of the pool's ten connections; the rest serve the other work.
 This semaphore is fair. In the pool, a newcomer may overtake a waiting turn until that times out."""
@@ -47,10 +64,39 @@ class Consent(Model):
         return self
 
 
+def _value(given: float | str) -> Value:
+    if not isinstance(given, str):
+        return "number", given
+    if "@" in given:
+        return "email", email_address.normalise(given)
+    if re.fullmatch(r"\d{4}-\d\d(-\d\d)?", given, re.ASCII):
+        date.fromisoformat(f"{given}-01"[:10])
+        return "month", given
+    return "phone", phone_number.normalise(given)
+
+
+class ChatTap(Model):
+    ask: str = Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,9})?$")
+    choice: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,40}$")
+    value: Annotated[float | str, AfterValidator(_value)] | None = None
+    wording: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    """The SHA-256 of the wording of consent that was shown."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if (self.choice is None) == (self.value is None):
+            raise ValueError("needs either choice or value")
+        return self
+
+
 class ChatMessage(Model):
-    message: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MESSAGE_LENGTH)
-    ]
+    tap: ChatTap | None = None
+    message: (
+        Annotated[
+            str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MESSAGE_LENGTH)
+        ]
+        | None
+    ) = Field(None, validate_default=True)
     session_id: str = Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,200}$")
     email: Email | None = None
     name: (
@@ -61,6 +107,13 @@ class ChatMessage(Model):
     language: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$")
     consent: Consent | None = None
 
+    @field_validator("message")
+    @classmethod
+    def _is_alone(cls, message: str | None, given: ValidationInfo) -> str | None:
+        if "tap" in given.data and (message is None) == (given.data["tap"] is None):
+            raise ValueError("needs either message or tap")
+        return message
+
 
 class ChatRoutes:
     def __init__(self, engine: AsyncEngine, config: Config, link: staff.Link) -> None:
@@ -70,10 +123,41 @@ class ChatRoutes:
         self._turns = asyncio.Semaphore(TURNS_AT_A_TIME)
 
     def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/api/chatbot/chat", self.opening)
         app.router.add_post("/api/chatbot/chat", self.chat)
+
+    async def opening(self, request: web.Request) -> web.Response:
+        """What a chat can show before the first message; it stores nothing."""
+        language = self._config.language_of(request.query.get("language"))
+        return json_response(self.opening_in(language))
+
+    def opening_in(self, language: str) -> dict[str, Any]:
+        today = self._config.today(datetime.now(UTC))
+        ask = self._config.taps.ask(State(language=language), today)
+        return {"reply": self._config.texts[language]["greeting"], "ask": ask}
 
     async def chat(self, request: web.Request) -> web.Response:
         body = await parse(request, ChatMessage)
+        try:
+            answer, shown = await self.answer(request, body)
+        except Unfit as unfit:
+            raise Problem(422, errors=[(unfit.field, str(unfit))]) from None
+        told = shown | {
+            "session_id": body.session_id,
+            "conversation_id": str(answer.conversation_id),
+        }
+        if request.headers.get(CALLER) == "service":  # a visitor need not know it
+            told["lead_score"] = answer.score
+        return json_response(told)
+
+    async def answer(
+        self, request: web.Request, body: ChatMessage, replies: str | None = None
+    ) -> tuple[Reply, dict[str, Any]]:
+        """Return the reply, and what a client shows of it.
+
+        :param replies: how many the page shows; a message to an older one changes nothing
+        :raises Unfit: a tap that the last reply does not offer
+        """
         agreed: Wording | None = None
         if body.consent and body.consent.marketing:
             agreed = self._config.published(body.consent.wording or body.consent.text)
@@ -81,7 +165,8 @@ class ChatRoutes:
                 # It proves nothing. The dialogue asks again, with the configured wording.
                 log.warning("chat.unknown_wording")
         said = Said(
-            message=body.message,
+            message=body.message or "",
+            tap=Tap(**dict(body.tap)) if body.tap else None,
             session_id=body.session_id,
             passed=facts.Facts(
                 email=body.email,
@@ -94,13 +179,8 @@ class ChatRoutes:
             ip_address_from=request.headers.get(ADDRESS_FROM),
             user_agent=request.headers.get("User-Agent"),
         )
+        now, taps = accepted_at(request), self._config.taps
         async with self._turns, self._engine.begin() as tx:
-            answer = await chat.take_turn(tx, self._config, self._link, said, accepted_at(request))
-        return json_response(
-            {
-                "reply": answer.reply,
-                "session_id": body.session_id,
-                "conversation_id": str(answer.conversation_id),
-                "lead_score": answer.score,
-            }
-        )
+            reply = await chat.take_turn(tx, self._config, self._link, said, now, replies)
+        ask = taps.ask(reply.state, self._config.today(now))
+        return reply, {"reply": reply.reply, "ask": ask, "card": taps.card(reply.state)}

@@ -36,7 +36,7 @@ log = logs.get_logger(__name__)
 WORK_WORDS = 3
 MOST_WISHES = 10
 """Of other conversations, which anyone may have who knows a contact; staff read all their words."""
-_WORKS = {*OF_WORKS, "budget_range"}
+_WORKS = {*OF_WORKS, "budget_range", "area_range"}
 _PERSON = {"email", "phone", "name"}
 POLL_SECONDS = 1.0
 BATCH = 50
@@ -285,6 +285,7 @@ def _known(state: State) -> dict[str, Any]:
         "no_calls": state.no_calls,
         "wants_call": state.wants_call,
         "budget_range": state.budget_from and [state.budget_from, state.facts.budget],
+        "area_range": state.area_from and [state.area_from, state.facts.area],
     }
     return state.facts.known() | {name: value for name, value in flags.items() if value}
 

@@ -13,6 +13,7 @@ from libs.common.process import logs
 from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue.state import State
+from services.followups.dialogue.taps import Tap
 from services.followups.rules.facts import Facts
 from services.followups.store import steps
 from services.followups.store.tables import Row
@@ -35,6 +36,8 @@ class Said(NamedTuple):
     ip_address: str | None
     user_agent: str | None
     ip_address_from: str | None = None
+    tap: Tap | None = None
+    """Instead of the message, which then is what stands on it."""
     source: str = "chat"
     """As consent's trail names it."""
 

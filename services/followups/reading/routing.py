@@ -61,6 +61,8 @@ class Route:
     """Matches only a question, and is answered only to whoever is a lead."""
     always: bool = False
     """It is answered whatever the conversation is about, even in an emergency."""
+    offers: str | None = None
+    """It is not sure that this route is meant, so its answer asks."""
     skips: tuple[Question, ...] = ()
     """What the form does not ask any more: a budget of a person who asks for a price."""
 
@@ -119,9 +121,10 @@ class Routes:
         """
         heard = self._hear(message)
         found = self._matching(heard)
-        if found or not before:
+        if not before or any(not route.offers for route in found):
             return found
-        return [route for route in self._matching(heard | self._hear(before)) if route.topic]
+        both = self._matching(heard | self._hear(before))
+        return [route for route in both if route.topic] or found
 
     def _heard(self, message: str) -> frozenset[int]:
         words = [(word,) for word in (*fold(message), "")]

@@ -19,8 +19,8 @@ _STARTS: dict[str, dict[str, Any]] = tomllib.loads(
 )
 
 
-def describe_area(area: float, language: str) -> str:
-    text = f"{area:g}"
+def describe_area(area: float, language: str, least: int | None = None) -> str:
+    text = f"{least}-{area:g}" if least else f"{area:g}"
     return f"{text if language == 'en' else text.replace('.', ',')} m²"
 
 
@@ -91,7 +91,9 @@ def describe_phone(phone: str) -> str:
     return _SPACE.join(("+48", *groups))
 
 
-def describe(facts: Facts, language: str, *, budget_from: int | None = None) -> str:
+def describe(
+    facts: Facts, language: str, *, budget_from: int | None = None, area_from: int | None = None
+) -> str:
     """List what was understood, so that the person can correct it.
 
     :param budget_from: the lower end of the budget, if a range was given
@@ -99,7 +101,7 @@ def describe(facts: Facts, language: str, *, budget_from: int | None = None) -> 
     parts = [
         facts.name,
         facts.city,
-        facts.area and describe_area(facts.area, language),
+        facts.area and describe_area(facts.area, language, area_from),
         _budget(facts, language, budget_from),
         facts.start and describe_start(facts.start, language),
         facts.email,
@@ -122,15 +124,20 @@ def wishes(known: Mapping[str, Any], language: str) -> list[str]:
     lines = []
     for also in known.get("also", ()):
         facts = Facts.of(also)
-        parts = facts.wish, describe(facts, language, budget_from=_least(also))
+        parts = (
+            facts.wish,
+            describe(
+                facts, language, budget_from=_least(also, "budget"), area_from=_least(also, "area")
+            ),
+        )
         lines.append(_STARTS[language]["also"].format(wish=", ".join(filter(None, parts))))
     return lines
 
 
-def _least(known: Mapping[str, Any]) -> int | None:
-    """Return the lower end of a budget for which a range was given."""
-    least, most = known.get("budget_range", (None, None))
-    return least if most == known.get("budget") else None
+def _least(known: Mapping[str, Any], name: str) -> int | None:
+    """Return the lower end of a fact for which a range was given."""
+    least, most = known.get(f"{name}_range", (None, None))
+    return least if most == known.get(name) else None
 
 
 def summary(known: Mapping[str, Any], language: str) -> str:
@@ -139,8 +146,8 @@ def summary(known: Mapping[str, Any], language: str) -> str:
     parts = [
         facts.wish,
         facts.city,
-        facts.area and describe_area(facts.area, language),
-        _budget(facts, language, _least(known)),
+        facts.area and describe_area(facts.area, language, _least(known, "area")),
+        _budget(facts, language, _least(known, "budget")),
         facts.start and f"start: {describe_start(facts.start, language)}",
         *wishes(known, language),
     ]

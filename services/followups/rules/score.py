@@ -45,5 +45,6 @@ def changed(notified: Mapping[str, object] | None, known: Mapping[str, object]) 
     """Return the names of facts that differ from what staff were last notified of."""
     before = notified or {}
     names = dict.fromkeys((*known, *before))
-    names.pop("budget_range", None)  # it is a part of the budget
+    for part in ("budget_range", "area_range"):  # a part of the budget, of the area
+        names.pop(part, None)
     return tuple(name for name in names if known.get(name) != before.get(name))

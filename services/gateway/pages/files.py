@@ -12,7 +12,7 @@ from libs.common.http import plain_form
 from libs.common.http.heads import media_type
 from services.gateway.pages import TEMPLATES
 
-PATHS = frozenset({"/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm"})
+PATHS = frozenset({"/chat", "/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm"})
 FORMS = "/forms/"
 CONSOLE = re.compile("/console(/|$)")
 LEADS = "/api/leads"

@@ -35,6 +35,7 @@ FORWARDED = (
     hdrs.CONTENT_TYPE,
     hdrs.USER_AGENT,
     istr("Idempotency-Key"),
+    istr("Sec-Fetch-Site"),
 )
 IMPORT_SECONDS = 300.0
 """Socket buffers hold megabytes: an upstream may receive a whole file long before it is stored."""

@@ -19,6 +19,7 @@ from libs.common.http.application import create_app, unavailable_when
 from libs.common.messaging.broker import Broker
 from libs.common.process.settings import Settings
 from services.followups.http.chat import ChatRoutes
+from services.followups.http.chat_page import ChatPage
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.store import steps
@@ -34,7 +35,9 @@ Post = Callable[..., Awaitable[tuple[int, Any]]]
 def app_of(engine: AsyncEngine, broker: Broker) -> web.Application:
     app = create_app(internal_key=KEY)
     app.middlewares.append(unavailable_when(postgres.is_transient))
-    ChatRoutes(engine, CONFIG, link).add_to(app)
+    chat = ChatRoutes(engine, CONFIG, link)
+    chat.add_to(app)
+    ChatPage(chat, CONFIG).add_to(app)
     FollowupRoutes(engine, CONFIG).add_to(app)
     LeadRoutes(engine, CONFIG, link, NOBODY_ERASED).add_to(app)
     look = partial(health.with_outbox, engine, broker, steps.outbox_length)
@@ -69,16 +72,19 @@ async def listed(client: Client, **query: str) -> list[dict[str, Any]]:
         return items
 
 
-async def test_a_chat_answers_with_reply_score_and_both_ids(post: Post) -> None:
-    status, answer = await post(
-        "/api/chatbot/chat", {"message": "dzień dobry, remont", "session_id": "abc"}
-    )
+@pytest.mark.parametrize("caller", ["public", "service"])
+async def test_a_chat_answers_with_its_reply_and_tells_the_score_to_services_only(
+    post: Post, caller: str
+) -> None:
+    said = {"message": "dzień dobry, remont", "session_id": "abc"}
+    status, answer = await post("/api/chatbot/chat", said, **{"X-Caller": caller})
     assert status == 200
-    assert set(answer) == {"reply", "session_id", "conversation_id", "lead_score"}
+    score = {"lead_score"} if caller == "service" else set()
+    assert set(answer) == {"reply", "session_id", "conversation_id", "ask", "card"} | score
     assert answer["session_id"] == "abc"
     assert answer["reply"]
     assert uuid.UUID(answer["conversation_id"])
-    assert isinstance(answer["lead_score"], int)
+    assert isinstance(answer.get("lead_score", 0), int)
 
 
 async def test_a_chat_accepts_every_field_of_the_contract(post: Post, world: World) -> None:
@@ -93,7 +99,7 @@ async def test_a_chat_accepts_every_field_of_the_contract(post: Post, world: Wor
             "language": "en-GB",
             "consent": {"marketing": True, "text": WORDING.text},
         },
-        **{"X-Caller": "public"},
+        **{"X-Caller": "service"},
     )
     assert (status, answer["lead_score"] >= CONFIG.threshold) == (200, True)
     [lead] = await world.outbox("lead.qualified")

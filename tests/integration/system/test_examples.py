@@ -53,7 +53,7 @@ async def arrived(stack: Stack, text: str) -> None:
 
 
 def test_each_example_is_run_by_a_test() -> None:
-    by_others = {"sh generate", "html"}  # tests/clients, tests/pages
+    by_others = {"sh generate", "html", "jsx"}  # tests/clients, tests/pages
     assert EXAMPLES.keys() == {"sh curl", "python", "sh or-alert", "cron", "php"} | by_others
 
 

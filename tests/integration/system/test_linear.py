@@ -95,7 +95,14 @@ ROUTES: dict[tuple[str, str], list[Given]] = {
     ("get", "/console/events"): [Given("/console/events?{}")],
     ("post", "/api/chatbot/chat"): [Given(
         "/api/chatbot/chat", ("message", "session_id", "email", "name", "phone", "language"),
-        {"message": "Dzień dobry", "session_id": "s"})],
+        {"message": "Dzień dobry", "session_id": "s"}), Given(
+        "/api/chatbot/chat", ("tap.ask", "tap.choice", "tap.value", "tap.wording"),
+        {"tap": {"ask": "opening-0", "choice": "quote"}, "session_id": "s"})],
+    ("get", "/api/chatbot/chat"): [Given("/api/chatbot/chat?language={}")],
+    ("get", "/chat"): [Given("/chat?language={}")],
+    ("post", "/chat"): [Given(
+        "/chat", ("message", "session", "language", "replies", "ask", "value", "number"),
+        form=True)],
     ("post", "/api/leads"): [
         Given("/api/leads", ("form", "session_id", "issued", "trap", "page"), LEAD),
         *(Given("/api/leads", (f"fields.{name}",), LEAD) for name in LEAD_FIELDS),

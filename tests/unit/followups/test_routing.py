@@ -70,10 +70,11 @@ def test_an_invalid_phrase_is_named(phrase: str) -> None:
 
 def test_a_request_to_staff_may_be_told_in_two_messages() -> None:
     began, went_on = "robiliście u mnie podłogę", "deski się rozjeżdżają"
-    assert not FOLLOWUPS.routes.find(went_on)
+    assert all(each.offers for each in FOLLOWUPS.routes.find(went_on)), "it is asked about"
     assert [each.name for each in FOLLOWUPS.routes.find(went_on, before=began)] == ["complaint"]
     asked = "ile kosztuje malowanie"
-    assert not FOLLOWUPS.routes.find(went_on, before=asked), "an answered question is over"
+    matched = FOLLOWUPS.routes.find(went_on, before=asked)
+    assert all(each.offers for each in matched), "an answered question is over"
 
 
 def test_words_are_letters_and_digits() -> None:

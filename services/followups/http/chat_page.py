@@ -1,0 +1,95 @@
+"""The chat without a script: a page for each turn, whose chips are submit buttons.
+
+A page sent twice is one turn: it says which reply it shows, and only the last one is answered.
+"""
+
+import re
+import secrets
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from aiohttp import web
+from pydantic import ValidationError
+
+from libs.common.http import plain_form
+from services.followups.config import Config
+from services.followups.dialogue.taps import Unfit
+from services.followups.http.chat import OLD, ChatMessage, ChatRoutes
+
+_HERE = Path(__file__).parent
+_PAGE = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined
+).get_template("chat_page.html")
+_WORDS = tomllib.loads((_HERE / "chat_page.toml").read_text(encoding="utf-8"))
+
+
+class ChatPage:
+    def __init__(self, chat: ChatRoutes, config: Config) -> None:
+        self._chat = chat
+        self._config = config
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/chat", self.begin)
+        app.router.add_post("/chat", self.go_on)
+
+    async def begin(self, request: web.Request) -> web.Response:
+        language = self._config.language_of(request.query.get("language"))
+        opening = self._chat.opening_in(language)
+        return self._show(
+            language, secrets.token_urlsafe(16), **opening, said="", card=[], replies=0
+        )
+
+    async def go_on(self, request: web.Request) -> web.Response:
+        given = {name: text for name, text in (await plain_form.read(request)).items() if text}
+        session = given.get("session", "")
+        ours = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
+        if not (ours and re.fullmatch(r"[A-Za-z0-9_-]{22}", session)):  # else others may know it
+            session = secrets.token_urlsafe(16)
+        about = {"session_id": session, "language": self._config.language_of(given.get("language"))}
+        fault = False
+        try:
+            body = ChatMessage.model_validate(about | _said(given))
+            answer, shown = await self._chat.answer(request, body, given.get("replies"))
+        except (ValidationError, Unfit):
+            old = ChatMessage.model_validate(about | {"tap": {"ask": OLD, "choice": OLD}})
+            (answer, shown), fault = await self._chat.answer(request, old), True
+        wording = (shown["ask"] or {}).get("wording", {}).get("text", "")
+        shown["reply"] = shown["reply"].replace(wording, "").strip()
+        return self._show(
+            about["language"],
+            session,
+            **shown,
+            fault=fault,
+            said=answer.said,
+            replies=answer.state.replies,
+        )
+
+    def _show(
+        self, language: str, session: str, *, fault: bool = False, **shown: Any
+    ) -> web.Response:
+        page = _PAGE.render(
+            language=language,
+            words=_WORDS[language],
+            company=self._config.company,
+            session=session,
+            fault=fault,
+            **shown,
+        )
+        return web.Response(text=page, status=422 if fault else 200, content_type="text/html")
+
+
+def _said(given: Mapping[str, str]) -> dict[str, Any]:
+    if "ask" not in given:
+        return {"message": given.get("message", "")}
+    tap: dict[str, Any] = {
+        name: given[name] for name in ("ask", "choice", "value", "wording") if name in given
+    }
+    if number := given.get("number"):
+        try:
+            tap["value"] = float("".join(number.split()).replace(",", "."))
+        except ValueError:  # it may be one in words
+            return {"message": number}
+    return {"tap": tap}

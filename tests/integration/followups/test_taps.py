@@ -1,0 +1,228 @@
+"""Taps through the API: one turn each, in the rows and messages of a message."""
+
+import hashlib
+import re
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from aiohttp.test_utils import TestClient
+
+from services.followups.store import conversations, tables
+from tests.integration.followups.conftest import CONFIG, World
+from tests.integration.followups.test_http import Post, client, post  # noqa: F401
+
+PATH = "/api/chatbot/chat"
+LEAD = "Remont łazienki 8 m2, budżet 40 tys., od marca, jan@example.com"
+SESSION = {"session_id": "abc"}
+WORDING = CONFIG.texts["pl"]["consent_wording"]
+
+
+async def said(world: World) -> list[str]:
+    async with world.engine.begin() as tx:
+        found = await tx.scalar(sa.select(tables.chat_conversations.c.id))
+        if found is None:
+            return []
+        lines = await conversations.transcript(tx, found, 200)
+    return [text for author, text, _ in lines if author == "lead"]
+
+
+async def tap(post: Post, ask: dict[str, Any] | str, **given: Any) -> tuple[int, Any]:  # noqa: F811
+    ask = ask if isinstance(ask, str) else ask["id"]
+    return await post(PATH, SESSION | {"tap": {"ask": ask, **given}})
+
+
+async def test_the_opening_offers_chips_in_each_language_and_stores_nothing(
+    client: TestClient[Any, Any],  # noqa: F811
+    world: World,
+) -> None:
+    labels = []
+    for language in ("pl", "en-GB", "fr"):
+        async with client.get(PATH, params={"language": language}) as response:
+            opening = await response.json()
+        assert 1 < len(opening["ask"]["choices"]) <= 5
+        labels.append(opening["ask"]["choices"][0]["label"])
+    assert labels == ["Wycena", "A quote", "Wycena"]
+    assert await world.conversations() == 0
+
+
+async def test_a_request_made_of_taps_is_a_lead_with_its_transcript(
+    post: Post,  # noqa: F811
+    world: World,
+) -> None:
+    ask: Any = "opening-0"
+    for given in (
+        {"choice": "quote"}, {"choice": "kitchen"}, {"choice": "30-60"}, {"value": 45000},
+        {"value": "2040-01"}, {"value": "600 700 800"},
+    ):  # fmt: skip
+        status, answer = await tap(post, ask, **given)
+        if given.get("value") == "2040-01":
+            assert status == 422
+            assert [each["field"] for each in answer["errors"]] == ["tap.value"]
+            status, answer = await tap(post, ask, choice="asap")
+        assert status == 200
+        ask = answer["ask"] or ask
+    assert await said(world) == [
+        "Wycena", "Kuchnia", "30-60 m²", "45\xa0000\xa0zł", "jak najszybciej",
+        "+48\xa0600\xa0700\xa0800",
+    ]  # fmt: skip
+    [lead] = await world.outbox("lead.qualified")
+    assert lead["phone"] == "+48600700800"
+    assert "30-60 m²" in lead["summary"]
+    assert {"name": "area", "label": "Metraż", "value": 60, "text": "30-60 m²", "sure": True} in (
+        answer["card"]
+    )
+
+
+async def test_a_tapped_consent_is_recorded_with_its_wording_and_a_no_withdraws_it(
+    post: Post,  # noqa: F811
+    world: World,
+) -> None:
+    _, answer = await post(PATH, SESSION | {"message": LEAD})
+    ask = answer["ask"]
+    assert answer["reply"].endswith(WORDING)
+    assert ask["wording"]["text"] == WORDING
+    shown = hashlib.sha256(WORDING.encode()).hexdigest()
+    assert ask["wording"]["sha256"] == shown
+    for wording in ({}, {"wording": "0" * 64}):
+        status, again = await tap(post, ask, choice="yes", **wording)
+        assert (status, again["ask"]) == (200, ask)
+    assert await world.outbox("grant.record") == []
+    await tap(post, ask, choice="yes", wording=shown)
+    assert [grant["wording"] for grant in await world.outbox("grant.record")] == [WORDING]
+    await post(PATH, SESSION | {"message": "dziękuję"})
+    assert await world.outbox("withdrawal.record") == []
+    status, answer = await tap(post, ask, choice="no")
+    assert (status, answer["ask"]) == (200, None)
+    [withdrawal] = await world.outbox("withdrawal.record")
+    assert withdrawal["email"] == "jan@example.com"
+
+
+async def test_an_older_tap_leaves_the_conversation_as_it_is(
+    post: Post,  # noqa: F811
+    world: World,
+) -> None:
+    _, answer = await post(PATH, SESSION | {"message": "Dzień dobry"})
+    old = answer["ask"]
+    _, now = await tap(post, old, choice="kitchen")
+    before = await said(world)
+    for ask in (old["id"], "area-99", "nothing"):
+        status, answer = await tap(post, ask, choice="kitchen")
+        assert (status, answer["ask"], answer["card"]) == (200, now["ask"], now["card"])
+        assert answer["reply"] == CONFIG.texts["pl"]["ask_area"]
+    assert await said(world) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"message": "dzień dobry", "tap": {"ask": "opening-0", "choice": "quote"}}, "message"),
+        ({}, "message"),
+        ({"tap": {"ask": "opening-0", "choice": "pizza"}}, "tap.choice"),
+        ({"tap": {"ask": "opening-0", "value": 5}}, "tap.value"),
+        ({"tap": {"ask": "opening-0", "choice": "quote", "value": 5}}, "tap"),
+        ({"tap": {"ask": "opening-0"}}, "tap"),
+        ({"tap": {"ask": "opening-0", "value": "2027-13"}}, "tap.value"),
+        ({"tap": {"ask": "opening-0", "value": "a@b"}}, "tap.value"),
+        ({"tap": {"ask": "opening-0", "value": "12"}}, "tap.value"),
+        ({"tap": {"ask": "Opening!", "choice": "quote"}}, "tap.ask"),
+    ],
+)
+async def test_a_tap_that_says_what_is_not_offered_is_refused_and_nothing_changes(
+    post: Post,  # noqa: F811
+    world: World,
+    body: dict[str, Any],
+    field: str,
+) -> None:
+    status, answer = await post(PATH, SESSION | body)
+    assert status == 422
+    assert {each["field"] for each in answer["errors"]} == {field}
+    assert await said(world) == []
+    assert await world.conversations() == 0
+
+
+class Page:
+    """A browser without scripts: it sends the fields of the form that a button stands in."""
+
+    def __init__(self, client: TestClient[Any, Any]) -> None:  # noqa: F811
+        self._client = client
+        self.html = ""
+
+    async def open(self, **query: str) -> "Page":
+        async with self._client.get("/chat", params=query) as response:
+            assert response.status == 200
+            self.html = await response.text()
+        return self
+
+    async def send(self, **fields: str) -> int:
+        hidden = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', self.html))
+        kept = {name: hidden[name] for name in ("session", "language", "replies")}
+        if "message" not in fields:
+            kept |= {name: hidden[name] for name in ("ask", "wording") if name in hidden}
+            ids = re.findall(r'name="ask" value="(?!card)([^"]*)"', self.html)
+            kept["ask"] = ids[0] if ids else "card"
+        self.fields = kept | fields
+        async with self._client.post("/chat", data=self.fields) as response:
+            self.html = await response.text()
+            return response.status
+
+
+async def test_a_request_is_made_without_a_script_and_what_is_sent_twice_is_one_turn(
+    client: TestClient[Any, Any],  # noqa: F811
+    world: World,
+) -> None:
+    page = await Page(client).open()
+    for fields in (
+        {"choice": "quote"}, {"choice": "kitchen"}, {"number": "12,5"}, {"choice": "skip"},
+        {"choice": "asap"}, {"choice": "email"}, {"value": "jan@example.com"},
+    ):  # fmt: skip
+        assert await page.send(**fields) == 200
+    assert 'name="wording"' in page.html
+    async with client.post("/chat", data=page.fields) as again:  # the page is loaded once more
+        assert again.status == 200
+        page.html = await again.text()
+    assert await page.send(choice="yes") == 200
+    await page.send(message="Proszę dzwonić po 16")
+    await client.post("/chat", data=page.fields)
+    lines = await said(world)
+    assert len(lines) == 9
+    assert (lines[2], lines[-2:]) == ("12,5 m²", ["Tak", "Proszę dzwonić po 16"])
+    [grant] = await world.outbox("grant.record")
+    assert (grant["email"], grant["wording"]) == ("jan@example.com", WORDING)
+
+
+async def test_a_page_that_sends_nonsense_is_shown_again_and_nothing_changes(
+    client: TestClient[Any, Any],  # noqa: F811
+    world: World,
+) -> None:
+    page = await Page(client).open(language="en")
+    await page.send(choice="quote")
+    await page.send(choice="kitchen")
+    for fields in (
+        {"number": "1e9"}, {"number": "nan"}, {"choice": "pizza"}, {"message": ""},
+        {"value": "<b>"}, {"language": "xx", "choice": "pizza"},
+    ):  # fmt: skip
+        assert await page.send(**fields) == 422, fields
+        assert "Roughly what is the floor area?" in page.html or "Jaki" in page.html
+    assert await said(world) == ["A quote", "Kitchen"]
+
+
+async def test_another_site_cannot_choose_the_conversation_of_a_visitor(
+    client: TestClient[Any, Any],  # noqa: F811
+) -> None:
+    page = await Page(client).open()
+    await page.send(choice="quote")
+    for site, kept in (("same-origin", True), ("cross-site", False), ("same-site", False)):
+        async with client.post(
+            "/chat", data=page.fields, headers={"Sec-Fetch-Site": site}
+        ) as response:
+            assert (page.fields["session"] in await response.text()) == kept
+
+
+async def test_what_a_visitor_wrote_is_no_markup_on_the_page(
+    client: TestClient[Any, Any],  # noqa: F811
+) -> None:
+    page = await Page(client).open()
+    await page.send(message="<script>alert(1)</script> remont kuchni <i>12 m2</i>")
+    assert "<script>" not in page.html
+    assert "<i>" not in page.html

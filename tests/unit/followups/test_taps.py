@@ -1,0 +1,312 @@
+"""What a visitor may tap instead of typing, and what each tap does."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import pytest
+
+from services.followups import dialogue
+from services.followups.dialogue.state import State
+from services.followups.dialogue.taps import Tap, Tapped, Unfit, Value
+from tests.support.shipped import FOLLOWUPS as CONFIG
+
+TODAY = date(2026, 11, 30)
+MAIL: Value = ("email", "jan@example.com")
+PHONE: Value = ("phone", "+48600700800")
+
+
+@dataclass
+class Visitor:
+    language: str = "pl"
+    state: State = field(default_factory=State)
+    reply: str = ""
+    said: list[str] = field(default_factory=list)
+    answer: str | None = None
+
+    @property
+    def known(self) -> State:
+        return self.state._replace(language=self.state.language or self.language)
+
+    @property
+    def ask(self) -> dict[str, Any]:
+        return CONFIG.taps.ask(self.known, TODAY) or {}
+
+    @property
+    def card(self) -> dict[str, str]:
+        return {each["name"]: each["text"] for each in CONFIG.taps.card(self.state)}
+
+    def says(self, message: str, tap: Tapped | None = None) -> None:
+        turn = dialogue.turn(
+            self.state,
+            message,
+            texts=CONFIG.texts,
+            default_language="pl",
+            language=self.language if self.language in CONFIG.texts else None,
+            today=TODAY,
+            works=CONFIG.works,
+            routes=CONFIG.routes,
+            handover=CONFIG.handover,
+            tap=tap,
+        )
+        self.state = State.of(json.loads(json.dumps(turn.state.stored())))
+        self.reply, self.answer = turn.reply, turn.answer
+        self.said.append(message)
+
+    def taps(self, choice: str | None = None, value: Value | None = None, **other: str) -> bool:
+        """Return whether it counts: it is not about an older reply."""
+        shown = self.ask.get("wording", {}).get("sha256")
+        given = {"ask": self.ask.get("id", ""), "wording": shown} | other
+        tapped = CONFIG.taps.read(Tap(choice=choice, value=value, **given), self.known, TODAY)
+        if tapped is not None:
+            self.says(tapped.text, tapped)
+        return tapped is not None
+
+
+def at_consent() -> Visitor:
+    visitor = Visitor()
+    visitor.says("Remont łazienki 8 m2, budżet 40 tys., od marca, jan@example.com")
+    assert visitor.ask["kind"] == "consent"
+    return visitor
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+def test_a_whole_request_can_be_tapped_and_means_the_same_in_each_language(language: str) -> None:
+    visitor, kinds = Visitor(language), []
+    steps: list[tuple[str | None, Value | None]] = [
+        ("quote", None), ("kitchen", None), ("30-60", None), (None, ("number", 45000)),
+        ("2027-03", None), (None, MAIL), ("yes", None),
+    ]  # fmt: skip
+    for choice, value in steps:
+        kinds.append(visitor.ask["kind"])
+        assert visitor.taps(choice, value)
+    assert kinds == ["choice", "choice", "number", "number", "month", "phone", "consent"]
+    facts = visitor.state.facts
+    assert (facts.area, visitor.state.area_from) == (60, 30)
+    assert (facts.budget, facts.currency, facts.start) == (45000, "PLN", "2027-03")
+    assert (facts.email, facts.wish) == ("jan@example.com", CONFIG.texts[language]["tap_kitchen"])
+    assert visitor.state.consent == "given"
+    assert visitor.state.wording == CONFIG.texts[language]["consent_wording"]
+    assert visitor.card["area"].startswith("30-60")
+
+
+def test_a_tap_stands_in_the_transcript_as_what_the_visitor_said() -> None:
+    visitor = Visitor()
+    for choice in ("quote", "bathroom", "0-30", "skip"):
+        visitor.taps(choice)
+    assert visitor.said == ["Wycena", "Łazienka", "do 30 m²", "Pomiń"]
+
+
+def test_each_question_but_the_contact_can_be_skipped_and_is_not_asked_again() -> None:
+    visitor = Visitor()
+    visitor.taps("quote")
+    asked = []
+    while visitor.ask["skippable"]:
+        asked.append(visitor.ask["id"].partition("-")[0])
+        visitor.taps("skip")
+    assert asked == ["wish", "area", "budget", "start"]
+    assert visitor.ask["kind"] == "phone"
+    with pytest.raises(Unfit):
+        visitor.taps("skip")
+    visitor.taps(value=PHONE)
+    assert "600" in visitor.reply
+    assert "?" not in visitor.reply
+
+
+def test_a_contact_can_be_an_address_instead_of_a_number() -> None:
+    visitor = Visitor()
+    visitor.taps("human")
+    visitor.taps("email")
+    assert visitor.ask["kind"] == "email"
+    visitor.taps(value=MAIL)
+    assert visitor.state.facts.email == "jan@example.com"
+
+
+def test_a_consent_that_is_skipped_is_neither_given_nor_refused() -> None:
+    visitor = at_consent()
+    assert visitor.taps("skip")
+    assert (visitor.state.consent, visitor.ask) == (None, {})
+    assert CONFIG.texts["pl"]["consent_left"] in visitor.reply
+
+
+def test_a_yes_counts_only_with_the_hash_of_the_wording_that_was_shown() -> None:
+    visitor = at_consent()
+    before = visitor.state
+    for wording in ("", "0" * 64):
+        assert not visitor.taps("yes", wording=wording)
+    assert visitor.state == before
+    assert visitor.taps("yes")
+    assert visitor.state.consent == "given"
+
+
+def test_a_yes_to_an_older_question_grants_nothing() -> None:
+    visitor = at_consent()
+    shown = visitor.ask
+    visitor.says("A ile trwa remont?")
+    assert not visitor.taps("yes", ask=shown["id"], wording=shown["wording"]["sha256"])
+    assert visitor.state.consent is None
+
+
+@pytest.mark.parametrize("wording", ["", "0" * 64])
+def test_a_no_counts_however_old_it_is(wording: str) -> None:
+    visitor = at_consent()
+    old = visitor.ask["id"]
+    assert visitor.taps("yes")
+    visitor.says("dziękuję")
+    assert visitor.taps("no", ask=old, wording=wording)
+    assert (visitor.state.consent, visitor.answer) == ("refused", "no")
+
+
+def test_a_no_from_a_chat_that_is_forgotten_asks_for_the_address() -> None:
+    visitor = Visitor()
+    assert visitor.taps("no", ask="consent-7")
+    assert visitor.state.consent == "refused"
+    assert CONFIG.texts["pl"]["withdraw_where"] in visitor.reply
+
+
+def test_an_older_tap_changes_nothing_and_is_answered_with_the_question_of_today() -> None:
+    visitor = Visitor()
+    visitor.taps("quote")
+    visitor.taps("kitchen")
+    before = visitor.state
+    assert not visitor.taps("bathroom", ask="wish-1")
+    assert visitor.state == before
+    assert CONFIG.taps.again(before) == CONFIG.texts["pl"]["ask_area"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "tap", "at"),
+    [
+        ([], {"choice": "pizza"}, "choice"),
+        ([], {"value": ("number", 5)}, "value"),
+        (["quote", "kitchen"], {"choice": "30-61"}, "choice"),
+        (["quote", "kitchen"], {"value": ("number", 0)}, "value"),
+        (["quote", "kitchen"], {"value": ("number", 100_001)}, "value"),
+        (["quote", "kitchen"], {"value": PHONE}, "value"),
+        (["quote", "kitchen", "skip"], {"value": ("number", 1e12)}, "value"),
+        (["quote", "kitchen", "skip", "skip"], {"value": ("month", "2026-10")}, "value"),
+        (["quote", "kitchen", "skip", "skip"], {"value": ("month", "2026-11-29")}, "value"),
+        (["quote", "kitchen", "skip", "skip"], {"value": ("month", "2037-01")}, "value"),
+        (["human"], {"value": ("number", 600700800)}, "value"),
+        (["human", "email"], {"choice": "email"}, "choice"),
+        (["quote"], {"ask": "card", "choice": "area"}, "choice"),
+        (["quote"], {"ask": "card", "choice": "currency"}, "choice"),
+    ],
+)
+def test_what_is_not_offered_is_refused_by_its_field(
+    choices: list[str], tap: dict[str, Any], at: str
+) -> None:
+    visitor = Visitor()
+    for choice in choices:
+        visitor.taps(choice)
+    before = visitor.state
+    with pytest.raises(Unfit) as refused:
+        visitor.taps(**tap)
+    assert refused.value.field == f"tap.{at}"
+    assert visitor.state == before
+
+
+def test_a_start_can_be_a_month_or_a_day_of_today_on() -> None:
+    for given in ("2026-11", "2026-11-30", "2036-12"):
+        visitor = Visitor()
+        for choice in ("quote", "kitchen", "skip", "skip"):
+            visitor.taps(choice)
+        assert visitor.taps(value=("month", given))
+        assert visitor.state.facts.start == given
+
+
+def test_a_fact_of_the_card_is_asked_again_and_replaced() -> None:
+    visitor = Visitor()
+    visitor.says("remont kuchni 12 m2, budżet 60 tys., od marca 2027, 600 700 800")
+    for name, tap, now in (
+        ("area", {"value": ("number", 14.5)}, "14,5 m²"),
+        ("budget", {"choice": "120000-250000"}, "120\xa0000-250\xa0000\xa0zł"),
+        ("start", {"choice": "asap"}, "jak najszybciej"),
+        ("wish", {"choice": "bathroom"}, "Łazienka"),
+        ("phone", {"value": ("phone", "+48221234567")}, "+48\xa022\xa0123\xa045\xa067"),
+    ):
+        assert visitor.taps(name, ask="card")
+        assert visitor.said[-1].startswith("Zmień: ")
+        assert visitor.taps(**tap)
+        assert visitor.card[name] == now
+
+
+def test_a_start_that_is_no_longer_known_leaves_the_card() -> None:
+    visitor = Visitor()
+    visitor.says("remont kuchni 12 m2, od marca 2027, 600 700 800")
+    visitor.taps("start", ask="card")
+    visitor.taps("unknown")
+    assert "start" not in visitor.card
+
+
+def test_a_change_can_be_skipped_and_keeps_the_fact() -> None:
+    visitor = Visitor()
+    visitor.says("remont kuchni 12 m2, 600 700 800")
+    for name in ("area", "phone"):
+        visitor.taps(name, ask="card")
+        assert visitor.taps("skip")
+    assert (visitor.state.facts.area, visitor.state.facts.phone) == (12, "+48600700800")
+
+
+def test_a_name_of_the_card_is_typed_anew() -> None:
+    visitor = Visitor()
+    visitor.says("remont kuchni 12 m2, Anna Nowak, 600 700 800")
+    visitor.taps("name", ask="card")
+    visitor.says("Anna Kowalska")
+    assert visitor.card["name"] == "Anna Kowalska"
+
+
+@pytest.mark.parametrize(("choice", "email"), [("yes", "ala@gmail.com"), ("no", "ala@gmial.com")])
+def test_an_address_that_looks_mistyped_is_asked_about(choice: str, email: str) -> None:
+    visitor = Visitor()
+    visitor.says("remont kuchni, ala@gmial.com")
+    assert "ala@gmail.com" in visitor.ask["label"]
+    visitor.taps(choice)
+    assert visitor.state.facts.email == email
+    assert visitor.state.consent is None
+
+
+@pytest.mark.parametrize("way", ["tapped", "typed"])
+@pytest.mark.parametrize(("choice", "topic"), [("yes", "complaint"), ("no", None)])
+def test_a_defect_of_unknown_works_is_asked_about_and_not_guessed(
+    choice: str, topic: str | None, way: str
+) -> None:
+    visitor = Visitor()
+    visitor.says("Dzień dobry, płytki się odklejają")
+    assert [each["id"] for each in visitor.ask["choices"]] == ["yes", "no"]
+    assert visitor.state.route is None
+    if way == "tapped":
+        visitor.taps(choice)
+    else:
+        visitor.says("tak" if choice == "yes" else "nie")
+    route = CONFIG.routes.named(visitor.state.route)
+    assert (route and route.topic) == topic
+    assert "płytki się odklejają" in "".join(visitor.state.said)
+    visitor.says("płytki się odklejają")
+    assert CONFIG.routes.named("perhaps_complaint").answer["pl"] not in visitor.reply  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("chip", "topic"), [("complaint", "complaint"), ("emergency", "emergency"), ("human", None)]
+)
+def test_a_chip_that_needs_a_person_goes_the_way_of_the_word(chip: str, topic: str | None) -> None:
+    visitor = Visitor()
+    visitor.taps(chip)
+    route = CONFIG.routes.named(visitor.state.route)
+    assert route is not None
+    assert route.topic == topic
+    assert visitor.state.wants_call == (chip == "human")
+    assert visitor.state.said == tuple(visitor.said), "staff read which chip it was"
+    assert (visitor.ask["kind"], visitor.ask["skippable"]) == ("phone", False)
+
+
+def test_a_guest_in_another_language_taps_only_the_kind_of_contact() -> None:
+    visitor = Visitor("de")
+    visitor.says("Guten Tag, wir möchten unser Bad renovieren lassen.")
+    assert visitor.ask["label"] == CONFIG.handover["de"]["change_phone"]
+    visitor.taps("email")
+    assert visitor.reply == CONFIG.handover["de"]["change_email"]
+    visitor.taps(value=MAIL)
+    assert visitor.state.facts.email == "jan@example.com"
+    assert visitor.state.consent is None
