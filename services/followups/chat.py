@@ -1,9 +1,10 @@
 """One chat turn: the message, the reply and all its effects, in one transaction."""
 
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,7 +22,6 @@ from services.followups.rules import score as lead_score
 from services.followups.rules.facts import Facts
 from services.followups.store import conversations, steps
 from services.followups.store.leads import Change
-from services.followups.store.tables import Row
 
 LOST = "lost"
 
@@ -70,7 +70,7 @@ async def _take(
     link: staff.Link,
     said: enrolment.Said,
     now: datetime,
-    row: Row,
+    row: Mapping[str, Any],
     tapped: Tapped | None,
 ) -> Reply:
     """:param row: the conversation"""
