@@ -148,6 +148,14 @@ def test_a_yes_to_an_older_question_grants_nothing() -> None:
     assert visitor.state.consent is None
 
 
+def test_a_yes_counts_also_where_the_wording_was_explained() -> None:
+    visitor = at_consent()
+    visitor.says("Jakie informacje i jak często?")
+    assert visitor.state.asked["shown"] > 1
+    assert visitor.taps("yes")
+    assert visitor.state.consent == "given"
+
+
 @pytest.mark.parametrize("wording", ["", "0" * 64])
 def test_a_no_counts_however_old_it_is(wording: str) -> None:
     visitor = at_consent()
