@@ -132,7 +132,8 @@ class Taps:
         """Return today's question, for a tap that is too old."""
         name = _name(state)
         _, script = self._script(state)
-        return self._label(name, state, script) if name else script["thanks"]
+        text = self._label(name, state, script) if name else script["thanks"]
+        return f"{text} {state.wording}" if name == "consent" else text
 
     def read(self, tap: Tap, state: State, today: date) -> Tapped | None:
         """Return what a tap means; None: its ask is not the last one, or its wording is another.

@@ -136,6 +136,7 @@ def test_a_yes_counts_only_with_the_hash_of_the_wording_that_was_shown() -> None
     for wording in ("", "0" * 64):
         assert not visitor.taps("yes", wording=wording)
     assert visitor.state == before
+    assert CONFIG.taps.again(before).endswith(str(before.wording)), "it is shown once more"
     assert visitor.taps("yes")
     assert visitor.state.consent == "given"
 
