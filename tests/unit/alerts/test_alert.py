@@ -107,36 +107,27 @@ def test_an_unknown_outcome_is_retried_unless_at_most_once() -> None:
     assert decided(UNKNOWN, once=True) == Transition(State.IN_DOUBT, Reason.TIMEOUT)
 
 
-def seen(state: State, **other: object) -> RowStatus:
-    values = {"generation": 0, "attempts": 1, "lease_over": False, "once": False} | other
-    return RowStatus(state, **values)  # type: ignore[arg-type]
+DEAD = {"lease_over": True}
 
 
-def test_a_message_of_an_ended_or_newer_row_is_acknowledged() -> None:
+@pytest.mark.parametrize(
+    ("states", "row", "expected"),
+    [
+        (TERMINAL, {}, Unclaimed.ACK),
+        ({State.SENDING}, {"generation": 1}, Unclaimed.ACK),  # newer than the message
+        ({State.PENDING, State.CLAIMED, State.SENDING}, {}, Unclaimed.PARK),  # leased or not due
+        ({State.PENDING, State.CLAIMED, State.SENDING}, {"once": True}, Unclaimed.PARK),
+        ({State.SENDING}, DEAD, Unclaimed.TAKE_OVER),
+        ({State.SENDING}, DEAD | {"attempts": 6}, Unclaimed.EXHAUSTED),
+        ({State.SENDING}, {"attempts": 6}, Unclaimed.PARK),
+        ({State.SENDING}, DEAD | {"once": True}, Unclaimed.DOUBT),
+        ({State.SENDING}, DEAD | {"once": True, "attempts": 6}, Unclaimed.DOUBT),
+    ],
+)
+def test_only_a_message_that_is_not_needed_any_more_is_acknowledged(
+    states: set[State], row: dict[str, Any], expected: Unclaimed
+) -> None:
+    values = {"generation": 0, "attempts": 1, "lease_over": False, "once": False} | row
+    for state in states:
+        assert unclaimed(RowStatus(state, **values), generation=0, retries=5) is expected
     assert unclaimed(None, generation=0, retries=5) is Unclaimed.MISSING_ROW
-    for state in TERMINAL:
-        assert unclaimed(seen(state), generation=0, retries=5) is Unclaimed.ACK
-    assert unclaimed(seen(State.SENDING, generation=1), generation=0, retries=5) is Unclaimed.ACK
-
-
-@pytest.mark.parametrize("state", [State.PENDING, State.CLAIMED, State.SENDING])
-def test_a_message_of_a_leased_or_undue_row_is_parked(state: State) -> None:
-    for once in (False, True):
-        assert unclaimed(seen(state, once=once), generation=0, retries=5) is Unclaimed.PARK
-
-
-def test_a_dead_workers_row_is_taken_over_after_its_lease() -> None:
-    over = seen(State.SENDING, lease_over=True)
-    assert unclaimed(over, generation=0, retries=5) is Unclaimed.TAKE_OVER
-
-
-def test_a_row_without_attempts_is_exhausted_after_the_last_lease() -> None:
-    last = {"attempts": 6, "lease_over": True}
-    assert unclaimed(seen(State.SENDING, **last), generation=0, retries=5) is Unclaimed.EXHAUSTED
-    assert unclaimed(seen(State.SENDING, attempts=6), generation=0, retries=5) is Unclaimed.PARK
-
-
-def test_a_mail_of_a_worker_that_died_while_sending_is_in_doubt() -> None:
-    for attempts in (1, 6):
-        row = seen(State.SENDING, once=True, lease_over=True, attempts=attempts)
-        assert unclaimed(row, generation=0, retries=5) is Unclaimed.DOUBT

@@ -38,6 +38,19 @@ def tripped(clock: Clock) -> Breaker:
     return subject
 
 
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def due(clock: Clock) -> Breaker:
+    """Return an open breaker whose trial is due."""
+    subject = tripped(clock)
+    clock.now += 60
+    return subject
+
+
 def test_consecutive_failures_open_it_and_a_success_resets_the_count() -> None:
     subject = breaker(Clock())
     for kind in (Kind.FAILED, Kind.UNKNOWN, Kind.DELIVERED, Kind.FAILED, Kind.FAILED):
@@ -47,8 +60,7 @@ def test_consecutive_failures_open_it_and_a_success_resets_the_count() -> None:
     assert (before, subject.state) == (BreakerState.CLOSED, BreakerState.OPEN)
 
 
-def test_an_open_breaker_admits_no_call_before_its_time() -> None:
-    clock = Clock()
+def test_an_open_breaker_admits_no_call_before_its_time(clock: Clock) -> None:
     subject = tripped(clock)
     clock.now += 59.9
     assert subject.admit() is None
@@ -58,33 +70,23 @@ def test_an_open_breaker_admits_no_call_before_its_time() -> None:
     assert subject.state is BreakerState.HALF_OPEN
 
 
-def test_a_half_open_breaker_admits_exactly_one_call() -> None:
-    clock = Clock()
-    subject = tripped(clock)
-    clock.now += 60
-    assert len([one for one in (subject.admit() for _ in range(100)) if one is not None]) == 1
+def test_a_half_open_breaker_admits_exactly_one_call(due: Breaker) -> None:
+    assert len([one for one in (due.admit() for _ in range(100)) if one is not None]) == 1
 
 
-def test_a_failed_trial_opens_it_for_the_whole_time() -> None:
-    clock = Clock()
-    subject = tripped(clock)
-    clock.now += 60
-    call(subject, Kind.FAILED)
-    assert subject.state is BreakerState.OPEN
-    assert subject.seconds_to_trial == 60
+def test_a_failed_trial_opens_it_for_the_whole_time(due: Breaker) -> None:
+    call(due, Kind.FAILED)
+    assert due.state is BreakerState.OPEN
+    assert due.seconds_to_trial == 60
 
 
-def test_a_successful_trial_closes_it() -> None:
-    clock = Clock()
-    subject = tripped(clock)
-    clock.now += 60
-    call(subject, Kind.DELIVERED)
-    assert subject.state is BreakerState.CLOSED
-    assert subject.failures == 0
+def test_a_successful_trial_closes_it(due: Breaker) -> None:
+    call(due, Kind.DELIVERED)
+    assert due.state is BreakerState.CLOSED
+    assert due.failures == 0
 
 
-def test_a_neutral_outcome_neither_trips_nor_heals() -> None:
-    clock = Clock()
+def test_a_neutral_outcome_neither_trips_nor_heals(clock: Clock) -> None:
     subject = breaker(clock)
     for kind in (Kind.FAILED, Kind.FAILED, Kind.NEVER, Kind.LATER, None):
         call(subject, kind)
@@ -98,8 +100,7 @@ def test_a_neutral_outcome_neither_trips_nor_heals() -> None:
     assert subject.state is BreakerState.CLOSED
 
 
-def test_results_from_before_the_trip_change_nothing() -> None:
-    clock = Clock()
+def test_results_from_before_the_trip_change_nothing(clock: Clock) -> None:
     subject = breaker(clock)
     early = [subject.admit() for _ in range(6)]
     for admission in early[:3]:
@@ -118,8 +119,7 @@ def test_results_from_before_the_trip_change_nothing() -> None:
     assert subject.admit() is None
 
 
-def test_a_late_result_does_not_end_anothers_trial() -> None:
-    clock = Clock()
+def test_a_late_result_does_not_end_anothers_trial(clock: Clock) -> None:
     subject = breaker(clock)
     late = subject.admit()
     assert late is not None
@@ -133,19 +133,15 @@ def test_a_late_result_does_not_end_anothers_trial() -> None:
     assert subject.admit() is None
 
 
-def test_a_manual_reset_closes_it_and_ignores_the_trial_in_flight() -> None:
-    clock = Clock()
-    subject = tripped(clock)
-    clock.now += 60
-    trial = subject.admit()
+def test_a_manual_reset_closes_it_and_ignores_the_trial_in_flight(due: Breaker) -> None:
+    trial = due.admit()
     assert trial is not None
-    subject.reset()
-    end(subject, trial, Kind.FAILED)
-    assert (subject.state, subject.failures) == (BreakerState.CLOSED, 0)
+    due.reset()
+    end(due, trial, Kind.FAILED)
+    assert (due.state, due.failures) == (BreakerState.CLOSED, 0)
 
 
-def test_every_state_change_is_reported_once_and_in_order() -> None:
-    clock = Clock()
+def test_every_state_change_is_reported_once_and_in_order(clock: Clock) -> None:
     subject = breaker(clock)
     states: list[BreakerState] = []
     subject.on_change = states.append
@@ -177,31 +173,27 @@ def test_its_times_do_not_depend_on_the_time_zone(
         time.tzset()
 
 
-async def test_a_cancelled_call_is_not_counted_and_allows_the_next_trial() -> None:
-    clock = Clock()
-    subject = tripped(clock)
-    clock.now += 60
+async def test_a_cancelled_call_is_not_counted_and_allows_the_next_trial(due: Breaker) -> None:
 
     async def trial() -> None:
-        admission = subject.admit()
+        admission = due.admit()
         assert admission is not None
         try:
             await asyncio.Event().wait()  # a target that hangs
             admission.kind = Kind.DELIVERED
         finally:
-            subject.record(admission)
+            due.record(admission)
 
     task = asyncio.create_task(trial())
     await asyncio.sleep(0)
-    assert subject.admit() is None
+    assert due.admit() is None
     task.cancel()
     await asyncio.wait([task])
-    assert (subject.state, subject.failures) == (BreakerState.HALF_OPEN, 3)
-    assert subject.admit() is not None
+    assert (due.state, due.failures) == (BreakerState.HALF_OPEN, 3)
+    assert due.admit() is not None
 
 
-def test_only_a_counted_success_is_observed() -> None:
-    clock = Clock()
+def test_only_a_counted_success_is_observed(clock: Clock) -> None:
     subject = breaker(clock)
     late = subject.admit()
     assert late is not None
@@ -211,8 +203,7 @@ def test_only_a_counted_success_is_observed() -> None:
     assert subject.observations == Observations(healthy=True, failures=3)
 
 
-def test_a_shared_breaker_makes_only_its_own_trial() -> None:
-    clock = Clock()
+def test_a_shared_breaker_makes_only_its_own_trial(clock: Clock) -> None:
     subject = Breaker("slack", fail_max=1, reset_timeout=60, clock=clock, shared=True)
     call(subject, Kind.FAILED)
     clock.now += 60
