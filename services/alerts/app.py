@@ -39,7 +39,7 @@ from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.alerts.http.slack import SlackRoutes
 from services.alerts.intake import PREFETCH, Intake
-from services.alerts.rules.case import Links, Rules
+from services.alerts.rules.case import Links
 from services.alerts.rules.subjects import Subjects
 from services.alerts.settings import AlertsSettings
 from services.alerts.store.incidents import Pace
@@ -138,7 +138,15 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         consumer.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=PREFETCH)
     )
 
-    _poll_cases(service, engine, rules, frozenset(configured.targets), intake)
+    names = frozenset(configured.targets)
+    # Also without a policy: cases may be open that an earlier configuration opened.
+    for job, run in (
+        ("case timer", Timer(engine, rules, names).run),
+        ("case updates", Updates(engine, names).run),
+        ("heartbeats", Heartbeats(engine, rules, intake).run),
+    ):
+        poll = periodic.every(engine, job, timer.POLL_SECONDS, run, on_each=True)
+        service.spawn(job, poll)
 
     payloads_kept = settings.alerts_payload_kept_days * 86400.0
     privacy = Privacy(engine, broker, subjects, kept=payloads_kept)
@@ -241,19 +249,6 @@ def _schedules(service: Service, engine: AsyncEngine, rotas: Rotas) -> Schedules
     job = periodic.every(engine, "schedules", POLL_SECONDS, schedules.refresh, on_each=True)
     service.spawn("schedules", job)
     return schedules
-
-
-def _poll_cases(
-    service: Service, engine: AsyncEngine, rules: Rules, targets: frozenset[str], intake: Intake
-) -> None:
-    # Also without a policy: cases may be open that an earlier configuration opened.
-    for name, run in (
-        ("case timer", Timer(engine, rules, targets).run),
-        ("case updates", Updates(engine, targets).run),
-        ("heartbeats", Heartbeats(engine, rules, intake).run),
-    ):
-        job = periodic.every(engine, name, timer.POLL_SECONDS, run, on_each=True)
-        service.spawn(name, job)
 
 
 def _spawn_periodic(
