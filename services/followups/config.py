@@ -350,7 +350,7 @@ def load(
     routes = Routes(
         [_route(company.company, file.topics, route) for route in file.routes], file.words
     )
-    chips = dialogue.Chips(**dict(file.dialogue.taps))
+    chips = dict(file.dialogue.taps)
     return Config(
         company=company.company,
         published=finder(company, forms or {}),
@@ -374,7 +374,7 @@ def load(
             for name, topic in file.topics.items()
         },
         routes=routes,
-        taps=dialogue.Taps(texts, handover, file.default_language, chips, routes),
+        taps=dialogue.Taps(texts, handover, file.default_language, routes, **chips),
         update_after=file.lead.update_after,
         contact_only_after=file.lead.contact_only_after,
         reopens_after=file.lead.reopens_after,

@@ -72,24 +72,19 @@ class Tapped(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Chips:
+class Taps:
     """What is configured to be tapped. `tap_<name>` of the texts stands on it."""
 
+    texts: Mapping[str, Script]
+    handover: Mapping[str, Script]
+    default_language: str
+    routes: Routes
     opening: Mapping[str, str]
-    """The route that each starts; empty: the form."""
+    """The route that each chip starts; empty: the form."""
     wish: Sequence[str]
     area: Sequence[int]
     """The bounds of the bands."""
     budget: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Taps:
-    texts: Mapping[str, Script]
-    handover: Mapping[str, Script]
-    default_language: str
-    chips: Chips
-    routes: Routes
 
     def ask(self, state: State, today: date) -> dict[str, Any] | None:
         """Return what the last reply asks, as clients get it; None: nothing that can be tapped."""
@@ -197,10 +192,10 @@ class Taps:
         if name == OPENING:
             return {
                 id_: Tapped(script[f"tap_{id_}"], route=self.routes.named(route))
-                for id_, route in self.chips.opening.items()
+                for id_, route in self.opening.items()
             }
         if name == "wish":
-            labels = {id_: script[f"tap_{id_}"] for id_ in self.chips.wish}
+            labels = {id_: script[f"tap_{id_}"] for id_ in self.wish}
             return {
                 id_: Tapped(label, Facts(wish=label), forgets="wish")
                 for id_, label in labels.items()
@@ -217,7 +212,7 @@ class Taps:
         if name in _CONTACTS:
             other = "phone" if name == "email" else "email"
             return {other: Tapped(script[f"tap_{other}"], asks=other)}
-        return _bands(name, getattr(self.chips, name, ()), language, script)
+        return _bands(name, self.area if name == "area" else self.budget, language, script)
 
 
 def ask_again(state: State, name: str, script: Script) -> tuple[State, str]:
