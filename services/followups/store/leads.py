@@ -63,7 +63,7 @@ _FIND = Statement(
     sa.text(
         _CHOOSE.format(
             which="""topic = :topic AND (conversation_id = :conversation OR id = :known
-    OR id IN (SELECT lead_id FROM lead_contact WHERE contact = ANY(:contacts)))
+    OR id = ANY(ARRAY(SELECT lead_id FROM lead_contact WHERE contact = ANY(:contacts))))
 ORDER BY takes DESC, takes > 0 AND id = :known DESC,
     takes > 0 AND conversation_id = :conversation DESC, created_at DESC, id"""
         )
