@@ -237,7 +237,7 @@ async def test_sessions_of_a_returning_customer_at_once_make_one_lead(
     await world.say(KITCHEN)
     await change(world, state="won", state_by="Jan Kos")
     texts = [f"Remont łazienki {n} m2, {contacts[n % len(contacts)]}" for n in range(1, 11)]
-    await asyncio.gather(*(world.say(text, f"s{n}") for n, text in enumerate(texts)))
+    await asyncio.gather(*(world.say(text, f"autumn {n}") for n, text in enumerate(texts)))
     _, new = await leads(world)
     assert len(new["known"]["also"]) == 9
     assert [each["is_update"] for each in await told(world)][:2] == [False, False]
