@@ -19,6 +19,7 @@ from services.consent.rules import Action, Agreement, wording_hash
 from services.consent.settings import ConsentSettings
 from services.consent.store import data_subjects, links
 from services.consent.store.data_subjects import Lock
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry, Origin
 
@@ -111,7 +112,8 @@ class OptIns:
         subject = await data_subjects.find(tx, self._vault, claims.subject, lock)
         if subject is None:
             return None
-        sealed = await links.waiting_opt_in(tx, opt_in_id, subject.id, purpose)
+        asked = {"id": opt_in_id, "subject": subject.id, "purpose": purpose}
+        sealed = (await run(tx, "waiting_opt_in", **asked)).scalar()
         read = json.loads(subject.key(self._vault).decrypt("agreement", sealed) or "null")
         if read is None or wording_hash(read["text"]) != hashed:
             return None

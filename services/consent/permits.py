@@ -28,8 +28,9 @@ from services.consent import metrics
 from services.consent import rules as consent
 from services.consent.changes import Withdrawal
 from services.consent.rules import LinkMail, PermitAnswer, PermitDecision, State, WithdrawalResult
-from services.consent.store import consents, data_subjects, links
+from services.consent.store import consents, data_subjects
 from services.consent.store.data_subjects import Lock
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 
 log = logs.get_logger(__name__)
@@ -57,7 +58,7 @@ async def request(
         return PermitAnswer(PermitDecision.CLOSED, lifetime)
     if purpose == LinkMail.OPT_IN:
         # The mail has the id of the agreement that it asks to confirm; a withdrawal deletes it.
-        waits = await links.is_waiting(tx, message, subject.id)
+        waits = (await run(tx, "is_waiting", id=message, subject=subject.id)).scalar()
         state: State | None = State.GRANTED if waits else State.WITHDRAWN
     else:
         state = await consents.state_of(tx, subject.id, purpose)

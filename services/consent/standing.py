@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consent.rules import PURPOSES, Stands, State, stands
-from services.consent.store import consents, data_subjects, links
+from services.consent.store import data_subjects, links
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 
@@ -36,7 +36,7 @@ async def of_address(
     states: dict[str, Any] = {}
     if (subject := await data_subjects.find(tx, vault, email)) is not None:
         key = subject.key(vault)
-        states = await consents.dated_states(tx, subject.id)
+        states = {row.purpose: row for row in await run(tx, "dated_states", subject=subject.id)}
         opt_ins = await run(tx, "last_opt_ins", subject=subject.id, batch=LOOKED_AT)
         for cell in opt_ins.scalars():
             evidence = json.loads(key.decrypt("evidence", cell) or "{}")

@@ -142,7 +142,7 @@ class AdminRoutes:
         """List requests that nobody has confirmed by the mailed link: a person must answer them."""
         items = []
         async with self._engine.begin() as tx:
-            for each in await erasures.awaiting(tx, MAX_AWAITING):
+            for each in await run(tx, "awaiting", batch=MAX_AWAITING):
                 row = await data_subjects.find_by_id(tx, each.subject_id)
                 await look(tx, request, row)
                 items.append(
@@ -160,7 +160,7 @@ class AdminRoutes:
         subject = parse_subject((await parse(request, Erase)).given)
         async with self._engine.begin() as tx:
             row = await data_subjects.find(tx, self._vault, subject.identity, Lock.CHANGE)
-            if row is None or not await erasures.dismiss(tx, row.id):
+            if row is None or not (await run(tx, "dismiss", subject=row.id)).rowcount:
                 raise Problem(404, detail="no request for erasure waits for its confirmation")
             await note_of(request, "person.dismiss")(tx, row.id)
         return json_response({"dismissed": True})

@@ -31,11 +31,6 @@ async def states(tx: AsyncConnection, lookup_hash: bytes) -> dict[str, State]:
     return found
 
 
-async def dated_states(tx: AsyncConnection, subject_id: UUID) -> dict[str, Any]:
-    """Read `state` and `changed_at` by purpose."""
-    return {row.purpose: row for row in await run(tx, "dated_states", subject=subject_id)}
-
-
 async def withdraw(
     tx: AsyncConnection, subject_id: UUID, purposes: Iterable[str], at: datetime | None = None
 ) -> None:

@@ -25,11 +25,6 @@ async def request_erasure(tx: AsyncConnection, subject_id: UUID, suppression_has
     return erasure_id
 
 
-async def awaits_confirmation(tx: AsyncConnection, erasure_id: UUID, subject_id: UUID) -> bool:
-    """Return whether this request belongs to this subject and is still open."""
-    return bool((await run(tx, "awaits_confirmation", id=erasure_id, subject=subject_id)).scalar())
-
-
 async def find_erasure(tx: AsyncConnection, suppression_hash: bytes) -> Any:
     """Return an address's erasure: the one in progress, else the one requested last.
 
@@ -127,16 +122,6 @@ async def lock_order(tx: AsyncConnection, erasure_id: UUID) -> Order | None:
 async def sealed_before(tx: AsyncConnection, current: str) -> list[Order]:
     """Lock orders that are sealed with another master key than this."""
     return _orders(await run(tx, "sealed_before", current=current))
-
-
-async def awaiting(tx: AsyncConnection, limit: int) -> Sequence[Any]:
-    """Read `subject_id`, `requested_at` and `due_at` of unconfirmed requests, the oldest first."""
-    return await run(tx, "awaiting", batch=limit)
-
-
-async def dismiss(tx: AsyncConnection, subject_id: UUID) -> bool:
-    """Delete the subject's unconfirmed request; return whether there was one."""
-    return bool((await run(tx, "dismiss", subject=subject_id)).rowcount)
 
 
 async def open_erasures(tx: AsyncConnection) -> tuple[int, float, int]:

@@ -40,20 +40,6 @@ async def await_opt_in(
     return (await run(tx, "await_opt_in", **mail, **kept)).rowcount == 1
 
 
-async def waiting_opt_in(
-    tx: AsyncConnection, opt_in_id: UUID, subject_id: UUID, purpose: str
-) -> bytes | None:
-    """Return the agreement that this link confirms; None if it was used or is void."""
-    found = await run(tx, "waiting_opt_in", id=opt_in_id, subject=subject_id, purpose=purpose)
-    agreement: bytes | None = found.scalar()
-    return agreement
-
-
-async def is_waiting(tx: AsyncConnection, opt_in_id: UUID, subject_id: UUID) -> bool:
-    """Return whether this agreement waits for this subject's confirmation."""
-    return bool((await run(tx, "is_waiting", id=opt_in_id, subject=subject_id)).scalar())
-
-
 async def use_opt_in(tx: AsyncConnection, opt_in_id: UUID) -> None:
     await run(tx, "use_opt_in", id=opt_in_id)
 

@@ -23,7 +23,8 @@ from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.rules import PURPOSES, Action, LinkMail, Stands, State, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.standing import Standing
-from services.consent.store import consents, data_subjects, erasures
+from services.consent.store import consents, data_subjects
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry
 
@@ -151,8 +152,10 @@ class PageRoutes:
         async with self.engine.begin() as tx:
             subject = await data_subjects.find(tx, self.vault, claims.subject)
             erasure_id = UUID(claims.purpose)
-            if subject and await erasures.awaits_confirmation(tx, erasure_id, subject.id):
-                return "erasure", claims
+            if subject:
+                asked = await run(tx, "awaits_confirmation", id=erasure_id, subject=subject.id)
+                if asked.scalar():
+                    return "erasure", claims
         return "erasure_used", None
 
     def _withdrawn(
