@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.scripted import Play, ScriptedServer
+from tests.support.servers import running
 from tests.support.service import Answer, ServiceUnderTest
 
 ROOT = Path(__file__).parents[3]
@@ -184,9 +185,11 @@ async def ended(pids: Sequence[int]) -> None:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path, own_ports: list[int]) -> Redis:
-    """A server of this test's own, to be killed; not started yet."""
-    return Redis(tmp_path / "redis", port=own_ports[0], password="redis-password")
+def own_redis(tmp_path: Path, own_ports: list[int]) -> Iterator[Redis]:
+    """A server of this test's own, to be killed."""
+    own = Redis(tmp_path / "redis", port=own_ports[0], password="redis-password")
+    with running(own) as started:
+        yield started
 
 
 @pytest.fixture

@@ -153,30 +153,26 @@ async def test_ten_thousand_addresses_on_two_gateways_get_exactly_the_budget(
 async def test_redis_killed_amid_valid_and_invalid_requests_admits_no_excess(
     start_gateway: StartGateway, own_redis: Redis
 ) -> None:
-    own_redis.start()
-    try:
-        settings = PROXIED | {"CHAT_BUDGET": "100 per day", "REDIS_URL": own_redis.url}
-        gateway = await start_gateway(**settings)
-        await gateway.redis_is("healthy")
+    settings = PROXIED | {"CHAT_BUDGET": "100 per day", "REDIS_URL": own_redis.url}
+    gateway = await start_gateway(**settings)
+    await gateway.redis_is("healthy")
 
-        def mixed(first: int) -> list[tuple[str, Any]]:
-            bad = from_each_network({"wrong": 1}, 60, first=first + 60)
-            good = from_each_network(GOOD, 60, first=first)
-            return [each for pair in zip(good, bad, strict=True) for each in pair]
+    def mixed(first: int) -> list[tuple[str, Any]]:
+        bad = from_each_network({"wrong": 1}, 60, first=first + 60)
+        good = from_each_network(GOOD, 60, first=first)
+        return [each for pair in zip(good, bad, strict=True) for each in pair]
 
-        answers = await send([gateway], CHAT, mixed(0))
-        under_way = asyncio.create_task(send([gateway], CHAT, mixed(120)))
-        await asyncio.to_thread(own_redis.kill)
-        answers += await under_way
-        answers += await send([gateway], CHAT, mixed(240))
-        # An invalid one that is under way may be in a valid one's place, and then frees it.
-        answers += await send([gateway], CHAT, from_each_network(GOOD, 60, first=400))
-        assert statuses(answers)[200] == 100
-        await asyncio.to_thread(own_redis.start)
-        await gateway.redis_is("healthy")
-        assert 200 not in statuses(await send([gateway], CHAT, mixed(500)))
-    finally:
-        own_redis.stop()
+    answers = await send([gateway], CHAT, mixed(0))
+    under_way = asyncio.create_task(send([gateway], CHAT, mixed(120)))
+    await asyncio.to_thread(own_redis.kill)
+    answers += await under_way
+    answers += await send([gateway], CHAT, mixed(240))
+    # An invalid one that is under way may be in a valid one's place, and then frees it.
+    answers += await send([gateway], CHAT, from_each_network(GOOD, 60, first=400))
+    assert statuses(answers)[200] == 100
+    await asyncio.to_thread(own_redis.start)
+    await gateway.redis_is("healthy")
+    assert 200 not in statuses(await send([gateway], CHAT, mixed(500)))
 
 
 async def test_a_network_over_its_part_still_withdraws_and_others_still_get_their_mails(

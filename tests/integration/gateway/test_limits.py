@@ -189,29 +189,24 @@ async def test_a_malformed_limit_stops_the_start_and_is_named(start_gateway: Sta
 async def test_redis_killed_under_load_admits_no_excess_and_fails_no_request(
     start_gateway: StartGateway, own_redis: Redis
 ) -> None:
-    own_redis.start()
-    try:
-        gateway = await start_gateway(CHAT_RATE_LIMIT="30 per day", REDIS_URL=own_redis.url)
-        await gateway.redis_is("healthy")
-        first = await flood(20, gateway)
-        under_way = asyncio.create_task(flood(100, gateway))
-        await asyncio.to_thread(own_redis.kill)
-        middle = await under_way
-        after = await flood(50, gateway)
-        admitted = statuses(first + middle + after)
-        assert admitted == {200: 30, 429: 140}
-        assert max(answer.seconds for answer in middle + after) < LONGEST_ANSWER
-        await asyncio.to_thread(own_redis.start)
-        await gateway.redis_is("healthy")
-        assert statuses(await flood(50, gateway)) == {429: 50}
-    finally:
-        own_redis.stop()
+    gateway = await start_gateway(CHAT_RATE_LIMIT="30 per day", REDIS_URL=own_redis.url)
+    await gateway.redis_is("healthy")
+    first = await flood(20, gateway)
+    under_way = asyncio.create_task(flood(100, gateway))
+    await asyncio.to_thread(own_redis.kill)
+    middle = await under_way
+    after = await flood(50, gateway)
+    admitted = statuses(first + middle + after)
+    assert admitted == {200: 30, 429: 140}
+    assert max(answer.seconds for answer in middle + after) < LONGEST_ANSWER
+    await asyncio.to_thread(own_redis.start)
+    await gateway.redis_is("healthy")
+    assert statuses(await flood(50, gateway)) == {429: 50}
 
 
 async def test_a_frozen_redis_delays_requests_only_briefly(
     start_gateway: StartGateway, own_redis: Redis
 ) -> None:
-    own_redis.start()
     pid = own_redis.pid
     assert pid is not None
     try:
@@ -223,24 +218,19 @@ async def test_a_frozen_redis_delays_requests_only_briefly(
         assert max(answer.seconds for answer in answers) < LONGEST_ANSWER
     finally:
         os.kill(pid, signal.SIGCONT)
-        own_redis.stop()
 
 
 async def test_a_redis_that_lost_its_memory_learns_what_was_admitted(
     start_gateway: StartGateway, own_redis: Redis
 ) -> None:
-    own_redis.start()
-    try:
-        settings = {"CHAT_RATE_LIMIT": "30 per day", "REDIS_URL": own_redis.url}
-        one, other = await start_gateway(**settings), await start_gateway(**settings)
-        await one.redis_is("healthy")
-        await other.redis_is("healthy")
-        assert statuses(await flood(25, one)) == {200: 25}
-        own_redis.command("FLUSHALL")
-        assert statuses(await flood(1, one)) == {200: 1}
-        assert statuses(await flood(10, other)) == {200: 4, 429: 6}
-    finally:
-        own_redis.stop()
+    settings = {"CHAT_RATE_LIMIT": "30 per day", "REDIS_URL": own_redis.url}
+    one, other = await start_gateway(**settings), await start_gateway(**settings)
+    await one.redis_is("healthy")
+    await other.redis_is("healthy")
+    assert statuses(await flood(25, one)) == {200: 25}
+    own_redis.command("FLUSHALL")
+    assert statuses(await flood(1, one)) == {200: 1}
+    assert statuses(await flood(10, other)) == {200: 4, 429: 6}
 
 
 @pytest.mark.quick
@@ -274,30 +264,26 @@ async def test_a_changed_limit_is_in_force_on_all_gateways(start_gateway: StartG
 async def test_a_changed_limit_survives_restarts_and_a_redis_that_lost_it(
     start_gateway: StartGateway, own_redis: Redis, tmp_path: Path
 ) -> None:
-    own_redis.start()
-    try:
-        settings = {
-            "REDIS_URL": own_redis.url,
-            "RATE_LIMIT_STATE_FILE": str(tmp_path / "state" / "limits.json"),
-        }
-        gateway = await start_gateway(**settings)
-        await gateway.redis_is("healthy")
-        await gateway.call("PUT", "/api/ratelimits", {"hour": "9 per hour"}, **ADMIN)
-        await asyncio.to_thread(own_redis.kill)
-        await gateway.stop()
-        again = await start_gateway(**settings)
-        assert (await limits_of(again))["hour"] == "9 per hour"
-        await asyncio.to_thread(own_redis.start)
-        own_redis.command("FLUSHALL")
-        await again.redis_is("healthy")
-        other = await start_gateway(REDIS_URL=own_redis.url)
+    settings = {
+        "REDIS_URL": own_redis.url,
+        "RATE_LIMIT_STATE_FILE": str(tmp_path / "state" / "limits.json"),
+    }
+    gateway = await start_gateway(**settings)
+    await gateway.redis_is("healthy")
+    await gateway.call("PUT", "/api/ratelimits", {"hour": "9 per hour"}, **ADMIN)
+    await asyncio.to_thread(own_redis.kill)
+    await gateway.stop()
+    again = await start_gateway(**settings)
+    assert (await limits_of(again))["hour"] == "9 per hour"
+    await asyncio.to_thread(own_redis.start)
+    own_redis.command("FLUSHALL")
+    await again.redis_is("healthy")
+    other = await start_gateway(REDIS_URL=own_redis.url)
 
-        async def heard() -> bool:
-            return (await limits_of(other))["hour"] == "9 per hour"
+    async def heard() -> bool:
+        return (await limits_of(other))["hour"] == "9 per hour"
 
-        await eventually(heard)
-    finally:
-        own_redis.stop()
+    await eventually(heard)
 
 
 @pytest.mark.parametrize(

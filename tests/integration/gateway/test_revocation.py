@@ -121,7 +121,6 @@ async def test_no_request_begun_after_the_confirmation_is_answered_2xx(
     tmp_path: Path,
     seed: int,
 ) -> None:
-    own_redis.start()
     gateways = [
         await start_gateway(
             CONSOLE_URL=console.url,
@@ -152,7 +151,6 @@ async def test_no_request_begun_after_the_confirmation_is_answered_2xx(
         for caller in callers:
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
-        own_redis.stop()
     assert history.violations() == []
     assert len(history.revoked) == KEYS - 1
     assert [status for _, id_, status in history.calls if id_ == IDS[-1]].count(200) > 0
