@@ -276,7 +276,7 @@ def _routes(
     meant = routes.named(offered.offers) if offered else None
     matched = [route for route in found if not route.offers]
     if meant and small_talk.confirms(message):
-        return [meant, *matched], []
+        return [meant, *(route for route in matched if route is not meant)], []
     return matched, [route for route in found if route.offers]
 
 

@@ -296,6 +296,13 @@ def test_a_defect_of_unknown_works_is_asked_about_and_not_guessed(
     assert CONFIG.routes.named("perhaps_complaint").answer["pl"] not in visitor.reply  # type: ignore[union-attr]
 
 
+def test_a_yes_that_says_more_of_the_complaint_is_answered_once() -> None:
+    visitor = Visitor()
+    visitor.says("Dzień dobry, płytki się odklejają")
+    visitor.says("tak, robiliście to w maju")
+    assert visitor.reply.count("Przykro mi") == 1
+
+
 @pytest.mark.parametrize(
     ("chip", "topic"), [("complaint", "complaint"), ("emergency", "emergency"), ("human", None)]
 )
