@@ -106,6 +106,8 @@ async def _public(call: Calls) -> str:
     reply = await call("POST", "/api/chatbot/chat", said)
     _has(reply, "reply session_id conversation_id ask card")
     assert (await call("GET", "/api/chatbot/chat"))["ask"]["choices"]
+    assert "<form" in await call("GET", "/chat")
+    assert "<form" in await call("POST", "/chat", posted={"message": "Dzień dobry"})
     assert reply["session_id"] == session
 
     other = fresh_address()

@@ -215,7 +215,7 @@ async def test_a_request_that_cannot_be_parsed_leaves_nothing_of_the_client_in_t
 
 async def test_an_unknown_path_is_404_and_a_wrong_method_405(gateway: Gateway) -> None:
     assert (await gateway.call("GET", "/nowhere")).status == 404
-    wrong = await gateway.call("GET", CHAT)
+    wrong = await gateway.call("GET", "/api/opt-in")
     assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")
     for answer in (wrong, await gateway.call("GET", "/internal/alerts")):
         assert answer.headers["Content-Type"].startswith("application/problem+json")
