@@ -328,11 +328,11 @@ def _asked(state: State, message: str, matched: Sequence[Route]) -> Question | N
 
 def _corrected(message: str, facts: Facts, asking: Question | None) -> Question | None:
     """Return which fact `64, nie 46` or `łazienka ma 5, a kuchnia 9` corrects."""
-    if not numbers.HAS_DIGIT.search(numbers.in_digits(message)):
-        return None
-    if area.corrects_rooms(message):
+    if numbers.HAS_DIGIT.search(message) and area.corrects_rooms(message):
         return "area"
     if facts.area is None and facts.budget is None:
+        return None
+    if not numbers.HAS_DIGIT.search(numbers.in_digits(message)):
         return None
     said = amounts.read(message, "corrections")
     new = said.amended()

@@ -27,7 +27,7 @@ _FLAT = 20
 """An area of this or more, before that of a room, is that of the whole: `95 m², salon 30 m`."""
 NEAR, LONGEST_LINK, MOST_BETWEEN = 9, 12, 40
 """In tokens: how far a word speaks of a number, and what is between two that belong together."""
-_SIGNS = {",", ";", ".", "!", "?", "(", ")", "|", "-", "–"}
+_SIGNS = {",", ";", ".", "!", "?", "(", "|", "-", "–"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,9 @@ def _is_name(text: str, tokens: list[Token], at: int) -> bool:
 
 def _is_capital(text: str, tokens: list[Token], at: int) -> bool:
     """Return whether this token is a word like a surname, or an initial with its full stop."""
-    start, end, _, kinds, _ = tokens[at] if 0 <= at < len(tokens) else (0, 0, "", {}, ())
+    if not 0 <= at < len(tokens):
+        return False
+    start, end, _, kinds, *_ = tokens[at]
     is_long = end - start > 1 or text[end : end + 1] == "."
     return is_long and text[start:end].istitle() and "{month}" not in kinds
 

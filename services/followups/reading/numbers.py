@@ -5,8 +5,8 @@ from functools import lru_cache
 
 from services.followups.reading.text import (
     READ_NUMBERS,
-    beginnings,
     fold,
+    has_any,
     spaces,
     vocabulary,
     words,
@@ -85,7 +85,7 @@ def in_digits(text: str) -> str:
     said = words(text)
     if "setki" in said:
         text = _HALF_HUNDRED.sub("50", text)
-    if "stowk" in beginnings(text):
+    if has_any(text, ("owk", "ówk")):
         text = _HUNDRED.sub("100", text)
     if not _WORDS.keys().isdisjoint(said):
         text = _counted(text)

@@ -130,10 +130,12 @@ class Phrases:
 
     def _alike(self, word: str) -> list["Phrases"]:
         """Return what may follow a word of which a beginning or an ending is in a phrase."""
-        begun = self.beginnings.get(word[:STEM], _NO_NODES).items()
-        ended = self.endings.get(word[-ENDING:], _NO_NODES).items()
-        nodes = [node for letters, node in begun if word.startswith(letters)]
-        return nodes + [node for end, node in ended if word.endswith(end) and word != end]
+        nodes: list[Phrases] = []
+        if begun := self.beginnings.get(word[:STEM]):
+            nodes = [node for letters, node in begun.items() if word.startswith(letters)]
+        if ended := self.endings.get(word[-ENDING:]):
+            nodes += [node for end, node in ended.items() if word.endswith(end) and word != end]
+        return nodes
 
 
 def spellings(phrase: str, lists: Mapping[str, Sequence[str]]) -> list[Tokens]:

@@ -35,6 +35,8 @@ class Token(NamedTuple):
     """What it may be, by class: `{"{month}": 3}`."""
     keys: Tokens
     """The word, and the classes."""
+    begins: Collection[str]
+    """The files in which a phrase may begin with it: most words begin none."""
 
 
 class Match(NamedTuple):
@@ -42,6 +44,8 @@ class Match(NamedTuple):
 
     name: str
     value: str
+    key: str
+    """Both."""
     start: int
     end: int
     """Numbers of tokens."""
@@ -86,11 +90,14 @@ class Vocabulary:
                         if tokens[-1] in {",", "."} and phrase.endswith("?"):
                             continue  # `{month} ,?` ends with the month
                         has_classes = any(token[0] == "{" for token in tokens)
-                        meaning = rule, value, tokens if has_classes else (), phrase[0] == "!"
+                        names = rule, value, f"{rule} {value}"
+                        meaning = *names, tokens if has_classes else (), phrase[0] == "!"
                         for index in indexes:
                             index.add(tokens, meaning)
 
-    def _look_up(self, said: str, group: str) -> tuple[str, Mapping[str, Any], Tokens]:
+    def _look_up(
+        self, said: str, group: str
+    ) -> tuple[str, Mapping[str, Any], Tokens, Collection[str]]:
         word = plain(said)
         kinds: dict[str, Any] = {"{word}": word} if group == "word" else {}
         if said.lower() not in self._unlike:
@@ -99,37 +106,38 @@ class Vocabulary:
             kinds |= self._words.get(word, {})
         if group not in {"word", "sign"}:
             kinds |= _numeric(group, word)
-        return word, kinds, (word, *kinds)
+        keys = word, *kinds
+        begins = {file for file, index in self._phrases.items() if index.may_begin(keys)}
+        return word, kinds, keys, begins
 
     def tokens(self, text: str) -> list[Token]:
         return [
-            Token(*match.span(), word, kinds, keys)
+            Token(*match.span(), word, kinds, keys, begins)
             for match in self._pattern.finditer(text)
-            for word, kinds, keys in (self._read(match[0], match.lastgroup),)
+            for word, kinds, keys, begins in (self._read(match[0], match.lastgroup),)
         ]
 
     def find(self, file: str, tokens: list[Token]) -> list[Match]:
         """Return the file's phrases in the tokens, in the order of their first one."""
         words = [*(each.keys for each in tokens), ("",)]
-        found: dict[tuple[str, str, int, int], Match] = {}
-        denied: set[tuple[str, str, int]] = set()
+        found: list[Match] = []
+        denied: set[tuple[str, int]] = set()
         index = self._phrases[file]
-        for start in range(len(tokens)):
+        for start in [at for at, each in enumerate(tokens) if file in each.begins]:
             heard: Heard = []
-            if index.may_begin(words[start]):
-                index.hear(words, start, heard)
-            for (rule, value, phrase, is_not), end in heard:
+            index.hear(words, start, heard)
+            for (rule, value, key, phrase, is_not), end in heard:
                 if is_not:
-                    denied.update((rule, value, at) for at in range(start, end))
-                elif (rule, value, start, end) not in found:
+                    denied.update((key, at) for at in range(start, end))
+                else:
                     said = _said(phrase, tokens[start:end]) if phrase else _NOTHING
-                    found[rule, value, start, end] = Match(rule, value, start, end, said)
+                    found.append(Match(rule, value, key, start, end, said))
         if not denied:
-            return [*found.values()]
+            return found
         return [
             each
-            for each in found.values()
-            if all((each.name, each.value, at) not in denied for at in range(each.start, each.end))
+            for each in found
+            if denied.isdisjoint((each.key, at) for at in range(each.start, each.end))
         ]
 
 
@@ -151,11 +159,10 @@ class Said:
         self._spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._starts: dict[tuple[str, int], int] = {}
         self._ends: dict[tuple[str, int], int] = {}
-        for each in self.heard:
-            name = f"{each.name} {each.value}"
-            self._spans[name].append((each.start, each.end))
-            self._starts[name, each.start] = max(each.end, self.end_of(name, each.start))
-            self._ends[name, each.end] = each.start  # the shortest: they come by their first token
+        for _, _, name, start, end, _ in self.heard:
+            self._spans[name].append((start, end))
+            self._starts[name, start] = max(end, self._starts.get((name, start), 0))
+            self._ends[name, end] = start  # the shortest: they come by their first token
 
         self.names = self._spans.keys()
 
