@@ -18,6 +18,7 @@ from deploy.up.environment import EXAMPLE, GENERATED, parse
 from deploy.up.process import wait_until
 from deploy.up.servers import Postgres, RabbitMQ, Redis
 from tests.support import checkers
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.fleet import REPLICAS, Fleet, Release, previous, today
 from tests.support.ports import Ports
@@ -69,11 +70,7 @@ class Requests:
     async def more(self, count: int = 60) -> None:
         """Wait until so many more requests were answered."""
         enough = self.answers.total() + count
-
-        async def so() -> bool:
-            return self.answers.total() >= enough or bool(self.failed)
-
-        await eventually(so, 60)
+        await until(lambda: self.answers.total() >= enough or bool(self.failed), 60)
 
     async def _client(self, stop: asyncio.Event, seed: int) -> None:
         chance = random.Random(seed)

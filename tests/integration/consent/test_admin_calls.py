@@ -15,6 +15,7 @@ from libs.common.messaging.consumer import consume
 from services.consent import admin_calls, topology
 from services.consent.store.vault import Vault
 from tests.support.brokers import Vhost
+from tests.support.consumers import until
 from tests.support.contracts import golden
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
@@ -58,10 +59,7 @@ async def test_what_an_older_gateway_has_queued_is_two_rows_however_often_it_is_
 
 
 async def eventually_connected(broker: Broker) -> None:
-    async def so() -> bool:
-        return broker.connected
-
-    await eventually(so)
+    await until(lambda: broker.connected)
 
 
 async def test_the_record_holds_no_address(engine: AsyncEngine, vault: Vault) -> None:

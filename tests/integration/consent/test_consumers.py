@@ -23,6 +23,7 @@ from services.consent.trail import chain
 from services.consent.trail.chain import Entry, Origin
 from tests.integration.consent.conftest import grant, make_consumers
 from tests.support.brokers import Vhost
+from tests.support.consumers import until
 from tests.support.contracts import golden
 from tests.support.eventually import eventually
 
@@ -33,10 +34,7 @@ WITHDRAWN = golden("withdrawal.record")
 
 
 async def connected(broker: Broker) -> Broker:
-    async def ready() -> bool:
-        return broker.connected
-
-    await eventually(ready)
+    await until(lambda: broker.connected)
     return broker
 
 

@@ -15,6 +15,7 @@ import psycopg2
 import pytest
 
 from tests.integration.consent.conftest import ENVIRONMENT, alone, until_one_waits
+from tests.support.consumers import until
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
@@ -113,11 +114,7 @@ async def test_each_withdrawal_killed_at_any_moment_is_complete_or_absent_and_re
     with process.running() as service:
         await eventually(process.answers, 60)
         asking = [asyncio.create_task(until_no_answer(process, name)) for name in range(16)]
-
-        async def some_are_through() -> bool:
-            return rows(cursor)["whole"] >= 50
-
-        await eventually(some_are_through)
+        await until(lambda: rows(cursor)["whole"] >= 50)
         service.kill()
         answered = sum(await asyncio.gather(*asking))
     await alone(cursor)  # PostgreSQL may still be committing
@@ -189,10 +186,7 @@ async def killed(
 
 
 async def committed(cursor: Any, action: str) -> None:
-    async def there() -> bool:
-        return action in actions(cursor)
-
-    await eventually(there)
+    await until(lambda: action in actions(cursor))
 
 
 async def recorded(process: Process, most: int) -> list[dict[str, Any]]:

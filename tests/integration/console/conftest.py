@@ -17,8 +17,8 @@ from aiohttp import web
 from psycopg2.extras import NamedTupleCursor
 
 from tests.conftest import NewDatabase
+from tests.support.consumers import until
 from tests.support.databases import DatabaseUrl
-from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.service import Answer, ServiceUnderTest
 
@@ -95,11 +95,7 @@ class Console(ServiceUnderTest):
 
     async def stopped(self) -> None:
         """Wait until its program says that it has stopped."""
-
-        async def said() -> bool:
-            return "stopped" in self.log.read_text()
-
-        await eventually(said, 30)
+        await until(lambda: "stopped" in self.log.read_text(), 30)
 
     async def hurry(self) -> None:
         """Wait for no gateway process for long: the test has one that does not confirm."""

@@ -11,6 +11,7 @@ from libs.common.messaging.broker import Broker, Message, PublishError
 from libs.domain.acts import ACTION_RECORD, EXCHANGE
 from tests.integration.console.conftest import Console, stopping_at
 from tests.support.brokers import Vhost
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P12")
@@ -53,11 +54,9 @@ async def test_an_act_is_recorded_once_after_a_kill(
         await console.start(None)
         last = act(action="alert.retry")  # the queue is in order
         await publish(broker, last)
-
-        async def arrived() -> bool:
-            return bool(console.query("SELECT 1 FROM staff_action WHERE id = %s", last["id"]))
-
-        await eventually(arrived, 30)
+        await until(
+            lambda: console.query("SELECT 1 FROM staff_action WHERE id = %s", last["id"]), 30
+        )
     (row,) = console.query("SELECT * FROM staff_action WHERE id = %s", sent["id"])
     assert (row.actor_name, row.roles, row.count) == ("Ewa Lis", ["ops", "viewer"], 17)
     assert row.at.isoformat().startswith("2026-11-25T")

@@ -7,7 +7,7 @@ from libs.common.database import postgres
 from services.console.people.people import erase_disabled
 from tests.integration.console.conftest import REASON, Console, Reader
 from tests.integration.console.test_people import EVA, invite, joined
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 
 ADAM = {"email": "adam@example.com", "name": "Adam", "roles": ["admin"]}
 OLD = "actor_kind = 'staff' AND at < now() - interval '1 year'"
@@ -71,11 +71,7 @@ async def test_a_person_disabled_for_a_year_is_a_number(console: Console) -> Non
 
     console.kill9()
     await console.start()
-
-    async def erased() -> bool:
-        return holds(console, "adam") == set()
-
-    await eventually(erased, 30)
+    await until(lambda: holds(console, "adam") == set(), 30)
     named = f"#{ids['Adam'][:8]}"
     (adams,) = console.query("SELECT name, email FROM staff WHERE id = %s", ids["Adam"])
     assert (adams.name, adams.email) == (named, ids["Adam"])

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from tests.integration.console.conftest import Console, serving
 from tests.integration.console.test_people import Browser, joined
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 from tests.support.staff import COOKIE
@@ -57,10 +58,7 @@ class Events:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def hears(self, name: str) -> None:
-        async def heard() -> bool:
-            return name in self.heard
-
-        await eventually(heard, 30)
+        await until(lambda: name in self.heard, 30)
 
     async def ends(self) -> None:
         async with asyncio.timeout(30):

@@ -9,6 +9,7 @@ import pytest
 from services.console.pages.alerts import LISTS
 from services.console.texts import TEXTS
 from tests.conftest import WholeSystem
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.staff import SILENCEABLE, Person, on_call_config, person
@@ -214,11 +215,7 @@ async def test_sales_cancels_and_stops_follow_ups_and_each_look_is_recorded(stac
         " AND actor_id = (SELECT id::text FROM console.staff WHERE email = %s)"
     )
     wanted = {("followup.cancel", step["id"]), ("followup.stop", str(row.conversation_id))}
-
-    async def recorded() -> bool:
-        return {tuple(each) for each in stack.query(acts, sales.email)} == wanted
-
-    await eventually(recorded, 30)
+    await until(lambda: {tuple(each) for each in stack.query(acts, sales.email)} == wanted, 30)
 
 
 async def test_a_page_whose_service_is_away_says_so(stack: Stack, failed: str) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from services.console.texts import TEXTS
 from tests.integration.system.test_person import mailed_link
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.forms import stored, submit, suspected
 from tests.support.stack import Stack
@@ -425,11 +426,7 @@ async def test_a_request_that_is_bogus_is_dismissed_and_its_link_is_void(stack: 
     assert email not in (await officer.get("/console/person")).text
     again = await officer.post("/console/person/dismiss", who=email)
     assert (again.status, EN["person_dismissed"] in again.text) == (404, False)
-
-    async def known() -> bool:
-        return ("person.dismiss", "done") in recorded(stack, subject)
-
-    await eventually(known, 30)
+    await until(lambda: ("person.dismiss", "done") in recorded(stack, subject), 30)
     link = urlsplit(await mailed_link(stack, email))
     assert (await stack.http("POST", f"{link.path}?{link.query}")).status == 410
 

@@ -9,7 +9,7 @@ import pytest
 
 from libs.domain.email_address import normalise
 from tests.support.cli import Done, fits, ostoja
-from tests.support.eventually import eventually
+from tests.support.eventually import becomes, eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, fresh_address
 
@@ -60,11 +60,7 @@ async def test_a_failed_alert_is_listed_retried_and_leaves_the_list(
 
     await stack.sandbox.behave("slack", status=200)
     retried = await run(stack, "--operator", "ola", "retry", id_)
-
-    async def delivered() -> bool:
-        return await state(stack, id_) == "delivered"
-
-    await eventually(delivered, 30)
+    await becomes(lambda: state(stack, id_), "delivered", 30)
     assert retried.out == "requeued 1, skipped 0\n"
     found = stack.query("SELECT operator FROM alerts.delivery WHERE alert_id = %s", id_)
     assert found[0].operator == "ola"

@@ -18,7 +18,7 @@ from libs.common.process import certificate_ends, certificates, tasks
 from libs.common.process.finding import Finding
 from libs.common.process.service import Service
 from tests.support.certificates import NAME, Authority
-from tests.support.eventually import eventually
+from tests.support.consumers import until
 from tests.support.ports import HOST, Ports
 from tests.support.tls_servers import Servers, running_servers
 
@@ -163,11 +163,13 @@ async def test_the_metric_has_each_certificate(servers: Servers, alerts: int, ce
         (metric,) = certificate_ends.END.collect()
         return {sample.labels["certificate"]: sample.value for sample in metric.samples}
 
-    async def complete() -> bool:
-        return ends().keys() == {"ca.crt", "tls.crt", "rabbitmq", "postgres", "redis", "alerts"}
-
     try:
-        await eventually(complete, 20)
+        await until(
+            lambda: (
+                ends().keys() == {"ca.crt", "tls.crt", "rabbitmq", "postgres", "redis", "alerts"}
+            ),
+            20,
+        )
     finally:
         await tasks.end(task)
     assert all(23 * 3600 < end - time.time() < 2 * 86400 for end in ends().values())

@@ -12,6 +12,7 @@ import redis
 from psycopg2 import sql
 
 from deploy.up.environment import WITH_TABLES
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, System, fresh_address
@@ -190,19 +191,12 @@ def places(stack: Stack, *words: str) -> set[str]:
 
 
 async def qualified(stack: Stack, session: str) -> None:
-    async def so() -> bool:
-        return "alerts.delivery" in places(stack, session)
-
-    await eventually(so, 30)
+    await until(lambda: "alerts.delivery" in places(stack, session), 30)
 
 
 async def nowhere(stack: Stack, *words: str) -> None:
     """Wait until none of these words stands anywhere."""
-
-    async def so() -> bool:
-        return not places(stack, *words)
-
-    await eventually(so, 30)
+    await until(lambda: not places(stack, *words), 30)
 
 
 def _rows(stack: Stack) -> Iterator[tuple[str, str]]:

@@ -64,11 +64,7 @@ async def a_day_at_work(stack: Stack) -> None:
     await stack.follow_up(address)
     for _ in range(2):  # the second is answered from the cache
         await stack.alert("all is well", key="all-is-well")
-
-    async def mailed() -> bool:
-        return bool(await stack.sandbox.mails(address))
-
-    await eventually(mailed, 30)
+    await eventually(lambda: stack.sandbox.mails(address), 30)
     answer = await stack.http("POST", "/api/unsubscribe", {"email": address})
     assert answer.status == 200, answer
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.system.test_person import lead
 from tests.support.checkouts import Checkout, MadeUp, made_up
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.runbooks import RUNBOOKS, sections
@@ -104,12 +105,8 @@ async def nobody_records(checkout: Checkout) -> AsyncIterator[None]:
 @asynccontextmanager
 async def no_folder_for_records(checkout: Checkout) -> AsyncIterator[None]:
     folder = checkout.folder / ".local" / "consent"
-
-    async def written() -> bool:
-        return folder.exists()
-
     await checkout.opt_in(fresh_address())
-    await eventually(written, 90)
+    await until(folder.exists, 90)
     folder.rename(folder.with_suffix(".away"))
     folder.touch()  # a folder without rights would not keep root out
     try:
