@@ -62,9 +62,10 @@ class Amounts(Said):
 
     def _is_cut(self, at: int) -> bool:
         word = self.tokens[at].word
-        is_sign = word in _SIGNS and self.is_loose(at)
+        if word not in _SIGNS:
+            return word == MARK or self.begins("cut yes", at)
         is_glued = word in {"-", "–"} and (at == 0 or not self.is_loose(at - 1))
-        return (is_sign and not is_glued) or word == MARK or self.begins("cut yes", at)
+        return self.is_loose(at) and not is_glued
 
     @cached_property
     def nouns(self) -> list[Match]:
