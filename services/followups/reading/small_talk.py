@@ -4,16 +4,9 @@ import re
 from functools import cache
 
 from services.followups.reading.phrases import fold
-from services.followups.reading.text import vocabulary
+from services.followups.reading.tokens import words_of
 
-_COURTESY = vocabulary(
-    "dzien dobry witam witajcie hej czesc dziekuje dziekujemy dzieki bardzo super ok okej dobrze tak nie "
-    "jasne swietnie pozdrawiam milego dnia wieczoru do widzenia to wszystko na razie no i "
-    "prosze oczywiscie zgoda zgadzam sie wyrazam zgode chetnie jednak od okolo ma mam jest hello "
-    "hi hey thanks thank you very much bye yes sure great fine good that is all please agree the "
-    "a an it my in about around za szybka odpowiedz pomoc kontakt informacje rozmowe for your help "
-    "aha mhm rozumiem bog zaplac panu pani panstwu wielkie pieknie slicznie serdecznie uprzejmie czekam dobra pa papa spadam lece uciekam zegnam narazie ja"
-)
+_COURTESY = words_of("small_talk", "courtesy")
 
 
 _DECLINES = re.compile(
@@ -72,22 +65,8 @@ _UNSUBSCRIBES = re.compile(
     r"\b(?:stop|wypis\w*|przesta\w*|rezygnuj\w*|wylacz\w*|usun\w*|cofam|wycof\w*|unsubscribe"
     r"|abmelde\w*|nicht mehr)\b"
 )
-_ABOUT_WORKS = vocabulary(
-    "czy same sam sama samo samych tylko "
-    "robicie robia panstwo zrobicie wykonujecie wykonacie zajmujecie zajmuja montujecie "
-    "zamontujecie polozycie pomalujecie kladziecie ukladacie ulozycie ogarniacie malujecie projektujecie tez takze rowniez moze i oraz z w we srodku pod do na "
-    "mieszkania mieszkan mieszkanie kawalerki kawalerke kawalerek wynajem najem biura biur biuro biurowe lokale lokali lokal sklepy sklepow wewnetrzne wewnetrznych domy domow dom wnetrza wnetrz cale karton gips gipsu regipsy sciany scian sciane "
-    "umiesz umie mozesz mi nam powiedziec wiedziec zapytac spytac chcialam chcialem chcialabym "
-    "chcialbym na wymiar "
-    "do you can also make and with flats houses apartments "
-    "sie male maly mala duze duzy duza nowe nowy stare kompleksowo kompletne generalne calosc "
-    "drewniane drewniana drewnianych debowe debowa winylowe laminowane elektryczna elektryczne elektrycznej elektrycznych hydrauliczna hydrauliczne starym nowym domu mieszkaniu bloku starych led dla niepelnosprawnych seniora seniorow dzieci malymi malych drobne drobnymi przy okazji jeszcze w ogole tak podwieszane gk g k"
-)
-"""Words of a question for works that ask nothing else, such as a place, a price or a time."""
-_SUCH = vocabulary(
-    "cos takiego takie takich taki taka takimi rzeczy rzeczami prace pracami roboty drobiazgi "
-    "tym tego to such things that wy blok bloki bloku blokach kamienica kamienice kamienicy poddasza"
-)
+_ABOUT_WORKS = words_of("small_talk", "about_works")
+_SUCH = words_of("small_talk", "such")
 _OF_WORKS = re.compile(
     r"\b(?:ile (?:czasu|trwa\w*|potrwa|kosztuj\w*|bedzie kosztow\w*)|jak dlugo|gwarancj\w*"
     r"|kiedy (?:mozecie|mozna|moglib\w+|zacz\w+|ruszy\w*|ekipa)|faktur\w*|vat|ekip\w*|materialy?"
@@ -111,10 +90,7 @@ _MORE = re.compile(
     r"(?:jeszcze|wiecej|pisac|maile|wiadomosci)"
     r"|jeszcze (?:cos )?(?:dostane|przyjdzie)|(?:nothing|no) more|any more"
 )
-_READ = vocabulary(
-    "ok okej okey oki okay okk git luz aha rozumiem dobrze dobra jasne spoko mhm dzieki super "
-    "i see fine"
-)
+_READ = words_of("small_talk", "read")
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
 _NAMES_OF = {
