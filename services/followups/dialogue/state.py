@@ -62,6 +62,9 @@ class State(NamedTuple):
     """The last message, so that a double tap or a reload is passed on once."""
     lead: str | None = None
     """The id of this conversation's lead."""
+    over: str | None = None
+    """That lead, once it was over and its works were forgotten here. No lead may follow it: the
+    person complains."""
     wants_call: bool = False
     no_calls: bool = False
     wants_erasure: bool = False
@@ -90,6 +93,7 @@ class State(NamedTuple):
         return state._replace(
             facts=state.facts._replace(**works),
             asked={name: times for name, times in state.asked.items() if name not in OF_WORKS},
+            over=state.lead,
             **{name: getattr(_NEW, name) for name in _OF_REQUEST},
         )
 

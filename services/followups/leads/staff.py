@@ -33,6 +33,7 @@ from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
 
 log = logs.get_logger(__name__)
 
+OPEN, CLOSED = 2, 3
 WORK_WORDS = 3
 MOST_WISHES = 10
 """Of other conversations, which anyone may have who knows a contact; staff read all their words."""
@@ -122,7 +123,7 @@ async def record(
     is_same = known.get("email") == state.facts.email
     standing = {
         "may_mail": _may_mail(heard, row.known) if is_same else row.known.get("may_mail"),
-        "lost": heard.is_lost or takes == 1,
+        "lost": (heard.is_lost and takes != CLOSED) or takes == 1,
     }
     known = {name: value for name, value in (known | standing).items() if value}
     row = row._replace(
@@ -138,7 +139,7 @@ async def record(
     else:
         row = row._replace(score=lead_score.score(known, config.rules).points, due_at=due_at)
     # Only in the lead's first conversation: in another one, anyone could name its number.
-    if takes and heard.is_lost and is_own:
+    if takes == OPEN and heard.is_lost and is_own:
         reason = " ".join(state.said[-1:]) or None
         await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
     dropped = [f"{kind}:{value}" for kind, value in taken_back.items()]
@@ -163,20 +164,21 @@ async def _request(
 ) -> tuple[Lead, int] | None:
     """Find the request that this is about, or begin one.
 
-    :returns: it, and how it takes this (leads.TAKES); 0: it is new. None: staff correct one that
-        was erased
+    :returns: it, and how it takes this (leads.TAKES, or CLOSED: staff only read it); 0: it is new.
+        None: staff correct one that was erased
     """
     state = heard.state
     known_id = UUID(state.lead) if topic == LEAD and state.lead else None
     if not heard.is_request:
         row = known_id and await leads.one(tx, known_id, locked=True)
-        return (Lead.of(row), 2) if row else None
+        return (Lead.of(row), OPEN) if row else None
     since = heard.now - config.reopens_after
     found = await leads.find(
         tx, heard.conversation_id, topic, known_id=known_id, contacts=contacts, since=since
     )
     if found and (found["takes"] or heard.is_lost):  # who chose another company asks for nothing
-        return Lead.of(found), found["takes"] or 2
+        is_open = found["state"] in {"new", "taken"}
+        return Lead.of(found), found["takes"] or (OPEN if is_open else CLOSED)
     if found:
         email = state.facts.email
         await conversations.resume_followups(tx, heard.conversation_id, email, waits=False)

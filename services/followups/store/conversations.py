@@ -35,9 +35,9 @@ _ENTER = Statement(
 INSERT INTO chat_conversations AS here (id, session_id) VALUES (gen_random_uuid(), :session_id)
 ON CONFLICT ON CONSTRAINT chat_conversations_session DO UPDATE SET score = here.score
 RETURNING id, state, qualified_at, (
-    SELECT lead.state NOT IN ('new', 'taken')
-        AND {leads_of.TAKES.format(conversation="here.id")} = 0
+    SELECT {leads_of.TAKES.format(conversation="here.id")} = 0
     FROM lead WHERE lead.id = CAST(here.state ->> 'lead' AS uuid)
+        AND here.state ->> 'over' IS DISTINCT FROM here.state ->> 'lead'
 ) AS is_over
 """)
     .bindparams(sa.bindparam("session_id", type_=sa.Text), leads_of.SINCE)
@@ -56,7 +56,8 @@ async def enter_conversation(
     One statement finds or creates it, so two tabs share one conversation and their turns queue.
 
     :param since: as for `leads.find`
-    :returns: it, and `is_over`: its request is closed, and what is said next is about another
+    :returns: it, and `is_over`: its request is closed or old, and what is said next is about
+        another; once for each request
     """
     given = {"session_id": session_id, "since": since}
     entered: dict[str, Any] = (await _ENTER.execute(tx, given)).one()._asdict()

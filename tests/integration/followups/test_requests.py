@@ -182,6 +182,45 @@ async def test_a_form_in_the_old_conversation_is_a_request_of_its_own(world: Wor
     assert is_bathroom(new["known"])
 
 
+@either_way
+async def test_after_a_month_the_old_conversation_begins_without_the_old_works(
+    world: World, way: Way
+) -> None:
+    session = "autumn"
+    await world.say(KITCHEN, session)
+    await change(world, hours=MONTH)
+    if way is by_chat:
+        await by_chat(world)
+    else:
+        bathroom = {"wish": "Remont łazienki", "area": "6", "budget": "40 000 zł"}
+        sent = given(ANNA, facts=bathroom, session_id=session)
+        await submissions_of(world.engine).take(sent)
+    old, new = await leads(world)
+    assert is_kitchen(old["known"])
+    assert is_bathroom(new["known"])
+
+
+async def test_a_complaint_after_a_won_lead_stays_one(world: World) -> None:
+    await world.say(KITCHEN)
+    await change(world, state="won", state_by="Jan Kos")
+    await world.say("Reklamacja: odpada płytka")
+    await world.say("Kabina prysznicowa przecieka przy drzwiach")
+    kitchen, complaint = await leads(world)
+    assert (kitchen["state"], complaint["topic"]) == ("won", "complaint")
+    assert "przecieka" in complaint["said"][-1]
+
+
+async def test_who_buys_elsewhere_after_a_won_lead_has_not_lost_that_one(world: World) -> None:
+    await world.say(KITCHEN)
+    await change(world, state="won", state_by="Jan Kos")
+    await world.say("Wybraliśmy inną firmę")
+    [lead] = await leads(world)
+    assert (lead["state"], lead["state_by"]) == ("won", "Jan Kos")
+    assert "lost" not in lead["known"]
+    _, update = await told(world)
+    assert update["said"] == ["Wybraliśmy inną firmę"]
+
+
 async def test_thanks_open_nothing(world: World) -> None:
     await world.say(KITCHEN)
     await change(world, state="won", state_by="Jan Kos")
