@@ -43,7 +43,7 @@ class LocalCache:
         return entry[1] if entry is not None and entry[0] > self._clock() else None
 
     def set(self, key: str, value: bytes, ttl: float) -> None:
-        self._entries.pop(key, None)  # an overwritten key would keep its place
+        self._entries.pop(key, None)  # an overwritten key would keep its position
         if len(self._entries) >= self._max_entries:
             del self._entries[next(iter(self._entries))]
         self._entries[key] = (self._clock() + ttl, value)
@@ -80,7 +80,7 @@ class Cache:
         return value
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
-        """Store for `ttl` seconds (a millisecond at least)."""
+        """Store for `ttl` seconds (at least a millisecond)."""
         try:
             await self._redis.command("SET", self._prefix + key, value, "PX", _milliseconds(ttl))
         except RedisUnavailable:

@@ -1,4 +1,4 @@
-"""`GET /health/deep`: how a service is. With `?findings=yes`, what it finds wrong around it.
+"""`GET /health/deep`: a service's health; with `?findings=yes`, also what is wrong around it.
 
 The gateway's health asks for the first twice a second; `ostoja doctor` asks for both.
 """
@@ -37,9 +37,9 @@ class HealthRoute:
     broker: Broker
     migrations: Path
     checks: tuple[Check, ...] = ()
-    """Of this service only."""
+    """Checks that only this service has."""
     links: Mapping[str, SecretStr] = field(default_factory=dict)
-    """More than the servers of its settings."""
+    """Links beyond the servers in its settings."""
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/health/deep", self.answer)
@@ -66,13 +66,13 @@ async def _in_time(check: Check) -> Iterable[Finding]:
         async with asyncio.timeout(CHECK_SECONDS):
             return await check()
     except (SQLAlchemyError, OSError, TimeoutError):
-        return []  # the look at the database says why
+        return []  # the check of the database says why
 
 
 async def postgres(
     engine: AsyncEngine, ask: Callable[[AsyncConnection], Awaitable[T]]
 ) -> tuple[dict[str, str], T | None]:
-    """Return the state of the database, and what was asked; None if it gave no answer in time."""
+    """Return the database's state, and its answer to `ask`; None if none came in time."""
     try:
         async with asyncio.timeout(HEALTH_SECONDS), engine.connect() as tx:
             return {"status": "healthy"}, await ask(tx)
@@ -83,7 +83,7 @@ async def postgres(
 async def with_outbox(
     engine: AsyncEngine, broker: Broker, length: Callable[[AsyncConnection], Awaitable[int]]
 ) -> dict[str, Any]:
-    """Look at a service that continues without the broker: its messages wait in the outbox."""
+    """Check a service that continues without the broker: its messages wait in the outbox."""
     database, waiting = await postgres(engine, length)
     rabbitmq = "healthy" if broker.connected else "degraded"
     return {

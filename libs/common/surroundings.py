@@ -1,4 +1,4 @@
-"""What a process finds wrong with what it connects to, with its own accounts and certificates."""
+"""Checks what a process connects to, with the process's own accounts and certificates."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -21,8 +21,8 @@ LOGIN_SECONDS = 5.0
 async def findings(
     name: str, settings: Settings, broker: Broker, links: Mapping[str, SecretStr], *checks: Check
 ) -> list[Finding]:
-    """:param links: more than the servers of the settings
-    :param checks: of this process only
+    """:param links: links beyond the servers in the settings
+    :param checks: checks that only this process has
     """
     urls = {link: url.get_secret_value() for link, url in {**settings.servers, **links}.items()}
     every = await asyncio.gather(

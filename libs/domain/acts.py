@@ -1,8 +1,8 @@
-"""The record of acts: who did what, or looked at whom, as a message (decisions 43 and 53).
+"""The record of acts: who did what, or viewed whose data, as a message (decisions 43 and 53).
 
-Who has a database puts it into the transaction that acts (acts_outbox.py); the gateway has none.
-The console stores it. It names persons and rows by their ids, never an address: what reads like one
-is taken out of texts that people write.
+A service with a database writes it in the transaction that acts (acts_outbox.py); the gateway has
+none. The console stores it. It names people and rows by id, never by address: what reads like an
+address is removed from texts that people write.
 """
 
 import re
@@ -21,7 +21,7 @@ DONE = "done"
 MOST_REFS = 100
 MOST_LETTERS = 200
 MOST_READ = 1000
-"""Letters of a text; a longer one without a space would take its square to search."""
+"""Letters of a text; searching a longer one without a space takes quadratic time."""
 # An e-mail address, or nine digits or more: a phone number. Random ids and dates are none.
 _ADDRESS = re.compile(
     r"(\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b\d{4}-\d\d-\d\d\b)"

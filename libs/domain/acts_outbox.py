@@ -23,12 +23,12 @@ async def look(
     refs: Iterable[object],
     **asked: object,
 ) -> None:
-    """Record a look at persons' data with a key, in the transaction that reads it.
+    """Record that a key was used to read personal data, in the transaction that reads it.
 
-    The console records the looks of its people, before it shows anything.
+    The console itself records what its users look at, before it shows anything.
 
-    :param refs: what is shown, by id; of a list with more than one, only their number is recorded
-    :param asked: which filters the list has
+    :param refs: what is shown, by id; for several, only their number is recorded
+    :param asked: the list's filters
     """
     if (actor := Actor.of(headers)).kind == "staff":
         return
@@ -40,7 +40,7 @@ async def look(
 class Counted:
     """One act in many transactions: its record waits, and each of them adds what it did.
 
-    Killed between two, the record says what was done until then.
+    If the process is killed between two, the record says what was done until then.
     """
 
     def __init__(self, act: Act) -> None:
@@ -57,6 +57,6 @@ class Counted:
         self._held = await outbox.hold(tx, EXCHANGE, ACTION_RECORD, message, WAIT_SECONDS)
 
     async def end(self, tx: AsyncConnection) -> None:
-        """Let it go now."""
+        """Release the record now."""
         if self._held is not None:
             await outbox.release(tx, self._held)

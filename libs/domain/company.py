@@ -76,7 +76,7 @@ class Wording:
 
     @property
     def sha256(self) -> str:
-        """The hash that consent's trail holds."""
+        """The hash that consent's trail stores."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
@@ -90,7 +90,7 @@ class _Wording(Section):
 class CompanyFile(Section):
     company: Company
     processing: dict[About, dict[Language, Text]] = {}
-    """What Art. 15(1) GDPR has told beside the data; an export carries it."""
+    """What Art. 15(1) GDPR requires us to tell beside the data; an export includes it."""
     wordings: tuple[_Wording, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

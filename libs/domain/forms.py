@@ -1,6 +1,6 @@
 """forms.toml: the lead forms that web pages show, read by gateway and followups.
 
-No key makes a consent required or ticked beforehand (GDPR, Art. 7(4)), and none holds a regular
+No key makes a consent required or ticked beforehand (GDPR, Art. 7(4)), and none contains a regular
 expression, which a visitor could make run for minutes.
 """
 
@@ -114,7 +114,7 @@ class FormField(Section):
     name: FieldName
     type: FieldType
     fact: Fact | None = None
-    """What it tells about the lead; without one it is kept and shown only."""
+    """What it says about the lead; without one it is only stored and shown."""
     required: bool = False
     label: Texts | None = None
     options: tuple[Option, ...] = ()
@@ -165,7 +165,7 @@ class _WordingVersion(Section):
     pl: Line
     en: Line
     ended: date | None = None
-    """The first day on which it was not shown any more."""
+    """The first day on which it was no longer shown."""
 
 
 class Consent(Section):
@@ -206,7 +206,7 @@ class Consent(Section):
 
 
 class Notice(Section):
-    """What Art. 13 GDPR has a person told before they send."""
+    """What a person must be told before they send (Art. 13 GDPR)."""
 
     version: Version
     url: Urls
@@ -350,10 +350,10 @@ def load(path: Path) -> Forms:
 
 
 def finder(company: CompanyFile, known: Forms) -> FindWording:
-    """Return what finds a wording by its exact text, or by the SHA-256 of that (in hex).
+    """Return a function that finds a wording by its exact text or the SHA-256 of that (hex).
 
     Only what company.toml or forms.toml publishes becomes a record of consent, whoever sends it.
-    Neither drops an older one, so that what somebody agreed to years ago is found as well.
+    Neither drops an older one, so what somebody agreed to years ago is still found.
     """
     published = [*company.published]
     for name, form in known.items():

@@ -13,7 +13,7 @@ class Scope(StrEnum):
     LEADS_WRITE = "leads:write"
     LEADS_READ = "leads:read"
     LEADS_IMPORT = "leads:import"
-    """What a file says of people's consents counts: for a key of its own, not those of `.env`."""
+    """An import may state people's consents: for a separate key, not those of `.env`."""
     DLQ_READ = "dlq:read"
     DLQ_ACT = "dlq:act"
     BREAKERS_RESET = "breakers:reset"
@@ -34,7 +34,7 @@ NOT_FOR_KEYS = frozenset({Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_R
 READS_PERSONS = frozenset(
     {Scope.LEADS_READ, Scope.FOLLOWUPS_READ, Scope.DLQ_READ, Scope.CONSENT_READ, Scope.CONSENT_ACT}
 )
-"""Every admin is told of a key that has one."""
+"""Every admin is notified when a key gets one."""
 PERSON = "staff:"
 """How `X-Operator` names a person of the console: `staff:<id> <name>`.
 

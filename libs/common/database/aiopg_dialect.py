@@ -93,7 +93,7 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         return bool(status == extensions.TRANSACTION_STATUS_IDLE)
 
     async def send(self, cursor: Any, operation: Any, parameters: Any = None) -> None:
-        """Execute with a cursor of psycopg2's. Begin with it, which saves a round trip."""
+        """Execute with psycopg2's cursor; send any BEGIN with it, which saves a round trip."""
         async with self._execute_mutex:
             self._has_ended = False
             begin = self._begin_prefix()
@@ -116,9 +116,9 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
 
     @property
     def must_end(self) -> bool:
-        """A transaction is open, or the connection is closed, which SQLAlchemy must notice.
+        """Whether a transaction is open, or the connection closed, which SQLAlchemy must notice.
 
-        It may close after the answer to a COMMIT, before the task goes on: that one has ended.
+        It may close between the answer to a COMMIT and the task's next step: that one has ended.
         """
         return not self._has_ended and (self.closed or not self._idle)
 
@@ -162,7 +162,7 @@ class DBAPI(AsyncAdapt_dbapi_module):
 
 class ExecutionContext(PGExecutionContext_psycopg2):
     def post_exec(self) -> None:
-        """Log no notices: psycopg2's asks the cursor for its connection, which aiopg's hides."""
+        """Log no notices: psycopg2's code asks the cursor for its connection, which aiopg hides."""
 
 
 class PGDialect_aiopg(PGDialect_psycopg2):  # noqa: N801 - as SQLAlchemy names its own
@@ -181,7 +181,7 @@ class PGDialect_aiopg(PGDialect_psycopg2):  # noqa: N801 - as SQLAlchemy names i
         return DBAPI()
 
     def initialize(self, connection: Any) -> None:
-        # Without PGDialect_psycopg2's, which asks for hstore synchronously.
+        # Skip PGDialect_psycopg2's, which asks for hstore synchronously.
         super(PGDialect_psycopg2, self).initialize(connection)
         self.supports_sane_multi_rowcount = False
 

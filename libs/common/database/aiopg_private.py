@@ -39,7 +39,7 @@ class Connection(aiopg.Connection):
     _inode: int | None = None
     _fileno: Any  # None while nothing is watched
     _timer: asyncio.TimerHandle | None = None
-    _end = -math.inf  # of the wait for the server, in the loop's time
+    _end = -math.inf  # when the wait for the server ends, in the loop's time
     _timeout: Any
     _weakref: Any
 
@@ -56,7 +56,7 @@ class Connection(aiopg.Connection):
         super().__init__(dsn, timeout, enable_hstore=enable_hstore, **kw)
         self._command_timeout = command_timeout
         # libpq closes its descriptor when the connection breaks, and opens another for the next
-        # host of a list. The loop is not told and gets no more events (uvloop then fails for that
+        # host of a list. The loop learns nothing and gets no events (uvloop then fails for that
         # number). So the loop watches a duplicate that only this class closes.
         self._loop.remove_reader(self._fileno)
         self._fileno = None

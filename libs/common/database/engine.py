@@ -23,10 +23,10 @@ _COMMIT, _ROLLBACK = Statement("COMMIT"), Statement("ROLLBACK")
 class Engine(AsyncEngine):
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """Do as SQLAlchemy's: commit, or roll back after an exception.
+        """Commit at the end, or roll back after an exception, as SQLAlchemy's `begin` does.
 
-        No other task may still use the connection when it ends. With asyncpg, and once somebody
-        listens to events of the engine, such as its commit, it is SQLAlchemy's.
+        No other task may still use the connection when it ends. With asyncpg, and once anything
+        listens to events of the engine, such as its commit, this is SQLAlchemy's own.
         """
         engine = self.sync_engine
         if engine.driver != "aiopg" or engine._has_events:  # noqa: SLF001

@@ -1,6 +1,6 @@
-"""A service's look at each host of its database: the role's rights, the version, the clock.
+"""Checks each host of a service's database: the role's rights, the version, the clock.
 
-It logs in anew, because the connections of a pool outlive a changed password.
+It opens a new connection, because the connections of a pool outlive a changed password.
 """
 
 import time

@@ -3,7 +3,7 @@
 `services/<name>/migrations/` contains only `versions/*.py`; the environment is here. The owner's
 `search_path` is the service's schema, so that neither tables nor migrations name it.
 
-A migration runs while the release before it serves, so it may only add what that release ignores,
+A migration runs while the previous release serves, so it may only add what that release ignores,
 and it must not hold a lock for long: docs/upgrade.md has the rules, and `make lint` checks the SQL.
 """
 
@@ -59,13 +59,13 @@ def upgrade(service: str, owner_url: str, migrations: Path) -> None:
     Any number of replicas may call it concurrently: one migrates, the others wait and do nothing.
     A kill leaves the schema at a whole migration; the next call continues there.
 
-    :raises SchemaBusyError: a lock was not to be had in TRIES tries
+    :raises SchemaBusyError: it got no lock in TRIES tries
     """
     with _engine(owner_url).connect() as connection:
         # Lock before reading the version, or it could be out of date. Without the lock, most of
         # eight concurrent migrations fail. It is the session's: concurrent indexes need commits.
         key = {"key": advisory_key(f"alembic:{service}")}
-        # Asked for again and again: an index that is built concurrently waits for whoever waits.
+        # Polled: an index that is built concurrently waits for every transaction that waits.
         while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar_one():
             connection.rollback()
             time.sleep(POLL_SECONDS)
@@ -100,7 +100,7 @@ def _run(service: str, connection: Connection, migrations: Path) -> None:
         environment.configure(connection, version_table=VERSIONS, transaction_per_migration=True)
         with environment.begin_transaction():
             environment.run_migrations()
-        # The runtime role may read every table of the schema and write it; not this one. Repeated
+        # The runtime role may read and write every table of the schema but this one. Repeated
         # each time, for a run that was killed before it.
         role = connection.dialect.identifier_preparer.quote_identifier(service)
         connection.execute(text(f"REVOKE INSERT, UPDATE, DELETE ON {VERSIONS} FROM {role}"))

@@ -161,7 +161,7 @@ class _Hosts:
             except Exception as error:  # noqa: BLE001 - asyncpg's have no common class
                 faults.append(f"{url.host}:{url.port}: {str(error).partition(chr(10))[0]}")
                 continue
-            # Others may have turned the list in the meantime, to this host or to another.
+            # Other tasks may have rotated the list by now, to this host or to another.
             self._hosts.rotate(-self._hosts.index(url))
             return opened
         raise driver.dbapi.OperationalError(f"no host accepts writes: {'; '.join(faults)}")

@@ -1,6 +1,6 @@
-"""Statements by name, as a `queries.sql` has them: `-- name --`, what it is for, and the SQL.
+"""Reads a `queries.sql`: for each statement `-- name --`, what it is for, and the SQL.
 
-`{name}` stands for the text of one above.
+`{name}` stands for the text of an earlier one.
 """
 
 import re

@@ -31,7 +31,7 @@ class RedisServer:
         """:raises ValueError: the URL cannot be read"""
         places = [parse_url(each) for each in sockets.each_host(url.replace(MARK, "", 1))]
         self.options: dict[str, Any] = dict(places[0])
-        """Of a connection to Redis, as redis-py names them."""
+        """The options of a connection to Redis, as redis-py names them."""
         self.master = str(self.options.pop("master", ""))
         self.sentinel_options = self._sentinel_options()
         self.sentinels: list[tuple[str, int]] = []
@@ -52,7 +52,7 @@ class RedisServer:
         return kept | {"ssl": "connection_class" in self.options}
 
     async def connected(self) -> tuple[socket.socket, str]:
-        """Connect to the server, or to the master of this moment.
+        """Connect to the server, or to the current master.
 
         :returns: the socket and the host's name, which its certificate must have
         :raises OSError: it is unavailable, or no Sentinel knows a master
@@ -63,7 +63,7 @@ class RedisServer:
         return await sockets.connected(host, port), host
 
     async def _ask_all(self) -> tuple[str, int]:
-        """Ask at once: one that drops packets would use up a caller's time."""
+        """Ask all at once: one that drops packets would use up a caller's time."""
         asking = [asyncio.create_task(self._ask(place)) for place in self.sentinels]
         try:
             for answer in asyncio.as_completed(asking):

@@ -1,6 +1,6 @@
 """A service's tables, read from its `store/schema.sql`, which is generated from its migrations.
 
-A column that a migration adds is known to the code once the file is generated again.
+The code knows a new column of a migration only once the file is generated again.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What a service does if its schema has another version than its code: it says what to do."""
+"""Compares a service's schema with its code; if they differ, says what an operator must do."""
 
 import asyncio
 from pathlib import Path

@@ -53,15 +53,15 @@ class _Compiled(NamedTuple):
     sql: str
     defaults: dict[str, Any]
     processors: dict[str, Callable[[Any], Any]]
-    """Of the parameters whose type converts them, as JSON."""
+    """By parameter, if its type converts values, such as JSON."""
 
 
 class Statement:
     """A statement that is executed often. It has no list of values that SQLAlchemy expands (`IN`).
 
     It names its columns: a `*` fails once a column is added. A name that no field of a named tuple
-    can have (`from`, `_id`, one that occurs twice) becomes its place, as `_2`.
-    aiopg's rows are as the driver made them, of JSON and UUIDs as well. asyncpg's need the types of
+    can have (`from`, `_id`, one that occurs twice) becomes its position: `_2`.
+    aiopg's rows are as the driver made them, including JSON and UUIDs. asyncpg's need the types of
     columns in the clause. A parameter of None is NULL with aiopg, also where its type is JSON.
     """
 

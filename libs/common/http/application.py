@@ -34,7 +34,7 @@ MAX_DEPTH = 32
 MOST_FAULTS = 100
 MOST_NUMBER = 10**40
 MOST_SIGNIFICANT = 17
-"""Digits that tell a double from every other; a longer fraction would be rounded."""
+"""Digits that distinguish any two doubles; a longer fraction would be rounded."""
 NUMBER = (
     f"a number may have 40 digits, written without an exponent, and {MOST_SIGNIFICANT} significant "
     "ones if it has a point or an exponent: send it as text"
@@ -283,7 +283,7 @@ async def _health(_: web.Request) -> web.Response:
 
 @cache  # of the closed sets of labels
 def _answered(method: str, route: str, status: int) -> tuple[Callable[[float], None], str]:
-    """Return what counts it, and the fields of the log line."""
+    """Return the function that counts it, and the fields of the log line."""
     fields = {"method": method, "route": route, "status": status}
     return _REQUESTS.labels(method, route, status).inc, json.dumps(fields)[1:-1]
 
@@ -354,7 +354,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def only(role: str, handler: Handler, *, or_role: str | None = None) -> Handler:
-    """Reject calls that the gateway did not admit under this role, or this other one."""
+    """Reject calls that the gateway did not admit under one of these roles."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
         if request.headers.get(CALLER) not in {role, or_role or role}:
@@ -365,7 +365,7 @@ def only(role: str, handler: Handler, *, or_role: str | None = None) -> Handler:
 
 
 def until_stop(app: web.Application, handler: Handler) -> Handler:
-    """Cancel this handler's requests when the application stops: it would wait for them."""
+    """Cancel this handler's requests when the application stops, which would wait for them."""
     running: set[asyncio.Task[Any]] = set()
 
     async def run(request: web.Request) -> web.StreamResponse:

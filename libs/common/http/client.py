@@ -152,7 +152,7 @@ class Connection(asyncio.Protocol):
             await self.receive()
 
     async def _send_parts(self, parts: AsyncIterable[bytes], read_timeout: float) -> None:
-        if self._transport is not None:  # it may be slow with a large file, and is not dead for it
+        if self._transport is not None:  # it may be slow with a large file without being dead
             sockets.wait_for_peer(self._transport.get_extra_info("socket"), read_timeout)
         async for part in parts:
             if self._transport is None or self.response.status >= 200:

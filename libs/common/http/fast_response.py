@@ -1,4 +1,4 @@
-"""A response whose head is made by the few rules that an ordinary one needs.
+"""A response whose head follows only the few rules that an ordinary one needs.
 
 NAMES lists every private name of aiohttp that is used. A unit test fails if one moves.
 """
@@ -17,8 +17,8 @@ BODYLESS = frozenset({204, 304})
 class FastResponse(web.Response):
     """A whole response.
 
-    aiohttp's own code, three times as long, prepares those that HTTP has special rules for: of
-    HTTP/1.0, to HEAD, of statuses without a body, with cookies.
+    aiohttp's own code, three times as long, prepares those with special rules in HTTP:
+    HTTP/1.0, HEAD, statuses without a body, cookies.
     """
 
     _whole: bytes | None = None

@@ -1,6 +1,6 @@
-"""How long a header may be that something reads; application.py refuses a longer one first (P17).
+"""The longest allowed value of each header that we read; application.py refuses longer ones (P17).
 
-Whoever reads one more header adds it here. tests/unit/common/test_heads.py finds what is missing.
+Add each further header that we read. tests/unit/common/test_heads.py finds what is missing.
 """
 
 from collections.abc import Mapping

@@ -19,7 +19,7 @@ URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-dat
 TYPES = frozenset({URLENCODED, MULTIPART})
 MOST_FIELDS = 1000
 MOST_LINE_BYTES = 1024
-"""Of a part's head, which has four lines at most."""
+"""A line of a part's head, which has at most four."""
 _PLAIN = {b"", b"7bit", b"8bit", b"binary"}
 _DISPOSITION = re.compile(
     rb'form-data\s*;\s*name=(?:"(?P<quoted>[^"]*)"|(?P<bare>[^\s;"]+))\s*(?P<file>;\s*filename.*)?;?',
@@ -47,7 +47,7 @@ def fields(body: bytes, content_type: str, most: int = MOST_FIELDS) -> list[tupl
     """Parse a plain form.
 
     :param content_type: the whole header, with its boundary
-    :raises Problem: 400 it is none, 422 a file, or more fields than `most`
+    :raises Problem: 400 not a form, 422 a file, or more fields than `most`
     """
     is_multipart = content_type.partition(";")[0].strip().lower() == MULTIPART
     try:

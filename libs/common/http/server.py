@@ -182,7 +182,7 @@ async def serve(
 
     :param shared: share the port with other processes
     :param tls_dir: if it has a certificate, speak HTTPS, to clients with a certificate only
-    :param https_port: do so there, and HTTP on `port`
+    :param https_port: speak HTTPS there, and HTTP on `port`
     """
     logging.getLogger("aiohttp.server").addFilter(_unquoted)
     runner = _Runner(

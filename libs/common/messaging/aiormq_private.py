@@ -17,7 +17,7 @@ UNBLOCKED = "_Connection__handle_connection_unblocked"
 CLOSE_CHANNEL = "_Channel__close_after_failure"
 NAMES: dict[type, set[str]] = {
     aiormq.Connection: {"_closing", BLOCKED, UNBLOCKED},
-    # Public, but of its own publish: a lock, two tasks' turns and a write for each message.
+    # Its own publish is public, but takes a lock, two task switches and a write per message.
     aiormq.Channel: {
         *("_split_body", "lock", "write_queue", "delivery_tag", "confirmations"),
         *("message_id_delivery_tag", CLOSE_CHANNEL, "_close_exception"),

@@ -39,8 +39,8 @@ log = logs.get_logger(__name__)
 
 REQUEST_ID = "x-request-id"
 HIGH = 5
-"""A quorum queue knows two priorities: from 5 on is high. Of both, it hands out two high messages
-and then one other, so neither waits for ever."""
+"""A quorum queue has two priorities: 5 and above is high. It delivers two high messages and then
+one other, so neither waits forever."""
 CONNECT_SECONDS = 5.0
 HEARTBEAT_SECONDS = 5
 """aiormq gives up a peer that was silent for (5 + 1) * 1.5 s. RabbitMQ sends something at least
@@ -194,7 +194,7 @@ class Broker:
     async def declare_once(self, queue: Queue) -> None:
         """Declare a queue on this connection only, so that its loss is noticed.
 
-        :raises BrokerUnavailable: not connected, or lost meanwhile
+        :raises BrokerUnavailable: not connected, or the connection was lost
         """
         async with self._temporary_channel() as channel:
             await _declare_step(channel, queue)

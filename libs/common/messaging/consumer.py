@@ -42,7 +42,7 @@ REASON = "x-reason"
 FAILURES = "x-failures"
 DRAIN_SECONDS = 20.0
 IN_FLIGHT_BYTES = 4 * 1024 * 1024
-"""Of bodies in a consumer's handlers, which need some thirty times as much; one may be larger."""
+"""Bodies in a consumer's handlers, which need about thirty times as much; one may be larger."""
 _RETRY_SECONDS = 1.0
 # About a minute in all: RabbitMQ closes a channel with a message unacknowledged for 30 minutes.
 _DATABASE_SECONDS = (0.5, 1.0, 2.0, *[5.0] * 11)
@@ -75,7 +75,7 @@ class Dead:
 
 @dataclass(frozen=True)
 class Requeue:
-    """Back to its place in the queue, immediately and for any consumer.
+    """Back to its position in the queue, immediately and for any consumer.
 
     It counts against the queue's delivery limit; above that, the message is rejected as by Retry.
     """
@@ -279,7 +279,7 @@ class Consumer:
     @asynccontextmanager
     async def _room_for(self, size: int) -> AsyncIterator[None]:
         """Wait until the bodies being handled, parsed and copied, leave room for one more."""
-        async with self._next:  # in order: otherwise a large one might wait for ever
+        async with self._next:  # in order: otherwise a large one might wait forever
             while self._bytes and self._bytes + size > IN_FLIGHT_BYTES:
                 self._room.clear()
                 await self._room.wait()

@@ -55,7 +55,7 @@ CONNECTED = Gauge(
     "database_connected",
     "1 while the database answers the relay, which asks it every second, and commits",
 )
-CONNECTED.set(math.nan)  # a process that has no relay, as the gateway, says nothing of it
+CONNECTED.set(math.nan)  # a process without a relay, such as the gateway, does not report it
 RELAYED = Counter("outbox_published_total", "Attempts to publish a message", ["outcome"])
 
 _SQL = """
@@ -175,7 +175,7 @@ async def hold(
 
 
 async def count(tx: AsyncConnection, held: Held, more: int) -> bool:
-    """Add to the count of a message on hold; False if it may have been published meanwhile."""
+    """Add to the count of a message on hold; False if it may already be published."""
     return (await _COUNT.execute(tx, {**held._asdict(), "more": more})).rowcount == 1
 
 

@@ -41,7 +41,7 @@ class QueueDepths:
 
     async def at(self, queues: Collection[str]) -> Depths:
         clock = asyncio.get_running_loop().time
-        old = clock() - KEPT_SECONDS  # before the wait: a look takes seconds
+        old = clock() - KEPT_SECONDS  # before the wait: a query takes seconds
         async with self._lock:
             if any(self._seen.get(name, _NEVER)[0] < old for name in queues):
                 begun = clock()
@@ -82,7 +82,7 @@ class QueueDepths:
     ) -> dict[str, T]:
         """Query each queue on its own channel; leave out those without an answer in time.
 
-        :param before: the loop's time, with which the connection is opened, too
+        :param before: the deadline in the loop's time, which includes opening the connection
         """
         found: dict[str, T] = {}
 

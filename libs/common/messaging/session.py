@@ -49,7 +49,7 @@ def connection_faults() -> Iterator[None]:
 
 
 def report(log: logs.Logger, event: str, error: Exception, **values: object) -> None:
-    """Log an error of a loop that begins again after any error.
+    """Log an error of a loop that restarts after any error.
 
     Such a loop must survive unforeseen errors: nothing would show that a queue has no consumer.
     """

@@ -37,12 +37,12 @@ class Queue:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     delivery_limit: int | None = None
-    """After this many returns to its place in the queue, `consume` rejects a message unread."""
+    """After this many returns to its position in the queue, `consume` rejects a message unread."""
     dlx: Exchange | None = None
     """Through it `.dead` is reached."""
     sent_again: bool = False
-    """Whoever sent a message sends it again: `.dead` keeps its ids and the reason, not its body,
-    for it may say whose data it is about."""
+    """The sender repeats its messages: `.dead` keeps the ids and the reason but not the body,
+    which may say whose data it is about."""
 
 
 def retry_name(work: str) -> str:
@@ -69,9 +69,9 @@ def work_queue(
     """Return a work queue with its `.retry` and `.dead`.
 
     :param exchange: returns messages from `.retry`, by the queue's own name
-    :param delivery_limit: how often a message may return to its place in the queue (after a crash,
-        a lost connection or a requeue) before `consume` rejects it unread, so that a message that
-        kills its process runs out of tries, too
+    :param delivery_limit: how often a message may return to its old position (after a crash,
+        a lost connection or a requeue) before `consume` rejects it unread, so that even a message
+        that kills its process runs out of tries
     """
     return (
         Queue(

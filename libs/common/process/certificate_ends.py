@@ -1,4 +1,4 @@
-"""When certificates end: this process's own, and those of the servers that it connects to."""
+"""When certificates expire: this process's own, and those of the servers that it connects to."""
 
 import asyncio
 import socket
@@ -27,7 +27,7 @@ CONNECT_SECONDS = 5.0
 REFUSAL_SECONDS = 0.5
 """In TLS 1.3 a server refuses a client's certificate only after the client is done."""
 DUE = timedelta(days=21)
-"""As the rule CertificateDue has it."""
+"""The same as in the rule CertificateDue."""
 PAGE = "docs/tls.md"
 DUE_PAGE = "docs/runbooks/certificate-due.md"
 PORTS = {"amqps": 5671, "https": 443, "postgresql": 5432, "rediss": 6379}
@@ -61,7 +61,7 @@ class Peer:
         return self.url.partition(":")[0].partition("+")[0]
 
     def end(self, tls_dir: Path | None) -> datetime:
-        """Connect, and return when its certificate ends.
+        """Connect, and return when its certificate expires.
 
         :raises OSError: no connection; the text says who refused what
         """
@@ -97,7 +97,7 @@ def peers(link: str, url: str) -> list[Peer]:
 
 
 def own(tls_dir: Path) -> Iterator[tuple[str, datetime]]:
-    """Yield each file with the end of its certificate that ends first.
+    """Yield each file, with the time at which the first of its certificates expires.
 
     :raises OSError, ValueError: a file cannot be read
     """
@@ -141,7 +141,7 @@ def _end(peer: Peer, tls_dir: Path | None) -> datetime | None:
 
 
 def findings(tls_dir: Path | None, links: Mapping[str, str]) -> Iterator[Finding]:
-    """Say of each encrypted link who refuses whom, and when a certificate ends.
+    """Report for each encrypted link which side refuses, and when a certificate expires.
 
     :param links: URLs, by what they lead to
     """
