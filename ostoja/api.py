@@ -74,7 +74,7 @@ class Api:
         key: str | None = "X-ADMIN-API-KEY",
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
-        """Call the gateway, and return the status, too, for routes where 200 and 202 differ.
+        """Call the gateway, and return the status as well, for routes where 200 and 202 differ.
 
         :param key: the header that carries the key of this route; None for a public one
         :raises Failure: the call did not succeed

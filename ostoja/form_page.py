@@ -1,4 +1,4 @@
-"""Compares a page of a company with the form that it sends."""
+"""Compares a company's page with the form that it sends."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -90,7 +90,7 @@ def forms_of(page: str) -> list[FoundForm]:
 
 
 def differences(found: FoundForm, described: dict[str, Any], url: str) -> list[str]:
-    """Say what of a form on a page is not as forms.toml has it today."""
+    """Say where a page's form differs from forms.toml as it is today."""
     faults = []
     if found.action != f"{url}/api/leads":
         faults.append(f"action is {found.action!r}, and not {url}/api/leads")

@@ -1,6 +1,6 @@
 """Code that sends a form, to paste into a page or a program; made from GET /api/forms/{form}.
 
-snippets.toml has the code; what comes from a form is escaped here, for the place where it stands.
+snippets.toml has the code; this module escapes each value of a form for its context.
 """
 
 import json

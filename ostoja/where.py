@@ -14,7 +14,7 @@ from ostoja.api import Api
 from ostoja.failure import Exit, Failure
 from ostoja.show import Screen
 
-CHECKOUT = Path(__file__).parents[1]  # or the place where it is installed, which has no .env
+CHECKOUT = Path(__file__).parents[1]  # or where it is installed, without a .env
 ELSEWHERE = (
     "run this where the deployment runs: in its checkout, or in the container that has its "
     "settings, as in `docker compose run --rm inspector doctor`"

@@ -55,7 +55,7 @@ def doctor(
 ) -> None:
     """Check a deployment, and say how to correct each problem.
 
-    Run it where the deployment runs: only there it sees .env and RabbitMQ's accounts.
+    Run it where the deployment runs: only there can it see .env and RabbitMQ's accounts.
     """
     session: Session = context.obj
     findings = [*_here(live=live), *of_services(session)]

@@ -33,7 +33,7 @@ def snippet(
 ) -> None:
     """Print the code of a form for a page, a WordPress site or a program.
 
-    Give the gateway's public address with --url: it stands in the code.
+    Give the gateway's public address with --url: it appears in the code.
     """
     session: Session = context.obj
     described = _described(session, form, language)

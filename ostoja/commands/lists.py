@@ -16,7 +16,7 @@ SERVICE_KEY = "X-API-KEY"
 
 
 def option(help_: str | None = None, *flags: str, kind: Any = str, **more: Any) -> tuple[Any, None]:
-    """Return an option that may be left out."""
+    """Return an optional option."""
     return Annotated[kind | None, typer.Option(*flags, help=help_, **more)], None
 
 

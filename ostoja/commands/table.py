@@ -1,4 +1,4 @@
-"""What a command of the tables in lists.py is: a list, or an act on what is listed."""
+"""The kinds of command in the tables of lists.py: a list, and an act on what is listed."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from ostoja.where import Session
 Params = Mapping[str, Any]
 """Typer's annotation of each parameter; or a pair of it and the default."""
 Value = str | Callable[[Any], Any]
-"""A field of an item, or what is made of the item."""
+"""A field of an item, or a function of the item."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -35,7 +35,7 @@ class List:
     """Filters. With `limit` it is a list of pages, and --json prints an item a line."""
     key: str = "X-ADMIN-API-KEY"
     fixed: bool = False
-    """Of its pages; see Api.pages."""
+    """Its pages have one size; see Api.pages."""
     group: bool = False
     empty: str = ""
     """Printed in place of a table without rows."""
@@ -81,7 +81,7 @@ class Act:
     name: str
     help: str
     call: str
-    """Method and path, in which a parameter may stand; the others are the body."""
+    """Method and path, which may contain parameters; the others are the body."""
     says: str | List | Callable[[Any], str]
     """The line, of the answer and the parameters; or the list that the answer is."""
     params: Params = field(default_factory=dict)
