@@ -183,7 +183,7 @@ def write(path: Path, content: bytes, *, secret: bool = False) -> None:
 
 
 def write_pair(folder: Path, signed: Signed) -> None:
-    """Killed between the two, the next run repairs it; processes keep the pair that matched."""
+    """After a kill between the two, the next run repairs it; processes keep the old pair."""
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / KEY, signed.key_pem, secret=True)
     write(folder / CERTIFICATE, signed.certificate_pem)
@@ -218,7 +218,7 @@ class Keeper:
         today = datetime.now(UTC)
         fresh = new_authority(f"Ostoja {today:%Y-%m-%d %H:%M:%S}", today + _days(AUTHORITY_DAYS))
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # In this order: killed between the two, it goes on signing with the old key.
+        # In this order: if killed between the two, it keeps signing with the old key.
         self._trust([fresh.certificate, *before])
         write(self._key, fresh.key_pem, secret=True)
 
@@ -229,7 +229,7 @@ class Keeper:
         write(self._trusted, b"".join(each.public_bytes(Encoding.PEM) for each in certificates))
 
     def hand_out(self, folder: Path) -> bool:
-        """Give a process the authorities that it trusts; return whether they are others."""
+        """Give a process the authorities that it trusts; return whether they changed."""
         path, wanted = folder / AUTHORITIES, self._trusted.read_bytes()
         if path.exists() and path.read_bytes() == wanted:
             return False

@@ -62,7 +62,7 @@ def faults(values: Mapping[str, str], env_file: Path) -> list[str]:
 
 
 def is_production(values: Mapping[str, str]) -> bool:
-    """Say whether people outside are sent here, by https and a name that can exist."""
+    """Return whether links work from outside: with https and a name that can exist."""
     url = urlsplit(values.get("PUBLIC_BASE_URL", ""))
     host = url.hostname or ""
     return url.scheme == "https" and "." in host and not RESERVED.fullmatch(host)

@@ -235,7 +235,7 @@ def form(tell: Teller, world: World) -> str:
     (consent,) = shown["consents"]
     digest = hashlib.sha256(consent["text"].encode()).hexdigest()
     _check(digest == consent["sha256"], "the hash is that of the wording")
-    time.sleep(4)  # who fills in a form within three seconds is taken for a robot
+    time.sleep(4)  # whoever fills in a form within three seconds is taken for a robot
     ola = _person("ola")
     body = {
         "form": "contact",
@@ -358,7 +358,7 @@ def untaken(tell: Teller, world: World) -> None:
 
 
 def _asked(world: World, case_id: str, number: int) -> str:
-    """Wait until this step of the case is delivered; return whom it asked."""
+    """Wait until this step of the case is delivered; return the person it asked."""
 
     def delivered() -> str:
         steps = world.call("GET", f"/api/cases/{case_id}", key="service")["steps"]
@@ -369,7 +369,7 @@ def _asked(world: World, case_id: str, number: int) -> str:
 
 
 def _told(world: World, target: str, case_id: str) -> list[Any]:
-    """Return what says here who took a case, once this one's places here are told."""
+    """Return the target's messages that say who took a case, once all of this one's are current."""
     places = world.call("GET", f"/api/cases/{case_id}", key="service")["places"]
     told = all(place["up_to_date"] for place in places if place["target"] == target)
     return world.received(target, TAKEN) if told else []

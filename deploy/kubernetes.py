@@ -1,6 +1,6 @@
 """`python3 -m deploy.kubernetes`: prints the Secrets of docs/kubernetes.md from .env.
 
-`ostoja` is what the chart reads. The others hold the accounts with which its setup Job prepares the
+`ostoja` is what the chart reads. The others have the accounts with which its setup Job prepares the
 engines, in the forms that CloudNativePG and the RabbitMQ Cluster Operator read. Standard library
 only, as `make env`.
 """

@@ -1,7 +1,7 @@
 """`python -m deploy.lint_migrations`, in `make lint`: squawk on the SQL of the migrations.
 
-It refuses what would stop the release before, which still runs: a removed or renamed column, a
-lock that lasts as long as the table is large. docs/upgrade.md has the ways around. A statement that
+It refuses what would stop the old release, which still runs: a removed or renamed column, a
+lock that lasts as long as the table is large. docs/upgrade.md lists alternatives. A statement that
 is right all the same has `-- squawk-ignore RULE` above it, with its reason.
 """
 

@@ -22,7 +22,7 @@ from libs.common.database.postgres import advisory_key
 DATABASE = "ostoja"
 VHOST = "ostoja"
 CONNECTIONS = {"alerts": 21, "consent": 11, "followups": 11, "console": 6}
-"""Of one process: pool and listener."""
+"""Per process: pool and listener."""
 SCHEMAS = tuple(CONNECTIONS)  # one per service; the gateway has no tables
 ROLES = tuple(role for name in SCHEMAS for role in (name, f"{name}_owner"))
 OTHER_CONNECTIONS = 10  # of owners, backups and operators
@@ -59,7 +59,7 @@ RIGHTS = {
     for service, given in tomllib.loads(_RIGHTS.read_text(encoding="utf-8")).items()
 }
 _ROLES, _SCHEMA = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").split("\n\n")
-"""Of one service: in the server, and in our database."""
+"""SQL for one service: in the server, and in our database."""
 
 
 def provision_postgres(

@@ -1,4 +1,4 @@
 """Backups with pgBackRest: the database with its log, the records of consent, the configuration.
 
-Keys are not part of a backup: .env stays elsewhere, and no one can read one without its BACKUP_KEY.
+Keys are not part of a backup: keep .env elsewhere, as its BACKUP_KEY is needed to read a backup.
 """

@@ -261,7 +261,7 @@ class Deployment:
         return records.join([*self._hosts(), self.own_records])
 
     def _gateway(self, path: str, seconds: float, body: bytes | None = None) -> Any:
-        """Call it; the key goes with a body only, for what answers may be no gateway of ours."""
+        """Call it; send the key only with a body, because what answers may not be our gateway."""
         headers = {
             "X-ADMIN-API-KEY": self.values["ADMIN_API_KEY"],
             "X-Operator": "ostoja restore",
@@ -272,9 +272,9 @@ class Deployment:
         return urllib.request.urlopen(request, timeout=seconds)
 
     def restore(self, at: str | None, report: Callable[[str], None]) -> dict[str, Any]:
-        """Do what `plan` has said, and check it.
+        """Do what `plan` said, and check it.
 
-        :raises ServerError: which step failed; what is in .local may be removed, then repeat
+        :raises ServerError: which step failed; remove what is in .local, then repeat
         """
         began = time.monotonic()
         joined = self._joined()

@@ -14,9 +14,9 @@ WITHDRAWALS, CHECKPOINTS = "withdrawals.jsonl", "checkpoints.jsonl"
 @dataclass(frozen=True, slots=True)
 class Joined:
     withdrawals: list[dict[str, Any]]
-    """Of all hosts, the newest position last: consent compares that with the restored trail."""
+    """From all hosts, the newest position last: consent compares that with the restored trail."""
     checkpoints: list[dict[str, Any]]
-    """By row."""
+    """In the order of rows."""
     hosts: list[str]
 
 

@@ -31,7 +31,7 @@ class Repository:
     folder: Path
     key: str = field(repr=False)
     options: Mapping[str, str]
-    """Of .env: PGBACKREST_…"""
+    """The PGBACKREST_… settings of .env."""
 
     def environment(self, port: int) -> dict[str, str]:
         template = Template(Path(__file__).with_name("pgbackrest.env").read_text(encoding="utf-8"))
@@ -54,7 +54,7 @@ class Repository:
         }
 
     def has_backups(self) -> bool:
-        """Return whether this machine's folder has any; one elsewhere is not asked."""
+        """Return whether this machine's folder has any; a repository elsewhere is not queried."""
         return (self.folder / "backup" / STANZA).is_dir()
 
     @contextmanager
@@ -68,7 +68,7 @@ class Repository:
             fds = []
             for folder in (server, self.folder):
                 first = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-                # Above the fixed numbers, so that neither is overwritten before it was copied.
+                # Above the fixed numbers, so that neither is overwritten before it is copied.
                 fds.append(fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, _FREE))
                 os.close(first)
                 opened.callback(os.close, fds[-1])

@@ -4,7 +4,7 @@ With `pause_minority` a node may stay out after the network is whole: it paused 
 again, or nodes see different members. rabbitmq-server's starter runs this beside it, as its child.
 It asks the management API of all hosts, and restarts its own node only while another host's is in
 a majority, and only if its own sees the fewest. A node that the others see running is not
-restarted because its API is silent. The three of them decide without each other: what they see
+restarted because its API is silent. The three decide independently: what they see
 differs for a moment, so two may be restarted one after the other. Standard library only.
 """
 

@@ -13,7 +13,7 @@ from libs.common.process import certificate_ends
 from libs.common.process.finding import Finding
 
 OLD_DEFAULTS = {"LOGIN_RATE_LIMIT": "20 per 15 minutes"}
-"""Which `make env` wrote into .env, and never changes there."""
+"""`make env` wrote these into .env and never changes them."""
 
 
 def findings(values: Mapping[str, str], env_file: Path, *, live: bool) -> Iterator[Finding]:

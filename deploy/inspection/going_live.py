@@ -25,7 +25,7 @@ OFF = {"off", "false", "0", "no", "f", "n"}
 
 def findings(values: Mapping[str, str], alerts: Path, *, live: bool) -> Iterator[Finding]:
     """:param alerts: alerts.toml, beside the other files of the configuration
-    :param live: check a trial, too, to see what is left to do
+    :param live: check a trial as well, to see what is left to do
     """
     yield from _mail(values)
     real = [name for name, variable in PROVIDERS.items() if values[variable] not in SANDBOX]
@@ -72,7 +72,7 @@ def _is_private(host: str) -> bool:
 
 
 def _targets(config: Path, real: list[str]) -> Iterator[Finding]:
-    """Yield whom and what alerts.toml still has of the example."""
+    """Yield the example's people and values that alerts.toml still contains."""
     try:
         own, shipped = (
             tomllib.loads(path.read_text(encoding="utf-8"))

@@ -162,7 +162,7 @@ def _foreign(there: Mapping[str, Any]) -> Iterator[Finding]:
 def _applied(
     ask: Callable[[str], Any], queues: Mapping[str, Queue], policies: Sequence[Mapping[str, Any]]
 ) -> Iterator[Finding]:
-    """Yield queues of no service, and those to which other policies apply, as an operator's."""
+    """Yield queues of no service, and those with other policies, such as an operator's."""
     for each in ask(f"queues/{quote(VHOST, safe='')}"):
         name = each["name"]
         if name not in queues:

@@ -1,6 +1,6 @@
 """`python -m deploy.sandbox`: a stand-in for Slack, Monday.com, SMS, webhooks and SMTP.
 
-Its settings, and its three ports: of the providers, of the mail API and of SMTP.
+It reads its settings and opens three ports: the providers, the mail API and SMTP.
 """
 
 import asyncio

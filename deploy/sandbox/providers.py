@@ -249,7 +249,7 @@ def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Applicatio
 def _receiver(
     recorder: Recorder, target: str, provider: Provider, words: str | None = None
 ) -> Callable[[web.Request], Any]:
-    """:param words: in which failures are told, where they are not the target's own"""
+    """:param words: the format of failures, if not the target's own"""
 
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()

@@ -19,7 +19,7 @@ from libs.common.http.application import Model, Problem, json_response, parse
 
 _MOST_MESSAGES = 10_000
 _RESPONSES = 5
-"""So often Slack takes a message at one `response_url`."""
+"""How often Slack takes a message at one `response_url`."""
 SIGNING_SECRET = "signing-secret-of-the-sandbox"  # noqa: S105 - no one else's
 
 
@@ -121,7 +121,7 @@ class App:
         return self._write(headers, body, str((json_object(body) or {}).get("ts")))
 
     async def press(self, request: web.Request) -> web.Response:
-        """Press a button of a message, as its app is told of it; returns what the app answered."""
+        """Press a button of a message: notify its app, and return what the app answered."""
         press = await parse(request, Press)
         key = press.channel, press.ts
         message = self._messages.get(key, {})
@@ -145,7 +145,7 @@ class App:
             return json_response({"status": got.status, "body": await got.text()})
 
     def respond(self, token: str, body: bytes) -> Answer:
-        """A press's `response_url`: a text for its person, or the message anew."""
+        """A press's `response_url`: a text for its person, or a new version of the message."""
         message = json_object(body) or {}
         key, left = self._response_urls.get(token, (("", ""), 0))
         if not left:

@@ -261,7 +261,7 @@ def _cluster(values: Mapping[str, str]) -> "Cluster":
 
 
 def _speaks_tls(values: Mapping[str, str]) -> bool:
-    """Return whether the servers do: of three hosts only."""
+    """Return whether the servers do; only those of three hosts can."""
     return supervisor.CLUSTER.exists() and bool(values["CERTS_DIR"])
 
 

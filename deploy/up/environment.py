@@ -23,7 +23,7 @@ WITH_TABLES = ("consent", "followups", "alerts", "console")
 SERVICES = (*WITH_TABLES, "gateway")
 CLUSTER = Path(".local/run/cluster")
 VERIFIED = "?sslmode=verify-full"
-BEHIND = 10000  # what is behind HAProxy has the port that is so much higher
+BEHIND = 10000  # a server behind HAProxy has a port this much higher
 
 
 def parse(text: str) -> dict[str, str]:
@@ -124,7 +124,7 @@ def _raised() -> dict[str, str]:
 def ensure_config(folder: Path, site_port: str = SITE_PORT) -> None:
     """Copy missing files from config.example/ to config/; existing files stay.
 
-    :param site_port: of the sandbox, from whose web site forms.toml lets a visitor send
+    :param site_port: the sandbox's, from whose web site forms.toml accepts forms
     """
     site, ours = (f"http://{HOST}:{port}".encode() for port in (SITE_PORT, site_port))
     for shipped in EXAMPLE_CONFIG.rglob("*"):

@@ -158,7 +158,7 @@ def _reap() -> None:
     """Reap ended children, which are zombies until their parent does."""
     for pid, child in list(_children.items()):
         if child.poll() is not None:
-            _children.pop(pid, None)  # another thread may have, too
+            _children.pop(pid, None)  # another thread may have done so
 
 
 def born(pid: int) -> str | None:

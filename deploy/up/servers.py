@@ -358,7 +358,7 @@ class Redis(Server):
     user = "redis"
     program = "redis-server"
     tls_dir: Path | None = None
-    """Of who asks it, if it speaks TLS only."""
+    """The client's certificate, if the server speaks TLS only."""
 
     def __init__(
         self,
@@ -422,7 +422,7 @@ class RabbitMQ(Server):
     admin = "admin"
     node = "ostoja@localhost"
     tls_dir: Path | None = None
-    """Of who asks it, if it speaks TLS only."""
+    """The client's certificate, if the server speaks TLS only."""
 
     def __init__(
         self,
