@@ -54,7 +54,7 @@ from services.gateway.proxy.forward import forward, outgoing_headers
 from services.gateway.proxy.upstream import Upstream
 from services.gateway.targets import Targets
 
-KEPT_ANSWER = 16 * 1024  # while Redis is unavailable, a process may hold 10,000 of them
+KEPT_ANSWER = 16 * 1024  # while Redis is unavailable, a process may keep 10,000 of them
 
 PUBLIC = Requirements()
 CHAT = Requirements(policy="chat", budget="chat_budget", trusts=frozenset({Scope.LEADS_WRITE}))
@@ -366,7 +366,7 @@ class Api:
         self, alerts: Sequence[AlertRequest], ids: Sequence[str], size: int, caller: str
     ) -> None:
         now, request_id = datetime.now(UTC), _request_id()
-        taken = [  # one after another, as the caller has put them
+        taken = [  # one after another, in the caller's order
             accepted(alert, id_, now + timedelta(microseconds=place), request_id, caller)
             for place, (alert, id_) in enumerate(zip(alerts, ids, strict=True))
         ]
@@ -384,7 +384,7 @@ class Api:
         return response
 
     async def moved(self, _: web.Request) -> web.Response:
-        """Lead who has a link of an older release to the console, and show nothing."""
+        """Redirect links of an older release to the console, and show nothing."""
         return web.Response(status=303, headers={hdrs.LOCATION: "/console/leads"})
 
     async def slack_action(self, request: web.Request) -> web.StreamResponse:

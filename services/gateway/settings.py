@@ -100,7 +100,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     """Ids of keys, separated by commas, that open nothing whatever the console says."""
 
     operator_keys: TokenKeys | None = None
-    """With which the console signs who of its staff calls; without them no one is believed."""
+    """The console signs with these which of its staff calls; without them no one is believed."""
 
     token_keys: TokenKeys | None = None
     """Only to recognise mailed links, which are exempt from limits by address."""
@@ -113,7 +113,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     """How long a wording counts after it ended: a page may have been open."""
 
     slack_signing_secret: SecretStr | None = None
-    """Of the Slack app whose messages have buttons; without it their route answers 404."""
+    """The secret of the Slack app with buttons; without it their route answers 404."""
 
     chat_rate_limit: Limit = "30 per minute"
     api_rate_limit_hour: Limit = "200 per hour"

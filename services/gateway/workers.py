@@ -59,7 +59,7 @@ class Worker:
     async def keep_running(self) -> None:
         """Restart the worker whenever it ends, with growing pauses if it keeps ending.
 
-        :raises RuntimeError: it ended before it has served even once
+        :raises RuntimeError: it ended before it ever served
         """
         clock, pause = asyncio.get_running_loop().time, 0.0
         while True:
@@ -89,7 +89,7 @@ class Worker:
                     "PROMETHEUS_MULTIPROC_DIR": str(self._files),
                 },
             )
-        # Not closed when this is cancelled: a worker that drains still holds the other end.
+        # Not closed when this is cancelled: a draining worker still has the other end open.
         reader, self._link = await asyncio.open_connection(sock=ours)
         with suppress(ConnectionError):
             if await reader.readline() == SERVES:
@@ -105,7 +105,7 @@ class Worker:
             return 0
         try:
             pages = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1]
-        except OSError:  # it ended meanwhile
+        except OSError:  # it has ended by now
             return 0
         return int(pages) * resource.getpagesize()
 

@@ -52,7 +52,7 @@ WITHDRAWALS = "withdrawal_budget"
 """Separate from the budget of opt-ins: neither may use up the other."""
 
 PATIENCE = 60
-"""Seconds. Who would wait for longer is led to a form, which still takes their contact."""
+"""Seconds. Visitors who would wait longer are sent to a form, which still takes their contact."""
 
 CONTACT = web.AppKey("contact", str)
 """The URL of that form."""
@@ -79,11 +79,11 @@ class RequestContext:
     client: Client
     handler: Handler
     refusal: Problem | None = None
-    """Of a key in force that does not open this route."""
+    """The answer to a key in force that does not open this route."""
     staff: str = ""
     """`staff:<id>` of a person of the console, also where they are refused or the route is open."""
     windows: tuple[Window, ...] = ()
-    """Of the key; empty: those of the policy."""
+    """The key's own; empty: those of the policy."""
     policy: str = ""
     wide_key: str | None = None
     decision: Decision | None = None
@@ -167,7 +167,7 @@ class Access:
         if self.operators is None:
             return None
         now, call = datetime.now(UTC), operator_action(request.method, request.rel_url.raw_path)
-        for action in (call, OPERATOR):  # a console of the release before signs for any call
+        for action in (call, OPERATOR):  # a console of the previous release signs for any call
             with suppress(InvalidToken):
                 claims = self.operators.verify(token, action, now, OPERATOR_AGE)
                 # Hosts' clocks differ, but no one may sign for later.
@@ -177,7 +177,7 @@ class Access:
     def _admit(
         self, context: RequestContext, held: Scopes, holder: str, *, here: bool = True
     ) -> None:
-        """Admit a caller who is known, if they may do this; else they are as one who is not.
+        """Admit a known caller if they may do this; otherwise treat them as unknown.
 
         :param here: whether the key is for the caller's network
         """
@@ -227,7 +227,7 @@ class Access:
 
     async def _admits(self, context: RequestContext, key: str) -> bool:
         windows = context.windows or self.overrides.policies[context.policy]
-        shadow = self.shadow and context.policy != "login"  # passwords are guessed in a trial, too
+        shadow = self.shadow and context.policy != "login"  # passwords are guessed in trials too
         if context.policy == "service" and not shadow:
             context.decision = await self.waits.decide(context.policy, key, windows)
         else:

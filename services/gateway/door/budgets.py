@@ -15,7 +15,7 @@ log = logs.get_logger(__name__)
 MOST = 0.8
 """The share of a budget at which an alert fires, before anyone is refused."""
 UNKNOWN = frozenset({502, 504})
-"""Of a request that may have had its effect although its service gave no answer."""
+"""Statuses of a request that may have had its effect although its service gave no answer."""
 
 
 class Budgets:

@@ -58,7 +58,7 @@ class Client(NamedTuple):
     """Who acts, if that is proven."""
 
     roles: str = ""
-    """Of the person who acts."""
+    """Roles of the person who acts."""
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:

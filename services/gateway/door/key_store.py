@@ -1,8 +1,8 @@
 """Where a gateway keeps the console's keys, to start without it: a file, or Redis.
 
-A pod that comes new has no file. Redis keeps one copy for all gateways, signed with
-CONSOLE_INTERNAL_KEY: who can write there can take keys away or bring back an older copy, as who has
-an old disk can, but make none.
+A new pod has no file. Redis keeps one copy for all gateways, signed with CONSOLE_INTERNAL_KEY:
+whoever can write there can remove keys or restore an older copy, as anyone with an old disk can,
+but cannot make keys.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from libs.common.database.redis_pipeline import RedisPipeline
 
 KEYS_IN_REDIS = Path("redis")
-"""As KEYS_STATE_FILE."""
+"""The value of KEYS_STATE_FILE for that."""
 REDIS_KEY = "ostoja:keys"
 CONNECTING = 40
 # Of two gateways the one with the newer version wins, however late the other's call arrives.
@@ -32,7 +32,7 @@ return redis.call('HGET', KEYS[1], 'signed') or ''
 
 
 class Kept(BaseModel):
-    """What the console hands out, and what a store holds."""
+    """What the console hands out and a store keeps."""
 
     epoch: str
     version: int

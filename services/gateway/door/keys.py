@@ -58,7 +58,7 @@ class _Digest(BaseModel):
 
 
 class _Handed(BaseModel):
-    """A key as the console says it. A newer console may say more, or know more scopes."""
+    """A key as the console sends it. A newer console may send more, or know more scopes."""
 
     id: Annotated[str, Field(pattern=f"^{ID}$")]
     digests: list[_Digest]
@@ -96,7 +96,7 @@ class ApiKeys:
         self._used[key.id] = (now, self._used.get(key.id, (now, 0))[1] + 1)
 
     def adopt(self, handed: Iterable[Any]) -> None:
-        """Take these keys instead of all before. One that cannot be read opens nothing."""
+        """Replace all keys with these. One that cannot be read opens nothing."""
         found: dict[bytes, ApiKey] = {}
         for each in handed:
             try:
@@ -113,7 +113,7 @@ class ApiKeys:
         return used
 
     def put_back(self, used: dict[str, tuple[float, int]]) -> None:
-        """The console did not take them."""
+        """Count them again, because the console did not take them."""
         for id_, (at, calls) in used.items():
             later, more = self._used.get(id_, (at, 0))
             self._used[id_] = (max(at, later), calls + more)

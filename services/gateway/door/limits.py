@@ -34,7 +34,7 @@ SHARED_KEYS = 1024
 WIDE = 16
 """An IPv6 /48 gets this many times a client's quota: one site has 65,536 networks."""
 PART = 20
-"""Of a budget that all share, one network gets one part of so many."""
+"""One network gets at most this fraction (1/PART) of a budget that all share."""
 SHARED = "shared:"
 RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
 

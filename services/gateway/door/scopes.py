@@ -15,9 +15,9 @@ SERVICE: Scopes = _CASES | {
     Scope.LEADS_WRITE,
     Scope.LEADS_READ,
 }
-"""Of SERVICE_API_KEY."""
+"""Scopes of SERVICE_API_KEY."""
 ADMIN: Scopes = (frozenset(Scope) - SERVICE - {Scope.LEADS_IMPORT}) | _CASES
-"""Of ADMIN_API_KEY: programs have the other key, so that neither opens everything."""
+"""Scopes of ADMIN_API_KEY: programs have the other key, so that neither opens everything."""
 
 _VIEWER: Scopes = frozenset(
     {Scope.ALERTS_READ, Scope.DLQ_READ, Scope.LIMITS_READ, Scope.LEDGER_READ, Scope.ONCALL_READ}
@@ -32,4 +32,4 @@ STAFF: Mapping[str, Scopes] = {
     "privacy": frozenset({Scope.CONSENT_READ, Scope.CONSENT_ACT, Scope.ACTIONS_READ}),
     "admin": frozenset({Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_READ}),
 }
-"""Of each role of the console's staff; several add up."""
+"""Scopes of each role of the console's staff; several roles add up."""

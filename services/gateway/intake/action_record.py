@@ -1,4 +1,4 @@
-"""Has the gateway's own acts recorded before they happen: it has no transaction to record them in.
+"""Records the gateway's own acts before they happen, as it has no transaction to record them in.
 
 If neither the broker nor the console takes the record, nothing happens, except with ADMIN_API_KEY,
 so that no one is locked out in an emergency (docs/decisions/0043).

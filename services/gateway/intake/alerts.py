@@ -1,6 +1,6 @@
-"""Hands over accepted alerts (P2); their shape is in messages.py.
+"""Passes on accepted alerts (P2); their shape is in messages.py.
 
-Both ways carry the same id, so an alert that takes both is one alert. If neither confirms it: 503.
+Both routes use the same id, so an alert that takes both is one alert. If neither confirms it: 503.
 
 Alerts that arrive while MESSAGES messages wait for their confirms leave together in the next one:
 the cost is per message, not per alert.
@@ -125,7 +125,7 @@ class Intake:
 
 
 class Numbers:
-    """Running numbers of the alerts that this process hands over: a gap shows what never came."""
+    """Running numbers of the alerts that this process passes on: a gap shows what never came."""
 
     def __init__(self) -> None:
         self.sender = f"{socket.gethostname()[:60]} {secrets.token_hex(8)}"
@@ -134,7 +134,7 @@ class Numbers:
 
     @contextmanager
     def given(self, alerts: Sequence[AcceptedAlert]) -> Iterator[None]:
-        """Number the alerts of a request while they are handed over.
+        """Number the alerts of a request while they are passed on.
 
         On an error nobody is answered 202: a later alert says that these numbers are not used.
         """

@@ -1,4 +1,4 @@
-"""Hands a message to the broker, confirmed, or to a service by HTTP (P2)."""
+"""Passes a message to the broker, with a confirm, or to a service by HTTP (P2)."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ class Relayed:
     exchange: str
     routing_key: str
     path: str
-    """Of the service, for when the broker is unavailable."""
+    """The service's path, for when the broker is unavailable."""
 
     def __post_init__(self) -> None:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
@@ -72,7 +72,7 @@ class Relayed:
     async def post(self, body: Mapping[str, Any], request_id: str) -> None:
         """Give it to the service.
 
-        :raises Problem: 503, it may not have it, either
+        :raises Problem: 503, the service may not have it either
         """
         # Compact: the service's body limit leaves no room for spaces.
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))

@@ -22,7 +22,7 @@ EVENTS = "/console/events"
 # Without `..` and `%`: no path under /console may mean another one to the console.
 PATH = r"/console/{page:(?!.*\.\.)[A-Za-z0-9._/~-]*}"
 STREAMS = 200
-"""Of one process: they last, and must not keep pages and keys from the console."""
+"""Per process: streams stay open, and must not block calls for pages and keys."""
 HEADERS = (
     hdrs.COOKIE,
     hdrs.ORIGIN,

@@ -1,6 +1,6 @@
 """Forwarding to the service behind a route.
 
-A body of 256 KiB at most is read before the upstream is asked: a slow client then holds none of its
+A body of 256 KiB at most is read before the upstream is asked: a slow client then uses none of its
 connections. Responses are streamed, and so are the bodies of imports. Request headers pass by an
 allow-list: hop-by-hop headers, keys and forged internal headers do not get past this module.
 """

@@ -1,7 +1,7 @@
 """Keeps this process' keys equal to the console's, and a copy of them to start without it.
 
 The console answers a revocation when every process that it knows has come back with the new
-version. So what a process must not break (docs/models/revocation.pml has a control for each):
+version. So a process must keep these rules (docs/models/revocation.pml has a control for each):
 it asks before it serves; it confirms a version only when its memory and its store have it; it says
 goodbye only after its last request; and it never goes back to an older version.
 """
@@ -41,11 +41,11 @@ MOST_BYTES = 1024 * 1024
 
 
 class _Failed(Exception):  # noqa: N818 - reads as what happened
-    """The console did not answer, or its answer cannot be taken; what was in force stays so."""
+    """The console did not answer, or its answer is unusable; what was in force stays in force."""
 
 
 def process_name(port: int) -> str:
-    """Return a name that the successor of this process has, too: of host, port and worker."""
+    """Return a name that this process shares with its successor: host, port and worker."""
     return f"{socket.gethostname()}:{port}/{os.environ.get('GATEWAY_WORKER', '0')}"
 
 
@@ -86,7 +86,7 @@ class KeySync:
     async def run(self) -> None:
         while True:
             if not await self._try():
-                if not self._held.version:  # the store may have been away, too
+                if not self._held.version:  # the store may also have been away
                     await self._read()
                 await asyncio.sleep(PAUSE_SECONDS)
             metrics.KEYS_STALE.set(self._age())
@@ -119,7 +119,7 @@ class KeySync:
         return True
 
     async def _ask(self, used: dict[str, tuple[float, int]]) -> None:
-        # Not held before the console knows this process: it would serve with what it has meanwhile.
+        # No long poll until the console knows this process: it would serve its old keys meanwhile.
         wait, slack = (WAIT_SECONDS, SLACK_SECONDS) if self._listed else (0, FIRST_SECONDS)
         asked = {
             "epoch": self._confirmed.epoch,
@@ -128,7 +128,7 @@ class KeySync:
             "used": used_as_json(used),
             "held": self._keys.digests() if self._behind else None,
         }
-        if self._behind and self._held.people:  # a console of the release before does not know it
+        if self._behind and self._held.people:  # a console of the previous release does not know it
             asked["people"] = self._held.people
         answer = await self._post(SYNC, asked, wait + slack)
         if answer is None:

@@ -1,4 +1,4 @@
-"""The hosted form, a page without a script. A fault of a plain form is answered with it, too."""
+"""The hosted form, a page without a script. It also answers a faulty plain form."""
 
 import tomllib
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def show(
 ) -> web.Response:
     """Render the form.
 
-    :param key: None for a form of someone's own page, which has none: another key would make its
+    :param key: None for a form on someone's own page, which has none: a new key would make its
         repetition another lead
     """
     context: dict[str, Any] = {

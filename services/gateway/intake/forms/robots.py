@@ -1,6 +1,6 @@
 """Tells robots from people: a field that people do not see, their speed, and proof of work.
 
-A suspicion never drops a lead: it is kept apart. A proof that is missing is asked for: the widget
+A suspicion never drops a lead: it is kept apart. A missing proof is asked for: the widget
 solves a challenge of ALTCHA's second protocol, and a page without a script is shown once more.
 """
 
@@ -24,13 +24,13 @@ LIFETIME = timedelta(minutes=20)
 MOST_SERVED = 50_000
 """Challenges whose use a process remembers; 15 MB."""
 REMEMBERED_SECONDS = LIFETIME.total_seconds() + 60
-"""Of a challenge that was used: longer than it lives, by whichever gateway's clock."""
+"""How long a used challenge is remembered: longer than it lives, by any gateway's clock."""
 
 
 class Robots:
     def __init__(self, keys: str | None, cache: Cache) -> None:
         """:param keys: FORM_KEYS; without them no page carries a time, and no proof is accepted
-        :param cache: shares between gateways for which lead a challenge was used
+        :param cache: tells all gateways which lead used a challenge
         """
         self._tokens = Tokens(keys) if keys else None
         ring = parse_keys(keys).values() if keys else ()
@@ -120,7 +120,7 @@ class Robots:
         return claims.subject == given.form and await self._serves(given.proof, given)
 
     async def _serves(self, proof: str, given: Submission) -> bool:
-        """Return whether it serves this lead: one only, which may be sent as often as it takes.
+        """Return whether it serves this lead: only one, which may be sent repeatedly.
 
         Without Redis each process still remembers what it has seen itself.
         """
@@ -128,7 +128,7 @@ class Robots:
         lead_id = str(given.lead_id).encode()
         known = self._served.get(key)
         if known is None:
-            # Before Redis is asked: another lead may come with it meanwhile.
+            # Before Redis is asked: another lead may arrive with it during the call.
             self._served.set(key, lead_id, REMEMBERED_SECONDS)
             known = lead_id
             if not await self._cache.add(key, lead_id, REMEMBERED_SECONDS):

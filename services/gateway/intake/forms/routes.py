@@ -1,7 +1,7 @@
 """The lead forms: their description, their page, and what is sent with them.
 
-The way of a submission: origin, limits, shape, wordings, robots; then `lead.submit` is handed to
-followups, under an id that was fixed before. Only a lead that is confirmed there is answered.
+A submission is checked for origin, limits, shape, wordings and robots; then `lead.submit` goes to
+followups, under an id that was fixed before. A lead is answered only once it is confirmed there.
 """
 
 import json
@@ -45,7 +45,7 @@ from services.gateway.proxy.forward import readable
 SHORTEST_KEY = 16
 ROUTE = "/api/leads"
 PROOF = "X-Proof"
-"""A header, not part of the body: solved anew, it leaves the body of a key as it was."""
+"""A header, not part of the body: a new solution leaves the body of a key unchanged."""
 APART = Window("suspected", 300, 3600)
 """What all forms together may keep apart: at most 100,000 rows in LEAD_SUSPECT_DAYS (14)."""
 
@@ -129,7 +129,7 @@ class FormRoutes:
         )
 
     async def privacy(self, request: web.Request) -> web.Response:
-        """Lead to the information of Art. 13 GDPR, for a chat whose page names none."""
+        """Redirect to the information of Art. 13 GDPR, for a chat whose page names none."""
         form = next(iter(self.forms.values()), None)
         if form is None:
             raise Problem(404, detail="forms.toml has no form whose notice says where")

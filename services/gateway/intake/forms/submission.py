@@ -22,7 +22,7 @@ from services.gateway.intake.sessions import is_strong
 LEAD_SUBMIT = "lead.submit"
 MOST_BYTES = 64 * 1024
 MOST_PARTS = MOST_FIELDS + 20
-"""Of a plain form: its fields, its consents, and what Ostoja's own names hold."""
+"""A plain form's fields, its consents, and the values under Ostoja's own names."""
 CONSENT = "consent."
 
 Text = Annotated[str, Field(max_length=MOST_BYTES)]
@@ -85,8 +85,8 @@ class Submission:
 def of_plain_form(given: Mapping[str, str], language: str, day: str) -> Submission:
     """Read what a browser posts.
 
-    The id comes from the content, too. So a press of the button twice is one lead, and a person who
-    goes back and corrects a number is not told that they have sent that already.
+    The id depends on the content as well: two presses of the button are one lead, and a person who
+    goes back to correct a number is not told that they have already sent it.
 
     :param language: if the form does not name one
     :param day: the UTC date, for a form without a key
@@ -123,7 +123,7 @@ def posted(body: bytes, content_type: str) -> dict[str, str]:
     """Parse the body of a plain form.
 
     :param content_type: the whole header, with its boundary
-    :raises Problem: as `fields`, and 422 for a name that stands twice
+    :raises Problem: as `fields`, and 422 for a name that occurs twice
     """
     given: dict[str, str] = {}
     for name, value in plain_form.fields(body, content_type, MOST_PARTS):
