@@ -67,7 +67,7 @@ class Intake:
         }
 
     async def handle(self, message: Message) -> Disposition:
-        """Take each alert as if it had come alone; an unreadable one goes to `.dead` by itself."""
+        """Take each alert as if it came alone; an unreadable one goes to `.dead` by itself."""
         together = message.type == messages.ALERTS_ACCEPTED
         alerts: list[_Alert] = []
         unreadable: list[Message] = []
@@ -124,7 +124,7 @@ class Intake:
         """Resolve the routes again for a row whose target is no longer configured, and end it.
 
         :param row: locked
-        :returns: False when no route matches now, either; nothing has changed
+        :returns: False when still no route matches; nothing has changed
         """
         if row.event_type in messages.CASE_EVENTS:  # of this one target, whatever the routes say
             return False
@@ -157,7 +157,7 @@ class Intake:
         once = accepted.once
         targets = self._config.route(accepted.event_type, accepted.target)
         if once is not None:
-            # Only mail can be sent at most once, and by one target: a permit is of an attempt.
+            # Only mail can be sent at most once, and by one target: a permit belongs to an attempt.
             targets = tuple(name for name in targets if self._config.targets[name].once)[:1]
         failed = None
         if not targets:
@@ -308,14 +308,14 @@ class Intake:
 
 
 async def accept_rows(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
-    """Write rows about a case, which repeat nothing; the outbox publishes their work."""
+    """Write rows about a case, which are never repeats; the outbox publishes their work."""
     taken = await intake.accept(tx, rows, 0)
     metrics.ACCEPTED.inc(taken.added)
     await outbox.add_all(tx, _works(rows, taken))
 
 
 def _owner(row: NewRow) -> str | None:
-    """Return the name of who had the request before, of a lead whose person comes back."""
+    """Return the name of the earlier owner of a lead whose person comes back."""
     previous = (row.payload or {}).get("previous") if row.source == FOLLOWUPS else None
     return previous["owner"] if previous else None
 

@@ -17,10 +17,10 @@ ALERT_ACCEPTED = "alert.accepted"
 ALERTS_ACCEPTED = "alerts.accepted"
 LEAD_EVENTS = frozenset({"lead.qualified", "lead.updated", "lead.submitted"})
 OPTIONAL_EVENTS = LEAD_EVENTS - {"lead.submitted"}
-"""A company may route none of them. A form that was answered 202 raises one alert, in any case."""
+"""A company may route none of them. A form that was answered 202 always raises one alert."""
 ESCALATION = "escalation"
 STAFF_MAIL = "staff.mail"
-"""Of the console. It may hold a link that lets somebody in."""
+"""The console's mails, which may contain a link that lets somebody in."""
 CASE_STEP = "case.step"
 CASE_UPDATE = "case.update"
 HEARTBEAT_MISSED = "heartbeat.missed"
@@ -91,7 +91,7 @@ class AlertAccepted(_Read):
     accepted_at: AwareDatetime
     once: OnceTerms | None = None
     resolved: bool = False
-    """Its source says that what the alerts of this dedup_key were about is over."""
+    """The source says that the subject of this dedup_key's alerts is over."""
     numbered: Numbered | None = None
 
 
@@ -145,7 +145,7 @@ class ExportRequest(_OfSubject):
 
 class PermitAnswer(_Read):
     answer: Literal["granted", "denied", "closed"]
-    seconds: float = Field(0, ge=0)  # how long a granted permit holds
+    seconds: float = Field(0, ge=0)  # how long a granted permit is valid
     reason: str | None = None
 
 
@@ -225,7 +225,7 @@ def export_reply(records: Records, after: tuple[UUID, str] | tuple[int] | None) 
 def owned(
     type_: str, case_id: UUID, lead_id: UUID, request_id: str | None, at: datetime, by: str
 ) -> Message:
-    """Make CASE_ANSWERED or CASE_RELEASED, about a case of a lead.
+    """Make CASE_ANSWERED or CASE_RELEASED for a lead's case.
 
     :param by: the name of who has it, or had it
     """

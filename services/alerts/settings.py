@@ -38,7 +38,7 @@ class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_incident_pending: int = Field(100, ge=0)
     alerts_incident_repeat_seconds: float = Field(24 * 3600, gt=0)
     heartbeat_url: Annotated[SecretStr, AfterValidator(_http)] = SecretStr("")
-    """Asked for each minute while the ledger check is ok; whoever knows it can ask in our place."""
+    """Requested each minute while the ledger check is ok; whoever knows it can do so for us."""
     escalation_email: str = Field("ops@example.com", min_length=3)
     public_base_url: str = "http://127.0.0.1:8080"
     alerts_backlog_per_second: int = Field(100, ge=1)

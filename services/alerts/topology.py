@@ -3,7 +3,7 @@
 The message of a failed attempt is rejected: it goes through the dead-letter exchange to `.retry`,
 and after that queue's TTL back to the work queue. Any delay but the first has a queue of its own,
 `.retry.<seconds>`. Critical messages wait apart, in `.high.retry.<seconds>`: RabbitMQ expires
-messages at the head of a queue, where one of high priority would hold up the others.
+messages at the head of a queue, where one of high priority would block the others.
 """
 
 import math

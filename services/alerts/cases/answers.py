@@ -1,7 +1,7 @@
 """Takes answers: reads, decides and writes under the case's row lock, then commits, then replies.
 
 A crash before the commit changes nothing, and the caller, who saw no reply, asks again; after it,
-the same key gets the same reply. Of two at once the lock lets one be the owner.
+the same key gets the same reply. Of two concurrent answers, the lock makes one the owner.
 """
 
 from dataclasses import dataclass
@@ -62,9 +62,9 @@ class Answers:
     async def answer(
         self, case_id: UUID, answer: Answer, act: Act | None = None
     ) -> Result | Refusal:
-        """Take an answer; when this returns a result, it is durable and no step starts any more.
+        """Take an answer; when this returns a result, it is durable and no further step starts.
 
-        :param act: of somebody at the API; who answers by a link or in Slack is in the case itself
+        :param act: of a caller of the API; answers by link or in Slack are in the case itself
         :raises UnknownCase:
         :raises KeyUsed:
         """
@@ -99,7 +99,7 @@ class Answers:
     async def cancel(
         self, case_id: UUID, answer: Answer, act: Act | None = None
     ) -> Result | Refusal:
-        """End a case that is open or unanswered, as an operator says; raises as `answer`."""
+        """End a case that is open or unanswered, for an operator; raises as `answer`."""
         async with self.engine.begin() as tx:
             row, known = await self._begin(tx, case_id, answer)
             if known is not None:
@@ -116,7 +116,7 @@ class Answers:
         return result
 
     async def _tell_followups(self, tx: AsyncConnection, row: Any, after: Any) -> None:
-        """Tell followups that a person has the lead, or no longer, in the answer's transaction."""
+        """Tell followups whether a person has the lead, in the answer's transaction."""
         policy = self.rules.policies.get(row.event_type)
         if row.source != FOLLOWUPS or (policy is not None and not policy.stops_followups):
             return
@@ -171,7 +171,7 @@ class Answers:
 
     async def _latest(self, tx: AsyncConnection, row: Any, now: datetime) -> datetime | None:
         policy = self.rules.policies.get(row.event_type)
-        if policy is None:  # it has left the configuration
+        if policy is None:  # it is no longer configured
             return None
         before = await cases.laters(tx, row.alert_id)
         return case.latest(policy, self.rules.hours_of(row.hours), before, now)

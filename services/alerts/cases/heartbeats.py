@@ -1,4 +1,4 @@
-"""Raises an alert, with a case, when an event type that is watched has not come in time.
+"""Raises an alert, with a case, when a watched event type does not come in time.
 
 The deadline is a column of a row, as in `timer`; the next event ends the case (`intake`).
 """

@@ -46,7 +46,7 @@ class Schedules:
         return self.now(schedule, now).person
 
     def people(self, schedule: str) -> set[str]:
-        """Return who has a shift in the next days, or is on call while nobody has."""
+        """Return who has a shift in the next days, or is on call while nobody has one."""
         rota = self.rotas.by_name.get(schedule)
         if rota is None:
             return set()

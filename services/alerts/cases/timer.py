@@ -47,7 +47,7 @@ class Timer:
             more = len(ids) == cases.DUE_BATCH
 
     async def _fail(self, case_ids: Sequence[UUID], error: Exception) -> None:
-        """Put a case off that cannot be moved, and tell operators of the second time."""
+        """Put off a case that cannot be moved; the second time, notify operators."""
         if postgres.is_transient(error):
             raise error
         log.error("case.timer_failed", case_id=str(case_ids[0]), exc_info=error)

@@ -1,7 +1,7 @@
-"""Hands out updates: a message to each place that does not show how its case stands.
+"""Orders updates: a message to each place that does not show its case's current state.
 
-An update is a ledger row of its own, written at its claim. The next one of a place comes only when
-that has ended, so no two race. Lost anywhere, the place still differs from what it has to show.
+An update is a ledger row of its own, written at its claim. A place gets its next one only when
+that has ended, so no two race. If one is lost anywhere, the place is still out of date.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ def _is_known(row: Any) -> bool:
     """Return whether the place's person gave the answer, and only a new message could say it.
 
     A message that can be changed is: others in its channel see it too. What has happened since the
-    answer, as that the case resolved, is news to its person as well.
+    answer, such as that the case resolved, is news to that person as well.
     """
     if row.receipt is not None or row.outcome == Cancelled.RESOLVED:
         return False

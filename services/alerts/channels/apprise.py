@@ -86,7 +86,7 @@ def _service(name: str, target: AppriseTarget) -> "NotifyBase":
     service = apprise.Apprise.instantiate(target.url.get_secret_value(), asset=asset)
     if service is None:
         raise SystemExit(f"targets.{name}.url: Apprise does not support this kind of URL")
-    # Longer than our time-out, which closes the sockets: so ours is the one that is reported.
+    # Longer than our time-out, which closes the sockets: ours is the one reported.
     service.socket_connect_timeout = service.socket_read_timeout = 2 * target.timeout
     return service
 
@@ -119,7 +119,7 @@ class _Sockets:
         with self._lock:
             if self._over:
                 raise TimeoutError("the time of this send is over")
-            # A duplicate descriptor: the library may close its own, or wrap it in TLS, meanwhile.
+            # A duplicate descriptor: the library may close its own, or wrap it in TLS, before that.
             self._open.append(sock.dup())
 
     def end(self) -> None:

@@ -72,7 +72,7 @@ class Target(Part):
     once: ClassVar[bool] = False
     """Whether it is for mails that need a permit, which are sent at most once (protocol B)."""
     needs: ClassVar[str | None] = None
-    """What a person must have to be asked here, as [people] names it."""
+    """The contact that a person must have to be asked here, as [people] names it."""
     read_by_people: ClassVar[bool] = True
     identity: ClassVar[tuple[str, ...]] = ("url", "token")
     """The options that a target which refuses us may object to."""
@@ -100,7 +100,7 @@ class Target(Part):
 
     @property
     def answerable(self) -> bool:
-        """Whether a question here can be answered: by a button, or a link of that person."""
+        """Whether a question here can be answered: by a button, or by that person's link."""
         return self.needs is not None
 
     @property
@@ -123,7 +123,7 @@ class Target(Part):
 
     @model_validator(mode="after")
     def _parking_outlasts_the_lease(self) -> Self:
-        # Otherwise a duplicate parked in .retry could return, and be parked again, for ever before
+        # Otherwise a duplicate parked in .retry could return, and be parked again, forever before
         # the lease of the worker in flight ends (protocols.md, last paragraph of B).
         if self.retry_delays[0] < self.lease:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Asks for the URL of a monitor elsewhere, which tells a person when that stays away."""
+"""Requests the URL of an external monitor, which alerts a person when the requests stop."""
 
 import aiohttp
 from pydantic import SecretStr
@@ -11,7 +11,7 @@ TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
 async def ping(url: SecretStr) -> None:
-    """Ask once; what the monitor answers beyond its status is not read."""
+    """Request it once; only the status of the answer is read."""
     try:
         async with (
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,

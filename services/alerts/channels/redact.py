@@ -1,7 +1,7 @@
 """Redacts the text of a response or an error for the log and the ledger.
 
 A secret may come back escaped, in base64, or cut in half. So this does not search for secrets: it
-keeps only what cannot be part of one, plain words and short numbers, which are status codes.
+keeps only what cannot be part of one: plain words, and short numbers such as status codes.
 """
 
 import re

@@ -43,7 +43,7 @@ def classify(status: int, excerpt: str, retry_after: float | None = None) -> Out
 
 
 def refused(outcome: Outcome, reason: Reason) -> Outcome:
-    """Return an outcome whose body says that the target refuses us, whatever we send."""
+    """Return the outcome for a body that says that the target refuses us, whatever we send."""
     return replace(outcome, kind=Kind.HELD, reason=reason)
 
 

@@ -1,6 +1,6 @@
 """Slack: an incoming webhook, or an app's chat.postMessage, whose errors are inside a 200.
 
-Below it, replies to a press of a button: a text that only its person sees, or the message anew.
+It also replies to a press of a button: with a text that only that person sees, or a new message.
 """
 
 import json
@@ -87,7 +87,7 @@ class Slack(HttpChannel[SlackTarget], section=SlackTarget):
         return answer.outcome
 
     async def _send_as_app(self, job: Claimed, headers: Mapping[str, str], until: float) -> Outcome:
-        """Post the message; an update changes the one that it is about, where Slack lets it."""
+        """Post the message; an update changes the one that it is about, where Slack allows it."""
         if job.event_type == CASE_UPDATE and (receipt := job.payload["receipt"]):
             body = json.dumps({**changed(self._templates, job), **receipt}).encode()
             answer = await self._changer.post(body, headers, until)
@@ -106,7 +106,7 @@ class Slack(HttpChannel[SlackTarget], section=SlackTarget):
 
 
 def changed(templates: Templates, job: Claimed) -> dict[str, Any]:
-    """Return a message as its update makes it: the alert's own keeps its content above the news."""
+    """Return an updated message: an alert's own message keeps its content above the news."""
     news: dict[str, Any] = json.loads(_body(templates, job))
     if (alert := job.payload.get("alert")) is None:
         return _with_buttons({"blocks": [], **news}, job)
@@ -181,7 +181,7 @@ def _refusal(said: str) -> Reason | None:
 
 
 def _error(answer: Response) -> str | None:
-    """Return Slack's word for what is wrong; None when nothing is."""
+    """Return Slack's error code; None if nothing is wrong."""
     try:
         data = json.loads(answer.body)
         return None if data["ok"] is True else str(data.get("error"))
@@ -190,7 +190,7 @@ def _error(answer: Response) -> str | None:
 
 
 def _receipt(answer: Response) -> dict[str, str] | None:
-    """Return by what the message can be changed, if Slack says it."""
+    """Return what identifies the message for later changes, if Slack says it."""
     data = json.loads(answer.body)
     found = {key: data.get(key) for key in ("channel", "ts")}
     return found if all(isinstance(value, str) for value in found.values()) else None
@@ -207,7 +207,7 @@ def private(text: str) -> dict[str, Any]:
 
 
 def replacing(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message that takes the place of the one with the button."""
+    """Return a message that replaces the one with the button."""
     return {"replace_original": True, **message}
 
 

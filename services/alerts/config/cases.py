@@ -148,7 +148,7 @@ class CaseSections(BaseModel):
     heartbeats: dict[str, Heartbeat] = {}
 
     def hours_of(self, name: str) -> Hours:
-        """Return these hours; `always`, by the clock of the first section, without one."""
+        """Return these hours; without any, `always` by the clock of the first section."""
         if (section := self.hours.get(name)) is not None:
             return section.hours
         zones = (each.zone for each in self.hours.values())

@@ -18,7 +18,7 @@ from services.alerts.rules import shifts as oncall
 from services.alerts.rules.shifts import OnCall, Shift
 
 AHEAD = timedelta(days=14)
-"""How far ahead shifts are known; even an unchanged file is reloaded long before that ends."""
+"""How far ahead shifts are known; even an unchanged file is reloaded long before they end."""
 AGAIN = timedelta(hours=1)
 MAX_BYTES = 1024 * 1024
 

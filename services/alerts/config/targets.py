@@ -36,7 +36,7 @@ class Config(CaseSections):
 
     @property
     def settings(self) -> Mapping[str, tuple[str, ...]]:
-        """By target: where its address, and what we log in with, are set."""
+        """Where each target's address and credentials are set."""
         return self._settings
 
     @model_validator(mode="after")
@@ -70,7 +70,7 @@ class Config(CaseSections):
         self, on_call: Callable[[str, datetime], str | None], links: Links | None,
         rota: Callable[[str], Collection[str]] = lambda _: (),
     ) -> Rules:  # fmt: skip
-        """:param on_call: returns a schedule's person at a time, and `rota` all, from memory"""
+        """:param on_call: returns a schedule's person at a time, `rota` all; both from memory"""
         return Rules(
             policies={event: section.policy for event, section in self.answers.items()},
             hours={name: self.hours_of(name) for name in (*self.hours, ALWAYS)},

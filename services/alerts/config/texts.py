@@ -32,7 +32,7 @@ class Shown:
     owner: str | None  # name
     opened_at: datetime
     answered_at: datetime | None
-    until: datetime | None  # when its chain begins anew
+    until: datetime | None  # when its chain starts again
     now: datetime
     minutes: int  # of business time since it was opened
     returns: bool = False  # it is another request of the same person
@@ -40,7 +40,7 @@ class Shown:
     def line(self, zone: ZoneInfo, *, reminds: bool = False) -> str:
         """Describe the case's state in one line that names no data subject.
 
-        :param reminds: and ask its owner for an outcome
+        :param reminds: also ask its owner for an outcome
         """
         lines = texts("lines", self.language)
         if self.reason == Cancelled.ERASED:
@@ -75,7 +75,7 @@ class Shown:
         return texts("lines", self.language)["close"].format(id=self.id)
 
     def _clock(self, at: datetime | None, zone: ZoneInfo) -> str:
-        """Return the time of day, and before it the date of another day."""
+        """Return the time of day, after the date if that is another day."""
         if at is None:
             return ""
         local = at.astimezone(zone)

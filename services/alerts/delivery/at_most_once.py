@@ -106,7 +106,7 @@ class AtMostOnceWorker(Worker):
         return Ack() if ours else await self._fenced(job)
 
     async def _wait_for_permit(self, job: Claimed, once: Once, reason: Reason) -> Disposition:
-        """Park a mail after `closed` or no reply: nothing was denied, no attempt is counted."""
+        """Park a mail after `closed` or no reply: nothing was denied, so no attempt is counted."""
         async with self.engine.begin() as tx:
             # Whatever the CAS says: consent may have granted it, and only the reply was lost.
             await ending.return_permit(tx, job.alert_id, job.attempt, once)

@@ -49,7 +49,7 @@ async def unknown_copy(
 ) -> Claimed | None:
     """Return the update of a Slack message with this button, unless a place has its receipt.
 
-    Such a message is a second copy: of its first posting the response was lost, and its `ts` too.
+    Such a message is a second copy: the response to its first posting was lost, with its `ts`.
     """
     async with engine.connect() as tx:
         row = await places.read(tx, value.shown_at, target)
@@ -88,14 +88,14 @@ def _written(rules: Rules, channel: str, job: Claimed, row: Any, link: str | Non
 
 
 async def with_buttons(engine: AsyncEngine, rules: Rules, job: Claimed) -> Claimed:
-    """Return an alert's own job with the buttons of its case, if it asks at this target."""
+    """Return an alert's own job, with its case's buttons if it asks at this target."""
     async with engine.connect() as tx:
         row = await places.read(tx, job.alert_id, job.target)
     return job if row is None else replace(job, buttons=_buttons(rules, row, job.alert_id))
 
 
 def recovered(job: Claimed) -> Claimed:
-    """Return the job with texts that begin with the news that it is over."""
+    """Return the job with texts that first say that it is over."""
     line = texts("lines", job.payload.get("staff_language"))["recovered"]
     subject = job.payload.get("subject") or job.event_type
     text = line.format(text=text_of(job.event_type, job.payload))

@@ -19,7 +19,7 @@ _WINDOW_SECONDS = 5.0
 
 
 class LoopLag:
-    """How late the event loop runs what is due; a process that lags must not ask for a permit."""
+    """How late the event loop runs due callbacks; a process that lags must not ask for a permit."""
 
     def __init__(self) -> None:
         self._worst = deque[tuple[float, float]](maxlen=41)

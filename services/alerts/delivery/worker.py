@@ -119,7 +119,7 @@ class Worker:
                 done = await self._work(work, message, admission)
             finally:
                 self.breaker.record(admission)
-        # Recorded without a slot: the next one is sent meanwhile, and more share the statement.
+        # Recorded without a slot: the next is sent at the same time, and more share the statement.
         return await self._finish(done, message) if isinstance(done, Attempt) else done
 
     async def _work(
@@ -154,7 +154,7 @@ class Worker:
             job, want = await self._written(job)
             start = monotonic()
             outcome = await self._traced(self.channel.send(job))
-        except Exception as error:  # only what cannot be written or sent, whenever it is tried
+        except Exception as error:  # only what could never be written or sent
             log.exception("delivery.unsendable", target=self.name, alert_id=str(job.alert_id))
             outcome = Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=type(error).__name__)
         attempt = self._attempted(job, outcome, admission, monotonic() - start)
@@ -185,7 +185,7 @@ class Worker:
                     await asyncio.sleep(RETRY_DATABASE_SECONDS)
                 elif case:
                     raise
-                else:  # the alert is P1's, whatever is wrong with its case
+                else:  # P1 covers the alert, whatever is wrong with its case
                     log.exception("case.no_buttons", alert_id=str(job.alert_id))
                     return job, None
 
@@ -244,11 +244,11 @@ class Worker:
         """Retry what was in flight when its worker died: one at a time, claimed only then.
 
         One of these alerts may have killed the worker. Tried together, the others would die with it
-        each time, and run out of attempts as it does.
+        each time, and run out of attempts as well.
         """
         async with self._takeover:
-            # While this waited, the breaker may have opened, and another message may be its one
-            # trial since. And a stop waits only for what has begun.
+            # While this waited, the breaker may have opened, and another message may already be its
+            # one trial. And a stop waits only for what has begun.
             same = self.breaker.unchanged_since(admission)
             if self.throttle.seconds_shut > 0 or not same or not self.throttle.taking:
                 return Requeue()
@@ -331,8 +331,8 @@ class Worker:
     async def _record(self, attempt: Attempt) -> State | None:
         """Record the outcome; retry until the database has it or the process stops.
 
-        A lost outcome would send the alert again, or put it in doubt. Its message stays in flight
-        meanwhile. If another worker takes over all the same, the CAS decides.
+        A lost outcome would send the alert again, or put it in doubt. Until then its message stays
+        in flight. If another worker takes over all the same, the CAS decides.
 
         :returns: the row's state now; None when another worker has taken over
         """
@@ -376,7 +376,7 @@ class Worker:
             return state
 
     async def _retry_later(self, message: Message, delay: float, reason: str) -> Disposition:
-        """Send the message to the queue that holds it for so many seconds."""
+        """Send the message to the queue that delays it by this many seconds."""
         apart = topology.APART if message.priority == HIGH else ""
         if delay == self.target.retry_delays[0] and not apart:
             return Retry(reason)

@@ -64,7 +64,7 @@ class CasePages:
         return _gone() if row is None else self._page(row)
 
     async def press(self, request: web.Request) -> web.Response:
-        """Answer as the link's person; the form's nonce is the key, so twice is once."""
+        """Answer as the link's person; the form's nonce is the key, so a repeat has no effect."""
         row = await self._case(request)
         answer = await self._answer(request, row) if row is not None else None
         if row is None or answer is None:
@@ -117,7 +117,7 @@ class CasePages:
         rules, language = self.answers.rules, _language(row)
         words = texts("page", language)
         mine = row.state == State.ANSWERED and row.owner == row.person
-        # Only the owner may close it; whoever else looks is told who has it.
+        # Only the owner may close it; everyone else sees who has it.
         verbs = () if row.state == State.ANSWERED else offered(State(row.state), None)
         buttons = _MINE if mine else verbs
         return _html(
@@ -143,7 +143,7 @@ def _details(
 
 
 def _link(key: str, value: str) -> str | None:
-    """Link what is a whole phone number or address; a stranger's other text becomes no link."""
+    """Link a text that is just a phone number or address; a stranger's other text gets no link."""
     try:
         if key == "phone":
             return f"tel:{phone_number.normalise(value)}"

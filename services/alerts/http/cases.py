@@ -105,9 +105,9 @@ class CaseRoutes:
         return await _response(self.answers.answer(case_id, answer, act))
 
     def _who(self, by: str | None, caller: str | None) -> tuple[str, str]:
-        """Return the key and the name of who answers: a person of [people], or of the console.
+        """Return the key and name of the person who answers, of [people] or of the console.
 
-        Who is in both has one name in both: it is one owner, in Slack and in the console.
+        A person in both has one name in both, so Slack and the console show one owner.
         """
         people = self.answers.rules.people
         if by is not None:
@@ -190,7 +190,7 @@ def _unknown() -> Problem:
 
 
 async def _response(answered: Awaitable[Result | Refusal]) -> web.Response:
-    """:raises Problem: 403 only an admin may; 409 it stands otherwise; 422 `later` is over"""
+    """:raises Problem: 403 only an admin may; 409 the state is another; 422 `later` is over"""
     try:
         result = await answered
     except UnknownCase:

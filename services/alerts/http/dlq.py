@@ -65,7 +65,7 @@ class Chosen(Model):
         return Filter(self.ids, self.target, self.event_type, self.since, self.until, self.as_of)
 
     def parts(self) -> list[Filter]:
-        """Split ids, so that waiting for the lock on one row never holds another one's."""
+        """Split ids, so that waiting for one row's lock never keeps another one locked."""
         whole = self.filter()
         return [whole] if self.ids is None else [replace(whole, ids=[each]) for each in self.ids]
 
@@ -205,7 +205,7 @@ class DlqRoutes:
         answer = {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
         if empty:  # erased or expired: there is nothing to send
             answer["without_payload"] = empty
-        if over:  # steps whose case was answered, or whose chain began anew; and updates of places
+        if over:  # steps whose case was answered, or whose chain restarted; and updates of places
             answer["case_over"] = over
         return json_response(answer if complete else {**answer, "more": True})
 
@@ -248,7 +248,7 @@ class DlqRoutes:
         *,
         retriable: bool = False,
     ) -> bool:
-        """Act on the chosen rows that no worker holds: one transaction per batch.
+        """Act on the chosen rows that no worker has claimed: one transaction per batch.
 
         :returns: False when the time was up first; the next call continues with the rest
         """
@@ -271,7 +271,7 @@ class DlqRoutes:
         return True
 
     async def resolve(self, request: web.Request) -> web.Response:
-        """Record what an operator found out about a mail in doubt, which never ends otherwise."""
+        """Record what an operator found out about a mail in doubt, which ends in no other way."""
         body = await parse(request, Resolve)
         async with self.engine.begin() as tx:
             chosen = Filter(ids=[body.id], target=body.target)
@@ -279,7 +279,7 @@ class DlqRoutes:
             if not rows:
                 raise Problem(404, detail="no delivery of this id is in doubt")
             for ended in map(transitions.ended, rows):
-                if ended.once is not None:  # no withdrawal needs to wait for it any more
+                if ended.once is not None:  # withdrawals no longer wait for it
                     await ending.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
             if body.outcome == "resend":
                 if any(row.empty for row in rows):

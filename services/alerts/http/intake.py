@@ -48,7 +48,7 @@ class IntakeRoutes:
         alert_id = path_id(request, "alert")
         async with self.engine.begin() as tx:
             found = await queries.find(tx, alert_id)
-            # What a target said may quote the alert. Who waits for its delivery sees nothing of it.
+            # What a target said may quote the alert. Callers who wait for it see none of that.
             if any(row.error for row in found.rows) or any(each.excerpt for each in found.attempts):
                 await acts_outbox.look(tx, request.headers, "alert.look", "alert", [alert_id])
         rows = found.rows
@@ -88,7 +88,7 @@ class IntakeRoutes:
 def _overall(rows: list[Any]) -> str:
     """Return one state for all deliveries of an alert: pending while any is open, else the worst.
 
-    A row that was moved to another target does not count: the row there does.
+    A row that moved to another target does not count; its new row does.
     """
     moved = {Reason.FALLBACK, Reason.REROUTED}
     states = [State(row.state) for row in rows if row.reason not in moved]

@@ -1,4 +1,4 @@
-"""Who is on call, and who stands in for whom."""
+"""Routes for on-call: who is on call, and overrides."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Silences: alerts that are not sent for a time, and are asked about at its end."""
+"""Silences: for a time alerts are not sent, and their cases wait until it ends."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

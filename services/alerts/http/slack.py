@@ -52,7 +52,7 @@ class _Action(_Part):
     action_id: str = ""
     value: str = ""
     selected_option: _Item | None = None
-    """Of a menu, which has no value of its own."""
+    """The chosen item of a menu, which has no value of its own."""
 
 
 class _Message(_Part):
@@ -73,7 +73,7 @@ class Pressed(_Part):
     response_url: str = ""
 
     def receipt(self) -> dict[str, str]:
-        """Return by what the pressed message can be changed, in the form of a place's receipt."""
+        """Return what identifies the pressed message for changes, as a place's receipt does."""
         return {
             "channel": self.channel.id if self.channel else "",
             "ts": self.message.ts if self.message else "",
@@ -143,7 +143,7 @@ class SlackRoutes:
             await self._reply(name, pressed, private(text))
 
     async def _replace_copy(self, name: str, pressed: Pressed, value: ButtonValue) -> None:
-        """Let a message that no update reaches say how its case stands, as the others will."""
+        """Make a message that no update reaches show the state of its case, as the others will."""
         answers = self.answers
         job = await case_messages.unknown_copy(
             answers.engine, answers.rules, name, value, pressed.receipt()
@@ -156,7 +156,7 @@ class SlackRoutes:
 
 
 def _verb(pressed: Pressed) -> Verb | None:
-    """Return the answer of a button of ours; None for any other, as a template may have a link."""
+    """Return our button's answer; None for any other button, such as a template's link."""
     if pressed.type != "block_actions" or not pressed.trigger_id or not pressed.actions:
         return None
     action = pressed.actions[0]  # a press is one action

@@ -89,8 +89,8 @@ class Ask:
 
     to: str  # a target
     wait: float  # seconds of business time
-    mention: str | None = None  # a schedule whose person the message names
-    call: str | None = None  # a schedule whose person gets the message
+    mention: str | None = None  # the schedule whose person the message names
+    call: str | None = None  # the schedule whose person gets the message
     person: str | None = None  # who gets the message
 
     @property
@@ -140,13 +140,13 @@ TOKEN_BYTES = 16  # 22 characters, which fit an SMS
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Links:
-    """Makes links by which one answers as their person: only hashes of their tokens are stored."""
+    """Makes links that answer as their person; only hashes of the tokens are stored."""
 
     key: bytes
     base_url: str
 
     def token(self, case_id: UUID, person: str, generation: int) -> str:
-        """Return the same token each time, so that it can be written when a message is claimed."""
+        """Return the same token each time, so that each claim of a message writes the same link."""
         said = f"case-link\0{case_id}\0{person}\0{generation}".encode()
         digest = hmac.digest(self.key, said, hashlib.sha256)
         return urlsafe_b64encode(digest[:TOKEN_BYTES]).rstrip(b"=").decode()
@@ -169,11 +169,11 @@ class Rules:
     on_call: Callable[[str, datetime], str | None] = lambda _, __: None
     """Returns the person of a schedule at a time; from memory, because transactions call it."""
     rota: Callable[[str], Collection[str]] = lambda _: ()
-    """Returns everyone who has a shift of a schedule, or is its default; from memory, too."""
+    """Returns everyone who has a shift of a schedule, or is its default; also from memory."""
     links: Links | None = None
-    """By which persons answer; none: messages have no link."""
+    """Links by which people answer; None: messages have no link."""
     needs: Mapping[str, str | None] = field(default_factory=dict)
-    """What a person needs to be asked at a target: slack, email or phone."""
+    """The contact that a person needs to be asked at a target: slack, email or phone."""
     heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)  # by event type
 
     def hours_of(self, name: str) -> Hours:
@@ -191,7 +191,7 @@ class Rules:
         )
 
     def deadline(self, event_type: str, at: datetime) -> datetime:
-        """Return until when the next event of a type that came at `at` is to come."""
+        """Return the deadline for the next event of a type that came at `at`."""
         watched = self.heartbeats[event_type]
         return self.hours_of(watched.hours).add(at, timedelta(seconds=watched.within))
 
@@ -213,7 +213,7 @@ class Rules:
         return Ask(next(reached, chain[0].to), 0.0, person=owner)
 
     def returning(self, chain: tuple[Ask, ...], owner: str | None) -> tuple[Ask, ...]:
-        """Return the chain of a person who comes back: it asks first who had them, if on its rota.
+        """Return the chain of a person who comes back: first it asks the old owner, if on its rota.
 
         :param owner: the name
         """
@@ -226,7 +226,7 @@ class Rules:
 
 
 def offered(state: State, outcome: str | None) -> tuple[Verb, ...]:
-    """Return the answers that a message of a case has buttons for."""
+    """Return the answers for which a case's message has buttons."""
     if state is State.OPEN:
         return (Verb.TAKEN, Verb.LATER, Verb.NOT_A_LEAD)
     if state is State.UNANSWERED:
@@ -298,7 +298,7 @@ class Answer:
 
 
 def chosen(answer: Answer, hours: Hours, now: datetime) -> Answer:
-    """Return the answer with what its choice means in a case of these hours."""
+    """Return the answer with its choice resolved for a case with these hours."""
     match answer.choice:
         case None:
             return answer

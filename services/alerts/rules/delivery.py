@@ -66,15 +66,15 @@ class Reason(StrEnum):
     EXPIRED = auto()
     UNROUTED = auto()
     WITHDRAWN = auto()
-    WINDOW_OVER = auto()  # its sending window has ended: the sender hands it over again
+    WINDOW_OVER = auto()  # its sending window has ended: the sender submits it again
     NO_PERMIT = auto()
     NO_CONSENT = auto()  # none recorded, though a grant may still be on its way
     MANUAL = auto()
     ERASED = auto()
     REROUTED = auto()  # its target is no longer configured: a retry resolved the routes again
-    RESOLVED = auto()  # what it says is over, the message of the case says instead
-    SILENCED = auto()  # a silence covers it: its case waits for the end of that
-    ANSWERED = auto()  # a step of a case that was answered, or whose chain began anew
+    RESOLVED = auto()  # the case's message says instead that it is over
+    SILENCED = auto()  # a silence covers it: its case waits for the silence to end
+    ANSWERED = auto()  # a step of a case that was answered, or whose chain restarted
     FALLBACK = auto()  # its target was unhealthy for too long: the fallback got it
 
 
@@ -97,7 +97,7 @@ class Outcome:
     status: int | None = None
     excerpt: str = ""  # of the response or the error: bounded and redacted
     retry_after: float | None = None  # seconds
-    receipt: Mapping[str, str] | None = None  # by which the message can be changed later
+    receipt: Mapping[str, str] | None = None  # identifies the message for later changes
 
     @property
     def refusal(self) -> str | None:
@@ -194,7 +194,7 @@ class RowStatus:
 
 
 def unclaimed(row: RowStatus | None, *, generation: int, retries: int) -> Unclaimed:
-    """Acknowledge only a message that is certainly not needed any more; park any other."""
+    """Acknowledge only a message that is certainly no longer needed; park any other."""
     if row is None:  # purged, or lost: the age of the message tells which
         return Unclaimed.MISSING_ROW
     if row.state in TERMINAL or row.generation > generation:
@@ -222,7 +222,7 @@ class Once:
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """A button or a menu below a message, where the channel has buttons."""
+    """A button or a menu below a message, if the channel has buttons."""
 
     action: str
     label: str

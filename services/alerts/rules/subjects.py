@@ -1,7 +1,7 @@
 """The data subjects that an alert names: e-mails, phones and conversations, as keyed hashes.
 
 Intake stores them with the row, and an export or an erasure looks for the same hashes. A word that
-only looks like a phone number costs a hash that is never looked for.
+only looks like a phone number costs a hash that nothing searches for.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from libs.domain.signed_links import parse_keys
 
 _HASH_BYTES = 16
 _CONTACTS = ("email", "phone", "address")
-"""The fields that say whom an alert is about; the last one is of `once`."""
+"""The fields that say who an alert is about; the last one belongs to `once`."""
 
 Hash = str
 """A bytea literal of PostgreSQL: `\\x`, the kind, the hash in hexadecimal."""
@@ -74,7 +74,7 @@ class Subjects:
     def only_mentions(
         self, wanted: Wanted, about: Any, address: str | None = None, dedup_key: str | None = None
     ) -> bool:
-        """Return whether an alert that names the subject has contacts, and all are of others."""
+        """Return whether an alert that names the subject has contacts, all of other people."""
         given = [each for each in _fields(about, *_CONTACTS) if isinstance(each, str | int)]
         contacts = self.named_by(given, address)
         talks = [{"conversation_id": each} for each in conversations(about)]

@@ -2,7 +2,7 @@
 
 The half-open rule is here, as SQL (`report` in breakers.sql): an open breaker whose time is over
 lets one process make one trial. Its success closes the breaker for all, its failure opens it again,
-and the trial of a process that is not heard of becomes another's.
+and another process takes over the trial of one that falls silent.
 """
 
 import json
@@ -18,7 +18,7 @@ from services.alerts.rules.delivery import HELD_TIMES, MAX_PAUSE_SECONDS, Breake
 from services.alerts.store.sql import statements
 
 ALIVE_SECONDS: Final = 15.0
-TRIAL_SECONDS: Final = 15.0  # until the trial of a process that is not heard of is another's
+TRIAL_SECONDS: Final = 15.0  # until another process takes over the trial of a silent one
 PAUSED: Final = f"""coalesce(
     paused_until BETWEEN now() AND now() + interval '{MAX_PAUSE_SECONDS} s', false)"""
 
@@ -80,5 +80,5 @@ async def leave(tx: AsyncConnection, process: UUID) -> None:
 
 
 async def reset(tx: AsyncConnection, target: str) -> None:
-    """Close this breaker for all processes and its incident, because an operator says so."""
+    """Close this breaker for all processes, and its incident, for an operator."""
     await tx.execute(SQL["reset"], {"target": target})

@@ -1,4 +1,4 @@
-"""Open incidents of targets: since when, what was reported of them, and the way to a fallback."""
+"""Open incidents of targets: since when, what was reported, and the move to a fallback."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ class IncidentKind(StrEnum):
     BREAKER = auto()  # it opened, and nothing has been delivered since
     PENDING = auto()  # too many deliveries are pending
     IN_DOUBT = auto()  # an operator has to resolve some
-    UNREAD = auto()  # accepted messages of which no row could be made
+    UNREAD = auto()  # accepted messages that could not become rows
     ROTA = auto()  # the file of a schedule cannot be used as it is
     UNANSWERED = auto()  # cases whose chain is over
 
@@ -33,7 +33,7 @@ class Unhealthy:
 
 
 CERTAIN_SECONDS: Final = 10.0
-"""From a refusal on, in which the next alert is tried: whether the target refuses that, too."""
+"""After a refusal: in this time the next alert is tried, to see whether that is refused as well."""
 
 
 async def unhealthy(tx: AsyncConnection) -> dict[str, Unhealthy]:
@@ -50,7 +50,7 @@ class Way:
     fallback: str
     after: float  # seconds after an alert was accepted
     refuses: bool = False  # the target refuses us: at once
-    shut: bool = False  # the fallback is: only what failed, the rest waits for the first to heal
+    shut: bool = False  # the fallback is: move only what failed, the rest waits for a recovery
 
 
 async def stuck(tx: AsyncConnection, way: Way, *, asks: bool, batch: int) -> list[UUID]:
@@ -66,7 +66,7 @@ async def stuck(tx: AsyncConnection, way: Way, *, asks: bool, batch: int) -> lis
 async def fall_back(
     tx: AsyncConnection, way: Way, ids: Sequence[UUID], *, same_channel: bool
 ) -> list[Any]:
-    """End these rows, unless a worker has one by now, and add rows for the fallback.
+    """End these rows, except those that a worker has taken, and add rows for the fallback.
 
     The case of a step, or of an alert that asks, is locked.
 

@@ -1,4 +1,4 @@
-"""The dead-letter relation: tells whether it exists, and creates it where it may."""
+"""The dead-letter relation: reports whether it exists, and creates it if allowed."""
 
 import asyncio
 from dataclasses import dataclass

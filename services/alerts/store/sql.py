@@ -1,7 +1,7 @@
 """SQL text whose parameters and result columns get their types by name.
 
-A module's statements are in the .sql file beside it. What each is for says the function that
-executes it; a comment there says why it is as it is.
+A module's statements are in the .sql file beside it. The function that executes one says what
+it is for; a comment there gives reasons.
 
 One name must have one type everywhere. asyncpg needs the type of each parameter; psycopg2 returns
 uuid as text, and asyncpg jsonb.
@@ -57,7 +57,7 @@ _USE: Final = re.compile(r"\{(\w+)\}")
 def statements(module: str, **given: object) -> dict[str, sa.TextualSelect]:
     """Return the statements of a module's .sql file by name.
 
-    :param given: what the file uses as `{so}`, beside the fragments that stand above the use
+    :param given: what the file uses as `{so}`, beside the fragments above the use
     """
     known, found = {name: str(value) for name, value in given.items()}, {}
     parts = _SECTION.split(Path(module).with_suffix(".sql").read_text(encoding="utf-8"))

@@ -2,8 +2,8 @@
 
 All processes share one breaker per target. Each reports to the database what it observed of the
 target, and follows what the database then says (status.py). It also trips on its own, without
-waiting for that. The half-open rule, when a trial is due, whose it is and what its end means, is
-`store/breakers.py`: `follow` takes over what that has decided, and `admit` makes one call of it.
+waiting for that. The half-open rule (when a trial is due, whose it is, what its end means) is in
+`store/breakers.py`: `follow` takes over its decision, and `admit` turns that into one call.
 
 aiobreaker 1.2.0 admits every concurrent caller when half open, mixes naive UTC with local time,
 counts an excluded error as a success, and lets the late result of an old call reset or prolong an
@@ -36,7 +36,7 @@ _STATES = {
 }
 POLL_SECONDS = 0.5  # until the database has said which process makes the trial
 GRANT_SECONDS = TRIAL_SECONDS - 5.0
-"""For which a trial stays this process's own, unless the database renews it: less than it says."""
+"""How long a trial stays this process's own without renewal: less than the database says."""
 # Every other kind says nothing about the target's health: a refused payload, a full quota, a denied
 # permit, a cancelled call. It neither trips nor heals.
 _HEALTH = {Kind.DELIVERED: True, Kind.FAILED: False, Kind.UNKNOWN: False, Kind.HELD: False}
@@ -48,7 +48,7 @@ class Observations:
 
     healthy: bool = False  # a call succeeded
     failures: int = 0  # since that success
-    trial: bool | None = None  # how the trial ended that was left to this process
+    trial: bool | None = None  # how this process's trial ended
     refused: str | None = None  # what the target said when it refused us, since that success
 
 
@@ -191,7 +191,7 @@ class Breaker:
             self.following = False
 
     def reset(self) -> None:
-        """Close it, whatever was observed."""
+        """Close it regardless of observations."""
         if self.state is not State.CLOSED:
             self._breaker.close()
 

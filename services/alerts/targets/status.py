@@ -1,6 +1,6 @@
 """Shares each target's breaker, pauses and rate among all processes, through the database.
 
-"Five failures, one trial" holds for the target, not for each process. While the database is
+"Five failures, one trial" applies to the target, not for each process. While the database is
 unavailable no process learns anything, but nothing is sent either: a claim needs the database.
 """
 
@@ -109,7 +109,7 @@ class TargetStatus:
         for name, status in self._last.items():
             metrics.REPLICAS.set(status.processes)
             metrics.HELD.labels(name).set(status.held is not None)
-            # A breaker that has changed meanwhile has observations of its own to report first.
+            # A breaker that has changed since then must first report its own observations.
             if name in eras and self._breakers[name].era == eras[name]:
                 breaker = self._breakers[name]
                 breaker.follow(status.state, status.seconds_to_trial, mine=status.mine)
@@ -169,7 +169,7 @@ class TargetStatus:
 async def release_backlog(
     engine: AsyncEngine, target: str, throttle: Throttle, per_second: int
 ) -> None:
-    """Requeue rows that wait for a retry, each time the breaker closes and while it stays so."""
+    """Requeue rows that wait for a retry, when the breaker closes and while it stays closed."""
     while True:
         await throttle.closed_again.wait()
         throttle.closed_again.clear()

@@ -20,7 +20,7 @@ POLL_SECONDS = 0.5  # while waiting for a turn: whether messages are still taken
 
 
 class Slots:
-    """A semaphore whose size can change: the urgent first, and of these the first to come."""
+    """A semaphore whose size can change: urgent waiters first, otherwise in order of arrival."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -139,7 +139,7 @@ class Throttle:
             self._changed.set()
 
     def release(self) -> None:
-        """Forget a pause, because an operator says so."""
+        """Forget a pause, for an operator."""
         self._hold_until = self.unreported_pause = 0.0
         self._changed.set()
 
@@ -181,7 +181,7 @@ class Throttle:
         """Keep the consumer in step with the breaker and the pauses; runs until cancelled."""
         self._consumer = consumer
         while True:
-            self._changed.clear()  # before looking: a change meanwhile is seen in the next round
+            self._changed.clear()  # before looking: a change during it is seen in the next round
             wait: float | None = None
             if (shut := self.seconds_shut) > 0:
                 await consumer.pause()

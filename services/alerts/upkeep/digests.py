@@ -34,7 +34,7 @@ log = logs.get_logger(__name__)
 
 LISTED = 20
 """Cases that a mail lists."""
-INTAKE = "intake"  # stands for the target of messages of which no row could be made
+INTAKE = "intake"  # stands for the target of messages that could not become rows
 MISSING = "missing"  # and this for that of alerts that never came
 
 
@@ -100,7 +100,7 @@ class Digests:
             await incidents.observe(tx, IncidentKind.ROTA, dict.fromkeys(self.rota_faults(), 1))
             await incidents.observe(tx, IncidentKind.PENDING, pending)
             await incidents.observe(tx, IncidentKind.IN_DOUBT, in_doubt)
-            if unread is not None:  # while it is unknown, the last observation still holds
+            if unread is not None:  # while it is unknown, the last observation still counts
                 missing = sum(each["count"] for each in await gaps.found(tx))
                 lost = {INTAKE: unread, MISSING: missing}
                 await incidents.observe(tx, IncidentKind.UNREAD, lost)
@@ -172,9 +172,9 @@ class Now:
     last_error: str | None = None
     rota_fault: str | None = None
     cases: tuple[int, Sequence[Any]] = (0, ())
-    """How many no one has answered, and the oldest of them."""
+    """How many are unanswered, and the oldest of them."""
     settings: Sequence[str] = ()
-    """Of the target, which it may object to."""
+    """The target's options that it may object to."""
 
 
 def compose(

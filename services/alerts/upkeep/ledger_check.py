@@ -64,12 +64,12 @@ class LedgerCheck:
             return await case_queries.check(tx)
 
     async def tell(self, monitor_url: SecretStr) -> None:
-        """Ask for the URL, if there is one, while all is ok."""
+        """Request the monitor's URL, if there is one, while all is ok."""
         if self.ok and monitor_url:
             await monitor.ping(monitor_url)
 
     async def watch(self, seconds: float) -> None:
-        """Update the metrics for ever: one replica counts, and all report what it found.
+        """Update the metrics forever: one replica counts, and all report what it found.
 
         :param seconds: between two updates
         """

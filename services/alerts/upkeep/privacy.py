@@ -119,7 +119,7 @@ class Privacy:
         return before not in {State.CLAIMED, State.SENDING}
 
     async def requests(self, message: Message) -> Disposition:
-        """Handle alerts.requests: reply with a page of what is held on a data subject."""
+        """Handle alerts.requests: reply with a page of a data subject's records."""
         asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
         after = asked.after or BEGINNING
         end: Key | tuple[int] | None
@@ -167,7 +167,7 @@ class Privacy:
         """Delete a dead letter that is theirs; the other alerts of a batch, and those that only
         mention them, are accepted again.
 
-        :param whose: None: of everybody who was erased after it was sent
+        :param whose: None: of everyone who was erased after it was sent
         """
         each = _messages(dead_letter)
         left = []
@@ -213,7 +213,7 @@ class Privacy:
         return {"cases": [_case_record(row, answers) for row in mine]}, end
 
     async def _addresses(self, after: Key) -> tuple[messages.Records, Key | None]:
-        """List the e-mails and phones held: after a restore, consent looks for erased ones."""
+        """List the stored e-mails and phones: after a restore, consent looks for erased ones."""
         async with self._engine.connect() as tx:
             rows, end = await privacy.page(tx, after)
         texts = (
@@ -245,7 +245,7 @@ class Privacy:
 
     async def upkeep(self) -> None:
         """Erase late dead letters, and delete old tombstones."""
-        # Dead letters that intake held, or an operator was moving, while their subject was erased.
+        # Dead letters that intake had, or an operator was moving, while their subject was erased.
         with suppress(PublishError):
             await self._dead_letters.sift(partial(self._take_out, None))
         async with self._engine.begin() as tx:

@@ -127,10 +127,10 @@ class Reconciler:
             more = bool(others) and await self._move_some(way, others)
 
     async def _move_some(self, way: Way, ids: Sequence[UUID], shown_at: UUID | None = None) -> bool:
-        """Move a batch of rows, or what was to be shown at one place of a case.
+        """Move a batch of rows, or the messages for one place of a case.
 
-        Its case is locked first: a step whose chain is over stays, and a change of the case tells
-        the fallback, too.
+        Its case is locked first: a step whose chain is over stays, and a change of the case
+        also updates the fallback.
 
         :returns: whether any has moved
         """
@@ -221,7 +221,7 @@ class Reconciler:
                     after = (rows[-1].created_at, rows[-1].alert_id, rows[-1].target)
 
     async def _broker_is_new(self) -> bool:
-        """Return whether the epoch's marker queue is gone: the broker lost its disk."""
+        """Return whether the epoch's marker queue is gone, because the broker lost its disk."""
         async with self.engine.connect() as tx:
             epoch = await upkeep.epoch_of(tx)
         return epoch is None or not await self.broker.exists(f"alerts.epoch.{epoch}")

@@ -45,7 +45,7 @@ async def _cases(engine: AsyncEngine, payloads: float) -> None:
 
 
 async def purge(engine: AsyncEngine, seconds: float, note: Note | None = None) -> int:
-    """Delete rows that were delivered or discarded so long ago; totals still count them.
+    """Delete rows that were delivered or discarded this long ago; totals still count them.
 
     :returns: how many rows
     """

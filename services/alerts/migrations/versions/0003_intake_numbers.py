@@ -1,4 +1,4 @@
-"""The running numbers of what each gateway process handed to intake."""
+"""The running numbers of the alerts that each gateway process sent to intake."""
 
 from libs.common.database.migrate import execute_beside
 

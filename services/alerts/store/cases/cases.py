@@ -35,7 +35,7 @@ class Opening(NamedTuple):
     hours: str
     next_at: datetime
     asks: Sequence[str]  # of the alert's targets
-    case_id: UUID  # its own, or that of an open case of the same key, of which it is one more place
+    case_id: UUID  # its own, or that of an open case of the same key, which gets one more place
     rises: bool  # it is more severe than that case
     silence: int | None = None
 
@@ -56,7 +56,7 @@ async def clock(tx: AsyncConnection) -> datetime:
 
 
 async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> int:
-    """Give each of these alerts whose rows this transaction has inserted its case."""
+    """Give its case to each of these alerts whose rows this transaction has inserted."""
     rows = json.dumps([each.document() for each in openings], default=str)
     return int((await tx.execute(SQL["open"], {"rows": rows})).scalar_one())
 
@@ -66,7 +66,7 @@ async def due_ids(tx: AsyncConnection) -> list[UUID]:
 
 
 async def due(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
-    """Lock those of these cases that are still due, skipping those that others hold."""
+    """Lock those of these cases that are still due, skipping locked ones."""
     return list(await tx.execute(SQL["due"], {"alert_ids": list(case_ids)}))
 
 
@@ -218,14 +218,14 @@ async def _become(
         .values(values | {"failures": 0})
         .returning(alert_case)
     )
-    if row.state == State.UNANSWERED or row.failures:  # digests need not list it any more
+    if row.state == State.UNANSWERED or row.failures:  # digests no longer list it
         await tx.execute(SQL["not_listed"], {"case_id": row.alert_id})
     await _tell(tx, row.alert_id, told)
     return changed.one()
 
 
 async def tell_erased(tx: AsyncConnection, case_id: UUID) -> None:
-    """Have each message of a locked case overwritten that can be changed, or is still in flight."""
+    """Order an update of each message of a locked case that can be changed or is in flight."""
     await _tell(tx, case_id, _CHANGEABLE | case_place.c.shown.is_(None))
 
 
@@ -243,7 +243,7 @@ async def recall(tx: AsyncConnection, case_id: UUID) -> None:
 
 
 async def lock_of_keys(tx: AsyncConnection, rows: Sequence[NewRow]) -> list[Any]:
-    """Lock the cases that have the key of one of these alerts, whose ever they are."""
+    """Lock the cases that have the key of one of these alerts, whoever owns them."""
     keys = [row.dedup_key for row in rows]
     return list(await tx.execute(SQL["lock_of_keys"], {"dedup_keys": keys})) if keys else []
 

@@ -19,9 +19,9 @@ _mine = heartbeat.c
 
 
 async def configure(tx: AsyncConnection, deadlines: Mapping[str, datetime]) -> None:
-    """Begin to watch what is new, and forget what is not watched any more.
+    """Start watching what is new, and forget what is no longer watched.
 
-    :param deadlines: of those that are new
+    :param deadlines: by new event type
     """
     await tx.execute(sa.delete(heartbeat).where(_mine.name.not_in(list(deadlines))))
     if deadlines:
@@ -32,7 +32,7 @@ async def configure(tx: AsyncConnection, deadlines: Mapping[str, datetime]) -> N
 async def sign(tx: AsyncConnection, deadlines: Mapping[str, datetime], now: datetime) -> None:
     """Record that these came: move each one's deadline, never back, and end its case.
 
-    :param deadlines: until when the next one of each is to come
+    :param deadlines: for the next event of each
     """
     locked = await tx.execute(
         sa.select(heartbeat)
@@ -52,7 +52,7 @@ async def sign(tx: AsyncConnection, deadlines: Mapping[str, datetime], now: date
 
 
 async def due(tx: AsyncConnection, names: Collection[str]) -> list[Any]:
-    """Lock those whose deadline is over and that have no case, skipping what others hold."""
+    """Lock those whose deadline is over and that have no case, skipping locked ones."""
     found = await tx.execute(
         sa.select(heartbeat)
         .where(_mine.name.in_(names), _mine.case_id.is_(None), _mine.next_at <= sa.func.now())

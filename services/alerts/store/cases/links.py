@@ -1,4 +1,4 @@
-"""The links that were sent to persons, by the hash of their token."""
+"""The links that were sent to people, by the hash of their token."""
 
 from datetime import timedelta
 from typing import Any
@@ -16,7 +16,7 @@ KEPT = timedelta(days=7)
 async def add(
     tx: AsyncConnection, hash_: bytes, case_id: UUID, person: str, generation: int
 ) -> None:
-    """Let a link be used for so long from now."""
+    """Make a link valid for this long from now."""
     until = {"expires_at": sa.func.now() + KEPT}
     given = {"hash": hash_, "case_id": case_id, "person": person, "generation": generation}
     await tx.execute(
@@ -27,7 +27,7 @@ async def add(
 
 
 async def find(tx: AsyncConnection, hash_: bytes) -> Any | None:
-    """Return the case of a link that may still be used, with the link's `person`, and `now`."""
+    """Return the case of a link that is still valid, with the link's `person`, and `now`."""
     found = await tx.execute(
         sa.select(alert_case, case_link.c.person, sa.func.now().label("now"))
         .join_from(case_link, alert_case, case_link.c.case_id == alert_case.c.alert_id)
@@ -37,5 +37,5 @@ async def find(tx: AsyncConnection, hash_: bytes) -> Any | None:
 
 
 async def purge(tx: AsyncConnection) -> None:
-    """Delete the links that may not be used any more."""
+    """Delete the links that are no longer valid."""
     await tx.execute(sa.delete(case_link).where(case_link.c.expires_at <= sa.func.now()))

@@ -1,4 +1,4 @@
-"""Who stands in for whom: overrides of schedules, each for a time."""
+"""Overrides of schedules: one person replaces another for a time."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where alerts and steps were shown, and the updates that tell these places how a case stands.
+"""Where alerts and steps were shown, and the updates that show a case's state there.
 
 A place has `want`, which grows with each change of its case, and `shown`, the `want` that was read
 when its last message was written. While they differ, an update is due.
@@ -34,12 +34,12 @@ DUE_BATCH: Final = 50
 
 
 async def due(tx: AsyncConnection) -> list[Any]:
-    """Lock some places that are due to be told, skipping those that others hold."""
+    """Lock some places that are due for an update, skipping locked ones."""
     return list(await tx.execute(SQL["due"], {"batch": DUE_BATCH}))
 
 
 async def known(tx: AsyncConnection, rows: Sequence[Any]) -> None:
-    """Count these locked places as told: their person knows it."""
+    """Count these locked places as up to date: their person already knows."""
     for row in rows:
         await tx.execute(_of(row).values(shown=row.want))
 
@@ -76,11 +76,11 @@ async def shown(
 ) -> None:
     """Record what a place shows, in the transaction that records the delivery there.
 
-    An alert that is retried after its place was told asks again below what was told. So the place
-    is due again.
+    An alert that is retried after its place was updated asks again below that update. So the
+    place is due again.
 
     :param want: as it was when the message was written
-    :param receipt: by which the message can be changed
+    :param receipt: identifies the message for changes
     """
     values = {"alert_id": shown_at, "target": target, "want": want}
     await tx.execute(SQL["shown"], {**values, "receipt": receipt and dict(receipt)})
@@ -89,7 +89,7 @@ async def shown(
 async def rearm(
     tx: AsyncConnection, shown_at: UUID, target: str, receipt: Mapping[str, str] | None
 ) -> None:
-    """Make a place due that a worker may have changed after another took over.
+    """Make due a place that a worker may have changed after another took over.
 
     What it sent may be older than what was sent since. A counter, as a flag would be wiped by the
     record of the other worker.

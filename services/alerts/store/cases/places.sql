@@ -18,7 +18,7 @@ FROM case_place JOIN alert_case ON case_place.case_id = alert_case.alert_id
     LEFT JOIN case_step ON case_step.alert_id = case_place.alert_id
 
 -- name: due
--- The answer is not that of the timer, which gives a case back in its owner's name.
+-- Not the timer's answer, which gives a case back in its owner's name.
 SELECT case_place.*, alert_case.state, outcome, request_id, case_step.person, (
         SELECT CASE WHEN via <> 'timer' THEN case_answer.person END FROM case_answer
         WHERE case_answer.case_id = case_place.case_id ORDER BY id DESC LIMIT 1

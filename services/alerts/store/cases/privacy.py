@@ -17,11 +17,11 @@ SQL: Final = statements(__file__)
 
 PAGE: Final = 16
 KEPT_SECONDS: Final = 365 * 86400.0
-"""From the end of a case until it is purged."""
+"""How long a case is kept after its end."""
 
 
 async def page(tx: AsyncConnection, hashes: Sequence[Hash] | None, after: int) -> list[Any]:
-    """Return cases that name one of these; None: that name anybody. The last page is shorter.
+    """Return cases that name one of these; None: that name anyone. The last page is shorter.
 
     :param after: how many came before
     """
@@ -39,7 +39,7 @@ async def answers(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
 
 
 async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
-    """Empty a case, end it, and have its places say so; it stays, because it is counted.
+    """Empty a case, end it, and update its places; the row stays, because it is counted.
 
     :returns: False while a message that can be overwritten still says what was: try again later
     """
@@ -61,7 +61,7 @@ async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
 async def strike(
     tx: AsyncConnection, case_id: UUID, gone: Collection[Hash], without: Callable[[Any], Any]
 ) -> bool:
-    """Strike a mention out of a case and its messages, which stay otherwise; returns as `erase`."""
+    """Strike a mention out of a case and its messages, keeping the rest; returns as `erase`."""
     row = await cases.lock(tx, case_id)
     if row is None:
         return True
@@ -84,7 +84,7 @@ async def _overwriting(tx: AsyncConnection, case_id: UUID) -> bool:
 
 
 async def forget(tx: AsyncConnection, seconds: float, batch: int) -> int:
-    """Empty some cases that ended so long ago."""
+    """Empty some cases that ended this long ago."""
     parameters = {"seconds": seconds, "batch": batch}
     return int((await tx.execute(SQL["forget"], parameters)).scalar_one())
 

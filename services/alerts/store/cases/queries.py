@@ -68,11 +68,11 @@ TERMS: Final = ("opened", *STATES, *FAULTS, "undelivered")
 async def check(tx: AsyncConnection) -> dict[str, Any]:
     """Count each term, and return whether they are `ok` together.
 
-    Every case that was ever opened stands in one state, and nothing waits for ever: `stranded` is
+    Every case that was ever opened is in one state, and nothing waits forever: `stranded` is
     due and no timer moves it, `missing` ended before its chain was over, `unlisted` is unanswered
     and in no digest, `ownerless` has no answer of its owner, `updates_overdue` counts places that
-    no update corrects. `undelivered` are unanswered cases of which a step has failed; operators
-    know of it.
+    no update corrects. `undelivered` are unanswered cases with a failed step; operators were
+    notified.
     """
     row = (await tx.execute(SQL["check"])).one()
     terms = {name: int(getattr(row, name)) for name in TERMS}

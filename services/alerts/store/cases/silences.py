@@ -1,4 +1,4 @@
-"""Silences: until when alerts that match are not sent, but their cases wait.
+"""Silences: until one ends, matching alerts are not sent, and their cases wait.
 
 A silence's row is locked before any case, so that one that is ended early misses no case that an
 intake is just opening.
@@ -56,7 +56,7 @@ async def add(
 
 
 async def end(tx: AsyncConnection, number: int) -> int | None:
-    """End a silence now, and let its cases be asked about.
+    """End a silence now, and let its cases ask.
 
     :returns: how many cases; None if no such silence runs
     """

@@ -16,7 +16,7 @@ SELECT target FROM escalation WHERE digest IS NULL
 GROUP BY target HAVING bool_and({pause_over})
 
 -- name: unsent_seconds
--- The failures in a mail that has not been sent yet are unsent, too.
+-- The failures in a mail that has not been sent yet are also unsent.
 SELECT CAST(coalesce(extract(epoch FROM now() - least(
     (SELECT min(created_at) FROM escalation WHERE digest IS NULL),
     (SELECT min(escalation.created_at)

@@ -14,7 +14,7 @@ SQL: Final = statements(__file__)
 _NOTE: Final = Statement(SQL["note"])
 
 GAP_SECONDS: Final = 600.0
-"""Longer than a message needs that is in no queue: in a process, on the gateway's other way."""
+"""Longer than a message stays outside any queue: in a process, or on the gateway's other route."""
 
 
 async def note(tx: AsyncConnection, alerts: Iterable[AlertAccepted]) -> None:
@@ -30,13 +30,13 @@ async def note(tx: AsyncConnection, alerts: Iterable[AlertAccepted]) -> None:
 
 
 async def judge(tx: AsyncConnection, seconds: float = GAP_SECONDS) -> None:
-    """Count the gaps that are older as missing; call it while intake's queues are empty."""
+    """Count older gaps as missing; call it while intake's queues are empty."""
     await tx.execute(SQL["judge"], {"seconds": seconds})
     await tx.execute(SQL["forget"])
 
 
 async def found(tx: AsyncConnection) -> list[dict[str, Any]]:
-    """Return what is missing of each sender; the first ranges of numbers, and how many in all."""
+    """Return what is missing from each sender: the first ranges of numbers, and how many in all."""
     return [
         {
             "sender": row.sender,

@@ -18,7 +18,7 @@ from services.alerts.store.sql import statements
 SQL: Final = statements(__file__)
 
 Key = tuple[UUID, str]
-"""Of a delivery: alert id and target."""
+"""The key of a delivery: alert id and target."""
 
 
 class NewRow(NamedTuple):
@@ -67,7 +67,7 @@ class NewRow(NamedTuple):
 def same(one: Any, other: Any) -> bool:
     """Return whether two alerts, or an alert and a case, are about one thing, for one caller.
 
-    A caller that is not known may be any.
+    An unknown caller matches any.
     """
     first, second = ((each.source, each.event_type, each.dedup_key) for each in (one, other))
     return first == second and (one.caller == other.caller or None in {one.caller, other.caller})
@@ -130,8 +130,8 @@ async def _repeats(
 ) -> tuple[dict[Key, UUID], list[Key], set[Key], set[UUID]]:
     """Find the rows that repeat another one, in the ledger or in this batch.
 
-    What says that alerts are over closes them, and the next alert closes that: what is closed has
-    no key any more. A redelivered message gets the answer it had before.
+    A message that alerts are over closes them, and the next alert closes that: closed rows have no
+    key. A redelivered message gets the answer it had before.
 
     :returns: the first alert of each repeat, what is to be closed, what was over before it came,
         and alerts that need no case
@@ -166,7 +166,7 @@ async def _repeats(
 
 
 def _repeated(row: NewRow, mine: Sequence[Any], window: timedelta) -> list[Any]:
-    """Return the alerts on which to count one that says nothing new at its target."""
+    """Return the alerts on which to count those that say nothing new at their target."""
     here = [one for one in mine if one.target == row.target and one.alert_id != row.alert_id]
     here = [one for one in here if one.failed in {None, Reason.RESOLVED}]
     at = row.accepted_at

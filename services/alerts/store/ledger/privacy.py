@@ -85,7 +85,7 @@ async def erase(tx: AsyncConnection, row: Any) -> State | None:
 
 
 async def strike(tx: AsyncConnection, row: Any, payload: Any, gone: Collection[Hash]) -> bool:
-    """Change the payload of a row that names these no longer.
+    """Replace the payload of a row, which no longer names these.
 
     :returns: False when the row is being sent at this moment
     """
@@ -102,7 +102,7 @@ async def mark_erased(tx: AsyncConnection, hashes: Iterable[Hash]) -> None:
 
 
 async def erased_since(tx: AsyncConnection, hashes: Iterable[Hash]) -> dict[Hash, Any]:
-    """Return when these were erased, where they were; an erasure waits for this transaction."""
+    """Return when these were erased, if they were; an erasure waits for this transaction."""
     await tx.execute(SQL["share"])
     # A separate statement: its snapshot must be younger than the lock.
     return await erased_at(tx, hashes)

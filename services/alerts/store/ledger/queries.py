@@ -28,7 +28,7 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
     as_of: datetime | None = None
-    """Without what came into its state from then on: it failed, or was requeued, later."""
+    """Excludes rows that entered their state (failed, or were requeued) after this time."""
 
     def where(self) -> list[sa.ColumnElement[bool]]:
         column = delivery.c
@@ -115,7 +115,7 @@ async def locked(
     """Lock some rows of a list, and return them without their payloads.
 
     :param retriable: only rows for which a retry does something
-    :param wait: wait for rows that others hold instead of skipping them; only while nothing else
+    :param wait: wait for locked rows instead of skipping them; only while nothing else
         is locked, or two transactions may deadlock
     """
     statement = paged(name, chosen, after, limit, bare=True)

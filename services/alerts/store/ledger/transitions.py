@@ -129,7 +129,7 @@ class Attempt:
     transition: Transition
     seconds: float
     want: int | None = None
-    """Of the place of a case's message, as it was when the message was written."""
+    """The place's value when the case's message was written."""
 
 
 async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[State | None]:
@@ -181,7 +181,7 @@ async def move(
     seconds: float = 0.0,
     refund: bool = False,
 ) -> bool:
-    """Move a row of which nothing was sent from `before` to `after`, if it is still ours.
+    """Move a row that was not sent from `before` to `after`, if it is still ours.
 
     :param seconds: of the lease when `after` is sending; until the row is due when it is pending
     :param refund: take back the attempt that the claim counted
@@ -205,7 +205,7 @@ async def move(
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A row that has ended, as its notifications need it."""
+    """What notifications need of a row that has ended."""
 
     alert_id: UUID
     target: str

@@ -1,4 +1,4 @@
-"""Changes rows that no worker holds: requeues, ends and purges them."""
+"""Changes rows that no worker has claimed: requeues, ends and purges them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,11 +63,11 @@ async def overdue(
     """Lock some open rows of a target that are overdue and whose message is lost.
 
     A queue delivers in order, and critical ones before: when another row is claimed, the message of
-    one that fell due `seconds` earlier is lost. A row that a dead worker held is requeued once,
+    one that fell due `seconds` earlier is lost. A row of a dead worker is requeued once,
     after its lease is over.
 
     :param seconds: since the row was due, and since its lease was over, if it had one
-    :param reached: when the row that was claimed last had fallen due; None: the queues are empty
+    :param reached: when the last claimed row had fallen due; None: the queues are empty
     """
     column = delivery.c
     before = sa.func.now() - timedelta(seconds=seconds)
@@ -95,7 +95,7 @@ async def open_after(
 ) -> list[Any]:  # fmt: skip
     """Lock the next open rows, whether they are due or not.
 
-    Waits for rows that others hold: to skip a row whose outcome is being recorded would leave it
+    Waits for locked rows: to skip a row whose outcome is being recorded would leave it
     without a message. If that deadlocks with others, which lock by id, PostgreSQL aborts one
     transaction, which is then repeated.
     """
@@ -173,7 +173,7 @@ async def continue_numbering(tx: AsyncConnection, row: Any, targets: Sequence[st
 
 
 def too_old(target: str, seconds: float) -> Which:
-    """Match rows of a target that no worker holds and that are older than this."""
+    """Match rows of a target that no worker has claimed and that are older than this."""
     column = delivery.c
     before = sa.func.now() - timedelta(seconds=seconds)
     return sa.and_(
@@ -185,7 +185,7 @@ def too_old(target: str, seconds: float) -> Which:
 
 
 def of_no_target(targets: Sequence[str], seconds: float) -> Which:
-    """Match rows of none of these targets that have been due for so long."""
+    """Match rows of none of these targets that have been due for this long."""
     column = delivery.c
     before = sa.func.now() - timedelta(seconds=seconds)
     return sa.and_(
@@ -304,14 +304,14 @@ class Batch:
 async def purge(
     tx: AsyncConnection, *, state: State, seconds: float, after: datetime, batch: int
 ) -> Batch:
-    """Delete some rows that ended in this state so long ago, oldest first; totals count them."""
+    """Delete some rows that ended in this state this long ago, oldest first; totals count them."""
     parameters = {"seconds": seconds, "batch": batch, "begin": after}
     row = (await tx.execute(_PURGES[state], parameters)).one()
     return Batch(int(row.done), row.last or after)
 
 
 async def forget(tx: AsyncConnection, *, seconds: float, after: datetime, batch: int) -> Batch:
-    """Empty some rows that ended so long ago and are kept: failed, in doubt or discarded."""
+    """Empty some rows that ended this long ago and are kept: failed, in doubt or discarded."""
     parameters = {"seconds": seconds, "batch": batch, "begin": after}
     row = (await tx.execute(SQL["forget"], parameters)).one()
     return Batch(int(row.done), row.last or after)
