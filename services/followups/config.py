@@ -264,7 +264,7 @@ class Config:
     rules: tuple[Rule, ...]
     works: tuple[str, ...]
     towns: tuple[str, ...]
-    """Where the company works; empty: that is not said."""
+    """Where the company works; empty: texts do not say."""
     texts: Mapping[str, Mapping[str, str]]
     handover: Mapping[str, Mapping[str, str]]
     sequences: Mapping[str, tuple[Step, ...]]
@@ -333,7 +333,7 @@ def load(
 ) -> Config:
     """Read followups.toml and company.toml.
 
-    :param forms: they have wordings, too
+    :param forms: they also have wordings
     :raises SystemExit: names the file and every fault in it
     """
     file = ConfigFile(path).load(_File)

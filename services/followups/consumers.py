@@ -80,8 +80,8 @@ class Consumers:
         """Protocol C, steps 2 and 3; E, step 5. Idempotent."""
         order = read(message, SubjectErased)
         # Forms that were accepted before the order are stored first, to be erased with the rest. A
-        # depth that was cached before the order would say nothing about them. What is in the hands
-        # of a process meets the mark, below.
+        # depth that was cached before the order would say nothing about them. A form in a
+        # running handler meets the mark, below.
         await asyncio.sleep(KEPT_SECONDS)
         depths = await self._broker.depths([LEADS_QUEUE, retry_name(LEADS_QUEUE)])
         if any(depth != 0 for depth in depths.values()):  # unknown is not empty
@@ -93,7 +93,7 @@ class Consumers:
         return await self.erase(order)
 
     async def erase(self, order: SubjectErased) -> Disposition:
-        """Delete what the tables hold; no form is on its way."""
+        """Delete what the tables contain; no form is on its way."""
         subject, marks = Subject(order.email, order.phone), self._submissions.erased
         async with self._engine.begin() as tx:
             await marks.lock(tx, subject.contacts)
@@ -128,7 +128,7 @@ class Consumers:
         metrics.ENDED.labels("cancelled").inc(len(stopped))
 
     async def outcomes(self, message: Message) -> Disposition:
-        """followups.outcomes: how a hand-over ended, or that a person took or released a lead.
+        """followups.outcomes: how a step's mail ended, or that a person took or released a lead.
 
         Duplicates and late ones are no-ops.
         """
@@ -158,7 +158,7 @@ class Consumers:
         return Ack()
 
     async def _taken(self, message: Message) -> Disposition:
-        """Note that a person took a lead, and end its follow-ups, as staff do.
+        """Note that a person took a lead, and end its follow-ups, as an act of staff does.
 
         A state that staff have set since stays: this message may be late.
         """
@@ -181,7 +181,7 @@ class Consumers:
         return Ack()
 
     async def _released(self, message: Message) -> Disposition:
-        """Note that nobody has a lead any more. It is idempotent, and starts no follow-ups."""
+        """Note that a lead no longer has an owner. Idempotent; it starts no follow-ups."""
         released = read(message, CaseOwner)
         async with self._engine.begin() as tx:
             await leads.release(tx, released.lead_id, released.by, released.at)

@@ -110,13 +110,13 @@ class LeadSubmit(_Read):
     session_id: str | None = None
     fields: dict[str, str]
     facts: dict[str, str]
-    """Values of fields, normalised, by the fact that they tell."""
+    """Normalised values of fields, by fact."""
     consents: tuple[SubmittedConsent, ...] = ()
     consents_not_recorded: tuple[str, ...] = ()
     notice_version: str | None = None
     page: str | None = None
     agreed_at: AwareDatetime | None = None
-    """By the device's clock, or as a program says."""
+    """By the device's clock, or as a program states."""
     source: str | None = None
     suspicion: str | None = None
     """Why it looks like a robot's."""
@@ -132,7 +132,7 @@ class LeadSubmit(_Read):
 
 
 class CaseOwner(_Read):
-    """A person of the staff has taken a lead, or given it back."""
+    """A member of staff has taken a lead, or given it back."""
 
     lead_id: uuid.UUID
     at: AwareDatetime

@@ -14,7 +14,7 @@ log = logs.get_logger(__name__)
 
 
 async def forget_suspected(engine: AsyncEngine, days: int) -> int:
-    """Delete what was kept apart and no one released.
+    """Delete suspected submissions that nobody released.
 
     :returns: how many submissions were deleted
     """

@@ -84,7 +84,7 @@ class FollowupRoutes:
                 await steps.retime(tx, rows, due, "api")
                 rows = await steps.rows_of(tx, steps.in_ids([row["id"] for row in rows]))
                 changed = True
-            # A program's enrolment is its daily work; it stands in the rows.
+            # A program's enrolment is its daily work; the rows record it.
             if changed and Actor.of(request.headers).kind == "staff":
                 await acts_outbox.record(
                     tx, _act(request, "followup.enrol", "conversation", conversation_id)

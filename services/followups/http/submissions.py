@@ -35,7 +35,7 @@ class Wanted(Model):
 
 
 class Correction(Model):
-    """Who, by one of the first two, and what is right."""
+    """The person, by one of the first two fields, and the correct data."""
 
     email: Email | None = None
     phone: Phone | None = None
@@ -88,7 +88,7 @@ class SubmissionRoutes:
         return json_response({"items": items, "next_cursor": items[-1]["id"] if more else None})
 
     async def release(self, request: web.Request) -> web.Response:
-        """Take a submission as a lead after all: staff are told, and an agreement is recorded."""
+        """Take a submission as a lead after all: notify staff, and record an agreement."""
         return await self._decided(request, "released")
 
     async def discard(self, request: web.Request) -> web.Response:

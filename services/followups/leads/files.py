@@ -46,7 +46,7 @@ OUTBOX_FULL = 1000
 PATIENCE_SECONDS = 20.0  # below the gateway's own time-out
 ANSWER_SECONDS = 10.0
 CLOCKS = timedelta(minutes=1)
-"""More than two clocks differ."""
+"""More than two clocks may differ by."""
 FAULTS = 5  # reported per row
 DETAILED_ROWS = 10_000
 """Rejected rows reported with all their faults; later ones are reported with one."""
@@ -57,7 +57,7 @@ log = logs.get_logger(__name__)
 
 
 def _number(value: Any) -> Any:
-    """Accept numbers as people write them, too: `250 000`, `80,5`."""
+    """Accept numbers as people write them: `250 000`, `80,5`."""
     if not isinstance(value, str):
         return value
     found = numbers.number(value)
@@ -179,7 +179,7 @@ class Report:
     unchanged: int = 0
     grants: int = 0
     to_confirm: int = 0
-    """Of the grants: they count only once the person confirms by a mailed link."""
+    """Grants that count only once the person confirms them by a mailed link."""
     rejected: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -188,13 +188,13 @@ class Report:
 
 @dataclass(frozen=True, eq=False)
 class Erasures:
-    """Knows who was erased: consent for years, and `marks` who was since consent was asked."""
+    """Who was erased: consent knows for years, `marks` since consent was asked."""
 
     requester: Requester
     marks: Erased
 
     async def without(self, rows: list[LeadRow]) -> list[LeadRow]:
-        """Leave out the rows that name somebody who was ever erased.
+        """Leave out the rows that name anyone who was ever erased.
 
         :raises Problem: 503 consent does not answer
         """
@@ -212,7 +212,7 @@ async def take(
     engine: AsyncEngine, config: Config, erasures: Erasures, records: AsyncIterable[Record],
     act: Counted,
 ) -> Report:  # fmt: skip
-    """Import every valid row, and count those that are taken for the record of acts.
+    """Import every valid row, and count the imported ones for the record of acts.
 
     :raises Problem: 413 too many rows; 503 the broker is unavailable. Earlier batches stay
         imported, and the same file may be sent again.

@@ -36,14 +36,14 @@ log = logs.get_logger(__name__)
 OPEN, CLOSED = 2, 3
 WORK_WORDS = 3
 MOST_WISHES = 10
-"""Of other conversations, which anyone may have who knows a contact; staff read all their words."""
+"""From other conversations, which anyone who knows a contact may start; staff read all words."""
 _WORKS = {*OF_WORKS, "budget_range", "area_range"}
 _PERSON = {"email", "phone", "name"}
 POLL_SECONDS = 1.0
 BATCH = 50
 
 Link = Callable[[UUID], str]
-"""Makes the link to a lead's page in the console, which asks for a login and records the look."""
+"""Makes the link to a lead's page in the console, which asks for a login and records who looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Submission:
     id: UUID
     form: str
     qualifies: bool
-    """The lead reaches the threshold with it for the first time."""
+    """With it the lead first reaches the threshold."""
     facts: Facts
     """What it says, without what its conversation knows."""
     is_told: bool
@@ -72,7 +72,7 @@ class Notice(NamedTuple):
     """The person says that they chose another company."""
     now: datetime
     agrees: bool
-    """Consent is told of an agreement to mails, at the address in `state`."""
+    """The turn sends consent an agreement to mails, for the address in `state`."""
     submission: Submission | None = None
     is_request: bool = True
     """False: staff correct the person in the lead that `state` names, whatever its state."""
@@ -86,7 +86,7 @@ async def record(
     outgoing: list[outbox.Outgoing],
     changes: list[Change],
 ) -> State:
-    """Note what staff must know, and notify them now if there is nothing to wait for.
+    """Note what staff must know, and notify them now unless there is something to wait for.
 
     :param outgoing: events for staff are appended here
     :param changes: leads are appended here; the caller saves them in the same transaction
@@ -106,7 +106,7 @@ async def record(
     if sent is None and not _is_news(heard, topic):
         return state
     contacts = _contacts(state.facts) if topic == LEAD else []
-    # A corrected address may be someone else's: do not find the lead by it any more.
+    # A corrected address may be someone else's: it must no longer find the lead.
     before = heard.before.facts
     taken_back = {
         name: value
@@ -176,7 +176,7 @@ async def _request(
     found = await leads.find(
         tx, heard.conversation_id, topic, known_id=known_id, contacts=contacts, since=since
     )
-    if found and (found["takes"] or heard.is_lost):  # who chose another company asks for nothing
+    if found and (found["takes"] or heard.is_lost):  # choosing another company asks for nothing
         is_open = found["state"] in {"new", "taken"}
         return Lead.of(found), found["takes"] or (OPEN if is_open else CLOSED)
     if found:
@@ -189,7 +189,7 @@ def _learn(
     before: Mapping[str, Any], heard: Notice, taken_back: Mapping[str, str], *, is_own: bool,
     takes: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what is known of a lead with what is said now."""
+    """Return what is known of a lead, including what is said now."""
     kept = {name: value for name, value in before.items() if value != taken_back.get(name)}
     told = _known(heard.state)
     if not heard.is_request:
@@ -202,7 +202,7 @@ def _learn(
 def _beside(known: Mapping[str, Any], heard: Notice) -> dict[str, Any]:
     """Add what another conversation, or a form, says; nothing is overwritten.
 
-    What differs is another wish, with all that was said of its works.
+    What differs is another wish, with everything said about its works.
     """
     sent, source = heard.submission, str(heard.conversation_id)
     told = _known(heard.state)
@@ -293,7 +293,7 @@ def _known(state: State) -> dict[str, Any]:
 
 
 def _may_mail(heard: Notice, known: Mapping[str, Any]) -> str | None:
-    """Return how consent to mails stands: as consent said last, or as it will when it hears this.
+    """Return the state of consent to mails: as consent last said, or as this turn will make it.
 
     A yes here waits until consent says that it counts (`leads.hear_consent`).
     """
@@ -353,7 +353,7 @@ def announce(
 
 
 def _changes(row: Lead) -> tuple[str, ...]:
-    """Return what is new; of a new lead only that it is over."""
+    """Return what is new; for a new lead, only that it is over."""
     if row.notified is not None:
         return lead_score.changed(row.notified, row.known)
     return ("lost",) if row.known.get("lost") else ()

@@ -90,9 +90,9 @@ class Submissions:
     async def correct(
         self, subject: Subject, right: Mapping[str, str], headers: Mapping[str, str]
     ) -> None:
-        """Correct what is known of somebody; staff are told. What they once wrote stays.
+        """Correct what is known of a person, and notify staff. What the person once wrote stays.
 
-        :param headers: of whose request it is
+        :param headers: of the request, which name who acts
         """
         now, ids = datetime.now(UTC), []
         async with self.engine.begin() as tx:
@@ -145,7 +145,7 @@ class Submissions:
     async def _store(
         self, tx: AsyncConnection, given: LeadSubmit, *, released_by: str | None = None
     ) -> str:
-        """Make the lead; the caller has locked its contacts.
+        """Create the lead; the caller has locked its contacts.
 
         Lock order, as in the chat: conversation, contacts and lead, address.
 
@@ -249,7 +249,7 @@ class Submissions:
         qualifies: bool,  # noqa: FBT001 - of one caller
         now: datetime,
     ) -> None:
-        """Start the form's mails, if the lead agreed; others end or restart, as in the chat."""
+        """Start the form's mails if the lead agreed; other mails end or restart, as in the chat."""
         email = str(state.facts.email)
         await steps.lock_address(tx, email)
         enrolled = (
@@ -304,7 +304,7 @@ def _facts(given: Mapping[str, str], today: date) -> Facts:
 
 
 def _said(given: LeadSubmit, form: Form | None, language: str) -> tuple[str, ...]:
-    """Return what no fact holds whole: the person's words, and fields without a fact."""
+    """Return what no fact covers completely: the person's words, and fields without a fact."""
     lines = []
     for name, value in given.fields.items():
         field = form.field(name) if form is not None else None

@@ -1,4 +1,4 @@
-"""What a lead says about its mails: agrees, refuses, writes again, or has another address."""
+"""A lead's effect on its mails: it agrees, refuses, writes again, or changes its address."""
 
 import uuid
 from collections.abc import Collection
@@ -37,9 +37,9 @@ class Said(NamedTuple):
     user_agent: str | None
     ip_address_from: str | None = None
     tap: Tap | None = None
-    """Instead of the message, which then is what stands on it."""
+    """A tapped chip, in place of a typed message; `message` is then its label."""
     source: str = "chat"
-    """As consent's trail names it."""
+    """The name in consent's trail."""
 
 
 def grant(said: Said, state: State, now: datetime) -> outbox.Outgoing:
@@ -85,7 +85,7 @@ async def leave(
     now: datetime,
     outgoing: list[outbox.Outgoing],
 ) -> State:
-    """Undo the grant and the steps of an address that was given by mistake.
+    """Undo the grant and steps for an address that was given by mistake.
 
     Scheduled steps move to the new address. A step that was handed over needs a permit, which
     consent denies after the withdrawal.
@@ -106,7 +106,7 @@ def command(
 ) -> outbox.Outgoing:
     """Return a command to consent.
 
-    :param message_id: of what is recorded once, however often it is read; else a new one
+    :param message_id: for what must be recorded once, however often it is read; else a new one
     """
     request_id = logs.request_id.get()
     message = Message(str(message_id or uuid.uuid4()), kind, body, request_id=request_id)

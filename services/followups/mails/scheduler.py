@@ -1,4 +1,4 @@
-"""Hands due steps over to alerts. Any number of replicas may run concurrently.
+"""Sends due steps to alerts. Any number of replicas may run concurrently.
 
 One transaction claims the steps and adds the messages to the outbox. After a crash before the
 commit the steps are still scheduled; after the commit the relay publishes the messages.
@@ -83,7 +83,7 @@ class Scheduler:
         leaving = []
         for row in claimed:
             others = recent.get(row["email"])
-            if others is None:  # another scheduler holds this address: try again at the next poll
+            if others is None:  # another scheduler has this address: try again at the next poll
                 await steps.put_off(tx, row, row["due_at"])
             elif row["email"] in on_their_way:
                 await steps.put_off(tx, row, now + ON_ITS_WAY)

@@ -62,7 +62,7 @@ class Facts(NamedTuple):
 
     @property
     def tells_of_works(self) -> bool:
-        """Whether it has any of what the form asks of the works."""
+        """Whether it has any fact about the works that the form asks for."""
         return (self.wish, self.area, self.budget, self.start) != (None, None, None, None)
 
     @property

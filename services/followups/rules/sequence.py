@@ -6,7 +6,7 @@
         └──stop──> cancelled <┘  └──> in_doubt ──a person───┘ <──a person─────┘
 
 The claim and the outbox row are one transaction, so a `handed_over` step reaches alerts whatever
-crashes next. A stop recalls a handed-over step only while its outbox row exists.
+crashes next. A stop recalls such a step only while its outbox row exists.
 """
 
 from collections.abc import Iterator, Sequence

@@ -270,7 +270,7 @@ async def end_followups(
 async def resume_followups(
     tx: AsyncConnection, conversation_id: UUID, email: str | None, *, waits: bool = True
 ) -> None:
-    """Let this person be written to again, if staff ended that.
+    """Allow mails to this person again, if staff ended them.
 
     :param waits: else a conversation that another turn has locked keeps its bar: that turn waits
         for locks of this transaction
@@ -286,7 +286,7 @@ async def resume_followups(
 
 
 async def followups_ended_by(tx: AsyncConnection, conversation_id: UUID, email: str) -> str | None:
-    """Return why follow-ups ended, if they did. The caller holds the address lock."""
+    """Return why follow-ups ended, if they did. The caller has the address lock."""
     why = sa.select(sa.func.min(chat_conversations.c.followups_ended_by)).where(
         _of_recipient(conversation_id, email)
     )
@@ -335,7 +335,7 @@ async def erase(
 ) -> tuple[int, int]:
     """Delete a data subject's conversations, messages, follow-ups, leads and outbox messages.
 
-    Where somebody else's conversation names the subject, only the address is struck out.
+    If somebody else's conversation names the subject, only the address is struck out.
 
     :param named: all conversations of the trace, including deleted ones
     :param named_in: returns the addresses in a message, in whatever spelling
@@ -375,7 +375,7 @@ async def erase(
 async def _strike_out(
     tx: AsyncConnection, email: str, named_in: Callable[[str], Collection[str]]
 ) -> None:
-    """Erase the mentions of an address, not the persons who made them."""
+    """Erase the mentions of an address, not the people who made them."""
     theirs = sa.not_(_of_subject(Subject(email)))
     talks = sa.select(chat_email.c.conversation_id).where(chat_email.c.email == email)
     here = chat_conversations
@@ -480,7 +480,7 @@ _PHONE = sa.literal_column("chat_conversations.state -> 'facts' ->> 'phone'", sa
 
 
 def _of_subject(subject: Subject) -> sa.ColumnElement[bool]:
-    # The whole conversation belongs to the person, even if it names several addresses; who has
+    # The whole conversation belongs to the person, even if it names several addresses; one with
     # another contact only mentions this one.
     here = chat_conversations.c.id
     sent = here.in_(

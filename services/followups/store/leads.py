@@ -97,10 +97,10 @@ async def find(
     """Find and lock the lead of this conversation, or of another one with the same contact.
 
     The contacts are locked first: another session may be about to create their lead. One that gave
-    another contact of the same lead has locked that lead, and what it made is looked for after it.
+    another contact of the same lead has locked that lead; what it created is read after that.
 
-    :param since: an open lead that was not changed since then is over
-    :returns: the lead, and in `takes` how it takes what is said: see TAKES
+    :param since: an open lead unchanged since then is over
+    :returns: the lead, with `takes`: how it takes what is said (see TAKES)
     """
     here = {"conversation": conversation_id, "since": since}
     given = here | {"topic": topic, "known": known_id, "contacts": list(contacts)}
@@ -129,7 +129,7 @@ class Change:
     contacts: Sequence[str] = ()
     """They identify it."""
     dropped: Sequence[str] = ()
-    """They no longer identify it, nor any lead for which this conversation gave them."""
+    """These no longer identify it, nor any lead for which this conversation gave them."""
 
 
 SAVE = """
@@ -267,10 +267,10 @@ WHERE contact = 'email:' || :email AND lead_id = lead.id AND known ->> 'email' =
 async def hear_consent(
     tx: AsyncConnection, email: str, may_mail: str, at: datetime, patience: timedelta
 ) -> None:
-    """Note how the consent of this address stands since then, unless something newer is noted.
+    """Note the state of this address's consent since then, unless a newer one is noted.
 
-    Staff who were told otherwise are told within `patience`. That somebody who never agreed
-    wants no mails is no news.
+    If staff know another state, they are notified within `patience`. It is no news that somebody
+    who never agreed wants no mails.
     """
     values = {"may_mail": may_mail, "at": at, "patience": patience, "email": email}
     await tx.execute(_HEAR_CONSENT, values)
@@ -300,7 +300,7 @@ async def set_state(
 
 
 async def take(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> None:
-    """Note who took a new lead's case at a time; what was set since stays."""
+    """Note who took a new lead's case at this time; a later change stays."""
     # A lead that nobody has touched has the time of this service's clock, not of alerts'.
     since = sa.or_(lead.c.state_by.is_(None), lead.c.state_at < at)
     await tx.execute(
@@ -311,9 +311,9 @@ async def take(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> Non
 
 
 async def release(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> None:
-    """Note that who had a lead's case gave it back at a time; what was set since stays.
+    """Note that the owner of a lead's case gave it back at this time; a later change stays.
 
-    A new lead gets the time, too: the message that it was taken before may still come.
+    A new lead also gets the time: the message that it was taken before may still come.
     """
     had_it = sa.func.regexp_replace(lead.c.state_by, rf"^{PERSON}\S+ ", "") == by
     theirs = sa.and_(lead.c.state == "taken", had_it)

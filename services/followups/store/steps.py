@@ -131,7 +131,7 @@ async def enrol(
     """Insert the steps of a sequence, or return the existing ones.
 
     A conversation goes through a sequence once, and an address is in one sequence at a time. A
-    person whose follow-ups have ended is not enrolled. The caller holds the address lock.
+    person whose follow-ups have ended is not enrolled. The caller has the address lock.
     """
     given = {
         "conversation": conversation_id,
@@ -219,7 +219,7 @@ async def retime(
 async def move(tx: AsyncConnection, conversation_id: UUID, old: str, new: str | None) -> None:
     """Redirect scheduled steps from a wrong address to the one that replaces it, if any.
 
-    One that another conversation has enrolled already keeps its own steps, and gets no second ones.
+    An address that another conversation has enrolled keeps its own steps and gets no second ones.
     """
     if new is not None:
         other = followup_event.alias("other")
@@ -358,7 +358,7 @@ async def recent_hand_overs(
     """Return the hand-overs of the last 24 hours for each address that could be locked.
 
     A mail counts from the time it was sent, which may be long after its hand-over. The second
-    part of the answer holds addresses with a hand-over whose outcome is unknown, however old.
+    part of the answer lists addresses with a hand-over whose outcome is unknown, however old.
     An address that another scheduler has locked is missing: its steps wait for the next poll. The
     lock is held until the transaction ends, so the count stays valid.
 
@@ -472,7 +472,7 @@ async def record_outcome(
 
 
 async def doubt(tx: AsyncConnection, days: int) -> int:
-    """Give hand-overs of which nothing was heard for so long to a person: they are in doubt.
+    """Put hand-overs without news for this long in doubt, for a person to decide.
 
     Nothing else goes to an address while the outcome of a hand-over is unknown.
 

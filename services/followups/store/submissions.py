@@ -1,4 +1,4 @@
-"""Submissions of forms: accepted ones, those kept apart as a robot's, and who was erased."""
+"""Submissions of forms: accepted ones, suspected ones, and a record of who was erased."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.followups.store.tables import Row, erased_contact, lead_submission
 
 KEPT_DAYS = 7
-"""As the inbox: longer than a submission may wait in a queue or in a browser."""
+"""As in the inbox: longer than a submission may wait in a queue or in a browser."""
 
 _texts = pg.ARRAY(sa.Text)
 _SAVE_CONVERSATION = sa.text("""
@@ -66,7 +66,7 @@ async def save_conversation(
 
 
 async def save(tx: AsyncConnection, row: Mapping[str, Any]) -> None:
-    """Insert a submission; one that was kept apart is replaced."""
+    """Insert a submission; a suspected one is replaced."""
     saved = pg.insert(lead_submission).values(**row)
     await tx.execute(
         saved.on_conflict_do_update(
@@ -112,7 +112,7 @@ async def of_conversations(
 
 
 async def discard(tx: AsyncConnection, submission_id: UUID, by: str) -> None:
-    """Delete what it says; that it was there is kept for as long as a suspected one."""
+    """Delete its content; the fact that it existed is kept for as long as a suspected one."""
     await tx.execute(
         sa.update(lead_submission)
         .where(lead_submission.c.id == submission_id)
@@ -121,7 +121,7 @@ async def discard(tx: AsyncConnection, submission_id: UUID, by: str) -> None:
 
 
 async def forget_apart(tx: AsyncConnection, days: int, limit: int) -> int:
-    """Delete a batch of those that were kept apart for this many days, and of old hashes."""
+    """Delete a batch of suspected submissions older than this many days, and of old hashes."""
     long_ago = sa.func.now() - sa.func.make_interval(0, 0, 0, days)
     old = (
         sa.select(lead_submission.c.id)
@@ -138,10 +138,10 @@ async def forget_apart(tx: AsyncConnection, days: int, limit: int) -> int:
 
 
 class Erased:
-    """Knows for a week who was erased, by keyed hashes: what they sent before is not stored.
+    """Remembers for a week who was erased, by keyed hashes: what they sent before is not stored.
 
     A submission that was accepted before the erasure may still be in a queue, in `.retry`, or in
-    the hands of a process. So both transactions lock the contact before they do anything else:
+    a running handler. So both transactions lock the contact before they do anything else:
     whichever is second sees the first.
     """
 
@@ -151,7 +151,7 @@ class Erased:
 
     @staticmethod
     async def lock(tx: AsyncConnection, contacts: Sequence[str]) -> None:
-        """Let no one store what these sent until this transaction ends."""
+        """Prevent anyone from storing what these sent until this transaction ends."""
         await tx.execute(_LOCK, {"contacts": list(contacts)})
 
     async def mark(self, tx: AsyncConnection, contacts: Sequence[str]) -> None:
