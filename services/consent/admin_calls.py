@@ -1,6 +1,6 @@
-"""Takes what gateways of the release before still record: calls with the admin key.
+"""Consumes what gateways of the previous release still record: calls with the admin key.
 
-Decision 53 has what replaced it. The release after this one removes the queue, and once
+Decision 53 describes its replacement. The release after this one removes the queue, and once
 ACTION_RETENTION_DAYS have passed the table.
 """
 

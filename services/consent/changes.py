@@ -36,7 +36,7 @@ from services.consent.trail import chain
 from services.consent.trail.chain import Entry
 
 Note = Callable[[AsyncConnection, UUID | None], Awaitable[None]]
-"""Records who acts on a data subject, by the subject's id; None: it is not known any more."""
+"""Records who acts on a data subject, by the subject's id; None: it is no longer known."""
 
 
 class ErasedSince(Exception):  # noqa: N818 - reads as the answer it is
@@ -73,7 +73,7 @@ async def grant(
     # Each call makes a mail and runs the same number of statements: timing reveals nothing.
     mail = make_mail and make_mail(email, confirmation)
     sealed = key.encrypt("agreement", _serialised(entry, asked or agreement))
-    # Under the lock: a withdrawal or erasure of this subject meanwhile is seen here.
+    # Under the lock: a concurrent withdrawal or erasure of this subject is seen here.
     restrictions = await consents.restrictions(tx, subject.id, suppression_hash, purpose)
     since = None if agreement.place == "import" else agreement.given_at  # who was ever erased
     if await erasures.erased_since(tx, [suppression_hash], since):
@@ -99,7 +99,7 @@ async def grant(
     outgoing = []
     if mail and not counts:
         outgoing.append(_mail(LinkMail.OPT_IN, confirmation, mail, allowed=mailed))
-    if counts or restrictions.granted:  # also to who heard of an agreement that only waits
+    if counts or restrictions.granted:  # also to those who heard of an agreement that only waits
         outgoing.append(_event(messages.GRANTED, email, [purpose], entry.action))
     await _send(tx, outgoing)
     evidence = {
@@ -155,7 +155,7 @@ class WithdrawalRequest:
     never_ask: bool = False
     """Never mail a link for a new agreement again."""
     at: datetime | None = None
-    """When it was withdrawn, if not now: a restored backup has undone it."""
+    """When it was withdrawn, if not now: a restored backup had undone it."""
     note: Note | None = None
 
 

@@ -72,10 +72,10 @@ class Consumers:
         return Dead("unknown type")
 
     async def _erased(self, message: Message) -> Disposition:
-        """Say who of these was ever erased; restored, nothing: a later erasure may be missing."""
+        """Say which of these were ever erased; restored, nothing: later erasures may be missing."""
         asked: dict[bytes, str] = {}
         for contact in read(message, ErasedRequest).contacts:
-            with suppress(ValueError):  # neither; nobody was erased by it
+            with suppress(ValueError):  # neither; no erasure is under it
                 asked[self.vault.suppression_hash(parse_subject(contact).identity)] = contact
         async with self.engine.connect() as tx:
             if not await self.journal.is_current(tx):
@@ -141,7 +141,7 @@ class Consumers:
                     await self.opt_ins.record(tx, entry, agreement, language, given.purpose)
         except MalformedEmail:
             return Dead("malformed address")
-        except ErasedSince:  # rolled back; a redelivery would be, too
+        except ErasedSince:  # rolled back, as a redelivery would be
             log.info("grant.erased_since")
         return Ack()
 

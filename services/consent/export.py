@@ -20,7 +20,7 @@ log = logs.get_logger(__name__)
 _EXCHANGES = {"followups": FOLLOWUPS_COMMANDS, "alerts": ALERTS}
 
 Records = dict[str, list[dict[str, Any]]]
-"""By kind."""
+"""Records by kind."""
 
 
 async def gather(
@@ -50,7 +50,7 @@ def _add(found: Records, page: Records) -> None:
 async def addresses(
     requester: Requester, seconds: float, look: Callable[[Records], None]
 ) -> list[str]:
-    """Read all addresses that the other services hold, page by page.
+    """Read all addresses that the other services store, page by page.
 
     :returns: the services that did not send all in time
     """

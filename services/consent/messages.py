@@ -78,7 +78,7 @@ class GrantRecord(Declaration):
     place: Place = "chat"
     proven: bool = False
     wording_version: str | None = None
-    """Of a wording that forms.toml publishes, and so consent does not know."""
+    """The version of a wording that forms.toml publishes, which consent does not know."""
     evidence: dict[str, str | None] = {}
 
 
@@ -136,7 +136,7 @@ def erased(
 
 
 def export_request(subject: Subject, after: list[Any] | None) -> dict[str, Any]:
-    """Ask for a subject's records; with an empty subject, for all addresses that are held."""
+    """Ask for a subject's records; with an empty subject, for all stored addresses."""
     return subject.body() | {"after": after}
 
 
@@ -145,7 +145,7 @@ def mail(
 ) -> dict[str, Any]:
     """A mail with a link: it answers the data subject's own request, and needs no permit.
 
-    :param kind: one that asks to confirm an agreement needs a permit for that (`permits.request`)
+    :param kind: a mail that asks to confirm an agreement needs a permit (`permits.request`)
     """
     once = {"address": payload["to"], "purpose": str(kind), "reference": str(alert_id)}
     return {

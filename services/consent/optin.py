@@ -47,8 +47,8 @@ class OptIns:
     ) -> bool:
         """Record an agreement; mail a link if it needs confirmation.
 
-        An import may hold a text that nobody has published: it is kept, and the link asks for the
-        newest wording instead.
+        An import may contain a text that nobody has published: it is stored, and the link asks for
+        the newest wording instead.
 
         :param language: language of that mail
         :returns: whether it counts already

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 
 PURPOSES = ("marketing",)
 HOLDERS = ("followups", "alerts")
-"""The other services that hold personal data, in the order in which they erase (protocol C)."""
+"""The other services that store personal data, in the order in which they erase (protocol C)."""
 LANGUAGES = ("pl", "en")
 LINK_MAILS_A_DAY = 3
 """Per address and kind, and at most one an hour: anyone may request them for any address."""
@@ -61,7 +61,7 @@ class State(StrEnum):
 
 
 class Stands(StrEnum):
-    """How a consent stands, as people and other services see it."""
+    """The state of a consent, as people and other services see it."""
 
     NONE = "none"
     WAITING = "waiting"
@@ -90,9 +90,9 @@ class Agreement:
     """By the clock of the gateway that took the request, or as an import states it."""
     place: Place = "form"
     version: str | None = None
-    """The version of the published wording; None: it is none, or too old, and proves nothing."""
+    """The version of the published wording; None: unpublished or too old, and proves nothing."""
     proven: bool = False
-    """It comes with evidence of where it was given (an import) and needs no confirmation."""
+    """It has evidence of where it was given (an import), so it needs no confirmation."""
 
 
 class Consequence(StrEnum):

@@ -31,7 +31,7 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     consent_records_dir: Path
     """Files that must outlive the database: checkpoints of the trail, withdrawals and erasures."""
     consent_records_copy: Path | None = None
-    """A second folder for withdrawals and erasures, on a disk that the loss of this one spares."""
+    """A second folder for withdrawals and erasures, on a disk that survives if this one is lost."""
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     permit_seconds: int = Field(20, ge=15)
     """The sender sends its final dot within 10 s of the request; the rest is margin."""
@@ -51,7 +51,7 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     unconfirmed_erasure_days: int = Field(365, ge=7)
     """Staff see it, and answer it within a month (Art. 12(3) GDPR)."""
     action_retention_days: int = Field(5 * 365, ge=366)
-    """Of the former record of admin calls (admin_calls.py); the table enforces at least a year."""
+    """Retention of the former admin calls (admin_calls.py); the table enforces at least a year."""
     erasure_link_hours: int = Field(24, ge=1, le=24 * 7)
     double_opt_in: bool = True
     """Every agreement waits for the mailed confirmation, not only that of a suppressed address. An

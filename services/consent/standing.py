@@ -1,4 +1,4 @@
-"""How a person's consents stand: one answer, for their own page, staff and other services."""
+"""The state of a person's consents: one answer for their own page, staff and other services."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ LOOKED_AT = 50
 
 
 class Standing(NamedTuple):
-    """Of one purpose."""
+    """The state of one purpose."""
 
     state: Stands
     since: datetime | None
@@ -27,9 +27,9 @@ class Standing(NamedTuple):
 async def of_address(
     tx: AsyncConnection, vault: Vault, email: str, lifetime: timedelta
 ) -> dict[str, Standing]:
-    """Return how each purpose stands; an unknown address has agreed to none.
+    """Return the state of each purpose; an unknown address has agreed to none.
 
-    :param lifetime: of the links that ask to confirm
+    :param lifetime: of the links that ask for confirmation
     """
     agreed: dict[str, dict[str, Any]] = {}
     waiting: dict[str, tuple[datetime, dict[str, Any]]] = {}

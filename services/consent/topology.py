@@ -10,7 +10,7 @@ ALERTS = "alerts"  # owned by alerts: published to, never declared
 FOLLOWUPS_COMMANDS = "followups.commands"
 
 ACTIONS = Exchange("consent.actions", "direct")
-"""Of gateways of the release before (admin_calls.py)."""
+"""For gateways of the previous release (admin_calls.py)."""
 
 EXCHANGES = (COMMANDS, EVENTS, DLX, ACTIONS)
 

@@ -156,7 +156,7 @@ class AdminRoutes:
         return json_response({"items": items})
 
     async def dismiss(self, request: web.Request) -> web.Response:
-        """End a request that waits for its confirmation: its mailed link is void from now on."""
+        """End a request that waits for its confirmation; its mailed link becomes void."""
         subject = parse_subject((await parse(request, Erase)).given)
         async with self._engine.begin() as tx:
             row = await data_subjects.find(tx, self._vault, subject.identity, Lock.CHANGE)
@@ -227,7 +227,7 @@ class AdminRoutes:
         return json_response(await self._export(request, *path_subject(request)))
 
     async def _export(self, request: web.Request, given: str, subject: Subject) -> dict[str, Any]:
-        """Gather what all services hold (Art. 15, 20), and record the export in the trail."""
+        """Gather what all services store (Art. 15, 20), and record the export in the trail."""
         identity = subject.identity
         others, incomplete = await export.gather(self._requester, subject, self._export_seconds)
         held: dict[str, Any] = {"consents": {}, "entries": [], "waiting_opt_ins": []}
@@ -300,9 +300,9 @@ class AdminRoutes:
         return withdrawal_response(shown, answer)
 
     async def restrict(self, request: web.Request) -> web.Response:
-        """Restrict the processing (Art. 18), or lift that: nothing is sent or erased meanwhile.
+        """Restrict the processing (Art. 18), or lift that: until then nothing is sent or erased.
 
-        What retention deletes in any service meanwhile is kept as an export, sealed with the
+        What retention deletes in any service during it is kept as an export, sealed with the
         subject's key. If a service did not answer, repeat the call.
         """
         body = await parse(request, Restrict)
@@ -334,7 +334,7 @@ class AdminRoutes:
                 return False
             if not await erasure_orders.repeat(tx, self._vault, found.id):
                 return False
-            await note(tx, None)  # whom the erasure was of is forgotten here
+            await note(tx, None)  # this service has forgotten who was erased
             return True
 
     async def replay(self, request: web.Request) -> web.Response:

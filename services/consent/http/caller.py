@@ -1,4 +1,4 @@
-"""Who calls, about whom, from the gateway's headers and the path; and what a withdrawal answers."""
+"""Reads the caller and the data subject of a request; also answers withdrawals."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ from services.consent.store.data_subjects import SubjectRow
 from services.consent.trail.chain import Origin
 
 UNKNOWN = "unknown"
-"""In the record of acts: whom consent does not know."""
+"""In the record of acts: someone whom consent does not know."""
 
 
 def _is_email(text: str) -> str:

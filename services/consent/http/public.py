@@ -130,7 +130,7 @@ class PublicRoutes:
             session_id=body.session_id,
             evidence={"source": "objection" if body.objection else "api"},
         )
-        # What people and programs withdraw for themselves is in the trail only.
+        # What people and programs withdraw for themselves is only in the trail.
         by_staff = Actor.of(request.headers).kind == "staff"
         act = "person.object" if body.objection else "person.withdraw"
         note = note_of(request, act) if by_staff else None
@@ -186,7 +186,7 @@ class PublicRoutes:
                 found = await standing.of_address(tx, self.vault, email, self.opt_ins.lifetime)
                 if trusted(request):
                     since = await data_subjects.restricted_since(tx, self.vault, email)
-            # By channel: there is but e-mail so far.
+            # By channel: so far only e-mail.
             purposes = {purpose: {"email": _shown(each)} for purpose, each in found.items()}
         return json_response(
             {

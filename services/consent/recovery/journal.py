@@ -1,7 +1,7 @@
 """The journal of withdrawals and erasures outside the database, so that no restore undoes one.
 
 Each replica follows the trail and records on its own host's disk who withdrew or was erased, with
-the row's position in the chain. So each host has every withdrawal and erasure, also those that
+the row's position in the chain. So each host has every withdrawal and erasure, even those that
 another host has answered, and a copy may be kept elsewhere (`CONSENT_RECORDS_COPY`). If the trail
 lacks the newest position, the database was restored (or changed): no permit is granted until every
 host has applied its withdrawals and the erasures were repeated (`replay`).
@@ -101,7 +101,7 @@ def read(file: AppendOnlyFile) -> dict[UUID, JournalEntry]:
 def trim(file: AppendOnlyFile, days: int) -> None:
     """Drop what is older than any replay looks at; blocks.
 
-    The newest line stays: by its position a restore is noticed, and the trail followed on.
+    The newest line stays: its position reveals a restore, and shows where to follow the trail.
     """
     oldest = datetime.now(UTC) - timedelta(days=days)
     newest = next(file.newest(), None)
@@ -159,7 +159,7 @@ class Journal:
     async def record(self) -> None:
         """Record a withdrawal or an erasure, after its commit and before its answer.
 
-        If that fails, it still holds: the periodic job retries, and reports the failure.
+        If that fails, the act still counts: the periodic job retries, and reports the failure.
         """
         try:
             async with asyncio.timeout(RECORD_SECONDS):

@@ -74,9 +74,9 @@ async def suppress(
     *,
     never_ask: bool = False,
 ) -> None:
-    """Suppress an address, and void its links that wait for a confirmation.
+    """Suppress an address, and void its links that await confirmation.
 
-    :param never_ask: for good: no link is mailed to it any more
+    :param never_ask: never mail a link to it again
     """
     await run(
         tx, "suppress", subject=subject_id, hash=suppression_hash, purposes=list(purposes),

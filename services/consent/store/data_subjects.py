@@ -70,7 +70,7 @@ async def create_by_hash(
 ) -> UUID:
     """Create a subject known only by its hash.
 
-    :returns: this id, or the one that the hash has already
+    :returns: this id, or the one that already has the hash
     """
     await _insert(tx, vault, subject_id, lookup_hash)
     known_id: UUID = (await run(tx, Lock.NONE, hash=lookup_hash)).one().id
@@ -108,7 +108,7 @@ async def rewrap(
 
 
 async def restricted(tx: AsyncConnection, subject_id: UUID) -> Any:
-    """Return `since` and `kept` of a restriction that lasts."""
+    """Return `since` and `kept` of a restriction in force."""
     return (await run(tx, "restricted", subject=subject_id)).one_or_none()
 
 

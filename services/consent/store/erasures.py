@@ -79,7 +79,7 @@ async def receive(
 async def erased_since(
     tx: AsyncConnection, suppression_hashes: Iterable[bytes], at: datetime | None
 ) -> set[bytes]:
-    """Return those of these that were erased since that time; without a time, ever."""
+    """Return which of these were erased since that time; without a time, ever."""
     found = await run(tx, "erased_since", hashes=list(suppression_hashes), at=at)
     return set(found.scalars())
 

@@ -5,7 +5,7 @@
 -- restriction: while it lasts nothing is sent or erased; `kept` is an export of all services, sealed.
 
 -- state_of --
--- How a subject's consent to a purpose stands.
+-- The state of a subject's consent to a purpose.
 SELECT state FROM consent_state WHERE subject_id = :subject AND purpose = :purpose;
 
 -- states_of_all --
@@ -66,7 +66,7 @@ SELECT CAST(extract(epoch FROM clock_timestamp() - granted_at) AS float) AS age,
 FROM permit WHERE message = :message AND attempt = :attempt;
 
 -- return_permit --
--- Close a permit for good; a return that overtakes its request leaves a tombstone.
+-- Close a permit permanently; a return that overtakes its request leaves a tombstone.
 INSERT INTO permit (message, attempt, returned_at)
 VALUES (:message, :attempt, clock_timestamp())
 ON CONFLICT (message, attempt) DO UPDATE
@@ -148,7 +148,7 @@ INSERT INTO restriction (subject_id) VALUES (:subject) ON CONFLICT DO NOTHING;
 SELECT since, kept FROM restriction WHERE subject_id = :subject;
 
 -- keep --
--- Keep what was held when the restriction began; what is kept already stays.
+-- Keep the export made when the restriction began; an earlier one stays.
 UPDATE restriction SET kept = :kept WHERE subject_id = :subject AND kept IS NULL;
 
 -- lift --
@@ -176,7 +176,7 @@ FROM erasure WHERE suppression_hash = :hash
 ORDER BY status = 'in_progress' DESC, requested_at DESC LIMIT 1;
 
 -- confirm_erasure --
--- The one of a subject; it does not lead to the subject any more.
+-- The erasure of a subject; it no longer leads to the subject.
 UPDATE erasure SET status = 'in_progress', confirmed_at = now(), subject_id = NULL
 WHERE subject_id = :subject RETURNING id;
 
@@ -201,7 +201,7 @@ SELECT :id, CAST(:service AS text) WHERE CAST(:earlier AS text[]) <@ ARRAY(
 ON CONFLICT DO NOTHING;
 
 -- finish --
--- An erasure of which every service has sent its receipt is done.
+-- An erasure is done once every service has sent its receipt.
 UPDATE erasure
 SET status = 'done', finished_at = now(), master_key_id = NULL, sealed_subject = NULL
 WHERE id = :id AND status = 'in_progress' AND CAST(:holders AS text[]) <@ ARRAY(
@@ -306,7 +306,7 @@ DELETE FROM opt_in WHERE id = :id;
 SELECT purpose, asked_at, agreement FROM opt_in WHERE subject_id = :subject ORDER BY asked_at;
 
 -- has_position --
--- Whether the trail has a position, and whether it was once noticed that it lacks it.
+-- Whether the trail has a position, and whether it was once noted as missing.
 SELECT :rows = 0 OR EXISTS (
         SELECT FROM consent_audit_log WHERE id = :rows AND hash = :hash) AS is_there,
     EXISTS (SELECT FROM restore
@@ -358,7 +358,7 @@ WHERE NOT EXISTS (SELECT FROM consent_state WHERE withdrawn_at >= given.at
 ORDER BY number;
 
 -- append --
--- A row of the trail, and beside it what its hashes stand for.
+-- A row of the trail, and the originals of its hashes.
 WITH origin AS (INSERT INTO trail_origin (sealed) SELECT unnest(CAST(:origins AS bytea[])))
 INSERT INTO consent_audit_log
     (subject_id, action, email, ip_address, user_agent, reason, session_id, evidence)
@@ -439,7 +439,7 @@ DELETE FROM trail_origin WHERE hash IN (SELECT hash FROM trail_origin
     WHERE written_at < now() - make_interval(days => :origins) LIMIT :batch);
 
 -- expired --
--- About these subjects no proof is needed any more. A state with a second version was granted once;
+-- Proof is no longer needed about these subjects. A state with a second version was granted once;
 -- otherwise it is only a withdrawal, or nothing.
 erased_at IS NULL AND created_at < now() - make_interval(days => least(
     CAST(:proofs AS integer), CAST(:withdrawals AS integer)))

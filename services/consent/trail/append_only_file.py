@@ -38,7 +38,7 @@ class AppendOnlyFile:
             _sync_directory(self.path.parent)
 
     def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop the other lines, and damaged ones; killed at any step, the file is whole; blocks.
+        """Drop the other lines, and damaged ones; blocks. A kill at any step leaves the file whole.
 
         :raises OSError:
         """

@@ -105,7 +105,7 @@ class PageRoutes:
         return self._page(request, "opt_in", claims, wording=Quote(wording.text, wording.language))
 
     async def opt_in_by_link(self, request: web.Request) -> web.Response:
-        claims = claims_of(self.tokens, request, LinkMail.OPT_IN)  # a link can refuse for ever
+        claims = claims_of(self.tokens, request, LinkMail.OPT_IN)  # a link can refuse forever
         if claims is not None and (await plain_form.read(request)).get("refuse"):
             return await self._refuse(request, claims)
         claims = claims_of(self.tokens, request, LinkMail.OPT_IN, self.opt_ins.lifetime)
