@@ -139,7 +139,7 @@ class ApiRoutes:
         return json_response({"items": found, "next_cursor": older})
 
     async def take(self, request: web.Request) -> web.Response:
-        """Take an act of the gateway while RabbitMQ is away."""
+        """Accept a record of the gateway's act while RabbitMQ is unavailable."""
         await self._acts.take(await parse(request, ActionRecord))
         return json_response({"recorded": True}, status=202)
 

@@ -64,7 +64,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     service.spawn("outbox relay", relay.run())
     sync = Sync(engine, service.stopping)
     service.spawn("key versions", sync.run())
-    # One job: each holds a connection while it works with another, and there are five.
+    # One job: each keeps a connection while it works with another, and there are five.
     name, upkeep = "console upkeep", partial(_purge, engine, settings.action_retention_days)
     service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, upkeep))
 

@@ -1,8 +1,8 @@
 """Retries or discards the alerts that a list showed, as the person who typed their number.
 
 The gateway's call acts on what it can in some seconds and says whether there is more; a worker
-repeats it until there is none, or as many as were announced are done. Killed at any step, another
-replica goes on once the lease is over: a call that was answered and not counted is repeated, finds
+repeats it until there is none, or as many as were announced are done. After a kill at any step,
+another replica continues once the lease is over: a call answered but not counted is repeated, finds
 less to do, and `done` then says too little, never too much. Two workers on one are harmless for the
 same reason. `as_of` in the filter keeps all of them from what was not shown.
 """
@@ -73,7 +73,7 @@ class Bulk:
         if found.disabled_at is not None or Role.OPS not in found.roles:
             await self._end(found.id, "refused", 0, actor)
             return True
-        # As they are now, not as they were: whoever lost the role acts no more.
+        # As they are now, not as they were: a person who lost the role no longer acts.
         visitor = Visitor(
             found.staff_id, found.email, found.name, actor.roles, found.language,
             b"", datetime.now(UTC),
@@ -99,7 +99,7 @@ class Bulk:
         async with self._engine.begin() as tx:
             await bulk.add_done(tx, bulk_id, done, again_in=0)
             ended: Any = await bulk.end(tx, bulk_id, state)
-            if ended is not None:  # else it was stopped meanwhile
+            if ended is not None:  # else it was stopped by now
                 await actions.record(
                     tx, actor, f"bulk.{ended.verb}", KIND, str(bulk_id),
                     reason=f"{ended.done} of {ended.expected}", outcome=state,

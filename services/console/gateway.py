@@ -56,7 +56,7 @@ class Answer:
 
     @property
     def fault(self) -> str | None:
-        """Return why there is nothing to show, or whether it was done, as a key of texts.toml."""
+        """Return why nothing can be shown, or that the outcome is unknown: a key of texts.toml."""
         return None if self.ok else _FAULTS.get(self.status, "unsure")
 
     @property
@@ -89,7 +89,7 @@ class Gateway:
         self, visitor: Visitor, path: str, seconds: float, query: Query = MappingProxyType({})
     ) -> Answer:
         answer = await self.ask("GET", visitor, path, seconds=seconds, query=query)
-        if answer.fault == "unsure":  # a look changes nothing, so there is nothing to be unsure of
+        if answer.fault == "unsure":  # a GET changes nothing, so no outcome is unknown
             return Answer(0, answer.body)
         return answer
 
@@ -97,7 +97,7 @@ class Gateway:
         self, visitor: Visitor, path: str, body: Any = None, *, key: str | None = None,
         seconds: float = ACT_SECONDS,
     ) -> Answer:  # fmt: skip
-        """:param key: Idempotency-Key: a second press of the same button is the first one"""
+        """:param key: Idempotency-Key: a second press of the same button has no further effect"""
         return await self.ask("POST", visitor, path, body, seconds=seconds, key=key)
 
     async def ask(
@@ -143,5 +143,5 @@ def part(text: object) -> str:
 
 
 def items(answer: Answer, name: str = "items") -> list[Mapping[str, Any]]:
-    """Return what a list's answer holds; of a fault, nothing."""
+    """Return the items of a list's answer; none for a fault."""
     return list(answer.body.get(name, ())) if answer.ok and answer.body else []

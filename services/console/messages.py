@@ -26,7 +26,7 @@ from services.console.rules import ID, Role, expiry_fault
 
 
 class ActionRecord(BaseModel):
-    """An act at another service, of which it has the only proof."""
+    """An act at another service, whose only record this is."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
@@ -98,7 +98,7 @@ _REASON: TypeAdapter[str] = TypeAdapter(Reason)
 
 
 def reason_in(form: MultiMapping[Any]) -> str | None:
-    """Return the reason in a page's form; None if it is none."""
+    """Return the reason in a page's form; None if there is no valid one."""
     try:
         return _REASON.validate_python(str(form.get("reason", "")).strip())
     except ValidationError:
@@ -140,7 +140,7 @@ class AcceptRestore(Model):
 
 class Link(Model):
     show_link: bool = False
-    """Answer with the link instead of mailing it: for somebody whom no mail reaches."""
+    """Answer with the link instead of mailing it: for a person whom no mail reaches."""
 
 
 class Invite(Link):
@@ -173,7 +173,7 @@ class Report(Goodbye):
     """None: the process has no keys yet."""
     version: Annotated[int, Field(ge=0, lt=2**53)] = 0
     wait: Annotated[float, Field(ge=0, le=20)] = 0
-    """Seconds for which the answer may be held."""
+    """Seconds for which the answer may be delayed."""
     used: list[Used] = Field([], max_length=1_000)
     held: Annotated[list[Digest], Field(max_length=MOST_DIGESTS)] | None = None
     """The digests in force there, if it was told that this database was restored."""

@@ -1,6 +1,6 @@
-"""The record: takes in what other services did, and each look at somebody's data before it shows.
+"""The record: stores what other services did, and each look at personal data before it is shown.
 
-An act is taken once, however often its message comes (promise C5).
+An act is stored once, however often its message comes (promise C5).
 """
 
 from collections.abc import Collection, Iterable
@@ -34,17 +34,17 @@ class Looks:
         self._engine = engine
 
     async def of(self, refs: Collection[str]) -> list[dict[str, Any]]:
-        """Return all acts on these, and looks at them."""
+        """Return all acts on these, including looks at them."""
         async with self._engine.connect() as tx:
             return await actions.about(tx, refs)
 
     async def record(
         self, visitor: Visitor, action: str, kind: str, refs: Iterable[str], *, again: bool = False
     ) -> None:
-        """Return once it is durable; if it cannot be, nothing is shown.
+        """Return once it is durable; if this fails, nothing must be shown.
 
         :param refs: ids, never an address
-        :param again: by a page that fetches itself: only what its session has not looked at yet
+        :param again: by a page that refreshes itself: record only what its session has not seen yet
         """
         async with self._engine.begin() as tx:
             seen = await actions.looked_at(tx, visitor, action) if again else set()

@@ -73,17 +73,17 @@ class Ways:
     issuer: str
     """The identity provider; empty: there is none."""
     words: tuple[str, ...] = ()
-    """Of the company, as no password should be made."""
+    """The company's words, which no password should consist of."""
 
 
 POWERS = frozenset({Role.PRIVACY, Role.ADMIN})
-"""Who sees what is stored of people, or lets others do so."""
+"""Roles that may see personal data, or let others do so."""
 LANGUAGES = ("pl", "en")
 SHORTEST, LONGEST = 12, 256
 INVITATION = timedelta(hours=24)
 STEP_UP = timedelta(minutes=10)
 MOST_WRONG_CODES = 20
-"""Of an account, until there was none for an hour; then only a recovery code opens."""
+"""Per account, until there was none for an hour; then only a recovery code opens."""
 FREE_FAILURES = 5
 LONGEST_WAIT = 20.0
 """Seconds. Shorter than the gateway waits, or nobody could log in during an attack."""
@@ -91,11 +91,11 @@ PREFIX = "osk"
 ID = re.compile(r"[A-Z2-7]{10}")
 LONGEST_LIFE = timedelta(days=400)
 MOST_KEYS = 1_000
-"""In force at a time: each gateway holds them all in memory, and gets them in one answer."""
+"""In force at a time: each gateway keeps them all in memory, and gets them in one answer."""
 
 
 def login_wait(failures: int) -> float:
-    """Return for how many seconds the next try waits. It is made then: nobody is locked out."""
+    """Return how many seconds the next try waits. It is made then: nobody is locked out."""
     over = failures - FREE_FAILURES
     return min(2.0**over, LONGEST_WAIT) if over >= 0 else 0.0
 
@@ -125,7 +125,7 @@ def new_secret(key_id: str) -> Secret:
 
 
 def expiry_fault(expires_at: datetime, now: datetime) -> str | None:
-    """Return what is wrong with this end of a key's life."""
+    """Return what is wrong with this expiry of a key."""
     if expires_at <= now:
         return "is in the past"
     if expires_at > now + LONGEST_LIFE:

@@ -1,8 +1,8 @@
 """Counts what each target has, once a minute, and makes charts of it.
 
-The row of a minute is the first that comes: replicas that overlap, or a job that is repeated, add
-nothing. A minute in which the console or alerts is away has none; what was delivered meanwhile
-counts in the minute after.
+The first sample of a minute is its row: replicas that overlap, or a job that is repeated, add
+nothing. A minute in which the console or alerts is away has none; what was delivered in it counts
+in the next one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ PERIODS = {"1": ("hour", 24), "14": ("day", DAYS)}
 CONSOLE = Visitor(
     UUID(int=0), "", "console", (Role.VIEWER,), LANGUAGES[0], b"", datetime.min.replace(tzinfo=UTC)
 )
-"""As whom the console asks when no person does: it may see counts and nothing else."""
+"""Who the console asks as when no person does; it may see counts and nothing else."""
 
 
 async def take(engine: AsyncEngine, gateway: Gateway) -> None:

@@ -32,7 +32,7 @@ def _with_issuer(value: T, others: ValidationInfo) -> T:
 class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     gateway_url: str = Field(pattern=r"^https?://[^\s/]+$")
     operator_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
-    """With which it signs who calls the gateway; the gateway has the same."""
+    """Keys to sign who calls the gateway, which has the same ones."""
     rabbitmq_ui_url: str = Field("", pattern=r"^(https?://[^\s]+)?$")
     """Before a queue's name, as people's browsers reach RabbitMQ's UI; empty: pages link none."""
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
@@ -49,7 +49,7 @@ class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     action_retention_days: int = Field(5 * 365, ge=366)
     """Retention of the record of acts; the table enforces at least a year."""
     escalation_email: str = "ops@example.com"
-    """Whom the first invitation makes an admin."""
+    """The person whom the first invitation makes an admin."""
 
     @property
     def ways(self) -> Ways:

@@ -2,7 +2,7 @@
 
 A change is one transaction: the key, the next version and the record of the act. Killed before its
 commit, it has not happened; killed after it, each gateway gets it with its next sync, and only the
-answer is lost. A secret that was lost with its answer opens nothing, as nobody knows it: the list
+answer is lost. A secret that was lost with its answer is harmless, as nobody knows it: the list
 shows its key, and a second rotation or revocation ends it. So every call may be repeated.
 
 A revocation misses no gateway. A process notes itself in `key_reader` and commits before it reads
@@ -63,15 +63,15 @@ class Lacking:
     revoked: Sequence[str]
     """Keys that the backup still had in force, and that were revoked, or rotated, since."""
     lost: int
-    """Digests in force at the gateways, of keys made since; they end."""
+    """Digests in force at the gateways, of keys made since then; these end."""
     people: Mapping[str, str]
-    """Names by id of people who were changed or dismissed since: they are blocked."""
+    """Names by id of people who were changed or dismissed since then; these are blocked."""
     reported: bool
-    """Whether a gateway has said what it has; else nothing is known about what to take back."""
+    """Whether a gateway has reported what it has; otherwise it is unknown what to take back."""
 
 
 def grantable(roles: Collection[str]) -> list[Scope]:
-    """Return what these roles may grant a key: what concerns persons needs the role privacy."""
+    """Return what these roles may grant a key; scopes on personal data need the role privacy."""
     privacy = Role.PRIVACY in roles
     return [
         scope
@@ -81,7 +81,7 @@ def grantable(roles: Collection[str]) -> list[Scope]:
 
 
 def _check(actor: Actor, scopes: Collection[str]) -> None:
-    """Check that who gets the text of a key with these scopes may grant them."""
+    """Check that the person who gets the text of a key with these scopes may grant them."""
     if actor.kind == "staff" and not set(scopes) <= set(grantable(actor.roles)):
         raise RefusedError(*Why.NOT_YOURS)
 
@@ -131,7 +131,7 @@ class Keys:
         return secret, await self._confirmed("rotate", version)
 
     async def revoke(self, actor: Actor, key_id: str, reason: str) -> Confirmation:
-        """Revoke a key, whatever its scopes. For one that is revoked already, only wait again."""
+        """Revoke a key, whatever its scopes. If it is already revoked, only wait again."""
         async with change(self._engine) as tx:
             found = await keys.find(tx, key_id)
             if found is None:
@@ -211,6 +211,6 @@ class Keys:
 
 
 def _standing(restores: Sequence[Any]) -> Mapping[str, str]:
-    """Return what the gateway with the newest version knew of people."""
+    """Return what the gateway with the newest version knew about people."""
     newest = max(restores, key=lambda each: each.version, default=None)
     return (newest and newest.people) or {}

@@ -1,8 +1,8 @@
 """Gives each gateway process the keys in force, and learns from its next call that it has them.
 
-A call is held until there is another version, for as long as it asks. One task looks at the version
-for all who wait. A process that asks is noted, and one that was not seen for long no longer counts:
-so the time in which this process, or the database, was away must not count as unseen.
+A call waits until there is another version, for as long as it asks. One task polls the version for
+all waiters. A process that asks is noted, and one that was not seen for long no longer counts. So
+time in which this process, or the database, was away must not count as unseen.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = logs.get_logger(__name__)
 
 LOOK_SECONDS = 0.25
 UNSEEING_SECONDS = 5.0
-"""A longer gap between looks at the database says nothing about gateways; and this much later each
+"""A longer gap between polls of the database says nothing about gateways; and this much later each
 gateway process, which asks every second, has been seen again."""
 
 
@@ -43,7 +43,7 @@ class Sync:
         return looked and now - self._seeing_since >= UNSEEING_SECONDS
 
     async def run(self) -> None:
-        """Look at the version. While the database is unavailable, waiters keep waiting."""
+        """Poll the version. While the database is unavailable, waiters keep waiting."""
         while True:
             with postgres.through_outages():
                 await self._look()

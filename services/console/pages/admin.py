@@ -1,4 +1,4 @@
-"""API keys, people and the record: lists as the others (lists.py), of our own tables."""
+"""API keys, people and the record: lists like the others (lists.py), of our own tables."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -61,7 +61,7 @@ async def create_key(call: Call) -> Mapping[str, Any]:
 
 
 async def rotate_key(call: Call) -> Mapping[str, Any]:
-    """Show the new secret in the answer itself, and not after a redirect: it must be in no URL."""
+    """Show the new secret in the answer itself, not after a redirect: it must not be in a URL."""
     if (hours := call.text("overlap")) not in map(str, OVERLAPS):
         raise RefusedError("bad_key", 422)
     actor, overlap = call.visitor.actor, timedelta(hours=int(hours))
@@ -115,7 +115,7 @@ def _roles(call: Call) -> list[Role]:
 
 
 async def record(site: Site, _: Visitor, request: web.Request) -> Mapping[str, Any]:
-    # A form sends each of its fields, also those that are empty.
+    # A form sends all of its fields, including empty ones.
     given = {name: value for name, value in request.query.items() if value}
     found, older = await acts_of(site.engine, given)
     known = await site.people.listed()

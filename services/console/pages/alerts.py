@@ -1,4 +1,4 @@
-"""Alerts that failed, may have arrived, or wait: lists, one alert with its tries, what to do."""
+"""Alerts that failed, may have arrived, or wait: lists, one alert with its attempts, acts."""
 
 import asyncio
 import json
@@ -87,7 +87,7 @@ class AlertsPage(Page):
 
 
 class BulkPage(Page):
-    """How far a retry or discard of many alerts has come, and its stop."""
+    """The progress of a retry or discard of many alerts, and a button to stop it."""
 
     path, roles, acting = "/console/bulk/{id}", ON_CALL, OPS
 
@@ -163,7 +163,7 @@ class AlertPage(Page):
 
 
 def _target(call: Call) -> str:
-    """Return the one target of the form: without one, the call would mean all of them."""
+    """Return the form's only target: without one, the call would act on all targets."""
     if not (target := str(call.form.get("target", ""))):
         raise web.HTTPBadRequest
     return target

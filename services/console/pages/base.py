@@ -1,4 +1,4 @@
-"""What a page is: who may see it, what it shows, and the acts that its forms post below it."""
+"""The base of a page: who may see it, what it shows, and the acts that its forms post."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        """Return what the path names, quoted for another path."""
+        """Return the name in the path, quoted for another path."""
         (named,) = self.request.match_info.values()
         return part(named)
 
@@ -95,8 +95,8 @@ def accepted(answer: Answer, named: Mapping[str, str] | None = None) -> Answer:
 
 
 Act = Callable[[Call], Awaitable[Mapping[str, Any] | web.StreamResponse | None]]
-"""Does what a form asks, and returns what the page shows of it. None: nothing, so that a redirect
-shows the page, and a reload sends nothing again. What a RefusedError says is shown on the page."""
+"""Does what a form asks, and returns what the page shows of it. None: a redirect shows the page, so
+that a reload sends nothing again. The page shows the text of a RefusedError."""
 
 
 class Page:
@@ -123,7 +123,7 @@ class Page:
             add(app, "POST", path, posted, *self.acting, **self.guard(below))
 
     async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
-        """:param said: what came of a form: `fault`, `status`, and what the template has beside"""
+        """:param said: the result of a form: `fault`, `status`, and the template's other values"""
         raise NotImplementedError
 
     async def posted(self, request: web.Request, visitor: Visitor, act: Act) -> web.StreamResponse:

@@ -31,11 +31,11 @@ class Said:
 
     verb: str
     nonce: str
-    """Of the form: by it, a second press is the first one."""
+    """The form's; with it a second press has no further effect."""
     reason: str | None
 
     async def to(self, call: Call, case_id: object) -> None:
-        """Answer a case with it; raises as `Call.ask`."""
+        """Answer a case with this; raises as `Call.ask`."""
         named = {"not_accepted": "cannot_wait"} if self.verb in PUT_OFF else {}
         path, key = f"/api/cases/{case_id}/answer", f"{self.nonce} {self.verb}"
         await call.ask("POST", path, answer_of(self.verb, self.reason), key=key, **named)

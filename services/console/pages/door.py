@@ -20,7 +20,7 @@ from services.console.store.sessions import Visitor
 from services.console.store.versions import KeysRestoredError
 
 REFRESH = "X-Refresh"
-"""Sent by a page that fetches itself again (live.js): it does not count as activity."""
+"""Sent by a page that refreshes itself (live.js): it does not count as activity."""
 COOKIE = "__Host-ostoja"
 """Browsers take a cookie of this prefix only from its own host, with Secure and for all paths."""
 _HERE = re.compile(r"/console/[a-z0-9/-]*")
@@ -40,7 +40,7 @@ class Door:
 
     @web.middleware
     async def same_origin(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse a form of another site; browsers, and not pages, write these headers."""
+        """Refuse a form of another site; browsers write these headers, pages cannot."""
         if request.path.startswith("/console") and request.method not in {"GET", "HEAD"}:
             site = request.headers.get("Sec-Fetch-Site")
             own = request.headers.get(hdrs.ORIGIN) == self._origin
@@ -57,9 +57,9 @@ class Door:
     def only(
         self, handler: PageHandler, *roles: Role, fresh: bool = False, early: bool = False
     ) -> Handler:
-        """Let people with one of these roles in; with none given, everybody who is logged in.
+        """Let in people with one of these roles; with none given, everybody who is logged in.
 
-        :param fresh: ask them to prove again who they are if that was long ago
+        :param fresh: ask them to prove again who they are, if the last proof is old
         :param early: before they have the second factor that their roles need
         """
 
@@ -120,7 +120,7 @@ def enter(response: web.StreamResponse, token: str) -> None:
 
 
 def leave(response: web.StreamResponse) -> None:
-    # Not "cookies": that would end sessions of the company's other services under its domain, too.
+    # Not "cookies": that would also end sessions of the company's other services under its domain.
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     response.del_cookie(COOKIE, secure=True, httponly=True, samesite="Lax", path="/")
 
@@ -138,7 +138,7 @@ def browser_of(request: web.Request) -> str:
 
 
 def address_of(request: web.Request) -> str:
-    """Return whence a request comes, as the gateway says; of IPv6 the /64, which one site has."""
+    """Return the client's address, as the gateway reports it; for IPv6 the /64 of one site."""
     address = request.headers.get(CLIENT_ADDRESS, "unknown")
     return str(ip_network((address, 64), strict=False)) if ":" in address else address
 

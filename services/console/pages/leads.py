@@ -1,8 +1,8 @@
 """One lead, for those who call people back.
 
 A lead may have cases: alerts that ask somebody to answer. An act answers them first and then sets
-the lead's state. Killed in between, the page shows the lead as it was and the case as answered; the
-same press does the rest.
+the lead's state. A kill in between leaves the old lead and an answered case; the same
+press does the rest.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ _STATE_AFTER = {
     "hour": None,
     "morning": None,
 }
-"""What each button makes of the lead."""
+"""The state of the lead that each button sets."""
 
 
 class LeadPage(AnswerPage):
@@ -41,7 +41,7 @@ class LeadPage(AnswerPage):
         found = await self.site.gateway.get(visitor, f"/api/leads/{path_id(request, 'lead')}")
         if not found.ok:
             return unavailable(request, "lead", visitor, found, said.get("fault"))
-        # A followups of the release before does not say these.
+        # followups of the previous release does not send these.
         lead = {"also": (), "previous": None, "next": None} | found.body
         here = {"conversation_id": lead["conversation_id"]}
         (consent, since), mails, cases, requests = await asyncio.gather(
@@ -67,7 +67,7 @@ class LeadPage(AnswerPage):
     async def _consent(
         self, visitor: Visitor, *contacts: str | None
     ) -> tuple[Mapping[str, Any], str | None]:
-        """Ask how their consent to marketing by e-mail stands now, and what restricts us."""
+        """Ask for the state of their consent to marketing by e-mail, and for restrictions."""
         known = {who: f"/api/unsubscribe/status/{part(who)}" for who in contacts if who}
         asked = (self.site.gateway.get(visitor, path) for path in known.values())
         found = await asyncio.gather(*asked)
@@ -113,9 +113,9 @@ class LeadPage(AnswerPage):
 
 
 def _owner(lead: Mapping[str, Any], cases: list[Mapping[str, Any]]) -> str | None:
-    """Return the name of who has a lead; None: nobody.
+    """Return the name of a lead's owner; None: nobody.
 
-    A closed case stays with who closed it. It says nothing of the lead, which may be open again.
+    A closed case stays with its closer. It says nothing about the lead, which may be open again.
     """
     live = [case for case in cases if case["outcome"] is None and case["state"] != "cancelled"]
     if not live and lead["state"] == "taken":
@@ -124,7 +124,7 @@ def _owner(lead: Mapping[str, Any], cases: list[Mapping[str, Any]]) -> str | Non
 
 
 def _concerns(case: Mapping[str, Any], verb: str) -> bool:
-    """Return whether this button answers a case of the lead, too."""
+    """Return whether this button also answers a case of the lead."""
     states = {
         "hour": {"open"},
         "morning": {"open"},

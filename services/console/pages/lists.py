@@ -1,4 +1,4 @@
-"""The pages that list something: what is asked for, and what can be done, as a table.
+"""The pages that list something, as a table: the gateway's call of each, and its acts.
 
 The columns of each are in its template, which extends list.html.
 """
@@ -33,9 +33,9 @@ CHART_TIMES = {"hour": "%d.%m %H:%M", "day": "%d.%m"}
 @dataclass(frozen=True, kw_only=True)
 class Listing:
     name: str
-    """Of its title in texts.toml, and of its template."""
+    """The name of its title in texts.toml, and of its template."""
     path: str = ""
-    """Where it is; else /console/<name>."""
+    """Its path; else /console/<name>."""
     api: str = ""
     """The gateway's call; empty: `more` gives all."""
     roles: tuple[Role, ...]
@@ -49,11 +49,11 @@ class Listing:
     """and a page."""
     query: Mapping[str, str | int] = field(default_factory=dict)
     look: tuple[str, str, str] | None = None
-    """The act that is recorded of who looks, the kind of object, and the column of its id."""
+    """The act to record for each look, the kind of object, and the column of its id."""
     live: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     more: More | None = None
-    """Returns what the template has beside the list."""
+    """Returns the template's values beside the list."""
     fresh: bool = False
 
 
@@ -107,7 +107,7 @@ async def _none() -> Mapping[str, Any]:
 
 
 def asks(method: str, path: str) -> Act:
-    """Return the act that calls this path of the gateway with what the form's path names."""
+    """Return the act that calls this path of the gateway with the name in the form's path."""
 
     async def act(call: Call) -> None:
         await call.ask(method, path.format(call.name))
@@ -140,7 +140,7 @@ def _ends(call: Call, among: tuple[int, ...], less: timedelta = timedelta()) -> 
 
 
 async def change_limit(call: Call) -> None:
-    """Without a text the change before is taken back."""
+    """Without a text, undo the earlier change."""
     if call.name not in CHANGEABLE:
         raise web.HTTPNotFound
     body = {call.name: call.text("limit") or None}
@@ -166,7 +166,7 @@ async def suspected(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str
 
 
 async def backlog(site: Site, visitor: Visitor, request: web.Request) -> Mapping[str, Any]:
-    """Return what each target and its queue hold, and charts of the last day, or of 14."""
+    """Return what waits for each target and in its queue, and charts of the last day, or of 14."""
     unit, count = PERIODS.get(request.query.get("days", ""), PERIODS["1"])
     times = begins(unit, count, datetime.now(UTC), ZONE)
     async with site.engine.connect() as tx:

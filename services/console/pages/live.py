@@ -1,7 +1,7 @@
 """Tells open pages what has changed: names only, so that no page learns what it may not show.
 
-While somebody watches, one task asks the gateway every five seconds, as one of those who watch and
-may see it, and compares with what it was. A page is older than its stream: so what has not been
+While somebody watches, one task asks the gateway every five seconds, in the name of a watcher who
+may see it, and compares with the last answer. A page is older than its stream, so what has not been
 compared yet, or changed shortly before, counts as changed. What changed back at once may be missed.
 """
 
@@ -26,7 +26,7 @@ from services.console.store.sessions import Visitor
 TICK_SECONDS = 5.0
 SHORTLY_SECONDS = 10.0
 CHECK_SECONDS = 15.0
-"""How long a session that has ended may hear on; and proxies wait longer for more of an answer."""
+"""How long an ended session may still receive; proxies wait longer for more of an answer."""
 OF_A_SESSION = 2
 """Streams. Browsers open no more than six connections to one host over HTTP/1.1."""
 
@@ -36,9 +36,9 @@ class Look:
     name: str
     path: str
     roles: tuple[Role, ...]
-    """Who may see it: others are not told, and in whose name it is not asked."""
+    """Who may see it: others are not notified, and it is not asked in their name."""
     shown: Callable[[Answer], Any]
-    """Returns what pages show of an answer, without what is another with each call."""
+    """Returns what pages show of an answer, without what differs in every call."""
     query: Mapping[str, str | int] = field(default_factory=dict)
 
 
@@ -70,7 +70,7 @@ LOOKS = (
 
 
 class Stream:
-    """One open page. `ended`: a newer one of the same session took its place."""
+    """One open page. `ended`: a newer one of the same session replaced it."""
 
     def __init__(self, visitor: Visitor) -> None:
         self.visitor = visitor
@@ -143,7 +143,7 @@ class Live:
             self._last.pop(look, None)
             return
         answer = await self._gateway.get(watching.visitor, look.path, **look.query)
-        # A hash: persons' data stays with whoever asked for it.
+        # A hash: personal data stays with whoever asked for it.
         shown = look.shown(answer) if answer.ok and answer.body is not None else None
         found = hash((answer.status, repr(shown)))
         if self._last.get(look) != found:

@@ -32,7 +32,7 @@ def _form(
     site: Site, request: web.Request, title: str, visitor: Visitor | None = None, *,
     oidc: str, text: str | None = None, **values: Any,
 ) -> web.Response:  # fmt: skip
-    """Render the ways in which somebody may prove who they are.
+    """Render the ways in which a person may prove who they are.
 
     :param oidc: the path that begins it at the identity provider
     """
@@ -42,7 +42,7 @@ def _form(
         request, "login.html", title, visitor, secure=secure, oidc=issuer and oidc,
         text=text if secure else "insecure", **fields | values,
     )  # fmt: skip
-    if issuer:  # where the form's answer leads, which Chromium judges, too
+    if issuer:  # where the form's answer leads, which Chromium also judges
         may = f"form-action 'self' {URL(issuer).origin()}"
         policy = HEADERS["Content-Security-Policy"].replace("form-action 'self'", may)
         response.headers["Content-Security-Policy"] = policy
@@ -54,7 +54,7 @@ async def to_home(_: web.Request) -> web.Response:
 
 
 class LoginRoutes:
-    """What is open before somebody is logged in."""
+    """The routes that are open before a login."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -223,7 +223,7 @@ class FactorPage(Page):
         return {"fresh": True, "early": below != "/remove"}
 
     async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
-        """:param said: `codes`: recovery codes, which are shown this once"""
+        """:param said: `codes`: recovery codes, which are shown only once"""
         secret = said.pop("secret", None) or NEW_SECRET()
         uri = uri_of(secret, visitor.email)
         return page(

@@ -1,8 +1,8 @@
-"""Logging in and stepping up at the identity provider: there, and back.
+"""Login and step-up at the identity provider: the way there and back.
 
 What the browser brings back counts only with the cookie that it left with: a link that somebody
-else began (a login CSRF) logs nobody in. It is the one GET that changes something, for the provider
-sends the browser with it.
+else began (a login CSRF) logs nobody in. The return is the one GET that changes something, because
+the provider redirects the browser to it.
 """
 
 from dataclasses import astuple
@@ -84,7 +84,7 @@ class OidcRoutes:
 
 
 def _failed(request: web.Request, error: OidcError, visitor: Visitor | None) -> web.Response:
-    """Say what the person can do about it; the log says why, without an address."""
+    """Say what the person can do about it; the log has the reason, without an address."""
     log.warning("oidc.refused", fault=error.fault, reason=str(error))
     return page(
         request, "message.html", "oidc_failed", visitor, status=error.status, text=error.fault

@@ -36,7 +36,7 @@ HEADERS = {
     "X-Robots-Tag": "noindex, nofollow, noarchive",
 }
 Shown = Callable[..., Awaitable[web.Response]]
-"""A page that is shown after a form, too, with a `fault` and a `status`."""
+"""A page that may also answer a form, with a `fault` and a `status`."""
 _AREAS: Mapping[str, tuple[Role, ...]] = {
     **dict.fromkeys(("leads", "followups"), SALES),
     "cases": OPS,
@@ -45,7 +45,7 @@ _AREAS: Mapping[str, tuple[Role, ...]] = {
     **dict.fromkeys(("keys", "staff"), ADMIN),
     "actions": ADMIN + PRIVACY,
 }
-"""What is in the menu, as a path and a key of texts.toml, and for whom."""
+"""The menu: of each item the path, a key of texts.toml, and the roles that see it."""
 _HTML = jinja2.Environment(
     loader=jinja2.PackageLoader("services.console.pages"),
     autoescape=True,
@@ -59,7 +59,7 @@ _HTML.filters["at"] = lambda text: moment(datetime.fromisoformat(text))
 
 
 def who(operator: str) -> str:
-    """Return the name in `staff:<id> <name>`; of others what they claimed."""
+    """Return the name in `staff:<id> <name>`; for others, what they claimed."""
     return re.sub(rf"^{PERSON}\S+ ", "", operator)
 
 
@@ -89,7 +89,7 @@ def page(
     """Render a template.
 
     :param title, fault, text, button: keys of texts.toml
-    :param live: after which changes it fetches itself again (live.py); not the answer to a form
+    :param live: after which changes it refreshes itself (live.py); not the answer to a form
     """
     language = language_of(request, visitor)
     texts = TEXTS[language]
@@ -131,13 +131,13 @@ async def answered(
 def unavailable(
     request: web.Request, title: str, visitor: Visitor, answer: Answer, fault: str | None
 ) -> web.Response:
-    """Say why there is nothing to show, or what came of a form before."""
+    """Say why there is nothing to show, or the result of an earlier form."""
     fault = fault or answer.fault
     return page(request, "message.html", title, visitor, status=answer.page_status, fault=fault)
 
 
 def reachable(visitor: Visitor, link: str) -> bool:
-    """Return whether it is one of the pages that this person has, or behind one."""
+    """Return whether it is one of this person's pages, or below one."""
     return any(link.startswith(path) for path, _ in _links(visitor)[1:])
 
 

@@ -1,8 +1,8 @@
-"""What Ostoja holds of a person who asks (GDPR, Art. 15, 17, 20): look, export, withdraw, erase.
+"""A person's data, for one who asks (GDPR, Art. 15, 17, 20): look, export, withdraw, erase.
 
 An address is in no URL, so a look is a form and its answer is the page itself. Each look is
-recorded before it shows, under consent's random id of the person. What is done is recorded by
-consent, which does it.
+recorded before it shows, under consent's random id of the person. Consent
+records what it does itself.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ ORDER_SECONDS = 27.0
 AFTER_SECONDS = 2.0
 """For what the page shows then: the gateway waits 30 s for it."""
 UNKNOWN = "unknown"
-"""What is recorded of a look for somebody whom consent does not know."""
+"""The record's id for a look at somebody whom consent does not know."""
 
 
 ORDERS: Mapping[str, tuple[str, Mapping[str, Any], str, str]] = {
@@ -38,7 +38,7 @@ ORDERS: Mapping[str, tuple[str, Mapping[str, Any], str, str]] = {
     "dismiss": ("/api/consent/erasures/dismiss", {}, "dismissed", ""),
     "correct": ("/api/leads/correct", {}, "corrected", ""),
 }
-"""What is called, and what the page then says, also while a mail leaves: after `person_`."""
+"""The call, and the page's texts when done and while a mail leaves, after `person_`."""
 _ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 RIGHT = ("name", "new_email", "new_phone")
 
@@ -54,7 +54,7 @@ class PersonPage(Page):
         return {"fresh": below in {"/export", "/erase"}}
 
     async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
-        """Also list who asks for an erasure and has not confirmed it: a person must answer them."""
+        """Also list people with an unconfirmed request for erasure: staff must answer them."""
         shown: dict[str, Any] = {"who": "", "trail": None, "consents": None, "said": None}
         shown["awaiting"] = ()
         if request.method == hdrs.METH_GET:
@@ -110,7 +110,7 @@ class PersonPage(Page):
         return {"who": who, "said": said, "trail": shown, "consents": consents}
 
     async def _named(self, call: Call) -> tuple[str, Mapping[str, Any]]:
-        """Return whom the form names, and their trail.
+        """Return the person whom the form names, and their trail.
 
         :raises RefusedError: it is not an address, or consent is away
         """
@@ -129,7 +129,7 @@ class PersonPage(Page):
     async def _consents(
         self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS
     ) -> dict[str, Any] | None:
-        """Return how each consent stands; None: it is not known now, or they gave no e-mail."""
+        """Return the state of each consent; None: unknown now, or they gave no e-mail."""
         if "@" not in who:
             return None
         path = f"/api/unsubscribe/status/{part(who)}"

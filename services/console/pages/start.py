@@ -1,4 +1,4 @@
-"""The first page: what needs a person now. What the gateway would refuse a person is not asked."""
+"""The first page: what needs a person now. It asks only for what the gateway allows the person."""
 
 import asyncio
 import time
@@ -20,11 +20,11 @@ from services.console.store.sessions import Visitor
 from services.console.texts import moment
 
 MOST = 100
-"""What is listed is counted up to here; more than that is "100+"."""
+"""Lists are counted up to here; more than that is "100+"."""
 
 LEDGER_SECONDS = 60.0
 UNSENT_SECONDS = 1800
-"""As the rule EscalationUnsent."""
+"""The same as in the rule EscalationUnsent."""
 
 Rows = Iterator[tuple[str, int | str, str | None]]
 """What needs a person, as a key of texts.toml after `inbox_`, how many, and the page for it."""
@@ -62,7 +62,7 @@ def _breakers(body: Any) -> Rows:
 
 
 def _ledger(body: Any) -> Rows:
-    yield "ledger", int(body["ok"] is False), None  # no page here says why
+    yield "ledger", int(body["ok"] is False), None  # no page here explains it
     if (unsent := body.get("escalation_unsent_seconds", 0)) > UNSENT_SECONDS:
         yield "escalations", int(unsent) // 60, f"{_FAILED}&event_type=escalation"
 
@@ -130,7 +130,7 @@ def _told(visitor: Visitor, act: Any) -> str:
 
 
 def _rows(part: Part, answer: Answer, visitor: Visitor) -> Rows:
-    """Return what needs a person; who may not open the page for it has no link."""
+    """Return what needs a person, with a link if they may open its page."""
     for name, count, link in part.rows(answer.body) if answer.ok else ():
         if count:
             yield name, count, link if link and reachable(visitor, link) else None

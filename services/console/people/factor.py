@@ -29,7 +29,7 @@ class Seal:
         return self._sealing.encrypt(secret.encode())
 
     def open(self, sealed: bytes) -> str:
-        """Return the secret; of one that no key opens, another one, which has no right code."""
+        """Return the secret; if no key opens it, a random one, for which no code is right."""
         try:
             return self._sealing.decrypt(sealed).decode()
         except InvalidToken:
@@ -37,7 +37,7 @@ class Seal:
 
 
 def step_of(secret: str, code: str, now: float) -> int | None:
-    """Return the time step whose code this is: this one, or for a slow clock or thumb a neighbour.
+    """Return the time step whose code this is: this one or, for a slow clock or thumb, a neighbour.
 
     RFC 6238, 5.2. A step opens once: the caller keeps the last one.
     """

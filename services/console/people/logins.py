@@ -1,7 +1,7 @@
 """Lets people in: by a password and a second factor, or by the company account.
 
-Each login and each change of what somebody logs in with is one transaction with its record. Killed
-after its commit, only the answer is lost, and a session whose cookie was lost opens nothing.
+Each login and each change of a credential is one transaction with its record. If the process is
+killed after the commit, only the answer is lost, and a session without its cookie opens nothing.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from services.console.store.versions import change, people_change
 log = logs.get_logger(__name__)
 
 MOST_WAITING = 50
-"""Tries that wait after failures; each holds a connection of the gateway's."""
+"""Tries that wait after failures; each uses a connection of the gateway's."""
 RECORDED = 5
-"""Failures in a row of an account that are all in the record; of more, each 2^n-th is."""
+"""Consecutive failures of an account that are all recorded; after these, each 2^n-th is."""
 
 
 class UsedInvitationError(Exception):
@@ -57,11 +57,11 @@ class NoPasswordsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """What somebody enters, and whence."""
+    """What somebody enters, and from which address."""
 
     password: str
     code: str
-    """Of the second factor; empty where there is none."""
+    """The second factor's code; empty if there is none."""
     browser: str
     address: str
 
@@ -81,7 +81,7 @@ class Logins:
     async def accept(self, token: str, given: Try) -> str | None:
         """Set the password of an invited person; return the token of a session.
 
-        :returns: None: they log in with it, because a code of their second factor is due, too
+        :returns: None: they log in with it, because a code of their second factor is also due
         :raises UsedInvitationError, WeakPasswordError:
         """
         self._require_passwords()
@@ -126,7 +126,7 @@ class Logins:
         return session
 
     async def confirm(self, visitor: Visitor, given: Try) -> str | None:
-        """Step up: password and code once more, counted and slowed as a login is.
+        """Step up with password and code; tries are counted and slowed as for a login.
 
         :returns: the session's new token; None: refused
         """
@@ -143,7 +143,7 @@ class Logins:
         return None
 
     async def _opens(self, tx: AsyncConnection, person: Any, hashed: str, given: Try) -> bool:
-        """Use the code that goes with a right password, and forget the failures before."""
+        """Use the code given with a right password, and forget earlier failures."""
         if not await people.still_opens(tx, person.id, hashed):  # an invitation came between
             return False
         if person.factor is not None and not await self._code_opens(tx, person, given.code):
@@ -201,7 +201,7 @@ class Logins:
         The first time, the address for which the provider vouches finds the invitation. Later the
         address counts for nothing: it may have become somebody else's.
 
-        :raises StrangerError: nobody whom we know or have invited
+        :raises StrangerError: not a person whom we know or have invited
         """
         action = "session.begin"
         async with change(self._engine) as tx:
@@ -247,13 +247,13 @@ class Logins:
         return await self._passwords.new(password, *words)
 
     async def _replaced(self, tx: AsyncConnection, person: Any) -> None:
-        """End the sessions of whoever had what was replaced, and tell the person."""
+        """End the sessions of the replaced credential, and notify the person."""
         await sessions.end(tx, person.id)
         if person.proof_at is not None:
             await self._notices.mail_what(tx, person, "replaced")
 
     async def _told(self, tx: AsyncConnection, visitor: Visitor, what: str) -> None:
-        """Record what somebody changed of their own, and tell them: it may have been another."""
+        """Record a change to one's own account, and notify the person: it may have been another."""
         ref = str(visitor.staff_id)
         await actions.record(tx, visitor.actor, f"staff.{what}", KIND, ref)
         await self._notices.mail_what(tx, visitor, what)
@@ -261,7 +261,7 @@ class Logins:
     async def _slow(self, email: str, address: str) -> None:
         """Count a try, and wait after failures of this account from this address.
 
-        Nobody's failures elsewhere keep an account's owner out, or make them wait.
+        Failures from elsewhere neither keep an account's owner out nor make them wait.
 
         :raises TooManyError: as many wait as may
         """
@@ -278,7 +278,7 @@ class Logins:
             self._waiting -= 1
 
     async def _refuse(self, email: str, found: Any, address: str) -> None:
-        """Leave whose account refused somebody, and whence, in metric, log and record."""
+        """Note in metric, log and record which account refused a login, and from which address."""
         account = str(found.id) if found else "unknown"
         metrics.LOGINS.labels("refused").inc()
         log.warning("login.refused", account=account, address=address)

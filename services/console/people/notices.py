@@ -1,4 +1,4 @@
-"""Mails to people of the console, and what every admin is told of.
+"""Mails to people of the console, and notices to every admin.
 
 Each is a row of the outbox in the transaction of the act: without the act there is no mail.
 """
@@ -42,7 +42,7 @@ class Notices:
         await outbox.add(tx, "alerts", "alerts.intake", message)
 
     async def mail_what(self, tx: AsyncConnection, to: Any, told: str, **values: object) -> None:
-        """Tell somebody what was done with their own login: the text `told_<told>`."""
+        """Notify a person of a change to their own login, with the text `told_<told>`."""
         what = TEXTS[to.language][f"told_{told}"].format(**values)
         await self.mail(tx, to, "notice", what=what)
 
@@ -55,7 +55,7 @@ class Notices:
         :param action: one of `people.TOLD`, which *Start* shows for a week
         :param whom: the name of the person or key that it is about
         :param detail: roles or scopes, as one text
-        :param also: a row of `staff`, who is told, too
+        :param also: a row of `staff`, who is also notified
         """
         await actions.record(tx, actor, action, kind, ref, reason=detail or None)
         admins = await run(tx, "admins")
@@ -65,7 +65,7 @@ class Notices:
 
 
 def name_of(actor: Actor) -> str:
-    """Return who acts; who somebody with a key of the environment claims to be is no proof."""
+    """Return who acts; a claim made with a key of the environment proves nothing."""
     return actor.name or "?" if actor.kind == "staff" else actor.id
 
 

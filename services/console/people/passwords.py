@@ -56,7 +56,7 @@ class Passwords:
         return await self._run(self._hasher.hash, password)
 
     async def verify(self, found: str | None, password: str) -> bool:
-        """:param found: the hash; None: verify another one all the same, which takes as long"""
+        """:param found: the hash; None: verify another one anyway, which takes as long"""
         try:
             await self._run(self._hasher.verify, found or self._nobodys, password)
         except (VerificationError, InvalidHashError):

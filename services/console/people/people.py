@@ -1,7 +1,7 @@
-"""Invites people, changes what they may do, and takes it from them.
+"""Invites people, changes their roles, and disables them.
 
 Each change is one transaction with its record, its mails and a version (sync.py), by which gateways
-know what a restored database lacks. Killed before the commit, nothing has happened; after it, only
+know what a restored database lacks. A kill before the commit undoes everything; after it, only
 the answer is lost. Roles and blocked people count from the next request.
 """
 
@@ -26,7 +26,7 @@ KIND = "staff"
 
 
 async def erase_disabled(engine: AsyncEngine) -> None:
-    """Erase who has been disabled for a year, while nobody takes them back.
+    """Erase people who have been disabled for a year, unless someone takes them back.
 
     A restored database is accepted first: until then it does not know who is disabled.
     """
@@ -108,7 +108,7 @@ class People:
             await actions.record(tx, actor, "staff.disable", KIND, str(staff_id), reason=reason)
 
     async def reset_factor(self, actor: Actor, staff_id: UUID) -> None:
-        """Take a second factor from somebody who has lost it; they and every admin are told."""
+        """Remove a second factor that its owner has lost; notify the owner and every admin."""
         async with people_change(self._engine) as tx:
             found = await self._person(tx, staff_id)
             await people.set_factor(tx, staff_id, None)
@@ -136,7 +136,7 @@ class People:
     async def _link(
         self, tx: AsyncConnection, actor: Actor, person: Any, text: str, *, show: bool
     ) -> str | None:
-        """Make a link that lets a person in, and mail it; one that is shown is told of."""
+        """Make a link that lets a person in, and mail it; if it is shown instead, notify admins."""
         if show and actor.kind != "env":
             raise RefusedError(*Why.SHOWN)
         token = secrets.token_urlsafe(32)
@@ -153,7 +153,7 @@ class People:
     async def _tell_powers(
         self, tx: AsyncConnection, actor: Actor, person: Any, gained: set[Role]
     ) -> None:
-        """Tell every admin of whoever may now see persons' data, or let others do so."""
+        """Notify every admin of a person who may now see personal data, or let others do so."""
         if gained := gained & POWERS:
             ref, detail = str(person.id), ", ".join(sorted(gained))
             await self._notices.tell(tx, actor, "staff.power", ref, person.name, detail=detail)

@@ -33,7 +33,7 @@ async def looked_at(tx: AsyncConnection, visitor: Visitor, action: str) -> set[s
 
 
 async def take(tx: AsyncConnection, act: Mapping[str, Any]) -> None:
-    """Add an act of another service, unless it is here."""
+    """Add an act of another service, unless it is already here."""
     await tx.execute(insert(staff_action).values(**act).on_conflict_do_nothing())
 
 

@@ -26,7 +26,7 @@ async def find(tx: AsyncConnection, bulk_id: UUID) -> Any:
 async def claim(tx: AsyncConnection) -> Any:
     """Take one that no process works on, until its lease is over, with who began it.
 
-    None of a restored database that is not accepted.
+    Takes none while a restored database is not accepted.
     """
     return (await run(tx, "claim_bulk", seconds=LEASE_SECONDS)).one_or_none()
 

@@ -35,7 +35,7 @@ async def change(tx: AsyncConnection, key_id: str, **values: Any) -> None:
 
 
 async def listed(tx: AsyncConnection) -> list[Mapping[str, Any]]:
-    """Return every key, also what is expired or revoked, the newest first."""
+    """Return every key, including expired and revoked ones, newest first."""
     return [each._asdict() for each in await run(tx, "all_keys")]
 
 

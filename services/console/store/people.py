@@ -36,7 +36,7 @@ def _opens(ways: Ways) -> dict[str, Any]:
 
 
 async def listed(tx: AsyncConnection, ways: Ways) -> Sequence[Any]:
-    """Return everybody, with `joined`: whether they have what opens the door today."""
+    """Return everybody, with `joined`: whether they have a credential that counts today."""
     return await run(tx, "everybody", **_opens(ways))
 
 
@@ -61,7 +61,7 @@ async def add_invitation(
 
 
 async def invited(tx: AsyncConnection, token: str) -> Any:
-    """Return the person of an unused link."""
+    """Return the person whom an unused link invites."""
     return (await run(tx, "invited", token=digest(token))).one_or_none()
 
 
@@ -81,7 +81,7 @@ async def password_hash(tx: AsyncConnection, staff_id: UUID) -> str | None:
 
 
 async def set_credential(tx: AsyncConnection, staff_id: UUID, **values: str) -> None:
-    """End what the person logged in with before: an invitation is how a stolen one is replaced.
+    """Replace the person's earlier credential: an invitation is how to replace a stolen one.
 
     :param values: `kind` PASSWORD with `hash`, or OIDC with `issuer` and `subject`
     """
@@ -94,7 +94,7 @@ async def set_factor(
     tx: AsyncConnection, staff_id: UUID, sealed: bytes | None, step: int = 0,
     recovery: Sequence[bytes] = (),
 ) -> None:  # fmt: skip
-    """:param sealed: None: there is none any more"""
+    """:param sealed: None: there is none now"""
     values = {"factor": sealed, "factor_step": step, "recovery": list(recovery)}
     await change(tx, staff_id, proof_at=sa.func.now(), **values)
 
@@ -111,7 +111,7 @@ async def use_code(
 
 
 async def block(tx: AsyncConnection, staff_id: UUID) -> None:
-    """Disable a person, and delete what they log in with: only an invitation lets them in again."""
+    """Disable a person, and delete their credentials: only an invitation lets them in again."""
     await run(tx, "end_credentials", id=staff_id)
     await set_factor(tx, staff_id, None)
     await change(tx, staff_id, disabled_at=sa.func.now())
@@ -136,7 +136,7 @@ async def forget_tries(tx: AsyncConnection, *tried: str) -> None:
 
 
 async def told(tx: AsyncConnection, staff_id: UUID, *, admin: bool) -> Sequence[Any]:
-    """Return what every admin is told of, of a week; and of a month what is about this person."""
+    """Return a week's notices to every admin, and a month's notices about this person."""
     return await run(tx, "told", acts=list(TOLD), admin=admin, id=staff_id)
 
 
@@ -153,7 +153,7 @@ async def standing(tx: AsyncConnection) -> dict[str, str]:
 
 
 async def changed_since(tx: AsyncConnection, then: Mapping[str, str]) -> Mapping[str, str]:
-    """Return names by id of who can enter, and was another before: by `standing`."""
+    """Return names by id of people who can enter but differ from `standing`."""
     now = await standing(tx)
     enabled = [each for each in await run(tx, "person") if each.disabled_at is None]
     found = {str(each.id): each.name for each in enabled}

@@ -27,11 +27,11 @@ FROM staff;
 WHERE issuer = :issuer AND subject = :subject FOR SHARE OF staff_credential;
 
 -- opens --
--- Whether a credential opens the door today.
+-- Whether a credential counts today.
 issuer = :issuer OR (kind = 'password' AND :passwords)
 
 -- everybody --
--- With `joined`: whether they have what opens the door today.
+-- With `joined`: whether they have a credential that counts today.
 SELECT staff.id, email, name, roles, language, disabled_at, factor, EXISTS (
     SELECT FROM staff_credential WHERE staff_id = staff.id AND ({opens})) AS joined
 FROM staff ORDER BY name;
@@ -97,7 +97,7 @@ RETURNING failures;
 DELETE FROM login_failure WHERE email_sha256 = :tried;
 
 -- told --
--- Of a week what every admin is told of; and of a month what is about this person.
+-- A week's notices to every admin, and a month's notices about this person.
 SELECT at, actor_kind, actor_id, actor_name, action, reason, coalesce(
     (SELECT name FROM staff WHERE CAST(staff.id AS text) = object_ref),
     (SELECT name FROM api_key WHERE api_key.id = object_ref)) AS whom
@@ -234,7 +234,7 @@ UPDATE api_key_digest SET until = least(until, :at) WHERE key_id = :key AND {une
 SELECT count(*) FROM api_key WHERE {in_force};
 
 -- all_keys --
--- Also what is expired or revoked, the newest first; `ends`: of each digest.
+-- Including expired and revoked ones, the newest first; `ends`: of each digest.
 SELECT id, name, purpose, owner, scopes, limits, networks, created_at, created_by, expires_at,
     revoked_at, last_used_at, calls,
     (SELECT array_agg(coalesce(until, expires_at)) FROM api_key_digest

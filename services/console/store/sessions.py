@@ -32,7 +32,7 @@ class Visitor:
     factor: bool = False
     """Whether they have a second one."""
     by_password: bool = True
-    """Not with the company account, which has its own rules; a change of this ends sessions."""
+    """False with the company account, which has its own rules; a change of this ends sessions."""
 
     @property
     def actor(self) -> Actor:
@@ -57,7 +57,7 @@ async def begin(
 
 
 async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) -> Visitor | None:
-    """Return who has this session; nobody, while a restored database is not accepted.
+    """Return the owner of this session; nobody while a restored database is not accepted.
 
     :param active: count this as activity from the next call on
     """
@@ -71,7 +71,7 @@ async def visitor(tx: AsyncConnection, token: str, ages: Ages, *, active: bool) 
 
 
 async def step_up(tx: AsyncConnection, session: bytes, proved_at: datetime | None = None) -> str:
-    """Return a new token of the session: whoever else had the old one has proved nothing."""
+    """Return a new token of the session: another holder of the old one has proved nothing."""
     token = secrets.token_urlsafe(32)
     await run(tx, "step_up", token=digest(token), session=session, at=proved_at)
     return token

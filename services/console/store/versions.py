@@ -21,7 +21,7 @@ LOCK = advisory_key("console:keys")
 UNSEEN_SECONDS = 600
 """A gateway process that was not seen for this long is assumed to serve nobody."""
 REPLACED_SECONDS = 30
-"""The same, of one that has a successor of its name."""
+"""The same, for one with a successor of its name."""
 
 
 class KeysRestoredError(RefusedError):
@@ -34,7 +34,7 @@ class KeysRestoredError(RefusedError):
 
 @asynccontextmanager
 async def people_change(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Open the transaction of one change of people. Gateways hear of it, for a restore."""
+    """Open the transaction of one change of people. It informs the gateways, for a restore."""
     async with change(engine) as tx:
         yield tx
         await advance(tx)

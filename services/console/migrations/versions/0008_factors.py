@@ -1,4 +1,4 @@
-"""Mails to people, their second factors, and what gateways hold of people for a restore."""
+"""Mails to people, their second factors, and what gateways store about people for a restore."""
 
 from alembic import op
 
