@@ -34,6 +34,7 @@ from services.followups.reading.consent_answer import (
 from services.followups.reading.routing import Action, Route, Routes
 from services.followups.rules.facts import NO_FACTS, Facts, Question
 
+_TIMES_OFFERED = 2
 _OF_THE_FORM = {*ABOUT_WORKS, "contact"}
 _EACH_ROOM = re.compile(r"\bka[żz]d\w{1,3}(?:\s+[^\W\d_]+)?\s+(?:po|ma)\s", re.IGNORECASE)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -130,7 +131,10 @@ def hear(
         understand(
             joined or message,
             asked=corrected or _asked(state, message, matched),
-            language=state.spoken or state.language or default_language,
+            language=state.spoken
+            or state.language
+            or (tap and given_language)  # a tap is in no language but the page's
+            or default_language,
             begun=state.language is not None,
             email_just_given=state.email_just_given,
             agreed=state.consent == "given" and state.asking is None,
@@ -261,7 +265,7 @@ def hear(
         ),
         is_tap=tap is not None,
         area_from=tap.least if tap and tap.facts.area else None,
-        offer=None if held else next((r for r in offers if r.name not in state.asked), None),
+        offer=None if held else next(iter(offers), None),
     )
 
 
@@ -275,9 +279,13 @@ def _routes(
     offered = routes.named(state.offered)
     meant = routes.named(offered.offers) if offered else None
     matched = [route for route in found if not route.offers]
-    if meant and small_talk.confirms(message):
+    confirms = small_talk.confirms(message) if offered else False
+    if meant and confirms:
         return [meant, *(route for route in matched if route is not meant)], []
-    return matched, [route for route in found if route.offers]
+    offers = [route for route in found if route.offers and route.name not in state.asked]
+    if offered and confirms is None and state.asked.get(offered.name, 0) < _TIMES_OFFERED:
+        offers.append(offered)
+    return matched, offers
 
 
 def _confirmed(facts: Facts, state: State, message: str, *, agrees: bool) -> Facts:

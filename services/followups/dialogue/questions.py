@@ -128,7 +128,8 @@ def _in_the_form(state: State, heard: Heard, script: Script) -> Reply:
     is_handed_over = state.closed and state.asked.keys() <= {"handover"} and not heard.news.known()
     is_over = heard.closes or state.asked.get("refused") or is_handed_over
     if heard.offer and not (is_over or heard.answers):
-        asked = {**state.asked, heard.offer.name: 1}
+        times = state.asked.get(heard.offer.name, 0)
+        asked = {**state.asked, heard.offer.name: times + 1}
         state = state._replace(asking=None, offered=heard.offer.name, asked=asked)
         return state, [heard.offer.answer[heard.language]]
     question = None if is_over else _next_question(state, heard)

@@ -39,6 +39,8 @@ _SPOKEN = {"pl": ("pl", "en", "uk", "de"), "en": ("en", "pl", "uk"), "de": ("de"
 _NO_OBSTACLE = re.compile("n[nhb]*x")
 """`Nie mam nic przeciwko`."""
 _YES = {name: Kinds(table["both"], table["yes"]) for name, table in TABLES.items()}
+_TRAILS_OFF = re.compile("hm+|y+|e+|no+")
+"""A last word that wavers: `ok hm`, `yes no`."""
 _CALLS = r"(?:telefon\w*|dzwonieni\w+|rozmow\w*|sms(?:-?\w+)?|kontakt\w* telefoniczn\w+|(?:phone )?calls?)"
 _NO_CALLS = re.compile(
     rf"(?:^|[\s,;.]+)(?:(?:ale|a|lecz|tylko|i|oraz|but|and)\s+)*(?:(?:na |przez )?{_CALLS}(?: to| ju[żz])? nie(?: (?:wyra[żz]am(?: zgody)?|chc[ęe]|zgadzam si[ęe]))?"
@@ -69,7 +71,11 @@ def says_yes(message: str, language: str) -> bool:
         return bool(_THUMB_UP.search(message))
     if words == ["ja"] and language == "pl":  # `I`
         return False
-    kinds = (_NO_OBSTACLE.sub("y", _YES[each].of(words)) for each in _SPOKEN[language])
+    if _TRAILS_OFF.fullmatch(words[-1]):
+        return False
+    # `no` is a filler (`well`) only in a Polish conversation.
+    spoken = [each for each in _SPOKEN[language] if each in {language, "en"} or "no" not in words]
+    kinds = (_NO_OBSTACLE.sub("y", _YES[each].of(words)) for each in spoken)
     return any(map(_IS_YES.fullmatch, kinds))
 
 

@@ -93,6 +93,8 @@ _MORE = re.compile(
 _READ = words_of("small_talk", "read")
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
+_CLAUSE = re.compile(r"[.!;\n,:–—]|\s-|\d")
+_YES = {"tak", "zgadza", "owszem", "yes"}
 _NAMES_OF = {
     "area": re.compile(r"\b(?:metraz\w*|metr\w*|m2|powierzchni\w*|area)\b"),
     "budget": re.compile(
@@ -232,8 +234,13 @@ def acknowledges(message: str) -> bool:
     return bool(words) and _READ.issuperset(words)
 
 
-def confirms(message: str) -> bool:
-    return bool({"tak", "zgadza", "owszem", "yes"}.intersection(fold(message)[:1]))
+def confirms(message: str) -> bool | None:
+    """Return whether it says yes; None: it only begins so (`tak myślałem`, `tak, ale …`)."""
+    words, begun = fold(message), fold(_CLAUSE.split(message.lstrip(" .,"), maxsplit=1)[0])
+    if not _YES.intersection(words[:1]):
+        return False
+    turns = any(word in {"ale", "but"} or word.startswith(("now", "new")) for word in words)
+    return None if turns or not (_COURTESY | _YES).issuperset(begun) else True
 
 
 def declines(message: str) -> bool:

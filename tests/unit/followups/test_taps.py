@@ -167,6 +167,16 @@ def test_a_no_counts_however_old_it_is(wording: str) -> None:
     assert (visitor.state.consent, visitor.answer) == ("refused", "no")
 
 
+def test_a_no_is_heard_in_the_language_of_the_page_after_nothing_but_taps() -> None:
+    visitor = Visitor("en")
+    for tap in ("quote", "kitchen", "30-60", "skip", "asap", "email"):
+        visitor.taps(tap)
+    visitor.taps(value=MAIL)
+    assert visitor.ask["kind"] == "consent"
+    visitor.says("no")
+    assert (visitor.state.consent, visitor.answer) == ("refused", "no")
+
+
 def test_a_no_from_a_chat_that_is_forgotten_asks_for_the_address() -> None:
     visitor = Visitor()
     assert visitor.taps("no", ask="consent-7")
@@ -294,6 +304,32 @@ def test_a_defect_of_unknown_works_is_asked_about_and_not_guessed(
     assert "płytki się odklejają" in "".join(visitor.state.said)
     visitor.says("płytki się odklejają")
     assert CONFIG.routes.named("perhaps_complaint").answer["pl"] not in visitor.reply  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "said", ["Tak, ale chodzi o nowe prace", "tak myślałem o łazience", "Tak, o nową łazienkę"]
+)
+def test_a_yes_that_turns_to_new_works_files_no_complaint_and_is_asked_once_more(said: str) -> None:
+    visitor = Visitor()
+    visitor.says("Dzień dobry, płytki się odklejają")
+    label = visitor.ask["label"]
+    visitor.says(said)
+    assert (visitor.state.route, visitor.ask["label"]) == (None, label)
+    visitor.says(said)
+    assert (visitor.state.route, visitor.state.offered) == (None, None)
+
+
+def test_a_town_is_confirmed_by_a_yes_and_not_by_one_that_takes_it_back() -> None:
+    for said, city in (("tak", "Kraków"), ("tak, ale w Warszawie", "Warszawa")):
+        visitor = Visitor()
+        visitor.says("remont łazienki, Krowodrza")
+        assert visitor.state.city_asked == "Kraków"
+        visitor.says(said)
+        assert visitor.state.facts.city == city
+    visitor = Visitor()
+    visitor.says("remont łazienki, Krowodrza")
+    visitor.says("tak myślałem")
+    assert visitor.state.facts.city != "Kraków"
 
 
 def test_a_yes_that_says_more_of_the_complaint_is_answered_once() -> None:
