@@ -174,7 +174,7 @@ CASES = (
         by=_PERSON,
     ),
     _answer(
-        "later", "later", "Put a case off: its chain begins anew at that time.",
+        "later", "later", "Put a case off: its chain restarts at that time.",
         by=_PERSON, until=needed("Ask again in 2h, or at a time.", **TIME),
     ),
     _answer(
@@ -186,7 +186,7 @@ CASES = (
         by=_PERSON, reason=_REASON,
     ),
     _answer(
-        "release", "release", "Give a case back: its chain begins anew at once.",
+        "release", "release", "Give a case back: its chain restarts at once.",
         by=_PERSON, reason=_REASON,
     ),
     List(
@@ -496,7 +496,7 @@ STAFF = (
     ),
     Act(
         "staff invite-again",
-        "Mail a person a new link, for a lost link or password; the one before ends.",
+        "Mail a person a new link, for a lost link or password; the earlier one ends.",
         "POST /api/staff/{person}/invitation", _link, {"person": _PERSON_ID, "show_link": _SHOW},
         body=_unless_false,
     ),
