@@ -33,7 +33,7 @@ from deploy.up.servers import Postgres, manage
 
 RECOVERY_SECONDS = 6 * 3600.0
 REPLAY_SECONDS = 900.0
-FULL_SECONDS = 6.5 * 24 * 3600  # as nightly.sh has it
+FULL_SECONDS = 6.5 * 24 * 3600  # the same as in nightly.sh
 VERIFICATIONS = "verifications.jsonl"
 _ENDS = ("delivered", "pending", "failed", "discarded", "in_doubt")
 

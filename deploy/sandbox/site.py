@@ -1,4 +1,4 @@
-"""The web site of the company whose staff the sandbox stands in for: examples/site.
+"""The web site of the example company: examples/site.
 
 Its pages name a gateway that does not exist; they are served with the address of ours, and with the
 policy that docs/widget.md advises.

@@ -17,7 +17,7 @@ EXAMPLE = ROOT / ".env.example"
 EXAMPLE_CONFIG = ROOT / "config.example"
 SANDBOX = Path(__file__).with_name("sandbox.env").read_text(encoding="utf-8").split("\n\n")
 """The settings of each provider."""
-SITE_PORT = "8090"  # as config.example/forms.toml has it
+SITE_PORT = "8090"  # the same as in config.example/forms.toml
 DATABASE = VHOST = "ostoja"
 WITH_TABLES = ("consent", "followups", "alerts", "console")
 SERVICES = (*WITH_TABLES, "gateway")

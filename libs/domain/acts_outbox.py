@@ -52,7 +52,7 @@ class Counted:
             return
         if self._held is not None and await outbox.count(tx, self._held, count):
             return
-        # The first, or the relay has it already: what follows is a record of its own.
+        # The first, or already published: what follows is a separate record.
         message = self._act.message(count)
         self._held = await outbox.hold(tx, EXCHANGE, ACTION_RECORD, message, WAIT_SECONDS)
 

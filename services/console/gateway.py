@@ -48,7 +48,7 @@ class Answer:
     status: int
     """0: the gateway was not reached, so nothing happened. 504: it may have."""
     body: Any = None
-    """What the JSON says; of a refusal, its problem+json. None if there is none."""
+    """The parsed JSON; for a refusal, its problem+json. None if there is none."""
 
     @property
     def ok(self) -> bool:
@@ -61,7 +61,7 @@ class Answer:
 
     @property
     def page_status(self) -> int:
-        """Return the status of a page that says so."""
+        """Return the status of a page that shows the fault."""
         return 503 if self.fault == "away" else self.status
 
 

@@ -28,7 +28,7 @@ PERIODS = {"1": ("hour", 24), "14": ("day", DAYS)}
 CONSOLE = Visitor(
     UUID(int=0), "", "console", (Role.VIEWER,), LANGUAGES[0], b"", datetime.min.replace(tzinfo=UTC)
 )
-"""Who the console asks as when no person does; it may see counts and nothing else."""
+"""The caller when no person asks; it may see counts and nothing else."""
 
 
 async def take(engine: AsyncEngine, gateway: Gateway) -> None:

@@ -62,7 +62,7 @@ class Consumers:
         return Ack()
 
     async def consent_events(self, message: Message) -> Disposition:
-        """followups.consent-events: how a consent stands, and orders to delete data.
+        """followups.consent-events: the state of a consent, and orders to delete data.
 
         The permit is what stops a mail after a withdrawal; cancelling here saves the request.
         """

@@ -95,7 +95,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     """Without it there are no API keys but those of the environment."""
     console_internal_key: SecretStr | None = Field(default=None, min_length=16)
     keys_state_file: Path = Path(".local/gateway/keys.json")
-    """Or the word `redis`: they are kept there."""
+    """A file, or the word `redis` to keep them there."""
     keys_denied: Annotated[str, _readable_by(parse_ids)] = ""
     """Ids of keys, separated by commas, that open nothing whatever the console says."""
 

@@ -34,7 +34,7 @@ from services.alerts.store.cases import cases
 log = logs.get_logger(__name__)
 
 Result = dict[str, Any]
-"""How the case stands: state, owner (a name), since (ISO 8601), version."""
+"""The case's state: state, owner (a name), since (ISO 8601), version."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,7 +258,7 @@ def _classify(error: Exception) -> Outcome:
 
 
 def _refuses_us(error: aiosmtplib.SMTPResponseException) -> bool:
-    """Return whether it would refuse any mail of ours: at login, or its sender (RFC 4954)."""
+    """Return whether it would refuse all our mail: our login, or our sender (RFC 4954)."""
     match error:
         case aiosmtplib.SMTPAuthenticationError() | aiosmtplib.SMTPHeloError():
             return error.code // 100 == 5

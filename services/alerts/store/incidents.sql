@@ -14,7 +14,7 @@ EXISTS (SELECT FROM case_place
 -- fragment: critical
 -- An alert that intake was late with has a while for its own target. A worker may wait for the
 -- database with an outcome, longer than its lease. What failed is not tried again, but what failed
--- long ago, perhaps before this release, is now for a person. Each part has an index.
+-- long ago, perhaps before this release, is left to a person. Each part has an index.
 severity = 'critical' AND target = :target AND once_address IS NULL
 
 -- fragment: late

@@ -122,7 +122,7 @@ class Throttle:
         self._changed.set()
 
     def reported(self, seconds: float) -> None:
-        """Note that the other processes know of a pause of so many seconds."""
+        """Note that the other processes know of a pause of this many seconds."""
         if self.unreported_pause <= seconds:
             self.unreported_pause = 0.0
 

@@ -124,7 +124,7 @@ class Privacy:
         after = asked.after or BEGINNING
         end: Key | tuple[int] | None
         everybody = asked.email is None and asked.phone is None
-        if len(after) == 1 and after[0] < 0:  # cases, of which so many were sent
+        if len(after) == 1 and after[0] < 0:  # cases, after those already sent
             wanted = None if everybody else self._wanted(asked)
             records, end = await self._cases_of(wanted, _CASES - after[0])
             end = end or (None if everybody else (0,))

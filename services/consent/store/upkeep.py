@@ -21,8 +21,8 @@ class Retention:
 
 
 async def purge(tx: AsyncConnection, retention: Retention, batch: int = 1_000) -> int:
-    """Delete a batch of rows past their retention, and destroy the keys of subjects who need no
-    proof any longer; return 0 if there are none.
+    """Delete a batch of rows past their retention, and destroy the keys of subjects about whom
+    no proof is needed; return 0 if there are none.
     """
     values = {**asdict(retention), "batch": batch}
     deleted = 0

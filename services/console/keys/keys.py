@@ -49,7 +49,7 @@ KIND = "api_key"
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """Who has a change: every gateway process, unless some are waited for."""
+    """Which gateways have a change: all processes, unless some are still awaited."""
 
     in_force_on: int
     waiting_for: Sequence[Reader]

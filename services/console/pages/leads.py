@@ -107,7 +107,7 @@ class LeadPage(AnswerPage):
         if (state := _STATE_AFTER[said.verb]) is None:
             return
         done = await call.ask("POST", f"{path}/state", {"state": state, "reason": said.reason})
-        # Of two who take a lead without a case at once, the second changed nothing.
+        # If two take a lead without a case at once, the second changed nothing.
         if said.verb == "taken" and not answered and _owner(done.body, []) != name:
             raise RefusedError
 

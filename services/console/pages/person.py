@@ -22,7 +22,7 @@ from services.console.store.sessions import Visitor
 
 LONGEST = 254
 ORDER_SECONDS = 27.0
-"""consent may wait 25 s for a message that is just leaving, and then says so."""
+"""consent may wait 25 s for a message that is just leaving, and then reports it."""
 AFTER_SECONDS = 2.0
 """For what the page shows then: the gateway waits 30 s for it."""
 UNKNOWN = "unknown"

@@ -154,7 +154,7 @@ class Logins:
 
     async def _code_opens(self, tx: AsyncConnection, person: Any, code: str) -> bool:
         secret, step = self._seal.open(person.factor), None
-        # Of whoever has the password: with so many nobody guesses one, and recovery codes work on.
+        # Tries with the right password: too few to guess a code, and recovery codes still work.
         if await people.count_try(tx, person.email, "code") < MOST_WRONG_CODES:
             step = step_of(secret, code, time.time())
         left = await people.use_code(tx, person.id, step, digest(plain(code)))

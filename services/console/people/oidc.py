@@ -27,7 +27,7 @@ from yarl import URL
 
 from libs.domain.email_address import MalformedEmail, normalise
 
-# Unknown headers are ignored, as RFC 7515 has it.
+# Unknown headers are ignored, as RFC 7515 requires.
 SIGNATURES = JWSRegistry(algorithms=["RS256", "ES256"], strict_check_header=False)
 KEPT_SECONDS = 3600.0
 REFETCH_SECONDS = 60.0

@@ -100,7 +100,7 @@ def _one_line(value: str) -> str:
 
 
 _START = r"^(asap|20\d\d(-\d\d(-\d\d)?)?( [a-z0-9_]{1,40}){0,2})$"
-"""As the list of leads has it: `2027-06 summer`."""
+"""The form in the list of leads: `2027-06 summer`."""
 Words = Annotated[str, AfterValidator(_one_line)]
 Number = BeforeValidator(_number)
 

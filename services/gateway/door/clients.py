@@ -52,7 +52,7 @@ class Client(NamedTuple):
     """The name of the key of the environment; grants nothing."""
 
     holder: str = ""
-    """Who has the limit and the Idempotency-Keys: the role, `key:<id>` or `staff:<id>`."""
+    """The holder of the limit and the Idempotency-Keys: the role, `key:<id>` or `staff:<id>`."""
 
     operator: str | None = None
     """Who acts, if that is proven."""

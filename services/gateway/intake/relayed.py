@@ -63,7 +63,7 @@ class Relayed:
         return True
 
     async def hand_over(self, message: Message) -> Literal["broker", "service"]:
-        """Return who has it; raises as `post`."""
+        """Return where the message went; raises as `post`."""
         if await self.publish(message, self.deadline()):
             return "broker"
         await self.post(message.body, message.request_id or "")

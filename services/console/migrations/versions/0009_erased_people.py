@@ -1,4 +1,4 @@
-"""Who has been disabled for a year is erased; the record keeps a number in place of their name."""
+"""People disabled for a year are erased; the record keeps a number in place of their name."""
 
 from libs.common.database.migrate import execute_beside
 

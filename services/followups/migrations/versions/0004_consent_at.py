@@ -1,4 +1,4 @@
-"""How the consent of a lead stands is what consent says, not what was said in the chat."""
+"""A lead's consent is what the consent service says, not what was said in the chat."""
 
 from libs.common.database.migrate import execute_beside
 
