@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
             "backup",
             "Back up the database, the records of consent and the configuration to BACKUP_DIR.\n\n"
             "The keys (.env) are not in it: keep a copy of them elsewhere.",
-            {"full": (needed("Everything now; without, once a week.", "--full", kind=bool), False)},
+            {"full": (needed("Everything now; else once a week.", "--full", kind=bool), False)},
             backup,
         ),
         Do(

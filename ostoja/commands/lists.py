@@ -141,7 +141,7 @@ def _silenced(each: Any) -> str:
     return "\n".join([each["event_type"], *given])
 
 
-_PERSON = needed("Who answers: a key of [people] in alerts.toml.", "--as", metavar="NAME")
+_PERSON = needed("Who answers: a key of `people` in alerts.toml.", "--as", metavar="NAME")
 _REASON = option("Stored with the answer.")
 CASES = (
     List(
@@ -408,7 +408,7 @@ ON_CALL = (
         "POST /api/oncall/overrides", "override {id}: {person} is on call for {schedule}",
         {
             "schedule": argument(show_default=False),
-            "person": argument(None, "A key of [people] in alerts.toml.", show_default=False),
+            "person": argument(None, "A key of `people` in alerts.toml.", show_default=False),
             "ends": needed(AT, "--until", **TIME),
             "begins": option("In 2h, or at a time; else now.", "--from", **TIME),
             "why": option("Shown beside the override."),
