@@ -168,7 +168,9 @@ class Consumers:
             # Staff may have enrolled the person again since the first copy of this message.
             if await inbox.first_time(tx, OUTCOMES_QUEUE, message.id):
                 lead = await leads.one(tx, answered.lead_id)
-                if lead is not None:
+                if lead is not None and lead["next"] is not None:  # its follow-ups go on
+                    await leads.take(tx, lead["id"], answered.by, answered.at)
+                elif lead is not None:
                     here, email = lead["conversation_id"], lead["known"].get("email")
                     await conversations.end_followups(tx, here, email, "staff")
                     await leads.take(tx, lead["id"], answered.by, answered.at)

@@ -141,7 +141,10 @@ class LeadRoutes:
         )
 
     async def set_state(self, request: web.Request) -> web.Response:
-        """Set the state of a lead; any state but `new` ends its follow-ups."""
+        """Set the state of a lead; any state but `new` ends its follow-ups.
+
+        Those of a request that follows it go on.
+        """
         body = await parse(request, NewState)
         lead_id = path_id(request, "lead")
         by = request.headers.get("X-Operator") or request.headers.get(CALLER) or "staff"
@@ -150,7 +153,7 @@ class LeadRoutes:
             if row is None:
                 raise Problem(404, detail="no such lead")
             stopped = []
-            if body.state != "new":
+            if body.state != "new" and row["next"] is None:
                 here, email = row["conversation_id"], row["known"].get("email")
                 # Lock order: a conversation before its lead.
                 await conversations.end_followups(tx, here, email, "staff")

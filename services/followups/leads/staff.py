@@ -105,7 +105,7 @@ async def record(
     sent = heard.submission
     if sent is None and not _is_news(heard, topic):
         return state
-    contacts = _contacts(state.facts) if topic == LEAD else []
+    contacts = contacts_of(state.facts) if topic == LEAD else []
     # A corrected address may be someone else's: it must no longer find the lead.
     before = heard.before.facts
     taken_back = {
@@ -143,7 +143,7 @@ async def record(
         reason = " ".join(state.said[-1:]) or None
         await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
     dropped = [f"{kind}:{value}" for kind, value in taken_back.items()]
-    changes.append(Change(row, contacts, dropped))
+    changes.append(Change(row, contacts, dropped, is_heard=heard.is_request))
     lead_id = str(row.id) if topic == LEAD else state.lead
     return state._replace(said=(), lead=lead_id)
 
@@ -170,7 +170,7 @@ async def _request(
     state = heard.state
     known_id = UUID(state.lead) if topic == LEAD and state.lead else None
     if not heard.is_request:
-        row = known_id and await leads.one(tx, known_id, locked=True)
+        row = known_id and await leads.one(tx, known_id)
         return (Lead.of(row), OPEN) if row else None
     since = heard.now - config.reopens_after
     found = await leads.find(
@@ -179,7 +179,7 @@ async def _request(
     if found and (found["takes"] or heard.is_lost):  # choosing another company asks for nothing
         is_open = found["state"] in {"new", "taken"}
         return Lead.of(found), found["takes"] or (OPEN if is_open else CLOSED)
-    if found:
+    if found and topic == LEAD:  # no other lead of these contacts is open and young
         email = state.facts.email
         await conversations.resume_followups(tx, heard.conversation_id, email, waits=False)
     return await _new(tx, heard, topic, found), 0
@@ -276,7 +276,7 @@ def _is_contact_only(state: State) -> bool:
     return state.facts.is_contact_only and not (state.said or state.wants_call)
 
 
-def _contacts(facts: Facts) -> list[str]:
+def contacts_of(facts: Facts) -> list[str]:
     """Return the contacts that identify a person in any conversation."""
     given = {"email": facts.email, "phone": facts.phone}
     return [f"{kind}:{value}" for kind, value in given.items() if value is not None]

@@ -96,7 +96,11 @@ class Submissions:
         """
         now, ids = datetime.now(UTC), []
         async with self.engine.begin() as tx:
-            for row in await conversations.own(tx, subject):
+            rows = await conversations.own(tx, subject)
+            given = [Facts.of(right), *(State.of(row["state"]).facts for row in rows)]
+            contacts = {each for facts in given for each in staff.contacts_of(facts)}
+            await leads.lock(tx, [row["id"] for row in rows], messages.LEAD, contacts)
+            for row in rows:
                 outgoing: list[outbox.Outgoing] = []
                 changes: list[leads.Change] = []
                 before = State.of(row["state"])
@@ -104,10 +108,10 @@ class Submissions:
                 old, new = before.facts.email, state.facts.email
                 if old != new and state.consent == "given":  # it does not carry over
                     state = state._replace(consent=None, wording=None)
-                known = {str(each) for each in await leads.ids(tx, row["id"], messages.LEAD)}
-                for lead in sorted(known | ({state.lead} if state.lead else set())):
+                for lead in await leads.ids(tx, row["id"], messages.LEAD):
+                    about = state._replace(lead=str(lead), route=None)
                     heard = staff.Notice(
-                        row["id"], row["session_id"], before, state._replace(lead=lead, route=None),
+                        row["id"], row["session_id"], before, about,
                         is_about_lead=True, is_lost=False, now=now, agrees=False, is_request=False,
                     )  # fmt: skip
                     told = await staff.record(tx, self.config, self.link, heard, outgoing, changes)

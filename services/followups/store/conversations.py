@@ -411,7 +411,8 @@ async def own(tx: AsyncConnection, subject: Subject) -> Sequence[Row]:
     c = chat_conversations.c
     alone = sa.and_(c.email.is_(None), _PHONE.in_([subject.phone]))
     theirs = c.email == subject.email if subject.email else alone
-    rows = await tx.execute(sa.select(chat_conversations).where(theirs).with_for_update())
+    locked = sa.select(chat_conversations).where(theirs).order_by(c.id).with_for_update()
+    rows = await tx.execute(locked)
     return rows.mappings().all()
 
 

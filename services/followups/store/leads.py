@@ -1,6 +1,6 @@
 """Leads and other requests, found by conversation or contact."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -121,6 +121,18 @@ async def ids(tx: AsyncConnection, conversation_id: UUID, topic: str) -> Sequenc
     return found.scalars().all()
 
 
+async def lock(
+    tx: AsyncConnection, conversation_ids: Sequence[UUID], topic: str, contacts: Iterable[str]
+) -> None:
+    """Lock the requests that began in these conversations as `find` does: contacts, then from
+    older to newer.
+    """
+    await tx.execute(_LOCK_CONTACTS, {"contacts": list(contacts)})
+    here = sa.and_(lead.c.conversation_id.in_(conversation_ids), lead.c.topic == topic)
+    found = sa.select(lead.c.id).where(here).order_by(lead.c.created_at, lead.c.id)
+    await tx.execute(found.with_for_update())
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A lead to insert or update, and how its contacts change."""
@@ -130,24 +142,27 @@ class Change:
     """They identify it."""
     dropped: Sequence[str] = ()
     """These no longer identify it, nor any lead for which this conversation gave them."""
+    is_heard: bool = False
+    """The person says something: it is young again."""
 
 
 SAVE = """
 leads AS (
     SELECT * FROM jsonb_to_recordset(:leads) AS given (id uuid, topic text, conversation_id uuid,
         heard_in uuid, language text, score int, known jsonb, notified jsonb, said jsonb,
-        version int, due_at timestamptz, previous jsonb, contacts text[], dropped text[])
+        version int, due_at timestamptz, previous jsonb, contacts text[], dropped text[],
+        is_heard bool)
 ), saved_leads AS (
     INSERT INTO lead (id, topic, conversation_id, heard_in, language, score, known, notified, said,
-        version, due_at, previous, state, state_by)
+        version, due_at, previous, state, state_by, updated_at)
     SELECT id, topic, conversation_id, heard_in, language, score, known, notified, said, version,
         due_at, previous, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
-        CASE WHEN known ? 'lost' THEN 'chat' END
+        CASE WHEN known ? 'lost' THEN 'chat' END, CASE WHEN is_heard THEN now() ELSE '-infinity' END
     FROM leads
     ON CONFLICT (id) DO UPDATE SET heard_in = excluded.heard_in, language = excluded.language,
         score = excluded.score, known = excluded.known, notified = excluded.notified,
         said = excluded.said, version = excluded.version, due_at = excluded.due_at,
-        updated_at = now()
+        updated_at = greatest(lead.updated_at, excluded.updated_at)
 ), dropped_contacts AS (
     DELETE FROM lead_contact USING leads WHERE contact = ANY(dropped)
         AND (lead_contact.conversation_id = leads.heard_in
@@ -172,6 +187,7 @@ def rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
             "due_at": change.row.due_at and change.row.due_at.isoformat(),
             "contacts": list(change.contacts),
             "dropped": list(change.dropped),
+            "is_heard": change.is_heard,
         }
         for change in changes
     ]
@@ -211,9 +227,8 @@ _FOLLOWER = (
 """The request that follows a lead."""
 
 
-async def one(tx: AsyncConnection, lead_id: UUID, *, locked: bool = False) -> Row | None:
+async def one(tx: AsyncConnection, lead_id: UUID) -> Row | None:
     found = sa.select(lead, _FOLLOWER).where(lead.c.id == lead_id)
-    found = found.with_for_update(of=lead) if locked else found
     return (await tx.execute(found)).mappings().one_or_none()
 
 

@@ -2,15 +2,30 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.http.application import CALLER, create_app
+from libs.common.messaging.broker import Message
 from services.followups import messages
+from services.followups.consumers import Consumers
+from services.followups.http.leads import LeadRoutes
 from services.followups.store import conversations, tables
-from tests.integration.followups.conftest import CONFIG, World, submissions_of
+from services.followups.store.conversations import Subject
+from tests.integration.followups.conftest import (
+    CONFIG,
+    NOBODY_ERASED,
+    World,
+    link,
+    submissions_of,
+)
 from tests.integration.followups.test_submissions import given
 
 pytestmark = [pytest.mark.promise("L1")]
@@ -293,6 +308,100 @@ async def test_a_new_request_clears_the_bar_of_staff_alone(
     await change(world, state="won", state_by="Jan Kos")
     await world.say(f"{BATHROOM}, od marca, {ANNA}, {PHONE}", "autumn")
     assert bool(await world.steps()) is is_written
+
+
+@asynccontextmanager
+async def client_of(engine: AsyncEngine) -> AsyncIterator[TestClient[Any, Any]]:
+    app = create_app(internal_key="key")
+    LeadRoutes(engine, CONFIG, link, NOBODY_ERASED).add_to(app)
+    headers = {"X-Internal-Key": "key", CALLER: "service", "X-Operator": "Ola"}
+    async with TestClient(TestServer(app), headers=headers) as client:
+        yield client
+
+
+async def bar_of(world: World) -> str | None:
+    async with world.engine.begin() as tx:
+        here = sa.select(tables.chat_conversations.c.followups_ended_by)
+        bar: str | None = (await tx.execute(here)).scalar_one()
+        return bar
+
+
+async def test_a_second_complaint_keeps_the_bar_of_staff(world: World) -> None:
+    first = await world.say(KITCHEN)
+    async with world.engine.begin() as tx:
+        await conversations.end_followups(tx, first.conversation_id, ANNA, "staff")
+    await world.say("Reklamacja: odpada płytka")
+    async with world.engine.begin() as tx:
+        complaint = tables.lead.c.topic == "complaint"
+        await tx.execute(sa.update(tables.lead).where(complaint).values(state="not_a_lead"))
+    await world.say("Znowu reklamacja, odpada druga płytka")
+    assert len(await leads(world)) == 3
+    assert await bar_of(world) == "staff"
+
+
+@pytest.mark.parametrize("way_to_take", ["console", "case"])
+async def test_a_request_keeps_its_mails_when_the_one_before_is_closed(
+    world: World, engine: AsyncEngine, way_to_take: str
+) -> None:
+    await world.say(KITCHEN)
+    await change(world, hours=MONTH)
+    await world.say(f"{BATHROOM}, od marca, {ANNA}, {PHONE}", "autumn")
+    await world.say("tak", "autumn")
+    old, _ = await leads(world)
+    assert "scheduled" in await world.statuses()
+    before = await world.statuses()
+    if way_to_take == "case":
+        body = {"case_id": str(old["id"]), "lead_id": str(old["id"]), "by": "Jan Kos"}
+        at = datetime.now(UTC).isoformat()
+        answered = Message(str(uuid.uuid4()), "case.answered", body | {"at": at})
+        broker: Any = None
+        await Consumers(engine, broker, submissions_of(engine)).outcomes(answered)
+    else:
+        async with client_of(engine) as client:
+            path = f"/api/leads/{old['id']}/state"
+            async with client.post(path, json={"state": "lost"}) as answer:
+                assert answer.status == 200
+    assert (await leads(world))[0]["state"] == ("taken" if way_to_take == "case" else "lost")
+    assert await world.statuses() == before
+
+
+async def test_a_correction_leaves_the_lead_of_who_has_the_same_number(world: World) -> None:
+    await world.say(f"Jestem Anna, {KITCHEN}")
+    await world.say(f"jeszcze taras, {PHONE}, piotr@example.com", "stranger")
+    await change(world, hours=29 * 24)
+    right = {"name": "Piotr Lis", "phone": "+48500600700"}
+    await submissions_of(world.engine).correct(Subject("piotr@example.com"), right, {})
+    [lead] = await leads(world)
+    assert (lead["known"]["name"], lead["known"]["phone"]) == ("Anna", "+48600700800")
+
+
+async def test_a_correction_makes_no_old_lead_young(world: World) -> None:
+    await world.say(KITCHEN)
+    await change(world, hours=MONTH)
+    await submissions_of(world.engine).correct(Subject(ANNA), {"name": "Anna Nowak"}, {})
+    update = (await told(world))[-1]
+    assert (update["is_update"], update["name"]) == (True, "Anna Nowak")
+    await by_chat(world)
+    assert len(await leads(world)) == 2
+
+
+async def test_a_correction_waits_for_the_contacts_before_it_locks_a_lead(world: World) -> None:
+    await world.say(KITCHEN)
+    async with world.engine.begin() as turn:
+        name = f"email:{ANNA}"
+        locks = "SELECT pg_advisory_xact_lock(hashtext('followups.contact'), hashtext(:name))"
+        await turn.execute(sa.text(locks), {"name": name})
+        forms = submissions_of(world.engine)
+        correcting = asyncio.create_task(forms.correct(Subject(ANNA), {"name": "Anna Lis"}, {}))
+        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        async with asyncio.timeout(10):
+            while not await turn.scalar(sa.text(waits)):
+                assert not correcting.done()
+                await asyncio.sleep(0.02)
+        await turn.execute(sa.select(tables.lead.c.id).with_for_update(nowait=True))
+    await correcting
+    [lead] = await leads(world)
+    assert lead["known"]["name"] == "Anna Lis"
 
 
 async def test_a_complaint_after_the_last_one_was_closed_asks_again(world: World) -> None:
