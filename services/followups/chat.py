@@ -55,13 +55,17 @@ async def take_turn(
     if said.language not in LANGUAGES:
         said = said._replace(language=None)
     known = before._replace(language=before.language or said.language)
+    is_last = replies in {None, str(before.replies)}
     tapped = said.tap and config.taps.read(said.tap, known, config.today(now))
-    if said.tap is None and replies in {None, str(before.replies)}:
+    if said.tap is None and is_last:
         return await _take(tx, config, link, said, now, row, None)
-    if tapped is None:  # nothing changes
+    if tapped is None or (tapped.asks and not is_last):
+        await tx.rollback()  # nothing changes
         score = lead_score.score(known.facts.known(), config.rules).points
         return Reply(row["id"], config.taps.again(known), score, "", known)
-    return await _take(tx, config, link, said._replace(message=tapped.text), now, row, tapped)
+    language = known.language if tapped.answer else said.language  # that of the wording
+    said = said._replace(message=tapped.text, language=language)
+    return await _take(tx, config, link, said, now, row, tapped)
 
 
 async def _take(

@@ -35,6 +35,8 @@ _KINDS: Mapping[str, Kind] = {
 _CONTACTS = {"contact", "email"}
 _MONTHS, _YEARS = 12, 10
 """The months that are offered, and the years within which a start must be."""
+_MIN_BUDGET = 1000
+"""Below it, thousands are meant: 60. As a message it is read so."""
 _ON_CARD = ("wish", "city", "area", "budget", "start", "name", "email", "phone")
 
 
@@ -233,7 +235,7 @@ def ask_again(state: State, name: str, script: Script) -> tuple[State, str]:
 
 
 def _name(state: State) -> str | None:
-    if not state.replies:
+    if not state.replies and state.spoken is None:  # an older release did not count them
         return OPENING
     if state.doubt:
         return "doubt"
@@ -294,6 +296,7 @@ def _valued(name: str, value: Value, today: date) -> Facts:
         if not day <= given <= f"{today.year + _YEARS}-12-31":
             raise Unfit("tap.value", "is past, or too far away")
         return Facts(start=given)
-    if not MIN_AREA <= given <= (MAX_AREA if name == "area" else MAX_BUDGET):
+    least, most = (MIN_AREA, MAX_AREA) if name == "area" else (_MIN_BUDGET, MAX_BUDGET)
+    if not least <= given <= most:
         raise Unfit("tap.value", "is out of range")
     return _number(name, given)

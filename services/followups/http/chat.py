@@ -7,8 +7,8 @@ from typing import Annotated, Any, Self
 
 from aiohttp import web
 from pydantic import (
-    AfterValidator,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -44,8 +44,6 @@ log = logs.get_logger(__name__)
 
 MESSAGE_LENGTH = 4000
 WORDING_LENGTH = 4000
-OLD = "old"
-"""An ask that no reply has: it is answered with the question of today."""
 TURNS_AT_A_TIME = 6
 """Chat turns that run at once, out of the pool's ten connections; the rest serve the other work.
 This semaphore is fair. In the pool, a newcomer may overtake a waiting turn until that times out."""
@@ -64,9 +62,11 @@ class Consent(Model):
         return self
 
 
-def _value(given: float | str) -> Value:
-    if not isinstance(given, str):
+def _value(given: Any) -> Value:
+    if isinstance(given, int | float) and not isinstance(given, bool):
         return "number", given
+    if not isinstance(given, str):
+        raise ValueError("must be a number or a text")  # noqa: TRY004 - pydantic's
     if "@" in given:
         return "email", email_address.normalise(given)
     if re.fullmatch(r"\d{4}-\d\d(-\d\d)?", given, re.ASCII):
@@ -78,7 +78,7 @@ def _value(given: float | str) -> Value:
 class ChatTap(Model):
     ask: str = Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,9})?$")
     choice: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,40}$")
-    value: Annotated[float | str, AfterValidator(_value)] | None = None
+    value: Annotated[Value, PlainValidator(_value)] | None = None
     wording: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """The SHA-256 of the wording of consent that was shown."""
 

@@ -16,8 +16,10 @@ from pydantic import ValidationError
 
 from libs.common.http import plain_form
 from services.followups.config import Config
+from services.followups.dialogue.state import SAID_LENGTH, State
 from services.followups.dialogue.taps import Unfit
-from services.followups.http.chat import OLD, ChatMessage, ChatRoutes
+from services.followups.http.chat import ChatMessage, ChatRoutes
+from services.followups.reading.text import readable
 
 _HERE = Path(__file__).parent
 _PAGE = jinja2.Environment(
@@ -43,19 +45,24 @@ class ChatPage:
         )
 
     async def go_on(self, request: web.Request) -> web.Response:
-        given = {name: text for name, text in (await plain_form.read(request)).items() if text}
+        given = {
+            name: text.replace("\r\n", "\n")  # as `maxlength` counts them
+            for name, text in (await plain_form.read(request)).items()
+            if text
+        }
         session = given.get("session", "")
         ours = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
         if not (ours and re.fullmatch(r"[A-Za-z0-9_-]{22}", session)):  # else others may know it
             session = secrets.token_urlsafe(16)
         about = {"session_id": session, "language": self._config.language_of(given.get("language"))}
+        typed = given.get("message") or given.get("number") or given.get("value") or ""
         fault = False
         try:
             body = ChatMessage.model_validate(about | _said(given))
             answer, shown = await self._chat.answer(request, body, given.get("replies"))
         except (ValidationError, Unfit):
-            old = ChatMessage.model_validate(about | {"tap": {"ask": OLD, "choice": OLD}})
-            (answer, shown), fault = await self._chat.answer(request, old), True
+            body, fault = ChatMessage.model_validate(about | {"message": "-"}), True
+            answer, shown = await self._chat.answer(request, body, "")  # of no reply: not taken
         wording = (shown["ask"] or {}).get("wording", {}).get("text", "")
         shown["reply"] = shown["reply"].replace(wording, "").strip()
         return self._show(
@@ -63,12 +70,13 @@ class ChatPage:
             session,
             **shown,
             fault=fault,
+            typed="" if answer.said or _is_noted(body, answer.state) else typed,
             said=answer.said,
             replies=answer.state.replies,
         )
 
     def _show(
-        self, language: str, session: str, *, fault: bool = False, **shown: Any
+        self, language: str, session: str, *, fault: bool = False, typed: str = "", **shown: Any
     ) -> web.Response:
         page = _PAGE.render(
             language=language,
@@ -76,6 +84,7 @@ class ChatPage:
             company=self._config.company,
             session=session,
             fault=fault,
+            typed=typed,
             **shown,
         )
         return web.Response(text=page, status=422 if fault else 200, content_type="text/html")
@@ -88,8 +97,17 @@ def _said(given: Mapping[str, str]) -> dict[str, Any]:
         name: given[name] for name in ("ask", "choice", "value", "wording") if name in given
     }
     if number := given.get("number"):
-        try:
-            tap["value"] = float("".join(number.split()).replace(",", "."))
-        except ValueError:  # it may be one in words
+        digits = "".join(number.split())
+        # A budget of `60` or `60.000` and one in words are read as a message is.
+        plain = r"\d{4,}" if tap["ask"].startswith("budget") else r"\d+([.,]\d\d?)?"
+        if not re.fullmatch(plain, digits, re.ASCII):
             return {"message": number}
+        tap["value"] = float(digits.replace(",", "."))
     return {"tap": tap}
+
+
+def _is_noted(body: ChatMessage, state: State) -> bool:
+    """Return whether it is what was said last: the page was only loaded once more."""
+    if body.tap is None:
+        return readable(str(body.message))[:SAID_LENGTH] == state.last_said
+    return body.tap.value is not None and body.tap.value[1] in state.facts

@@ -111,6 +111,22 @@ async def test_an_older_tap_leaves_the_conversation_as_it_is(
         assert (status, answer["ask"], answer["card"]) == (200, now["ask"], now["card"])
         assert answer["reply"] == CONFIG.texts["pl"]["ask_area"]
     assert await said(world) == before
+    status, _ = await post(PATH, {"session_id": "new", "tap": {"ask": "area-9", "choice": "0-30"}})
+    assert (status, await world.conversations()) == (200, 1), (
+        "a tap that is not taken stores nothing"
+    )
+
+
+async def test_a_consent_is_recorded_in_the_language_of_its_wording_whatever_the_page_says(
+    post: Post,  # noqa: F811
+    world: World,
+) -> None:
+    _, answer = await post(PATH, SESSION | {"message": LEAD})
+    wording = answer["ask"]["wording"]
+    tapped = {"ask": answer["ask"]["id"], "choice": "yes", "wording": wording["sha256"]}
+    await post(PATH, SESSION | {"language": "en", "tap": tapped})
+    [grant] = await world.outbox("grant.record")
+    assert (grant["language"], grant["wording"]) == ("pl", WORDING)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +141,8 @@ async def test_an_older_tap_leaves_the_conversation_as_it_is(
         ({"tap": {"ask": "opening-0", "value": "2027-13"}}, "tap.value"),
         ({"tap": {"ask": "opening-0", "value": "a@b"}}, "tap.value"),
         ({"tap": {"ask": "opening-0", "value": "12"}}, "tap.value"),
+        ({"tap": {"ask": "opening-0", "value": [5]}}, "tap.value"),
+        ({"tap": {"ask": "opening-0", "value": True}}, "tap.value"),
         ({"tap": {"ask": "Opening!", "choice": "quote"}}, "tap.ask"),
     ],
 )
@@ -136,7 +154,7 @@ async def test_a_tap_that_says_what_is_not_offered_is_refused_and_nothing_change
 ) -> None:
     status, answer = await post(PATH, SESSION | body)
     assert status == 422
-    assert {each["field"] for each in answer["errors"]} == {field}
+    assert [each["field"] for each in answer["errors"]] == [field]
     assert await said(world) == []
     assert await world.conversations() == 0
 
@@ -173,10 +191,11 @@ async def test_a_request_is_made_without_a_script_and_what_is_sent_twice_is_one_
 ) -> None:
     page = await Page(client).open()
     for fields in (
-        {"choice": "quote"}, {"choice": "kitchen"}, {"number": "12,5"}, {"choice": "skip"},
+        {"choice": "quote"}, {"choice": "kitchen"}, {"number": "12,5"}, {"number": "60"},
         {"choice": "asap"}, {"choice": "email"}, {"value": "jan@example.com"},
     ):  # fmt: skip
         assert await page.send(**fields) == 200
+    assert "60\xa0000\xa0zł" in page.html, "read as a message"
     assert 'name="wording"' in page.html
     async with client.post("/chat", data=page.fields) as again:  # the page is loaded once more
         assert again.status == 200
@@ -196,15 +215,61 @@ async def test_a_page_that_sends_nonsense_is_shown_again_and_nothing_changes(
     world: World,
 ) -> None:
     page = await Page(client).open(language="en")
+    for fields in ({"choice": "pizza"}, {"message": " "}):
+        assert await page.send(**fields) == 422
+        assert "A quote" in page.html
+    assert await world.conversations() == 0
     await page.send(choice="quote")
     await page.send(choice="kitchen")
     for fields in (
-        {"number": "1e9"}, {"number": "nan"}, {"choice": "pizza"}, {"message": ""},
+        {"number": "999999"}, {"choice": "pizza"}, {"message": ""},
         {"value": "<b>"}, {"language": "xx", "choice": "pizza"},
     ):  # fmt: skip
         assert await page.send(**fields) == 422, fields
         assert "Roughly what is the floor area?" in page.html or "Jaki" in page.html
     assert await said(world) == ["A quote", "Kitchen"]
+
+
+@pytest.mark.parametrize(
+    "typed", [{"message": "Numer 600 700 800\n\ntak"}, {"value": "600 700 800"}]
+)
+async def test_what_is_typed_on_an_old_page_is_given_back_and_answers_nothing(
+    client: TestClient[Any, Any],  # noqa: F811
+    world: World,
+    typed: dict[str, str],
+) -> None:
+    page = await Page(client).open()
+    await page.send(choice="human")
+    old = page.html
+    await page.send(choice="email")
+    page.html = old
+    typed = {name: text.replace("\n", "\r\n") for name, text in typed.items()}
+    assert await page.send(**typed) == 200
+    [text] = re.findall(r"<textarea[^>]*>([^<]*)</textarea>", page.html)
+    assert [text] == [each.replace("\r", "") for each in typed.values()]
+    assert 'role="alert"' in page.html
+    assert "600" not in " ".join(await said(world))
+    assert await page.send(message=text) == 200
+    assert "600" in (await said(world))[-1]
+    assert 'role="alert"' not in page.html
+
+
+async def test_a_fact_of_the_card_that_is_tapped_and_loaded_once_more_is_one_turn(
+    client: TestClient[Any, Any],  # noqa: F811
+    world: World,
+) -> None:
+    page = await Page(client).open()
+    await page.send(message="remont kuchni 12 m2")
+    await page.send(ask="card", choice="area")
+    await client.post("/chat", data=page.fields)
+    assert len(await said(world)) == 2
+
+
+async def test_the_length_that_a_page_allows_is_taken_with_its_line_ends(
+    client: TestClient[Any, Any],  # noqa: F811
+) -> None:
+    page = await Page(client).open()
+    assert await page.send(message="\r\n".join(["ab"] * 1300)) == 200
 
 
 async def test_another_site_cannot_choose_the_conversation_of_a_visitor(

@@ -204,6 +204,7 @@ def test_an_older_tap_changes_nothing_and_is_answered_with_the_question_of_today
         (["quote", "kitchen"], {"value": ("number", 100_001)}, "value"),
         (["quote", "kitchen"], {"value": PHONE}, "value"),
         (["quote", "kitchen", "skip"], {"value": ("number", 1e12)}, "value"),
+        (["quote", "kitchen", "skip"], {"value": ("number", 60)}, "value"),
         (["quote", "kitchen", "skip", "skip"], {"value": ("month", "2026-10")}, "value"),
         (["quote", "kitchen", "skip", "skip"], {"value": ("month", "2026-11-29")}, "value"),
         (["quote", "kitchen", "skip", "skip"], {"value": ("month", "2037-01")}, "value"),
@@ -224,6 +225,12 @@ def test_what_is_not_offered_is_refused_by_its_field(
         visitor.taps(**tap)
     assert refused.value.field == f"tap.{at}"
     assert visitor.state == before
+
+
+def test_a_conversation_of_a_release_that_counted_no_replies_goes_on_with_its_question() -> None:
+    visitor = at_consent()
+    visitor.state = visitor.state._replace(replies=0)
+    assert visitor.ask["kind"] == "consent"
 
 
 def test_a_start_can_be_a_month_or_a_day_of_today_on() -> None:
