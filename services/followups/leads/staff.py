@@ -25,7 +25,7 @@ from services.followups.config import Config
 from services.followups.dialogue.state import SAID, State
 from services.followups.messages import LEAD
 from services.followups.rules import score as lead_score
-from services.followups.rules.fact_texts import summary
+from services.followups.rules.fact_texts import CONTACTS, summary, wishes
 from services.followups.rules.facts import OF_WORKS, Facts
 from services.followups.store import conversations, leads
 from services.followups.store.leads import Change, Lead
@@ -38,7 +38,9 @@ WORK_WORDS = 3
 MOST_WISHES = 10
 """From other conversations, which anyone who knows a contact may start; staff read all words."""
 _WORKS = {*OF_WORKS, "budget_range", "area_range"}
-_PERSON = {"email", "phone", "name"}
+_PERSON = CONTACTS | {"name"}
+OF_FORM = "form:"
+"""So begins the source of a wish that came with a form in a conversation that has a lead."""
 POLL_SECONDS = 1.0
 BATCH = 50
 
@@ -119,7 +121,9 @@ async def record(
     row, takes = found
     is_other = row.heard_in != heard.conversation_id
     is_own = row.conversation_id == heard.conversation_id or not heard.is_request
-    known = _learn(row.known, heard, taken_back if is_own else {}, is_own=is_own, takes=takes)
+    # Once others have added to it: who began it may have named their number, to take it from them.
+    is_shared = heard.is_request and is_own and _has_others(row)
+    known = _learn(row.known, heard, taken_back, is_own=is_own, is_shared=is_shared, takes=takes)
     is_same = known.get("email") == state.facts.email
     standing = {
         "may_mail": _may_mail(heard, row.known) if is_same else row.known.get("may_mail"),
@@ -139,10 +143,10 @@ async def record(
     else:
         row = row._replace(score=lead_score.score(known, config.rules).points, due_at=due_at)
     # Only in the lead's first conversation: in another one, anyone could name its number.
-    if takes == OPEN and heard.is_lost and is_own:
+    if takes == OPEN and heard.is_lost and is_own and not is_shared:
         reason = " ".join(state.said[-1:]) or None
         await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
-    dropped = [f"{kind}:{value}" for kind, value in taken_back.items()]
+    dropped = [] if is_shared else [f"{kind}:{value}" for kind, value in taken_back.items()]
     changes.append(Change(row, contacts, dropped, is_heard=heard.is_request))
     lead_id = str(row.id) if topic == LEAD else state.lead
     return state._replace(said=(), lead=lead_id)
@@ -187,31 +191,43 @@ async def _request(
 
 def _learn(
     before: Mapping[str, Any], heard: Notice, taken_back: Mapping[str, str], *, is_own: bool,
-    takes: int,
+    is_shared: bool, takes: int,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what is known of a lead, including what is said now."""
-    kept = {name: value for name, value in before.items() if value != taken_back.get(name)}
+    wrong = taken_back if is_own and not is_shared else {}
+    kept = {name: value for name, value in before.items() if value != wrong.get(name)}
     told = _known(heard.state)
     if not heard.is_request:
         return kept | {name: value for name, value in told.items() if name in _PERSON}
     if is_own and not (heard.submission and takes):
-        return kept | told
-    return _beside(kept, heard)
+        if not is_shared:
+            return kept | told
+        kept |= told | {name: kept[name] for name in CONTACTS & kept.keys()}
+    return _beside(kept, heard, is_own=is_own)
 
 
-def _beside(known: Mapping[str, Any], heard: Notice) -> dict[str, Any]:
+def _has_others(row: Lead) -> bool:
+    """Return whether another conversation has added to a lead."""
+    sources = {each["from"] for each in row.known.get("also", ())} - {str(row.conversation_id)}
+    return not all(source.startswith(OF_FORM) for source in sources)
+
+
+def _beside(known: Mapping[str, Any], heard: Notice, *, is_own: bool) -> dict[str, Any]:
     """Add what another conversation, or a form, says; nothing is overwritten.
 
-    What differs is another wish, with everything said about its works.
+    What differs is another wish, with everything said about its works, and with the contacts of
+    another conversation, even if it says nothing else.
     """
     sent, source = heard.submission, str(heard.conversation_id)
     told = _known(heard.state)
     if sent is not None and heard.state.lead:  # of the same conversation: it is not the chat's wish
-        told, source = sent.facts.known(), str(sent.id)
+        told, source = sent.facts.known(), f"{OF_FORM}{sent.id}"
     differs = {name for name, value in told.items() if known.get(name, value) != value}
     if not differs.isdisjoint(_WORKS):
         differs |= _WORKS & told.keys()
-    wish = {name: told.pop(name) for name in told.copy() if name in differs}
+    given = differs if is_own else differs | CONTACTS
+    wish = {name: value for name, value in told.items() if name in given}
+    told = {name: value for name, value in told.items() if name not in differs}
     also = [each for each in known.get("also", ()) if each["from"] != source]
     is_new = all(wish | {"from": each["from"]} != each for each in also)
     if wish and is_new and len(also) < MOST_WISHES:
@@ -224,15 +240,21 @@ async def _new(
 ) -> Lead:
     """:param previous: the request that this one follows, locked"""
     here, number, follows = heard.conversation_id, 0, None
+    known: dict[str, Any] = {}
     if previous is not None:
         has_owner = previous["state"] != "new" and previous["state_by"] != "chat"
         by = re.sub(rf"^{PERSON}\S+ ", "", previous["state_by"] or "")
         owner = by if by and has_owner else None
         follows = {"id": str(previous["id"]), "state": previous["state"], "owner": owner}
-        known = await leads.ids(tx, here, topic)
-        number = len(known)
-        while messages.lead_id(here, topic, number) in known:
+        taken = await leads.ids(tx, here, topic)
+        number = len(taken)
+        while messages.lead_id(here, topic, number) in taken:
             number += 1
+        before, email = previous["known"], heard.state.facts.email
+        if before.get("no_calls") and not heard.state.wants_call:
+            known["no_calls"] = True
+        if email and before.get("email") == email and "may_mail" in before:
+            known |= {"email": email, "may_mail": before["may_mail"]}
     return Lead(
         id=messages.lead_id(here, topic, number),
         topic=topic,
@@ -240,7 +262,7 @@ async def _new(
         heard_in=here,
         language="",
         score=0,
-        known={},
+        known=known,
         notified=None,
         said=[],
         version=0,
@@ -355,7 +377,9 @@ def announce(
 def _changes(row: Lead) -> tuple[str, ...]:
     """Return what is new; for a new lead, only that it is over."""
     if row.notified is not None:
-        return lead_score.changed(row.notified, row.known)
+        names = lead_score.changed(row.notified, row.known)
+        others = [wishes(known, "en") for known in (row.notified, row.known)]
+        return tuple(name for name in names if name != "also" or others[0] != others[1])
     return ("lost",) if row.known.get("lost") else ()
 
 

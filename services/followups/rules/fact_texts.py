@@ -10,6 +10,7 @@ from typing import Any
 
 from services.followups.rules.facts import Facts
 
+CONTACTS = frozenset({"email", "phone"})
 _SPACE = "\N{NO-BREAK SPACE}"
 _THOUSANDS = {"pl": _SPACE, "uk": _SPACE, "de": "."}
 _MOBILE = ("45", "50", "51", "53", "57", "60", "66", "69", "72", "73", "78", "79", "88")
@@ -122,7 +123,9 @@ def _budget(facts: Facts, language: str, least: int | None) -> str | None:
 def wishes(known: Mapping[str, Any], language: str) -> list[str]:
     """Describe what else a lead wants, by what other conversations said, each in a line."""
     lines = []
-    for also in known.get("also", ()):
+    for each in known.get("also", ()):
+        same = {name for name in CONTACTS if each.get(name) == known.get(name)}
+        also = {name: value for name, value in each.items() if name not in same}
         facts = Facts.of(also)
         parts = (
             facts.wish,
@@ -130,7 +133,8 @@ def wishes(known: Mapping[str, Any], language: str) -> list[str]:
                 facts, language, budget_from=_least(also, "budget"), area_from=_least(also, "area")
             ),
         )
-        lines.append(_STARTS[language]["also"].format(wish=", ".join(filter(None, parts))))
+        if wish := ", ".join(filter(None, parts)):
+            lines.append(_STARTS[language]["also"].format(wish=wish))
     return lines
 
 

@@ -154,10 +154,13 @@ leads AS (
         is_heard bool)
 ), saved_leads AS (
     INSERT INTO lead (id, topic, conversation_id, heard_in, language, score, known, notified, said,
-        version, due_at, previous, state, state_by, updated_at)
+        version, due_at, previous, state, state_by, updated_at, consent_at)
     SELECT id, topic, conversation_id, heard_in, language, score, known, notified, said, version,
         due_at, previous, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
-        CASE WHEN known ? 'lost' THEN 'chat' END, CASE WHEN is_heard THEN now() ELSE '-infinity' END
+        CASE WHEN known ? 'lost' THEN 'chat' END,
+        CASE WHEN is_heard THEN now() ELSE '-infinity' END,
+        (SELECT consent_at FROM lead AS old WHERE old.id = CAST(leads.previous ->> 'id' AS uuid)
+            AND old.known ->> 'email' = leads.known ->> 'email')
     FROM leads
     ON CONFLICT (id) DO UPDATE SET heard_in = excluded.heard_in, language = excluded.language,
         score = excluded.score, known = excluded.known, notified = excluded.notified,

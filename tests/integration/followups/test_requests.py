@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +17,9 @@ from libs.common.messaging.broker import Message
 from services.followups import messages
 from services.followups.consumers import Consumers
 from services.followups.http.leads import LeadRoutes
+from services.followups.rules.fact_texts import wishes
 from services.followups.store import conversations, tables
+from services.followups.store import leads as leads_store
 from services.followups.store.conversations import Subject
 from tests.integration.followups.conftest import (
     CONFIG,
@@ -113,7 +115,7 @@ async def test_what_does_not_differ_is_added_and_a_wish_grows_with_its_conversat
     await world.say(f"budżet 60 tys. zł, {PHONE}", "friday")
     [lead] = await leads(world)
     assert lead["known"]["budget"] == 60_000
-    assert "also" not in lead["known"]
+    assert wishes(lead["known"], "pl") == []
     await world.say("a do tego remont łazienki", "friday")
     await world.say("6 m2", "friday")
     [lead] = await leads(world)
@@ -267,6 +269,66 @@ async def test_who_knows_a_number_closes_nothing_and_moves_nothing(world: World)
     assert is_kitchen(lead["known"])
     await world.say(f"jeszcze łazienka, {PHONE}", "home")
     assert len(await leads(world)) == 1
+
+
+async def test_who_began_a_request_with_the_number_of_another_cannot_take_it_from_them(
+    world: World,
+) -> None:
+    await world.say(f"remont dachu, {PHONE}", "stranger")
+    await world.say(f"{BATHROOM}, {PHONE}", "home")
+    await world.say("pomyłka, mój numer to 500 600 700", "stranger")
+    await world.say("wybraliśmy inną firmę", "stranger")
+    [lead] = await leads(world)
+    [home, stranger] = lead["known"]["also"]
+    assert is_bathroom(home)
+    assert home["phone"] == lead["known"]["phone"] == "+48600700800"
+    assert stranger["phone"] == "+48500600700"
+    assert lead["state"] == "new"
+    update = (await told(world))[-1]
+    assert {"also", "lost"} <= set(update["changes"])
+    assert "500" in update["summary"]
+    await world.say(f"a kiedy ktoś zadzwoni? {PHONE}", "later")
+    assert len(await leads(world)) == 1
+
+
+async def test_who_adds_only_a_contact_is_heard_too(world: World) -> None:
+    await world.say(f"remont dachu 80 m2, {PHONE}", "stranger")
+    await world.say(f"remont dachu 80 m2, {PHONE}", "home")
+    await world.say("pomyłka, mój numer to 500 600 700", "stranger")
+    [lead] = await leads(world)
+    assert lead["known"]["phone"] == "+48600700800"
+
+
+async def test_a_form_of_the_own_conversation_lets_it_correct_its_contact(world: World) -> None:
+    session = "s" * 22
+    await world.say(KITCHEN, session)
+    bathroom = {"wish": "Remont łazienki", "area": "6"}
+    await submissions_of(world.engine).take(given(ANNA, facts=bathroom, session_id=session))
+    await world.say("pomyłka, mój numer to 500 600 700", session)
+    [lead] = await leads(world)
+    assert lead["known"]["phone"] == "+48500600700"
+
+
+@either_way
+async def test_do_not_call_and_the_consent_of_an_address_come_along(world: World, way: Way) -> None:
+    await world.say(f"{KITCHEN}, proszę nie dzwonić")
+    at = datetime.now(UTC)
+    async with world.engine.begin() as tx:
+        await leads_store.hear_consent(tx, ANNA, "refused", at, timedelta(0))
+    await change(world, state="won", state_by="Jan Kos")
+    await way(world, ANNA)
+    await world.say(f"remont dachu, {PHONE}", "later")
+    _, new = await leads(world)
+    assert (new["known"]["no_calls"], new["known"]["may_mail"]) == (True, "refused")
+    assert new["consent_at"] == at
+
+
+async def test_who_asks_for_a_call_now_is_called(world: World) -> None:
+    await world.say(f"{KITCHEN}, proszę nie dzwonić")
+    await change(world, state="won", state_by="Jan Kos")
+    await world.say(f"{BATHROOM}, proszę o telefon: {PHONE}", "autumn")
+    _, new = await leads(world)
+    assert "no_calls" not in new["known"]
 
 
 async def test_the_newest_open_one_of_all_contacts_wins(world: World) -> None:
