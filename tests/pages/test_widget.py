@@ -1043,10 +1043,11 @@ async def test_a_request_is_tapped_and_each_state_is_accessible(
         assert styles[0] == styles[1], "a yes is as easy as a no"
         shown = await chat.locator("#wording").inner_text()
         assert shown not in await chat.get_by_role("log").inner_text()
-        await tap(chat, "Tak", 17)
+        await tap(chat, "Tak", 18)  # with the wording
+        assert shown in await chat.get_by_role("log").inner_text(), "they can read what they gave"
         await chat.get_by_text("Zapisane:").click()
         await is_readable(page, chat, f"taps-6-card-{where}")
-        await tap(chat, "Zmień: Metraż, 12,5 m²", 19)
+        await tap(chat, "Zmień: Metraż, 12,5 m²", 20)
         assert (await said_in(site, page))[:3] == ["Wycena", "Kuchnia", "12,5 m²"]
     await site.recorded(address, shown)
 
@@ -1075,7 +1076,9 @@ async def test_taps_fit_320_pixels_and_the_keyboard_reaches_them_in_the_order_of
         await page.keyboard.type("8")
         await page.keyboard.press("Enter")
         await expect(chat.locator(".turn")).to_have_count(7, timeout=15_000)
-        await tap(chat, "Pomiń", 9)
+        await chat.get_by_role("textbox", name="budżet").fill("60")
+        await page.keyboard.press("Enter")
+        await expect(chat.locator("summary")).to_contain_text("60\xa0000\xa0zł", timeout=15_000)
         await is_readable(page, chat, "taps-320-start")
         group = chat.get_by_role("list", name="Kiedy mogłyby ruszyć prace?")
         await expect(group.get_by_role("listitem")).to_have_count(15)

@@ -102,12 +102,13 @@ export function defineChat(gateway: string): void {
           give.addEventListener("submit", (event) => {
             event.preventDefault()
             const given = field.value.trim()
-            const number = Number(given.replace(/\s/g, "").replace(",", "."))
-            const value = kind === "number" ? number : given
+            const digits = given.replace(/\s/g, "").replace(",", ".")
+            const plain = id.startsWith("budget") ? /^\d{4,}$/ : /^\d+(\.\d\d?)?$/
             if (!given) return field.focus()
             log.focus()
-            // What is no number may be one in words, which is read as a message.
-            mine(given, Number.isNaN(value) ? undefined : { ask: id, value })
+            // A budget of `60` or `60.000` and a number in words are read as a message is.
+            mine(given, kind !== "number" ? { ask: id, value: given }
+              : plain.test(digits) ? { ask: id, value: +digits } : undefined)
           })
           taps.append(give)
         }
@@ -119,9 +120,8 @@ export function defineChat(gateway: string): void {
       }
 
       const why = ({ tap }: Turn): HTMLElement => {
-        const kind = conversation.ask?.kind
-        const typed = tap?.value !== undefined && kind !== undefined && kind in FIELDS
-        return element("small", {}, typed ? t[kind as keyof typeof FIELDS] : t.lost)
+        const kind = conversation.ask?.kind as keyof typeof FIELDS
+        return element("small", {}, tap?.value !== undefined && t[kind] || t.lost)
       }
       const lines = new Map<Turn, Element>()
       const say = (turn: Turn): void => {
@@ -184,7 +184,7 @@ export function defineChat(gateway: string): void {
             else {
               const { reply: text, ask, card } = reply.body
               // The wording of a consent stands above its buttons.
-              kept.turns.push({ mine: false, text: text.replace(ask?.wording?.text ?? "", "").trim() })
+              kept.turns.push({ mine: false, text: text.replace(ask?.wording?.text ?? "", "") })
               Object.assign(kept, { ask: ask ?? null, card: card ?? [] })
             }
             if (reply.body.session_id) kept.id = reply.body.session_id
@@ -192,7 +192,7 @@ export function defineChat(gateway: string): void {
           offer()
           if (answered.lost) lines.get(answered)?.append(why(answered))
           else {
-            say(conversation.turns[conversation.turns.length - 1]!)
+            say(conversation.turns.at(-1)!)
             if (dialog.hidden) bubble.classList.add("unread")
           }
         }
@@ -202,10 +202,12 @@ export function defineChat(gateway: string): void {
 
       const mine = (text: string, tap?: Tap): void => {
         conversation.id()
-        const turn = { mine: true, text, tap, key: random() }
-        conversation.change((kept) => kept.turns.push(turn))
+        const said: Turn[] = [{ mine: true, text, tap, key: random() }]
+        const wording = taps.querySelector("p")?.textContent
+        if (wording) said.unshift({ mine: false, text: wording }) // it stays to be read
+        conversation.change((kept) => kept.turns.push(...said))
         offer(null) // one tap is sent once; a refused one brings them back
-        say(turn)
+        said.forEach(say)
         this.#wake.dispatchEvent(new Event("wake"))
         void drain()
       }
