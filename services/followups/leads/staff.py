@@ -28,7 +28,7 @@ from services.followups.rules import score as lead_score
 from services.followups.rules.fact_texts import CONTACTS, summary, wishes
 from services.followups.rules.facts import OF_WORKS, Facts
 from services.followups.store import conversations, leads
-from services.followups.store.leads import Change, Lead
+from services.followups.store.leads import OF_FORM, Change, Lead
 from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
 
 log = logs.get_logger(__name__)
@@ -39,8 +39,6 @@ MOST_WISHES = 10
 """From other conversations, which anyone who knows a contact may start; staff read all words."""
 _WORKS = {*OF_WORKS, "budget_range", "area_range"}
 _PERSON = CONTACTS | {"name"}
-OF_FORM = "form:"
-"""So begins the source of a wish that came with a form in a conversation that has a lead."""
 POLL_SECONDS = 1.0
 BATCH = 50
 

@@ -335,7 +335,8 @@ async def erase(
 ) -> tuple[int, int]:
     """Delete a data subject's conversations, messages, follow-ups, leads and outbox messages.
 
-    If somebody else's conversation names the subject, only the address is struck out.
+    If somebody else's conversation names the subject, only the address is struck out; a lead that
+    began in one loses what the subject added.
 
     :param named: all conversations of the trace, including deleted ones
     :param named_in: returns the addresses in a message, in whatever spelling
@@ -343,14 +344,9 @@ async def erase(
         publishing at this moment and that therefore remain
     """
     theirs = sa.select(chat_conversations.c.id).where(_of_subject(subject))
-    await tx.execute(theirs.with_for_update())
-    # A lead is deleted with its first conversation, and with the contact that identifies it.
-    known_by = sa.select(lead_contact.c.lead_id).where(
-        lead_contact.c.contact.in_([f"email:{subject.email}", f"phone:{subject.phone}"])
-    )
-    await tx.execute(
-        sa.delete(lead).where(sa.or_(lead.c.conversation_id.in_(theirs), lead.c.id.in_(known_by)))
-    )
+    talks = await tx.execute(theirs.add_columns(chat_conversations.c.state).with_for_update())
+    await tx.execute(sa.delete(lead).where(lead.c.conversation_id.in_(theirs)))
+    await _take_out(tx, subject, {row.id: row.state for row in talks})
     enrolled: sa.ColumnElement[bool] = followup_event.c.conversation_id.in_(theirs)
     if subject.email is not None:
         await lock_address(tx, subject.email)
@@ -370,6 +366,45 @@ async def erase(
     await tx.execute(sa.delete(lead_submission).where(_sent_by(subject)))
     gone = sa.delete(chat_conversations).where(_of_subject(subject))
     return (await tx.execute(gone)).rowcount, int(left or 0)
+
+
+async def _take_out(
+    tx: AsyncConnection, subject: Subject, talks: Mapping[UUID, Mapping[str, Any]]
+) -> None:
+    """Take what somebody added out of the leads that began elsewhere.
+
+    Anyone may add to a lead who knows its number: they must not be able to delete it.
+    """
+    sent = sa.select(lead_submission.c.id).where(lead_submission.c.conversation_id.in_(talks))
+    sources = {
+        *map(str, talks),
+        *(f"{leads_of.OF_FORM}{each}" for each in (await tx.execute(sent)).scalars()),
+    }
+    gone: dict[str, list[Any]] = {
+        "email": [subject.email],
+        "phone": [subject.phone],
+        "name": [state["facts"].get("name") for state in talks.values() if "facts" in state],
+    }
+
+    def rest(known: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in known.items() if value not in gone.get(name, ())}
+        also = [rest(each) for each in known.get("also", ()) if each["from"] not in sources]
+        return kept | ({"also": also} if "also" in known else {})
+
+    theirs = lead_contact.c.contact.in_(subject.contacts)
+    given = sa.or_(theirs, lead_contact.c.conversation_id.in_(talks))
+    added_to = [UUID(state["lead"]) for state in talks.values() if state.get("lead")]
+    known_by = sa.or_(
+        lead.c.id.in_(sa.select(lead_contact.c.lead_id).where(given)), lead.c.id.in_(added_to)
+    )
+    found = sa.select(lead).where(known_by).order_by(lead.c.created_at, lead.c.id)
+    for row in (await tx.execute(found.with_for_update())).mappings().all():
+        told = (name for name in ("known", "notified") if row[name] is not None)
+        values: dict[str, Any] = {name: rest(row[name]) for name in told}
+        if row["heard_in"] in talks:
+            values |= {"heard_in": row["conversation_id"], "said": []}
+        await tx.execute(sa.update(lead).where(lead.c.id == row["id"]).values(values))
+    await tx.execute(sa.delete(lead_contact).where(theirs))
 
 
 async def _strike_out(

@@ -14,6 +14,8 @@ from libs.common.database.statement import Statement
 from libs.domain.scopes import PERSON
 from services.followups.store.tables import Row, chat_conversations, lead, lead_contact
 
+OF_FORM = "form:"
+"""So begins the source of a wish that came with a form in a conversation that has a lead."""
 _texts = pg.ARRAY(sa.Text)
 
 

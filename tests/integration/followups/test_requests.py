@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import CALLER, create_app
 from libs.common.messaging.broker import Message
-from services.followups import messages
+from services.followups import chat, messages
 from services.followups.consumers import Consumers
 from services.followups.http.leads import LeadRoutes
 from services.followups.rules.fact_texts import wishes
@@ -307,6 +307,37 @@ async def test_a_form_of_the_own_conversation_lets_it_correct_its_contact(world:
     await world.say("pomyłka, mój numer to 500 600 700", session)
     [lead] = await leads(world)
     assert lead["known"]["phone"] == "+48500600700"
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+async def test_who_adds_to_a_lead_cannot_have_it_erased(world: World, *, is_told: bool) -> None:
+    await world.say(f"Jestem Anna, {KITCHEN}")
+    await world.say(f"remont dachu 80 m2, {PHONE}, me@example.net, jestem Zenon", "stranger")
+    terrace = {"wish": "Remont tarasu", "area": "9"}
+    sent = given("me@example.net", facts=terrace, session_id="stranger")
+    await submissions_of(world.engine).take(sent)
+    await world.say(f"jeszcze salon 30 m2, {PHONE}", "friday")
+    if is_told:
+        await told(world)
+    async with world.engine.begin() as tx:
+        subject = Subject("me@example.net")
+        found = await conversations.trace(tx, subject)
+        assert len(found.conversations) == 1
+        await conversations.erase(tx, subject, found.conversations, chat.named_in)
+    [lead] = await leads(world)
+    assert is_kitchen(lead["known"])
+    assert (lead["known"]["name"], lead["known"]["email"]) == ("Anna", ANNA)
+    assert [each["area"] for each in lead["known"]["also"]] == [30]
+    held = f"{lead['known']} {lead['notified']}"
+    assert not [each for each in ("dach", "taras", "example.net", "Zenon") if each in held]
+    contacts = sa.select(tables.lead_contact.c.contact)
+    async with world.engine.begin() as tx:
+        kept = set((await tx.execute(contacts)).scalars())
+    assert kept == {f"email:{ANNA}", "phone:+48600700800"}
+    await change(world, state="won")
+    await world.say("remont tarasu 9 m2")
+    old, new = await leads(world)
+    assert new["previous"]["id"] == str(old["id"])
 
 
 @either_way
