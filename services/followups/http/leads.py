@@ -126,8 +126,7 @@ class LeadRoutes:
                 raise Problem(404, detail="no such lead")
             await acts_outbox.look(tx, request.headers, "lead.look", "lead", [row["id"]])
             said = await conversations.transcript(tx, row["heard_in"], MOST_SAID)
-            here = {row["conversation_id"], row["heard_in"]}
-            forms = await submissions.of_conversations(tx, here, MOST_ALERTS)
+            forms = await submissions.of_lead(tx, row, MOST_ALERTS)
         return json_response(
             {
                 **self._item(row),

@@ -240,9 +240,11 @@ async def _new(
     here, number, follows = heard.conversation_id, 0, None
     known: dict[str, Any] = {}
     if previous is not None:
-        has_owner = previous["state"] != "new" and previous["state_by"] != "chat"
-        by = re.sub(rf"^{PERSON}\S+ ", "", previous["state_by"] or "")
-        owner = by if by and has_owner else None
+        by = previous["state_by"] or ""
+        # Releases before did not note the owner.
+        by = by if previous["state"] != "new" and by.startswith(PERSON) else None
+        owner = previous["owner"] or by
+        owner = owner and re.sub(rf"^{PERSON}\S+ ", "", owner)
         follows = {"id": str(previous["id"]), "state": previous["state"], "owner": owner}
         taken = await leads.ids(tx, here, topic)
         number = len(taken)

@@ -231,6 +231,7 @@ class Submissions:
             | {
                 "state": "accepted" if released_by is None else "released",
                 "conversation_id": conversation_id,
+                "lead_id": state.lead and uuid.UUID(state.lead),
                 "held": None,
                 "taken_by": released_by,
             },

@@ -45,7 +45,7 @@ CASE WHEN lead.updated_at <= :since THEN 0 WHEN lead.state IN ('new', 'taken') T
     WHEN lead.state_by = 'chat' AND lead.conversation_id = {conversation} THEN 1 ELSE 0 END
 """
 SINCE = sa.bindparam("since", type_=sa.DateTime(timezone=True))
-_COLUMNS = (*Lead._fields, "state", "state_by")
+_COLUMNS = (*Lead._fields, "state", "state_by", "owner")
 _CONTACTS = sa.bindparam("contacts", type_=_texts)
 # In sorted order, so that two sessions with the same contacts cannot deadlock.
 _LOCK_CONTACTS = sa.text("""
@@ -314,6 +314,7 @@ async def set_state(
             state_by=by,
             state_at=sa.func.now(),
             updated_at=sa.func.now(),
+            **_owned(state, by if by.startswith(PERSON) else None),
         )
     )
     return (await tx.execute(changed)).rowcount == 1
@@ -346,4 +347,9 @@ async def release(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> 
 
 def _followed(state: str, by: str, at: datetime) -> dict[str, Any]:
     values = {"state": state, "state_reason": None, "state_by": by, "state_at": at}
-    return values | {"updated_at": sa.func.now()}
+    return values | {"updated_at": sa.func.now()} | _owned(state, by)
+
+
+def _owned(state: str, by: str | None) -> dict[str, Any]:
+    """Who closes a lead need not be who had it."""
+    return {"owner": by if state == "taken" else None} if state in {"new", "taken"} else {}

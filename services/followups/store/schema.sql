@@ -148,12 +148,14 @@ CREATE TABLE lead (
     updated_at timestamptz DEFAULT now() NOT NULL,
     consent_at timestamptz,
     previous jsonb,
+    owner text,
     CONSTRAINT lead_state CHECK ((state = ANY (ARRAY['new', 'taken', 'won', 'lost', 'not_a_lead']))),
     CONSTRAINT lead_pkey PRIMARY KEY (id),
     CONSTRAINT lead_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES chat_conversations(id) ON DELETE CASCADE
 );
 COMMENT ON COLUMN lead.consent_at IS 'of consent''s last word on may_mail';
 COMMENT ON COLUMN lead.previous IS 'id, state and owner, then, of the lead that this one follows';
+COMMENT ON COLUMN lead.owner IS 'who took it last and did not give it back; NULL: nobody, or before 0006';
 CREATE INDEX lead_conversation ON lead (conversation_id, topic);
 CREATE INDEX lead_created ON lead (created_at, id);
 CREATE INDEX lead_due ON lead (due_at) WHERE (due_at IS NOT NULL);
@@ -189,6 +191,7 @@ CREATE TABLE lead_submission (
     held jsonb,
     taken_by text,
     accepted_at timestamptz NOT NULL,
+    lead_id uuid,
     CONSTRAINT lead_submission_conversation CHECK (((conversation_id IS NOT NULL) = (state = ANY (ARRAY['accepted', 'released'])))),
     CONSTRAINT lead_submission_held CHECK (((held IS NOT NULL) = (state = 'suspected'))),
     CONSTRAINT lead_submission_state CHECK ((state = ANY (ARRAY['accepted', 'suspected', 'released', 'discarded']))),
@@ -196,9 +199,11 @@ CREATE TABLE lead_submission (
     CONSTRAINT lead_submission_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES chat_conversations(id) ON DELETE CASCADE
 );
 COMMENT ON COLUMN lead_submission.held IS 'lead.submit, until a person has looked at it';
+COMMENT ON COLUMN lead_submission.lead_id IS 'NULL: it was sent before 0006, and belongs to the first lead of its conversation';
 CREATE INDEX lead_submission_apart ON lead_submission (accepted_at, id) WHERE (conversation_id IS NULL);
 CREATE INDEX lead_submission_conversation_id ON lead_submission (conversation_id);
 CREATE INDEX lead_submission_email ON lead_submission (email);
+CREATE INDEX lead_submission_lead_id ON lead_submission (lead_id);
 CREATE INDEX lead_submission_phone ON lead_submission (phone);
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE lead_submission TO followups;
 

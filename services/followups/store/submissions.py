@@ -98,13 +98,13 @@ async def one(tx: AsyncConnection, submission_id: UUID, *, locked: bool = False)
     return (await tx.execute(found)).mappings().one_or_none()
 
 
-async def of_conversations(
-    tx: AsyncConnection, conversations: Iterable[UUID], limit: int
-) -> Sequence[UUID]:
-    """Return the ids of the forms that were sent in these conversations, the newest first."""
+async def of_lead(tx: AsyncConnection, lead: Row, limit: int) -> Sequence[UUID]:
+    """Return the ids of the forms about a lead, the newest first."""
+    c, here = lead_submission.c, (lead["conversation_id"], lead["heard_in"])
+    before = c.lead_id.is_(None) & c.conversation_id.in_(() if lead["previous"] else here)
     found = (
-        sa.select(lead_submission.c.id)
-        .where(lead_submission.c.conversation_id.in_(conversations))
+        sa.select(c.id)
+        .where(sa.or_(c.lead_id == lead["id"], before))
         .order_by(lead_submission.c.accepted_at.desc())
         .limit(limit)
     )

@@ -158,6 +158,54 @@ async def test_a_closed_lead_is_followed_by_a_new_one_that_names_its_owner(
     assert (event["previous"], event["is_update"]) == (previous, False)
 
 
+async def test_the_owner_is_who_had_it_and_not_who_closed_it(world: World) -> None:
+    office, jan = f"staff:{uuid.uuid4()} Ola Office", f"staff:{uuid.uuid4()} Jan Kos"
+    for number, (acts, owner) in enumerate(
+        [
+            ([("taken", jan), ("won", office)], "Jan Kos"),
+            ([("taken", jan), ("won", "a key")], "Jan Kos"),
+            ([("taken", jan), ("new", jan), ("lost", "a key")], None),
+            ([("taken", "a key"), ("won", "a key")], None),
+            ([("won", office)], "Ola Office"),
+        ]
+    ):
+        await world.say(f"remont kuchni, {number}@example.com", f"spring {number}")
+        lead = (await leads(world))[-1]
+        for state, by in acts:
+            async with world.engine.begin() as tx:
+                await leads_store.set_state(tx, lead["id"], state, reason=None, by=by)
+        await world.say(f"remont łazienki, {number}@example.com", f"autumn {number}")
+        assert (await leads(world))[-1]["previous"]["owner"] == owner
+
+
+async def test_who_took_its_case_and_gave_it_back(world: World) -> None:
+    await world.say(KITCHEN)
+    [lead] = await leads(world)
+    async with world.engine.begin() as tx:
+        await leads_store.take(tx, lead["id"], "Jan Kos", datetime.now(UTC))
+    assert (await leads(world))[0]["owner"] == "Jan Kos"
+    async with world.engine.begin() as tx:
+        await leads_store.release(tx, lead["id"], "Jan Kos", datetime.now(UTC))
+    assert (await leads(world))[0]["owner"] is None
+
+
+async def test_two_requests_of_one_conversation_have_each_its_forms(world: World) -> None:
+    session, forms = "s" * 22, submissions_of(world.engine)
+    sent = [given(ANNA, facts={"wish": f"Remont {n}"}, session_id=session) for n in range(3)]
+    await forms.take(sent[0])
+    async with world.engine.begin() as tx:  # of the release before
+        await tx.execute(sa.update(tables.lead_submission).values(lead_id=None))
+    await forms.take(sent[1])
+    await change(world, hours=1, state="won", state_by="Jan Kos")
+    await forms.take(sent[2])
+    async with client_of(world.engine) as client:
+        for lead, known in zip(await leads(world), (sent[:2], sent[2:]), strict=True):
+            async with client.get(f"/api/leads/{lead['id']}") as answer:
+                first, *ids = (await answer.json())["alert_ids"]
+            assert first == str(lead["id"])
+            assert set(ids) == {str(each.id) for each in known}
+
+
 async def test_a_cool_form_of_a_returning_customer_is_told_all_the_same(world: World) -> None:
     await world.say(KITCHEN)
     await change(world, state="won", state_by="Jan Kos")
