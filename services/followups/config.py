@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +24,7 @@ from libs.domain.hours_section import HoursSection
 from services.followups import dialogue
 from services.followups.reading import phrases, place
 from services.followups.reading.routing import Action, Route, Routes, Then, Topic
-from services.followups.rules.facts import Facts
+from services.followups.rules.facts import MAX_AREA, MAX_BUDGET, MIN_AREA, Facts
 from services.followups.rules.score import TOP_SCORE, Rule
 from services.followups.rules.sequence import due_times
 
@@ -168,16 +168,22 @@ def _rising(bounds: tuple[int, ...]) -> tuple[int, ...]:
     return bounds
 
 
-Bounds = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=8), AfterValidator(_rising)
-]
+def _chip(name: str) -> str:
+    if name == dialogue.SKIP:
+        raise ValueError("is the name of a chip that each question has")
+    return name
+
+
+Chip = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$"), AfterValidator(_chip)]
+_Bound = TypeVar("_Bound")
+Bounds = Annotated[tuple[_Bound, ...], Field(max_length=8), AfterValidator(_rising)]
 
 
 class _Taps(_Section):
-    opening: dict[str, str] = Field({}, max_length=5)
-    wish: tuple[str, ...] = Field((), max_length=12)
-    area: Bounds = ()
-    budget: Bounds = ()
+    opening: dict[Chip, str] = Field({}, max_length=5)
+    wish: tuple[Chip, ...] = Field((), max_length=12)
+    area: Bounds[Annotated[int, Field(ge=MIN_AREA, le=MAX_AREA)]] = ()
+    budget: Bounds[Annotated[int, Field(ge=1, le=MAX_BUDGET)]] = ()
 
 
 class _Dialogue(_Section):
@@ -241,6 +247,8 @@ class _File(_Section):
             used = set().union(*map(phrases.lists_in, route.words + route.unless))
             if unknown := sorted(used - set(self.words)):
                 raise ValueError(f"routes.{route.name}: unknown [words] list {', '.join(unknown)}")
+            if route.offers and not route.answer:
+                raise ValueError(f"routes.{route.name}: offers needs an answer, which asks")
             if route.topic is not None and route.topic not in self.topics:
                 raise ValueError(f"routes.{route.name}: unknown topic {route.topic}")
             if route.topic is not None and route.then != "contact":

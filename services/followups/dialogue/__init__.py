@@ -12,14 +12,14 @@ from services.followups.dialogue import ask_a_person as handovers
 from services.followups.dialogue import memory, replies, taps
 from services.followups.dialogue.hearing import hear
 from services.followups.dialogue.state import State
-from services.followups.dialogue.taps import Tapped, Taps
+from services.followups.dialogue.taps import SKIP, Tapped, Taps
 from services.followups.dialogue.texts import HANDOVER_TEXTS, PLACES, TEXTS
 from services.followups.reading.consent_answer import Answer
 from services.followups.reading.routing import Action, Routes
 from services.followups.reading.text import readable
 from services.followups.rules.facts import Facts
 
-__all__ = ("HANDOVER_TEXTS", "PLACES", "TEXTS", "Taps", "Turn", "turn")
+__all__ = ("HANDOVER_TEXTS", "PLACES", "SKIP", "TEXTS", "Taps", "Turn", "turn")
 
 NO_ROUTES = Routes(())
 NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}

@@ -112,7 +112,7 @@ class Taps:
     def card(self, state: State) -> list[dict[str, Any]]:
         """Return the facts that are noted."""
         language, script = self._script(state)
-        known = state.facts.known()
+        known = self._on_card(state)
         return [
             {
                 "name": name,
@@ -121,8 +121,7 @@ class Taps:
                 "text": _text(state, name, language),
                 "sure": not (name == "city" and known[name].endswith("?)")),
             }
-            for name in _ON_CARD
-            if name in known
+            for name in known
         ]
 
     def again(self, state: State) -> str:
@@ -141,7 +140,7 @@ class Taps:
         if tap.ask.startswith("consent-") and tap.choice == "no":  # however old it is
             return Tapped(script["tap_no"], answer="no")
         if tap.ask == CARD:
-            if tap.choice not in state.facts.known().keys() & _ON_CARD:
+            if tap.choice not in self._on_card(state):
                 raise Unfit("tap.choice", "the card does not have it")
             label = script[f"fact_{tap.choice}"]
             return Tapped(f"{script['tap_change']}: {label}", asks=tap.choice)
@@ -158,6 +157,12 @@ class Taps:
         if found is None:
             raise Unfit("tap.choice", "is not offered")
         return None if name == "consent" and tap.wording != _hash(str(state.wording)) else found
+
+    def _on_card(self, state: State) -> dict[str, Any]:
+        """Without a form nothing but a contact can be asked for again."""
+        names = ("email", "phone") if state.spoken in self.handover else _ON_CARD
+        known = state.facts.known()
+        return {name: known[name] for name in names if name in known}
 
     def _script(self, state: State) -> tuple[str, Script]:
         language, spoken = state.language or self.default_language, state.spoken
@@ -270,8 +275,8 @@ def _text(state: State, name: str, language: str) -> str:
 
 def _bands(name: str, bounds: Sequence[int], language: str, script: Script) -> Mapping[str, Tapped]:
     """Return a choice for each band. Its fact is the upper end, and for the last one the lower."""
-    found = {}
-    for least, most in pairwise((None, *bounds, None)):
+    found: dict[str, Tapped] = {}
+    for least, most in pairwise((None, *bounds, None) if bounds else ()):
         facts = _number(name, most or least or 0)
         ends = least if most else None
         text = describe(facts, language, budget_from=ends, area_from=ends)

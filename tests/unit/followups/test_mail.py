@@ -17,6 +17,12 @@ from tests.support.shipped import FOLLOWUPS
 
 SHIPPED = Path(__file__).parents[3] / "config.example/followups.toml"
 COMPANY = SHIPPED.with_name("company.toml")
+ASKS_NOTHING = """[[routes]]
+name = "asks_nothing"
+words = ["sad"]
+offers = "complaint"
+
+[sequences.default]"""
 TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
 NOW = datetime(2026, 11, 25, 10, tzinfo=UTC)
 FACTS = Facts(email="ala@example.com", name="Ala", area=80, budget=250_000, start="2027-03")
@@ -171,6 +177,12 @@ def test_a_template_that_does_not_render_stops_the_start_with_its_name(
             "routes.complaint: unknown [words] list we_dit",
         ),
         ("long_ago = [", 'long_ago = ["{gas}", ', "words.long_ago"),
+        ('wish = ["whole"', 'wish = ["skip", "whole"', "dialogue.taps.wish.0"),
+        ('wish = ["whole"', 'wish = ["A flat", "whole"', "dialogue.taps.wish.0"),
+        ("opening = { quote", "opening = { skip", "dialogue.taps.opening.skip"),
+        ("area = [30, 60, 100, 150]", "area = [30, 100001]", "dialogue.taps.area.1"),
+        ("60000, 120000, 250000]", "1000000001]", "dialogue.taps.budget.1"),
+        ("[sequences.default]", ASKS_NOTHING, "routes.asks_nothing: offers needs an answer"),
         ("[lead]", "[lead", "followups.toml"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a visitor may tap instead of typing, and what each tap does."""
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from datetime import date
@@ -369,3 +370,25 @@ def test_a_guest_in_another_language_taps_only_the_kind_of_contact() -> None:
     visitor.taps(value=MAIL)
     assert visitor.state.facts.email == "jan@example.com"
     assert visitor.state.consent is None
+
+
+def test_a_number_without_bands_has_no_choice() -> None:
+    visitor = Visitor()
+    visitor.taps("quote")
+    visitor.taps("kitchen")
+    plain = dataclasses.replace(CONFIG.taps, area=())
+    ask = plain.ask(visitor.known, TODAY)
+    assert ask is not None
+    assert ask["choices"] == []
+
+
+def test_a_german_guest_is_asked_of_the_card_only_for_a_contact() -> None:
+    visitor = Visitor("de")
+    visitor.says("Guten Tag, wir möchten unser Bad, 8 m2, renovieren lassen.")
+    visitor.says("0600 700 800")
+    assert {each["name"] for each in CONFIG.taps.card(visitor.state)} == {"phone"}
+    for name in ("area", "wish"):
+        with pytest.raises(Unfit):
+            visitor.taps(name, ask="card")
+    assert visitor.taps("phone", ask="card")
+    assert visitor.reply == CONFIG.handover["de"]["change_phone"]
