@@ -20,14 +20,15 @@ def chat(
 ) -> None:
     """Talk to the chat as a visitor does: staff get what you leave there.
 
-    `/2` taps the second chip, `/skip` skips, `/area` changes a fact of the card, and `=45` answers
-    with a value. Anything else is a message. End with Ctrl-D.
+    `/2` taps what has this number. Anything else is a message. End with Ctrl-D.
     """
     session: Session = context.obj
     about: dict[str, Any] = {"language": language}
     told = session.api.get(PATH, key=None, language=language)
     while True:
-        _show(told)
+        taps = _taps(told)
+        typer.echo(told["reply"])
+        typer.echo("   " + "  ".join(f"/{n} {label}" for n, (label, _) in enumerate(taps, 1)))
         try:
             said = input("> ").strip()
         except EOFError:
@@ -35,34 +36,27 @@ def chat(
         if not said:
             continue
         try:
-            told = session.api.call("POST", PATH, about | _meant(said, told), key=None)
+            told = session.api.call("POST", PATH, about | _meant(said, taps), key=None)
         except Failure as failure:
             typer.echo(str(failure), err=True)
             continue
         about["session_id"] = told["session_id"]
 
 
-def _meant(said: str, told: dict[str, Any]) -> dict[str, Any]:
-    ask, given = told["ask"] or {"id": "none", "kind": "", "choices": []}, said[1:].strip()
-    if said.startswith("="):
-        is_number = ask["kind"] == "number" and given.isdecimal()
-        return {"tap": {"ask": ask["id"], "value": int(given) if is_number else given}}
-    if not said.startswith("/"):
-        return {"message": said}
-    tap = {"ask": ask["id"], "choice": given}
-    if given.isdecimal() and 0 < int(given) <= len(ask["choices"]):
-        tap["choice"] = ask["choices"][int(given) - 1]["id"]
-    elif given in {fact["name"] for fact in told.get("card", ())}:
-        tap["ask"] = "card"
-    if "wording" in ask:
-        tap["wording"] = ask["wording"]["sha256"]
-    return {"tap": tap}
+def _meant(said: str, taps: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    number = int(said[1:]) if said.startswith("/") and said[1:].isdecimal() else 0
+    return {"tap": taps[number - 1][1]} if 0 < number <= len(taps) else {"message": said}
 
 
-def _show(told: dict[str, Any]) -> None:
-    typer.echo(told["reply"])
-    if card := told.get("card"):
-        typer.echo("   " + " · ".join(f"{fact['text']} (/{fact['name']})" for fact in card))
-    if ask := told["ask"]:
-        chips = [f"/{number} {each['label']}" for number, each in enumerate(ask["choices"], 1)]
-        typer.echo("   " + "  ".join([*chips, *(["/skip"] if ask["skippable"] else [])]))
+def _taps(told: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return what stands on each chip and fact of the card, and its tap."""
+    ask: dict[str, Any] = told["ask"] or {"choices": [], "skippable": False}
+    skip = [{"id": "skip", "label": "skip"}] if ask["skippable"] else []
+    wording = {"wording": ask["wording"]["sha256"]} if "wording" in ask else {}
+    return [
+        (each["label"], {"ask": ask["id"], "choice": each["id"], **wording})
+        for each in ask["choices"] + skip
+    ] + [
+        (f"change: {fact['text']}", {"ask": "card", "choice": fact["name"]})
+        for fact in told.get("card", ())
+    ]

@@ -21,32 +21,32 @@ def test_chips_are_tapped_by_number_and_the_rest_is_a_message(run: Run, gateway:
     consent = ask("consent-5", "consent", "yes", "no", wording={"text": "…", "sha256": "a" * 64})
     gateway.answers = [
         told(ask("opening-0", "choice", "quote", "other")), told(ask("area-1", "number")),
-        told(ask("area-2", "number")), told(ask("budget-3", "number"), card=AREA),
-        told(ask("area-4", "number"), card=AREA), told(consent), told(None),
+        told(ask("budget-2", "number", "0-30"), card=AREA),
+        told(ask("area-3", "number"), card=AREA), told(consent), told(None),
     ]  # fmt: skip
-    done = run("chat", said="/1\nremont\n=45\n/area\n/skip\n/1\n")
+    done = run("chat", said="/1\n45\n/3\n/1\n/1\n/9\n")
     assert done.exit_code == 0
     sent = [body for method, _, body, _ in gateway.asked if method == "POST"]
     assert [each.get("tap", each.get("message")) for each in sent] == [
         {"ask": "opening-0", "choice": "quote"},
-        "remont",
-        {"ask": "area-2", "value": 45},
+        "45",
         {"ask": "card", "choice": "area"},
-        {"ask": "area-4", "choice": "skip"},
+        {"ask": "area-3", "choice": "skip"},
         {"ask": "consent-5", "choice": "yes", "wording": "a" * 64},
+        "/9",
     ]
     assert [each.get("session_id") for each in sent] == [None, *["s1"] * 5]
-    assert "/1 Quote  /2 Other  /skip" in done.stdout
-    assert "45 m² (/area)" in done.stdout
+    assert "/1 Quote  /2 Other  /3 skip" in done.stdout
+    assert "/3 change: 45 m²" in done.stdout
     assert not any("X-ADMIN-API-KEY" in headers for *_, headers in gateway.asked)
 
 
 def test_what_the_ask_does_not_offer_is_said_and_can_be_answered_again(
     run: Run, gateway: Gateway
 ) -> None:
-    fault = {"title": "Unprocessable", "errors": [{"field": "tap.value", "message": "is past"}]}
-    gateway.answers = [told(ask("start-1", "month")), (422, fault), told(None)]
-    done = run("chat", said="=2020-01\n=2030-01\n")
+    fault = {"title": "Unprocessable", "errors": [{"field": "tap.choice", "message": "is past"}]}
+    gateway.answers = [told(ask("start-1", "month", "2020-01", "asap")), (422, fault), told(None)]
+    done = run("chat", said="/1\n/2\n")
     assert done.exit_code == 0
     assert "is past" in done.stderr
-    assert gateway.asked[-1][2]["tap"] == {"ask": "start-1", "value": "2030-01"}
+    assert gateway.asked[-1][2]["tap"] == {"ask": "start-1", "choice": "asap"}
