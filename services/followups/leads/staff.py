@@ -242,7 +242,7 @@ async def _new(
     if previous is not None:
         by = previous["state_by"] or ""
         # Releases before did not note the owner.
-        by = by if previous["state"] != "new" and by.startswith(PERSON) else None
+        by = by if previous["state"] != "new" and leads.names_person(by) else None
         owner = previous["owner"] or by
         owner = owner and re.sub(rf"^{PERSON}\S+ ", "", owner)
         follows = {"id": str(previous["id"]), "state": previous["state"], "owner": owner}

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.statement import Statement
-from libs.domain.scopes import PERSON
+from libs.domain.scopes import KEY, PERSON
 from services.followups.store.tables import Row, chat_conversations, lead, lead_contact
 
 OF_FORM = "form:"
@@ -314,7 +314,7 @@ async def set_state(
             state_by=by,
             state_at=sa.func.now(),
             updated_at=sa.func.now(),
-            **_owned(state, by if by.startswith(PERSON) else None),
+            **_owned(state, by if names_person(by) else None),
         )
     )
     return (await tx.execute(changed)).rowcount == 1
@@ -348,6 +348,11 @@ async def release(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> 
 def _followed(state: str, by: str, at: datetime) -> dict[str, Any]:
     values = {"state": state, "state_reason": None, "state_by": by, "state_at": at}
     return values | {"updated_at": sa.func.now()} | _owned(state, by)
+
+
+def names_person(by: str) -> bool:
+    """Return whether `state_by` is a name, and not a key's, or a role's for want of a name."""
+    return not by.startswith(KEY) and by not in {"", "chat", "staff", "service", "admin"}
 
 
 def _owned(state: str, by: str | None) -> dict[str, Any]:

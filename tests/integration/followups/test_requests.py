@@ -163,10 +163,12 @@ async def test_the_owner_is_who_had_it_and_not_who_closed_it(world: World) -> No
     for number, (acts, owner) in enumerate(
         [
             ([("taken", jan), ("won", office)], "Jan Kos"),
-            ([("taken", jan), ("won", "a key")], "Jan Kos"),
-            ([("taken", jan), ("new", jan), ("lost", "a key")], None),
-            ([("taken", "a key"), ("won", "a key")], None),
+            ([("taken", jan), ("won", "key:1 website")], "Jan Kos"),
+            ([("taken", jan), ("new", jan), ("lost", "key:1 website")], None),
+            ([("taken", "key:1 website"), ("won", "key:1 website")], None),
             ([("won", office)], "Ola Office"),
+            ([("won", "Ola")], "Ola"),
+            ([("won", "service")], None),
         ]
     ):
         await world.say(f"remont kuchni, {number}@example.com", f"spring {number}")
