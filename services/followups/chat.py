@@ -83,16 +83,13 @@ async def _take(
     turn = dialogue.turn(
         before,
         said.message,
-        texts=config.texts,
-        default_language=config.default_language,
+        taps=config.taps,
         language=said.language,
         today=config.today(now),
         passed=said.passed,
         agreed=said.agreed,
         works=config.works,
         towns=config.towns,
-        routes=config.routes,
-        handover=config.handover,
         tap=tapped,
     )
     state = turn.state

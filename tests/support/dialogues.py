@@ -79,13 +79,10 @@ def answer(state: State, message: str, towns: tuple[str, ...] = FOLLOWUPS.towns)
     return dialogue.turn(
         state,
         message,
-        texts=FOLLOWUPS.texts,
-        default_language=FOLLOWUPS.default_language,
+        taps=FOLLOWUPS.taps,
         today=TODAY,
         works=FOLLOWUPS.works,
         towns=towns,
-        routes=FOLLOWUPS.routes,
-        handover=FOLLOWUPS.handover,
     )
 
 

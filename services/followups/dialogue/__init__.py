@@ -4,25 +4,21 @@ Texts come from followups.toml. Consent counts only as a clear yes to the config
 was shown. Anything else is asked once more and then dropped.
 """
 
-from collections.abc import Mapping
 from datetime import date
 from typing import NamedTuple
 
 from services.followups.dialogue import ask_a_person as handovers
-from services.followups.dialogue import memory, replies, taps
+from services.followups.dialogue import memory, replies
 from services.followups.dialogue.hearing import hear
 from services.followups.dialogue.state import State
-from services.followups.dialogue.taps import SKIP, Tapped, Taps
+from services.followups.dialogue.taps import SKIP, Tapped, Taps, ask_again
 from services.followups.dialogue.texts import HANDOVER_TEXTS, PLACES, TEXTS
 from services.followups.reading.consent_answer import Answer
-from services.followups.reading.routing import Action, Routes
+from services.followups.reading.routing import Action
 from services.followups.reading.text import readable
 from services.followups.rules.facts import Facts
 
 __all__ = ("HANDOVER_TEXTS", "PLACES", "SKIP", "TEXTS", "Taps", "Turn", "turn")
-
-NO_ROUTES = Routes(())
-NO_HANDOVER: Mapping[str, Mapping[str, str]] = {}
 
 
 class Turn(NamedTuple):
@@ -39,16 +35,13 @@ def turn(
     state: State,
     message: str,
     *,
-    texts: Mapping[str, Mapping[str, str]],
-    default_language: str,
+    taps: Taps,
     today: date,
     language: str | None = None,
     passed: Facts | None = None,
     agreed: str | None = None,
     works: tuple[str, ...] = (),
     towns: tuple[str, ...] = (),
-    routes: Routes = NO_ROUTES,
-    handover: Mapping[str, Mapping[str, str]] = NO_HANDOVER,
     tap: Tapped | None = None,
 ) -> Turn:
     """Answer one message, or a tap.
@@ -64,23 +57,24 @@ def turn(
         today=today,
         passed=passed,
         works=works,
-        routes=routes,
+        routes=taps.routes,
         towns=towns,
         given_language=language,
-        default_language=default_language,
-        forms=texts.keys(),
-        handovers=handover.keys(),
+        default_language=taps.default_language,
+        forms=taps.texts.keys(),
+        handovers=taps.handover.keys(),
         tap=tap,
     )
     known, agrees = memory.remember(state, heard, passed, agreed)
     if tap is not None and tap.asks:
-        script = {**texts[heard.language], **handover.get(heard.spoken, {})}
-        known, text = taps.ask_again(known, tap.asks, script)
+        known, text = ask_again(known, tap.asks, taps.script(heard.language, heard.spoken))
         parts = [text]
-    elif heard.spoken in handover and all(heard.spoken in each.answer for each in heard.urgent):
-        known, parts = handovers.reply(known, state, heard, handover[heard.spoken])
+    elif heard.spoken in taps.handover and all(
+        heard.spoken in each.answer for each in heard.urgent
+    ):
+        known, parts = handovers.reply(known, state, heard, taps.handover[heard.spoken])
     else:
-        known, parts = replies.reply(known, state, heard, texts[heard.language], agrees=agrees)
+        known, parts = replies.reply(known, state, heard, taps.texts[heard.language], agrees=agrees)
     return Turn(
         known._replace(replies=state.replies + 1),
         " ".join(parts),

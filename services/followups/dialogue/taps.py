@@ -164,11 +164,13 @@ class Taps:
         known = state.facts.known()
         return {name: known[name] for name in names if name in known}
 
+    def script(self, language: str, spoken: str | None) -> Script:
+        return {**self.texts[language], **self.handover.get(spoken or "", {})}
+
     def _script(self, state: State) -> tuple[str, Script]:
         language, spoken = state.language or self.default_language, state.spoken
-        if spoken is not None and spoken in self.handover:
-            return spoken, {**self.texts[language], **self.handover[spoken]}
-        return language, self.texts[language]
+        own = spoken if spoken is not None and spoken in self.handover else language
+        return own, self.script(language, spoken)
 
     def _label(self, name: str, state: State, script: Script) -> str:
         if name == "doubt":

@@ -31,16 +31,13 @@ def talk(turns: list[Any], today: date = TODAY) -> list[dialogue.Turn]:
         turn = dialogue.turn(
             state,
             message,
-            texts=CONFIG.texts,
-            default_language="pl",
+            taps=CONFIG.taps,
             language=language,
             today=today,
             passed=facts.Facts(**given_turn),
             agreed=agreed,
             works=CONFIG.works,
             towns=CONFIG.towns,
-            routes=CONFIG.routes,
-            handover=CONFIG.handover,
         )
         state = State.of(json.loads(json.dumps(turn.state.stored())))
         assert state == turn.state, "a state survives its way through the database"

@@ -42,13 +42,10 @@ class Visitor:
         turn = dialogue.turn(
             self.state,
             message,
-            texts=CONFIG.texts,
-            default_language="pl",
+            taps=CONFIG.taps,
             language=self.language if self.language in CONFIG.texts else None,
             today=TODAY,
             works=CONFIG.works,
-            routes=CONFIG.routes,
-            handover=CONFIG.handover,
             tap=tap,
         )
         self.state = State.of(json.loads(json.dumps(turn.state.stored())))
