@@ -123,7 +123,7 @@ def create_index_concurrently(name: str, on: str, *, unique: bool = False) -> No
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = 0")  # it blocks no reader and no writer while it waits
         op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        op.execute(f"CREATE {'UNIQUE' if unique else ''} INDEX CONCURRENTLY {name} ON {on}")
+        op.execute(f"CREATE {'UNIQUE ' if unique else ''}INDEX CONCURRENTLY {name} ON {on}")
         op.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
 
 

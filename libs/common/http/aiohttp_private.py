@@ -48,7 +48,7 @@ class RequestHandler(web.RequestHandler):
     more requests, with bodies that are not counted."""
 
     async def start(self) -> None:
-        # Accepted as its listener closed: aiohttp would drop what it is sent, and wait for 20 s.
+        # Before Python 3.12, accepted as its listener closed: aiohttp would wait for it for 20 s.
         if self._close and not self._messages:
             self.force_close()
         await super().start()
