@@ -76,17 +76,16 @@ def examples(values: Mapping[str, str], folder: Path) -> Iterator[tuple[str, str
             yield name, f"is still {values[name]}; relays reject mail to or from it permanently"
     for name in ("company.toml", "followups.toml", "forms.toml"):
         try:
-            own, shipped = (
-                tomllib.loads((each / name).read_text(encoding="utf-8"))
-                for each in (folder, ROOT / "config.example")
+            own, company = (
+                tomllib.loads(path.read_text(encoding="utf-8"))
+                for path in (folder / name, ROOT / "config.example" / "company.toml")
             )
         except (OSError, ValueError):
             continue  # reported as a configuration fault
-        hosts = set(_HOST.findall(" ".join(_strings(own))))
+        texts = " ".join(_strings(own))
+        hosts = set(_HOST.findall(texts))
         left = sorted(host for host in hosts if RESERVED.fullmatch(host) or host == "127.0.0.1")
-        company = own.get("company", {})
-        if company and company.get("nip") == shipped["company"]["nip"]:
-            left.append(f"company {company.get('name')}")
+        left += [each for key in ("name", "nip") if (each := company["company"][key]) in texts]
         if left:
             yield f"config/{name}", f"still has the example's {', '.join(left)}; write your own"
 

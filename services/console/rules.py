@@ -77,7 +77,9 @@ class Ways:
 
 
 POWERS = frozenset({Role.PRIVACY, Role.ADMIN})
-"""Roles that may see personal data, or let others do so."""
+"""Roles that need a second factor."""
+READERS = frozenset(Role) - {Role.VIEWER}
+"""Roles that see personal data, or let others do so: every admin is told who gains one."""
 LANGUAGES = ("pl", "en")
 SHORTEST, LONGEST = 12, 256
 INVITATION = timedelta(hours=24)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.domain.acts import Actor
 from services.console.people.notices import Notices, name_of
-from services.console.rules import INVITATION, POWERS, RefusedError, Role, Ways, Why
+from services.console.rules import INVITATION, READERS, RefusedError, Role, Ways, Why
 from services.console.store import actions, people, sessions
 from services.console.store.sql import run
 from services.console.store.versions import KeysRestoredError, change, people_change
@@ -154,7 +154,7 @@ class People:
         self, tx: AsyncConnection, actor: Actor, person: Any, gained: set[Role]
     ) -> None:
         """Notify every admin of a person who may now see personal data, or let others do so."""
-        if gained := gained & POWERS:
+        if gained := gained & READERS:
             ref, detail = str(person.id), ", ".join(sorted(gained))
             await self._notices.tell(tx, actor, "staff.power", ref, person.name, detail=detail)
 

@@ -59,6 +59,7 @@ class Browser(Enrolling):
                 assert method == "POST" or path.startswith("/console/oidc/callback?")
                 assert (found["secure"], found["httponly"], found["path"]) == (True, True, "/")
                 self.cookies[name] = found.value
+            self.headers = response.headers
             text = await response.text()
             return Answer(response.status, response.headers.get("Location") or text)
 
@@ -111,6 +112,7 @@ async def test_a_login_needs_the_right_password_and_its_session_is_new(console: 
     eva = await joined(console)
     before = eva.cookie
     assert (await eva.post("/console/logout")).body == "/console/login"
+    assert eva.headers["Clear-Site-Data"] == '"cache", "storage"'
     eva.cookie = before
     assert (await eva.get("/console/me")).body == "/console/login?next=/console/me"
     for email, password in (("ewa@example.com", "wrong " * 3), ("nobody@example.com", PASSWORD)):

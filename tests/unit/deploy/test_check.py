@@ -153,8 +153,26 @@ def test_a_start_for_the_public_is_refused_with_the_examples_company_and_address
         "config/followups.toml",
         "config/forms.toml",
     ]
-    assert "company Ostoja Wnętrza" in told[3]
+    for named in ("Ostoja Wnętrza", "1234563218"):
+        assert named in told[3]
     assert "127.0.0.1" in told[5]
+
+
+@pytest.mark.parametrize("name", ["company", "followups", "forms"])
+def test_a_start_for_the_public_is_refused_with_a_text_that_names_the_examples_company(
+    folder: Path, name: str
+) -> None:
+    config = folder / "config"
+    for path in config.glob("*.toml"):
+        text = path.read_text(encoding="utf-8").replace("ostoja-wnetrza.example", "firma.pl")
+        text = text.replace("1234563218", "5252248481").replace("http://127.0.0.1:8090", "")
+        path.write_text(text.replace("Ostoja Wnętrza", "Firma"), encoding="utf-8")
+    values = dict.fromkeys(check.ADDRESSES, "biuro@firma.pl")
+    assert list(check.examples(values, config)) == []
+    with (config / f"{name}.toml").open("a", encoding="utf-8") as file:
+        file.write('[older]\ntext.pl = "Piszemy w imieniu Ostoja Wnętrza sp. z o.o."\n')
+    ((place, fault),) = check.examples(values, config)
+    assert (place, "Ostoja Wnętrza" in fault) == (f"config/{name}.toml", True)
 
 
 def test_a_trial_is_started_as_it_is(folder: Path) -> None:

@@ -253,7 +253,7 @@ def going_live(folder: Path, *, asked: bool = False, **changes: str) -> list[Fin
             text = path.read_text(encoding="utf-8").replace("ostoja-wnetrza.example", "firma.pl")
             text = re.sub(r'name = "(Jan|Maria|Ewa) ', r'name = "Our \1 ', text)
             text = text.replace("1234563218", "5252248481").replace("http://127.0.0.1:8090", "")
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text.replace("Ostoja Wnętrza", "Firma"), encoding="utf-8")
     values = {**LIVE, **OURS, **changes}
     every = live.findings(values, folder / "config" / "alerts.toml", live=asked)
     return [each for each in every if each["part"] == "going live"]
@@ -317,6 +317,22 @@ def test_a_trial_is_checked_only_with_live(tmp_path: Path) -> None:
     asked = going_live(tmp_path, asked=True, **trial)
     assert {each["status"] for each in asked} == {"wrong"}
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "relay", "status"),
+    [
+        ("http://127.0.0.1:8080", "", "ok"),
+        ("https://ostoja.example", "mailpit", "ok"),
+        ("https://ostoja.firma.pl", "", "unknown"),
+        ("https://ostoja.firma.pl", "mailpit", "unknown"),
+        ("http://127.0.0.1:8080", "smtp.firma.pl", "unknown"),
+    ],
+)
+def test_dkim_is_not_needed_only_in_a_trial(url: str, relay: str, status: str) -> None:
+    values = LIVE | OURS | {"PUBLIC_BASE_URL": url, "SMTP_HOST": relay}
+    found = live.findings(values, EXAMPLE_CONFIG / "alerts.toml", live=False)
+    assert [each["status"] for each in found if each["part"] == "DKIM"] == [status]
 
 
 def test_a_limit_that_an_older_version_wrote_is_reported(
