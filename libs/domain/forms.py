@@ -24,8 +24,7 @@ MOST_FIELDS = 40
 SHORT, LONG = 200, 4000
 """Characters of a field, and of a textarea."""
 MARKETING = "marketing"
-AGREED_SINCE = datetime(2018, 1, 1, tzinfo=UTC)
-"""An imported agreement from before counts only once it is confirmed."""
+_AGREED_SINCE = datetime(2018, 1, 1, tzinfo=UTC)
 FindWording = Callable[[str], Wording | None]
 
 Language = Literal["pl", "en"]
@@ -50,6 +49,11 @@ _RESERVED = {
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 _DIGIT = re.compile(r"\d")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+
+
+def is_possible(agreed_at: datetime) -> bool:
+    """Return whether an imported agreement of this time counts before it is confirmed."""
+    return _AGREED_SINCE <= agreed_at <= datetime.now(UTC)
 
 
 def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from libs.common.messaging.consumer import Ack, Dead, Disposition, Retry, read
 from libs.common.messaging.rpc import reply
 from libs.common.process import logs
 from libs.domain.email_address import MalformedEmail
-from libs.domain.forms import AGREED_SINCE
+from libs.domain.forms import is_possible
 from services.consent import changes, erasure_orders, messages, metrics, permits
 from services.consent.changes import ErasedSince, WithdrawalRequest
 from services.consent.dead_letters import SubjectDeadLetters
@@ -131,7 +131,7 @@ class Consumers:
             given.source,
             given.at,
             given.place,
-            version if given.place != "import" or given.at >= AGREED_SINCE else None,
+            version if given.place != "import" or is_possible(given.at) else None,
             given.proven,
         )
         try:

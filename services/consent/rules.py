@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -90,7 +90,8 @@ class Agreement:
     """By the clock of the gateway that took the request, or as an import states it."""
     place: Place = "form"
     version: str | None = None
-    """The version of the published wording; None: unpublished or too old, and proves nothing."""
+    """The version of the published wording; None: unpublished, or too old or in the future, so
+    it proves nothing."""
     proven: bool = False
     """It has evidence of where it was given (an import), so it needs no confirmation."""
 
@@ -120,7 +121,9 @@ def consequence(
     :param confirmed: the mailbox's owner has confirmed it by a mailed link
     :param withdrawn_at: the subject's latest withdrawal, which outlives the suppression
     """
-    if withdrawn_at is not None and agreement.given_at <= withdrawn_at:
+    # A date in the future is wrong, so the agreement may be older than the withdrawal.
+    is_wrong = agreement.place == "import" and agreement.given_at > datetime.now(UTC)
+    if withdrawn_at is not None and (is_wrong or agreement.given_at <= withdrawn_at):
         return Consequence.WITHDRAWN_SINCE
     is_published = agreement.version is not None
     if not is_published and (confirmed or agreement.place != "import"):

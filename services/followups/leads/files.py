@@ -23,7 +23,7 @@ from libs.common.messaging.rpc import NoReply, Requester
 from libs.common.process import logs
 from libs.domain.acts_outbox import Counted
 from libs.domain.email_address import normalise
-from libs.domain.forms import AGREED_SINCE
+from libs.domain.forms import is_possible
 from services.followups import messages, metrics
 from services.followups.config import LANGUAGES, Config
 from services.followups.dialogue.state import State
@@ -72,14 +72,13 @@ def _moment(value: Any) -> datetime:
         raise ValueError("must be a string in ISO 8601")  # noqa: TRY004 - pydantic's way
     try:
         at = datetime.fromisoformat(value.strip())
-    except ValueError:
+        at.astimezone(UTC)  # the first and the last day may have no time there
+    except (ValueError, OverflowError):
         raise ValueError("not a date or time in ISO 8601") from None
     if len(value.strip()) == len("2026-11-25"):
         at = datetime.combine(date.fromisoformat(value.strip()), time(), UTC)
     if at.tzinfo is None:
         raise ValueError("needs an offset from UTC")
-    if at > datetime.now(UTC):
-        raise ValueError("in the future")
     return at
 
 
@@ -305,8 +304,8 @@ async def _write(
 
 
 def _is_proof(grant: Mapping[str, Any], config: Config) -> bool:
-    is_recent = datetime.fromisoformat(grant["at"]) >= AGREED_SINCE
-    return grant["proven"] and is_recent and config.published(grant["wording"]) is not None
+    is_dated = is_possible(datetime.fromisoformat(grant["at"]))
+    return grant["proven"] and is_dated and config.published(grant["wording"]) is not None
 
 
 def _learn(before: Imported | None, row: LeadRow, config: Config) -> Imported:

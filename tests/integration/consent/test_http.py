@@ -273,6 +273,13 @@ async def test_an_export_shows_stored_data_and_is_recorded(
     assert held["consents"] == {"marketing": "granted"}
     assert [entry["action"] for entry in held["entries"]] == ["opt-in"]
     assert export["incomplete"] == ["followups", "alerts"]  # which did not answer
+    # Art. 15(1)(a) to (h) and 15(2): (e) and (f) are both `rights`.
+    assert export["processing"].keys() == {
+        "purposes", "categories", "recipients", "transfers", "periods", "rights", "source",
+        "automated_decisions",
+    }  # fmt: skip
+    for language, said in (("pl", "art. 6 ust. 1 lit. b RODO"), ("en", "Art. 6(1)(b) GDPR")):
+        assert said in export["processing"]["purposes"][language]
     recorded = (await entries(client, ANNA))[-1]
     assert recorded["action"] == "export"
     assert recorded["evidence"]["incomplete"] == ["followups", "alerts"]

@@ -317,11 +317,12 @@ IMPORTED = {
         ({"wording": f" {WORDING}\n"}, True),
         ({"at": "2018-01-01T00:00:00+00:00"}, True),
         ({"at": "2017-12-31T23:59:59+00:00"}, False),
+        ({"at": "2999-01-01T00:00:00+00:00"}, False),
         ({"wording": "zgoda"}, False),
         ({"wording": "zgoda", "proven": False}, False),
     ],
 )
-async def test_an_import_counts_in_published_words_since_2018_and_else_asks_for_them(
+async def test_an_import_counts_in_published_words_with_a_possible_date_and_else_asks_for_them(
     client: Client,
     engine: AsyncEngine,
     consumers: Consumers,
@@ -337,6 +338,7 @@ async def test_an_import_counts_in_published_words_since_2018_and_else_asks_for_
         assert (kept["wording_sha256"], await mails(engine)) == (wording_hash(WORDING), [])
         return
     assert kept["wording"] == (IMPORTED | said)["wording"]
+    assert kept["given_at"] == (IMPORTED | said)["at"]
     assert (await look(client, await token(engine), "POST"))[0] == 200
     assert await agreed(client)
     confirmed = (await entries(client, ANNA))[-1]["evidence"]

@@ -30,14 +30,17 @@ async def test_people_of_a_restored_database_wait_and_get_nothing_back(console: 
     eva = await joined(console)
     adam = await joined(console, email="adam@example.com", name="Adam", roles=["viewer"])
     piotr = await joined(console, email="piotr@example.com", name="Piotr", roles=["sales"])
+    marek = await joined(console, email="marek@example.com", name="Marek", roles=["sales", "ops"])
     invited = await invite(console, email="zofia@example.com", name="Zofia", roles=["sales"])
     ids = {row.name: str(row.id) for row in console.query("SELECT id, name FROM staff")}
     back_up(console)
-    old = {who: Browser(console) for who in ("eva", "adam", "piotr")}
-    for who, browser in (("eva", eva), ("adam", adam), ("piotr", piotr)):
+    old = {who: Browser(console) for who in ("eva", "adam", "piotr", "marek")}
+    for who, browser in (("eva", eva), ("adam", adam), ("piotr", piotr), ("marek", marek)):
         old[who].cookies = dict(browser.cookies)
 
     await console.call("POST", f"/api/staff/{ids['Adam']}/disable", REASON)
+    await console.call("POST", f"/api/staff/{ids['Marek']}/roles", {"roles": ["sales"]})
+    assert (await marek.get("/console/alerts")).status == 403
     assert (await piotr.post("/console/me/password", password=PASSWORD, new=NEW)).status == 303
     assert (await Browser(console).post(invited, password=PASSWORD)).status == 303
     await eva.post("/console/logout")
@@ -61,14 +64,16 @@ async def test_people_of_a_restored_database_wait_and_get_nothing_back(console: 
     assert changed.status == 409
 
     shown = await console.call("POST", ACCEPT, {})
-    names = ("Adam", "Piotr", "Zofia")
+    names = ("Adam", "Marek", "Piotr", "Zofia")
     assert shown.body["people"] == {ids[name]: name for name in names}
     accepted = await console.call("POST", ACCEPT, {"confirm": True})
     assert accepted.body["people"] == shown.body["people"]
     for browser in old.values():
         assert (await browser.get("/console/me")).status == 303
     assert (await Browser(console).post(invited, password=PASSWORD)).status == 410
-    for who, password in (("adam", PASSWORD), ("piotr", PASSWORD), ("piotr", NEW)):
+    for who, password in (
+        ("adam", PASSWORD), ("piotr", PASSWORD), ("piotr", NEW), ("marek", PASSWORD),
+    ):  # fmt: skip
         refused = await piotr.log_in(f"{who}@example.com", password=password)
         assert refused.status == 403, who
     assert (await eva.log_in(step=1)).status == 303  # nothing of hers was another before

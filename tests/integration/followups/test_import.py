@@ -14,11 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
+from libs.domain import company
 from services.followups import chat
 from services.followups.leads import files as lead_files
 from services.followups.store import tables
 from services.followups.store.conversations import Subject, erase
-from tests.integration.followups.conftest import NOBODY_ERASED, World
+from tests.integration.followups.conftest import EXAMPLE, NOBODY_ERASED, World
 from tests.integration.followups.test_http import client as client  # noqa: PLC0414 - a fixture
 
 Client = TestClient[web.Request, web.Application]
@@ -84,6 +85,21 @@ async def test_a_row_becomes_a_conversation_with_its_facts_its_score_and_its_gra
         "ip_address": "203.0.113.7", "ip_address_from": "import", "user_agent": None,
         "at": "2024-05-01T10:00:00+00:00", "place": "import", "proven": True,
     }  # fmt: skip
+
+
+async def test_an_agreement_in_the_future_is_kept_and_asks_though_its_words_are_published(
+    imported: Import, world: World
+) -> None:
+    words = company.load(EXAMPLE / "company.toml").published[0].text
+    rows = [
+        {"email": f"l{at[:4]}@example.com", "consent_text": words, "consent_at": at,
+         "consent_source": "targi"}
+        for at in ("2017-12-31", "2024-05-01", "2999-01-01")
+    ]  # fmt: skip
+    _, report = await imported(lines(*rows), "application/x-ndjson")
+    assert (report["created"], report["grants"], report["to_confirm"]) == (3, 3, 2)
+    kept = {grant["email"]: grant["at"] for grant in await world.outbox("grant.record")}
+    assert kept["l2999@example.com"] == "2999-01-01T00:00:00+00:00"
 
 
 async def test_an_import_enrols_no_one_and_raises_no_alert(imported: Import, world: World) -> None:
@@ -186,7 +202,8 @@ async def test_an_import_leaves_chats_alone_and_lifts_no_bounce(
         ({"consent_at": "2024-05-01"}, "row"),
         ({"consent_source": "form"}, "row"),
         ({**AGREED, "consent_at": "2024-05-01T12:00"}, "consent_at"),
-        ({**AGREED, "consent_at": "2999-01-01"}, "consent_at"),
+        ({**AGREED, "consent_at": "0001-01-01T00:00+02:00"}, "consent_at"),
+        ({**AGREED, "consent_at": "9999-12-31T23:59-02:00"}, "consent_at"),
         ({**AGREED, "consent_at": "yesterday"}, "consent_at"),
         ({**AGREED, "consent_ip": "here"}, "consent_ip"),
         ({"more": 1}, "more"),

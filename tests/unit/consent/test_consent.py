@@ -83,6 +83,15 @@ def test_an_agreement_older_than_a_withdrawal_has_no_effect(
     assert younger is Consequence.COUNTS
 
 
+def test_an_import_from_the_future_is_younger_than_no_withdrawal() -> None:
+    later = datetime.now(UTC) + timedelta(days=1)
+    imported = replace(AGREED, place="import", version=None, given_at=later)
+    assert _follows(imported) is Consequence.CONFIRM
+    assert _follows(imported, withdrawn_at=NOON) is Consequence.WITHDRAWN_SINCE
+    # By the clock of a gateway that is ahead.
+    assert _follows(replace(AGREED, given_at=later), withdrawn_at=NOON) is Consequence.COUNTS
+
+
 def test_an_unpublished_wording_never_counts_and_an_import_of_one_asks() -> None:
     unknown = replace(AGREED, version=None)
     assert _follows(unknown) is Consequence.UNKNOWN_WORDING
