@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import text
@@ -32,6 +33,7 @@ from tests.integration.consent.test_http import (
     permit,
     post,
     seen,
+    serving,
 )
 from tests.integration.consent.test_optin import AGREED, later, token
 
@@ -126,6 +128,34 @@ async def test_the_language_switch_leads_to_the_same_page(
         (switch,) = re.findall(r'<a href="(\?[^"]*)" lang="\w\w" hreflang', page)
         status, page = await seen(client, "GET", path + html.unescape(switch))
         assert (status, f'<html lang="{other}">' in page) == (200, True)
+
+
+@pytest.mark.parametrize("days", [5 * 365, 90])
+async def test_the_page_of_an_erasure_says_what_stays_and_until_when(
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings, days: int
+) -> None:
+    """In each language the same: until the suppression of that address ends."""
+    ours = settings.model_copy(update={"suppression_retention_days": days})
+    async with serving(engine, vault, ours) as client:
+        await post(client, "/api/revoke-consent", {"email": ANNA})
+        token = await mailed_token(engine)
+        asked = {
+            each: await seen(
+                client, "GET", "/erasure/confirm", params={"token": token, "lang": each}
+            )
+            for each in LANGUAGES
+        }
+        assert (await seen(client, "POST", f"/erasure/confirm?token={token}"))[0] == 200
+    at = await scalar(engine, "SELECT max(keep_until) FROM suppression")
+    end = at.astimezone(ZoneInfo("Europe/Warsaw"))
+    said = {
+        "pl": (f"Do {end:%d.%m.%Y} zachowamy jedynie skrót adresu", "oraz daty zgód"),
+        "en": (f"Until {end.day} {end:%B %Y} we keep only a hash of the address", "the dates of"),
+    }
+    for language, (status, page) in asked.items():
+        assert status == 200
+        for words in said[language]:
+            assert words in page
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Restriction (Art. 18), objection (Art. 21), and requests that nobody confirmed (Art. 12(3))."""
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.consent.rules import PermitDecision
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents
+from services.consent.store.upkeep import Retention
 from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import grant, rows
 from tests.integration.consent.test_http import (
@@ -23,6 +25,7 @@ from tests.integration.consent.test_http import (
     serving,
 )
 from tests.integration.consent.test_permits import Consent
+from tests.integration.consent.test_retention import known, purge
 from tests.support.eventually import eventually
 
 __all__ = ["client"]  # a fixture
@@ -48,6 +51,38 @@ async def test_nothing_is_sent_or_erased_while_the_processing_is_restricted(
     assert (await get(client, f"/api/consent/audit/{ANNA}", ADMIN))["restricted_since"] is None
     assert (await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN))[0] == 200
     assert await entries(client, ANNA) == []
+
+
+class Answering:
+    """The other services, as far as they answer an export."""
+
+    def __init__(self) -> None:
+        self.said = ["remont kuchni"]
+
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        return {"records": {"messages": [{"body": each} for each in self.said]}, "next": None}
+
+
+async def test_a_purge_during_a_restriction_spares_the_person_and_what_was_kept(
+    engine: AsyncEngine, vault: Vault, settings: ConsentSettings
+) -> None:
+    nothing_stays, others = Retention(0, 0, 0, 0, 0), Answering()
+    async with serving(engine, vault, settings, others) as client:
+        assert (await post(client, "/api/unsubscribe", {"email": ANNA}))[0] == 200
+        await restrict(client)
+        others.said = []  # the other services have purged since
+        await restrict(client)  # pressed again: what was kept first stays
+        await purge(engine, nothing_stays)
+        held = (await get(client, f"/api/consent/export/{ANNA}", ADMIN))["services"]
+        assert held["followups"]["messages"] == []
+        kept = held["consent"]["kept_while_restricted"]["services"]
+        for service in ("followups", "alerts"):
+            assert kept[service] == {"messages": [{"body": "remont kuchni"}]}
+        assert [each["action"] for each in kept["consent"]["entries"]] == ["unsubscribe"]
+        await restrict(client, lifted=True)
+    await purge(engine, nothing_stays)
+    assert await known(engine, vault) == set()
+    assert await rows(engine, "SELECT 1 FROM restriction") == []
 
 
 async def test_a_request_that_nobody_confirmed_is_listed_with_its_age(

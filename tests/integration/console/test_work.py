@@ -416,6 +416,43 @@ async def test_a_lead_whose_processing_is_restricted_says_so(stack: Stack) -> No
             assert (said in text) is not lifted, who
 
 
+async def test_the_forms_of_a_person_correct_restrict_lift_and_object(stack: Stack) -> None:
+    email, subject = await known_person(stack)
+    officer, phone = await person(stack, "privacy"), f"+48600{uuid.uuid4().int % 10**6:06}"
+
+    async def pressed(order: str, said: str, **more: str) -> str:
+        done = await officer.post(f"/console/person/{order}", who=email, **more)
+        assert (done.status, EN[f"person_{said}"] in done.text) == (200, True), done
+        return done.text
+
+    async def status() -> Any:
+        path = f"/api/unsubscribe/status/{email}"
+        return (await stack.http("GET", path, key="service")).body
+
+    await pressed("correct", "corrected", name="Zofia Right", new_phone=phone, new_email="")
+    (lead,) = (await stack.http("GET", f"/api/leads?email={email}", key="service")).body["items"]
+    assert (lead["name"], lead["phone"]) == ("Zofia Right", phone)
+    since = EN["restricted_since"].partition("{")[0]
+    shown = await pressed("restrict", "restricted")
+    assert (since in shown, "/console/person/lift" in shown) == (True, True)
+    assert (await status())["restricted_since"]
+    shown = await pressed("lift", "lifted")
+    assert (since in shown, "/console/person/restrict" in shown) == (False, True)
+    assert (await status())["restricted_since"] is None
+    assert not (await status())["unsubscribed"]
+    await pressed("object", "objected")
+    assert (await status())["unsubscribed"]
+    trail = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
+    assert trail.body["entries"][-1]["evidence"]["source"] == "objection"
+    acts = {(f"person.{each}", "done") for each in ("restrict", "unrestrict", "object")}
+    await until(lambda: acts <= set(recorded(stack, subject)), 30)
+    correct = (
+        "SELECT 1 FROM console.staff_action WHERE action = 'person.correct' AND actor_id = "
+        "(SELECT id::text FROM console.staff WHERE email = %s)"
+    )
+    await until(lambda: stack.query(correct, officer.email), 30)
+
+
 async def test_a_request_that_is_bogus_is_dismissed_and_its_link_is_void(stack: Stack) -> None:
     email, subject = await known_person(stack)
     await stack.http("POST", "/api/revoke-consent", {"email": email})

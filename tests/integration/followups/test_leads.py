@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import CALLER, create_app
@@ -87,14 +88,25 @@ async def test_an_invalid_filter_is_named(client: Client, query: dict[str, str])
         assert [fault["field"] for fault in (await answer.json())["errors"]] == list(query)
 
 
-async def test_csv_cells_are_never_formulas(world: World, client: Client) -> None:
-    await world.say('=HYPERLINK("http://evil.example") remont kuchni, 600 700 800')
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r="])
+async def test_csv_cells_are_never_formulas(
+    world: World, client: Client, engine: AsyncEngine, start: str
+) -> None:
+    await world.say("remont kuchni, 600 700 800")
+    wish = f'{start}HYPERLINK("http://evil.example")'
+    async with engine.begin() as tx:
+        await tx.execute(
+            text(
+                "UPDATE lead SET known = jsonb_set(known, '{wish}', to_jsonb(CAST(:wish AS text)))"
+            ),
+            {"wish": wish},
+        )
     async with client.get("/api/leads", params={"format": "csv"}) as answer:
         assert answer.content_type == "text/csv"
-        [row] = csv.DictReader(io.StringIO(await answer.text()))
+        [row] = csv.DictReader(io.StringIO(await answer.text(), newline=""))
     assert tuple(row) == COLUMNS
     assert row["phone"] == "+48600700800"
-    assert not row["wish"].startswith("=")
+    assert row["wish"] == f"'{wish}"
 
 
 async def test_a_taken_lead_records_who_why_and_when_and_its_follow_ups_end(

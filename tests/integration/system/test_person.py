@@ -12,10 +12,16 @@ import redis
 from psycopg2 import sql
 
 from deploy.up.environment import WITH_TABLES
+from libs.common.database.postgres import connect
+from services.alerts.upkeep import retention as alerts_retention
+from services.followups import retention as followups_retention
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, System, fresh_address
+
+
+DAY = 86400.0
 
 
 async def lead(stack: System, address: str) -> None:
@@ -143,6 +149,51 @@ async def test_whoever_left_only_a_number_is_exported_and_erased_by_it(stack: St
     await done(stack, quote(number))
     await nowhere(stack, session, number, number[3:])
     assert (await stack.http("GET", "/api/consent/audit/verify", key="admin")).body["ok"]
+
+
+async def test_what_is_purged_while_the_processing_is_restricted_is_still_exported(
+    stack: Stack,
+) -> None:
+    address, session = fresh_address(), f"s-{uuid.uuid4().hex}"
+    said = {**LEAD, "session_id": session, "email": address}
+    assert (await stack.http("POST", "/api/chatbot/chat", said)).status == 200
+    await qualified(stack, session)
+    await eventually(stack.balanced, 30)
+    path, who = "/api/consent/restrict", {"email": address}
+    done = await stack.http("POST", path, who, key="admin")
+    assert (done.status, done.body["incomplete"]) == (200, []), done
+
+    (talk,) = stack.query(
+        "UPDATE followups.chat_conversations SET updated_at = now() - interval '400 days' "
+        "WHERE session_id = %s RETURNING id",
+        session,
+    )
+    stack.query(
+        "UPDATE followups.lead SET updated_at = now() - interval '400 days' "
+        "WHERE conversation_id = %s",
+        talk.id,
+    )
+    stack.query("DELETE FROM followups.followup_event WHERE conversation_id = %s", talk.id)
+    stack.query(
+        "UPDATE alerts.delivery SET accepted_at = accepted_at - interval '400 days', "
+        "created_at = created_at - interval '400 days', "
+        "finished_at = finished_at - interval '400 days' WHERE payload ->> 'session_id' = %s",
+        session,
+    )
+    async with connect(stack.database.of("followups"), application_name="purge") as engine:
+        assert await followups_retention.forget(engine, 365) >= 1
+    async with connect(stack.database.of("alerts"), application_name="purge") as engine:
+        await alerts_retention.run(engine, delivered=DAY, payloads=30 * DAY)
+
+    held = (await export(stack, address))["services"]
+    assert not held["followups"]["messages"]
+    assert not held["alerts"]["deliveries"]
+    kept = held["consent"]["kept_while_restricted"]["services"]
+    assert kept["followups"]["messages"][0]["body"] == LEAD["message"]
+    assert {each["payload"]["session_id"] for each in kept["alerts"]["deliveries"]} == {session}
+    lifted = await stack.http("POST", path, who | {"lifted": True}, key="admin")
+    assert lifted.status == 200
+    assert (await export(stack, address))["services"]["consent"]["kept_while_restricted"] is None
 
 
 async def test_an_unavailable_service_is_named_in_an_export_and_erases_later(
