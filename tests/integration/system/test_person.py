@@ -20,7 +20,6 @@ from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, System, fresh_address
 
-
 DAY = 86400.0
 
 
