@@ -40,12 +40,11 @@ PERSON = "staff:"
 
 Only the gateway writes it, for a token that it has checked.
 """
-OPERATOR = "operator"
-"""What a token of the console's staff is for; since 0.1 with method and path, for one call."""
 
 
 def operator_action(method: str, path: str) -> str:
-    return f"{OPERATOR} {method} {path}"
+    """Return what a token of the console's staff is for: one call."""
+    return f"operator {method} {path}"
 
 
 KEY = "key:"

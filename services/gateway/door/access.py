@@ -5,7 +5,6 @@ Limiter, which tests and counts atomically: docs/decisions/0004.
 """
 
 import hashlib
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +19,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 
 from libs.common.http.application import Problem, route_template
 from libs.common.process import logs
-from libs.domain.scopes import KEY, OPERATOR, PERSON, Scope, operator_action
+from libs.domain.scopes import KEY, PERSON, Scope, operator_action
 from libs.domain.signed_links import Claims, InvalidToken, Tokens
 from services.gateway import metrics
 from services.gateway.door.clients import (
@@ -167,12 +166,12 @@ class Access:
         if self.operators is None:
             return None
         now, call = datetime.now(UTC), operator_action(request.method, request.rel_url.raw_path)
-        for action in (call, OPERATOR):  # a console of the previous release signs for any call
-            with suppress(InvalidToken):
-                claims = self.operators.verify(token, action, now, OPERATOR_AGE)
-                # Hosts' clocks differ, but no one may sign for later.
-                return claims if claims.issued_at <= (now + OPERATOR_AGE).timestamp() else None
-        return None
+        try:
+            claims = self.operators.verify(token, call, now, OPERATOR_AGE)
+        except InvalidToken:
+            return None
+        # Hosts' clocks differ, but no one may sign for later.
+        return claims if claims.issued_at <= (now + OPERATOR_AGE).timestamp() else None
 
     def _admit(
         self, context: RequestContext, held: Scopes, holder: str, *, here: bool = True

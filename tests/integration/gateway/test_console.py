@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from libs.domain.scopes import operator_action
 from libs.domain.signed_links import Tokens
 from tests.integration.gateway.conftest import NOBODY, Gateway, Owner, StartGateway
 from tests.support.console import INTERNAL_KEY
@@ -146,7 +147,8 @@ async def test_a_person_of_the_console_is_named_to_the_services(
     gateway = await start_gateway(**with_console)
 
     async def call(gateway: Gateway, path: str, roles: str, method: str = "GET") -> int:
-        token = Tokens(OPERATOR_KEYS).sign("7 Zoë Żak", roles, "operator", datetime.now(UTC))
+        action = operator_action(method, path)
+        token = Tokens(OPERATOR_KEYS).sign("7 Zoë Żak", roles, action, datetime.now(UTC))
         headers = {"X-Operator-Token": token, "X-Operator": "the owner"}
         return (await gateway.send(method, path, headers)).status
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from libs.domain.scopes import operator_action
 from libs.domain.signed_links import Tokens
 from tests.integration.gateway.conftest import (
     ADMIN,
@@ -114,11 +115,16 @@ async def test_an_act_that_cannot_be_recorded_is_not_done_but_with_the_admin_key
         OPERATOR_KEYS=OPERATOR_KEYS,
         METRICS_PORT=str(own_ports[3]),
     )
-    token = Tokens(OPERATOR_KEYS).sign("7 Ewa Lis", "ops", "operator", datetime.now(UTC))
-    ewa = {"X-Operator-Token": token}
-    refused = await gateway.call("PUT", "/api/ratelimits", {"chat": "7 per minute"}, **ewa)
+
+    def ewa(method: str, path: str) -> dict[str, str]:
+        action, now = operator_action(method, path), datetime.now(UTC)
+        return {"X-Operator-Token": Tokens(OPERATOR_KEYS).sign("7 Ewa Lis", "ops", action, now)}
+
+    path, limits = "/api/ratelimits", {"chat": "7 per minute"}
+    refused = await gateway.call("PUT", path, limits, **ewa("PUT", path))
     assert (refused.status, "nothing was changed" in str(refused.body)) == (503, True)
-    assert (await gateway.call("POST", "/api/cache/cleanup", **ewa)).status == 503
+    cleanup = "/api/cache/cleanup"
+    assert (await gateway.call("POST", cleanup, **ewa("POST", cleanup))).status == 503
     shown = await gateway.call("GET", "/api/ratelimits", **ADMIN)
     assert shown.body["sources"]["chat"] != "override"
     done = await gateway.call("PUT", "/api/ratelimits", {"chat": "7 per minute"}, **ADMIN)
