@@ -11,6 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from deploy.up.environment import EXAMPLE_CONFIG
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
@@ -19,7 +20,7 @@ from services.followups import chat
 from services.followups.leads import files as lead_files
 from services.followups.store import tables
 from services.followups.store.conversations import Subject, erase
-from tests.integration.followups.conftest import EXAMPLE, NOBODY_ERASED, World
+from tests.integration.followups.conftest import NOBODY_ERASED, World
 from tests.integration.followups.test_http import client as client  # noqa: PLC0414 - a fixture
 
 Client = TestClient[web.Request, web.Application]
@@ -90,7 +91,7 @@ async def test_a_row_becomes_a_conversation_with_its_facts_its_score_and_its_gra
 async def test_an_agreement_in_the_future_is_kept_and_asks_though_its_words_are_published(
     imported: Import, world: World
 ) -> None:
-    words = company.load(EXAMPLE / "company.toml").published[0].text
+    words = company.load(EXAMPLE_CONFIG / "company.toml").published[0].text
     rows = [
         {"email": f"l{at[:4]}@example.com", "consent_text": words, "consent_at": at,
          "consent_source": "targi"}
