@@ -280,11 +280,17 @@ def too_many(request: web.Request) -> Problem:
         else f"Too many requests; try again in {seconds} s."
     )
     members = {}
-    if (
-        seconds > PATIENCE
-        and context.requires.budget not in {None, WITHDRAWALS}
-        and (form := request.app.get(CONTACT)) is not None
-    ):
-        members["contact"] = url = f"{form}?language={'pl' if polish else 'en'}"
+    if url := contact_url(request, "pl" if polish else "en"):
+        members["contact"] = url
         detail += f" Zostaw nam kontakt: {url}" if polish else f" Leave us your contact: {url}"
     return Problem(429, detail=detail, headers={hdrs.RETRY_AFTER: str(seconds)}, members=members)
+
+
+def contact_url(request: web.Request, language: str) -> str | None:
+    """Return where a visitor can leave their contact, if a budget makes them wait for long."""
+    context = request[CONTEXT]
+    seconds = context.decision.retry_after if context.decision else 1
+    form = request.app.get(CONTACT)
+    if form is None or seconds <= PATIENCE or context.requires.budget in {None, WITHDRAWALS}:
+        return None
+    return f"{form}?language={language}"

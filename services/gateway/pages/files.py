@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 
 from libs.common.http import plain_form
 from libs.common.http.heads import media_type
+from services.gateway.door.access import contact_url
 from services.gateway.pages import TEMPLATES
 
 PATHS = frozenset({"/chat", "/unsubscribe", "/preferences", "/opt-in/confirm", "/erasure/confirm"})
@@ -49,6 +50,8 @@ def _is_page(request: web.Request) -> bool:
 
 def _page(request: web.Request, status: int) -> str:
     language, text = language_of(request), _text(request, status)
+    contact = contact_url(request, language) if text == "too_many" else None
+    text = "no_chat" if contact else text  # no other page is charged to a budget
     console = CONSOLE.match(request.path)
     here = None if text in {"not_taken", "not_sent"} else request.rel_url.raw_path_qs
     posted = request.method == hdrs.METH_POST
@@ -57,8 +60,9 @@ def _page(request: web.Request, status: int) -> str:
         text=_TEXTS[text][language],
         again=_TEXTS["again"][language],
         leads_to="/console/" if console else here,
-        # Which purpose was withdrawn on /preferences is not known here: its page asks again.
-        repeats=posted and not console and request.path != "/preferences",
+        contact=contact,
+        # What was posted to these is not known here: their pages ask again.
+        repeats=posted and not console and request.path not in {"/preferences", "/chat"},
     )
 
 

@@ -210,6 +210,32 @@ async def test_a_visitor_who_would_wait_long_is_led_to_a_form(start_gateway: Sta
     assert "contact" not in refused.body, "nobody is asked for data who takes a consent back"
 
 
+async def test_a_visitor_without_a_script_who_would_wait_long_is_led_to_a_form(
+    start_gateway: StartGateway,
+) -> None:
+    base = "https://leads.example.pl"
+    limits = {"CHAT_BUDGET": "40 per day", "API_RATE_LIMIT_HOUR": "40 per day"}
+    gateway = await start_gateway(**PROXIED, **limits, PUBLIC_BASE_URL=base)
+    for language, said in (("pl", "nie została wysłana"), ("en", "was not sent")):
+        headers = {"X-Forwarded-For": "192.0.2.1", "Accept-Language": language}
+        for _ in range(3):  # the same budget as the API's
+            await gateway.call("POST", CHAT, GOOD, **headers)
+        refused = await gateway.send("POST", "/chat", headers, data={"message": "Dzień dobry"})
+        assert (refused.status, refused.headers["Content-Type"]) == (
+            429,
+            "text/html; charset=utf-8",
+        )
+        assert int(refused.headers["Retry-After"]) > 60
+        assert said in refused.body
+        assert f'<a href="{base}/forms/contact?language={language}">' in refused.body
+        assert "<form" not in refused.body, "it would send an empty message"
+    spent = {"X-Forwarded-For": "192.0.2.2", "Accept-Language": "en"}
+    for _ in range(41):
+        page = await gateway.call("GET", "/unsubscribe", **spent)
+    assert (page.status, int(page.headers["Retry-After"]) > 60) == (429, True)
+    assert "/forms/contact" not in page.body, "nobody is asked for data who takes a consent back"
+
+
 async def test_in_shadow_mode_a_spent_budget_refuses_and_marks_nothing(
     start_gateway: StartGateway, owner: Owner, tmp_path: Path
 ) -> None:
