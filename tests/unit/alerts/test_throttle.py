@@ -124,3 +124,51 @@ async def test_a_waiter_that_is_cancelled_leaves_no_slot_taken() -> None:
     gets.cancel()  # after the slot was handed to it
     await asyncio.wait((waits, gets))
     assert not slots.taken
+
+
+async def test_a_freed_slot_is_handed_to_the_urgent_first_and_else_by_order_of_arrival() -> None:
+    slots, order = Slots(1), list[str]()
+
+    async def one(name: str) -> None:
+        async with slots.taking_one(urgent=name.startswith("urgent")):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    async with slots.taking_one():
+        names = ("first", "second", "urgent first", "third", "urgent second")
+        waiting = [asyncio.create_task(one(name)) for name in names]
+        await asyncio.sleep(0)
+        assert order == []
+    # It is theirs before they run: who comes now, however urgent, is behind who it was handed to.
+    assert slots.taken
+    waiting.append(asyncio.create_task(one("urgent late")))
+    async with asyncio.timeout(10):
+        await asyncio.gather(*waiting)
+    assert order == ["urgent first", "urgent second", "urgent late", "first", "second", "third"]
+    assert not slots.taken
+
+
+async def test_more_slots_are_handed_to_those_who_wait_and_fewer_to_nobody() -> None:
+    slots, release = Slots(2), asyncio.Event()
+    inside = list[int]()
+
+    async def one(number: int) -> None:
+        async with slots.taking_one():
+            inside.append(number)
+            await release.wait()
+
+    async with slots.taking_one():
+        async with slots.taking_one():
+            waiting = [asyncio.create_task(one(number)) for number in range(4)]
+            await asyncio.sleep(0)
+            slots.resize(1)
+        await asyncio.sleep(0)
+        assert inside == [], "the slot that was freed is gone"
+        slots.resize(4)
+        await asyncio.sleep(0)
+        assert inside == [0, 1, 2]
+    await asyncio.sleep(0)
+    assert inside == [0, 1, 2, 3]
+    release.set()
+    await asyncio.gather(*waiting)
+    assert not slots.taken
