@@ -144,7 +144,7 @@ async def test_alerts_outlive_periods_in_which_their_target_refuses_us_and_kills
     async with Load(stack, clients=4) as load:
         for status in (401, 404, 403, 410):
             await stack.sandbox.behave("slack", status=status)
-            await eventually(partial(held, stack, status), 30)
+            await eventually(partial(stack.is_held, "slack", status), 30)
             body = {"event_type": "slack_alert", "severity": "critical", "payload": {"text": "x"}}
             for _ in range(5):
                 answer = await stack.http("POST", "/api/alerts", body, key="service")
@@ -154,7 +154,7 @@ async def test_alerts_outlive_periods_in_which_their_target_refuses_us_and_kills
                 await stack.kill9("alerts")
                 await load.more(10)
                 await stack.start("alerts")
-                assert await held(stack, status)  # it is known to the next process
+                assert await stack.is_held("slack", status)  # it is known to the next process
             if status == 401:
                 await eventually(lambda: at_the_fallback(stack, list(critical)), 30)
             await stack.sandbox.behave("slack", status=200)
@@ -175,13 +175,6 @@ async def test_alerts_outlive_periods_in_which_their_target_refuses_us_and_kills
     assert {len(answers) for answers in got.values()} <= {1, 2}  # 2: killed before its record
     attempts = "SELECT max(attempts) FROM alerts.delivery WHERE target = 'slack'"
     assert stack.query(attempts)[0][0] <= 1 + 2  # each kill may use one of those in flight
-
-
-async def held(stack: Stack, status: int) -> bool:
-    breakers = await stack.http("GET", "/api/breakers", key="admin")
-    return bool(
-        breakers.status == 200 and breakers.body["slack"]["paused"] == f"refused us: {status}"
-    )
 
 
 async def at_the_fallback(stack: Stack, ids: list[str]) -> bool:

@@ -148,6 +148,12 @@ class System:
         assert check["accepted"] == sum(check[term] for term in terms), check
         return check
 
+    async def is_held(self, target: str, status: int) -> bool:
+        """Say whether alerts knows that the target refused us by this answer."""
+        breakers = await self.http("GET", "/api/breakers", key="admin")
+        said = f"refused us: {status}"
+        return breakers.status == 200 and bool(breakers.body[target]["paused"] == said)
+
     async def balanced(self) -> dict[str, Any] | None:
         """Return it when nothing is on its way any more."""
         check = await self.ledger()
