@@ -16,10 +16,9 @@ from tests.support.stack import (
     HTTP_TARGETS,
     QUICK_MAIL,
     QUICK_TARGET,
-    Stack,
     write_alerts_config,
 )
-from tests.support.system import fresh_address
+from tests.support.system import System, fresh_address
 
 PASSWORD = "kot spi na dachu"
 COOKIE = "__Host-ostoja"
@@ -110,7 +109,7 @@ class Person(Enrolling):
             return Page(response.status, text, response.headers.get("Location"))
 
 
-async def person(stack: Stack, *roles: str, language: str = "en", name: str = "Ewa Lis") -> Person:
+async def person(stack: System, *roles: str, language: str = "en", name: str = "Ewa Lis") -> Person:
     """Invite somebody with these roles, and let them in."""
     email = fresh_address()
     link = await invitation(stack, email, *roles, language=language, name=name)
@@ -123,7 +122,7 @@ async def person(stack: Stack, *roles: str, language: str = "en", name: str = "E
 
 
 async def invitation(
-    stack: Stack, email: str, *roles: str, language: str = "en", name: str = "Ewa Lis"
+    stack: System, email: str, *roles: str, language: str = "en", name: str = "Ewa Lis"
 ) -> str:
     """Return the path of an invitation."""
     body: dict[str, Any] = {"email": email, "name": name, "roles": list(roles)}

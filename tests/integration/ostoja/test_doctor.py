@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from deploy.up.servers import RABBITMQ_PORTS, RabbitMQ, manage
 from libs.common.database import inspection
 from ostoja import where
 from ostoja.commands.doctor import of_services
+from services.console.texts import moment
 from tests.support.brokers import rabbitmqctl
 from tests.support.checkouts import MadeUp, made_up
 from tests.support.cli import Done, fits, ostoja
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
+from tests.support.staff import person
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +260,38 @@ async def test_an_unhealthy_target_leads_to_the_breakers(checkout: MadeUp) -> No
 
     assert "ostoja breakers" in finding["do"]
     await until_sound(checkout)
+
+
+async def test_a_target_that_refuses_us_is_named_with_what_to_correct_wherever_one_looks(
+    checkout: MadeUp,
+) -> None:
+    ops = await person(checkout, "ops")
+    await checkout.sandbox.behave("slack", status=401)
+    try:
+        await checkout.alert("waits", target="slack")
+        await eventually(partial(checkout.is_held, "slack", 401), 30)
+        shown = (await checkout.http("GET", "/api/breakers", key="admin")).body
+        finding = await until_found(checkout, "target slack", "refused us: 401")
+        page = (await ops.get("/console/targets")).text
+    finally:
+        await checkout.sandbox.behave("slack", status=200)
+    await checkout.http("POST", "/api/breakers/slack/reset", key="admin")
+    await until_sound(checkout)
+
+    held, since = shown["slack"], shown["slack"]["open_since"]
+    assert held["settings"] == ["SLACK_WEBHOOK_URL"]
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(since)) < timedelta(minutes=5)
+    assert {name: each["settings"] for name, each in shown.items() if each["settings"]} == {
+        "slack": held["settings"]
+    }
+
+    assert since in finding["found"]
+    assert "SLACK_WEBHOOK_URL" in finding["do"]
+
+    row = page[page.index("<h2>slack: refuses us</h2>") :].partition("</li>")[0]
+    assert f"Since {moment(datetime.fromisoformat(since))}." in row
+    assert "answered 401" in row
+    assert "Check in .env: SLACK_WEBHOOK_URL." in row
 
 
 async def test_a_schedule_with_a_gap_is_reported(checkout: MadeUp) -> None:
