@@ -6,11 +6,13 @@ in tests/unit/test_linear.py.
 
 import asyncio
 import json
+import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -26,6 +28,7 @@ from tests.support import effort
 from tests.support.pumped import FORMS, JSON, MULTIPARTS, TEXTS
 from tests.support.routes import route_table
 from tests.support.stack import Stack
+from tests.support.system import WORDING
 
 pytestmark = pytest.mark.promise("P17")
 
@@ -64,6 +67,7 @@ class Given:
     form: bool = False
 
 
+NEW = "a new session"
 LEAD_FIELDS = ("name", "email", "phone", "area", "budget", "start", "message")
 LEAD = {"form": "contact", "language": "pl", "fields": {"email": "a@example.com"}}
 ROUTES: dict[tuple[str, str], list[Given]] = {
@@ -95,21 +99,25 @@ ROUTES: dict[tuple[str, str], list[Given]] = {
     ("get", "/console/events"): [Given("/console/events?{}")],
     ("post", "/api/chatbot/chat"): [Given(
         "/api/chatbot/chat", ("message", "session_id", "email", "name", "phone", "language"),
-        {"message": "Dzień dobry", "session_id": "s"}), Given(
+        {"message": "Dzień dobry", "session_id": NEW}), Given(
         "/api/chatbot/chat", ("tap.ask", "tap.choice", "tap.value", "tap.wording"),
-        {"tap": {"ask": "opening-0", "choice": "quote"}, "session_id": "s"})],
+        {"tap": {"ask": "opening-0", "choice": "quote"}, "session_id": NEW})],
     ("get", "/api/chatbot/chat"): [Given("/api/chatbot/chat?language={}")],
     ("get", "/chat"): [Given("/chat?language={}")],
-    ("post", "/chat"): [Given(
-        "/chat", ("message", "session", "language", "replies", "ask", "value", "number"),
-        form=True)],
+    ("post", "/chat"): [
+        Given("/chat", ("message", "session", "language", "replies"), {"message": "x"}, form=True),
+        Given("/chat", ("ask", "choice", "wording"), {"ask": "opening-0", "choice": "quote"},
+            form=True),
+        Given("/chat", ("number",), {"ask": "opening-0", "number": "x"}, form=True),
+        Given("/chat", ("value",), {"ask": "phone-9", "value": "600 700 800"}, form=True)],
     ("post", "/api/leads"): [
         Given("/api/leads", ("form", "session_id", "issued", "trap", "page"), LEAD),
         *(Given("/api/leads", (f"fields.{name}",), LEAD) for name in LEAD_FIELDS),
-        Given("/api/leads", (*LEAD_FIELDS, "issued", "proof"), {"form": "contact"}, form=True)],
+        Given("/api/leads", (*LEAD_FIELDS, "issued", "proof"),
+            {"form": "contact", "email": "a@example.com"}, form=True)],
     ("post", "/api/opt-in"): [Given(
         "/api/opt-in", ("email", "text", "source", "session_id"),
-        {"email": "a@example.com", "text": "x"})],
+        {"email": "a@example.com", "text": WORDING.text})],
     ("post", "/api/unsubscribe"): [Given(
         "/api/unsubscribe", ("email", "reason", "session_id"), {"email": "a@example.com"})],
     ("post", "/api/revoke-consent"): [Given(
@@ -122,7 +130,8 @@ ROUTES: dict[tuple[str, str], list[Given]] = {
     ("post", "/erasure/confirm"): [Given("/erasure/confirm?token=T", ("x",), form=True)],
     ("post", "/console"): [Given("/console", ("x",), form=True)],
     ("post", "/console/login"): [Given(
-        "/console/login", ("email", "password", "next"), form=True)],
+        "/console/login", ("email", "password", "next", "code"),
+        {"email": "a@example.com", "password": "x"}, form=True)],
     ("post", "/console/{page}"): [
         Given("/console/invitation/x", ("password",), form=True),
         Given("/console/leads", ("x",), form=True)],
@@ -157,16 +166,25 @@ class Caller:
         ]
         self._tokens = Tokens(stack.values["TOKEN_KEYS"])
         self.statuses: dict[int, int] = {}
+        self._addresses = (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in count())
 
     async def cost(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: Any = None
     ) -> float:
+        # As a browser from another address each time: the console reads no form of another site,
+        # and neither limits nor waits for a login.
+        sent = {
+            "origin": SITE,
+            "sec-fetch-site": "same-origin",
+            "x-forwarded-for": next(self._addresses),
+            **(headers or {}),
+        }
         before = self._spent()
         with suppress(aiohttp.ClientError):
             async with self._session.request(
                 method,
                 URL(self._stack.url + path, encoded=True),
-                headers={"Origin": SITE, **(headers or {})},
+                headers=sent,
                 data=body,
                 allow_redirects=False,
             ) as answer:
@@ -222,7 +240,7 @@ async def fault(cost: AsyncCost, size: int) -> str | None:
 def in_field(given: Given, name: str, text: str) -> tuple[dict[str, str], bytes]:
     if given.form:
         pairs = {**given.rest, name: text}
-        body = "&".join(f"{key}={quote_plus(str(value))}" for key, value in pairs.items())
+        body = "&".join(f"{key}={quote_plus(value)}" for key, value in pairs.items())
         return {"Content-Type": "application/x-www-form-urlencoded"}, body.encode()
     whole = json.loads(json.dumps(given.rest))
     at = whole
@@ -231,7 +249,8 @@ def in_field(given: Given, name: str, text: str) -> tuple[dict[str, str], bytes]
         at = at[each]
     at[last] = text
     headers = {"Content-Type": "application/json", "Idempotency-Key": quote(text[:20]) + "x" * 16}
-    return headers, json.dumps(whole, ensure_ascii=False).encode()
+    body = json.dumps(whole, ensure_ascii=False).replace(NEW, uuid.uuid4().hex)
+    return headers, body.encode()
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=" ".join)
@@ -255,6 +274,23 @@ async def test_a_public_route_reads_in_linear_time(caller: Caller, route: tuple[
             costs += [*of_bodies(caller, path.replace("{}", "x"), given)]
     faults = [f"{name}: {said}" for name, cost, size in costs if (said := await fault(cost, size))]
     assert faults == [], caller.statuses
+    assert 429 not in caller.statuses, "what is refused before it is read proves nothing"
+
+
+FILLED = [(path, given) for (_, path), known in ROUTES.items() for given in known if given.rest]
+
+
+async def test_the_fields_beside_the_filled_one_lead_to_the_reader(
+    caller: Caller, stack: Stack
+) -> None:
+    refused = stack.log("console").count("login.refused")
+    for path, given in FILLED:
+        caller.statuses.clear()
+        name = next(name for name, value in given.rest.items() if isinstance(value, str))
+        await caller.cost("post", path, *in_field(given, name, given.rest[name]))
+        taken = {403} if path == "/console/login" else {200, 202, 303}
+        assert caller.statuses.keys() <= taken, (given, caller.statuses)
+    assert stack.log("console").count("login.refused") == refused + 1, "it was another 403"
 
 
 def heads(unit: str, size: int) -> dict[str, str]:
