@@ -350,9 +350,9 @@ async def _staff(call: Calls) -> None:
     assert [each["action"] for each in acts][:5] == [
         "staff.disable",
         "staff.factor-reset",
+        "staff.power",
         "staff.roles",
         "staff.link-shown",
-        "staff.invite",
     ]
 
 
