@@ -17,4 +17,5 @@ async def pipeline(url: str, *scripts: str) -> AsyncIterator[RedisPipeline]:
         await until(lambda: pipe.connected)
         yield pipe
     finally:
-        await tasks.end(running)
+        async with asyncio.timeout(20):
+            await tasks.end(running)

@@ -40,6 +40,7 @@ async def test_the_master_is_found_behind_sentinels_that_do_not_answer_and_after
     sentinels: Sentinels,
 ) -> None:
     with black_hole() as hole:
+        # Seen once to hang: a connection to a Sentinel stayed open, and nothing waited for it.
         sentinels.first = [hole, f"{HOST}:1"]
         async with pipeline(sentinels.url) as redis:
             await until(sentinels.in_step)
