@@ -1,17 +1,36 @@
-"""Reads a `queries.sql`: for each statement `-- name --`, what it is for, and the SQL.
+"""Reads .sql files of named statements: `-- name: x`, what it is for, and the SQL.
 
-`{name}` stands for the text of an earlier one.
+`{x}` stands for the text of an earlier one, or of a `-- fragment: x`, which is no statement.
 """
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.statement import Rows, Statement
+
+_SECTION: Final = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
+_COMMENT: Final = re.compile(r"^--.*\n", re.MULTILINE)
+_USE: Final = re.compile(r"\{(\w+)\}")
+
+
+def texts(path: Path, **given: object) -> dict[str, str]:
+    """Return the statements of a file by name, without comments.
+
+    :param given: what the file uses as `{so}`, beside what stands above the use
+    """
+    known, found = {name: str(value) for name, value in given.items()}, {}
+    _, *parts = _SECTION.split(path.read_text(encoding="utf-8"))
+    for kind, name, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        text = _USE.sub(lambda use: known[use[1]], _COMMENT.sub("", body)).strip()
+        known[name] = text = text.removesuffix(";")
+        if kind == "name":
+            found[name] = text
+    return found
 
 
 class Queries:
@@ -19,14 +38,8 @@ class Queries:
         self, path: Path, parameters: Mapping[str, Any], columns: Mapping[str, Any] | None = None
     ) -> None:
         """:param parameters, columns: types by name, which asyncpg needs where it cannot guess"""
-        texts: dict[str, str] = {}
         self._statements: dict[str, Statement] = {}
-        _, *found = re.split(
-            r"^-- (\w+) --\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE
-        )
-        for name, body in zip(found[::2], found[1::2], strict=True):
-            text = re.sub(r"\A(--.*\n)+", "", body).strip().removesuffix(";")
-            text = texts[name] = re.sub(r"\{(\w+)\}", lambda known: texts[known[1]], text)
+        for name, text in texts(path).items():
             clause = sa.text(text)
             types = parameters.keys() & clause.compile().params.keys()
             clause = clause.bindparams(*(sa.bindparam(p, type_=parameters[p]) for p in types))

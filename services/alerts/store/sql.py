@@ -7,13 +7,14 @@ One name must have one type everywhere. asyncpg needs the type of each parameter
 uuid as text, and asyncpg jsonb.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from libs.common.database.queries import texts
 
 
 def _are(kind: Any, names: str) -> dict[str, Any]:
@@ -49,22 +50,7 @@ def sql(text: str) -> sa.TextualSelect:
     return statement.bindparams(*typed).columns(**_COLUMNS)
 
 
-_SECTION: Final = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
-_COMMENT: Final = re.compile(r"^--.*\n", re.MULTILINE)
-_USE: Final = re.compile(r"\{(\w+)\}")
-
-
 def statements(module: str, **given: object) -> dict[str, sa.TextualSelect]:
-    """Return the statements of a module's .sql file by name.
-
-    :param given: what the file uses as `{so}`, beside the fragments above the use
-    """
-    known, found = {name: str(value) for name, value in given.items()}, {}
-    parts = _SECTION.split(Path(module).with_suffix(".sql").read_text(encoding="utf-8"))
-    for kind, name, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        text = _USE.sub(lambda use: known[use[1]], _COMMENT.sub("", body)).strip()
-        if kind == "fragment":
-            known[name] = text
-        else:
-            found[name] = sql(text)
-    return found
+    """Return the statements of a module's .sql file by name; `given` as of `texts`."""
+    found = texts(Path(module).with_suffix(".sql"), **given)
+    return {name: sql(text) for name, text in found.items()}

@@ -4,20 +4,20 @@
 -- opt_in: an agreement that waits for its confirmation by the mailed link; sealed likewise.
 -- restriction: while it lasts nothing is sent or erased; `kept` is an export of all services, sealed.
 
--- state_of --
+-- name: state_of
 -- The state of a subject's consent to a purpose.
 SELECT state FROM consent_state WHERE subject_id = :subject AND purpose = :purpose;
 
--- states_of_all --
+-- name: states_of_all
 -- The states of many addresses.
 SELECT lookup_hash, purpose, state
 FROM consent_state JOIN data_subject ON data_subject.id = subject_id
 WHERE lookup_hash = ANY(CAST(:hashes AS bytea[]));
 
--- dated_states --
+-- name: dated_states
 SELECT purpose, state, changed_at FROM consent_state WHERE subject_id = :subject;
 
--- grant --
+-- name: grant
 -- Record an agreement to a purpose; the version changes only if the state does.
 INSERT INTO consent_state AS mine (subject_id, purpose, state, changed_at)
 VALUES (:subject, :purpose, 'granted', clock_timestamp())
@@ -27,7 +27,7 @@ ON CONFLICT (subject_id, purpose) DO UPDATE SET
     changed_at = excluded.changed_at
 WHERE mine.state <> excluded.state;
 
--- withdraw --
+-- name: withdraw
 -- Withdraw purposes; the version changes only when the state does, `withdrawn_at` always.
 INSERT INTO consent_state AS mine (subject_id, purpose, state, changed_at, withdrawn_at)
 SELECT :subject, purpose, 'withdrawn', clock_timestamp(), coalesce(:at, clock_timestamp())
@@ -39,12 +39,12 @@ ON CONFLICT (subject_id, purpose) DO UPDATE SET
         ELSE excluded.changed_at END,
     withdrawn_at = greatest(mine.withdrawn_at, excluded.withdrawn_at);
 
--- agreed_after --
+-- name: agreed_after
 -- Whether that withdrawal is recorded here, or an agreement followed it.
 SELECT EXISTS (SELECT FROM consent_state WHERE subject_id = :subject AND purpose = :purpose
     AND (withdrawn_at >= :at OR (state = 'granted' AND changed_at > :at)));
 
--- consent --
+-- name: consent
 -- Versions and permits; `age`: seconds since the withdrawal, or the last of these permits.
 SELECT purpose, version,
     CAST(extract(epoch FROM clock_timestamp() - greatest(changed_at, last)) AS float) AS age,
@@ -53,26 +53,26 @@ FROM consent_state, LATERAL (SELECT count(*) AS unreturned, max(granted_at) AS l
      WHERE permit.subject_id = consent_state.subject_id AND returned_at IS NULL) AS permits
 WHERE subject_id = :subject AND purpose = ANY(CAST(:purposes AS text[]));
 
--- open_permit --
+-- name: open_permit
 -- Record a permit for this attempt unless there is one.
 INSERT INTO permit (message, attempt, subject_id, granted_at)
 VALUES (:message, :attempt, :subject, clock_timestamp())
 ON CONFLICT (message, attempt) DO NOTHING;
 
--- permit --
+-- name: permit
 -- The permit of an attempt. One attempt has one address: another subject's permit does not count.
 SELECT CAST(extract(epoch FROM clock_timestamp() - granted_at) AS float) AS age,
     returned_at IS NOT NULL OR subject_id IS DISTINCT FROM :subject AS closed
 FROM permit WHERE message = :message AND attempt = :attempt;
 
--- return_permit --
+-- name: return_permit
 -- Close a permit permanently; a return that overtakes its request leaves a tombstone.
 INSERT INTO permit (message, attempt, returned_at)
 VALUES (:message, :attempt, clock_timestamp())
 ON CONFLICT (message, attempt) DO UPDATE
     SET returned_at = coalesce(permit.returned_at, excluded.returned_at);
 
--- suppress --
+-- name: suppress
 -- Suppress an address, and void its links that wait for a confirmation.
 WITH waiting AS (
     DELETE FROM opt_in
@@ -85,7 +85,7 @@ ON CONFLICT (suppression_hash, purpose) DO UPDATE SET
     keep_until = excluded.keep_until,
     never_ask = mine.never_ask OR excluded.never_ask;
 
--- restrictions --
+-- name: restrictions
 -- What prevents a new agreement: the suppression, and the withdrawal, which may outlive it.
 SELECT never_ask IS NOT NULL OR coalesce(state = 'withdrawn', FALSE) AS suppressed,
     coalesce(never_ask, FALSE) AS never_ask, withdrawn_at,
@@ -95,66 +95,66 @@ LEFT JOIN suppression ON suppression_hash = :hash AND suppression.purpose = :pur
     AND keep_until > now()
 LEFT JOIN consent_state ON subject_id = :subject AND consent_state.purpose = :purpose;
 
--- lift_suppression --
+-- name: lift_suppression
 DELETE FROM suppression WHERE suppression_hash = :hash AND purpose = :purpose;
 
--- find --
+-- name: find
 -- A subject by the hash of an address or number; locked as protocol B needs it.
 SELECT id, master_key_id, wrapped_key FROM data_subject WHERE lookup_hash = :hash;
 
--- find_for_share --
+-- name: find_for_share
 {find} FOR SHARE;
 
--- find_for_update --
+-- name: find_for_update
 {find} FOR UPDATE;
 
--- find_by_id --
+-- name: find_by_id
 SELECT id, master_key_id, wrapped_key FROM data_subject
 WHERE id = :subject AND erased_at IS NULL;
 
--- insert_subject --
+-- name: insert_subject
 INSERT INTO data_subject (id, lookup_hash, master_key_id, wrapped_key)
 VALUES (:id, :hash, :master, :key) ON CONFLICT DO NOTHING;
 
--- lock_subject --
+-- name: lock_subject
 SELECT id FROM data_subject WHERE id = :subject FOR UPDATE;
 
--- wrapped_before --
+-- name: wrapped_before
 -- Subjects whose key is wrapped with an earlier master key, in the order of their hashes.
 SELECT id, lookup_hash, master_key_id, wrapped_key FROM data_subject
 WHERE lookup_hash > :hash AND master_key_id <> :current
 ORDER BY lookup_hash LIMIT :batch FOR UPDATE;
 
--- rewrap --
+-- name: rewrap
 UPDATE data_subject SET master_key_id = :current, wrapped_key = new.wrapped
 FROM unnest(CAST(:ids AS uuid[]), CAST(:wrapped AS bytea[])) AS new (id, wrapped)
 WHERE data_subject.id = new.id;
 
--- known --
+-- name: known
 -- Which of these ids have a row, and whether the subject is not erased.
 SELECT id, erased_at IS NULL AS alive FROM data_subject WHERE id = ANY(CAST(:ids AS uuid[]));
 
--- forget --
+-- name: forget
 -- Delete hash and key, without which the remaining rows identify no one.
 WITH waiting AS (DELETE FROM opt_in WHERE subject_id = :subject)
 UPDATE data_subject
 SET lookup_hash = NULL, master_key_id = NULL, wrapped_key = NULL, erased_at = now()
 WHERE id = :subject;
 
--- restrict --
+-- name: restrict
 INSERT INTO restriction (subject_id) VALUES (:subject) ON CONFLICT DO NOTHING;
 
--- restricted --
+-- name: restricted
 SELECT since, kept FROM restriction WHERE subject_id = :subject;
 
--- keep --
+-- name: keep
 -- Keep the export made when the restriction began; an earlier one stays.
 UPDATE restriction SET kept = :kept WHERE subject_id = :subject AND kept IS NULL;
 
--- lift --
+-- name: lift
 DELETE FROM restriction WHERE subject_id = :subject;
 
--- request_erasure --
+-- name: request_erasure
 -- A request that was never confirmed lapses after a week, the longest validity of a link: the
 -- month in which it must be done then starts with the newer request.
 INSERT INTO erasure AS mine (id, subject_id, suppression_hash, status)
@@ -163,11 +163,11 @@ ON CONFLICT (subject_id) DO UPDATE SET requested_at = CASE
     WHEN mine.requested_at < now() - interval '7 days' THEN now() ELSE mine.requested_at END
 RETURNING id;
 
--- awaits_confirmation --
+-- name: awaits_confirmation
 -- Whether this request belongs to this subject and is still open.
 SELECT EXISTS (SELECT FROM erasure WHERE id = :id AND subject_id = :subject);
 
--- find_erasure --
+-- name: find_erasure
 -- An address's erasure: the one in progress, else the one requested last.
 SELECT id, status, requested_at, confirmed_at, finished_at,
     requested_at + interval '1 month' AS due_at,
@@ -175,12 +175,12 @@ SELECT id, status, requested_at, confirmed_at, finished_at,
 FROM erasure WHERE suppression_hash = :hash
 ORDER BY status = 'in_progress' DESC, requested_at DESC LIMIT 1;
 
--- confirm_erasure --
+-- name: confirm_erasure
 -- The erasure of a subject; it no longer leads to the subject.
 UPDATE erasure SET status = 'in_progress', confirmed_at = now(), subject_id = NULL
 WHERE subject_id = :subject RETURNING id;
 
--- record_missed --
+-- name: record_missed
 -- Record an erasure that the restored database has lost.
 WITH subject AS (
     INSERT INTO data_subject (id, erased_at) VALUES (:subject, :at) ON CONFLICT DO NOTHING
@@ -189,49 +189,49 @@ INSERT INTO erasure (id, suppression_hash, status, requested_at, confirmed_at, f
 VALUES (:id, :hash, CAST(:status AS text), :at, :at, CASE :status WHEN 'done' THEN now() END)
 ON CONFLICT DO NOTHING;
 
--- lock_erasure --
+-- name: lock_erasure
 -- Without the lock, two concurrent receipts would not see each other.
 SELECT id FROM erasure WHERE id = :id FOR UPDATE;
 
--- receive --
+-- name: receive
 -- Record a service's receipt; before its turn it is ignored (protocol C).
 INSERT INTO erasure_receipt (erasure_id, service)
 SELECT :id, CAST(:service AS text) WHERE CAST(:earlier AS text[]) <@ ARRAY(
     SELECT service FROM erasure_receipt WHERE erasure_id = :id)
 ON CONFLICT DO NOTHING;
 
--- finish --
+-- name: finish
 -- An erasure is done once every service has sent its receipt.
 UPDATE erasure
 SET status = 'done', finished_at = now(), master_key_id = NULL, sealed_subject = NULL
 WHERE id = :id AND status = 'in_progress' AND CAST(:holders AS text[]) <@ ARRAY(
     SELECT service FROM erasure_receipt WHERE erasure_id = :id);
 
--- erased_since --
+-- name: erased_since
 -- Which of these addresses were erased since that time; without a time, ever.
 SELECT suppression_hash FROM erasure WHERE suppression_hash = ANY(CAST(:hashes AS bytea[]))
     AND confirmed_at >= coalesce(:at, CAST('-infinity' AS timestamptz));
 
--- seal_order --
+-- name: seal_order
 -- Store the sealed subject, so that the order can be repeated.
 UPDATE erasure SET master_key_id = :master, sealed_subject = :key,
     ordered_at = CASE WHEN :ordered THEN now() ELSE ordered_at END
 WHERE id = :id;
 
--- order --
+-- fragment: order
 SELECT id, master_key_id, sealed_subject,
     ARRAY(SELECT service FROM erasure_receipt WHERE erasure_id = erasure.id) AS receipts
 FROM erasure;
 
--- lock_order --
+-- name: lock_order
 -- The order of an erasure in progress.
 {order} WHERE id = :id AND sealed_subject IS NOT NULL FOR UPDATE OF erasure;
 
--- sealed_before --
+-- name: sealed_before
 -- Orders that are sealed with another master key than this.
 {order} WHERE status = 'in_progress' AND master_key_id <> :current FOR UPDATE OF erasure;
 
--- take_overdue --
+-- name: take_overdue
 -- Orders older than this that still lack a receipt; they count as sent now.
 UPDATE erasure SET ordered_at = now()
 WHERE id IN (
@@ -242,15 +242,15 @@ WHERE id IN (
 RETURNING id, master_key_id, sealed_subject,
     ARRAY(SELECT service FROM erasure_receipt WHERE erasure_id = erasure.id) AS receipts;
 
--- awaiting --
+-- name: awaiting
 -- Unconfirmed requests, the oldest first.
 SELECT subject_id, requested_at, requested_at + interval '1 month' AS due_at
 FROM erasure WHERE status = 'awaiting_confirmation' ORDER BY requested_at LIMIT :batch;
 
--- dismiss --
+-- name: dismiss
 DELETE FROM erasure WHERE subject_id = :subject;
 
--- open_erasures --
+-- name: open_erasures
 -- How many are in progress, the days until the first is due, and how many nobody has confirmed.
 SELECT count(*) FILTER (WHERE status = 'in_progress') AS in_progress,
     CAST(extract(epoch FROM min(requested_at + interval '1 month')
@@ -258,22 +258,22 @@ SELECT count(*) FILTER (WHERE status = 'in_progress') AS in_progress,
     count(*) FILTER (WHERE status = 'awaiting_confirmation') AS awaiting
 FROM erasure WHERE status IN ('in_progress', 'awaiting_confirmation');
 
--- first_hash_key --
+-- name: first_hash_key
 INSERT INTO hash_key (position, fingerprint) VALUES (1, :fingerprint) ON CONFLICT DO NOTHING;
 
--- hash_keys --
+-- name: hash_keys
 SELECT fingerprint FROM hash_key ORDER BY position;
 
--- lock_hash_keys --
+-- name: lock_hash_keys
 -- A process that starts now waits for the first key; otherwise it would use the old ones.
 LOCK TABLE hash_key IN EXCLUSIVE MODE;
 
--- other_connections --
+-- name: other_connections
 -- Of other processes of this service.
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid();
 
--- may_mail --
+-- name: may_mail
 -- Note a link that is mailed now, unless the address has reached its limit of this kind.
 INSERT INTO link_mail AS mine (suppression_hash, kind, first_at, last_at, count)
 SELECT CAST(:hash AS bytea), CAST(:kind AS text), now(), now(), 1 WHERE CAST(:may AS boolean)
@@ -286,51 +286,51 @@ WHERE mine.last_at <= now() - interval '1 hour'
     AND (mine.count < :a_day OR mine.first_at <= now() - interval '1 day')
 RETURNING 1 AS noted;
 
--- await_opt_in --
+-- name: await_opt_in
 -- Keep an agreement until it is confirmed, if its link may be mailed now.
 WITH mailed AS ({may_mail})
 INSERT INTO opt_in (id, subject_id, purpose, agreement)
 SELECT :id, :subject, :purpose, :agreement FROM mailed;
 
--- waiting_opt_in --
+-- name: waiting_opt_in
 -- The agreement that a link confirms.
 SELECT agreement FROM opt_in WHERE id = :id AND subject_id = :subject AND purpose = :purpose;
 
--- is_waiting --
+-- name: is_waiting
 SELECT EXISTS (SELECT FROM opt_in WHERE id = :id AND subject_id = :subject);
 
--- use_opt_in --
+-- name: use_opt_in
 DELETE FROM opt_in WHERE id = :id;
 
--- waiting_agreements --
+-- name: waiting_agreements
 SELECT purpose, asked_at, agreement FROM opt_in WHERE subject_id = :subject ORDER BY asked_at;
 
--- has_position --
+-- name: has_position
 -- Whether the trail has a position, and whether it was once noted as missing.
 SELECT :rows = 0 OR EXISTS (
         SELECT FROM consent_audit_log WHERE id = :rows AND hash = :hash) AS is_there,
     EXISTS (SELECT FROM restore
         WHERE rows = :rows AND hash = :hash AND replayed_at IS NULL) AS noticed;
 
--- position_is_back --
+-- name: position_is_back
 DELETE FROM restore WHERE rows = :rows AND hash = :hash AND replayed_at IS NULL;
 
--- is_current --
+-- name: is_current
 -- Whether the trail has this position and no other host misses one of its own.
 SELECT (:rows = 0 OR EXISTS (SELECT FROM consent_audit_log WHERE id = :rows AND hash = :hash))
     AND NOT EXISTS (SELECT FROM restore WHERE replayed_at IS NULL);
 
--- record_missing --
+-- name: record_missing
 -- Record that a position is missing; return whether all was replayed since.
 INSERT INTO restore AS mine (rows, hash) VALUES (:rows, :hash)
 ON CONFLICT (rows, hash) DO UPDATE SET rows = excluded.rows
 RETURNING replayed_at IS NOT NULL AS replayed;
 
--- record_replayed --
+-- name: record_replayed
 -- Trust the database again, once each host has applied its file.
 UPDATE restore SET replayed_at = now() WHERE replayed_at IS NULL;
 
--- withdrawn_after --
+-- name: withdrawn_after
 -- Withdrawals and erasures, in the order of the trail. An erasure is not linked to the subject whom
 -- it erased, but both have the time of the transaction. If two share it, each is recorded with both
 -- hashes: both were erased.
@@ -347,7 +347,7 @@ WHERE log.id > :after AND log.id <= :until
     AND action IN ('unsubscribe', 'revoke-consent', 'erasure-requested', 'erased')
 ORDER BY log.id LIMIT :batch;
 
--- withdrawals_without --
+-- name: withdrawals_without
 -- Which of these withdrawals the database lacks. By number, and not by their columns: the driver's
 -- times may differ from the file's.
 SELECT number FROM unnest(CAST(:ids AS uuid[]), CAST(:purposes AS text[]),
@@ -357,43 +357,43 @@ WHERE NOT EXISTS (SELECT FROM consent_state WHERE withdrawn_at >= given.at
     AND consent_state.subject_id = given.subject_id AND consent_state.purpose = given.purpose)
 ORDER BY number;
 
--- append --
+-- name: append
 -- A row of the trail, and the originals of its hashes.
 WITH origin AS (INSERT INTO trail_origin (sealed) SELECT unnest(CAST(:origins AS bytea[])))
 INSERT INTO consent_audit_log
     (subject_id, action, email, ip_address, user_agent, reason, session_id, evidence)
 VALUES (:subject, :action, :email, :ip_address, :user_agent, :reason, :session_id, :evidence);
 
--- rows_of --
+-- name: rows_of
 -- A subject's rows in the order of the chain.
 SELECT id, action, "timestamp", email, ip_address, user_agent, reason, session_id, evidence
 FROM consent_audit_log WHERE subject_id = :subject AND id > :after ORDER BY id LIMIT :batch;
 
--- origins --
+-- name: origins
 -- Stored origins; those past their retention are missing.
 SELECT hash, sealed FROM trail_origin WHERE hash = ANY(CAST(:hashes AS bytea[]));
 
--- last_row --
+-- name: last_row
 SELECT action, "timestamp", email FROM consent_audit_log
 WHERE subject_id = :subject ORDER BY "timestamp" DESC, id DESC LIMIT 1;
 
--- last_opt_ins --
+-- name: last_opt_ins
 SELECT evidence FROM consent_audit_log WHERE subject_id = :subject AND action = 'opt-in'
 ORDER BY "timestamp" DESC, id DESC LIMIT :batch;
 
--- head --
+-- name: head
 SELECT id, hash FROM consent_audit_log ORDER BY id DESC LIMIT 1;
 
--- may_be_undone --
+-- name: may_be_undone
 -- Whether the next primary may lack rows that this server shows. A primary that is demoted ends the
 -- commits that still wait for a standby, and shows their rows. It then accepts no writes.
 SELECT CAST(current_setting('transaction_read_only') AS boolean);
 
--- positions --
+-- name: positions
 -- The stored hashes of these rows; some may be missing.
 SELECT id, hash FROM consent_audit_log WHERE id = ANY(CAST(:numbers AS bigint[])) ORDER BY id;
 
--- stored --
+-- name: stored
 -- What the trigger hashes: the same columns in the same order. As text, because the drivers' and
 -- SQLAlchemy's conversions of bytea to bytes cost more than the hashing. By number, because without
 -- statistics LIMIT would sort all remaining rows.
@@ -403,18 +403,18 @@ SELECT id, encode(hash, 'hex') AS hash, encode(record_send(ROW(
 )), 'hex') AS stored
 FROM consent_audit_log WHERE id > :after AND id <= :until ORDER BY id;
 
--- purge_permits --
+-- name: purge_permits
 -- A request lives seconds in the broker and an alert three days: no tombstone is missed.
 DELETE FROM permit WHERE (message, attempt) IN (SELECT message, attempt FROM permit
     WHERE coalesce(granted_at, returned_at) < now() - interval '30 days'
     LIMIT :batch FOR UPDATE SKIP LOCKED);
 
--- purge_suppressions --
+-- name: purge_suppressions
 DELETE FROM suppression WHERE (suppression_hash, purpose) IN (
     SELECT suppression_hash, purpose FROM suppression WHERE keep_until < now()
     LIMIT :batch FOR UPDATE SKIP LOCKED);
 
--- purge_erasures --
+-- name: purge_erasures
 -- An erasure's hash of the address has no use beyond the suppression's. One that was never
 -- confirmed has a link that expired long ago.
 DELETE FROM erasure WHERE id IN (SELECT id FROM erasure
@@ -423,22 +423,22 @@ DELETE FROM erasure WHERE id IN (SELECT id FROM erasure
             AND requested_at < now() - make_interval(days => :unconfirmed_erasures))
     LIMIT :batch FOR UPDATE SKIP LOCKED);
 
--- purge_opt_ins --
+-- name: purge_opt_ins
 -- Longer than the longest validity of a link.
 DELETE FROM opt_in WHERE id IN (SELECT id FROM opt_in
     WHERE asked_at < now() - interval '31 days' LIMIT :batch FOR UPDATE SKIP LOCKED);
 
--- purge_link_mails --
+-- name: purge_link_mails
 DELETE FROM link_mail WHERE (suppression_hash, kind) IN (
     SELECT suppression_hash, kind FROM link_mail WHERE last_at < now() - interval '1 day'
     LIMIT :batch FOR UPDATE SKIP LOCKED);
 
--- purge_origins --
+-- name: purge_origins
 -- The trail keeps their hashes and still verifies. The role may not update, so it cannot lock.
 DELETE FROM trail_origin WHERE hash IN (SELECT hash FROM trail_origin
     WHERE written_at < now() - make_interval(days => :origins) LIMIT :batch);
 
--- expired --
+-- fragment: expired
 -- Proof is no longer needed about these subjects. A state with a second version was granted once;
 -- otherwise it is only a withdrawal, or nothing.
 erased_at IS NULL AND created_at < now() - make_interval(days => least(
@@ -455,19 +455,19 @@ AND coalesce((SELECT max("timestamp") FROM consent_audit_log
         WHERE subject_id = data_subject.id AND version > 1) THEN CAST(:proofs AS integer)
         ELSE CAST(:withdrawals AS integer) END);
 
--- lock_expired --
+-- name: lock_expired
 SELECT id FROM data_subject WHERE {expired} LIMIT :batch FOR UPDATE SKIP LOCKED;
 
--- forget_expired --
+-- name: forget_expired
 -- Destroy their keys; the trail still verifies. The condition is tested again under the lock, so
 -- that a concurrent agreement is seen.
 UPDATE data_subject
 SET lookup_hash = NULL, master_key_id = NULL, wrapped_key = NULL, erased_at = now()
 WHERE id = ANY(CAST(:ids AS uuid[])) AND {expired};
 
--- outbox_length --
+-- name: outbox_length
 SELECT count(*) FROM outbox;
 
--- idle --
+-- name: idle
 -- One round trip, so that timing does not reveal which answer it is.
 SELECT 1;

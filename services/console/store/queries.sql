@@ -10,93 +10,93 @@
 -- bulk_action: `done` never says too much: an answer that was lost with its process is not counted.
 -- sample: what each target had in each minute; `delivered` and `failed` count from the beginning.
 
--- held --
+-- fragment: held
 -- Whether this database was restored from a backup, and nobody has accepted that yet.
 EXISTS (SELECT FROM key_restore WHERE accepted_at IS NULL)
 
--- person --
+-- name: person
 SELECT staff.id, staff.email, staff.name, roles, language, disabled_at, proof_at, factor, recovery
 FROM staff;
 
--- find_person --
+-- name: find_person
 {person} WHERE staff.id = :id OR staff.email = :email;
 
--- by_identity --
+-- name: by_identity
 -- Who logs in with this account of the identity provider.
 {person} JOIN staff_credential ON staff_id = staff.id
 WHERE issuer = :issuer AND subject = :subject FOR SHARE OF staff_credential;
 
--- opens --
+-- fragment: opens
 -- Whether a credential counts today.
 issuer = :issuer OR (kind = 'password' AND :passwords)
 
--- everybody --
+-- name: everybody
 -- With `joined`: whether they have a credential that counts today.
 SELECT staff.id, email, name, roles, language, disabled_at, factor, EXISTS (
     SELECT FROM staff_credential WHERE staff_id = staff.id AND ({opens})) AS joined
 FROM staff ORDER BY name;
 
--- admins --
+-- name: admins
 {person} WHERE disabled_at IS NULL AND 'admin' = ANY(roles);
 
--- other_admins --
+-- name: other_admins
 -- Whether somebody else can log in as admin.
 SELECT EXISTS (SELECT FROM staff JOIN staff_credential ON staff_id = staff.id
     WHERE staff.id <> :id AND disabled_at IS NULL AND 'admin' = ANY(roles) AND ({opens}));
 
--- add_invitation --
+-- name: add_invitation
 -- A link; those before it end.
 WITH earlier AS (DELETE FROM invitation WHERE staff_id = :id)
 INSERT INTO invitation (token_sha256, staff_id, expires_at) VALUES (:token, :id, :at);
 
--- usable --
+-- fragment: usable
 used_at IS NULL AND expires_at > now() AND disabled_at IS NULL
 
--- invited --
+-- name: invited
 -- The person of an unused link.
 {person} JOIN invitation ON staff_id = staff.id WHERE token_sha256 = :token AND {usable};
 
--- use_invitation --
+-- name: use_invitation
 UPDATE invitation SET used_at = now() WHERE token_sha256 = :token AND used_at IS NULL;
 
--- use_invitation_of --
+-- name: use_invitation_of
 -- Use the unused link of this address.
 UPDATE invitation SET used_at = now() FROM staff
 WHERE staff_id = staff.id AND staff.email = :email AND {usable}
 RETURNING staff.id, staff.email, staff.name, roles, language, disabled_at, proof_at, factor, recovery;
 
--- end_invitations --
+-- name: end_invitations
 DELETE FROM invitation;
 
--- password_hash --
+-- name: password_hash
 SELECT hash FROM staff_credential WHERE staff_id = :id AND kind = 'password';
 
--- end_credentials --
+-- name: end_credentials
 DELETE FROM staff_credential WHERE staff_id = :id;
 
--- still_opens --
+-- name: still_opens
 -- Until the commit no invitation replaces this password.
 SELECT staff_id FROM staff_credential WHERE staff_id = :id AND hash = :hashed FOR UPDATE;
 
--- rehash --
+-- name: rehash
 UPDATE staff_credential SET hash = :hashed WHERE staff_id = :id AND kind = 'password';
 
--- use_code --
+-- name: use_code
 -- Use the code of this step, or this recovery code: each once, as the row's lock decides.
 UPDATE staff SET factor_step = greatest(factor_step, CAST(:step AS bigint)),
     recovery = array_remove(recovery, :code)
 WHERE id = :id AND (coalesce(factor_step < CAST(:step AS bigint), FALSE) OR :code = ANY(recovery))
 RETURNING cardinality(recovery);
 
--- count_try --
+-- name: count_try
 INSERT INTO login_failure (email_sha256, failures) VALUES (:tried, 1)
 ON CONFLICT (email_sha256) DO UPDATE SET failures = login_failure.failures + 1, last_at = now()
 RETURNING failures;
 
--- forget_tries --
+-- name: forget_tries
 DELETE FROM login_failure WHERE email_sha256 = :tried;
 
--- told --
+-- name: told
 -- A week's notices to every admin, and a month's notices about this person.
 SELECT at, actor_kind, actor_id, actor_name, action, reason, coalesce(
     (SELECT name FROM staff WHERE CAST(staff.id AS text) = object_ref),
@@ -106,26 +106,26 @@ FROM staff_action WHERE action = ANY(CAST(:acts AS text[])) AND (
     OR (object_ref = CAST(CAST(:id AS uuid) AS text) AND at > now() - interval '30 days'))
 ORDER BY at DESC LIMIT 20;
 
--- erase_people --
+-- name: erase_people
 -- See migration 0009.
 SELECT staff_erase();
 
--- purge_tries --
+-- name: purge_tries
 DELETE FROM login_failure WHERE last_at < now() - interval '1 hour';
 
--- purge_invitations --
+-- name: purge_invitations
 DELETE FROM invitation WHERE expires_at < now() - interval '1 day';
 
--- open --
+-- fragment: open
 -- A session that has not ended.
 ended_at IS NULL AND seen_at > now() - make_interval(secs => :idle)
 AND staff_session.created_at > now() - make_interval(secs => :most)
 
--- begin_session --
+-- name: begin_session
 INSERT INTO staff_session (token_sha256, staff_id, browser, stepped_up_at)
 VALUES (:token, :id, :browser, coalesce(:at, now()));
 
--- visitor --
+-- name: visitor
 -- Who has a session.
 SELECT staff.id, email, name, roles, language, token_sha256, stepped_up_at,
     factor IS NOT NULL AS factor, NOT EXISTS (SELECT FROM staff_credential
@@ -133,35 +133,35 @@ SELECT staff.id, email, name, roles, language, token_sha256, stepped_up_at,
 FROM staff JOIN staff_session ON staff_session.staff_id = staff.id
 WHERE token_sha256 = :token AND {open} AND disabled_at IS NULL AND NOT {held};
 
--- seen --
+-- name: seen
 -- A write a minute, not one for each request.
 UPDATE staff_session SET seen_at = now()
 WHERE token_sha256 = :token AND seen_at < now() - interval '1 minute';
 
--- step_up --
+-- name: step_up
 UPDATE staff_session SET token_sha256 = :token, stepped_up_at = coalesce(:at, now())
 WHERE token_sha256 = :session;
 
--- sessions_of --
+-- name: sessions_of
 SELECT token_sha256, browser, created_at, seen_at FROM staff_session
 WHERE staff_id = :id AND {open} ORDER BY seen_at DESC;
 
--- end_sessions --
+-- name: end_sessions
 -- One session of a person, all of them, or everybody's.
 UPDATE staff_session SET ended_at = now()
 WHERE ended_at IS NULL AND staff_id = coalesce(:id, staff_id)
     AND token_sha256 = coalesce(:session, token_sha256);
 
--- purge_sessions --
+-- name: purge_sessions
 DELETE FROM staff_session WHERE seen_at < now() - make_interval(days => :days);
 
--- looked_at --
+-- name: looked_at
 -- What a person has looked at since their session began.
 SELECT object_ref FROM staff_action WHERE actor_kind = 'staff' AND actor_id = :actor
     AND action = :action
     AND at >= (SELECT created_at FROM staff_session WHERE token_sha256 = :session);
 
--- acts --
+-- name: acts
 -- A page of the record, the latest first.
 SELECT id, at, actor_kind, actor_id, actor_name, roles, action, object_kind, object_ref, reason,
     request_id, outcome, count, client_address
@@ -172,30 +172,30 @@ WHERE (CAST(:at AS timestamptz) IS NULL OR (at, id) < (:at, :id))
     AND (CAST(:until AS timestamptz) IS NULL OR at < :until)
 ORDER BY at DESC, id DESC LIMIT :most;
 
--- acts_about --
+-- name: acts_about
 -- What was done to any of these, the earliest first, without names or other refs.
 SELECT at, actor_kind, actor_id, roles, action, object_kind, reason FROM staff_action
 WHERE string_to_array(object_ref, ' ') && CAST(:refs AS text[]) ORDER BY at;
 
--- kinds_of_acts --
+-- name: kinds_of_acts
 -- By the index on them, from one to the next: the record may be long.
 WITH RECURSIVE kind AS (SELECT min(action) AS action FROM staff_action UNION ALL
     SELECT (SELECT min(action) FROM staff_action WHERE action > kind.action)
     FROM kind WHERE action IS NOT NULL)
 SELECT action FROM kind WHERE action IS NOT NULL ORDER BY action;
 
--- purge_acts --
+-- name: purge_acts
 SELECT staff_action_purge(:days);
 
--- bulk --
+-- name: bulk
 -- One, with the name of who began it.
 SELECT bulk_action.id, at, verb, filter, bulk_action.reason, expected, done, state, ended_at, name
 FROM bulk_action JOIN staff ON staff.id = staff_id WHERE bulk_action.id = :id;
 
--- running_bulks --
+-- name: running_bulks
 SELECT id, verb, expected, done FROM bulk_action WHERE state = 'running' ORDER BY at;
 
--- claim_bulk --
+-- name: claim_bulk
 -- Take one that no process works on, until its lease is over, with who began it.
 UPDATE bulk_action SET lease_until = now() + make_interval(secs => :seconds) FROM staff
 WHERE bulk_action.id = (
@@ -206,34 +206,34 @@ WHERE bulk_action.id = (
 RETURNING bulk_action.id, staff_id, verb, filter, reason, expected, done, name, email, roles,
     language, disabled_at;
 
--- add_done --
+-- name: add_done
 UPDATE bulk_action SET done = done + :done, lease_until = now() + make_interval(secs => :seconds)
 WHERE id = :id;
 
--- end_bulk --
+-- name: end_bulk
 UPDATE bulk_action SET state = :state, ended_at = now() WHERE id = :id AND state = 'running'
 RETURNING verb, expected, done;
 
--- in_force --
+-- fragment: in_force
 revoked_at IS NULL AND expires_at > now()
 
--- unended --
+-- fragment: unended
 (until IS NULL OR until > now())
 
--- add_digest --
+-- name: add_digest
 INSERT INTO api_key_digest (sha256, key_id, added_in) VALUES (:sha256, :key, :version);
 
--- find_key --
+-- name: find_key
 SELECT id, name, scopes, expires_at, revoked_at FROM api_key WHERE id = :key;
 
--- end_digests --
+-- name: end_digests
 -- End the digests of a key then, or when they would end anyway; `least` ignores NULL.
 UPDATE api_key_digest SET until = least(until, :at) WHERE key_id = :key AND {unended};
 
--- count_in_force --
+-- name: count_in_force
 SELECT count(*) FROM api_key WHERE {in_force};
 
--- all_keys --
+-- name: all_keys
 -- Including expired and revoked ones, the newest first; `ends`: of each digest.
 SELECT id, name, purpose, owner, scopes, limits, networks, created_at, created_by, expires_at,
     revoked_at, last_used_at, calls,
@@ -241,67 +241,67 @@ SELECT id, name, purpose, owner, scopes, limits, networks, created_at, created_b
      WHERE key_id = api_key.id AND {unended}) AS ends
 FROM api_key ORDER BY created_at DESC;
 
--- keys_in_force --
+-- name: keys_in_force
 SELECT id, scopes, limits, networks, expires_at, sha256, until
 FROM api_key JOIN api_key_digest ON key_id = api_key.id
 WHERE {in_force} AND {unended} ORDER BY id;
 
--- use_key --
+-- name: use_key
 -- Note calls with a key; `greatest` ignores NULL. An unknown key changes nothing.
 UPDATE api_key SET last_used_at = greatest(last_used_at, :at), calls = calls + :calls
 WHERE id = :key;
 
--- keys_not_held --
+-- name: keys_not_held
 -- The keys in force that a gateway of this version, which has these digests, refuses. Each was known
 -- there (`added_in`), so it was revoked, or its digest ended, before that version.
 SELECT DISTINCT key_id FROM api_key_digest JOIN api_key ON api_key.id = key_id
 WHERE {in_force} AND {unended} AND added_in <= :version
     AND sha256 <> ALL(CAST(:held AS bytea[]));
 
--- end_not_held --
+-- name: end_not_held
 -- End those digests again,
 UPDATE api_key_digest SET until = now()
 WHERE {unended} AND added_in <= :version AND sha256 <> ALL(CAST(:held AS bytea[]));
 
--- revoke_ended --
+-- name: revoke_ended
 -- and revoke each key that has no other.
 UPDATE api_key SET revoked_at = now() WHERE revoked_at IS NULL AND NOT EXISTS (
     SELECT FROM api_key_digest WHERE key_id = api_key.id AND {unended});
 
--- known_digests --
+-- name: known_digests
 SELECT count(*) FROM api_key_digest WHERE sha256 = ANY(CAST(:held AS bytea[]));
 
--- current_version --
+-- name: current_version
 SELECT epoch, version FROM key_version ORDER BY version DESC LIMIT 1;
 
--- lock_versions --
+-- name: lock_versions
 -- Let one change of the keys be under way: versions commit in the order of their numbers.
 SELECT pg_advisory_xact_lock(:lock);
 
--- next_version --
+-- name: next_version
 -- The time in milliseconds, or more than each of a database that was restored; NULL is ignored.
 SELECT CAST(greatest(floor(extract(epoch FROM clock_timestamp()) * 1000),
     (SELECT max(version) FROM key_restore) + 1) AS bigint);
 
--- add_version --
+-- name: add_version
 INSERT INTO key_version (epoch, version) VALUES (:epoch, :version);
 
--- is_known --
+-- name: is_known
 SELECT EXISTS (SELECT FROM key_version WHERE epoch = :epoch AND version = :version)
     OR EXISTS (SELECT FROM key_restore
         WHERE epoch = :epoch AND version = :version AND accepted_at IS NOT NULL);
 
--- see_reader --
+-- name: see_reader
 -- Note that a process has this version.
 INSERT INTO key_reader (process, instance, version, seen_at)
 VALUES (:process, :instance, :version, clock_timestamp())
 ON CONFLICT (process, instance) DO UPDATE SET
     version = excluded.version, seen_at = excluded.seen_at;
 
--- leave --
+-- name: leave
 DELETE FROM key_reader WHERE process = :process AND instance = :instance;
 
--- readers --
+-- name: readers
 -- Each process that may serve.
 SELECT process, seen_at, version FROM key_reader
 WHERE seen_at > now() - make_interval(secs => :unseen) AND (
@@ -310,15 +310,15 @@ WHERE seen_at > now() - make_interval(secs => :unseen) AND (
             AND successor.seen_at > key_reader.seen_at))
 ORDER BY process;
 
--- see_all --
+-- name: see_all
 -- Count each process as seen now: nobody could be seen until now.
 UPDATE key_reader SET seen_at = now();
 
--- forget_unseen --
+-- name: forget_unseen
 -- Of the day before; `readers` already ignores them.
 DELETE FROM key_reader WHERE seen_at < now() - interval '1 day';
 
--- note_restore --
+-- name: note_restore
 -- A version that this database lacks; return whether it was not noted yet.
 INSERT INTO key_restore AS mine (epoch, version, held, people)
 VALUES (:epoch, :version, CAST(:held AS bytea[]), :people)
@@ -326,14 +326,14 @@ ON CONFLICT (epoch, version) DO UPDATE SET
     held = coalesce(excluded.held, mine.held), people = coalesce(excluded.people, mine.people)
 RETURNING xmax = 0 AS inserted;
 
--- open_restores --
+-- name: open_restores
 SELECT epoch, version, held, people, noticed_at FROM key_restore
 WHERE accepted_at IS NULL ORDER BY noticed_at;
 
--- accept_restores --
+-- name: accept_restores
 UPDATE key_restore SET accepted_at = now() WHERE accepted_at IS NULL;
 
--- samples_by_time --
+-- name: samples_by_time
 -- The most that waited, and what was added since, in each unit of time of a zone.
 WITH step AS (
     SELECT target, pending,
@@ -347,5 +347,5 @@ SELECT target, begin, max(pending) AS pending,
     CAST(sum(delivered) AS bigint) AS delivered, CAST(sum(failed) AS bigint) AS failed
 FROM step GROUP BY target, begin ORDER BY target, begin;
 
--- purge_samples --
+-- name: purge_samples
 DELETE FROM sample WHERE at < now() - make_interval(days => :days);
