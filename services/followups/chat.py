@@ -58,14 +58,14 @@ async def take_turn(
     is_last = replies in {None, str(before.replies)}
     tapped = said.tap and config.taps.read(said.tap, known, config.today(now))
     if said.tap is None and is_last:
-        return await _take(tx, config, link, said, now, row, None)
+        return await _take(tx, config, link, said, now, row, before, None)
     if tapped is None or (tapped.asks and not is_last):
         await tx.rollback()  # nothing changes
         score = lead_score.score(known.facts.known(), config.rules).points
         return Reply(row["id"], config.taps.again(known), score, "", known)
     language = known.language if tapped.answer else said.language  # that of the wording
     said = said._replace(message=tapped.text, language=language)
-    return await _take(tx, config, link, said, now, row, tapped)
+    return await _take(tx, config, link, said, now, row, before, tapped)
 
 
 async def _take(
@@ -75,11 +75,11 @@ async def _take(
     said: enrolment.Said,
     now: datetime,
     row: Mapping[str, Any],
+    before: State,
     tapped: Tapped | None,
 ) -> Reply:
-    """:param row: the conversation"""
+    """:param row: the conversation, and `before` its state"""
     conversation_id: uuid.UUID = row["id"]
-    before = State.entered(row)
     turn = dialogue.turn(
         before,
         said.message,
