@@ -32,8 +32,4 @@ async def becomes(
 
     :raises TimeoutError: it was not, in this time
     """
-
-    async def is_so() -> bool:
-        return await ask() == wanted
-
-    await eventually(is_so, seconds)
+    await eventually(ask, seconds, so=lambda answer: answer == wanted)

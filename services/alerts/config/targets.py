@@ -67,9 +67,11 @@ class Config(CaseSections):
         return self
 
     def rules(
-        self, on_call: Callable[[str, datetime], str | None], links: Links | None,
+        self,
+        on_call: Callable[[str, datetime], str | None],
+        links: Links | None,
         rota: Callable[[str], Collection[str]] = lambda _: (),
-    ) -> Rules:  # fmt: skip
+    ) -> Rules:
         """:param on_call: returns a schedule's person at a time, `rota` all; both from memory"""
         return Rules(
             policies={event: section.policy for event, section in self.answers.items()},

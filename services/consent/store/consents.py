@@ -79,9 +79,14 @@ async def suppress(
     :param never_ask: never mail a link to it again
     """
     await run(
-        tx, "suppress", subject=subject_id, hash=suppression_hash, purposes=list(purposes),
-        days=days, never_ask=never_ask,
-    )  # fmt: skip
+        tx,
+        "suppress",
+        subject=subject_id,
+        hash=suppression_hash,
+        purposes=list(purposes),
+        days=days,
+        never_ask=never_ask,
+    )
 
 
 async def restrictions(

@@ -101,9 +101,12 @@ async def rewrap(
         return 0, None
     keys = [vault.rewrap(row.id, WrappedKey(row.master_key_id, row.wrapped_key)) for row in rows]
     await run(
-        tx, "rewrap", current=vault.current, ids=[str(row.id) for row in rows],
+        tx,
+        "rewrap",
+        current=vault.current,
+        ids=[str(row.id) for row in rows],
         wrapped=[key.wrapped for key in keys],
-    )  # fmt: skip
+    )
     return len(rows), rows[-1].lookup_hash
 
 

@@ -36,9 +36,10 @@ async def without(
 ) -> list[tuple[UUID, str, datetime]]:
     """Return those withdrawals (subject, purpose, time) that the database lacks."""
     lacking = await run(
-        tx, "withdrawals_without",
+        tx,
+        "withdrawals_without",
         ids=[str(subject_id) for subject_id, _, _ in withdrawals],
         purposes=[purpose for _, purpose, _ in withdrawals],
         times=[at.isoformat() for _, _, at in withdrawals],
-    )  # fmt: skip
+    )
     return [withdrawals[number - 1] for number in lacking.scalars()]

@@ -68,7 +68,7 @@ class Tapped(NamedTuple):
     route: Route | None = None
     skips: tuple[Question, ...] = ()
     forgets: str | None = None
-    """The fact that is no longer known, or that another value replaces."""
+    """The fact to forget, or to replace by another value."""
     asks: str | None = None
     """The fact that it asks for again."""
 

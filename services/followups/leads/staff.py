@@ -188,9 +188,14 @@ async def _request(
 
 
 def _learn(
-    before: Mapping[str, Any], heard: Notice, taken_back: Mapping[str, str], *, is_own: bool,
-    is_shared: bool, takes: int,
-) -> dict[str, Any]:  # fmt: skip
+    before: Mapping[str, Any],
+    heard: Notice,
+    taken_back: Mapping[str, str],
+    *,
+    is_own: bool,
+    is_shared: bool,
+    takes: int,
+) -> dict[str, Any]:
     """Return what is known of a lead, including what is said now."""
     wrong = taken_back if is_own and not is_shared else {}
     kept = {name: value for name, value in before.items() if value != wrong.get(name)}

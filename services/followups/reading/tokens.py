@@ -158,7 +158,9 @@ def _said(phrase: Tokens, tokens: list[Token]) -> dict[str, list[Any]]:
 class Said:
     """A message as its tokens, and the phrases in them."""
 
-    def __init__(self, words: Vocabulary, text: str, *files: str, tokens: list[Token] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self, words: Vocabulary, text: str, *files: str, tokens: list[Token] | None = None
+    ) -> None:
         self.text = text
         self.tokens = words.tokens(text) if tokens is None else tokens
         self.heard = [each for file in files for each in words.find(file, self.tokens)]

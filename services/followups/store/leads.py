@@ -289,7 +289,7 @@ async def hear_consent(
 ) -> None:
     """Note the state of this address's consent since then, unless a newer one is noted.
 
-    If staff know another state, they are notified within `patience`. It is no news that somebody
+    If staff know another state, they are notified within `patience`. It is not news that somebody
     who never agreed wants no mails.
     """
     values = {"may_mail": may_mail, "at": at, "patience": patience, "email": email}

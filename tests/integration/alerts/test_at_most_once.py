@@ -189,7 +189,7 @@ async def test_a_mail_without_a_permit_reply_waits_and_uses_no_attempt(
     ("answer", "said", "reason", "escalated"),
     [
         (None, None, "no_permit", ["no_permit"]),
-        ("closed", "no_consent", "no_consent", None),  # which is no failure
+        ("closed", "no_consent", "no_consent", None),  # this is not a failure
     ],
 )
 async def test_a_mail_that_gets_no_permit_is_finally_cancelled(

@@ -110,7 +110,7 @@ async def owner() -> AsyncIterator[Owner]:
 
 
 def environment(port: int, owner: Owner, redis_url: str, limits: Path) -> dict[str, str]:
-    """Return a gateway's settings: the owner is every service, and there is no broker."""
+    """Return a gateway's settings: the owner is every service, without a broker."""
     internal = ("FOLLOWUPS_INTERNAL_KEY", "CONSENT_INTERNAL_KEY", "ALERTS_INTERNAL_KEY")
     return {
         "HTTP_PORT": str(port),

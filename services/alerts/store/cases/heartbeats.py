@@ -19,7 +19,7 @@ _mine = heartbeat.c
 
 
 async def configure(tx: AsyncConnection, deadlines: Mapping[str, datetime]) -> None:
-    """Start watching what is new, and forget what is no longer watched.
+    """Start watching what is new, and forget what is not watched any more.
 
     :param deadlines: by new event type
     """
