@@ -305,8 +305,7 @@ def _is_contact_only(state: State) -> bool:
 
 def contacts_of(facts: Facts) -> list[str]:
     """Return the contacts that identify a person in any conversation."""
-    given = {"email": facts.email, "phone": facts.phone}
-    return [f"{kind}:{value}" for kind, value in given.items() if value is not None]
+    return conversations.Subject(facts.email, facts.phone).contacts
 
 
 def _known(state: State) -> dict[str, Any]:
