@@ -17,5 +17,4 @@ async def pipeline(url: str, *scripts: str) -> AsyncIterator[RedisPipeline]:
         await until(lambda: pipe.connected)
         yield pipe
     finally:
-        async with asyncio.timeout(20):
-            await tasks.end(running)
+        await tasks.end(running)
