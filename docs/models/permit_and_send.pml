@@ -16,6 +16,12 @@
      WAIT_GRANT where no consent is recorded a message waits: the grant may be on its way
      AGE        a grant that is older than a withdrawal does not count
      VOID       a withdrawal voids the agreement that a mail asks to confirm
+     STAR       a withdrawal of all writes a row that every permit reads, granted or not by then
+     OWN        a permit is refused by the withdrawal of its own purpose and channel only
+     ALL_WAITS  a withdrawal of all waits for the permits of all
+     VER_STAR   a newer grant of any pair supersedes a withdrawal of all
+     CAP_COUNTS a cap counts the permits of its time, returned or not
+     CAP_LOCK   a permit under a cap is counted and written under a lock that excludes other permits
    Instead of BOUNDED: STRICT (no quarantine: only returned permits count), or FENCE (a proxy that all
    bytes to SMTP pass cuts one attempt; not built).
    More to go wrong: DLXLOSS (a dead-lettered copy is lost), REOPT (a new grant), LATE (the first grant
@@ -35,6 +41,10 @@
    over and hears the end. An atomic step is a transaction, or what one process does without anybody
    seeing a part of it. Time is free: a lease, a permit, a queue's TTL end whenever they like, so no
    figure of the configuration is assumed but through BOUNDED.
+
+   PAIRS: two pairs of purpose and channel. The message is of one of them, and the person withdraws the first
+   or all; pair 0 is `marketing`, of which a withdrawal of all always writes the row. CAP: two messages to
+   somebody who wants at most one within a time; the second is deferred, and the step goes BACK as above.
 
    Left out, for it only takes behaviour away or is a person's word: generations (a message of an older generation is
    acked, for a newer one is in the outbox), due times, the 202 (a handler that gives up waiting; who
@@ -90,6 +100,7 @@
 #define RETURN_ACK 9
 #define ACK 10
 #define NO_PERMIT 11
+#define DEFERRED 17
 #define UNSENT 12
 #define PARK 13
 #define UNSURE 14
@@ -105,8 +116,11 @@ bit net[NX]; byte rsp[NX];      /* the dot, and SMTP's answer, on their way */
 bit here[NX];                   /* a worker waits for an answer to this attempt; else it is dropped */
 bit crit[NX];                   /* between the look at the clock and SMTP's having the dot */
 byte acc[2];                    /* mails that SMTP has taken */
-bit wd, done200, gotall; byte ver;
-bit none;                       /* no consent is recorded */
+bit wd[2], done200[2], gotall; byte ver[2];        /* by pair */
+bit none[2];                    /* no consent is recorded */
+bit star[2]; byte allver;       /* the row of all, unless a newer grant follows; its version */
+bit said[2];                    /* withdrawn by the person, at least once */
+byte pair;                      /* of the messages */
 bit asked;                      /* an agreement waits for its confirmation */
 bit closed[2];                  /* the window of the message */
 byte busy;                      /* workers that have the message */
@@ -195,12 +209,18 @@ proctype W() {                  /* services/alerts/delivery/at_most_once.py */
   :: atomic{ pc==ASKED && ans[IX(m,k)]==1 -> LEAVE; pc=GRANTED }
   :: atomic{ pc==ASKED && ans[IX(m,k)]==2 -> LEAVE; pc=DENIED }
   :: atomic{ pc==ASKED && ans[IX(m,k)]==3 -> LEAVE; pc=NO_PERMIT }
+#ifdef CAP
+  :: atomic{ pc==ASKED && ans[IX(m,k)]==4 -> LEAVE; pc=DEFERRED }
+  :: atomic{ pc==DEFERRED ->
+       if :: MINE(CLAIMED) -> END(BACK); THEN_ACK
+          :: else -> FENCED fi }
+#endif
   :: atomic{ pc==ASKED && F>0 -> F--; LEAVE; pc=NO_PERMIT }   /* no answer in time */
   :: atomic{ pc==GRANTED ->                             /* B4 */
        if :: MINE(CLAIMED) -> row[m]=SENDING; lease[m]=1; pc=BEFORE_DOT
           :: else -> FENCED fi }
   :: atomic{ pc==DENIED ->
-       if :: MINE(CLAIMED) -> assert(ver>0);  /* nobody is silenced who has not withdrawn */
+       if :: MINE(CLAIMED) -> assert(said[pair]);  /* nobody is silenced who has not withdrawn */
              END(CANC); THEN_ACK
           :: else -> FENCED fi }
   :: atomic{ pc==NO_PERMIT ->                           /* returned whatever the CAS says */
@@ -297,29 +317,52 @@ proctype Time() {               /* and the reconciler, services/alerts/upkeep/re
 #ifdef OPTIN
 #define REFUSED_TO !asked
 #else
-#define REFUSED_TO wd
+#ifdef OWN
+#define REFUSED_TO (wd[pair] || star[pair])
+#else
+#define REFUSED_TO (wd[0] || wd[1] || star[pair])
 #endif
+#endif
+#ifdef CAP_COUNTS
+#define COUNTS(i) (perm[i]!=0)
+#else
+#define COUNTS(i) (perm[i]==OPEN)
+#endif
+#ifdef CAP
+#define OVER_CAP(i) (COUNTS(IX(1-(i)/K,0)) || COUNTS(IX(1-(i)/K,1)))
+#else
+#define OVER_CAP(i) false
+#endif
+#define MAY(i) (!(REFUSED_TO) && !none[pair] && !OVER_CAP(i))
 inline answer(i,p) {            /* B3; services/consent/permits.py */
   if
   :: REFUSED_TO -> SAY(i,2)
 #ifdef WAIT_GRANT
-  :: !(REFUSED_TO) && none -> SAY(i,3)
+  :: !(REFUSED_TO) && none[pair] -> SAY(i,3)
 #else
-  :: !(REFUSED_TO) && none -> SAY(i,2)
+  :: !(REFUSED_TO) && none[pair] -> SAY(i,2)
 #endif
+  :: !(REFUSED_TO) && !none[pair] && OVER_CAP(i) -> SAY(i,4)
 #ifdef FIX_PID
-  :: !(REFUSED_TO) && !none && perm[p]==0 -> perm[p]=OPEN; SAY(i,1)
-  :: !(REFUSED_TO) && !none && perm[p]==OPEN -> SAY(i,1)
-  :: !(REFUSED_TO) && !none && perm[p]>OPEN -> SAY(i,3)
+  :: MAY(i) && perm[p]==0 -> perm[p]=OPEN; SAY(i,1)
+  :: MAY(i) && perm[p]==OPEN -> SAY(i,1)
+  :: MAY(i) && perm[p]>OPEN -> SAY(i,3)
 #else
-  :: !(REFUSED_TO) && !none -> perm[p]=OPEN; SAY(i,1)
+  :: MAY(i) -> perm[p]=OPEN; SAY(i,1)
 #endif
   fi }
 
-#ifdef LOCK
+#if defined(CAP) && !defined(CAP_LOCK)    /* counts, then inserts the permit: FOR SHARE lets two do so */
+#define REQUEST(x) \
+  :: atomic{ reqq[x] && !count[x] && !(REFUSED_TO) && !none[pair] && !OVER_CAP(x) -> count[x]=1 } \
+  :: atomic{ reqq[x] && count[x] -> count[x]=0; reqq[x]=0; \
+     if :: perm[x]==0 && !(REFUSED_TO) -> perm[x]=OPEN; SAY(x,1) :: else -> SAY(x,3) fi } \
+  :: atomic{ reqq[x] && !count[x] && (REFUSED_TO || none[pair] || OVER_CAP(x)) -> answer(x,PX((x)/K,(x)%K)); reqq[x]=0 }
+bit count[NX];
+#elif defined(LOCK)
 #define REQUEST(x) :: atomic{ reqq[x] -> answer(x,PX((x)/K,(x)%K)); if :: reqq[x]=0 :: F>0 -> F-- fi }
 #else                           /* reads consent, then inserts the permit */
-#define REQUEST(x) :: atomic{ !s && reqq[x] -> if :: !wd -> i=x; s=1 :: wd -> SAY(x,2); reqq[x]=0 fi }
+#define REQUEST(x) :: atomic{ !s && reqq[x] -> if :: !wd[pair] -> i=x; s=1 :: wd[pair] -> SAY(x,2); reqq[x]=0 fi }
 #endif
 #define RETURN(x) :: atomic{ retq[x] -> retq[x]=0; perm[x]=RET }   /* also before its request */
 proctype Consent() {
@@ -332,8 +375,12 @@ proctype Consent() {
   EACH(RETURN)
   od }
 
-#if defined(WINDOW) || defined(NEXT)
+#if defined(WINDOW) || defined(NEXT) || defined(CAP)
 #define ONE_OF_BOTH assert(acc[0]+acc[1]<=1)    /* the step once; the next one not on the same day */
+#else
+#define ONE_OF_BOTH skip
+#endif
+#if defined(WINDOW) || defined(NEXT)
 #ifdef WINDOW
 #define HANDS_OVER (row[0]==BACK)
 #elif defined(UNKNOWN)
@@ -342,14 +389,12 @@ proctype Consent() {
 #define HANDS_OVER true
 #endif
 proctype Scheduler() { atomic{ HANDS_OVER -> row[1]=WAITING; outbox[1]=1; run Relay(1) } }
-#else
-#define ONE_OF_BOTH skip
 #endif
 
 #define TAKEN(i) :: atomic{ net[i] -> net[i]=0; crit[i]=0; acc[(i)/K]++; \
   assert(acc[(i)/K]<=1);        /* P3 */ \
   ONE_OF_BOTH; \
-  assert(!done200);             /* P4 */ \
+  assert(!done200[pair]);       /* P4 */ \
   if :: rsp[i]=here[i] :: F>0 -> F-- /* the answer is lost */ fi }
 #define REFUSED(i) :: atomic{ net[i] && F>0 -> F--; net[i]=0; crit[i]=0; rsp[i]=2*here[i] }
 proctype Smtp() {
@@ -358,21 +403,42 @@ proctype Smtp() {
   EACH(REFUSED)
   od }
 
+#ifdef VER_STAR
+#define AS_WRITTEN (ver[0]==v && (!all || (ver[1]==v1 && allver==va)))
+#else
+#define AS_WRITTEN (ver[0]==v)
+#endif
+#ifdef ALL_WAITS
+#define MINE_TO_WAIT_FOR (all || pair==0)
+#else
+#define MINE_TO_WAIT_FOR (pair==0)
+#endif
+#define RETURNED (!MINE_TO_WAIT_FOR || ALL(SETTLED))
+#define DONE done200[0]=1; done200[1]=all
 #define CUT(i) :: atomic{ perm[i]==EXP && !fen[i] -> fen[i]=1 }
 proctype Person() {             /* B7; services/consent/recovery/withdrawals.py */
-  byte v;
+  byte v, v1, va; bit all;
+#ifdef PAIRS
+  if :: all=1 :: skip fi;
+#endif
 again:
-  atomic{ if :: !wd -> wd=1; ver++ :: else -> skip fi; v=ver;
+  atomic{ if :: !wd[0] -> wd[0]=1; ver[0]++ :: else -> skip fi; said[0]=1;
+    if :: all -> said[1]=1; if :: !wd[1] && !none[1] -> wd[1]=1; ver[1]++ :: else -> skip fi;
+#ifdef STAR
+          star[0]=1; star[1]=1
+#endif
+       :: else -> skip fi;
+    v=ver[0]; v1=ver[1]; va=allver;
 #ifdef VOID
     asked=0
 #endif
   }
   do
 #ifdef FIX_VER
-  :: atomic{ ver!=v -> break }  /* 409 */
-  :: atomic{ ALL(SETTLED) && ver==v -> done200=1; break }
+  :: atomic{ !AS_WRITTEN -> break }  /* 409 */
+  :: atomic{ RETURNED && AS_WRITTEN -> DONE; break }
 #else
-  :: atomic{ ALL(SETTLED) -> done200=1; break }
+  :: atomic{ RETURNED -> DONE; break }
 #endif
 #ifdef FENCE
   EACH(CUT)
@@ -381,26 +447,30 @@ again:
 #ifdef WAIT
      goto again
 #else
-     atomic{ if :: wd -> done200=1 :: else -> skip fi }; break
+     atomic{ if :: wd[0] -> DONE :: else -> skip fi }; break
 #endif
   od;
   gotall=1 }
 
 #ifdef LATE
 #ifdef AGE
-proctype LateGrant() { atomic{ if :: ver==0 -> none=0 :: else -> skip fi } }
+proctype LateGrant() { atomic{ if :: ver[pair]==0 -> none[pair]=0 :: else -> skip fi } }
 #else
-proctype LateGrant() { atomic{ none=0; if :: wd -> wd=0; ver++ :: else -> skip fi } }
+proctype LateGrant() { atomic{ none[pair]=0; if :: wd[pair] -> wd[pair]=0; ver[pair]++ :: else -> skip fi } }
 #endif
 #endif
 #ifdef REOPT
-proctype Grant() { atomic{ wd -> wd=0; none=0; ver++; done200=0 } }
+proctype Grant() { atomic{ (wd[pair] || star[pair]) -> wd[pair]=0; star[pair]=0; none[pair]=0; ver[pair]++;
+  allver++; done200[pair]=0 } }
 #endif
 
 #define NOT_LOST(m) (TERMINAL(m))
 #define TRUE_END(m) ((row[m]!=SENT || acc[m]==1) && (!(row[m]==CANC || row[m]==FAILED || row[m]==BACK) || acc[m]==0))
 init {
   atomic{ outbox[0]=1; run Relay(0);
+#ifdef PAIRS
+    if :: pair=1 :: skip fi;
+#endif
 #if defined(WINDOW) || defined(NEXT)
     row[1]=CANC; run Scheduler();
 #elif NM>1
@@ -413,10 +483,10 @@ init {
     run Grant();
 #endif
 #ifdef LATE
-    none=1; run LateGrant();
+    none[0]=1; none[1]=1; run LateGrant();
 #endif
 #ifdef OPTIN
-    asked=1; if :: wd=1; ver=1 /* asked again after an earlier withdrawal */ :: skip fi;
+    asked=1; if :: wd[0]=1; ver[0]=1; said[0]=1 /* asked again after an earlier withdrawal */ :: skip fi;
 #endif
   };
 end: timeout ->

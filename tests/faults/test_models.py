@@ -72,7 +72,7 @@ def test_with_every_rule_no_state_breaks_a_promise(tmp_path: Path, row: Row) -> 
     assert check(tmp_path, model, *RULES[model], *row["more"], long=True) == ""
 
 
-@pytest.mark.parametrize("second", ["WINDOW", "NEXT"])
+@pytest.mark.parametrize("second", ["WINDOW", "NEXT", "CAP"])
 def test_only_one_of_two_hand_overs_of_a_step_or_a_day_is_sent(tmp_path: Path, second: str) -> None:
     more = ("NM=2", "K=2", "F0=0", "DLXLOSS", second)
     rules = without("permit_and_send", "NM=1")
