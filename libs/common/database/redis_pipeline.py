@@ -16,7 +16,7 @@ import hiredis
 import prometheus_client
 
 from libs.common.database.redis_server import RedisServer
-from libs.common.process import certificates, logs
+from libs.common.process import certificates, logs, sockets
 
 log = logs.get_logger(__name__)
 _CONNECTED = prometheus_client.Gauge(
@@ -111,20 +111,13 @@ class RedisPipeline:
             connection.fail(RedisUnavailable("stopping"))
 
     async def _connect(self) -> "_Connection":
-        loop = asyncio.get_running_loop()
         options = self._server.options
         async with asyncio.timeout(CONNECT_SECONDS):
             if "path" in options:
+                loop = asyncio.get_running_loop()
                 _, connection = await loop.create_unix_connection(_Connection, options["path"])
             else:
-                secure = "connection_class" in options  # parse_url sets it for rediss:// only
-                opened, host = await self._server.connected()
-                _, connection = await loop.create_connection(
-                    _Connection,
-                    sock=opened,
-                    ssl=certificates.of_url(self._url) if secure else None,
-                    server_hostname=host if secure else None,
-                )
+                connection = await self._open(await self._place())
             try:
                 await self._greet(connection)
             except BaseException:
@@ -132,11 +125,56 @@ class RedisPipeline:
                 raise
         return connection
 
+    async def _place(self) -> tuple[str, int]:
+        """Return where Redis is.
+
+        All Sentinels are asked at once: one that drops packets would use up a caller's time.
+        """
+        options, sentinels = self._server.options, self._server.sentinels
+        if not sentinels:
+            return options.get("host", "localhost"), options.get("port", 6379)
+        asking = [asyncio.create_task(self._ask(place)) for place in sentinels]
+        fault: Exception | None = None
+        try:
+            for answer in asyncio.as_completed(asking):
+                try:
+                    return await answer
+                except OSError as error:
+                    fault = error
+            raise RedisUnavailable(f"no Sentinel knows a master {self._server.master!r}: {fault}")
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    async def _ask(self, place: tuple[str, int]) -> tuple[str, int]:
+        connection = await self._open(place)
+        try:
+            await self._log_in(connection, self._server.sentinel_options)
+            answers: list[Any] = []
+            name = self._server.master
+            await connection.call(answers.append, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+            if answers[0] is None:
+                raise RedisUnavailable(f"{place} knows none")
+            host, port = answers[0]
+            return host.decode(), int(port)
+        finally:
+            connection.fail(RedisUnavailable("asked"))
+
+    async def _open(self, place: tuple[str, int]) -> "_Connection":
+        host, port = place
+        secure = "connection_class" in self._server.options  # parse_url sets it for rediss:// only
+        _, connection = await asyncio.get_running_loop().create_connection(
+            _Connection,
+            sock=await sockets.connected(host, port),
+            ssl=certificates.of_url(self._url) if secure else None,
+            server_hostname=host if secure else None,
+        )
+        return connection
+
     async def _greet(self, connection: "_Connection") -> None:
         options = self._server.options
-        if options.get("password"):
-            account = [options["username"]] if options.get("username") else []
-            await connection.call(_ignore, "AUTH", *account, options["password"])
+        await self._log_in(connection, options)
         if options.get("db"):
             await connection.call(_ignore, "SELECT", options["db"])
         for script in self._scripts:
@@ -145,6 +183,12 @@ class RedisPipeline:
                 self._shas[script] = answer
 
             await connection.call(keep, "SCRIPT", "LOAD", script)
+
+    @staticmethod
+    async def _log_in(connection: "_Connection", options: dict[str, Any]) -> None:
+        if options.get("password"):
+            account = [options["username"]] if options.get("username") else []
+            await connection.call(_ignore, "AUTH", *account, options["password"])
 
 
 def _ignore(_: Any) -> None:

@@ -5,22 +5,16 @@ account and database. With `rediss+sentinel` all these connections use TLS. The 
 password, or with `&sentinel_auth=yes` the account of Redis.
 """
 
-import asyncio
-import socket
 from collections.abc import Iterator
 from typing import Any
 
 from redis import Redis
 from redis.asyncio.connection import parse_url
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from libs.common.process import sockets
 from libs.common.process.finding import RESTART, Finding, ok, wrong
 
-ANSWER_SECONDS = 0.25
 LOOK_SECONDS = 5.0
 LOOK = "redis-cli -p 26379 SENTINEL MASTERS, on each host; nothing is lost"
 MARK = "+sentinel"
@@ -50,43 +44,6 @@ class RedisServer:
             account = {"username", "password"} & self.options.keys()
             kept |= {name: self.options[name] for name in account}
         return kept | {"ssl": "connection_class" in self.options}
-
-    async def connected(self) -> tuple[socket.socket, str]:
-        """Connect to the server, or to the current master.
-
-        :returns: the socket and the host's name, which its certificate must have
-        :raises OSError: it is unavailable, or no Sentinel knows a master
-        """
-        host, port = self.options.get("host", "localhost"), self.options.get("port", 6379)
-        if self.sentinels:
-            host, port = await self._ask_all()
-        return await sockets.connected(host, port), host
-
-    async def _ask_all(self) -> tuple[str, int]:
-        """Ask all at once: one that drops packets would use up a caller's time."""
-        asking = [asyncio.create_task(self._ask(place)) for place in self.sentinels]
-        try:
-            for answer in asyncio.as_completed(asking):
-                try:
-                    return await answer
-                except (RedisError, OSError) as error:
-                    fault = error
-            raise ConnectionError(f"no Sentinel knows a master {self.master!r}: {fault}")
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-
-    async def _ask(self, place: tuple[str, int]) -> tuple[str, int]:
-        options = self.sentinel_options | {
-            "socket_timeout": ANSWER_SECONDS,
-            "socket_connect_timeout": ANSWER_SECONDS,
-            "retry": Retry(NoBackoff(), 0),  # redis-py's default waits for seconds
-        }
-        made = Sentinel([place], sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-        async with made as sentinel:
-            host, port = await sentinel.discover_master(self.master)
-            return str(host), int(port)
 
 
 def findings(url: str) -> Iterator[Finding]:

@@ -15,10 +15,6 @@ from tests.support.pipelines import pipeline
 from tests.support.ports import HOST, Ports
 from tests.support.replicas import MASTER, Sentinels, black_hole, running_sentinels
 
-# Since 2026-12-01 left to make test-faults, for it may never end: RedisServer cancels the Sentinels
-# that answer late, and a connection that redis-py is making stays; uvloop's close waits for it.
-pytestmark = pytest.mark.faults
-
 
 @pytest.fixture
 def sentinels(private_folder: Path, tmp_path: Path, ports: Ports) -> Iterator[Sentinels]:
