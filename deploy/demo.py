@@ -17,6 +17,9 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from email import message_from_string
+from email.header import decode_header, make_header
+from email.message import Message
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
@@ -163,8 +166,11 @@ class World:
                 return _path(found[0])
         return ""
 
-    def marketing(self, address: str) -> list[Any]:
-        return [mail for mail in self.mails(address) if mail["ListUnsubscribe"]["Header"]]
+    def marketing(self, address: str) -> list[Message]:
+        """Return the follow-ups that this address got, newest first, with all their headers."""
+        raw = (f"{self._mail}/api/v1/message/{mail['ID']}/raw" for mail in self.mails(address))
+        mails = [message_from_string(_fetch("GET", url)) for url in raw]
+        return [mail for mail in mails if mail["List-Unsubscribe"]]
 
     def person(self) -> Callable[..., str]:
         """Return what opens pages of the console and sends their forms, as one person."""
@@ -440,13 +446,13 @@ def follow_up(tell: Teller, world: World, anna: str) -> str:
     took = _clock()
     world.follow_up(anna, 0)
     mail = _await("the follow-up's mail", lambda: world.marketing(anna), 40)[0]
-    tell.holds(f'Anna gets a mail after {took()}: "{mail["Subject"]}"')
-    offered = mail["ListUnsubscribe"]
-    link = next((one for one in offered["Links"] if one.startswith("http")), None)
-    if link is None or offered["HeaderPost"] != "List-Unsubscribe=One-Click":
+    subject = make_header(decode_header(mail["Subject"]))
+    tell.holds(f'Anna gets a mail after {took()}: "{subject}"')
+    link = re.search(r"<(https?://[^>]+)>", mail["List-Unsubscribe"])
+    if link is None or mail["List-Unsubscribe-Post"] != "List-Unsubscribe=One-Click":
         raise DemoError("the mail does not offer one-click unsubscribe")
     tell.holds("her mail program offers one-click unsubscribe (RFC 8058)")
-    return _path(link)
+    return _path(link[1])
 
 
 def _path(link: str) -> str:
