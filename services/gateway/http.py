@@ -103,13 +103,14 @@ FORWARDED = (
     Forwarded("POST", "/api/leads/import", "followups", needs(Scope.LEADS_IMPORT), streamed=True),
     Forwarded("POST", "/api/leads/correct", "followups", needs(Scope.CONSENT_ACT)),
     Forwarded("GET", "/api/leads", "followups", needs(Scope.LEADS_READ)),
+    Forwarded("GET", "/api/leads/stats", "followups", needs(Scope.LEADS_READ)),
     Forwarded("GET", "/api/leads/suspected", "followups", needs(Scope.LEADS_READ)),
     Forwarded("POST", "/api/leads/suspected/{id}/release", "followups", needs(Scope.LEADS_WRITE)),
     Forwarded("POST", "/api/leads/suspected/{id}/discard", "followups", needs(Scope.LEADS_WRITE)),
     # Not `import`, or its 405 would offer GET.
     Forwarded(
         "GET",
-        "/api/leads/{id:(?!import$|correct$|suspected$)[^{}/]+}",
+        "/api/leads/{id:(?!import$|correct$|stats$|suspected$)[^{}/]+}",
         "followups",
         needs(Scope.LEADS_READ),
     ),

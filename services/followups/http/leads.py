@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -28,12 +28,14 @@ from libs.domain import acts_outbox, email_address, phone_number
 from libs.domain.acts import Act
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
+from libs.domain.scopes import PERSON
 from services.followups import metrics
 from services.followups.config import Config
 from services.followups.leads import files as lead_files
 from services.followups.leads import staff, table
+from services.followups.messages import LEAD
 from services.followups.rules import score as lead_score
-from services.followups.rules.fact_texts import wishes
+from services.followups.rules.fact_texts import least, wishes
 from services.followups.rules.score import LEAD_STATES
 from services.followups.store import conversations, leads, steps, submissions
 from services.followups.store.tables import Row
@@ -48,7 +50,13 @@ _KNOWN = (
 )  # fmt: skip
 _OTHERS = ("also", "previous", "next")
 _TIMES = ("created_at", "updated_at", "conversation_id")
-COLUMNS = (*_OWN, *_KNOWN, *_OTHERS, *_TIMES, "transcript_url")
+_OF_STAFF = (
+    "owner", "answered_at", "call_at", "order_value", "order_currency", "edited", "version", "form",
+)  # fmt: skip
+_RANGES = ("area_from", "budget_from")
+COLUMNS = (*_OWN, *_KNOWN, *_OTHERS, *_TIMES, "transcript_url", *_RANGES, *_OF_STAFF)
+DAY = timedelta(days=1)
+DAYS, WEEK = 14, 7
 
 
 def _zone_needed(value: Any) -> Any:
@@ -76,6 +84,9 @@ class Wanted(Model):
     email: Email | None = None
     phone: Phone | None = None
     person: Annotated[str, AfterValidator(_contact)] | None = None
+    owner: str | None = Field(None, min_length=1, max_length=200)
+    call_before: Moment | None = None
+    order: Literal["newest", "oldest"] = "newest"
     limit: int = Field(100, ge=1, le=MOST, strict=False)
     cursor: UUID | None = Field(None, strict=False)
     format: Literal["json", "csv"] = "json"
@@ -96,6 +107,7 @@ class LeadRoutes:
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/leads", only("service", self.list))
         app.router.add_post("/api/leads/import", only("service", self.import_file))
+        app.router.add_get("/api/leads/stats", only("service", self.stats))
         app.router.add_get("/api/leads/{id}", only("service", self.show))
         app.router.add_post("/api/leads/{id}/state", only("service", self.set_state))
 
@@ -136,6 +148,35 @@ class LeadRoutes:
                     for author, text, at in said
                 ],
                 "alert_ids": [str(row["id"]), *map(str, forms)],
+            }
+        )
+
+    async def stats(self, request: web.Request) -> web.Response:
+        """Count what waits, what the caller has, and what came in two weeks."""
+        zone, now = self.config.hours.zone, datetime.now(UTC)
+        today = self.config.today(now)
+        days = [today - DAY * n for n in reversed(range(DAYS))]
+        begins = [datetime.combine(day, time(), zone) for day in (days[0], days[WEEK], today + DAY)]
+        by = request.headers.get("X-Operator", "")
+        names = [by, leads.person(by) or ""] if by.startswith(PERSON) else []
+        async with self.engine.connect() as tx:
+            found = await leads.stats(tx, names, str(zone), *begins)
+        waits, taken = (found.open.get((LEAD, state)) for state in ("new", "taken"))
+        return json_response(
+            {
+                "waiting": waits.requests if waits else 0,
+                "waiting_since": waits.oldest.isoformat() if waits else None,
+                "taken": taken.requests if taken else 0,
+                "mine": taken.mine if taken else 0,
+                "calls_today": found.calls,
+                "topics": {
+                    topic: each.requests
+                    for (topic, state), each in sorted(found.open.items())
+                    if state == "new" and topic != LEAD
+                },
+                "this_week": _counts(found, "this_week"),
+                "week_before": _counts(found, "week_before"),
+                "days": [{"day": day.isoformat(), **_counts(found, day)} for day in days],
             }
         )
 
@@ -190,21 +231,36 @@ class LeadRoutes:
 
     def _item(self, row: Row) -> dict[str, Any]:
         known = {name: row["known"].get(name) for name in _KNOWN}
-        own = {
-            name: row[name].isoformat() if isinstance(row[name], datetime) else row[name]
-            for name in (*_OWN, *_TIMES)
+        own = {name: row[name] for name in (*_OWN, *_TIMES)}
+        staff = {name: row[name] for name in _OF_STAFF if name != "version"} | {
+            "version": row["revision"],
+            "owner": leads.person(row["owner"]),
         }
+        ranges = {name: least(row["known"], name.removesuffix("_from")) for name in _RANGES}
         others = {
             "also": wishes(row["known"], self.config.staff_language),
             "previous": row["previous"],
             "next": row["next"],
         }
-        ordered = {**own, **known, **others, "transcript_url": self.link(row["id"])}
+        ordered = {**own, **known, **others, **staff, **ranges}
+        ordered["transcript_url"] = self.link(row["id"])
         return {name: _plain(ordered[name]) for name in COLUMNS}
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
     return str(value) if isinstance(value, UUID) else value
+
+
+def _counts(found: leads.Stats, time_: date | str) -> dict[str, Any]:
+    names = ("leads", "answered", "due", "within_hour")
+    came = found.by_time.get(time_)
+    return {
+        **{name: getattr(came, name) if came else 0 for name in names},
+        "median_answer_seconds": round(came.median) if came and came.median is not None else None,
+        "won": found.won.get(time_, 0),
+    }
 
 
 def _wanted(query: Mapping[str, str]) -> Wanted:

@@ -19,7 +19,6 @@ from libs.common.database import postgres
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import HIGH, Message
 from libs.common.process import logs
-from libs.domain.scopes import PERSON
 from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue.state import SAID, State
@@ -245,11 +244,8 @@ async def _new(
     here, number, follows = heard.conversation_id, 0, None
     known: dict[str, Any] = {}
     if previous is not None:
-        by = previous["state_by"] or ""
-        # Releases before did not note the owner.
-        by = by if previous["state"] != "new" and leads.names_person(by) else None
-        owner = previous["owner"] or by
-        owner = owner and re.sub(rf"^{PERSON}\S+ ", "", owner)
+        by = previous["state_by"] if previous["state"] != "new" else None
+        owner = leads.person(previous["owner"] or by)  # releases before 0006 did not note it
         follows = {"id": str(previous["id"]), "state": previous["state"], "owner": owner}
         taken = await leads.ids(tx, here, topic)
         number = len(taken)

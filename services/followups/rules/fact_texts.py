@@ -130,7 +130,7 @@ def wishes(known: Mapping[str, Any], language: str) -> list[str]:
         parts = (
             facts.wish,
             describe(
-                facts, language, budget_from=_least(also, "budget"), area_from=_least(also, "area")
+                facts, language, budget_from=least(also, "budget"), area_from=least(also, "area")
             ),
         )
         if wish := ", ".join(filter(None, parts)):
@@ -138,10 +138,10 @@ def wishes(known: Mapping[str, Any], language: str) -> list[str]:
     return lines
 
 
-def _least(known: Mapping[str, Any], name: str) -> int | None:
+def least(known: Mapping[str, Any], name: str) -> int | None:
     """Return the lower end of a fact for which a range was given."""
-    least, most = known.get(f"{name}_range", (None, None))
-    return least if most == known.get(name) else None
+    low, high = known.get(f"{name}_range", (None, None))
+    return low if high == known.get(name) else None
 
 
 def summary(known: Mapping[str, Any], language: str) -> str:
@@ -150,8 +150,8 @@ def summary(known: Mapping[str, Any], language: str) -> str:
     parts = [
         facts.wish,
         facts.city,
-        facts.area and describe_area(facts.area, language, _least(known, "area")),
-        _budget(facts, language, _least(known, "budget")),
+        facts.area and describe_area(facts.area, language, least(known, "area")),
+        _budget(facts, language, least(known, "budget")),
         facts.start and f"start: {describe_start(facts.start, language)}",
         *wishes(known, language),
     ]

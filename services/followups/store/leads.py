@@ -1,8 +1,10 @@
 """Leads and other requests, found by conversation or contact."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -10,13 +12,25 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.queries import Queries
 from libs.common.database.statement import Statement
 from libs.domain.scopes import KEY, PERSON
-from services.followups.store.tables import Row, chat_conversations, lead, lead_contact
+from services.followups.store.tables import (
+    Row,
+    chat_conversations,
+    lead,
+    lead_contact,
+    lead_submission,
+)
 
 OF_FORM = "form:"
 """So begins the source of a wish that came with a form in a conversation that has a lead."""
 _texts = pg.ARRAY(sa.Text)
+_time = sa.DateTime(timezone=True)
+_run = Queries(
+    Path(__file__).with_suffix(".sql"),
+    {"names": _texts, "since": _time, "last": _time, "until": _time, "zone": sa.Text()},
+)
 
 
 class Lead(NamedTuple):
@@ -230,17 +244,27 @@ _FOLLOWER = (
     .label("next")
 )
 """The request that follows a lead."""
+_FORM = (
+    sa.select(lead_submission.c.form)
+    .where(lead_submission.c.lead_id == lead.c.id)
+    .order_by(lead_submission.c.accepted_at)
+    .limit(1)
+    .scalar_subquery()
+    .label("form")
+)
 
 
 async def one(tx: AsyncConnection, lead_id: UUID) -> Row | None:
-    found = sa.select(lead, _FOLLOWER).where(lead.c.id == lead_id)
+    found = sa.select(lead, _FOLLOWER, _FORM).where(lead.c.id == lead_id)
     return (await tx.execute(found)).mappings().one_or_none()
 
 
 async def page(
     tx: AsyncConnection, wanted: Mapping[str, Any], after: UUID | None, limit: int
 ) -> Sequence[Row]:
-    """Read a page of the leads that match all filters, newest first."""
+    """Read a page of the leads that match all filters, newest first unless `order` differs."""
+    wanted = dict(wanted)
+    oldest = wanted.pop("order", "newest") == "oldest"
     filters: dict[str, Callable[[Any], sa.ColumnElement[bool]]] = {
         "state": lambda state: lead.c.state == state,
         "topic": lambda topic: lead.c.topic == topic,
@@ -249,6 +273,8 @@ async def page(
         "min_score": lambda score: lead.c.score >= score,
         "email": lambda email: lead.c.known["email"].astext == email,
         "phone": lambda phone: lead.c.known["phone"].astext == phone,
+        "owner": lambda owner: lead.c.owner == owner,
+        "call_before": lambda at: sa.and_(lead.c.call_at < at, lead.c.state == "taken"),
         "person": lambda contact: lead.c.id.in_(
             sa.select(lead_contact.c.lead_id).where(
                 lead_contact.c.contact.in_([f"email:{contact}", f"phone:{contact}"])
@@ -256,20 +282,18 @@ async def page(
         ),
     }
     place = sa.tuple_(lead.c.created_at, lead.c.id)
+    ends = (lead.c.created_at, lead.c.id)
     listed = (
-        sa.select(lead, _FOLLOWER)
+        sa.select(lead, _FOLLOWER, _FORM)
         .where(*(filters[name](value) for name, value in wanted.items()))
-        .order_by(lead.c.created_at.desc(), lead.c.id.desc())
+        .order_by(*(ends if oldest else (end.desc() for end in ends)))
         .limit(limit)
     )
     if after is not None:
         cursor = lead.alias("after")
-        listed = listed.where(
-            place
-            < sa.select(cursor.c.created_at, cursor.c.id)
-            .where(cursor.c.id == after)
-            .scalar_subquery()
-        )
+        found = sa.select(cursor.c.created_at, cursor.c.id).where(cursor.c.id == after)
+        last = found.scalar_subquery()
+        listed = listed.where(place > last if oldest else place < last)
     return (await tx.execute(listed)).mappings().all()
 
 
@@ -314,7 +338,8 @@ async def set_state(
             state_by=by,
             state_at=sa.func.now(),
             updated_at=sa.func.now(),
-            **_owned(state, by if names_person(by) else None),
+            **_answered(state, by),
+            **_owned(state, person(by)),
         )
     )
     return (await tx.execute(changed)).rowcount == 1
@@ -347,14 +372,59 @@ async def release(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> 
 
 def _followed(state: str, by: str, at: datetime) -> dict[str, Any]:
     values = {"state": state, "state_reason": None, "state_by": by, "state_at": at}
-    return values | {"updated_at": sa.func.now()} | _owned(state, by)
+    return values | {"updated_at": sa.func.now()} | _answered(state, by) | _owned(state, by)
 
 
-def names_person(by: str) -> bool:
-    """Return whether `state_by` is a name, and not a key's, or a role's for want of a name."""
-    return not by.startswith(KEY) and by not in {"", "chat", "staff", "service", "admin"}
+def _answered(state: str, by: str) -> dict[str, Any]:
+    """The first act of staff that says whose it is, or that it is over, answers a lead."""
+    is_answer = state != "new" and by != "chat"
+    return {"answered_at": sa.func.coalesce(lead.c.answered_at, sa.func.now())} if is_answer else {}
+
+
+def person(by: str | None) -> str | None:
+    """Return the name in `state_by`; None for a key, or a role for want of a name."""
+    by = by or ""
+    is_named = not by.startswith(KEY) and by not in {"", "chat", "staff", "service", "admin"}
+    return re.sub(rf"^{PERSON}\S+ ", "", by) if is_named else None
 
 
 def _owned(state: str, by: str | None) -> dict[str, Any]:
     """Who closes a lead need not be who had it."""
     return {"owner": by if state == "taken" else None} if state in {"new", "taken"} else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts; `by_time` and `won` by day, and of `this_week` and the `week_before`."""
+
+    open: Mapping[tuple[str, str], Any]
+    """By topic and state."""
+    calls: int
+    by_time: Mapping[date | str, Any]
+    won: Mapping[date | str, int]
+
+
+async def stats(
+    tx: AsyncConnection, names: Sequence[str], zone: str, since: datetime, last: datetime,
+    until: datetime,
+) -> Stats:  # fmt: skip
+    """Count leads.
+
+    :param names: of the person who asks
+    :param since, last: when the first, and the last, of two weeks began
+    """
+    times = {"zone": zone, "since": since, "last": last}
+    came = await _run(tx, "by_time", **times)
+    won = await _run(tx, "won", **times)
+    calls = await _run(tx, "calls", names=list(names), until=until)
+    found = await _run(tx, "open", names=list(names))
+    return Stats(
+        {(row.topic, row.state): row for row in found},
+        calls.scalar_one(),
+        {_when(row): row for row in came},
+        {_when(row): row.won for row in won},
+    )
+
+
+def _when(row: Any) -> date | str:
+    return row.day or ("this_week" if row.is_last else "week_before")

@@ -149,6 +149,13 @@ CREATE TABLE lead (
     consent_at timestamptz,
     previous jsonb,
     owner text,
+    call_at timestamptz,
+    reminded_at timestamptz,
+    answered_at timestamptz,
+    revision integer DEFAULT 0 NOT NULL,
+    edited text[] DEFAULT '{}'::text[] NOT NULL,
+    order_value bigint,
+    order_currency text,
     CONSTRAINT lead_state CHECK ((state = ANY (ARRAY['new', 'taken', 'won', 'lost', 'not_a_lead']))),
     CONSTRAINT lead_pkey PRIMARY KEY (id),
     CONSTRAINT lead_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES chat_conversations(id) ON DELETE CASCADE
@@ -156,11 +163,35 @@ CREATE TABLE lead (
 COMMENT ON COLUMN lead.consent_at IS 'of consent''s last word on may_mail';
 COMMENT ON COLUMN lead.previous IS 'id, state and owner, then, of the lead that this one follows';
 COMMENT ON COLUMN lead.owner IS 'who took it last and did not give it back; NULL: nobody, or before 0006';
+COMMENT ON COLUMN lead.call_at IS 'when its owner planned to call';
+COMMENT ON COLUMN lead.reminded_at IS 'when they were reminded of call_at';
+COMMENT ON COLUMN lead.answered_at IS 'when staff first took or closed it; NULL: not yet, or before 0007';
+COMMENT ON COLUMN lead.revision IS 'counts what staff and the person change; version counts events';
+COMMENT ON COLUMN lead.edited IS 'facts of known that staff have corrected: only news replaces them';
+CREATE INDEX lead_call ON lead (call_at) WHERE (call_at IS NOT NULL);
 CREATE INDEX lead_conversation ON lead (conversation_id, topic);
 CREATE INDEX lead_created ON lead (created_at, id);
 CREATE INDEX lead_due ON lead (due_at) WHERE (due_at IS NOT NULL);
 CREATE UNIQUE INDEX lead_previous ON lead (((previous ->> 'id'))) WHERE (previous IS NOT NULL);
+CREATE INDEX lead_state_created ON lead (state, created_at, id) INCLUDE (topic, owner);
+CREATE INDEX lead_won ON lead (state_at) WHERE (state = 'won');
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE lead TO followups;
+
+CREATE TABLE lead_act (
+    id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    lead_id uuid NOT NULL,
+    kind text NOT NULL,
+    by text NOT NULL,
+    at timestamptz DEFAULT now() NOT NULL,
+    revision integer NOT NULL,
+    text text,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    CONSTRAINT lead_act_kind CHECK ((kind = ANY (ARRAY['note', 'call', 'edit', 'owner', 'state']))),
+    CONSTRAINT lead_act_pkey PRIMARY KEY (id),
+    CONSTRAINT lead_act_lead_id_fkey FOREIGN KEY (lead_id) REFERENCES lead(id) ON DELETE CASCADE
+);
+CREATE INDEX lead_act_lead ON lead_act (lead_id, id);
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE lead_act TO followups;
 
 CREATE TABLE lead_contact (
     contact text NOT NULL,

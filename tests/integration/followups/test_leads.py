@@ -171,3 +171,64 @@ async def test_one_lead_shows_why_it_has_its_score_and_what_was_said(
     points = [int(reason.rpartition("(")[2].rstrip(")")) for reason in shown["score_reasons"]]
     assert points
     assert min(100, sum(points)) == shown["score"]
+
+
+async def stats(client: Client, **headers: str) -> dict[str, Any]:
+    async with client.get("/api/leads/stats", headers=headers) as answer:
+        assert answer.status == 200, await answer.text()
+        found: dict[str, Any] = await answer.json()
+        return found
+
+
+async def test_stats_count_what_waits_who_has_it_and_how_fast_it_was_answered(
+    world: World, client: Client, engine: AsyncEngine
+) -> None:
+    empty = await stats(client)
+    none = {
+        "leads": 0, "answered": 0, "due": 0, "within_hour": 0, "median_answer_seconds": None,
+        "won": 0,
+    }  # fmt: skip
+    assert empty["this_week"] == empty["week_before"] == none
+    assert (empty["waiting"], empty["waiting_since"], len(empty["days"])) == (0, None, 14)
+    await three(world)
+    await world.say("remont dachu, 600 700 804", "four")
+    await world.say("remont tarasu, 600 700 805", "five")
+    leads = {lead["phone"] or "jan": lead["id"] for lead in await listed(client, topic="lead")}
+    past = (("+48600700801", 2, 30), ("jan", 24 * 8, 90), ("+48600700804", 2, 0))
+    for phone, hours, took in past:
+        await backdate(engine, leads[phone], hours)
+        if took:
+            await put(client, leads[phone], "taken")
+            await backdate(engine, leads[phone], hours, answered=took)
+    await put(client, leads["jan"], "won")
+    ola = await stats(client, **{"X-Operator": "staff:7 Ola"})
+    assert (ola["waiting"], ola["taken"], ola["mine"]) == (2, 1, 1)
+    assert (await stats(client, **{"X-Operator": "staff:8 Ewa"}))["mine"] == 0
+    assert ola["topics"] == {"complaint": 1}
+    waiting = {lead["id"]: lead["state_at"] for lead in await listed(client, state="new")}
+    assert ola["waiting_since"] == waiting[leads["+48600700804"]]
+    assert ola["this_week"] == none | {
+        "leads": 3, "answered": 1, "due": 2, "within_hour": 1, "median_answer_seconds": 1800,
+        "won": 1,
+    }  # fmt: skip
+    assert ola["week_before"] == none | {
+        "leads": 1, "answered": 1, "due": 1, "median_answer_seconds": 5400,
+    }  # fmt: skip
+    assert sum(day["leads"] for day in ola["days"]) == 4
+    assert ola["days"][-1]["won"] == 1
+
+
+async def backdate(
+    engine: AsyncEngine, lead: str, hours: int, *, answered: int | None = None
+) -> None:
+    """Let a lead have come hours ago, and have been answered minutes later."""
+    came = "now() - make_interval(hours => :hours)"
+    async with engine.begin() as tx:
+        await tx.execute(
+            text(
+                f"UPDATE lead SET created_at = {came}, "
+                "state_at = CASE WHEN state = 'new' THEN created_at ELSE state_at END, "
+                f"answered_at = {came} + make_interval(mins => :minutes) WHERE id = :lead"
+            ),
+            {"hours": hours, "minutes": answered, "lead": lead},
+        )
