@@ -46,6 +46,30 @@ def _address(text: str) -> str:
     return text
 
 
+LEGIBLE = 4.5
+"""The contrast of text that WCAG 2.2 asks for (1.4.3)."""
+DARK = "#16191d"
+"""What lies behind text at night."""
+
+
+def contrast(one: str, other: str) -> float:
+    """Return WCAG's ratio of two colours, `#rrggbb`."""
+
+    def luminance(colour: str) -> float:
+        parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _legible(accent: str) -> str:
+    if (found := contrast(accent, "#ffffff")) < LEGIBLE:
+        raise ValueError(f"its contrast to white is {found:.1f}; text needs {LEGIBLE}: darken it")
+    return accent
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
@@ -58,6 +82,26 @@ class Company(Section):
     contact: Annotated[Line, AfterValidator(_address)]
     phone: Annotated[Line, Field(pattern=r"^\+?[0-9][0-9 ()./-]{5,30}$")] | None = None
     privacy_url: str = Field(pattern=r"^https?://[^\s<>\"]+$", max_length=500)
+    accent: Annotated[str, Field(pattern="^#[0-9a-f]{6}$"), AfterValidator(_legible)] = "#0b5cad"
+    """The colour of buttons and links, in the console, forms, mails, pages and the widget."""
+
+    @property
+    def accent_at_night(self) -> str:
+        """The accent with as much white as makes it legible on a dark page."""
+        parts = [int(self.accent[at : at + 2], 16) for at in (1, 3, 5)]
+        mixed = (
+            "#" + "".join(f"{part + (255 - part) * white // 20:02x}" for part in parts)
+            for white in range(21)
+        )
+        return next(each for each in mixed if contrast(each, DARK) >= LEGIBLE + 2)
+
+    @property
+    def style(self) -> str:
+        """The accent, and the colour of text on it, for a style sheet."""
+        return (
+            f":root{{--accent:{self.accent};--on:#fff}}@media(prefers-color-scheme:dark)"
+            f"{{:root{{--accent:{self.accent_at_night};--on:{DARK}}}}}\n"
+        )
 
     @property
     def contacts(self) -> str:

@@ -24,7 +24,7 @@ from services.console.bulk import Bulk
 from services.console.gateway import Gateway
 from services.console.keys.keys import Keys
 from services.console.keys.sync import Sync
-from services.console.pages import routes
+from services.console.pages import page, routes
 from services.console.pages.base import Site
 from services.console.pages.door import Door, errors_as_pages
 from services.console.pages.live import Live, LiveRoutes
@@ -69,6 +69,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, upkeep))
 
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
+    page.dress(settings.company.name, settings.company.style)
     door = Door(engine, settings)
     app.middlewares.extend(
         [errors_as_pages, door.same_origin, application.unavailable_when(postgres.is_transient)]

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.domain.company import CompanySettings
 from libs.domain.signed_links import Tokens
 from services.console.rules import Ways
 
@@ -29,7 +30,7 @@ def _with_issuer(value: T, others: ValidationInfo) -> T:
     return value
 
 
-class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
+class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
     gateway_url: str = Field(pattern=r"^https?://[^\s/]+$")
     operator_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     """Keys to sign who calls the gateway, which has the same ones."""

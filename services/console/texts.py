@@ -1,6 +1,7 @@
 """What people read in pages and mails, by language."""
 
 import tomllib
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.resources import files
 from zoneinfo import ZoneInfo
@@ -9,7 +10,16 @@ TEXTS: dict[str, dict[str, str]] = tomllib.loads(
     files("services.console").joinpath("texts.toml").read_text(encoding="utf-8")
 )
 ZONE = ZoneInfo("Europe/Warsaw")
+_UNITS = {"days": 172_800, "hours": 3600, "minutes": 60}
 
 
 def moment(at: datetime) -> str:
     return f"{at.astimezone(ZONE):%d.%m.%Y %H:%M}"
+
+
+def span(texts: Mapping[str, str], seconds: float) -> str:
+    """Return a span of time in words, in its largest unit."""
+    for unit, length in _UNITS.items():
+        if seconds >= length:
+            return texts[f"span_{unit}"].format(n=int(seconds // length))
+    return texts["span_now"]

@@ -3,29 +3,45 @@
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
 import jinja2
+import phonenumbers
 from aiohttp import hdrs, web
+from markupsafe import Markup
 
 from libs.domain.scopes import PERSON
 from services.console.gateway import Answer
 from services.console.rules import ADMIN, LANGUAGES, ON_CALL, OPS, PRIVACY, SALES, Role, may
 from services.console.store.sessions import Visitor
-from services.console.texts import TEXTS, moment
+from services.console.texts import TEXTS, moment, span
 
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-_FILES = {
-    name: files("services.console.pages").joinpath(f"static/{name}").read_bytes()
-    for name in ("console.css", "icon.svg", "live.js")
-}
-_PATHS = {
-    f"/console/static/{hashlib.sha256(content).hexdigest()[:16]}-{name}": name
-    for name, content in _FILES.items()
-}
-"""With the hash in the name, a browser may keep a file for a year."""
+_STATIC = files("services.console.pages").joinpath("static")
+_SHEETS = ("vendor/open-props.css", "console.css")
+
+
+_OTHERS = ("icon.svg", "live.js", "keys.js", "vendor/icons.svg")
+_FILES: dict[str, bytes] = {}
+"""By path. With their hash in it, a browser may keep them for a year."""
+
+
+def dress(company: str = "Ostoja", style: str = "") -> None:
+    """Give the pages the company's name and accent."""
+    sheet = style + "".join(_STATIC.joinpath(name).read_text(encoding="utf-8") for name in _SHEETS)
+    made = {name.rpartition("/")[2]: _STATIC.joinpath(name).read_bytes() for name in _OTHERS}
+    made["console.css"] = sheet.encode()
+    paths = {
+        name: f"/console/static/{hashlib.sha256(content).hexdigest()[:8]}-{name}"
+        for name, content in made.items()
+    }
+    _FILES.clear()
+    _FILES.update((path, made[name]) for name, path in paths.items())
+    _HTML.globals |= {"company": company, "files": paths}
+
+
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
@@ -37,15 +53,24 @@ HEADERS = {
 }
 Shown = Callable[..., Awaitable[web.Response]]
 """A page that may also answer a form, with a `fault` and a `status`."""
-_AREAS: Mapping[str, tuple[Role, ...]] = {
-    **dict.fromkeys(("leads", "followups"), SALES),
-    "cases": OPS,
-    **dict.fromkeys(("alerts", "targets", "limits", "silences", "oncall"), ON_CALL),
-    "person": PRIVACY,
-    **dict.fromkeys(("keys", "staff"), ADMIN),
-    "actions": ADMIN + PRIVACY,
+GROUPS: Mapping[str, Mapping[str, tuple[Role, ...]]] = {
+    "home": {"": ()},
+    "leads": {**dict.fromkeys(("leads", "leads/suspected", "followups"), SALES)},
+    "alerts": {
+        **dict.fromkeys(("alerts", "targets"), ON_CALL),
+        "cases": OPS,
+        **dict.fromkeys(("oncall", "silences"), ON_CALL),
+    },
+    "people": {"person": PRIVACY},
+    "settings": {
+        **dict.fromkeys(("staff", "keys"), ADMIN),
+        "limits": ON_CALL,
+        "actions": ADMIN + PRIVACY,
+    },
 }
-"""The menu: of each item the path, a key of texts.toml, and the roles that see it."""
+"""The menu: groups, in each the paths of its pages and the roles that see them. A page's title in
+texts.toml has the last part of its path as a name; a group's, that after `group_`."""
+MOST_IN_BAR = 4
 _HTML = jinja2.Environment(
     loader=jinja2.PackageLoader("services.console.pages"),
     autoescape=True,
@@ -55,7 +80,40 @@ _HTML = jinja2.Environment(
 )
 
 
-_HTML.filters["at"] = lambda text: moment(datetime.fromisoformat(text))
+def _moment(at: str | datetime) -> datetime:
+    return at if isinstance(at, datetime) else datetime.fromisoformat(at)
+
+
+@jinja2.pass_context
+def ago(context: jinja2.runtime.Context, at: str | datetime, words: str = "ago") -> Markup:
+    """Return how long ago, or in what time, with the date on hover.
+
+    :param words: the key of the sentence, with `{span}`
+    """
+    texts, then = context["t"], _moment(at)
+    seconds = (datetime.now(UTC) - then).total_seconds()
+    said = texts[words if seconds >= 0 or words != "ago" else "ahead"]
+    html = Markup('<time datetime="{}" title="{}">{}</time>')
+    text = said.format(span=span(texts, abs(seconds)))
+    return html.format(then.astimezone(UTC).isoformat(timespec="seconds"), moment(then), text)
+
+
+def tone(at: str, warn: int = 60, bad: int = 24 * 60) -> str:
+    """Return how urgent something is that waits since then, by minutes."""
+    minutes = (datetime.now(UTC) - _moment(at)).total_seconds() / 60
+    return "bad" if minutes >= bad else "warn" if minutes >= warn else "ok"
+
+
+def number(digits: str) -> str:
+    """Return a phone number as people write it: `+48 601 088 600`."""
+    try:
+        parsed = phonenumbers.parse(digits)
+    except phonenumbers.NumberParseException:
+        return digits
+    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
+
+
+_HTML.filters |= {"at": lambda at: moment(_moment(at)), "ago": ago, "tone": tone, "number": number}
 
 
 def who(operator: str) -> str:
@@ -64,6 +122,7 @@ def who(operator: str) -> str:
 
 
 _HTML.filters["who"] = who
+dress()
 
 
 def language_of(request: web.Request, visitor: Visitor | None) -> str:
@@ -95,13 +154,13 @@ def page(
     texts = TEXTS[language]
     shown = _HTML.get_template(template).render(
         t=texts,
+        kind=template.removesuffix(".html"),
         language=language,
         title=texts[title],
         fault=fault and texts[fault],
         text=text and texts[text].format(**values),
-        files={name: path for path, name in _PATHS.items()},
         visitor=visitor,
-        links=[(path, texts[key]) for path, key in _links(visitor)],
+        menu=_menu(visitor, request.path),
         here=request.path,
         live=live if request.method == hdrs.METH_GET else "",
         button=texts[button],
@@ -138,20 +197,54 @@ def unavailable(
 
 def reachable(visitor: Visitor, link: str) -> bool:
     """Return whether it is one of this person's pages, or below one."""
-    return any(link.startswith(path) for path, _ in _links(visitor)[1:])
+    pages = (path for group in _pages(visitor).values() for path in group)
+    return any(link.startswith(path) for path in pages if path != HOME)
 
 
-def _links(visitor: Visitor | None) -> list[tuple[str, str]]:
+HOME = "/console/"
+Item = tuple[str, str, bool]
+"""Of a menu: the path, the name, and whether the person is there."""
+
+
+def _pages(visitor: Visitor | None) -> dict[str, list[str]]:
+    """Return the pages that this person may open, by group."""
     roles = visitor.roles if visitor else ()
-    found = [name for name, needed in _AREAS.items() if may(roles, *needed)]
-    return [("/console/", "home"), *((f"/console/{name}", name) for name in [*found, "me"])]
+    found = {
+        group: [HOME + name for name, needed in pages.items() if not needed or may(roles, *needed)]
+        for group, pages in GROUPS.items()
+    }
+    return {group: pages for group, pages in found.items() if pages}
+
+
+def _menu(visitor: Visitor | None, here: str) -> dict[str, list[Item]]:
+    """Return the groups, the pages of the one that shows, what a phone's bar has, and the rest."""
+    found = _pages(visitor)
+    menu: dict[str, list[Item]] = {"groups": [], "tabs": []}
+    for name, pages in found.items():
+        within = (path for path in pages if f"{here}/".startswith(path.rstrip("/") + "/"))
+        shown = max(within, key=len, default=None) if name != "home" or here == HOME else None
+        menu["groups"].append((pages[0], name, shown is not None))
+        if shown and len(pages) > 1:
+            menu["tabs"] = [(path, _name(path), path == shown) for path in pages]
+    every = [(path, _name(path), path == here) for pages in found.values() for path in pages]
+    menu["bar"] = (menu["groups"] if len(found) >= MOST_IN_BAR else every)[:MOST_IN_BAR]
+    in_bar = {path for path, _, _ in menu["bar"]}
+    others = [path for pages in found.values() if pages[0] not in in_bar for path in pages]
+    menu["rest"] = [(path, _name(path), path == here) for path in others]
+    return menu
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2] or "home"
 
 
 async def static(request: web.Request) -> web.Response:
-    if (name := _PATHS.get(request.path)) is None:
+    if (body := _FILES.get(request.path)) is None:
         raise web.HTTPNotFound
-    return web.Response(
-        body=_FILES[name],
-        content_type=_TYPES[name.rpartition(".")[2]],
+    response = web.Response(
+        body=body,
+        content_type=_TYPES[request.path.rpartition(".")[2]],
         headers={"Cache-Control": "public, max-age=31536000, immutable"},
     )
+    response.enable_compression()
+    return response

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from psycopg2.extras import NamedTupleCursor
 
+from deploy.up.environment import EXAMPLE_CONFIG
 from tests.conftest import NewDatabase
 from tests.support.consumers import until
 from tests.support.databases import DatabaseUrl
@@ -87,6 +88,7 @@ class Console(ServiceUnderTest):
             "OPERATOR_KEYS": OPERATOR_KEYS,
             "CONFIRM_SECONDS": "30",  # a busy machine is slow
             "PUBLIC_BASE_URL": "https://console.example.com",
+            "COMPANY_CONFIG": str(EXAMPLE_CONFIG / "company.toml"),
         }
         super().__init__("console", environment, log, session)
 

@@ -35,6 +35,8 @@ def test_a_new_version_is_in_use_and_the_old_one_stays_published(tmp_path: Path)
         ("name =", "nmae =", "company.name"),
         ('nip = "1234563218"', 'nip = "525-224-84-81"', "company.nip"),
         ('contact = "kontakt@', 'contact = "kontakt', "company.contact"),
+        ('# accent = "#0b5cad"', 'accent = "#7db7ff"', "company.accent"),  # white on it: 2.1
+        ('# accent = "#0b5cad"', 'accent = "blue"', "company.accent"),
         ('# phone = "+48 12 345 67 89"', 'phone = "zadzwoń"', "company.phone"),
         ('version = "form-2026-11"', 'version = "chat-2026-11"', "duplicate version chat-2026-11"),
         ("szczegóły: https://www.ostoja-wnetrza.example/prywatnosc", "bez linku", "must contain"),
@@ -51,3 +53,16 @@ def test_a_fault_stops_the_start_and_is_named(
     with pytest.raises(SystemExit) as stopped:
         company.load(path)
     assert named in str(stopped.value)
+
+
+def test_the_accent_is_legible_by_day_and_by_night() -> None:
+    assert company.contrast("#000000", "#ffffff") == 21
+    shipped = company.load(SHIPPED).company
+    for accent in ("#0b5cad", "#000000", "#5a4632", "#767676"):
+        mine = shipped.model_copy(update={"accent": accent})
+        assert company.contrast(mine.accent, "#ffffff") >= company.LEGIBLE
+        assert company.contrast(mine.accent_at_night, company.DARK) >= company.LEGIBLE
+        assert [each[:7] for each in mine.style.split("--accent:")[1:]] == [
+            accent,
+            mine.accent_at_night,
+        ]
