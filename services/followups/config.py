@@ -1,6 +1,10 @@
-"""followups.toml and its templates, read and checked once at start."""
+"""What followups does, says and understands: shipped/*.toml, and what followups.toml changes of it.
 
-from collections.abc import Mapping
+Both are read and checked once at start. docs/words.md says how they are merged.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -10,13 +14,15 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     model_validator,
 )
 
-from libs.common.process.config_file import ConfigFile, Duration
-from libs.domain.company import Company, CompanyFile
+from libs.common.process.config_file import ConfigFile, Duration, FaultError, did_you_mean, over
+from libs.domain.company import Company, CompanyFile, twice
 from libs.domain.company import load as load_company
 from libs.domain.forms import FindWording, Forms, finder
 from libs.domain.hours import Hours
@@ -37,14 +43,35 @@ HANDOVER = ("de", "uk")
 """Languages without a form: a person answers."""
 
 
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+def _shipped() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in sorted(SHIPPED.glob("*.toml")):
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = over(found, _in_language(raw, path.stem[-2:]) if "." in path.stem else raw)
+    return found
+
+
+def _in_language(raw: dict[str, Any], language: str) -> dict[str, Any]:
+    """Return texts.<language>.toml as followups.toml has it: `answer.pl = …`."""
+    part = "texts" if language in LANGUAGES else "handover"
+    return {"dialogue": {part: {language: raw.pop("texts")}}} | {
+        section: {
+            name: {key: {language: text} for key, text in texts.items()}
+            for name, texts in tables.items()
+        }
+        for section, tables in raw.items()
+    }
+
+
+_SHIPPED = _shipped()
+
+
 def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
-    if set(texts) != set(LANGUAGES):
+    if set(texts) - set(HANDOVER) != set(LANGUAGES):
         raise ValueError(f"needs each of {', '.join(LANGUAGES)}")
-    return texts
-
-
-def _also_handed_over(texts: dict[str, str]) -> dict[str, str]:
-    _in_each_language({name: text for name, text in texts.items() if name not in HANDOVER})
     return texts
 
 
@@ -59,24 +86,19 @@ OF_COMPANY = (
 )
 
 
-def _checked(script: dict[str, str], needed: frozenset[str]) -> dict[str, str]:
-    if faults := set(script) ^ needed:
-        raise ValueError(f"missing or unknown texts: {', '.join(sorted(faults))}")
-    for name, text in script.items():
-        _braces(name, text, dialogue.PLACES.get(name, "company"))
-    return script
+def _named(text: str) -> set[str]:
+    return {part for _, part, *_ in Formatter().parse(text) if part is not None}
 
 
-def _braces(name: str, text: str, place: str) -> None:
-    known = {*OF_COMPANY, place}
-    if faults := {part for _, part, *_ in Formatter().parse(text) if part is not None} - known:
-        raise ValueError(
-            f"{name}: only {', '.join(sorted(known))} are allowed in braces, not {sorted(faults)}"
-        )
-
-
-def _handed_over(script: dict[str, str]) -> dict[str, str]:
-    return _checked(script, dialogue.HANDOVER_TEXTS)
+def _check_braces(where: tuple[str, ...], text: str, shipped: str = "{contact}") -> None:
+    """A text may have in braces what the shipped one has, and the company's data."""
+    known = {*OF_COMPANY, *_named(shipped)}
+    try:
+        strange = ", ".join(sorted(_named(text) - known))
+    except ValueError as error:
+        raise FaultError(where, str(error)) from None
+    if strange:
+        raise FaultError(where, f"only {', '.join(sorted(known))} may be in braces, not {strange}")
 
 
 PerLanguage = AfterValidator(_in_each_language)
@@ -89,7 +111,6 @@ class _Section(BaseModel):
 
 _Texts = dict[str, Annotated[str, Field(min_length=1, max_length=1000)]]
 Texts = Annotated[_Texts, PerLanguage]
-Replies = Annotated[_Texts, AfterValidator(_also_handed_over)]
 
 
 class _Rule(_Section):
@@ -131,19 +152,18 @@ class _Topic(_Section):
     label: Texts
     severity: Literal["info", "warning", "critical"] = "info"
     at_once: bool = False
-    ask: Replies = {}
-    told: Replies = {}
+    ask: Texts = {}
+    told: Texts = {}
 
 
 class _Route(_Section):
-    name: str = Field(pattern=r"^[a-z0-9_]{1,60}$")
     words: Phrases = Field(min_length=1)
     unless: Phrases = ()
-    answer: Replies = {}
-    ask: Replies = {}
-    told: Replies = {}
-    told_without_email: Replies = {}
-    again: Replies = {}
+    answer: Texts = {}
+    ask: Texts = {}
+    told: Texts = {}
+    told_without_email: Texts = {}
+    again: Texts = {}
     then: Then = "form"
     topic: str | None = None
     action: Action | None = None
@@ -186,23 +206,34 @@ class _Taps(_Section):
     budget: Bounds[Annotated[int, Field(ge=1, le=MAX_BUDGET)]] = ()
 
 
+Scripts = dict[str, _Texts]
+
+
 class _Dialogue(_Section):
     instructions: str = ""
     """Ignored: the prompt of a model that once worded replies; older files have it."""
     works: tuple[Annotated[str, Field(min_length=3, pattern=r"^[^\sA-Z]+$")], ...]
     towns: tuple[Annotated[str, AfterValidator(_town)], ...] = ()
     taps: _Taps = _Taps()
-    texts: Annotated[dict[str, dict[str, str]], PerLanguage]
-    handover: dict[
-        Annotated[str, Field(pattern=f"^({'|'.join(HANDOVER)})$")],
-        Annotated[dict[str, str], AfterValidator(_handed_over)],
-    ] = Field(default_factory=dict)
+    texts: Scripts
+    handover: Scripts = {}
 
     @model_validator(mode="after")
-    def _texts_are_complete(self) -> Self:
-        labels = {f"tap_{name}" for name in (*self.taps.opening, *self.taps.wish)}
-        for script in self.texts.values():
-            _checked(script, dialogue.TEXTS | labels)
+    def _texts_are_known(self) -> Self:
+        chips = [f"tap_{name}" for name in (*self.taps.opening, *self.taps.wish)]
+        for part, scripts in (("texts", self.texts), ("handover", self.handover)):
+            shipped: dict[str, dict[str, str]] = _SHIPPED["dialogue"][part]
+            for language, script in scripts.items():
+                if language not in shipped:
+                    raise FaultError([part, language], f"is none of {', '.join(shipped)}")
+                known = dict.fromkeys(chips if part == "texts" else (), "") | shipped[language]
+                for name in (*script, *known):
+                    if name not in script:
+                        raise FaultError([part, language, name], "is missing: it stands on a chip")
+                    if name not in known:
+                        near = did_you_mean(name, [*known])
+                        raise FaultError([part, language, name], f"is not known{near}")
+                    _check_braces((part, language, name), script[name], known[name])
         return self
 
 
@@ -216,6 +247,25 @@ class _Sequence(_Section):
     steps: tuple[Step, ...] = Field(min_length=1, max_length=50)
 
 
+def _in_order(routes: Any) -> Any:
+    """Read `[[routes]]` of an older file, which has all; else put its own behind the emergencies.
+
+    Of several that match, the first one counts.
+    """
+    if isinstance(routes, dict):
+
+        def place(name: str) -> tuple[bool, bool]:
+            is_first = isinstance(routes[name], dict) and routes[name].get("first")
+            return not is_first, name in _SHIPPED["routes"]
+
+        return {name: routes[name] for name in sorted(routes, key=place)}
+    if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in routes):
+        raise ValueError("each needs a name")
+    if same := twice(each["name"] for each in routes):
+        raise ValueError(f"duplicate name {same}")
+    return {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in routes}
+
+
 class _File(_Section):
     site: str = Field(pattern=r"^https?://\S+$")
     default_language: Language = "pl"
@@ -224,38 +274,53 @@ class _File(_Section):
     hours: HoursSection
     lead: _Lead
     dialogue: _Dialogue
-    topics: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], _Topic] = {}
-    words: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], Ways] = {}
-    routes: tuple[_Route, ...] = ()
+    topics: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], _Topic]
+    words: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], Ways]
+    routes: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,60}$")], _Route],
+        BeforeValidator(_in_order),
+    ]
     sequences: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,60}$")], _Sequence]
 
     @model_validator(mode="after")
-    def _has_a_default(self) -> Self:
-        if "default" not in self.sequences:
-            raise ValueError("sequences.default is missing")
+    def _what_is_named_exists(self) -> Self:
+        for chip, name in self.dialogue.taps.opening.items():
+            if name and name not in self.routes:
+                raise FaultError(["dialogue", "taps", "opening", chip], f"unknown route {name}")
+        for name, route in self.routes.items():
+            for fault, key in self._faults(route):
+                raise FaultError(["routes", name, key], fault)
+        for section, tables in (("topics", self.topics), ("routes", self.routes)):
+            for name, table in tables.items():
+                for key in ("answer", "ask", "told", "told_without_email", "again"):
+                    for language, text in getattr(table, key, {}).items():
+                        _check_braces((section, name, key, language), text)
         return self
 
-    @model_validator(mode="after")
-    def _routes_have_names_and_topics(self) -> Self:
-        names = ["", *(route.name for route in self.routes)]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"routes: duplicate name {', '.join(twice)}")
-        leads_to = {*self.dialogue.taps.opening.values(), *(r.offers or "" for r in self.routes)}
-        if strange := sorted(leads_to - set(names)):
-            raise ValueError(f"taps and offers lead to unknown routes: {', '.join(strange)}")
-        for route in self.routes:
-            used = set().union(*map(phrases.lists_in, route.words + route.unless))
+    def _faults(self, route: _Route) -> Iterator[tuple[str, str]]:
+        for key, said in (("words", route.words), ("unless", route.unless)):
+            used = set().union(*map(phrases.lists_in, said))
             if unknown := sorted(used - set(self.words)):
-                raise ValueError(f"routes.{route.name}: unknown [words] list {', '.join(unknown)}")
-            if route.offers and not route.answer:
-                raise ValueError(f"routes.{route.name}: offers needs an answer, which asks")
-            if route.topic is not None and route.topic not in self.topics:
-                raise ValueError(f"routes.{route.name}: unknown topic {route.topic}")
-            if route.topic is not None and route.then != "contact":
-                raise ValueError(
-                    f'routes.{route.name}: a route with a topic needs then = "contact"'
-                )
-        return self
+                near = did_you_mean(unknown[0], [*self.words])
+                yield f"unknown [words] list {', '.join(unknown)}{near}", key
+        if route.offers and not route.answer:
+            yield "offers needs an answer, which asks", "offers"
+        if route.offers and route.offers not in self.routes:
+            yield f"unknown route {route.offers}", "offers"
+        if route.topic is not None and route.topic not in self.topics:
+            yield f"unknown topic {route.topic}", "topic"
+        if route.topic is not None and route.then != "contact":
+            yield 'a route with a topic needs then = "contact"', "topic"
+
+
+def _file(path: Path) -> _File:
+    own, shipped = ConfigFile(path), _SHIPPED
+    if isinstance(own.raw.get("routes"), list):  # it was copied whole, before there was a release
+        shipped = over(shipped, {"routes": False, "dialogue": {"taps": False}})
+    try:
+        return _File.model_validate(over(shipped, own.raw, whole={"opening"}))
+    except ValidationError as error:
+        raise SystemExit("\n".join(own.faults(error, _File))) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,15 +390,15 @@ def _script(company: CompanyFile, language: str, script: Mapping[str, str]) -> d
     return texts | {"consent_wording": company.asking("chat", language).text}
 
 
-def _route(company: Company, topics: Mapping[str, _Topic], route: _Route) -> Route:
+def _route(company: Company, topics: Mapping[str, _Topic], name: str, route: _Route) -> Route:
     def about(texts: Mapping[str, str]) -> dict[str, str]:
         return {language: _about(company, text) for language, text in texts.items()}
 
     topic = topics[route.topic] if route.topic else None
-    names = ("answer", "ask", "told", "told_without_email", "again")
-    texts = {name: about(getattr(route, name) or getattr(topic, name, {})) for name in names}
+    keys = ("answer", "ask", "told", "told_without_email", "again")
+    texts = {key: about(getattr(route, key) or getattr(topic, key, {})) for key in keys}
     at_once = topic is not None and topic.at_once
-    return Route(**dict(route) | texts, at_once=at_once)
+    return Route(name=name, **dict(route) | texts, at_once=at_once)
 
 
 def load(
@@ -344,7 +409,7 @@ def load(
     :param forms: they also have wordings
     :raises SystemExit: names the file and every fault in it
     """
-    file = ConfigFile(path).load(_File)
+    file = _file(path)
     company = load_company(company_path)
     hours = file.hours.hours
     texts = {
@@ -356,7 +421,7 @@ def load(
         for language, script in file.dialogue.handover.items()
     }
     routes = Routes(
-        [_route(company.company, file.topics, route) for route in file.routes], file.words
+        [_route(company.company, file.topics, *each) for each in file.routes.items()], file.words
     )
     chips = dict(file.dialogue.taps)
     return Config(

@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -86,7 +86,7 @@ class ConfigFile:
             if _holds(node, [part]):
                 path.append(part)
                 table = node if isinstance(node, dict) else table
-                node = node[part]
+                node = _item(node, part)
         return path, table
 
     def _line(self, path: Where) -> int:
@@ -114,10 +114,17 @@ class ConfigFile:
 def _holds(document: Any, path: Where) -> bool:
     for part in path:
         try:
-            document = document[part]
+            document = _item(document, part)
         except (LookupError, TypeError):
             return False
     return True
+
+
+def _item(node: Any, part: str | int) -> Any:
+    """Return a part of a table; a table of an array also by its name."""
+    if isinstance(node, list) and isinstance(part, str):
+        return {each["name"]: each for each in node if isinstance(each, dict)}[part]
+    return node[part]
 
 
 def _message(table: dict[str, Any], fault: Any, model: type[BaseModel]) -> str:
@@ -134,6 +141,26 @@ def _message(table: dict[str, Any], fault: Any, model: type[BaseModel]) -> str:
             message = f"{context['tag']!r} is none of {', '.join(tags)}"
             return message + did_you_mean(str(context["tag"]), tags)
     return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def over(shipped: Any, own: Any, whole: Collection[str] = ()) -> Any:
+    """Return the shipped values with a file's own over them, name by name.
+
+    A list that begins with `...` goes on the shipped one. `false` leaves out what is shipped.
+
+    :param whole: names of tables that an own one replaces
+    """
+    if isinstance(shipped, list) and isinstance(own, list) and own[:1] == ["..."]:
+        return shipped + own[1:]
+    if not (isinstance(shipped, dict) and isinstance(own, dict)):
+        return own
+    both = dict(shipped)
+    for name, value in own.items():
+        known = shipped.get(name)
+        both[name] = value if name in whole else over(known, value, whole)
+        if value is False and known is not None and not isinstance(known, bool):
+            del both[name]
+    return both
 
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:

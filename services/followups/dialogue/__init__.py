@@ -1,6 +1,6 @@
 """The scripted intake dialogue: merge what a message says, then ask at most one question.
 
-Texts come from followups.toml. Consent counts only as a clear yes to the configured wording that
+Consent counts only as a clear yes to the configured wording that
 was shown. Anything else is asked once more and then dropped.
 """
 
@@ -12,13 +12,12 @@ from services.followups.dialogue import memory, replies
 from services.followups.dialogue.hearing import hear
 from services.followups.dialogue.state import State
 from services.followups.dialogue.taps import SKIP, Tapped, Taps, ask_again
-from services.followups.dialogue.texts import HANDOVER_TEXTS, PLACES, TEXTS
 from services.followups.reading.consent_answer import Answer
 from services.followups.reading.routing import Action
 from services.followups.reading.text import readable
 from services.followups.rules.facts import Facts
 
-__all__ = ("HANDOVER_TEXTS", "PLACES", "SKIP", "TEXTS", "Taps", "Turn", "turn")
+__all__ = ("SKIP", "Taps", "Turn", "turn")
 
 
 class Turn(NamedTuple):

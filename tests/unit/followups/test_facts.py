@@ -1,7 +1,6 @@
 """Single messages, and all facts in them."""
 
 import json
-import tomllib
 from collections import Counter
 from datetime import date
 from itertools import cycle
@@ -12,15 +11,12 @@ import pytest
 
 from services.followups.reading import addresses, language, name, starts, understand
 from tests.support import dialogues
+from tests.support.shipped import FOLLOWUPS
 
 ROOT = Path(__file__).parents[3]
 EXAM: dict[str, Any] = json.loads((ROOT / "tests/contracts/facts.json").read_text(encoding="utf-8"))
 TODAY = date.fromisoformat(EXAM["today"])
-WORKS = tuple(
-    tomllib.loads((ROOT / "config.example/followups.toml").read_text(encoding="utf-8"))["dialogue"][
-        "works"
-    ]
-)
+WORKS = FOLLOWUPS.works
 CASES = [case for cases in EXAM.values() if isinstance(cases, list) for case in cases]
 
 

@@ -17,12 +17,6 @@ from tests.support.shipped import FOLLOWUPS
 
 SHIPPED = Path(__file__).parents[3] / "config.example/followups.toml"
 COMPANY = SHIPPED.with_name("company.toml")
-ASKS_NOTHING = """[[routes]]
-name = "asks_nothing"
-words = ["sad"]
-offers = "complaint"
-
-[sequences.default]"""
 TOKENS = Tokens(f"k1:{base64.b64encode(bytes(32)).decode()}")
 NOW = datetime(2026, 11, 25, 10, tzinfo=UTC)
 FACTS = Facts(email="ala@example.com", name="Ala", area=80, budget=250_000, start="2027-03")
@@ -156,43 +150,3 @@ def test_a_template_that_does_not_render_stops_the_start_with_its_name(
     broken.write_text('templates = "templates"\n' + text, encoding="utf-8")
     with pytest.raises(SystemExit, match=rf"last_word \(en\) of sequence default.*{named}"):
         mails(config.load(broken, COMPANY))
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "named"),
-    [
-        ("threshold = 60", "threshold = 600", "lead.threshold"),
-        ('zone = "Europe/Warsaw"', 'zone = "Europe/Warsow"', "hours.zone"),
-        ('holidays = "PL"', 'holidays = "XX"', "hours.holidays"),
-        ('opens = "09:00"', 'opens = "20:00"', "opens must be before closes"),
-        ('delay = "1d"', 'delay = "soon"', "sequences.default.steps.0.delay"),
-        ('known = ["area"]', 'known = ["aera"]', "lead.rules"),
-        ("[sequences.default]", "[sequences.other]", "sequences.default is missing"),
-        ("default_language =", "defualt_language =", "defualt_language"),
-        ('closing = "Dziękuję', 'clozing = "Dziękuję', "closing"),
-        ("{facts}", "{fatcs}", "fatcs"),
-        (
-            '"{we_did} + {defect}"',
-            '"{we_dit} + {defect}"',
-            "routes.complaint: unknown [words] list we_dit",
-        ),
-        ("long_ago = [", 'long_ago = ["{gas}", ', "words.long_ago"),
-        ('wish = ["whole"', 'wish = ["skip", "whole"', "dialogue.taps.wish.0"),
-        ('wish = ["whole"', 'wish = ["A flat", "whole"', "dialogue.taps.wish.0"),
-        ("opening = { quote", "opening = { skip", "dialogue.taps.opening.skip"),
-        ("area = [30, 60, 100, 150]", "area = [30, 100001]", "dialogue.taps.area.1"),
-        ("60000, 120000, 250000]", "1000000001]", "dialogue.taps.budget.1"),
-        ("[sequences.default]", ASKS_NOTHING, "routes.asks_nothing: offers needs an answer"),
-        ("[lead]", "[lead", "followups.toml"),
-    ],
-)
-def test_a_configuration_fault_stops_the_start_and_is_named(
-    tmp_path: Path, before: str, after: str, named: str
-) -> None:
-    text = SHIPPED.read_text(encoding="utf-8")
-    assert before in text
-    path = tmp_path / "followups.toml"
-    path.write_text(text.replace(before, after, 1), encoding="utf-8")
-    with pytest.raises(SystemExit) as stopped:
-        config.load(path, COMPANY)
-    assert named in str(stopped.value)
