@@ -259,6 +259,8 @@ def _in_order(routes: Any) -> Any:
             return not is_first, name in _SHIPPED["routes"]
 
         return {name: routes[name] for name in sorted(routes, key=place)}
+    if not isinstance(routes, list):
+        return routes
     if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in routes):
         raise ValueError("each needs a name")
     if same := twice(each["name"] for each in routes):

@@ -145,12 +145,14 @@ FAULTS = [
 def test_a_mistake_stops_the_start_and_is_told_with_its_line(
     tmp_path: Path, mistake: str, named: str
 ) -> None:
-    table, *_, last = mistake.split("\n")
+    table, _, last = mistake.partition("\n")
     key = last.partition(" =")[0]
     if table == "[hours]":  # these tables stand there already
         must, mistake = re.sub(rf"(?m)^{key} = .*$", last, MUST), ""
     else:
         must = re.sub(rf"(?m)^{re.escape(table)}\n.*\n", "", MUST)
+    if not table.startswith("["):
+        must, mistake = f"{table}\n{must}", ""
     with pytest.raises(SystemExit) as stopped:
         load(tmp_path, mistake, must=must)
     assert named in str(stopped.value)
