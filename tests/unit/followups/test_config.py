@@ -59,10 +59,13 @@ answer = { pl = "Kartę przygotuje biuro.", en = "Our office will prepare it." }
     shipped, found = routes(FOLLOWUPS), routes(ours)
     assert ours.works == (*FOLLOWUPS.works, "saun")
     changed = {"thanks": "Do usłyszenia.", "tap_own": "Karta"}
-    assert ours.texts["pl"] == FOLLOWUPS.texts["pl"] | changed
-    assert ours.texts["en"] == FOLLOWUPS.texts["en"] | {"tap_own": "A card"}
+    assert ours.texts["pl"] == {**FOLLOWUPS.texts["pl"], **changed}
+    assert ours.texts["en"] == {**FOLLOWUPS.texts["en"], "tap_own": "A card"}
     assert found.keys() ^ shipped.keys() == {"discount", "own"}
-    assert found["guarantee"].answer == shipped["guarantee"].answer | {"pl": "Trzy lata gwarancji."}
+    assert found["guarantee"].answer == {
+        **shipped["guarantee"].answer,
+        "pl": "Trzy lata gwarancji.",
+    }
     assert found["guarantee"].words == shipped["guarantee"].words
     assert [*ours.taps.opening] == ["own", "quote"]
     heard = "montowaliście mi panele i się zmarszczyły"
@@ -79,7 +82,7 @@ def test_a_route_of_the_company_comes_behind_the_emergencies_and_before_the_rest
 
 def test_what_is_left_out_is_not_said(tmp_path: Path) -> None:
     ours = load(tmp_path, "[dialogue]\nhandover = { de = false }")
-    assert (ours.handover.keys(), FOLLOWUPS.handover.keys()) == ({"uk"}, {"uk", "de"})
+    assert set(FOLLOWUPS.handover) - set(ours.handover) == {"de"}
 
 
 def test_a_file_that_was_copied_whole_starts_and_says_what_it_said(tmp_path: Path) -> None:
