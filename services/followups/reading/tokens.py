@@ -178,6 +178,9 @@ class Said:
         """Return the phrases of these tables."""
         return [each for each in self.heard if each.name in names]
 
+    def all(self, name: str) -> list[tuple[int, int]]:
+        return self._spans.get(name, [])
+
     def spans(self, name: str, first: int, end: int) -> list[tuple[int, int]]:
         return [each for each in self._spans.get(name, ()) if first <= each[0] and each[1] <= end]
 
