@@ -8,7 +8,7 @@ from services.followups.reading.tokens import Said, Vocabulary
 _TOKEN = re.compile(
     r"(?P<mail>[\w.+-]{1,64}@[\w.-]{1,80})|(?P<amount>\d+)(?![^\W_])|(?P<word>[^\W_]+)"
 )
-_WORDS = Vocabulary("small_talk", pattern=_TOKEN)
+_WORDS = Vocabulary("small_talk", "mailbox", pattern=_TOKEN)
 
 
 @lru_cache(64)  # a turn asks several things of the same message

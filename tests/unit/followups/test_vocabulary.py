@@ -32,6 +32,7 @@ OF_NUMBERS = {
     "day",
     "year",
     "word",
+    "mail",
 }
 LONGEST_PATTERN = 100
 
