@@ -26,10 +26,13 @@ _NOTHING: Mapping[str, list[Any]] = {}
 _DIGITS = re.compile(r"\d+")
 
 
+def told(file: str) -> dict[str, Any]:
+    return tomllib.loads((_FOLDER / f"{file}.toml").read_text(encoding="utf-8"))
+
+
 def words_of(file: str, kind: str) -> frozenset[str]:
     """Return the words of a class, for a reader that has no phrases."""
-    told = tomllib.loads((_FOLDER / f"{file}.toml").read_text(encoding="utf-8"))
-    return frozenset(told["words"][kind]["yes"])
+    return frozenset(told(file)["words"][kind]["yes"])
 
 
 class Token(NamedTuple):
@@ -80,16 +83,16 @@ class Vocabulary:
         self._read = lru_cache(2_000)(self._look_up)
 
     def _read_file(self, name: str, indexes: Collection[Phrases]) -> None:
-        told = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-        self._unlike.update(told.pop("unlike", ()))
-        lists = told.pop("lists", {})
-        for kind, values in told.pop("words").items():
+        tables = told(name)
+        self._unlike.update(tables.pop("unlike", ()))
+        lists = tables.pop("lists", {})
+        for kind, values in tables.pop("words").items():
             for value, forms in values.items():
                 for form in map(plain, forms):
                     stem = form.rstrip("*")
                     words = self._words if stem == form else self._stems[stem[:STEM]]
                     words[stem][f"{{{kind}}}"] = int(value) if value.isdecimal() else value
-        for rule, values in told.items():
+        for rule, values in tables.items():
             for value, phrases in values.items():
                 for phrase in phrases:
                     for tokens in {*spellings(phrase.removeprefix("!"), lists)}:

@@ -4,28 +4,25 @@ import re
 from functools import lru_cache
 
 from services.followups.reading import corrections
+from services.followups.reading.speech import heard
 from services.followups.rules.facts import Question
 
-_DESIRE = re.compile(
-    r"\b(?<!nie )(?:chc[ęeą]\w*|chcia[łl]\w*(?!\s+(?:si[ęe]\s+)?(?:zapyta[ćc]|spyta[ćc]|(?:do)?wiedzie[ćc])(?!\s+(?:si[ęe]\s+)?o\s))|chcieli\w*|potrzebuj\w*|szuka[mć]\w*|marz[ęy]\w*"
-    r"|planuj\w*|(?:mi|nam)\s+zależy|zależy\s+(?:mi|nam)|interesuje|zainteresowan\w*|prosz[ęe]\s+o\s+wycen\w*|(?:i|we)['’]?d\s+like"
-    r"|wszystko\s+od\s+(?:nowa|zera|podstaw)|od\s+a\s+do\s+z|do\s+(?:zrobienia|sk[óu]cia|odnowienia)|(?:i|we)\s+would\s+like|(?:i|we)\s+want|(?:i|we)\s+need|looking\s+for|interested\s+in"
-    r"|planning\s+to|dream\w*)\b",
-    re.IGNORECASE,
-)
 _LETTERS = re.compile(r"[^\W\d_]{3,}")
-
-
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
 
 
 def is_wish(rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
     if _names_work(rest, works):
         return True
-    if asked != "consent" and _DESIRE.search(rest):
+    if asked != "consent" and _is_desire(rest):
         return len(_LETTERS.findall(rest)) >= 2
     is_answer = asked == "wish" and len(_LETTERS.findall(rest)) >= 3 and not rest.endswith("?")
     return is_answer and not corrections.corrects(rest)  # `jednak 80 metrów, pomyliłem się`
+
+
+def _is_desire(text: str) -> bool:
+    said = heard(text, "wish")
+    return said.is_said("desire yes") or said.is_said("desire asks_about")
 
 
 def _names_work(text: str, works: tuple[str, ...]) -> bool:
@@ -44,5 +41,5 @@ def words(message: str, works: tuple[str, ...]) -> str:
     sentences = _SENTENCE_END.split(message)
     if len(sentences) == 1:
         return message
-    telling = [text for text in sentences if _names_work(text, works) or _DESIRE.search(text)]
+    telling = [text for text in sentences if _names_work(text, works) or _is_desire(text)]
     return " ".join(telling or sentences)

@@ -11,7 +11,6 @@ from services.followups.reading import (
     addresses,
     consent_answer,
     ids,
-    mailbox,
     name,
     numbers,
     phone,
@@ -33,7 +32,6 @@ def has_beginning(vocabulary: frozenset[str]) -> Look:
 LOOKS: list[tuple[re.Pattern[str], Look]] = [
     (addresses._SPELT, lambda text: "@" in text or has_word(addresses._SPELLED)(text)),
     (ids._IDS, has_beginning(ids._LEADS)),
-    (mailbox._CHILD, has_word(mailbox._OF_A_CHILD)),
     (name._SAID, has_word(name._LEADS)),
     (numbers._AND_A_HALF, has_word(numbers._HALF)),
     *(
