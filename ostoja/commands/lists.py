@@ -93,6 +93,7 @@ _COUNTED = ("Pending", "Failed", "In doubt", "Delivered", "Discarded", "Duplicat
 ALERTS = (
     _alerts("pending", "List alerts that wait to be sent or retried."),
     _alerts("failed", "List alerts that failed; on-call was notified."),
+    _alerts("silenced", "List alerts that a silence has held back."),
     _alerts("in-doubt", "List e-mails whose delivery outcome is unknown; resolve each."),
     List(
         "stats", "Count alerts by target.", "/api/dlq/stats",
@@ -137,8 +138,25 @@ def _answer(title: str, verb: str | None, help_: str, **params: Any) -> Act:
 
 
 def _silenced(each: Any) -> str:
-    given = [each[part] for part in ("severity", "source", "dedup_key") if each[part] is not None]
-    return "\n".join([each["event_type"], *given])
+    lines = [*each["matchers"], *(["critical too"] if each["critical"] else [])]
+    if weekly := each["weekly"]:
+        lines.append("{0} {begins} to {ends} {zone}".format(" ".join(weekly["days"]), **weekly))
+    return "\n".join(lines)
+
+
+def _weekly(given: dict[str, Any]) -> dict[str, Any]:
+    """Read `--weekly "sat,sun 02:00 04:00 Europe/Warsaw"`."""
+    if "weekly" in given:
+        days, *rest = given["weekly"].split()
+        if len(rest) != len(("begins", "ends", "zone")):
+            raise Failure(Exit.USAGE, "--weekly: days, begin, end and time zone")
+        names = dict(zip(("begins", "ends", "zone"), rest, strict=True))
+        given["weekly"] = {"days": days.split(","), **names}
+    return given
+
+
+_MATCHERS = argument("MATCHER...", "As event_type=backup.failed or payload.host=~web-.*", list[str])
+_CRITICAL = (needed("Critical alerts, too.", "--critical", kind=bool), False)
 
 
 _PERSON = needed("Who answers: a key of `people` in alerts.toml.", "--as", metavar="NAME")
@@ -196,6 +214,7 @@ CASES = (
         [
             (count("Silence"), "id"),
             (name("Alerts"), _silenced),
+            (name("Runs until"), when("active_until")),
             (name("Ends"), when("ends")),
             (prose("Why"), lambda each: f"{each['by']}: {each['why']}"),
         ],
@@ -203,16 +222,29 @@ CASES = (
     ),
     Act(
         "silence add",
-        "Send no alerts of a kind until then; each is asked about when the silence ends.",
-        "POST /api/silences", "silence {id}: {event_type}",
+        "Send no alerts that fit until then; cases are asked about when the silence ends.",
+        "POST /api/silences", "silence {id}: {matchers}",
         {
-            "event_type": argument("EVENT", show_default=False),
+            "matchers": _MATCHERS,
             "ends": needed(AT, "--until", **TIME),
             "why": needed("Shown beside the silence."),
-            "severity": option("Only of this severity."),
-            "source": option("Only of this source."),
-            "dedup_key": option("Only with this key."),
+            "critical": _CRITICAL,
+            "begins": option("In 2h, or at a time; else now.", "--from", **TIME),
+            "weekly": option('Only then: "sat,sun 02:00 04:00 Europe/Warsaw".'),
         },
+        body=_weekly,
+    ),
+    Act(
+        "silence preview", "Show how many open alerts a silence would fit; it makes none.",
+        "POST /api/silences/preview", List(
+            "silence preview", "", "",
+            [(name("Alert"), "id"), (name("Event"), "event_type"), (name("Target"), "target")],
+            empty="no open alert fits",
+            then=lambda session, found: session.screen.note(
+                f"{found['matched']:,} of {found['examined']:,} open alerts fit"
+            ),
+        ),
+        {"matchers": _MATCHERS, "critical": _CRITICAL},
     ),
     Act(
         "silence end", "End a silence now: its cases are asked about at once.",

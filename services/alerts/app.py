@@ -216,7 +216,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
             operations.health, service.name, settings, broker, MIGRATIONS, (operations.findings,)
         ),
         CaseRoutes(Answers(engine, rules), ledger_check),
-        SilenceRoutes(engine, rules),
+        SilenceRoutes(engine, configured),
         CasePages(Answers(engine, rules)),
         SlackRoutes(
             Answers(engine, rules), _apps(configured), templates, settings.alerts_private_networks

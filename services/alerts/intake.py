@@ -20,8 +20,10 @@ from libs.common.process import logs
 from services.alerts import messages, metrics, topology
 from services.alerts.config.targets import UNROUTED, Config
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
+from services.alerts.rules import silence
 from services.alerts.rules.case import FOLLOWUPS, Policy, Rules
 from services.alerts.rules.delivery import Reason, State
+from services.alerts.rules.silence import Quiet
 from services.alerts.rules.subjects import Hash, Subjects, Wanted
 from services.alerts.store.cases import cases, heartbeats, silences
 from services.alerts.store.cases.cases import Opening
@@ -116,7 +118,7 @@ class Intake:
         """Take alerts that did not come through the broker; the outbox publishes their work."""
         rows = [row for accepted in alerts for row in self.rows(accepted, request_id)]
         taken = await self._accept(tx, rows)
-        metrics.ACCEPTED.inc(taken.added)
+        _count(taken)
         await outbox.add_all(tx, _works(rows, taken))
         await gaps.note(tx, alerts)
 
@@ -194,7 +196,7 @@ class Intake:
         async with self._engine.begin() as tx:
             taken = await self._accept(tx, [row for _, rows in batch for row in rows])
             await gaps.note(tx, [accepted for accepted, _ in batch])
-        metrics.ACCEPTED.inc(taken.added)
+        _count(taken)
         return [taken] * len(batch)
 
     async def _accept(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> Taken:
@@ -202,8 +204,8 @@ class Intake:
         if self._rules.heartbeats:
             await self._sign(tx, rows)
         asking = self._asking(rows)
-        silenced = await self._silences(tx, asking)
-        rows = [_silenced(row, silenced.get(row.alert_id)) for row in rows]
+        quiet = await self._quiet(tx, rows, lock=bool(asking))
+        rows = [_silenced(row, quiet.get(row.key)) for row in rows]
         await intake.lock(tx, rows)
         asks = {some[0].alert_id for _, some in asking}
         keyed = [row for row in rows if row.dedup_key and (row.resolved or row.alert_id in asks)]
@@ -219,7 +221,7 @@ class Intake:
         rows = await self._without_erased(tx, rows)
         taken = await intake.accept(tx, rows, self._config.dedup.window, ending)
         if asking := [each for each in asking if each[1][0].alert_id not in taken.settled]:
-            openings = self._openings(asking, known, await cases.now(tx), silenced)
+            openings = self._openings(asking, known, await cases.now(tx), quiet)
             await cases.open_cases(tx, openings)
         return taken
 
@@ -268,27 +270,32 @@ class Intake:
             and not {row.target for row in some}.isdisjoint(policy.asks)
         ]
 
-    async def _silences(
-        self, tx: AsyncConnection, asking: Sequence[tuple[Policy, Sequence[NewRow]]]
-    ) -> dict[UUID, Any]:
-        """Return the silence of each alert that one covers; locks them, so before any case."""
-        silenceable = self._rules.silenceable if asking else ()
-        alerts = [some[0] for _, some in asking if some[0].event_type in silenceable]
-        if not alerts:
+    async def _quiet(
+        self, tx: AsyncConnection, rows: Sequence[NewRow], *, lock: bool
+    ) -> dict[intake.Key, Quiet]:
+        """Return the silence of each row that one covers; locks them, so before any case.
+
+        Decided before there is a delivery, so protocol A knows nothing of it: what was accepted
+        before the silence's commit is sent.
+        """
+        able = [row for row in rows if _may_be_silenced(row)]
+        if not able:
             return {}
-        running = await silences.lock(tx, {alert.event_type for alert in alerts})
-        found = {alert.alert_id: silences.matching(running, alert) for alert in alerts}
-        return {alert_id: silence for alert_id, silence in found.items() if silence is not None}
+        running = await silences.since(tx, min(row.accepted_at for row in able), lock=lock)
+        found = {row.key: silence.quiet(running, row) for row in able} if running else {}
+        return {key: quiet for key, quiet in found.items() if quiet is not None}
 
     def _openings(
         self, asking: Sequence[tuple[Policy, Sequence[NewRow]]], known: Sequence[Any],
-        now: datetime, silenced: Mapping[UUID, Any],
+        now: datetime, quiet: Mapping[intake.Key, Quiet],
     ) -> Iterator[Opening]:  # fmt: skip
         """Yield the case of each alert: an open one of its key that has steps left, or its own."""
         running = (one for one in known if one.state == "open" and one.step < len(one.chain))
         open_: list[tuple[Any, UUID]] = [(case, case.alert_id) for case in running]
         for policy, rows in sorted(asking, key=lambda one: -intake.rank(one[1][0])):
-            alert, silence = rows[0], silenced.get(rows[0].alert_id)
+            alert, asks = rows[0], [row for row in rows if row.target in policy.asks]
+            waits = [quiet.get(row.key) for row in asks]  # if none of them is sent
+            silenced = None if None in waits else max(filter(None, waits))
             same = (one for one in open_ if alert.dedup_key and intake.same(alert, one[0]))
             case, case_id = next(same, (None, alert.alert_id))
             rises = case is not None and intake.rank(alert) > intake.rank(case)
@@ -299,9 +306,9 @@ class Intake:
                 alert_id=alert.alert_id,
                 chain=self._rules.returning(policy.steps, _owner(alert)),
                 hours=policy.hours,
-                next_at=silence.ends if silence is not None else now if rises else within,
-                silence=None if silence is None else silence.id,
-                asks=[row.target for row in rows if row.target in policy.asks],
+                next_at=silenced.until if silenced else now if rises else within,
+                silence=silenced.silence if silenced else None,
+                asks=[row.target for row in asks],
                 case_id=case_id,
                 rises=rises,
             )
@@ -310,8 +317,13 @@ class Intake:
 async def accept_rows(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
     """Write rows about a case, which are never repeats; the outbox publishes their work."""
     taken = await intake.accept(tx, rows, 0)
-    metrics.ACCEPTED.inc(taken.added)
+    _count(taken)
     await outbox.add_all(tx, _works(rows, taken))
+
+
+def _count(taken: Taken) -> None:
+    metrics.ACCEPTED.inc(taken.added)
+    metrics.SILENCED.inc(taken.silenced)
 
 
 def _owner(row: NewRow) -> str | None:
@@ -320,10 +332,17 @@ def _owner(row: NewRow) -> str | None:
     return previous["owner"] if previous else None
 
 
-def _silenced(row: NewRow, silence: Any | None) -> NewRow:
-    if silence is None or row.failed is not None:
-        return row
-    return row._replace(failed=Reason.SILENCED, silence=silence.id)
+def _silenced(row: NewRow, quiet: Quiet | None) -> NewRow:
+    return row if quiet is None else row._replace(failed=Reason.SILENCED, silence=quiet.silence)
+
+
+def _may_be_silenced(row: NewRow) -> bool:
+    """Return whether a silence counts: not for mails to others, and not for an end.
+
+    An end is not sent where nothing that it ends was (`_repeats` of the ledger's intake).
+    """
+    able = messages.may_be_silenced(row.event_type)
+    return able and row.failed is None and row.once_address is None and not row.resolved
 
 
 def _is_new(row: NewRow) -> bool:

@@ -25,6 +25,7 @@ CASE_STEP = "case.step"
 CASE_UPDATE = "case.update"
 HEARTBEAT_MISSED = "heartbeat.missed"
 CASE_EVENTS = frozenset({CASE_STEP, CASE_UPDATE})
+_NEVER_SILENCED = frozenset({ESCALATION, STAFF_MAIL, *CASE_EVENTS})
 ALERT_WORK = "alert.work"
 ALERT_DEAD = "alert.dead"
 DELIVERY_SETTLED = "delivery.settled"
@@ -39,6 +40,11 @@ EXPORT_REQUEST = "export.request"
 
 Records = dict[str, list[dict[str, Any]]]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+def may_be_silenced(event_type: str) -> bool:
+    """Return whether a silence may cover it: a lead would be lost to another company."""
+    return event_type not in _NEVER_SILENCED and not event_type.startswith(("lead.", "visitor."))
 
 
 def shown_payload(row: Any) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ SECONDS = Histogram(
     "alerts_attempt_seconds", "Duration of one delivery attempt.", ["target", "outcome"]
 )
 ACCEPTED = Counter("alerts_accepted_total", "Ledger rows written by intake.")
+SILENCED = Counter("alerts_silenced_total", "Ledger rows that a silence has held back.")
 BREAKER = Gauge("alerts_breaker_state", "1 for the state the breaker is in.", ["target", "state"])
 HELD = Gauge("alerts_target_held", "1 while a target refuses us: see `ostoja doctor`.", ["target"])
 PERMITS = Counter(

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 
 class RefusedError(Exception):
@@ -15,7 +16,7 @@ class RefusedError(Exception):
 
     fault, status, detail = "changed_meanwhile", 409, "nothing was changed"
 
-    def __init__(self, fault: str = "", status: int = 0, detail: str = "", **shown: str) -> None:
+    def __init__(self, fault: str = "", status: int = 0, detail: str = "", **shown: Any) -> None:
         """:param fault: a key of texts.toml, for pages
         :param detail: what programs read
         :param shown: what the page shows again

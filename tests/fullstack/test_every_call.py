@@ -318,6 +318,9 @@ async def _operations(call: Calls) -> None:
     _has(await call("GET", "/api/silences", key="admin"), "items")
     unknown = {"event_type": "unknown", "ends": "2030-01-01T00:00:00Z", "why": "a test"}
     await call("POST", "/api/silences", unknown, status=422, key="admin")
+    every = {"matchers": ["event_type=~.*"]}
+    _has(await call("POST", "/api/silences/preview", every, key="admin"), "matched complete")
+    _has(await call("GET", "/api/dlq/silenced", key="admin"), "items")
     await call("DELETE", "/api/silences/{id}", id="999999", status=404, key="admin")
     check = await call("GET", "/api/ledger/check", key="admin")
     _has(check, "ok accepted delivered pending failed discarded in_doubt stranded")

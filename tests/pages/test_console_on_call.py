@@ -149,9 +149,9 @@ async def many(page: Page, stack: Stack) -> str:
 async def silence(page: Page, stack: Stack, texts: dict[str, str]) -> None:
     """Begin a silence by keyboard alone."""
     await page.goto(f"{stack.url}/console/silences")
-    await page.focus("#event_type")
-    await page.keyboard.type(SILENCEABLE)
-    for _ in range(3):
+    await page.focus("#matchers")
+    await page.keyboard.type(f"event_type={SILENCEABLE}")
+    for _ in range(4):
         await page.keyboard.press("Tab")
     await page.keyboard.type("remont biura")
     await page.keyboard.press("Enter")

@@ -37,6 +37,7 @@ PAGE = 100
 MAX_PAGE = 1_000
 PAGE_BYTES = 8 * 1024 * 1024  # of payloads; a page ends early beyond it
 BATCH = 200
+LISTS = ("pending", "failed", "in_doubt", "silenced")
 # The gateway waits 20 s for a response. The call answers before that, and the next one continues.
 BULK_SECONDS = 12.0
 RETRIED_PER_SECOND = 2_000
@@ -106,6 +107,7 @@ class DlqRoutes:
         app.router.add_get("/api/dlq/pending", admin(partial(self.rows, "pending")))
         app.router.add_get("/api/dlq/failed", admin(partial(self.rows, "failed")))
         app.router.add_get("/api/dlq/in-doubt", admin(partial(self.rows, "in_doubt")))
+        app.router.add_get("/api/dlq/silenced", admin(partial(self.rows, "silenced")))
         app.router.add_get("/api/dlq/stats", admin(self.stats))
         app.router.add_post("/api/dlq/retry", admin(self.retry))
         app.router.add_post("/api/dlq/discard", admin(self.discard))
@@ -140,8 +142,8 @@ class DlqRoutes:
         Without payloads and errors, which may quote them: the list has those of every program.
         """
         chosen, after, limit = _query(request, {"state"})
-        if (state := request.query.get("state")) not in {"pending", "failed", "in_doubt"}:
-            raise Problem(422, errors=[("state", "must be pending, failed or in_doubt")])
+        if (state := request.query.get("state")) not in LISTS:
+            raise Problem(422, errors=[("state", f"must be one of {', '.join(LISTS)}")])
         async with self.engine.connect() as tx:
             listed = queries.paged(state, chosen, after, limit + 1, bare=True)
             rows = list(await tx.execute(listed))

@@ -1,76 +1,167 @@
 """Silences: for a time alerts are not sent, and their cases wait until it ends."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
 from libs.common.process import logs
 from libs.domain import acts_outbox
 from libs.domain.acts import Act, chosen
+from services.alerts import messages
+from services.alerts.config.targets import Config
 from services.alerts.http.common import admin, number_in_path, operator
 from services.alerts.messages import columns
-from services.alerts.rules.case import Rules
+from services.alerts.rules.silence import (
+    MOST_MATCHERS,
+    MOST_TEXT,
+    BadMatcherError,
+    Silence,
+    matcher,
+)
 from services.alerts.store.cases import silences
 
 log = logs.get_logger(__name__)
 
 LONGEST = timedelta(days=14)
-Text = Annotated[str, Field(min_length=1, max_length=500)]
+LONGEST_WEEKLY = timedelta(days=366)
+SHOWN = 100
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_REGULAR = ("event_type", "target", "severity", "source", "created_at")
 
 
-class Silence(Model):
-    event_type: Annotated[str, Field(min_length=1, max_length=100)]
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        raise ValueError("no such time zone, as in Europe/Warsaw") from None
+    return name
+
+
+Short = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=MOST_TEXT)]
+Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+
+
+class Repeats(Model):
+    days: Annotated[list[Literal[DAYS]], Field(min_length=1, max_length=7)]  # type: ignore[valid-type]
+    begins: Clock
+    ends: Clock
+    zone: Annotated[Short, AfterValidator(_known_zone)]
+
+    def stored(self) -> dict[str, Any]:
+        days = [1 + DAYS.index(day) for day in self.days]
+        return self.model_dump() | {"days": sorted(set(days))}
+
+
+class Covered(Model):
+    """What a silence covers; the four names are the matchers of the release before."""
+
+    matchers: Annotated[tuple[Text, ...], Field(max_length=MOST_MATCHERS)] = ()
+    critical: bool = False
+    event_type: Short | None = None
     severity: Annotated[str, Field(pattern="^(info|warning|critical)$")] | None = None
-    source: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    dedup_key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    source: Short | None = None
+    dedup_key: Short | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        old = ((name, getattr(self, name)) for name in silences.OLD_MATCHERS)
+        return [*self.matchers, *(f'{name}="{value}"' for name, value in old if value is not None)]
+
+
+class Asked(Covered):
+    begins: Moment | None = None
     ends: Moment
-    why: Text
+    weekly: Repeats | None = None
+    why: Annotated[str, Field(min_length=1, max_length=500)]
 
 
 @dataclass(frozen=True, eq=False)
 class SilenceRoutes:
     engine: AsyncEngine
-    rules: Rules
+    config: Config
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/silences", admin(self.running))
         app.router.add_post("/api/silences", admin(self.add))
+        app.router.add_post("/api/silences/preview", admin(self.preview))
         app.router.add_delete("/api/silences/{id}", admin(self.end))
 
     async def running(self, _: web.Request) -> web.Response:
         async with self.engine.connect() as tx:
             rows = await silences.running(tx)
-        names = ("id", *silences.MATCHERS, "begins", "ends", "by", "why")
-        return json_response({"items": [columns(row, *names) for row in rows]})
+        return json_response({"items": [_shown(row) for row in rows]})
 
     async def add(self, request: web.Request) -> web.Response:
-        body = await parse(request, Silence)
-        by = operator(request)
-        if errors := self._errors(body, by):
-            raise Problem(422, errors=errors)
-        matchers = body.model_dump(include=set(silences.MATCHERS))
-        async with self.engine.begin() as tx:
-            number = await silences.add(tx, matchers, body.ends, by or "", body.why)
-            ref = f"{number} {chosen(**matchers)}"
-            act = Act.of(request.headers, "silence.begin", "silence", ref, reason=body.why)
-            await acts_outbox.record(tx, act)
-        log.info("silence.added", id=number, event_type=body.event_type, operator=by)
-        return json_response({"id": number})
-
-    def _errors(self, body: Silence, by: str | None) -> list[tuple[str, str]]:
-        now, errors = datetime.now(UTC), []
-        if body.event_type not in self.rules.silenceable:
-            errors.append(("event_type", "only what [answers] names, but leads, can wait"))
-        if not now < body.ends <= now + LONGEST:
-            errors.append(("ends", f"must be within the next {LONGEST.days} days"))
+        body = await parse(request, Asked)
+        by, now = operator(request), datetime.now(UTC)
+        begins = max(body.begins or now, now)
+        most = LONGEST if body.weekly is None else LONGEST_WEEKLY
+        errors = list(self._faults(body))
+        if not begins < body.ends <= begins + most:
+            errors.append(("ends", f"must be after it begins, and at most {most.days} days later"))
+        if body.weekly is not None and body.weekly.begins == body.weekly.ends:
+            errors.append(("weekly.ends", "must differ from weekly.begins"))
         if by is None:
             errors.append(("X-Operator", "say who you are"))
-        return errors
+        if errors:
+            raise Problem(422, errors=errors)
+        values = {"matchers": body.texts, "critical": body.critical, "ends": body.ends}
+        values |= {"weekly": body.weekly and body.weekly.stored(), "by": by, "why": body.why}
+        values |= {"begins": begins} if body.begins else {}
+        async with self.engine.begin() as tx:
+            number = await silences.add(tx, **values)
+            if number is None:
+                raise Problem(409, detail=f"{silences.MOST} silences run: end one first")
+            ref = f"{number} {chosen(matchers=', '.join(body.texts), critical=body.critical)}"
+            act = Act.of(request.headers, "silence.begin", "silence", ref, reason=body.why)
+            await acts_outbox.record(tx, act)
+        log.info("silence.added", id=number, operator=by)
+        return json_response({"id": number})
+
+    def _faults(self, body: Covered) -> Iterator[tuple[str, str]]:
+        if not body.texts:
+            yield "matchers", "give at least one, as in event_type=backup.failed"
+        for number, text in enumerate(body.texts):
+            old = number >= len(body.matchers)
+            place = text.partition("=")[0] if old else f"matchers.{number}"
+            try:
+                each = matcher(text)
+            except BadMatcherError as error:
+                yield place, str(error)
+                continue
+            match each.name, each.op, each.value:
+                case "event_type", "=", name if not messages.may_be_silenced(name):
+                    yield place, "leads, and mails of Ostoja's own, cannot wait"
+                case "event_type", "=", name if not self.config.route(name, None):
+                    yield place, f"no route of alerts.toml is for {name}"
+                case "severity", "=", "critical" if not body.critical:
+                    yield "critical", "must be true to silence critical alerts"
+
+    async def preview(self, request: web.Request) -> web.Response:
+        """Show which open alerts a silence would fit; those already accepted are sent anyway."""
+        body = await parse(request, Covered)
+        if errors := list(self._faults(body)):
+            raise Problem(422, errors=errors)
+        now = datetime.now(UTC)
+        asked = Silence(0, tuple(map(matcher, body.texts)), body.critical, now, now)
+        items = list[dict[str, Any]]()
+        async with self.engine.connect() as tx:
+            keys = await silences.open_keys(tx)
+            for at in range(0, len(keys), silences.CHUNK):
+                for row in await silences.rows(tx, keys[at : at + silences.CHUNK]):
+                    if messages.may_be_silenced(row.event_type) and asked.fits(row):
+                        items.append({"id": str(row.alert_id), **columns(row, *_REGULAR)})
+        complete = len(keys) < silences.MOST_OPEN
+        found = {"matched": len(items), "examined": len(keys), "complete": complete}
+        return json_response(found | {"items": items[:SHOWN]})
 
     async def end(self, request: web.Request) -> web.Response:
         number = number_in_path(request)
@@ -83,3 +174,16 @@ class SilenceRoutes:
             )
         log.info("silence.ended", id=number, cases=cases, operator=operator(request))
         return json_response({"ended": number, "cases": cases})
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    found = silences.read(row)
+    now = datetime.now(UTC)
+    until = found.until(now)
+    weekly = row.weekly and row.weekly | {"days": [DAYS[day - 1] for day in row.weekly["days"]]}
+    return {
+        "matchers": [f"{each.name}{each.op}{each.value}" for each in found.matchers],
+        **columns(row, "id", "critical", "begins", "ends", "by", "why"),
+        "weekly": weekly,
+        "active_until": until and until.isoformat(),
+    }

@@ -180,16 +180,6 @@ class Rules:
         """Return these hours; those of an open case may no longer be configured."""
         return self.hours.get(name, ALWAYS)
 
-    @property
-    def silenceable(self) -> frozenset[str]:
-        """The event types that may be silenced: those that are asked about afterwards.
-
-        Leads are not: they would be lost to another company.
-        """
-        return frozenset(
-            event for event in self.policies if not event.startswith(("lead.", "visitor."))
-        )
-
     def deadline(self, event_type: str, at: datetime) -> datetime:
         """Return the deadline for the next event of a type that came at `at`."""
         watched = self.heartbeats[event_type]

@@ -73,7 +73,7 @@ class Reason(StrEnum):
     ERASED = auto()
     REROUTED = auto()  # its target is no longer configured: a retry resolved the routes again
     RESOLVED = auto()  # the case's message says instead that it is over
-    SILENCED = auto()  # a silence covers it: its case waits for the silence to end
+    SILENCED = auto()  # a silence covers it: a case of it waits for the silence to end
     ANSWERED = auto()  # a step of a case that was answered, or whose chain restarted
     FALLBACK = auto()  # its target was unhealthy for too long: the fallback got it
 

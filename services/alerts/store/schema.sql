@@ -443,8 +443,15 @@ CREATE TABLE silence (
     ends timestamptz NOT NULL,
     by text NOT NULL,
     why text NOT NULL,
+    matchers text[],
+    critical boolean DEFAULT true NOT NULL,
+    weekly jsonb,
     CONSTRAINT silence_pkey PRIMARY KEY (id)
 );
-COMMENT ON TABLE silence IS 'alerts with these values wait; NULL matches any';
+COMMENT ON TABLE silence IS 'alerts that fit all its matchers wait';
+COMMENT ON COLUMN silence.event_type IS 'empty beside matchers, of which the release before would apply only some';
+COMMENT ON COLUMN silence.matchers IS 'NULL: of the release before, and the four columns are the matchers; NULL there matches any';
+COMMENT ON COLUMN silence.critical IS 'it covers critical alerts, too';
+COMMENT ON COLUMN silence.weekly IS 'its days (1 is Monday), begins, ends and zone; NULL: it runs all the time';
 CREATE INDEX silence_ends ON silence (ends);
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE silence TO alerts;

@@ -20,7 +20,7 @@ from services.console.store.sessions import Visitor
 from services.console.store.sql import run
 from services.console.texts import moment
 
-LISTS = {"failed": "failed", "in_doubt": "in-doubt", "pending": "pending"}
+LISTS = {"failed": "failed", "in_doubt": "in-doubt", "pending": "pending", "silenced": "silenced"}
 """The states that need a person, and the list that has their payloads."""
 OUTCOMES = ("delivered", "resend", "discarded")
 HOURS = ("1", "24", "168")

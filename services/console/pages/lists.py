@@ -24,6 +24,8 @@ from services.console.texts import ZONE
 
 More = Callable[[Site, Visitor, web.Request], Awaitable[Mapping[str, Any]]]
 SILENT_HOURS = (1, 4, 8, 24, 72, 336)
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+WEEKLY = timedelta(days=365)
 ON_CALL_HOURS = (4, 8, 24, 72, 168, 336)
 CHANGEABLE = ("chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget")
 STOP_REASONS = ("staff", "reply", "bounce")
@@ -115,14 +117,41 @@ def asks(method: str, path: str) -> Act:
     return act
 
 
+def _covered(form: Mapping[str, Any]) -> dict[str, Any]:
+    lines = str(form.get("matchers", "")).splitlines()
+    return {"matchers": [line for line in lines if line.strip()], "critical": "critical" in form}
+
+
 async def silence(call: Call) -> None:
-    body = {
-        "event_type": call.text("event_type"),
-        "severity": call.text("severity") or None,
-        "ends": _ends(call, SILENT_HOURS, timedelta(seconds=-1)),  # 14 days at most
-        "why": call.reason(),
-    }
-    await call.ask("POST", "/api/silences", body, not_accepted="bad_event_type")
+    body = _covered(call.form) | {"why": call.reason()}
+    if days := call.form.getall("day", []):
+        begins, ends = call.text("begins"), call.text("ends")
+        body["weekly"] = {"days": days, "begins": begins, "ends": ends, "zone": str(ZONE)}
+        body["ends"] = (datetime.now(UTC) + WEEKLY).isoformat()
+    else:
+        body["ends"] = _ends(call, SILENT_HOURS, timedelta(seconds=-1))  # 14 days at most
+    answer = await call.site.gateway.post(call.visitor, "/api/silences", body)
+    if answer.fault is not None:
+        bad = _errors(answer)
+        raise RefusedError(answer.fault, answer.page_status, given=call.form, bad=bad)
+
+
+def _errors(answer: Answer) -> list[str]:
+    """Return what is wrong where, as the API says it."""
+    errors = items(Answer(200, answer.body), "errors")
+    return [f"{each['field']}: {each['message']}" for each in errors]
+
+
+async def preview(site: Site, visitor: Visitor, request: web.Request) -> Mapping[str, Any]:
+    """Return the open alerts that a silence would fit, if the form asks for them."""
+    if "matchers" not in request.query:
+        return {}
+    body = _covered(request.query)
+    found = await site.gateway.post(visitor, "/api/silences/preview", body)
+    said = {"given": request.query, "bad": _errors(found)}
+    if found.ok:
+        return said | {"preview": found.body}
+    return said | {"fault": found.fault, "status": found.page_status}
 
 
 async def stand_in(call: Call) -> None:
@@ -207,7 +236,7 @@ LISTS = (
     Listing(
         name="silences", api="/api/silences", roles=ON_CALL, acting=OPS,
         acts={"": silence, "/{id}/end": asks("DELETE", "/api/silences/{}")},
-        values={"hours": SILENT_HOURS, "severities": ("info", "warning", "critical")},
+        values={"hours": SILENT_HOURS, "days": DAYS, "given": {}, "bad": ()}, more=preview,
     ),
     Listing(
         name="oncall", api="/api/oncall", roles=ON_CALL, acting=OPS,

@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.alerts.messages import OnceTerms
 from services.alerts.rules.case import Verb
 from services.alerts.store.cases import silences
 from services.alerts.store.ledger import intake as ledger
@@ -19,19 +20,18 @@ from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P9")
 
-KIND: dict[str, str | None] = {
-    "event_type": "slack_alert",
-    "severity": None,
-    "source": None,
-    "dedup_key": None,
-}
+KIND = "event_type=slack_alert"
 
 
 class Silenced(Cases):
-    async def silence(self, hours: float = 2, **matchers: Any) -> int:
+    async def silence(self, hours: float = 2, *matchers: str, **fields: Any) -> int:
         ends = datetime.now(UTC) + timedelta(hours=hours)
+        begins = min(ends, datetime.now(UTC)) - timedelta(seconds=1)
+        given = {"begins": begins, "ends": ends, "by": "ola", "why": "a repair", "critical": True}
         async with self.engine.begin() as tx:
-            return await silences.add(tx, KIND | matchers, ends, "ola", "a repair")
+            number = await silences.add(tx, matchers=list(matchers) or [KIND], **given | fields)
+        assert number is not None
+        return number
 
     async def end(self, number: int) -> int | None:
         async with self.engine.begin() as tx:
@@ -80,21 +80,63 @@ async def test_at_the_end_it_is_asked_about(subject: Silenced) -> None:
 @pytest.mark.parametrize(
     ("matchers", "state"),
     [
-        ({}, "discarded"),
-        ({"dedup_key": "pump 7", "severity": "critical", "source": "gateway"}, "discarded"),
-        ({"dedup_key": "pump 8"}, "pending"),
-        ({"severity": "info"}, "pending"),
-        ({"source": "other"}, "pending"),
-        ({"event_type": "sms"}, "pending"),
+        ([KIND], "discarded"),
+        ([KIND, "dedup_key=pump 7", "severity=critical", "source=gateway"], "discarded"),
+        (["payload.text=~a .*"], "discarded"),
+        ([KIND, "dedup_key=pump 8"], "pending"),
+        ([KIND, "severity=info"], "pending"),
+        ([KIND, "source!=gateway"], "pending"),
+        (["event_type=sms"], "pending"),
+        (["target=monday"], "pending"),
     ],
 )
-async def test_every_matcher_must_be_equal(
-    subject: Silenced, matchers: dict[str, Any], state: str
-) -> None:
-    await subject.silence(**matchers)
+async def test_every_matcher_must_hold(subject: Silenced, matchers: list[str], state: str) -> None:
+    await subject.silence(2, *matchers)
     case_id = await subject.comes(dedup_key="pump 7", severity="critical")
     assert ((await subject.case(case_id)).silence is None) == (state == "pending")
     assert (await subject.own(case_id))[0].state == state
+
+
+async def test_a_critical_alert_is_sent_unless_the_silence_names_it(subject: Silenced) -> None:
+    await subject.silence(critical=False)
+    assert (await subject.own(await subject.comes(severity="critical")))[0].state == "pending"
+    assert (await subject.own(await subject.comes()))[0].state == "discarded"
+
+
+async def test_a_silence_of_the_release_before_counts_as_it_did(subject: Silenced) -> None:
+    await subject.execute(
+        "INSERT INTO silence (event_type, severity, ends, by, why, begins) VALUES ('slack_alert',"
+        " 'critical', now() + interval '1 h', 'ola', 'a repair', now() - interval '1 s')"
+    )
+    assert (await subject.own(await subject.comes(severity="critical")))[0].state == "discarded"
+    assert (await subject.own(await subject.comes()))[0].state == "pending"
+
+
+async def test_an_alert_that_waited_for_us_is_silenced_as_when_it_was_accepted(
+    subject: Silenced,
+) -> None:
+    await subject.silence(-1, begins=datetime.now(UTC) - timedelta(hours=2))
+    then = datetime.now(UTC) - timedelta(hours=1.5)
+    case_id = await subject.comes(accepted_at=then)
+    assert (await subject.own(case_id))[0].state == "discarded"
+    await subject.timer.run()  # its silence is over
+    assert len(await subject.steps(case_id)) == 1
+
+
+async def test_a_weekly_silence_puts_off_to_the_end_of_its_period(subject: Silenced) -> None:
+    now = datetime.now(UTC)
+    clocks = {
+        "begins": f"{now - timedelta(hours=2):%H:%M}",
+        "ends": f"{now + timedelta(hours=2):%H:%M}",
+    }
+    weekly = clocks | {"days": [1, 2, 3, 4, 5, 6, 7], "zone": "UTC"}
+    await subject.silence(24 * 30, weekly=weekly)
+    case = await subject.case(await subject.comes())
+    assert timedelta(hours=1.9) < case.next_at - now < timedelta(hours=2)
+    other = weekly | {"days": [now.isoweekday() % 7 + 2 if now.isoweekday() < 6 else 3]}
+    await subject.execute("DELETE FROM silence")
+    await subject.silence(24 * 30, weekly=other)
+    assert (await subject.own(await subject.comes()))[0].state == "pending"
 
 
 async def test_of_several_the_last_to_end_counts(subject: Silenced) -> None:
@@ -109,18 +151,52 @@ async def test_one_that_is_over_silences_nothing(subject: Silenced) -> None:
     assert (await subject.own(await subject.comes()))[0].state == "pending"
 
 
-async def test_an_alert_that_no_one_would_be_asked_about_is_sent(subject: Silenced) -> None:
-    """It opens no case, so that to defer it would be to drop it."""
-    await subject.silence()
+async def test_an_alert_that_nobody_is_asked_about_is_kept_and_opens_no_case(
+    subject: Silenced,
+) -> None:
+    number = await subject.silence()
     alert_id = await subject.comes(target="monday")
-    assert (await subject.own(alert_id))[0].state == "pending"
+    assert await subject.own(alert_id) == [("discarded", "silenced", f"silence {number}")]
+    assert await subject.rows("SELECT 1 FROM alert_case") == []
+    assert await subject.balanced()
 
 
-async def test_a_lead_is_never_silenced(subject: Silenced) -> None:
-    await subject.silence(event_type="lead.qualified")
-    case_id = await subject.accept()
+async def test_one_target_of_an_alert_is_silenced(subject: Silenced) -> None:
+    """Its case asks as ever: the others show it."""
+    subject.intake._config.routes["slack_alert"] = ("slack", "monday")
+    await subject.silence(2, "target=monday")
+    case_id = await subject.comes()
+    assert sorted(row.state for row in await subject.own(case_id)) == ["discarded", "pending"]
     assert (await subject.case(case_id)).silence is None
-    assert {row.state for row in await subject.own(case_id)} == {"pending"}
+
+
+async def test_the_end_of_what_was_silenced_is_not_told(subject: Silenced) -> None:
+    number = await subject.silence()
+    fired = {"event_type": "slack_alert", "source": "gateway", "target": "monday"}
+    await subject.accept(**fired, dedup_key="pump 7")
+    before = await subject.end(number)
+    over = await subject.accept(**fired, dedup_key="pump 7", resolved=True)
+    assert (before, await subject.own(over)) == (0, [("discarded", "silenced", "silenced")])
+
+
+async def test_the_end_of_what_was_told_is_told_in_a_silence(subject: Silenced) -> None:
+    fired = {"event_type": "slack_alert", "source": "gateway", "target": "monday"}
+    await subject.accept(**fired, dedup_key="pump 7")
+    await subject.silence()
+    await subject.accept(**fired, dedup_key="pump 7")
+    over = await subject.accept(**fired, dedup_key="pump 7", resolved=True)
+    assert (await subject.own(over))[0].state == "pending"
+
+
+@pytest.mark.parametrize("event_type", ["lead.qualified", "followup", "escalation", "staff.mail"])
+async def test_neither_a_lead_nor_a_mail_of_our_own_is_silenced(
+    subject: Silenced, event_type: str
+) -> None:
+    await subject.silence(2, "event_type=~.*")
+    once = {"address": "a@example.com", "purpose": "marketing", "reference": "r"}
+    fields = {"once": OnceTerms(**once)} if event_type == "followup" else {}
+    alert_id = await subject.accept(event_type=event_type, **fields)
+    assert {row.state for row in await subject.own(alert_id)} == {"pending"}
 
 
 async def test_repeats_open_one_case_and_are_all_counted(subject: Silenced) -> None:
@@ -193,26 +269,47 @@ async def test_a_silence_is_made_listed_and_ended_over_http(alerts: StartAlerts)
     sections = {"answers": {"slack_alert": policy, "lead.qualified": policy}, "people": PEOPLE}
     subject = await alerts(sections=sections)
     ends = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
-    body = {"event_type": "slack_alert", "ends": ends, "why": "a repair"}
+    body: dict[str, Any] = {"matchers": [KIND], "ends": ends, "why": "a repair"}
+    week = {"days": ["sun"], "begins": "02:00", "ends": "04:00", "zone": "Europe/Warsaw"}
     path = "/api/silences"
     for change, field in (
-        ({"event_type": "webhook"}, "event_type"),
+        ({"matchers": []}, "matchers"),
+        ({"matchers": ["event_type=lead.qualified"]}, "matchers.0"),
+        ({"matchers": [KIND, "event_type=nothing"]}, "matchers.1"),
+        ({"matchers": [KIND, "payload.host=~(a+)+"]}, "matchers.1"),
+        ({"matchers": [KIND] * 9}, "matchers"),
+        ({"matchers": ["severity=critical"]}, "critical"),
         ({"event_type": "lead.qualified"}, "event_type"),
         ({"ends": "2020-01-01T00:00:00Z"}, "ends"),
         ({"ends": "2090-01-01T00:00:00Z"}, "ends"),
+        ({"ends": "2090-01-01T00:00:00Z", "weekly": week}, "ends"),
+        ({"weekly": week | {"zone": "Europe/Nowhere"}}, "weekly.zone"),
+        ({"weekly": week | {"ends": "24:00"}}, "weekly.ends"),
+        ({"weekly": week | {"ends": "02:00"}}, "weekly.ends"),
+        ({"weekly": week | {"days": []}}, "weekly.days"),
         ({"why": ""}, "why"),
     ):
         status, problem = await call(subject, "POST", path, body | change, caller="admin")
-        assert (status, [each["field"] for each in problem["errors"]]) == (422, [field])
+        assert (status, [each["field"] for each in problem["errors"]]) == (422, [field]), change
     assert (await call(subject, "POST", path, body))[0] == 401
     status, made = await call(subject, "POST", path, body, caller="admin")
     assert status == 200
     _, listed = await call(subject, "GET", path, caller="admin")
-    assert [(each["id"], each["by"], each["why"]) for each in listed["items"]] == [
-        (made["id"], "tester", "a repair")
+    names = ("id", "matchers", "critical", "by", "why", "weekly")
+    assert [tuple(each[name] for name in names) for each in listed["items"]] == [
+        (made["id"], [KIND], False, "tester", "a repair", None)
     ]
+    assert listed["items"][0]["active_until"] == listed["items"][0]["ends"]
     alert_id = await subject.accept("slack_alert")
     await subject.until(alert_id, "discarded")
+    asked = {"matchers": ["payload.text=~.*", "target=slack"]}
+    _, seen = await call(subject, "POST", f"{path}/preview", asked, caller="admin")
+    assert (seen["matched"], seen["examined"], seen["complete"]) == (1, 1, True)
+    assert (seen["items"][0]["id"], "payload" in seen["items"][0]) == (alert_id, False)
+    _, kept = await subject.http("GET", "/api/dlq/silenced")
+    assert [(each["id"], each["error_message"]) for each in kept["items"]] == [
+        (alert_id, f"silence {made['id']}")
+    ]
     status, ended = await call(subject, "DELETE", f"{path}/{made['id']}", caller="admin")
     assert (status, ended) == (200, {"ended": made["id"], "cases": 1})
     assert (await call(subject, "DELETE", f"{path}/{made['id']}", caller="admin"))[0] == 404

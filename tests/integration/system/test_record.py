@@ -109,11 +109,12 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
     steps = [await follow_up(stack) for _ in range(2)]
     held = [await kept_apart(stack) for _ in range(2)]
     later, last = [(datetime.now(UTC) + timedelta(hours=hours)).isoformat() for hours in (2, 3)]
-    silence = {"event_type": SILENCEABLE, "ends": later, "why": reason, "dedup_key": email}
+    silence: dict[str, Any] = {"matchers": [f"event_type={SILENCEABLE}", f"dedup_key={email}"]}
+    silence |= {"ends": later, "why": reason}
     override = {"schedule": "sales", "person": "maria", "ends": later, "why": reason}
     begun: list[str] = []
     for path, body in (
-        ("silences", silence | {"dedup_key": "y"}),
+        ("silences", silence | {"matchers": ["dedup_key=y"]}),
         ("oncall/overrides", override | {"begins": later, "ends": last}),
     ):
         made = await stack.http(

@@ -63,7 +63,7 @@ def intake_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[ob
     ) -> list[Taken]:
         if any(row.source == UNWRITABLE for _, rows in batch for row in rows):
             raise ValueError(UNWRITABLE)
-        return [Taken(0, {}, ())] * len(batch)
+        return [Taken(0, 0, {}, ())] * len(batch)
 
     monkeypatch.setattr(Intake, "_write", written)
     file = tmp_path / "alerts.toml"

@@ -80,6 +80,7 @@ def rank(one: Any) -> int:
 @dataclass(frozen=True, slots=True)
 class Taken:
     added: int
+    silenced: int  # of those added
     repeats: Mapping[Key, UUID]
     """The first alert of each repeat; a repeat has no row of its own."""
     settled: Collection[UUID]
@@ -103,17 +104,21 @@ async def accept(
     :param ending: alerts that have ended a case, and are not repeats
     """
     keyed = [row for row in rows if row.dedup_key is not None and row.once_address is None]
-    repeats, closed, late, settled = await _repeats(tx, keyed, window, ending)
+    repeats, closed, late, unsaid, settled = await _repeats(tx, keyed, window, ending)
     given = [
-        row._replace(resolved=True, dedup_key=None) if row.key in late else row
+        row._replace(resolved=True, dedup_key=None)
+        if row.key in late
+        else row._replace(failed=row.failed or Reason.SILENCED)
+        if row.key in unsaid
+        else row
         for row in rows
         if row.key not in repeats
     ]
-    added = 0
+    added = silenced = 0
     if repeats:
         await tx.execute(SQL["totals"], {"targets": sorted({row.target for row in rows})})
     if given:
-        added = int((await tx.execute(SQL["accept"], {"rows": _document(given)})).scalar_one())
+        added, silenced = (await tx.execute(SQL["accept"], {"rows": _document(given)})).one()
     if repeats:
         document = [
             row._asdict() | {"first_id": repeats[row.key]} for row in rows if row.key in repeats
@@ -122,26 +127,26 @@ async def accept(
     if closed:
         ids, targets = zip(*closed, strict=True)
         await tx.execute(SQL["close"], {"alert_ids": list(ids), "targets": list(targets)})
-    return Taken(added, repeats, settled)
+    return Taken(added, silenced, repeats, settled)
 
 
 async def _repeats(
     tx: AsyncConnection, rows: Sequence[NewRow], window: float, ending: Collection[UUID]
-) -> tuple[dict[Key, UUID], list[Key], set[Key], set[UUID]]:
+) -> tuple[dict[Key, UUID], list[Key], set[Key], set[Key], set[UUID]]:
     """Find the rows that repeat another one, in the ledger or in this batch.
 
     A message that alerts are over closes them, and the next alert closes that: closed rows have no
     key. A redelivered message gets the answer it had before.
 
     :returns: the first alert of each repeat, what is to be closed, what was over before it came,
-        and alerts that need no case
+        ends of what was silenced there, and alerts that need no case
     """
     if not rows:
-        return {}, [], set(), set()
+        return {}, [], set(), set(), set()
     found = await tx.execute(SQL["seen"], {"alert_ids": list({row.alert_id for row in rows})})
     seen: dict[Key, UUID | None] = {(one.alert_id, one.target): one.first_id for one in found}
     repeats = {row.key: first for row in rows if (first := seen.get(row.key)) is not None}
-    closed, late = list[Key](), set[Key]()
+    closed, late, unsaid = list[Key](), set[Key](), set[Key]()
     near = timedelta(seconds=window)
     since = min(row.accepted_at for row in rows) - near
     known = defaultdict[str | None, list[Any]](list)
@@ -161,8 +166,12 @@ async def _repeats(
         else:
             past = [one for one in mine if one.resolved != row.resolved and one.fired_at <= at]
             closed += [(one.alert_id, one.target) for one in past]
+            here = {one.failed for one in past if one.target == row.target}
+            if row.resolved and here == {Reason.SILENCED}:
+                unsaid.add(row.key)
             known[row.dedup_key] = [*(one for one in known[row.dedup_key] if one not in past), row]
-    return repeats, closed, late, {alert_id for alert_id, _ in (*seen, *repeats, *late)}
+    settled = {alert_id for alert_id, _ in (*seen, *repeats, *late)}
+    return repeats, closed, late, unsaid, settled
 
 
 def _repeated(row: NewRow, mine: Sequence[Any], window: timedelta) -> list[Any]:

@@ -17,7 +17,7 @@ WITH given AS (
         accepted_at, once_address, once_purpose, once_reference, once_not_after, subjects,
         caller, resolved, CASE WHEN failed IS NULL THEN 'pending' WHEN failed <> 'unrouted'
             THEN 'discarded' ELSE 'failed' END, failed,
-        CASE WHEN failed = 'silenced' THEN 'silence ' || silence ELSE failed END,
+        CASE WHEN failed = 'silenced' THEN coalesce('silence ' || silence, failed) ELSE failed END,
         CASE WHEN failed IS NULL THEN NULL ELSE now() END
     FROM given ORDER BY alert_id, target
     ON CONFLICT DO NOTHING
@@ -31,7 +31,7 @@ WITH given AS (
     SELECT alert_id, target, event_type, reason FROM added
     WHERE reason = 'unrouted'
 )
-SELECT count(*) AS added FROM added
+SELECT count(*) AS added, count(*) FILTER (WHERE reason = 'silenced') AS silenced FROM added
 
 -- name: lock
 SELECT pg_advisory_xact_lock(key) FROM unnest(CAST(:keys AS bigint[])) AS key

@@ -56,6 +56,7 @@ _LISTS: Final = {
     "pending": sa.text(OPEN),
     "failed": sa.text(f"{KEPT} AND state = 'failed'"),
     "in_doubt": sa.text(f"{KEPT} AND state = 'in_doubt'"),
+    "silenced": sa.text(f"{KEPT} AND state = 'discarded' AND reason = 'silenced'"),
     "either": sa.text(f"({OPEN} OR state = 'failed')"),  # no index: for queries by id
 }
 
