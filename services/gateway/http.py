@@ -164,7 +164,9 @@ FORWARDED = (
     Forwarded("GET", "/api/silences", "alerts", needs(Scope.ONCALL_READ)),
     Forwarded("POST", "/api/silences", "alerts", needs(Scope.ONCALL_WRITE)),
     Forwarded("POST", "/api/silences/preview", "alerts", needs(Scope.ONCALL_READ)),
-    Forwarded("DELETE", "/api/silences/{id}", "alerts", needs(Scope.ONCALL_WRITE)),
+    Forwarded(
+        "DELETE", "/api/silences/{id:(?!preview$)[^{}/]+}", "alerts", needs(Scope.ONCALL_WRITE)
+    ),
     Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", needs(Scope.DLQ_ACT)),
     Forwarded("GET", "/api/migration/dlq-status", "alerts", needs(Scope.DLQ_READ)),
     Forwarded("GET", "/api/keys", "console", needs(Scope.KEYS_MANAGE)),

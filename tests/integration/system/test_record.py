@@ -271,6 +271,7 @@ async def looks(stack: Stack) -> tuple[list[Look], list[str]]:
         Look(f"/api/alerts/{alert}", "alert.look", "alert"),
         Look("/api/dlq/pending?target=slack", "alert.look", "alert", "state=pending target=slack"),
         Look("/api/dlq/failed?target=sms", "alert.look", "alert", "state=failed target=sms"),
+        Look("/api/dlq/silenced?target=sms", "alert.look", "alert", "state=silenced target=sms"),
         Look(f"/api/dlq/in-doubt?id={doubt}", "alert.look", "alert"),
         Look(f"/api/consent/audit/{agreed}", "person.look", "person", id="subject"),
         Look(f"/api/unsubscribe/status/{agreed}", "person.look", "person", id="email"),
