@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from libs.common.process.config_file import ConfigFile, FaultError
 from libs.common.process.settings import Settings
 from libs.domain.email_address import normalise
+from libs.domain.hours_section import HoursSection
 
 Place = Literal["chat", "form"]
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -82,6 +83,9 @@ class Company(Section):
     contact: Annotated[Line, AfterValidator(_address)]
     phone: Annotated[Line, Field(pattern=r"^\+?[0-9][0-9 ()./-]{5,30}$")] | None = None
     privacy_url: str = Field(pattern=r"^https?://[^\s<>\"]+$", max_length=500)
+    towns: tuple[Line, ...] = ()
+    """Where it works; empty: texts do not say."""
+    prices: dict[Language, Line] = {}
     accent: Annotated[str, Field(pattern="^#[0-9a-f]{6}$"), AfterValidator(_legible)] = "#0b5cad"
     """The colour of buttons and links, in the console, forms, mails, pages and the widget."""
 
@@ -133,6 +137,8 @@ class _Wording(Section):
 
 class CompanyFile(Section):
     company: Company
+    hours: HoursSection | None = None
+    """When people answer."""
     processing: dict[About, dict[Language, Text]] = {}
     """What Art. 15(1) GDPR requires us to tell beside the data; an export includes it."""
     wordings: tuple[_Wording, ...] = Field(min_length=1)

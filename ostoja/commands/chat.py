@@ -23,7 +23,7 @@ def chat(
     `/2` taps what has this number. Anything else is a message. End with Ctrl-D.
     """
     session: Session = context.obj
-    about: dict[str, Any] = {"language": language}
+    about: dict[str, Any] = {"language": language, "greeted": True}
     told = session.api.get(PATH, key=None, language=language)
     while True:
         taps = _taps(told)

@@ -91,8 +91,9 @@ async def _take(
         works=config.works,
         towns=config.towns,
         tap=tapped,
+        greeted=said.greeted,
     )
-    state = turn.state
+    state, reply = turn.state, config.said(turn.reply, turn.state.language, now)
     facts = _normal(state.facts, before.facts)
     if facts is not state.facts:
         state = state._replace(facts=facts)
@@ -134,7 +135,7 @@ async def _take(
         tx,
         conversation_id,
         said=said.message,
-        reply=turn.reply,
+        reply=reply,
         state=state.stored(),
         email=state.facts.email,
         score=scored.points,
@@ -165,7 +166,7 @@ async def _take(
                 tx, conversation_id, new, enrolment.DEFAULT_SEQUENCE, due, "chat", request_id
             )
     metrics.TURNS.labels(state.language).inc()
-    return Reply(conversation_id, turn.reply, scored.points, said.message, state)
+    return Reply(conversation_id, reply, scored.points, said.message, state)
 
 
 def _normal(facts: Facts, before: Facts) -> Facts:

@@ -3,10 +3,11 @@
 Both are read and checked once at start. docs/words.md says how they are merged.
 """
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -22,12 +23,13 @@ from pydantic import (
 )
 
 from libs.common.process.config_file import ConfigFile, Duration, FaultError, did_you_mean, over
-from libs.domain.company import Company, CompanyFile, twice
+from libs.domain.company import Company, twice
 from libs.domain.company import load as load_company
 from libs.domain.forms import FindWording, Forms, finder
 from libs.domain.hours import Hours
 from libs.domain.hours_section import HoursSection
 from services.followups import dialogue
+from services.followups.dialogue import promise
 from services.followups.reading import phrases, place
 from services.followups.reading.routing import Action, Route, Routes, Then, Topic
 from services.followups.rules.facts import MAX_AREA, MAX_BUDGET, MIN_AREA, Facts
@@ -75,15 +77,13 @@ def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
     return texts
 
 
-OF_COMPANY = (
-    "company",
-    "legal_name",
-    "privacy_url",
-    "company_email",
-    "company_address",
-    "company_nip",
-    "company_contacts",
-)
+IN_ANY_TEXT = frozenset({
+    "company", "legal_name", "privacy_url", "company_email", "company_address", "company_nip",
+    "company_contacts", "company_phone", "company_hours", "company_prices", "company_towns", "by",
+})  # fmt: skip
+"""`{by}`: until when people answer what is said now."""
+_OPTIONAL = re.compile(r"\[([^\[\]]*\{[^\[\]]*)\]")
+"""`[telefon {company_phone}|e-mail {company_email}]`: the first of them that is known."""
 
 
 def _named(text: str) -> set[str]:
@@ -92,7 +92,7 @@ def _named(text: str) -> set[str]:
 
 def _check_braces(where: tuple[str, ...], text: str, shipped: str = "{contact}") -> None:
     """A text may have in braces what the shipped one has, and the company's data."""
-    known = {*OF_COMPANY, *_named(shipped)}
+    known = {*IN_ANY_TEXT, *_named(shipped)}
     try:
         strange = ", ".join(sorted(_named(text) - known))
     except ValueError as error:
@@ -126,6 +126,7 @@ class _Lead(_Section):
     threshold: int = Field(ge=1, le=TOP_SCORE)
     rules: tuple[_Rule, ...]
     update_after: Duration = timedelta(seconds=30)
+    answer_within: Duration = timedelta(hours=8)
     contact_only_after: Duration = timedelta(minutes=10)
     reopens_after: Duration = timedelta(days=30)
 
@@ -176,9 +177,12 @@ class _Route(_Section):
     skips: tuple[Literal["wish", "area", "budget", "start", "contact", "consent"], ...] = ()
 
 
+NO_TOWN = "is not in services/followups/reading/towns.txt"
+
+
 def _town(text: str) -> str:
     if place.find(text) != text:
-        raise ValueError(f"{text!r} is not in services/followups/reading/towns.txt")
+        raise ValueError(f"{text!r} {NO_TOWN}")
     return text
 
 
@@ -273,7 +277,7 @@ class _File(_Section):
     default_language: Language = "pl"
     staff_language: Language = "en"
     templates: str | None = None
-    hours: HoursSection
+    hours: HoursSection | None = None
     lead: _Lead
     dialogue: _Dialogue
     topics: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], _Topic]
@@ -334,7 +338,11 @@ class Config:
     default_language: str
     staff_language: str
     templates: Path
+    office: Hours
+    """When people answer, within this long."""
+    answer_within: timedelta
     hours: Hours
+    """When follow-ups leave."""
     threshold: int
     rules: tuple[Rule, ...]
     works: tuple[str, ...]
@@ -352,6 +360,14 @@ class Config:
 
     def today(self, now: datetime) -> date:
         return now.astimezone(self.hours.zone).date()
+
+    def said(self, reply: str, language: str | None, now: datetime) -> str:
+        """Return a reply with until when people answer."""
+        if "{by}" not in reply:
+            return reply
+        language = language or self.default_language
+        by = promise.by(now, self.answer_within, self.office, self.texts[language], language)
+        return reply.replace("{by}", by)
 
     def language_of(self, given: str | None) -> str:
         """Return the language of the dialogue for one that a page names, such as `en-GB`."""
@@ -371,30 +387,49 @@ class Config:
         return list(due_times(now, [step.delay for step in steps], self.hours, first_delay))
 
 
-def _about(company: Company, text: str) -> str:
+Known = Mapping[str, str]
+"""What may stand in braces in any text, in one language; empty: it is not known."""
+
+
+def _clock(at: time) -> str:
+    return f"{at.hour}:{at:%M}"
+
+
+def _known(company: Company, hours: HoursSection, language: str, script: Known) -> Known:
+    days = script["hours_daily" if hours.weekends else "hours_weekdays"]
+    return {
+        "company": company.name,
+        "legal_name": company.legal_name,
+        "privacy_url": company.privacy_url,
+        "company_email": company.contact,
+        "company_address": company.address,
+        "company_nip": company.nip,
+        "company_contacts": company.contacts,
+        "company_phone": company.phone or "",
+        "company_hours": days.format(opens=_clock(hours.opens), closes=_clock(hours.closes)),
+        "company_prices": company.prices.get(language, ""),
+        "company_towns": ", ".join(company.towns),
+    }
+
+
+def _about(known: Known, text: str) -> str:
     """Fill in the company's data; placeholders that a turn fills stay in braces."""
-    values = (
-        company.name,
-        company.legal_name,
-        company.privacy_url,
-        company.contact,
-        company.address,
-        company.nip,
-        company.contacts,
-    )
-    for name, value in zip(OF_COMPANY, values, strict=True):
+
+    def first(found: re.Match[str]) -> str:
+        ways = found[1].split("|")
+        return next((way for way in ways if all(known.get(n, n) for n in _named(way))), "")
+
+    text = _OPTIONAL.sub(first, text)
+    for name, value in known.items():
         text = text.replace(f"{{{name}}}", value)
     return text
 
 
-def _script(company: CompanyFile, language: str, script: Mapping[str, str]) -> dict[str, str]:
-    texts = {name: _about(company.company, text) for name, text in script.items()}
-    return texts | {"consent_wording": company.asking("chat", language).text}
-
-
-def _route(company: Company, topics: Mapping[str, _Topic], name: str, route: _Route) -> Route:
+def _route(
+    known: Mapping[str, Known], topics: Mapping[str, _Topic], name: str, route: _Route
+) -> Route:
     def about(texts: Mapping[str, str]) -> dict[str, str]:
-        return {language: _about(company, text) for language, text in texts.items()}
+        return {name: _about(known[name], text) for name, text in texts.items() if name in known}
 
     topic = topics[route.topic] if route.topic else None
     keys = ("answer", "ask", "told", "told_without_email", "again")
@@ -413,18 +448,26 @@ def load(
     """
     file = _file(path)
     company = load_company(company_path)
-    hours = file.hours.hours
-    texts = {
-        language: _script(company, language, script)
-        for language, script in file.dialogue.texts.items()
+    office, about = company.hours or file.hours, ConfigFile(company_path)
+    if office is None:
+        raise SystemExit(about.fault(["hours"], "is missing"))
+    if strange := [town for town in company.company.towns if place.find(town) != town]:
+        raise SystemExit(about.fault(["company", "towns"], f"{strange[0]!r} {NO_TOWN}"))
+    hours = (file.hours or office).hours
+    scripts = {**file.dialogue.texts, **file.dialogue.handover}
+    known = {
+        language: _known(company.company, office, language, script)
+        for language, script in scripts.items()
     }
-    handover = {
-        language: {name: _about(company.company, text) for name, text in script.items()}
-        for language, script in file.dialogue.handover.items()
+    said = {
+        language: {name: _about(known[language], text) for name, text in script.items()}
+        for language, script in scripts.items()
     }
-    routes = Routes(
-        [_route(company.company, file.topics, *each) for each in file.routes.items()], file.words
-    )
+    for language in file.dialogue.texts:
+        said[language]["consent_wording"] = company.asking("chat", language).text
+    texts = {language: said[language] for language in file.dialogue.texts}
+    handover = {language: said[language] for language in file.dialogue.handover}
+    routes = Routes([_route(known, file.topics, *each) for each in file.routes.items()], file.words)
     chips = dict(file.dialogue.taps)
     return Config(
         company=company.company,
@@ -433,6 +476,8 @@ def load(
         default_language=file.default_language,
         staff_language=file.staff_language,
         templates=path.parent / file.templates if file.templates else SHIPPED_TEMPLATES,
+        office=office.hours,
+        answer_within=file.lead.answer_within,
         hours=hours if quiet_hours else replace(hours, opens=None, closes=None),
         threshold=file.lead.threshold,
         rules=tuple(
@@ -440,7 +485,7 @@ def load(
             for rule in file.lead.rules
         ),
         works=file.dialogue.works,
-        towns=file.dialogue.towns,
+        towns=company.company.towns or file.dialogue.towns,
         texts=texts,
         handover=handover,
         sequences={name: sequence.steps for name, sequence in file.sequences.items()},

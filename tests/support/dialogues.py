@@ -3,9 +3,10 @@
 import json
 import tomllib
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from services.followups import dialogue
 from services.followups.dialogue.state import State
@@ -14,7 +15,9 @@ from tests.support.shipped import FOLLOWUPS
 
 CONTRACTS = Path(__file__).parents[1] / "contracts"
 FOLDER = CONTRACTS / "dialogues"
-TODAY = date(2026, 11, 25)
+NOW = datetime(2026, 11, 25, 10, tzinfo=ZoneInfo("Europe/Warsaw"))
+"""A Wednesday."""
+TODAY = NOW.date()
 FACTS = ("email", "phone", "area", "budget", "start")
 
 
@@ -75,15 +78,23 @@ def categories() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def answer(state: State, message: str, towns: tuple[str, ...] = FOLLOWUPS.towns) -> dialogue.Turn:
-    return dialogue.turn(
+def answer(
+    state: State,
+    message: str,
+    towns: tuple[str, ...] = FOLLOWUPS.towns,
+    *,
+    greeted: bool = False,
+) -> dialogue.Turn:
+    turn = dialogue.turn(
         state,
         message,
         taps=FOLLOWUPS.taps,
         today=TODAY,
         works=FOLLOWUPS.works,
         towns=towns,
+        greeted=greeted,
     )
+    return turn._replace(reply=FOLLOWUPS.said(turn.reply, turn.state.language, NOW))
 
 
 def hold(turns: list[str], towns: tuple[str, ...] = FOLLOWUPS.towns) -> Seen:

@@ -161,7 +161,7 @@ export function defineChat(gateway: string): void {
         for (let turn; (turn = conversation.turns.find((each) => each.key));) {
           if (!tries) note(t.writing)
           const said = turn.tap ? { tap: turn.tap } : { message: turn.text }
-          const body = JSON.stringify({ ...said, session_id: conversation.id(), language: spoken })
+          const body = JSON.stringify({ ...said, session_id: conversation.id(), language: spoken, greeted: true })
           const reply = await post(`${gateway}/api/chatbot/chat`, turn.key ?? "", body,
             { "Accept-Language": spoken })
           if (passing(reply.status)) {

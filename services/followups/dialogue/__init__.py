@@ -4,6 +4,7 @@ Consent counts only as a clear yes to the configured wording that
 was shown. Anything else is asked once more and then dropped.
 """
 
+import hashlib
 from datetime import date
 from typing import NamedTuple
 
@@ -42,11 +43,13 @@ def turn(
     works: tuple[str, ...] = (),
     towns: tuple[str, ...] = (),
     tap: Tapped | None = None,
+    greeted: bool = False,
 ) -> Turn:
     """Answer one message, or a tap.
 
     :param passed: facts from the website's own fields; they override the text
     :param agreed: wording of a consent that was given on the website with this message
+    :param greeted: the page shows the greeting
     """
     if tap is not None and tap.forgets:
         state = state._replace(facts=state.facts._replace(**{tap.forgets: None}))
@@ -73,11 +76,26 @@ def turn(
     ):
         known, parts = handovers.reply(known, state, heard, taps.handover[heard.spoken])
     else:
-        known, parts = replies.reply(known, state, heard, taps.texts[heard.language], agrees=agrees)
+        known, parts = replies.reply(
+            known,
+            state,
+            heard,
+            taps.texts[heard.language],
+            agrees=agrees,
+            greets=not (tap or greeted),
+        )
+    said, script = " ".join(parts), taps.script(heard.language, heard.spoken)
+    if _hash(said) == state.last_reply:
+        is_thanks = said == script["thanks"]
+        said = script["thanks_again"] if is_thanks else script["as_before"] + said
     return Turn(
-        known._replace(replies=state.replies + 1),
-        " ".join(parts),
+        known._replace(replies=state.replies + 1, last_reply=_hash(said)),
+        said,
         heard.answer,
         is_about_lead=heard.is_about_lead,
         actions=heard.actions,
     )
+
+
+def _hash(reply: str) -> str:
+    return hashlib.sha256(reply.encode()).hexdigest()[:16]

@@ -79,7 +79,7 @@ def _learn(state: State, heard: Heard) -> State:
     is_part = news.phone is not None and news.phone.startswith(f"+48{facts.budget}")
     if is_part and re.sub(r"\D", "", state.last_said or "") == f"{facts.budget}":
         facts = facts._replace(budget=None, currency=None)
-    if understood.disowns_email:
+    if understood.disowns_email or ("drop_email" in heard.actions and news.email is None):
         facts = facts._replace(email=None)
     email_given = news.email is not None
     # What was said of an address holds for the next one only if that was still to come.

@@ -161,6 +161,9 @@ def _on_mails(state: State, heard: Heard, script: Script) -> Reply:
 
 def _ask_in_the_form(state: State, question: Question, heard: Heard, script: Script) -> Reply:
     times = state.asked.get(question, 0)
+    own = next((each.ask for each in heard.answers if heard.language in each.ask), None)
+    if question == "contact" and own:
+        return _ask(state, question, script, own[heard.language])
     if question == "contact" and heard.defers and not times:
         return _ask(state, question, script, script["ask_contact_to_answer"])
     if question != "consent":

@@ -19,10 +19,13 @@ from services.followups.rules.fact_texts import describe
 from services.followups.rules.facts import NO_FACTS
 
 
-def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: bool) -> Reply:
+def reply(
+    state: State, before: State, heard: Heard, script: Script, *, agrees: bool, greets: bool
+) -> Reply:
     """Answer the message, say what was understood, and ask the next question.
 
     :param agrees: the words of the message granted consent
+    :param greets: False if the page shows the opening
     """
     own = _of_the_firm(heard, script)
     parts = opening(
@@ -31,7 +34,7 @@ def reply(state: State, before: State, heard: Heard, script: Script, *, agrees: 
         script,
         heard.language,
         asks=heard.is_question,
-        greets=not heard.is_tap,
+        greets=greets,
         own=own,
     )
     parts += _on_consent(state, before, heard, script, agrees=agrees)
@@ -82,7 +85,7 @@ def opening(
 ) -> list[str]:
     """Return the greeting and the answers of the routes; in an emergency they come first.
 
-    :param greets: False for a tap, which has the opening above it
+    :param greets: False if the page shows the opening
     :param own: what the firm's own facts answer
     """
     parts = list(own)
@@ -133,7 +136,8 @@ def _on_consent(
         and (state.facts.email, state.facts.phone is None) == (None, False)
         and not small_talk.names_mails(heard.message)
     )
-    if refuses(state, before, heard) and not (before.wants_erasure or is_of_calls):
+    is_told = before.wants_erasure or is_of_calls or "drop_email" in heard.actions
+    if refuses(state, before, heard) and not is_told:
         parts.append(script["withdraw_where" if asks_where(state, heard) else "consent_refused"])
     return parts
 

@@ -60,6 +60,8 @@ class State(NamedTuple):
     """The route that the last reply asked about, because no rule is sure of it."""
     last_said: str | None = None
     """The last message, so that a double tap or a reload is passed on once."""
+    last_reply: str | None = None
+    """Its hash: no reply comes twice in a row."""
     lead: str | None = None
     """The id of this conversation's lead."""
     over: str | None = None

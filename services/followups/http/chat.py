@@ -106,6 +106,7 @@ class ChatMessage(Model):
     phone: str | None = Field(None, pattern=r"^[+(]?[0-9][0-9 ().\-]{5,28}[0-9]$")
     language: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$")
     consent: Consent | None = None
+    greeted: bool = False
 
     @field_validator("message")
     @classmethod
@@ -167,6 +168,7 @@ class ChatRoutes:
         said = Said(
             message=body.message or "",
             tap=Tap(**dict(body.tap)) if body.tap else None,
+            greeted=body.greeted,
             session_id=body.session_id,
             passed=facts.Facts(
                 email=body.email,

@@ -54,7 +54,8 @@ class ChatPage:
         ours = request.headers.get("Sec-Fetch-Site", "same-origin") == "same-origin"
         if not (ours and re.fullmatch(r"[A-Za-z0-9_-]{22}", session)):  # else others may know it
             session = secrets.token_urlsafe(16)
-        about = {"session_id": session, "language": self._config.language_of(given.get("language"))}
+        language = self._config.language_of(given.get("language"))
+        about = {"session_id": session, "language": language, "greeted": True}
         typed = given.get("message") or given.get("number") or given.get("value") or ""
         fault = False
         try:
@@ -66,7 +67,7 @@ class ChatPage:
         wording = (shown["ask"] or {}).get("wording", {}).get("text", "")
         shown["reply"] = shown["reply"].replace(wording, "").strip()
         return self._show(
-            about["language"],
+            language,
             session,
             **shown,
             fault=fault,

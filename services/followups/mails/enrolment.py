@@ -38,6 +38,8 @@ class Said(NamedTuple):
     ip_address_from: str | None = None
     tap: Tap | None = None
     """A tapped chip, in place of a typed message; `message` is then its label."""
+    greeted: bool = False
+    """The page shows the opening."""
     source: str = "chat"
     """The name in consent's trail."""
 

@@ -71,6 +71,7 @@ _UNWANTED = re.compile(
 _KNOWN = (
     "gmail.com", "wp.pl", "onet.pl", "o2.pl", "op.pl", "vp.pl", "interia.pl", "interia.eu", "poczta.onet.pl", "poczta.fm", "tlen.pl", "gazeta.pl",
     "outlook.com", "hotmail.com", "yahoo.com", "icloud.com", "proton.me", "protonmail.com", "live.com", "gmx.de", "ukr.net",
+    "example.com", "example.pl",
 )  # fmt: skip
 
 

@@ -19,7 +19,9 @@ Then = Literal["form", "contact_first", "contact", "nothing", "close", "end"]
 question for a contact comes first. `contact`: only the question for a contact. `nothing`: no
 question this time. `close`: what happens to the request, and no more questions. `end`: no more
 replies but thanks."""
-Action = Literal["call", "call_times", "no_calls", "erasure", "lost", "quote", "resume", "mails"]
+Action = Literal[
+    "call", "call_times", "no_calls", "erasure", "lost", "quote", "resume", "mails", "drop_email"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def test_a_new_version_is_in_use_and_the_old_one_stays_published(tmp_path: Path)
         ('contact = "kontakt@', 'contact = "kontakt', "company.contact"),
         ('# accent = "#0b5cad"', 'accent = "#7db7ff"', "company.accent"),  # white on it: 2.1
         ('# accent = "#0b5cad"', 'accent = "blue"', "company.accent"),
-        ('# phone = "+48 12 345 67 89"', 'phone = "zadzwoń"', "company.phone"),
+        ('phone = "+48 22 123 45 67"', 'phone = "zadzwoń"', "company.phone"),
         ('version = "form-2026-11"', 'version = "chat-2026-11"', "duplicate version chat-2026-11"),
         ("szczegóły: https://www.ostoja-wnetrza.example/prywatnosc", "bez linku", "must contain"),
         ("[company]", "[company", "company.toml"),

@@ -1,13 +1,19 @@
 """By category: no contact is lost, no yes is inferred, and every request is passed on."""
 
 import json
+import re
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.followups import config
 from services.followups.dialogue.state import State
 from services.followups.rules.facts import Facts
 from tests.support import dialogues
+from tests.support.shipped import EXAMPLE, FOLLOWUPS
 
 OLDER = 45
 """The conversations of tests/contracts/dialogue, which test_dialogue.py checks literally."""
@@ -176,3 +182,67 @@ def test_a_range_for_each_is_one_for_all(turns: list[str], budget: tuple[int, in
     for message in turns:
         state = dialogues.answer(state, message).state
     assert (state.budget_from, state.facts.budget) == budget
+
+
+MONOTONOUS = [
+    ["nie wiem"] * 9,
+    ["halo?"] * 9,
+    ["ile to kosztuje?"] * 6,
+    ["czuję gaz w kuchni", *["co robić?"] * 6],
+    ["jesteście oszustami"] * 6,
+    ["dzięki"] * 5,
+    ["nie mam telefonu ani maila"] * 6,
+    ["remont 50 m2, 80 tys, od maja, jan@example.com", *["nie rozumiem"] * 6],
+    ["Hilfe, ich brauche eine neue Küche", *["bitte schnell, danke"] * 5],
+    ["usuńcie moje dane"] * 6,
+]
+
+
+@pytest.mark.parametrize("turns", MONOTONOUS, ids=lambda turns: turns[0])
+def test_no_reply_comes_twice_in_a_row(turns: list[str]) -> None:
+    state, replies = State(), [""]
+    for message in turns:
+        turn = dialogues.answer(state, message)
+        state = turn.state
+        replies.append(turn.reply)
+    assert [each for each, after in pairwise(replies) if each == after] == []
+
+
+def test_the_company_greets_once() -> None:
+    shown = dialogues.answer(State(), "dzień dobry, remont", greeted=True)
+    assert "automatyczny asystent" not in shown.reply
+    plain = dialogues.answer(State(), "dzień dobry, remont")
+    assert "automatyczny asystent" in plain.reply
+    assert "automatyczny asystent" not in dialogues.answer(plain.state, "łazienka").reply
+
+
+@pytest.mark.parametrize(
+    ("now", "by"),
+    [
+        ("2026-11-25 08:00", "dziś do 16:00"),
+        ("2026-11-25 08:20", "dziś do 17:00"),
+        ("2026-11-25 10:00", "jutro do 9:00"),
+        ("2026-11-27 16:30", "w poniedziałek do 16:00"),
+        ("2026-11-28 23:00", "w poniedziałek do 16:00"),
+        ("2026-12-24 20:00", "w poniedziałek do 16:00"),  # after the holidays
+        ("2026-11-10 20:00", "w czwartek do 16:00"),  # Independence Day
+    ],
+)
+def test_an_answer_is_promised_by_the_hours_of_the_office(now: str, by: str) -> None:
+    at = datetime.fromisoformat(now).replace(tzinfo=FOLLOWUPS.office.zone)
+    assert FOLLOWUPS.said("{by}", "pl", at) == by
+
+
+def test_a_company_without_prices_says_that_it_depends(tmp_path: Path) -> None:
+    ours = tmp_path / "company.toml"
+    text = (EXAMPLE / "company.toml").read_text(encoding="utf-8")
+    ours.write_text(re.sub(r"(?m)^(prices|phone|towns).*\n", "", text), encoding="utf-8")
+    configured = config.load(EXAMPLE / "followups.toml", ours)
+    price, nobody = (configured.routes.named(name) for name in ("price", "nobody_now"))
+    assert price is not None
+    assert nobody is not None
+    assert price.answer["pl"].startswith("Cena zależy")
+    assert "to zależy" in price.again["pl"]
+    assert "zł" not in "".join(price.again.values())
+    assert "telefon +" not in nobody.answer["pl"]
+    assert "8:00-17:00; gdy" in nobody.answer["pl"]
