@@ -2,10 +2,10 @@
 
 import re
 
-from services.followups.reading.tokens import told
+from services.followups.reading.tokens import words_of
 
-_WORDS = {name: frozenset(words.split()) for name, words in told("language").items()}
-_ALONE = _WORDS.pop("de_alone")
+_WORDS = {name: words_of("language", name) for name in ("pl", "en", "de")}
+_ALONE = words_of("language", "de_alone")
 _POLISH = re.compile("[ąćęłńóśźż]")
 _GERMAN = re.compile("[äöüß]")
 _CYRILLIC = re.compile("[а-яёіїєґ]{2,}")
