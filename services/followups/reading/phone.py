@@ -5,12 +5,16 @@ from collections.abc import Iterable
 from datetime import date
 
 from services.followups.reading import corrections
-from services.followups.reading.name import FIRST_NAMES, KIN
+from services.followups.reading.name import FIRST_NAMES
 from services.followups.reading.numbers import HAS_DIGIT, in_digits
 from services.followups.reading.text import MARK, PHONE_MARK, Reading, fold, take, words
 from services.followups.reading.units import FEET, METRES, MONEY
 from services.followups.rules.facts import Question
 
+KIN = (
+    r"szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|przyjaci\w*|kump[el]\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
+    r"|brother|sister|neighbou?r|friend"
+)
 _SEP = r"[\s.()/-]{0,2}"
 _AFTER = rf"(?![\s.-]?\d)(?!\s?(?:{MONEY}|{METRES}|{FEET}))"
 _POLISH = re.compile(

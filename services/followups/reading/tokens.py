@@ -200,8 +200,16 @@ class Said:
         """Return where the longest phrase that begins here ends; 0 if there is none."""
         return self._starts.get((name, at), 0)
 
+    def start_of(self, name: str, at: int) -> int:
+        """Return where the shortest phrase that ends here begins; here if there is none."""
+        return self._ends.get((name, at), at)
+
     def ends(self, name: str, at: int, first: int = 0) -> bool:
         return self._ends.get((name, at), -1) >= first
+
+    def said(self, first: int, end: int) -> str:
+        """Return the tokens as they are written."""
+        return self.text[self.tokens[first].start : self.tokens[end - 1].end]
 
     def words(self, first: int, end: int) -> list[str]:
         return [each.word for each in self.tokens[first:end]]

@@ -11,7 +11,6 @@ from services.followups.reading import (
     addresses,
     consent_answer,
     ids,
-    name,
     numbers,
     phone,
 )
@@ -32,7 +31,6 @@ def has_beginning(vocabulary: frozenset[str]) -> Look:
 LOOKS: list[tuple[re.Pattern[str], Look]] = [
     (addresses._SPELT, lambda text: "@" in text or has_word(addresses._SPELLED)(text)),
     (ids._IDS, has_beginning(ids._LEADS)),
-    (name._SAID, has_word(name._LEADS)),
     (numbers._AND_A_HALF, has_word(numbers._HALF)),
     *(
         (pattern, has_beginning(consent_answer._MAY_BE_REPLY_ONLY))
