@@ -350,6 +350,18 @@ def _said(lead: Any) -> str:
 
 
 _Lead = Literal["new", "taken", "won", "lost", "not_a_lead"]
+_LEAD = argument(None, "The lead's id.")
+_VERSION = option("Refuse if the lead has changed since this version.", kind=int, min=0)
+
+
+def _act(title: str, help_: str, path: str, says: str, **params: Any) -> Act:
+    """An act on one lead."""
+    return Act(
+        f"leads {title}", help_, f"POST /api/leads/{{lead}}/{path}", says,
+        {"lead": _LEAD, **params, "version": _VERSION}, SERVICE_KEY, body=dict,
+    )  # fmt: skip
+
+
 _SUSPECT = argument("ID", "As `ostoja forms suspected` prints it.")
 LEADS = (
     List(
@@ -370,15 +382,27 @@ LEADS = (
         },
         SERVICE_KEY,
     ),
-    Act(
-        "leads set", "Set a lead's state; every state but new stops its follow-ups.",
-        "POST /api/leads/{lead}/state", "{id} is {state}",
-        {
-            "lead": argument(None, "The lead's id."),
-            "state": argument(kind=_Lead),
-            "reason": option("Stored with the lead."),
-        },
-        SERVICE_KEY,
+    _act(
+        "set", "Set a lead's state; every state but new stops its follow-ups.", "state",
+        "{id} is {state}",
+        state=argument(kind=_Lead), reason=option("Stored with the lead."),
+        order_value=option("What a won lead ordered.", "--value", kind=int),
+        order_currency=option(None, "--currency"),
+    ),
+    _act("undo", "Reopen a closed lead as it was.", "undo", "{id} is {state}"),
+    _act(
+        "assign", "Say who has a lead.", "owner", "{owner} has {id}",
+        owner=argument(None, "A colleague's name."),
+    ),
+    _act("note", "Add a note to a lead.", "notes", "noted, version {version}", text=argument()),
+    _act(
+        "call", "Note a call, or plan one.", "calls", "noted, version {version}",
+        result=option("How it went.", kind=Literal["no_answer", "reached", "not_needed"]),
+        at=option(f"Call again. {AT}", **TIME), note=option(),
+    ),
+    _act(
+        "edit", "Correct a lead's facts.", "facts", "corrected, version {version}",
+        **{each: option() for each in ("name", "city", "wish", "area", "budget", "start")},
     ),
     List(
         "forms suspected", "List leads that look like a robot's. Needs the service key.",

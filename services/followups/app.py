@@ -16,12 +16,14 @@ from libs.domain import forms
 from libs.domain.signed_links import Tokens, parse_keys
 from services.followups import config, retention, topology
 from services.followups.consumers import Consumers
+from services.followups.http.acts import ActRoutes
 from services.followups.http.chat import ChatRoutes
 from services.followups.http.chat_page import ChatPage
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.submissions import SubmissionRoutes
 from services.followups.leads import submissions
+from services.followups.leads.acts import Acts
 from services.followups.leads.files import Erasures
 from services.followups.leads.staff import Announcer
 from services.followups.leads.submissions import Submissions
@@ -97,12 +99,14 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
     look = partial(health.with_outbox, engine, broker, steps.outbox_length)
     chat_routes = ChatRoutes(engine, configured, page_of)
+    lead_routes = LeadRoutes(engine, configured, page_of, Erasures(requester, erased))
     for routes in (
         chat_routes,
         ChatPage(chat_routes, configured),
         FollowupRoutes(engine, configured),
         SubmissionRoutes(leads),  # before the routes of `{id}`
-        LeadRoutes(engine, configured, page_of, Erasures(requester, erased)),
+        lead_routes,
+        ActRoutes(Acts(engine, configured, page_of), lead_routes),
         HealthRoute(look, service.name, settings, broker, MIGRATIONS),
     ):
         routes.add_to(app)

@@ -27,7 +27,7 @@ from services.followups.messages import (
     LeadSubmit,
     SubjectErased,
 )
-from services.followups.store import conversations, leads, steps
+from services.followups.store import acts, conversations, leads, steps
 from services.followups.store.conversations import Subject
 from services.followups.store.tables import Row
 from services.followups.topology import (
@@ -169,11 +169,11 @@ class Consumers:
             if await inbox.first_time(tx, OUTCOMES_QUEUE, message.id):
                 lead = await leads.one(tx, answered.lead_id)
                 if lead is not None and lead["next"] is not None:  # its follow-ups go on
-                    await leads.take(tx, lead["id"], answered.by, answered.at)
+                    await acts.follow(tx, lead["id"], "taken", answered.by, answered.at)
                 elif lead is not None:
                     here, email = lead["conversation_id"], lead["known"].get("email")
                     await conversations.end_followups(tx, here, email, "staff")
-                    await leads.take(tx, lead["id"], answered.by, answered.at)
+                    await acts.follow(tx, lead["id"], "taken", answered.by, answered.at)
                     if email:
                         await steps.lock_address(tx, email)
                     stopped = await steps.stop(tx, steps.of_recipient(here, email), TAKEN)
@@ -186,7 +186,7 @@ class Consumers:
         """Note that a lead no longer has an owner. Idempotent; it starts no follow-ups."""
         released = read(message, CaseOwner)
         async with self._engine.begin() as tx:
-            await leads.release(tx, released.lead_id, released.by, released.at)
+            await acts.follow(tx, released.lead_id, "new", released.by, released.at)
         log.info("lead.released")
         return Ack()
 

@@ -16,6 +16,7 @@ LEAD_UPDATED = "lead.updated"
 LEAD_SUBMITTED = "lead.submitted"
 LEAD_EVENTS = frozenset({LEAD_QUALIFIED, LEAD_UPDATED, LEAD_SUBMITTED})
 LEAD_SUBMIT = "lead.submit"
+LEAD_CALL = "lead.call"
 ALERT_ACCEPTED = "alert.accepted"
 GRANT_RECORD = "grant.record"
 WITHDRAWAL_RECORD = "withdrawal.record"
@@ -73,6 +74,7 @@ class ExportRequest(_OfSubject):
                 "messages",
                 "followups",
                 "leads",
+                "lead_acts",
                 "submissions",
                 "dead_letters",
             ],
@@ -150,6 +152,11 @@ def update_id(lead_id: uuid.UUID, version: int) -> uuid.UUID:
     return uuid.uuid5(_LEADS, f"{lead_id} {version}")
 
 
+def call_id(lead_id: uuid.UUID, at: datetime) -> uuid.UUID:
+    """Return the id of the alert that reminds of a call planned for this time."""
+    return uuid.uuid5(_LEADS, f"{lead_id} call {_iso(at)}")
+
+
 def request(
     *,
     event_id: uuid.UUID,
@@ -172,6 +179,7 @@ def request(
     at: datetime,
     previous: Mapping[str, Any] | None = None,
     form: str | None = None,
+    act: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """A new or changed lead, or another request, for staff.
 
@@ -179,6 +187,7 @@ def request(
     :param said: the person's words since then
     :param previous: id, state and owner (a name) of the request that this one follows
     :param form: by which it came, if not from the chat
+    :param act: what staff did, each in a line
     """
     body = {
         "id": str(event_id),
@@ -208,7 +217,8 @@ def request(
         "at": _iso(at),
         "previous": previous and dict(previous),
     }
-    return body if form is None else body | {"form": form}
+    more = {"form": form, "act": act}
+    return body | {name: value for name, value in more.items() if value is not None}
 
 
 def _country(phone: str | None) -> str | None:

@@ -114,7 +114,10 @@ FORWARDED = (
         "followups",
         needs(Scope.LEADS_READ),
     ),
-    Forwarded("POST", "/api/leads/{id}/state", "followups", needs(Scope.LEADS_WRITE)),
+    *(
+        Forwarded("POST", f"/api/leads/{{id}}/{act}", "followups", needs(Scope.LEADS_WRITE))
+        for act in ("state", "undo", "owner", "facts", "notes", "calls")
+    ),
     Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/api/opt-in", "consent", OPT_IN),

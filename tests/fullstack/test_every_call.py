@@ -251,6 +251,13 @@ async def _leads(call: Calls) -> None:
     (lead,) = (await call("GET", "/api/leads", query=query, key="service"))["items"]
     taken = {"state": "taken", "reason": "dzwonię dziś"}
     await call("POST", "/api/leads/{id}/state", taken, id=lead["id"], key="service")
+    for act, body in (
+        ("notes", {"text": "woli po 16"}), ("calls", {"result": "no_answer"}),
+        ("facts", {"city": "Gdynia"}), ("owner", {"owner": "Ewa Lis"}),
+        ("state", {"state": "won"}), ("undo", {}),
+    ):  # fmt: skip
+        await call("POST", f"/api/leads/{{id}}/{act}", body, id=lead["id"], key="service")
+    await call("GET", "/api/leads/stats", key="service")
     found = await call("GET", "/api/leads/{id}", id=lead["id"], key="service")
     assert (found["state"], found["email"]) == ("taken", address)
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,14 +14,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import (
-    CALLER,
     Model,
     Problem,
     faults,
     in_utc,
     json_response,
     only,
-    parse,
     path_id,
 )
 from libs.common.http.heads import media_type
@@ -29,7 +28,7 @@ from libs.domain.acts import Act
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
 from libs.domain.scopes import PERSON
-from services.followups import metrics
+from services.followups import messages
 from services.followups.config import Config
 from services.followups.leads import files as lead_files
 from services.followups.leads import staff, table
@@ -37,7 +36,7 @@ from services.followups.messages import LEAD
 from services.followups.rules import score as lead_score
 from services.followups.rules.fact_texts import least, wishes
 from services.followups.rules.score import LEAD_STATES
-from services.followups.store import conversations, leads, steps, submissions
+from services.followups.store import acts, conversations, leads, steps, submissions
 from services.followups.store.tables import Row
 
 MOST = 1000
@@ -92,11 +91,6 @@ class Wanted(Model):
     format: Literal["json", "csv"] = "json"
 
 
-class NewState(Model):
-    state: str = Field(pattern=STATE)
-    reason: str | None = Field(None, min_length=1, max_length=500)
-
-
 @dataclass(frozen=True, eq=False)
 class LeadRoutes:
     engine: AsyncEngine
@@ -109,7 +103,6 @@ class LeadRoutes:
         app.router.add_post("/api/leads/import", only("service", self.import_file))
         app.router.add_get("/api/leads/stats", only("service", self.stats))
         app.router.add_get("/api/leads/{id}", only("service", self.show))
-        app.router.add_post("/api/leads/{id}/state", only("service", self.set_state))
 
     async def list(self, request: web.Request) -> web.Response:
         """List leads, newest first."""
@@ -123,7 +116,7 @@ class LeadRoutes:
             )
             await acts_outbox.look(tx, request.headers, "lead.look", "lead", seen, **asked)
         more = len(rows) > wanted.limit
-        items = [self._item(row) for row in rows[: wanted.limit]]
+        items = [self.item(row) for row in rows[: wanted.limit]]
         cursor = items[-1]["id"] if more else None
         if wanted.format == "csv":
             headers = {"X-Next-Cursor": cursor} if cursor else {}
@@ -139,15 +132,27 @@ class LeadRoutes:
             await acts_outbox.look(tx, request.headers, "lead.look", "lead", [row["id"]])
             said = await conversations.transcript(tx, row["heard_in"], MOST_SAID)
             forms = await submissions.of_lead(tx, row, MOST_ALERTS)
+            done = await acts.of_lead(tx, row["id"], MOST_SAID)
+            mails = await steps.sent_in(tx, row["heard_in"], MOST_SAID)
+        called = [messages.call_id(row["id"], row["call_at"])] if row["reminded_at"] else []
+        stream = [
+            *({"kind": author, "by": None, "at": at, "text": text} for author, text, at in said),
+            *({"kind": "mail", "by": None, "at": at, "text": name} for name, at in mails),
+            *map(acts.shown, done),
+        ]
         return json_response(
             {
-                **self._item(row),
+                **self.item(row),
                 "score_reasons": lead_score.score(row["known"], self.config.rules).reasons,
                 "conversation": [
                     {"author": author, "text": text, "at": at.isoformat()}
                     for author, text, at in said
                 ],
-                "alert_ids": [str(row["id"]), *map(str, forms)],
+                "alert_ids": [str(row["id"]), *map(str, (*called, *forms))],
+                "stream": [
+                    each | {"at": each["at"].isoformat()}
+                    for each in sorted(stream, key=itemgetter("at"))
+                ],
             }
         )
 
@@ -180,40 +185,6 @@ class LeadRoutes:
             }
         )
 
-    async def set_state(self, request: web.Request) -> web.Response:
-        """Set the state of a lead; any state but `new` ends its follow-ups.
-
-        Those of a request that follows it go on.
-        """
-        body = await parse(request, NewState)
-        lead_id = path_id(request, "lead")
-        by = request.headers.get("X-Operator") or request.headers.get(CALLER) or "staff"
-        async with self.engine.begin() as tx:
-            row = await leads.one(tx, lead_id)
-            if row is None:
-                raise Problem(404, detail="no such lead")
-            stopped = []
-            if body.state != "new" and row["next"] is None:
-                here, email = row["conversation_id"], row["known"].get("email")
-                # Lock order: a conversation before its lead.
-                await conversations.end_followups(tx, here, email, "staff")
-                await leads.set_state(tx, lead_id, body.state, reason=body.reason, by=by[:200])
-                if email:
-                    await steps.lock_address(tx, email)
-                stopped = await steps.stop(tx, steps.of_recipient(here, email), "staff")
-            else:
-                await leads.set_state(tx, lead_id, body.state, reason=body.reason, by=by[:200])
-            row = await leads.one(tx, lead_id)
-            act = Act.of(
-                request.headers, "lead.state", "lead", str(lead_id),
-                reason=body.reason, outcome=body.state,
-            )  # fmt: skip
-            await acts_outbox.record(tx, act)
-        if row is None:
-            raise Problem(404, detail="this person was erased in the meantime")
-        metrics.ENDED.labels("cancelled").inc(len(stopped))
-        return json_response(self._item(row))
-
     async def import_file(self, request: web.Request) -> web.Response:
         """Import a file as it streams in; the report lists each rejected row with its line."""
         parts = request.content.iter_any()
@@ -229,7 +200,7 @@ class LeadRoutes:
         report = await lead_files.take(self.engine, self.config, self.erasures, records, act)
         return json_response(report.as_json())
 
-    def _item(self, row: Row) -> dict[str, Any]:
+    def item(self, row: Row) -> dict[str, Any]:
         known = {name: row["known"].get(name) for name in _KNOWN}
         own = {name: row[name] for name in (*_OWN, *_TIMES)}
         staff = {name: row[name] for name in _OF_STAFF if name != "version"} | {

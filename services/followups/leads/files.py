@@ -102,6 +102,11 @@ _START = r"^(asap|20\d\d(-\d\d(-\d\d)?)?( [a-z0-9_]{1,40}){0,2})$"
 """The form in the list of leads: `2027-06 summer`."""
 Words = Annotated[str, AfterValidator(_one_line)]
 Number = BeforeValidator(_number)
+Wish = Annotated[Words, Field(min_length=1, max_length=facts.WISH_LENGTH)]
+Area = Annotated[float, Number, Field(ge=facts.MIN_AREA, le=facts.MAX_AREA)]
+Budget = Annotated[float, Number, Field(ge=1, le=facts.MAX_BUDGET)]
+Currency = Annotated[str, Field(pattern="^(PLN|EUR|USD|GBP)$")]
+Start = Annotated[str, Field(pattern=_START), AfterValidator(_start)]
 
 
 class LeadRow(Model):
@@ -112,10 +117,10 @@ class LeadRow(Model):
     phone: Annotated[str, Field(max_length=40), AfterValidator(_phone)] | None = None
     language: Annotated[str, Field(pattern=f"^({'|'.join(LANGUAGES)})$")] | None = None
     wish: Annotated[Words, Field(max_length=facts.WISH_LENGTH)] | None = None
-    area: Annotated[float, Number, Field(ge=facts.MIN_AREA, le=facts.MAX_AREA)] | None = None
-    budget: Annotated[float, Number, Field(ge=1, le=facts.MAX_BUDGET)] | None = None
-    currency: Annotated[str, Field(pattern="^(PLN|EUR|USD|GBP)$")] | None = None
-    start: Annotated[str, Field(pattern=_START), AfterValidator(_start)] | None = None
+    area: Area | None = None
+    budget: Budget | None = None
+    currency: Currency | None = None
+    start: Start | None = None
     consent_text: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
     consent_at: Annotated[datetime, BeforeValidator(_moment)] | None = None
     consent_source: Annotated[Words, Field(max_length=200)] | None = None

@@ -7,9 +7,11 @@ a row make one update.
 
 import asyncio
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -26,7 +28,7 @@ from services.followups.messages import LEAD
 from services.followups.rules import score as lead_score
 from services.followups.rules.fact_texts import CONTACTS, summary, wishes
 from services.followups.rules.facts import OF_WORKS, Facts
-from services.followups.store import conversations, leads
+from services.followups.store import acts, conversations, leads
 from services.followups.store.leads import OF_FORM, Change, Lead
 from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
 
@@ -41,6 +43,10 @@ _PERSON = CONTACTS | {"name"}
 POLL_SECONDS = 1.0
 BATCH = 50
 
+WORDS: dict[str, dict[str, str]] = tomllib.loads(
+    files(__package__).joinpath("act_words.toml").read_text(encoding="utf-8")
+)
+"""What staff read about the acts of others."""
 Link = Callable[[UUID], str]
 """Makes the link to a lead's page in the console, which asks for a login and records who looks."""
 
@@ -120,7 +126,7 @@ async def record(
     is_own = row.conversation_id == heard.conversation_id or not heard.is_request
     # Once others have added to it: who began it may have named their number, to take it from them.
     is_shared = heard.is_request and is_own and _has_others(row)
-    known = _learn(row.known, heard, taken_back, is_own=is_own, is_shared=is_shared, takes=takes)
+    known = _learn(row, heard, taken_back, is_own=is_own, is_shared=is_shared, takes=takes)
     is_same = known.get("email") == state.facts.email
     standing = {
         "may_mail": _may_mail(heard, row.known) if is_same else row.known.get("may_mail"),
@@ -142,7 +148,8 @@ async def record(
     # Only in the lead's first conversation: in another one, anyone could name its number.
     if takes == OPEN and heard.is_lost and is_own and not is_shared:
         reason = " ".join(state.said[-1:]) or None
-        await leads.set_state(tx, row.id, "lost", reason=reason, by="chat")
+        if (ended := await leads.one(tx, row.id)) is not None:
+            await acts.change_state(tx, ended, "lost", "chat", heard.now, reason=reason)
     dropped = [] if is_shared else [f"{kind}:{value}" for kind, value in taken_back.items()]
     changes.append(Change(row, contacts, dropped, is_heard=heard.is_request))
     lead_id = str(row.id) if topic == LEAD else state.lead
@@ -187,7 +194,7 @@ async def _request(
 
 
 def _learn(
-    before: Mapping[str, Any],
+    row: Lead,
     heard: Notice,
     taken_back: Mapping[str, str],
     *,
@@ -197,8 +204,8 @@ def _learn(
 ) -> dict[str, Any]:
     """Return what is known of a lead, including what is said now."""
     wrong = taken_back if is_own and not is_shared else {}
-    kept = {name: value for name, value in before.items() if value != wrong.get(name)}
-    told = _known(heard.state)
+    kept = {name: value for name, value in row.known.items() if value != wrong.get(name)}
+    told = _told(row, heard)
     if not heard.is_request:
         return kept | {name: value for name, value in told.items() if name in _PERSON}
     if is_own and not (heard.submission and takes):
@@ -206,6 +213,17 @@ def _learn(
             return kept | told
         kept |= told | {name: kept[name] for name in CONTACTS & kept.keys()}
     return _beside(kept, heard, is_own=is_own)
+
+
+def _told(row: Lead, heard: Notice) -> dict[str, Any]:
+    """Return what is known of the person, without what staff have corrected since it was said."""
+    told, before = _known(heard.state), _known(heard.before)
+    if row.edited:
+        for name in told.copy():
+            is_old = name == "wish" or before.get(name) == told[name]  # a wish only grows
+            if name.removesuffix("_range") in row.edited and is_old:
+                del told[name]
+    return told
 
 
 def _has_others(row: Lead) -> bool:
@@ -269,6 +287,7 @@ async def _new(
         version=0,
         due_at=None,
         previous=follows,
+        edited=[],
     )
 
 
@@ -336,14 +355,42 @@ def announce(
     session_id: str | None,
     now: datetime,
     sent: Submission | None = None,
+    act: Sequence[str] | None = None,
 ) -> tuple[Lead, outbox.Outgoing]:
-    """Make the event for the outbox and the row to save in the same transaction."""
+    """Make the event for the outbox and the row to save in the same transaction.
+
+    :param act: what staff did, in their language, each in a line
+    """
     first = row.notified is None
-    scored = lead_score.score(row.known, config.rules)
     topic = config.topics.get(row.topic)
     event_id = row.id if first else messages.update_id(row.id, row.version)
-    body = messages.request(
+    body = _body(
+        config,
+        link,
+        row,
+        session_id,
         event_id=event_id if sent is None else sent.id,
+        topic=topic.label[config.staff_language] if topic else None,
+        is_update=not first,
+        at=now,
+        form=None if sent is None else sent.form,
+        act=act,
+    )
+    event = _event(body, row, topic.severity if topic else "info", sent)
+    if row.topic == LEAD and first:
+        metrics.LEADS.inc()
+    metrics.NOTIFIED.labels(row.topic, "new" if first else "update").inc()
+    row = row._replace(
+        score=body["score"], notified=row.known, said=[], version=row.version + 1, due_at=None
+    )
+    return row, event
+
+
+def _body(
+    config: Config, link: Link, row: Lead, session_id: str | None, **given: Any
+) -> dict[str, Any]:
+    scored = lead_score.score(row.known, config.rules)
+    return messages.request(
         lead_id=row.id,
         conversation_id=row.heard_in,
         session_id=session_id,
@@ -357,21 +404,24 @@ def announce(
         reasons=scored.reasons,
         summary=summary(row.known, config.staff_language),
         work=_work(row.known.get("wish"), config.works),
-        topic=topic.label[config.staff_language] if topic else None,
-        is_update=not first,
         transcript_url=link(row.id),
-        at=now,
         previous=row.previous,
-        form=None if sent is None else sent.form,
+        **given,
     )
-    event = _event(body, row, topic.severity if topic else "info", sent)
-    if row.topic == LEAD and first:
-        metrics.LEADS.inc()
-    metrics.NOTIFIED.labels(row.topic, "new" if first else "update").inc()
-    row = row._replace(
-        score=scored.points, notified=row.known, said=[], version=row.version + 1, due_at=None
-    )
-    return row, event
+
+
+def remind(config: Config, link: Link, row: Mapping[Any, Any], now: datetime) -> outbox.Outgoing:
+    """Make the alert that the time of a planned call has come: it asks whoever planned it first."""
+    lead = Lead.of(row)._replace(said=[])
+    owner = leads.person(row["owner"]) or row["planned_by"]
+    body = _body(
+        config, link, lead, None, event_id=messages.call_id(lead.id, row["call_at"]),
+        topic=WORDS[config.staff_language]["call"], is_update=False, at=now,
+        act=[line for line in (owner, row["plan"]) if line],
+    )  # fmt: skip
+    alert = messages.visitor_alert(messages.LEAD_CALL, "warning", body | {"asks_first": owner})
+    message = Message(body["id"], messages.ALERT_ACCEPTED, alert, logs.request_id.get())
+    return ALERTS.name, ALERTS_INTAKE, message
 
 
 def _changes(row: Lead) -> tuple[str, ...]:
@@ -424,6 +474,8 @@ class Announcer:
             with postgres.through_outages("staff.database_unavailable"):
                 while await self.announce(datetime.now(UTC)) == BATCH:
                     pass
+                while await self.remind(datetime.now(UTC)) == BATCH:
+                    pass
             await asyncio.sleep(POLL_SECONDS)
 
     async def announce(self, now: datetime) -> int:
@@ -437,4 +489,11 @@ class Announcer:
             if announced:
                 await leads.save(tx, [Change(saved) for saved, _ in announced])
                 await outbox.add_all(tx, [event for _, event in announced])
+        return len(rows)
+
+    async def remind(self, now: datetime) -> int:
+        """:returns: how many planned calls were due"""
+        async with self._engine.begin() as tx:
+            rows = await leads.calls(tx, BATCH)
+            await outbox.add_all(tx, [remind(self._config, self._link, row, now) for row in rows])
         return len(rows)

@@ -24,6 +24,7 @@ from services.followups.store.tables import (
     followup_event,
     imported_grant,
     lead,
+    lead_act,
     lead_contact,
     lead_submission,
     outbox_table,
@@ -404,6 +405,11 @@ async def _take_out(
         if row["heard_in"] in talks:
             values |= {"heard_in": row["conversation_id"], "said": []}
         await tx.execute(sa.update(lead).where(lead.c.id == row["id"]).values(values))
+        edits = sa.select(lead_act).where(lead_act.c.lead_id == row["id"])
+        for act in (await tx.execute(edits.where(lead_act.c.kind == "edit"))).mappings().all():
+            data = act["data"] | {name: rest(act["data"][name]) for name in ("before", "after")}
+            left = sa.update(lead_act).where(lead_act.c.id == act["id"])
+            await tx.execute(left.values(data=data))
     await tx.execute(sa.delete(lead_contact).where(theirs))
 
 
@@ -431,6 +437,12 @@ async def _strike_out(
     for found in (await tx.execute(sa.select(lead.c.id, *texts).where(about))).mappings():
         values = {column.name: without(found[column.name], [email], named_in) for column in texts}
         await tx.execute(sa.update(lead).where(lead.c.id == found["id"]).values(values))
+    # Staff may have named anyone, in a note about anyone.
+    noted = (lead_act.c.text, lead_act.c.data)
+    names = sa.or_(*(sa.cast(each, sa.Text).icontains(email, autoescape=True) for each in noted))
+    for act in (await tx.execute(sa.select(lead_act.c.id, *noted).where(names))).mappings():
+        values = {each.name: without(act[each.name], [email], named_in) for each in noted}
+        await tx.execute(sa.update(lead_act).where(lead_act.c.id == act["id"]).values(values))
     await tx.execute(
         sa.delete(chat_email).where(
             chat_email.c.email == email, chat_email.c.conversation_id.in_(ids)
@@ -553,7 +565,7 @@ async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[st
     return (await tx.execute(page)).scalars().all()
 
 
-HELD = ("conversations", "messages", "followups", "leads", "submissions")
+HELD = ("conversations", "messages", "followups", "leads", "lead_acts", "submissions")
 
 
 async def held(
@@ -579,6 +591,13 @@ async def held(
         "leads": sa.select(lead)
         .where(lead.c.conversation_id.in_(conversations))
         .order_by(lead.c.created_at, lead.c.id),
+        "lead_acts": sa.select(lead_act)
+        .where(
+            lead_act.c.lead_id.in_(
+                sa.select(lead.c.id).where(lead.c.conversation_id.in_(conversations))
+            )
+        )
+        .order_by(lead_act.c.id),
         "submissions": sa.select(lead_submission)
         .where(sa.or_(_sent_by(subject), lead_submission.c.conversation_id.in_(conversations)))
         .order_by(lead_submission.c.accepted_at, lead_submission.c.id),

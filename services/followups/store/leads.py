@@ -19,6 +19,7 @@ from services.followups.store.tables import (
     Row,
     chat_conversations,
     lead,
+    lead_act,
     lead_contact,
     lead_submission,
 )
@@ -46,6 +47,8 @@ class Lead(NamedTuple):
     version: int
     due_at: datetime | None
     previous: Mapping[str, Any] | None
+    edited: Sequence[str]
+    """Facts that staff have corrected."""
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> "Lead":
@@ -166,13 +169,13 @@ SAVE = """
 leads AS (
     SELECT * FROM jsonb_to_recordset(:leads) AS given (id uuid, topic text, conversation_id uuid,
         heard_in uuid, language text, score int, known jsonb, notified jsonb, said jsonb,
-        version int, due_at timestamptz, previous jsonb, contacts text[], dropped text[],
-        is_heard bool)
+        version int, due_at timestamptz, previous jsonb, edited text[], contacts text[],
+        dropped text[], is_heard bool)
 ), saved_leads AS (
     INSERT INTO lead (id, topic, conversation_id, heard_in, language, score, known, notified, said,
-        version, due_at, previous, state, state_by, updated_at, consent_at)
+        version, due_at, previous, edited, state, state_by, updated_at, consent_at)
     SELECT id, topic, conversation_id, heard_in, language, score, known, notified, said, version,
-        due_at, previous, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
+        due_at, previous, edited, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
         CASE WHEN known ? 'lost' THEN 'chat' END,
         CASE WHEN is_heard THEN now() ELSE '-infinity' END,
         (SELECT consent_at FROM lead AS old WHERE old.id = CAST(leads.previous ->> 'id' AS uuid)
@@ -181,6 +184,8 @@ leads AS (
     ON CONFLICT (id) DO UPDATE SET heard_in = excluded.heard_in, language = excluded.language,
         score = excluded.score, known = excluded.known, notified = excluded.notified,
         said = excluded.said, version = excluded.version, due_at = excluded.due_at,
+        edited = excluded.edited,
+        revision = lead.revision + CAST(lead.known IS DISTINCT FROM excluded.known AS int),
         updated_at = greatest(lead.updated_at, excluded.updated_at)
 ), dropped_contacts AS (
     DELETE FROM lead_contact USING leads WHERE contact = ANY(dropped)
@@ -204,6 +209,7 @@ def rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
         | {name: str(getattr(change.row, name)) for name in _UUIDS}
         | {
             "due_at": change.row.due_at and change.row.due_at.isoformat(),
+            "edited": list(change.row.edited),
             "contacts": list(change.contacts),
             "dropped": list(change.dropped),
             "is_heard": change.is_heard,
@@ -236,6 +242,34 @@ async def due(tx: AsyncConnection, limit: int) -> Sequence[Row]:
     return (await tx.execute(taken)).mappings().all()
 
 
+async def calls(tx: AsyncConnection, limit: int) -> Sequence[Row]:
+    """Return planned calls whose time has come, once; safe for concurrent replicas.
+
+    Each is its lead, with the `plan` and who `planned_by` it.
+    """
+    c = lead_act.c
+    plan = (
+        sa.select(c.text, c.by)
+        .where(c.lead_id == lead.c.id, c.kind == "call")
+        .order_by(c.id.desc())
+        .limit(1)
+        .lateral("last")
+    )
+    due = (
+        sa.select(lead, plan.c.text.label("plan"), plan.c.by.label("planned_by"))
+        .join(plan, sa.true())
+        .where(lead.c.call_at <= sa.func.now(), lead.c.reminded_at.is_(None))
+        .where(lead.c.state.in_(("new", "taken")))
+        .order_by(lead.c.call_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=lead)
+    )
+    rows = (await tx.execute(due)).mappings().all()
+    told = sa.update(lead).where(lead.c.id.in_([row["id"] for row in rows]))
+    await tx.execute(told.values(reminded_at=sa.func.now()))
+    return rows
+
+
 _later = lead.alias("later")
 _FOLLOWER = (
     sa.select(_later.c.id)
@@ -254,8 +288,9 @@ _FORM = (
 )
 
 
-async def one(tx: AsyncConnection, lead_id: UUID) -> Row | None:
+async def one(tx: AsyncConnection, lead_id: UUID, *, locked: bool = False) -> Row | None:
     found = sa.select(lead, _FOLLOWER, _FORM).where(lead.c.id == lead_id)
+    found = found.with_for_update(of=lead) if locked else found
     return (await tx.execute(found)).mappings().one_or_none()
 
 
@@ -320,77 +355,11 @@ async def hear_consent(
     await tx.execute(_HEAR_CONSENT, values)
 
 
-async def set_state(
-    tx: AsyncConnection,
-    lead_id: UUID,
-    state: str,
-    *,
-    reason: str | None,
-    by: str,
-) -> bool:
-    """:returns: whether the state changed"""
-    changed = (
-        sa.update(lead)
-        .where(lead.c.id == lead_id, lead.c.state != state)
-        .values(
-            state=state,
-            state_reason=reason,
-            state_by=by,
-            state_at=sa.func.now(),
-            updated_at=sa.func.now(),
-            **_answered(state, by),
-            **_owned(state, person(by)),
-        )
-    )
-    return (await tx.execute(changed)).rowcount == 1
-
-
-async def take(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> None:
-    """Note who took a new lead's case at this time; a later change stays."""
-    # A lead that nobody has touched has the time of this service's clock, not of alerts'.
-    since = sa.or_(lead.c.state_by.is_(None), lead.c.state_at < at)
-    await tx.execute(
-        sa.update(lead)
-        .where(lead.c.id == lead_id, lead.c.state == "new", since)
-        .values(_followed("taken", by, at))
-    )
-
-
-async def release(tx: AsyncConnection, lead_id: UUID, by: str, at: datetime) -> None:
-    """Note that the owner of a lead's case gave it back at this time; a later change stays.
-
-    A new lead also gets the time: the message that it was taken before may still come.
-    """
-    had_it = sa.func.regexp_replace(lead.c.state_by, rf"^{PERSON}\S+ ", "") == by
-    theirs = sa.and_(lead.c.state == "taken", had_it)
-    await tx.execute(
-        sa.update(lead)
-        .where(lead.c.id == lead_id, sa.or_(lead.c.state == "new", theirs), lead.c.state_at < at)
-        .values(_followed("new", by, at))
-    )
-
-
-def _followed(state: str, by: str, at: datetime) -> dict[str, Any]:
-    values = {"state": state, "state_reason": None, "state_by": by, "state_at": at}
-    return values | {"updated_at": sa.func.now()} | _answered(state, by) | _owned(state, by)
-
-
-def _answered(state: str, by: str) -> dict[str, Any]:
-    """The first act of staff that says whose it is, or that it is over, answers a lead."""
-    is_answer = state != "new" and by != "chat"
-    return {"answered_at": sa.func.coalesce(lead.c.answered_at, sa.func.now())} if is_answer else {}
-
-
 def person(by: str | None) -> str | None:
     """Return the name in `state_by`; None for a key, or a role for want of a name."""
     by = by or ""
     is_named = not by.startswith(KEY) and by not in {"", "chat", "staff", "service", "admin"}
     return re.sub(rf"^{PERSON}\S+ ", "", by) if is_named else None
-
-
-def _owned(state: str, by: str | None) -> dict[str, Any]:
-    """Who closes a lead need not be who had it."""
-    return {"owner": by if state == "taken" else None} if state in {"new", "taken"} else {}
 
 
 @dataclass(frozen=True, slots=True)

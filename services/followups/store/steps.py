@@ -186,6 +186,17 @@ async def page(
     return (await tx.execute(listed)).mappings().all()
 
 
+async def sent_in(
+    tx: AsyncConnection, conversation_id: UUID, limit: int
+) -> list[tuple[str, datetime]]:
+    """Return the latest mails of a conversation that were sent: sequence and step, and when."""
+    c = followup_event.c
+    named = sa.func.concat(c.sequence, " ", c.step)
+    sent = sa.select(named, c.sent_at).where(of_conversation(conversation_id), c.status == "sent")
+    rows = await tx.execute(sent.order_by(c.sent_at.desc()).limit(limit))
+    return [(row[0], row[1]) for row in rows]
+
+
 async def step(tx: AsyncConnection, followup_id: UUID) -> Row | None:
     found = sa.select(followup_event).where(followup_event.c.id == followup_id)
     return (await tx.execute(found)).mappings().one_or_none()

@@ -23,6 +23,8 @@ followup_event = _tables["followup_event"]
 # conversation of the last change; a person may return in another one. `known["also"]`: what other
 # conversations said that differs; `from`: which.
 lead = _tables["lead"]
+# What staff did with it; `revision`: of the lead after it.
+lead_act = _tables["lead_act"]
 # A contact is a person, who may have many leads. `conversation_id`: which gave it.
 lead_contact = _tables["lead_contact"]
 # What was sent with a form. One that looks like a robot's is kept apart, whole, in `held`.

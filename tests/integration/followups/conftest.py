@@ -10,20 +10,25 @@ from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
+from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
+from libs.common.http.application import CALLER, create_app
 from libs.domain import forms
 from libs.domain.signed_links import Tokens
 from services.followups import chat, config
+from services.followups.http.acts import ActRoutes
+from services.followups.http.leads import LeadRoutes
 from services.followups.leads import files as lead_files
+from services.followups.leads.acts import Acts
 from services.followups.leads.staff import Announcer
 from services.followups.leads.submissions import Submissions
 from services.followups.mails.compose import Mails
 from services.followups.mails.enrolment import Said
 from services.followups.mails.scheduler import Scheduler
 from services.followups.rules.facts import Facts
-from services.followups.store import conversations, tables
+from services.followups.store import acts, conversations, leads, tables
 from services.followups.store import steps as store
 from services.followups.store.submissions import Erased
 from tests.conftest import NewDatabase
@@ -78,6 +83,22 @@ def scheduler(engine: AsyncEngine) -> Callable[..., Scheduler]:
 
 def link(lead_id: uuid.UUID) -> str:
     return f"https://ostoja.example.com/console/leads/{lead_id}"
+
+
+KEY = "internal-key-of-this-test"
+Client = TestClient[Any, Any]
+
+
+@pytest.fixture
+async def client(engine: AsyncEngine) -> AsyncIterator[Client]:
+    """The API of leads, as Ola calls it."""
+    app = create_app(internal_key=KEY)
+    routes = LeadRoutes(engine, CONFIG, link, NOBODY_ERASED)
+    routes.add_to(app)
+    ActRoutes(Acts(engine, CONFIG, link), routes).add_to(app)
+    headers = {"X-Internal-Key": KEY, CALLER: "service", "X-Operator": "Ola"}
+    async with TestClient(TestServer(app), headers=headers) as opened:
+        yield opened
 
 
 class World:
@@ -136,6 +157,20 @@ class World:
                     - sa.text(f"interval '{hours} hours'")
                 )
             )
+
+    async def set_state(self, lead: uuid.UUID, state: str, by: str) -> None:
+        """As staff do."""
+        async with self.engine.begin() as tx:
+            row = await leads.one(tx, lead, locked=True)
+            assert row is not None
+            owner = leads.person(by) if state == "taken" else None
+            await acts.change_state(tx, row, state, by, datetime.now(UTC), owner=owner)
+
+    async def erase(self, email: str) -> None:
+        async with self.engine.begin() as tx:
+            subject = conversations.Subject(email)
+            found = await conversations.trace(tx, subject)
+            await conversations.erase(tx, subject, found.conversations, chat.named_in)
 
     async def sent(self) -> None:
         """Mark all handed-over steps as sent at their hand-over."""

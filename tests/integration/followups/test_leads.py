@@ -2,30 +2,15 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import CALLER, create_app
-from services.followups.http.leads import COLUMNS, LeadRoutes
-from tests.integration.followups.conftest import CONFIG, NOBODY_ERASED, World, link
-
-KEY = "internal-key-of-this-test"
-Client = TestClient[Any, Any]
-
-
-@pytest.fixture
-async def client(engine: AsyncEngine) -> AsyncIterator[Client]:
-    app = create_app(internal_key=KEY)
-    LeadRoutes(engine, CONFIG, link, NOBODY_ERASED).add_to(app)
-    headers = {"X-Internal-Key": KEY, CALLER: "service", "X-Operator": "Ola"}
-    async with TestClient(TestServer(app), headers=headers) as opened:
-        yield opened
+from services.followups.http.leads import COLUMNS
+from tests.integration.followups.conftest import Client, World
 
 
 async def listed(client: Client, **query: str) -> list[dict[str, Any]]:

@@ -16,9 +16,11 @@ from libs.common.http.application import CALLER, create_app
 from libs.common.messaging.broker import Message
 from services.followups import chat, messages
 from services.followups.consumers import Consumers
+from services.followups.http.acts import ActRoutes
 from services.followups.http.leads import LeadRoutes
+from services.followups.leads.acts import Acts
 from services.followups.rules.fact_texts import wishes
-from services.followups.store import conversations, tables
+from services.followups.store import acts, conversations, tables
 from services.followups.store import leads as leads_store
 from services.followups.store.conversations import Subject
 from tests.integration.followups.conftest import (
@@ -160,7 +162,7 @@ async def test_a_closed_lead_is_followed_by_a_new_one_that_names_its_owner(
 
 async def test_the_owner_is_who_had_it_and_not_who_closed_it(world: World) -> None:
     office, jan = f"staff:{uuid.uuid4()} Ola Office", f"staff:{uuid.uuid4()} Jan Kos"
-    for number, (acts, owner) in enumerate(
+    for number, (changes, owner) in enumerate(
         [
             ([("taken", jan), ("won", office)], "Jan Kos"),
             ([("taken", jan), ("won", "key:1 website")], "Jan Kos"),
@@ -173,9 +175,8 @@ async def test_the_owner_is_who_had_it_and_not_who_closed_it(world: World) -> No
     ):
         await world.say(f"remont kuchni, {number}@example.com", f"spring {number}")
         lead = (await leads(world))[-1]
-        for state, by in acts:
-            async with world.engine.begin() as tx:
-                await leads_store.set_state(tx, lead["id"], state, reason=None, by=by)
+        for state, by in changes:
+            await world.set_state(lead["id"], state, by)
         await world.say(f"remont łazienki, {number}@example.com", f"autumn {number}")
         assert (await leads(world))[-1]["previous"]["owner"] == owner
 
@@ -184,10 +185,10 @@ async def test_who_took_its_case_and_gave_it_back(world: World) -> None:
     await world.say(KITCHEN)
     [lead] = await leads(world)
     async with world.engine.begin() as tx:
-        await leads_store.take(tx, lead["id"], "Jan Kos", datetime.now(UTC))
+        await acts.follow(tx, lead["id"], "taken", "Jan Kos", datetime.now(UTC))
     assert (await leads(world))[0]["owner"] == "Jan Kos"
     async with world.engine.begin() as tx:
-        await leads_store.release(tx, lead["id"], "Jan Kos", datetime.now(UTC))
+        await acts.follow(tx, lead["id"], "new", "Jan Kos", datetime.now(UTC))
     assert (await leads(world))[0]["owner"] is None
 
 
@@ -456,7 +457,9 @@ async def test_a_new_request_clears_the_bar_of_staff_alone(
 @asynccontextmanager
 async def client_of(engine: AsyncEngine) -> AsyncIterator[TestClient[Any, Any]]:
     app = create_app(internal_key="key")
-    LeadRoutes(engine, CONFIG, link, NOBODY_ERASED).add_to(app)
+    routes = LeadRoutes(engine, CONFIG, link, NOBODY_ERASED)
+    routes.add_to(app)
+    ActRoutes(Acts(engine, CONFIG, link), routes).add_to(app)
     headers = {"X-Internal-Key": "key", CALLER: "service", "X-Operator": "Ola"}
     async with TestClient(TestServer(app), headers=headers) as client:
         yield client

@@ -17,7 +17,6 @@ from services.followups import metrics
 from services.followups.consumers import Consumers
 from services.followups.http.followups import FollowupRoutes
 from services.followups.mails.scheduler import Scheduler
-from services.followups.store import leads
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, submissions_of
 
 KEY = "internal-key-of-this-test"
@@ -78,8 +77,7 @@ async def test_it_has_the_name_of_who_took_it_and_keeps_what_staff_have_decided(
     row = await world.lead()
     assert row is not None
     assert (row["state"], row["state_by"]) == ("taken", "Ewa Lis")
-    async with engine.begin() as tx:
-        await leads.set_state(tx, lead, "won", reason=None, by="anna")
+    await world.set_state(lead, "won", "anna")
     await handle(engine, taken(lead))  # late
     row = await world.lead()
     assert row is not None
@@ -102,12 +100,10 @@ async def test_a_lead_follows_its_case_in_the_order_of_their_times(
     assert await after(back) == ("new", "Ewa Lis")
     assert await after(first) == ("new", "Ewa Lis")
     assert await after(again, back) == ("taken", "Ewa Lis")
-    async with engine.begin() as tx:  # staff, in the console
-        await leads.set_state(tx, lead, "new", reason=None, by="staff:7 Ewa Lis")
+    await world.set_state(lead, "new", "staff:7 Ewa Lis")  # staff, in the console
     late = Message(id=str(uuid.uuid4()), type="case.answered", body=again.body)
     assert await after(late) == ("new", "staff:7 Ewa Lis")
-    async with engine.begin() as tx:
-        await leads.set_state(tx, lead, "taken", reason=None, by="staff:7 Ewa Lis")
+    await world.set_state(lead, "taken", "staff:7 Ewa Lis")
     assert await after(back) == ("taken", "staff:7 Ewa Lis")
     assert await after(taken(lead, "case.released")) == ("new", "Ewa Lis")
 

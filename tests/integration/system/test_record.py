@@ -105,6 +105,8 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
     ids = [await failed(stack) for _ in range(2)]
     doubt = await in_doubt(stack)
     (lead, email), (answered, other) = await new_lead(stack), await new_lead(stack)
+    (closed, _), lost = await new_lead(stack), {"state": "lost"}
+    await stack.http("POST", f"/api/leads/{closed}/state", lost, key="service")
     gone = fresh_address()
     steps = [await follow_up(stack) for _ in range(2)]
     held = [await kept_apart(stack) for _ in range(2)]
@@ -146,7 +148,12 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
     stop = {"conversation_id": steps[1]["conversation_id"], "reason": "staff"}
     service: dict[str, tuple[str, str, Any]] = {
         "case.answer": ("POST", f"/api/cases/{answered}/answer", {"answer": "taken", "by": "ewa"}),
+        "lead.note": ("POST", f"/api/leads/{lead}/notes", {"text": email}),
+        "lead.call": ("POST", f"/api/leads/{lead}/calls", {"result": "reached"}),
+        "lead.edit": ("POST", f"/api/leads/{lead}/facts", {"city": "Gdynia"}),
+        "lead.assign": ("POST", f"/api/leads/{lead}/owner", {"owner": "Ewa Lis"}),
         "lead.state": ("POST", f"/api/leads/{lead}/state", {"state": "lost", "reason": reason}),
+        "lead.undo": ("POST", f"/api/leads/{closed}/undo", {}),
         "submission.release": ("POST", f"/api/leads/suspected/{held[0]}/release", None),
         "submission.discard": ("POST", f"/api/leads/suspected/{held[1]}/discard", None),
         "followup.cancel": ("DELETE", f"/api/followups/{steps[0]['id']}", None),
