@@ -15,7 +15,7 @@ from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
 from libs.common.process import certificate_ends, logs
 from libs.common.process.service import Service
-from libs.domain.signed_links import parse_keys
+from libs.domain.signed_links import Tokens, parse_keys
 from services.alerts import channels, topology
 from services.alerts.cases import timer
 from services.alerts.cases.answers import Answers
@@ -33,12 +33,14 @@ from services.alerts.delivery.worker import Worker
 from services.alerts.http.case_pages import CasePages
 from services.alerts.http.cases import CaseRoutes
 from services.alerts.http.dlq import DlqRoutes
+from services.alerts.http.heartbeats import HeartbeatRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.alerts.http.slack import SlackRoutes
 from services.alerts.intake import PREFETCH, Intake
+from services.alerts.messages import HEARTBEAT_MISSED
 from services.alerts.rules.case import Links
 from services.alerts.rules.subjects import Subjects
 from services.alerts.settings import AlertsSettings
@@ -138,23 +140,25 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         consumer.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=PREFETCH)
     )
 
+    heartbeats = Heartbeats(engine, rules, intake, broker.depths)
     names = frozenset(configured.targets)
     # Also without a policy: cases may be open that an earlier configuration opened.
     for job, run in (
         ("case timer", Timer(engine, rules, names).run),
         ("case updates", Updates(engine, names).run),
-        ("heartbeats", Heartbeats(engine, rules, intake).run),
+        ("heartbeats", heartbeats.run),
     ):
         poll = periodic.every(engine, job, timer.POLL_SECONDS, run, on_each=True)
         service.spawn(job, poll)
 
     payloads_kept = settings.alerts_payload_kept_days * 86400.0
     privacy = Privacy(engine, broker, subjects, kept=payloads_kept)
-    for queue, handler in (
-        (topology.ERASURES_QUEUE, privacy.erasures),
-        (topology.REQUESTS_QUEUE, privacy.requests),
+    for queue, handler, prefetch in (
+        (topology.PINGS_QUEUE, heartbeats.handle, PREFETCH),
+        (topology.ERASURES_QUEUE, privacy.erasures, 1),
+        (topology.REQUESTS_QUEUE, privacy.requests, 1),
     ):
-        await service.enter(consumer.consume(broker, queue, handler, prefetch=1))
+        await service.enter(consumer.consume(broker, queue, handler, prefetch=prefetch))
 
     reconciler = Reconciler(
         configured,
@@ -217,6 +221,12 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         ),
         CaseRoutes(Answers(engine, rules), ledger_check),
         SilenceRoutes(engine, configured),
+        HeartbeatRoutes(
+            heartbeats,
+            Tokens(keys) if (keys := settings.ping_keys.get_secret_value()) else None,
+            settings.public_base_url.rstrip("/"),
+            routed=bool(configured.route(HEARTBEAT_MISSED, None)),
+        ),
         CasePages(Answers(engine, rules)),
         SlackRoutes(
             Answers(engine, rules), _apps(configured), templates, settings.alerts_private_networks

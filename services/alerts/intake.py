@@ -19,10 +19,12 @@ from libs.common.messaging.consumer import Ack, Disposition, Retry, Unreadable
 from libs.common.process import logs
 from services.alerts import messages, metrics, topology
 from services.alerts.config.targets import UNROUTED, Config
-from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, OnceTerms
+from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, HeartbeatPing, OnceTerms
 from services.alerts.rules import silence
 from services.alerts.rules.case import FOLLOWUPS, Policy, Rules
 from services.alerts.rules.delivery import Reason, State
+from services.alerts.rules.heartbeats import Kind, Schedule
+from services.alerts.rules.heartbeats import beat as decide
 from services.alerts.rules.silence import Quiet
 from services.alerts.rules.subjects import Hash, Subjects, Wanted
 from services.alerts.store.cases import cases, heartbeats, silences
@@ -201,8 +203,10 @@ class Intake:
 
     async def _accept(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> Taken:
         """Write the rows; end the cases that they resolve, and open those that they need."""
+        own: list[NewRow] = []
         if self._rules.heartbeats:
-            await self._sign(tx, rows)
+            own = [row for over in await self._sign(tx, rows) for row in self.rows(over, None)]
+            rows = [*rows, *own]
         asking = self._asking(rows)
         quiet = await self._quiet(tx, rows, lock=bool(asking))
         rows = [_silenced(row, quiet.get(row.key)) for row in rows]
@@ -223,6 +227,7 @@ class Intake:
         if asking := [each for each in asking if each[1][0].alert_id not in taken.settled]:
             openings = self._openings(asking, known, await cases.now(tx), quiet)
             await cases.open_cases(tx, openings)
+        await outbox.add_all(tx, _works(own, taken))
         return taken
 
     async def _without_erased(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> list[NewRow]:
@@ -242,20 +247,26 @@ class Intake:
         payload = self._subjects.strike(row.payload, gone)
         return row._replace(payload=payload, subjects=tuple(set(row.subjects) - gone))
 
-    async def _sign(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
-        """Record that watched event types came; locks their rows, so before any case."""
-        came: dict[str, datetime] = {}
-        for row in rows:
+    async def _sign(self, tx: AsyncConnection, rows: Sequence[NewRow]) -> list[AlertAccepted]:
+        """Record that watched event types came; locks their rows, so before any case.
+
+        :returns: the notices that these are back
+        """
+        came: dict[str, NewRow] = {}
+        for row in sorted(rows, key=lambda row: row.accepted_at):
             if row.event_type in self._rules.heartbeats:
-                came[row.event_type] = max(
-                    row.accepted_at, came.get(row.event_type, row.accepted_at)
-                )
-        if came:
-            now = await cases.now(tx)
-            deadlines = {
-                name: self._rules.deadline(name, min(at, now)) for name, at in came.items()
-            }
-            await heartbeats.sign(tx, deadlines, now)
+                came[row.event_type] = row
+        locked = await heartbeats.lock_events(tx, came) if came else []
+        signs = [
+            (row, HeartbeatPing(
+                id=sign.alert_id, heartbeat=row.id, url_version=row.version, at=sign.accepted_at,
+                kind=Kind.SUCCESS,
+            ))
+            for row in locked
+            if (sign := came[row.event_type])
+        ]  # fmt: skip
+        told = [await beat(tx, row, self._rules.schedule(row), sign) for row, sign in signs]
+        return [alert for alert in told if alert is not None]
 
     def _asking(self, rows: Sequence[NewRow]) -> list[tuple[Policy, list[NewRow]]]:
         """Return the rows of each alert that wants an answer."""
@@ -312,6 +323,24 @@ class Intake:
                 case_id=case_id,
                 rises=rises,
             )
+
+
+async def beat(
+    tx: AsyncConnection, row: Any, schedule: Schedule, ping: HeartbeatPing
+) -> AlertAccepted | None:
+    """Apply a ping or a sign to its locked heartbeat; return the alert that it raises."""
+    now = await cases.clock(tx)
+    found = decide(row, ping.kind, min(ping.at, now), now, schedule)
+    if found is None:
+        return None
+    alert = None
+    if found.fails:
+        alert = messages.heartbeat_failed(row, ping, now)
+    elif found.recovers:
+        alert = messages.heartbeat_over(row, now, "is back")
+    case = {} if alert is None else {"case_id": alert.id if found.fails else None}
+    await heartbeats.change(tx, row.id, found.values | case)
+    return alert
 
 
 async def accept_rows(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -12,6 +12,7 @@ from libs.common.messaging.consumer import REASON, read
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
 from services.alerts.rules.delivery import Once
+from services.alerts.rules.heartbeats import Kind
 
 ALERT_ACCEPTED = "alert.accepted"
 ALERTS_ACCEPTED = "alerts.accepted"
@@ -24,6 +25,7 @@ STAFF_MAIL = "staff.mail"
 CASE_STEP = "case.step"
 CASE_UPDATE = "case.update"
 HEARTBEAT_MISSED = "heartbeat.missed"
+HEARTBEAT_PING = "heartbeat.ping"
 CASE_EVENTS = frozenset({CASE_STEP, CASE_UPDATE})
 _NEVER_SILENCED = frozenset({ESCALATION, STAFF_MAIL, *CASE_EVENTS})
 ALERT_WORK = "alert.work"
@@ -38,6 +40,8 @@ SUBJECT_ERASED = "person.erased"
 ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
 
+LOG_SHOWN = 1_000
+"""Letters of a job's log, its last ones, that an alert has."""
 Records = dict[str, list[dict[str, Any]]]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
@@ -114,6 +118,18 @@ class LeadEvent(_Read):
     at: AwareDatetime
 
 
+class HeartbeatPing(_Read):
+    """What a job said to its ping URL, as the gateway took it."""
+
+    id: UUID
+    heartbeat: UUID
+    url_version: int
+    at: AwareDatetime
+    kind: Kind
+    code: int | None = Field(None, lt=2**62)
+    log: str | None = None
+
+
 class AlertWork(_Read):
     alert_id: UUID
     target: str
@@ -181,6 +197,47 @@ def each_accepted(message: Message) -> list[Message]:
         )
         for body in together.alerts
     ]
+
+
+def _heartbeat(row: Any, cause: object, now: datetime, text: str, **more: Any) -> AlertAccepted:
+    """:param cause: what fixes the alert's id; the same never raises another one"""
+    log = more.pop("log", None)
+    return AlertAccepted(
+        id=uuid5(row.id, str(cause)),
+        event_type=HEARTBEAT_MISSED,
+        payload={"heartbeat": row.name, "text": text, **({"log": log[-LOG_SHOWN:]} if log else {})},
+        severity=row.severity,
+        dedup_key=f"heartbeat {row.id}",
+        source="alerts",
+        accepted_at=now,
+        **more,
+    )
+
+
+def heartbeat_missed(row: Any, within: float | None, now: datetime) -> AlertAccepted:
+    """:param within: of an event type, the seconds of its file"""
+    if within is not None:
+        text = f"No {row.name} in {within / 3600:.3g} h of the time in which it is watched"
+    elif row.started_at is not None:
+        text = f"{row.name} started at {_shown(row.started_at)} and has not ended"
+    else:
+        since = f"since {_shown(row.last_at)}" if row.last_at else "yet"
+        text = f"{row.name} has not been heard of {since}"
+    return _heartbeat(row, row.next_at, now, text)
+
+
+def heartbeat_failed(row: Any, ping: HeartbeatPing, now: datetime) -> AlertAccepted:
+    code = "" if ping.code is None else f" with exit code {ping.code}"
+    return _heartbeat(row, ping.id, now, f"{row.name} failed{code}", log=ping.log)
+
+
+def heartbeat_over(row: Any, now: datetime, why: str) -> AlertAccepted:
+    """Make the notice that ends the alert and the case of a heartbeat that was down."""
+    return _heartbeat(row, f"{row.case_id} over", now, f"{row.name} {why}", resolved=True)
+
+
+def _shown(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _message(type_: str, request_id: str | None = None, **body: Any) -> Message:

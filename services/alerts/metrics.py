@@ -80,7 +80,14 @@ CASE_FORGOTTEN = Counter(
     ["what"],  # reminded | released
 )
 HEARTBEATS_MISSED = Counter(
-    "alerts_heartbeats_missed_total", "Event types that did not come in time.", ["event"]
+    "alerts_heartbeats_missed_total",
+    "Event types, and jobs (event: job), that did not come in time.",
+    ["event"],
+)
+PINGS = Counter(
+    "alerts_pings_total",
+    "Pings of jobs (heartbeats.Kind); dropped: a copy, or of a URL that counts no more.",
+    ["kind"],
 )
 CASE_STEPS = Counter("alerts_case_steps_total", "Steps of cases handed out.", ["target"])
 

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.domain.signed_links import parse_keys
 from services.alerts.rules.subjects import Subjects
 
 
@@ -15,6 +16,12 @@ def _listed(text: str) -> list[str]:
 
 def _subject_keys(keys: SecretStr) -> SecretStr:
     Subjects(keys.get_secret_value())
+    return keys
+
+
+def _ping_keys(keys: SecretStr) -> SecretStr:
+    if keys:
+        parse_keys(keys.get_secret_value())
     return keys
 
 
@@ -28,6 +35,8 @@ class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_config: Path = Path("config/alerts.toml")
     alerts_subject_keys: Annotated[SecretStr, AfterValidator(_subject_keys)]
     """With these an export or an erasure finds the rows that name a data subject."""
+    ping_keys: Annotated[SecretStr, AfterValidator(_ping_keys)] = SecretStr("")
+    """Signs the ping URLs of heartbeats; the gateway has the same."""
     alerts_delivered_kept_hours: int = Field(24, ge=1)
     alerts_payload_kept_days: int = Field(30, ge=1)
     alerts_reconcile_seconds: float = Field(30, gt=0)

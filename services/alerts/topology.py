@@ -33,6 +33,7 @@ CONSENT_EVENTS = Exchange("consent.events", "topic")
 CONSENT_COMMANDS = "consent.commands"
 
 INTAKE_QUEUE = "alerts.intake"
+PINGS_QUEUE = "alerts.pings"
 ERASURES_QUEUE = "alerts.erasures"
 REQUESTS_QUEUE = "alerts.requests"
 APART = ".high"
@@ -59,7 +60,10 @@ def delays(target: Target) -> list[tuple[str, int]]:
 
 
 def intake_queues() -> tuple[Queue, ...]:
-    return work_queue(
+    pings = work_queue(
+        PINGS_QUEUE, exchange=ALERTS, dlx=DLX, bindings=(Binding(ALERTS, PINGS_QUEUE),)
+    )
+    return *pings, *work_queue(
         INTAKE_QUEUE,
         exchange=ALERTS,
         dlx=DLX,

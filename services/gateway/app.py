@@ -32,6 +32,7 @@ from services.gateway.intake.alerts import Intake
 from services.gateway.intake.forms.robots import Robots
 from services.gateway.intake.forms.routes import FormRoutes, origins_of
 from services.gateway.intake.idempotency import Idempotency
+from services.gateway.intake.pings import PingRoutes
 from services.gateway.intake.relayed import Relayed
 from services.gateway.pages import console as console_pages
 from services.gateway.pages import docs, widget
@@ -109,6 +110,7 @@ async def start(
         api_keys=api_keys,
         proxies=proxies,
         tokens=Tokens(keys[0]) if (keys := _set(settings.token_keys)) else None,
+        pings=Tokens(keys[0]) if (keys := _set(settings.ping_keys)) else None,
         operators=Tokens(keys[0]) if (keys := _set(settings.operator_keys)) else None,
         limiter=limiter,
         waits=waits,
@@ -156,6 +158,17 @@ async def start(
         shadow=shadow,
         slack_secret=slack.get_secret_value() if (slack := settings.slack_signing_secret) else None,
         forms=form_routes,
+        pings=PingRoutes(
+            body_budget,
+            Relayed(
+                broker,
+                upstreams["alerts"],
+                exchange="alerts",
+                routing_key="alerts.pings",
+                path="/internal/pings",
+            ),
+            access.pings,
+        ),
         actions=ActionRecord(broker, console),
         health=Health(upstreams, redis, broker, key_sync, around),
         leaving=lambda: service.leaving,

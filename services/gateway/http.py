@@ -33,6 +33,7 @@ from services.gateway import slack
 from services.gateway.door.access import (
     CONTACT,
     CONTEXT,
+    PING,
     WITHDRAWALS,
     Access,
     Requirements,
@@ -49,6 +50,7 @@ from services.gateway.intake.alerts import Intake
 from services.gateway.intake.forms.routes import FormRoutes
 from services.gateway.intake.idempotency import Idempotency, key_of
 from services.gateway.intake.messages import AlertRequest, BatchRequest, accepted, alert_id
+from services.gateway.intake.pings import PingRoutes
 from services.gateway.intake.sessions import holder_of, issued
 from services.gateway.proxy.forward import forward, outgoing_headers
 from services.gateway.proxy.upstream import Upstream
@@ -67,6 +69,7 @@ FORM = Requirements(trusts=frozenset({Scope.LEADS_WRITE}))
 UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
 OPT_IN_LINK = Requirements(mail_action="opt-in")
 ERASURE_LINK = Requirements(mail_action="erasure")
+PINGED = Requirements(mail_action=PING)
 SLACK = Requirements(policy="slack")
 HEALTH = Requirements(policy="health", trusts=frozenset({Scope.DLQ_READ}))
 UNLIMITED = Requirements(policy=None)
@@ -170,6 +173,12 @@ FORWARDED = (
     Forwarded(
         "DELETE", "/api/silences/{id:(?!preview$)[^{}/]+}", "alerts", needs(Scope.ONCALL_WRITE)
     ),
+    Forwarded("GET", "/api/heartbeats", "alerts", needs(Scope.HEARTBEATS_READ)),
+    Forwarded("POST", "/api/heartbeats", "alerts", needs(Scope.HEARTBEATS_WRITE)),
+    Forwarded("GET", "/api/heartbeats/{id}", "alerts", needs(Scope.HEARTBEATS_READ)),
+    Forwarded("PATCH", "/api/heartbeats/{id}", "alerts", needs(Scope.HEARTBEATS_WRITE)),
+    Forwarded("DELETE", "/api/heartbeats/{id}", "alerts", needs(Scope.HEARTBEATS_WRITE)),
+    Forwarded("POST", "/api/heartbeats/{id}/rotate", "alerts", needs(Scope.HEARTBEATS_WRITE)),
     Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", needs(Scope.DLQ_ACT)),
     Forwarded("GET", "/api/migration/dlq-status", "alerts", needs(Scope.DLQ_READ)),
     Forwarded("GET", "/api/keys", "console", needs(Scope.KEYS_MANAGE)),
@@ -211,6 +220,7 @@ class Api:
     shadow: bool
     slack_secret: str | None
     forms: FormRoutes
+    pings: PingRoutes
     actions: ActionRecord
     health: Health
     leaving: Callable[[], bool]
@@ -238,6 +248,10 @@ class Api:
         add("PUT", "/api/ratelimits", needs(Scope.LIMITS_WRITE), self.put_limits)
         add("POST", "/api/cache/cleanup", needs(Scope.LIMITS_WRITE), self.clean_cache)
         add("POST", "/api/slack/actions", SLACK, self.slack_action)
+        for method in (hdrs.METH_GET, hdrs.METH_POST):
+            add(method, "/ping/{token}", PINGED, self.pings.take)
+            signal = "/ping/{token}/{signal:start|fail|[0-9]{1,10}}"
+            add(method, signal, PINGED, self.pings.take)
         add("GET", "/transcript", PUBLIC, self.moved)
         # Counting would cost more, and an office with one address would lose its form.
         add("GET", "/api/forms/{form}", UNLIMITED, self.forms.describe)

@@ -80,6 +80,7 @@ CONSENTS_NOT_RECORDED = Counter(
     "Consents of forms whose wording is unknown or ended long ago, or that had no e-mail address.",
     ["form"],
 )
+PINGS = Counter("gateway_pings_total", "Pings of jobs that were passed on.", ["kind"])
 ACTS_UNRECORDED = Counter(
     "gateway_acts_unrecorded_total",
     "Changes with the admin key that neither the broker nor the console recorded.",

@@ -105,6 +105,9 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     token_keys: TokenKeys | None = None
     """Only to recognise mailed links, which are exempt from limits by address."""
 
+    ping_keys: TokenKeys | None = None
+    """Those of alerts, which signs the ping URLs; without them each answers 404."""
+
     form_keys: TokenKeys | None = None
     """Signs the time at which a form is shown, and challenges; without it no form checks how fast
     it was sent, and none may ask for a proof of work."""

@@ -7,6 +7,7 @@ from aiohttp import web
 from services.gateway.door.access import Access, Requirements
 from services.gateway.http import Api
 from services.gateway.intake.forms.routes import FormRoutes
+from services.gateway.intake.pings import PingRoutes
 from services.gateway.pages import console, docs, widget
 
 
@@ -57,6 +58,7 @@ def route_table() -> dict[tuple[str, str], Requirements]:
             grace=nothing,
             shadow=False,
         ),
+        pings=PingRoutes(nothing, nothing, nothing),
         actions=nothing,
         health=nothing,
         leaving=nothing,

@@ -1,22 +1,36 @@
-"""Raises an alert, with a case, when a watched event type does not come in time.
+"""Raises an alert, with a case, when a job or an event type does not come in time, or fails.
 
-The deadline is a column of a row, as in `timer`; the next event ends the case (`intake`).
+The deadline is a column of a row, as in `timer`; the next success ends the case, and a notice says
+so. Whatever changes a row raises its alert in the same transaction.
 """
 
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
-from datetime import datetime
-from uuid import UUID, uuid4
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.messaging.broker import Message
+from libs.common.messaging.consumer import Ack, Disposition, read
+from libs.common.messaging.queue_depths import KEPT_SECONDS, Depths
+from libs.common.messaging.topology import retry_name
 from libs.common.process import logs
-from services.alerts import metrics
-from services.alerts.intake import Intake
-from services.alerts.messages import HEARTBEAT_MISSED, AlertAccepted
+from services.alerts import messages, metrics, topology
+from services.alerts.intake import Intake, beat
+from services.alerts.messages import HeartbeatPing
 from services.alerts.rules.case import Rules
 from services.alerts.store.cases import cases, heartbeats
 
 log = logs.get_logger(__name__)
+
+WAITING = [
+    name for queue in (topology.INTAKE_QUEUE, topology.PINGS_QUEUE)
+    for name in (queue, retry_name(queue))
+]  # fmt: skip
+PASSING_SECONDS = 15.0 + KEPT_SECONDS
+"""How long the gateway may pass on what it has taken, and how old the answer about a queue is."""
+IN_FLIGHT_SECONDS = 5.0
+"""How long what has left its queue may take to be in its table. What is later recovers it."""
 
 
 @dataclass(eq=False)
@@ -24,47 +38,72 @@ class Heartbeats:
     engine: AsyncEngine
     rules: Rules
     intake: Intake
+    depths: Callable[[Collection[str]], Awaitable[Depths]]
+    in_flight: float = IN_FLIGHT_SECONDS
     _configured: bool = field(default=False, init=False)
+    _empty_at: datetime | None = field(default=None, init=False)
 
     async def run(self) -> None:
-        """Raise an alert for each event type whose time is over; replicas share them."""
+        """Raise an alert for each whose time is over; replicas share them."""
         if not self._configured:
             async with self.engine.begin() as tx:
                 now = await cases.now(tx)
                 watched = {name: self.rules.deadline(name, now) for name in self.rules.heartbeats}
                 await heartbeats.configure(tx, watched)
             self._configured = True
-        if not self.rules.heartbeats:
+        async with self.engine.connect() as tx:
+            now = await cases.now(tx)
+            late = await heartbeats.any_over(tx, self.rules.heartbeats, now)
+        if not late or (known := await self._known_until(now)) is None:
             return
         async with self.engine.begin() as tx:
-            missed = await self._raise(tx)
-        for name, case_id in missed.items():
-            metrics.HEARTBEATS_MISSED.labels(name).inc()
-            log.warning("heartbeat.missed", event_type=name, case_id=str(case_id))
+            missed = await self._raise(tx, known)
+        for name, event_type in missed:
+            metrics.HEARTBEATS_MISSED.labels(event_type or "job").inc()
+            log.warning("heartbeat.missed", heartbeat=name)
 
-    async def _raise(self, tx: AsyncConnection) -> dict[str, UUID]:
-        missed = {}
-        for row in await heartbeats.due(tx, self.rules.heartbeats):
+    async def _known_until(self, now: datetime) -> datetime | None:
+        """Return a time: what was taken before it is in the tables, for all that is known.
+
+        After an outage of this service signs wait in its queues. So both are seen empty first, and
+        then what was handed out has a while.
+        """
+        if self._empty_at is None:
+            if any(depth != 0 for depth in (await self.depths(WAITING)).values()):
+                return None  # unknown is not empty
+            self._empty_at = now
+        if now - self._empty_at < timedelta(seconds=self.in_flight):
+            return None
+        known, self._empty_at = self._empty_at - timedelta(seconds=PASSING_SECONDS), None
+        return known
+
+    async def _raise(self, tx: AsyncConnection, before: datetime) -> list[tuple[str, str | None]]:
+        alerts, missed = [], []
+        for row in await heartbeats.over(tx, self.rules.heartbeats, before):
             now = await cases.now(tx)
-            watched = self.rules.heartbeats[row.name]
-            opens = self.rules.hours_of(watched.hours).next_opening(now)
+            opens = self.rules.schedule(row).hours.next_opening(now)
             if opens > now:  # found late
-                await heartbeats.wait(tx, row.name, opens)
+                await heartbeats.change(tx, row.id, {"next_at": opens})
                 continue
-            alert = _alert(row.name, watched.within, now)
-            await self.intake.accept(tx, [alert], None)
-            await heartbeats.missed(tx, row.name, alert.id)
-            missed[row.name] = alert.id
+            alert = messages.heartbeat_missed(row, self.rules.within(row.event_type), now)
+            await heartbeats.change(tx, row.id, {"case_id": alert.id})
+            alerts.append(alert)
+            missed.append((row.name, row.event_type))
+        await self.intake.accept(tx, alerts, None)
         return missed
 
+    async def handle(self, message: Message) -> Disposition:
+        """Take a ping from the queue."""
+        await self.take(read(message, HeartbeatPing), message.request_id)
+        return Ack()
 
-def _alert(name: str, within: float, now: datetime) -> AlertAccepted:
-    text = f"No {name} in {within / 3600:.3g} h of the time in which it is watched"
-    return AlertAccepted(
-        id=uuid4(),
-        event_type=HEARTBEAT_MISSED,
-        payload={"heartbeat": name, "text": text},
-        severity="warning",
-        source="alerts",
-        accepted_at=now,
-    )
+    async def take(self, ping: HeartbeatPing, request_id: str | None) -> None:
+        """Apply a ping, once: what comes again changes nothing."""
+        async with self.engine.begin() as tx:
+            row = await heartbeats.lock_one(tx, ping.heartbeat)
+            if row is None or row.version != ping.url_version:
+                known = False  # it was deleted, or has another URL by now
+            elif known := await heartbeats.log(tx, ping):
+                alert = await beat(tx, row, self.rules.schedule(row), ping)
+                await self.intake.accept(tx, [alert] if alert else [], request_id)
+        metrics.PINGS.labels(str(ping.kind) if known else "dropped").inc()

@@ -41,7 +41,14 @@ class Config(CaseSections):
 
     @model_validator(mode="after")
     def _routes_name_targets(self) -> Self:
-        reserved = self.targets.keys() & {"intake", "epoch", "erasures", "requests", UNROUTED}
+        reserved = self.targets.keys() & {
+            "intake",
+            "epoch",
+            "erasures",
+            "pings",
+            "requests",
+            UNROUTED,
+        }
         if reserved:
             raise ValueError(f"reserved target names: {', '.join(sorted(reserved))}")
         for event_type, names in self.routes.items():

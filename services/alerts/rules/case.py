@@ -18,8 +18,8 @@ from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from libs.domain.hours import Hours
+from services.alerts.rules.heartbeats import ALWAYS, Schedule
 
-ALWAYS = Hours(ZoneInfo("UTC"), None, None)
 FOLLOWUPS = "followups"
 """The source of alerts about leads."""
 
@@ -182,8 +182,20 @@ class Rules:
 
     def deadline(self, event_type: str, at: datetime) -> datetime:
         """Return the deadline for the next event of a type that came at `at`."""
+        return self._watching(event_type).deadline(at)
+
+    def _watching(self, event_type: str) -> Schedule:
         watched = self.heartbeats[event_type]
-        return self.hours_of(watched.hours).add(at, timedelta(seconds=watched.within))
+        return Schedule(watched.within, hours=self.hours_of(watched.hours))
+
+    def within(self, event_type: str | None) -> float | None:
+        return None if event_type is None else self.heartbeats[event_type].within
+
+    def schedule(self, row: Any) -> Schedule:
+        """Return the schedule of a heartbeat; the file has those of event types."""
+        if row.event_type is not None:
+            return self._watching(row.event_type)
+        return Schedule(row.every, row.grace, row.cron, ZoneInfo(row.timezone or "UTC"))
 
     def whom(self, ask: Ask, now: datetime) -> str | None:
         """Return the person that a step asks."""

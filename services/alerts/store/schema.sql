@@ -335,6 +335,52 @@ COMMENT ON COLUMN heartbeat.next_at IS 'when it is missed';
 COMMENT ON COLUMN heartbeat.case_id IS 'the case that asks why it was missed';
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE heartbeat TO alerts;
 
+CREATE TABLE heartbeat_ping (
+    id uuid NOT NULL,
+    heartbeat uuid NOT NULL,
+    at timestamptz NOT NULL,
+    kind text NOT NULL,
+    code bigint,
+    log text,
+    CONSTRAINT heartbeat_ping_pkey PRIMARY KEY (id),
+    CONSTRAINT heartbeat_ping_heartbeat_fkey FOREIGN KEY (heartbeat) REFERENCES heartbeat_watch(id) ON DELETE CASCADE
+);
+COMMENT ON TABLE heartbeat_ping IS 'the last pings of each, with what the job said';
+CREATE INDEX heartbeat_ping_by_time ON heartbeat_ping (heartbeat, at);
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE heartbeat_ping TO alerts;
+
+CREATE TABLE heartbeat_watch (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    event_type text,
+    every bigint,
+    cron text,
+    timezone text,
+    grace bigint DEFAULT 0 NOT NULL,
+    severity text DEFAULT 'warning' NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    signed_at timestamptz DEFAULT now() NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    next_at timestamptz,
+    started_at timestamptz,
+    last_at timestamptz,
+    case_id uuid,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT heartbeat_watch_due_unless_paused CHECK (((next_at IS NULL) = paused)),
+    CONSTRAINT heartbeat_watch_has_one_schedule CHECK ((num_nonnulls(event_type, every, cron) = 1)),
+    CONSTRAINT heartbeat_watch_event_type UNIQUE (event_type),
+    CONSTRAINT heartbeat_watch_pkey PRIMARY KEY (id)
+);
+COMMENT ON TABLE heartbeat_watch IS 'jobs that are to ping, and event types that are to come, in time';
+COMMENT ON COLUMN heartbeat_watch.event_type IS 'of the file, which has its schedule';
+COMMENT ON COLUMN heartbeat_watch.every IS 'seconds, as grace';
+COMMENT ON COLUMN heartbeat_watch.version IS 'of the ping URL: older ones count no more';
+COMMENT ON COLUMN heartbeat_watch.next_at IS 'when it is missed';
+COMMENT ON COLUMN heartbeat_watch.started_at IS 'the first start that has no end';
+COMMENT ON COLUMN heartbeat_watch.last_at IS 'the last end, good or bad: what is older changes nothing';
+COMMENT ON COLUMN heartbeat_watch.case_id IS 'the alert that says it is missed or failed; NULL: it is not';
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE heartbeat_watch TO alerts;
+
 CREATE TABLE incident (
     kind text NOT NULL,
     target text NOT NULL,

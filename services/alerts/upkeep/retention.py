@@ -7,9 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.process import logs
 from services.alerts.rules.delivery import State
+from services.alerts.store.cases import heartbeats, silences
 from services.alerts.store.cases import links as case_links
 from services.alerts.store.cases import privacy as case_privacy
-from services.alerts.store.cases import silences
 from services.alerts.store.ledger import upkeep
 from services.alerts.store.ledger.upkeep import Batch
 
@@ -24,12 +24,13 @@ async def run(engine: AsyncEngine, *, delivered: float, payloads: float) -> None
     """Purge rows and empty payloads that are too old.
 
     :param delivered: seconds for which rows that were delivered or discarded are kept
-    :param payloads: seconds for which the payloads of all others are kept
+    :param payloads: seconds for which the payloads of all others are kept, and pings of jobs
     """
     purged = await purge(engine, delivered)
     async with engine.begin() as tx:
         await case_links.purge(tx)
         await silences.purge(tx)
+        await heartbeats.purge(tx, payloads)
     forgotten = await _all(engine, partial(upkeep.forget, seconds=payloads))
     await _cases(engine, payloads)
     if purged or forgotten:

@@ -50,6 +50,9 @@ PATH_ID = "all"
 WITHDRAWALS = "withdrawal_budget"
 """Separate from the budget of opt-ins: neither may use up the other."""
 
+PING = "ping"
+"""The action of a signed link that has its token in its path."""
+
 PATIENCE = 60
 """Seconds. Visitors who would wait longer are sent to a form, which still takes their contact."""
 
@@ -69,7 +72,8 @@ class Requirements:
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
     """What its valid requests are charged to; see budgets.py."""
     mail_action: str | None = None
-    """Count mailed links of this action by link: mailbox providers have few addresses."""
+    """Count signed links of this action by link: mailbox providers, and a company's jobs, have
+    few addresses."""
 
 
 @dataclass(slots=True)
@@ -99,6 +103,7 @@ class Access:
     api_keys: ApiKeys
     proxies: TrustedProxies
     tokens: Tokens | None
+    pings: Tokens | None
     operators: Tokens | None
     limiter: Limiter
     waits: Waits
@@ -211,11 +216,13 @@ class Access:
         return f"{context.policy}:{bucket_of(address)}:{route}"
 
     def _mailed_link(self, request: web.Request, action: str) -> str | None:
-        token = request.query.get("token")
-        if self.tokens is None or not token:
+        tokens, token = self.tokens, request.query.get("token")
+        if action == PING:
+            tokens, token = self.pings, request.match_info["token"]
+        if tokens is None or not token:
             return None
         try:
-            self.tokens.verify(token, action, datetime.now(UTC))
+            tokens.verify(token, action, datetime.now(UTC))
         except InvalidToken:
             return None
         return "mail-" + hashlib.sha256(token.encode()).hexdigest()[:32]

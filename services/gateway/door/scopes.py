@@ -28,7 +28,8 @@ STAFF: Mapping[str, Scopes] = {
     | {Scope.LEADS_READ, Scope.LEADS_WRITE, Scope.FOLLOWUPS_READ, Scope.FOLLOWUPS_WRITE},
     "ops": _VIEWER
     | _CASES
-    | {Scope.DLQ_ACT, Scope.BREAKERS_RESET, Scope.LIMITS_WRITE, Scope.ONCALL_WRITE},
+    | {Scope.DLQ_ACT, Scope.BREAKERS_RESET, Scope.LIMITS_WRITE, Scope.ONCALL_WRITE}
+    | {Scope.HEARTBEATS_READ, Scope.HEARTBEATS_WRITE},
     "privacy": frozenset({Scope.CONSENT_READ, Scope.CONSENT_ACT, Scope.ACTIONS_READ}),
     "admin": frozenset({Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_READ}),
 }

@@ -35,6 +35,7 @@ from tests.support.service import ServiceUnderTest
 from tests.support.toml import write_toml
 
 KEY = "internal-key-of-this-test"
+PING_KEYS = f"p1:{base64.b64encode(b'p' * 32).decode()}"
 SUBJECT_KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 
 # The delay of a retry comes from the policy of the test's vhost and from the row's due time.
@@ -150,6 +151,11 @@ class Alerts(ServiceUnderTest):
         )
         await self.gateway.publish("alerts", "alerts.intake", message)
         return str(body["id"])
+
+    async def publish_ping(self, body: dict[str, Any]) -> None:
+        """Publish a ping as the gateway does."""
+        message = Message(body["id"], "heartbeat.ping", body, "request-1")
+        await self.gateway.publish("alerts", "alerts.pings", message)
 
     async def row(self, alert_id: str, target: str = "slack") -> Any:
         async with self.engine.connect() as connection:
@@ -328,6 +334,7 @@ async def alerts(
                 "METRICS_PORT": str(ports.take()),
                 "INTERNAL_API_KEY": KEY,
                 "ALERTS_CONFIG": str(path),
+                "PING_KEYS": PING_KEYS,
                 "ALERTS_SUBJECT_KEYS": SUBJECT_KEYS,
                 "ALERTS_RECONCILE_SECONDS": "3600",
                 "ALERTS_PRIVATE_NETWORKS": f"{HOST}/32",

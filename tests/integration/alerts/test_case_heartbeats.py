@@ -1,14 +1,17 @@
 """An event type that does not come in time is asked about (docs/protocols.md, D, step 15)."""
 
 import asyncio
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common.messaging.queue_depths import Depths
 from services.alerts.cases.heartbeats import Heartbeats
 from services.alerts.rules.case import Heartbeat, Rules
 from services.alerts.store.cases import heartbeats
@@ -24,23 +27,32 @@ WATCHED = {"slack_alert": Heartbeat(EIGHT_HOURS.total_seconds(), "always")}
 WATCHING = replace(RULES, policies={"heartbeat.missed": POLICY}, heartbeats=WATCHED)
 
 
+@dataclass
 class Watched(Cases):
     """Cases, with the timer of heartbeats."""
 
+    waiting: int | None = 0
+    """In each queue; None: unknown."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.heartbeats = Heartbeats(self.engine, self.rules, self.intake)
+        self.heartbeats = Heartbeats(
+            self.engine, self.rules, self.intake, self._depths, in_flight=0
+        )
+
+    async def _depths(self, queues: Collection[str]) -> Depths:
+        return dict.fromkeys(queues, self.waiting)
 
     async def comes(self, **fields: Any) -> UUID:
         return await self.accept(event_type="slack_alert", **fields)
 
     async def row(self) -> Any:
-        (row,) = await self.rows("SELECT * FROM heartbeat")
+        (row,) = await self.rows("SELECT * FROM heartbeat_watch")
         return row
 
     async def miss(self) -> UUID:
         """Let the deadline be over, and the timer run."""
-        await self.execute("UPDATE heartbeat SET next_at = now() - interval '1 second'")
+        await self.execute("UPDATE heartbeat_watch SET next_at = now() - interval '1 minute'")
         await self.heartbeats.run()
         case_id: UUID = (await self.row()).case_id
         return case_id
@@ -64,7 +76,7 @@ async def test_it_is_watched_from_the_start_and_each_event_moves_its_deadline(
     assert (first.name, first.case_id) == ("slack_alert", None)
     at = datetime.now(UTC)
     assert first.next_at <= at + EIGHT_HOURS
-    await subject.execute("UPDATE heartbeat SET next_at = now() + interval '1 hour'")
+    await subject.execute("UPDATE heartbeat_watch SET next_at = now() + interval '1 hour'")
     came = ago(minutes=10)
     await subject.comes(accepted_at=came)
     assert (await subject.row()).next_at == came + EIGHT_HOURS
@@ -98,7 +110,7 @@ async def test_one_that_does_not_come_is_asked_about_once(subject: Watched) -> N
 
 
 async def test_many_timers_ask_once(subject: Watched) -> None:
-    await subject.execute("UPDATE heartbeat SET next_at = now()")
+    await subject.execute("UPDATE heartbeat_watch SET next_at = now() - interval '1 minute'")
     await asyncio.gather(*(subject.heartbeats.run() for _ in range(5)))
     assert len(await subject.rows("SELECT 1 FROM alert_case")) == 1
 
@@ -142,7 +154,7 @@ async def test_one_that_was_cancelled_or_purged_is_not_asked_about_until_the_nex
 async def test_a_copy_of_an_event_from_before_resolves_nothing(subject: Watched) -> None:
     """Redelivered after the deadline it set was missed: it changes nothing."""
     came = ago(hours=9)
-    await subject.execute("UPDATE heartbeat SET next_at = now() - interval '2 hours'")
+    await subject.execute("UPDATE heartbeat_watch SET next_at = now() - interval '2 hours'")
     alert = await subject.comes(accepted_at=came)
     case_id = await subject.miss()
     await subject.comes(id=alert, accepted_at=came)
@@ -156,7 +168,7 @@ async def test_an_event_that_waited_in_the_queue_for_too_long_resolves_nothing(
 ) -> None:
     """Newer than the one before, but the next is overdue as well."""
     case_id = await subject.miss()
-    await subject.execute("UPDATE heartbeat SET next_at = now() - interval '2 days'")
+    await subject.execute("UPDATE heartbeat_watch SET next_at = now() - interval '2 days'")
     await subject.comes(accepted_at=ago(hours=9))
     assert (await subject.row()).case_id == case_id
     await subject.comes(accepted_at=ago(hours=7))
@@ -167,30 +179,32 @@ async def test_an_event_that_waited_in_the_queue_for_too_long_resolves_nothing(
 async def test_the_row_s_lock_lets_a_sign_that_came_first_prevent_the_alert(
     subject: Watched,
 ) -> None:
-    await subject.execute("UPDATE heartbeat SET next_at = now()")
+    await subject.execute("UPDATE heartbeat_watch SET next_at = now() - interval '1 minute'")
     async with subject.engine.begin() as held:
-        at = datetime.now(UTC)
-        await heartbeats.sign(held, {"slack_alert": at + EIGHT_HOURS}, at)
+        at = datetime.now(UTC) + EIGHT_HOURS
+        (row,) = await heartbeats.lock_events(held, ["slack_alert"])
+        await heartbeats.change(held, row.id, {"next_at": at})
         await subject.heartbeats.run()  # skips what others hold
     await subject.heartbeats.run()
     assert await subject.rows("SELECT 1 FROM alert_case") == []
 
 
 async def test_a_sign_that_waits_for_the_timer_resolves_what_it_raised(subject: Watched) -> None:
-    await subject.execute("UPDATE heartbeat SET next_at = now()")
+    await subject.execute("UPDATE heartbeat_watch SET next_at = now() - interval '1 minute'")
     async with subject.engine.begin() as held:
-        missed = await subject.heartbeats._raise(held)
+        await subject.heartbeats._raise(held, datetime.now(UTC))
+        (missed,) = await held.execute(sa.text("SELECT case_id FROM heartbeat_watch"))
         coming = asyncio.create_task(subject.comes())
         await eventually(lambda: waits_for_a_row(subject.engine))
     await coming
-    row = await subject.case(missed["slack_alert"])
+    row = await subject.case(missed.case_id)
     assert (row.state, row.reason) == ("cancelled", "resolved")
 
 
 async def test_a_timer_that_dies_before_its_commit_asks_at_the_next_poll(
     subject: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with dies_at(monkeypatch, "cases.heartbeats.heartbeats.missed"):
+    with dies_at(monkeypatch, "cases.heartbeats.heartbeats.change"):
         await subject.miss()
     assert await subject.rows("SELECT 1 FROM alert_case") == []
     assert await subject.rows("SELECT 1 FROM outbox") == []
@@ -228,7 +242,7 @@ async def test_what_left_the_configuration_is_forgotten_and_its_case_stays(
 ) -> None:
     case_id = await subject.miss()
     await Watched(subject.engine, Rules()).heartbeats.run()
-    assert await subject.rows("SELECT 1 FROM heartbeat") == []
+    assert await subject.rows("SELECT 1 FROM heartbeat_watch") == []
     await subject.comes()
     assert (await subject.case(case_id)).state == "open"
     again = Watched(subject.engine, WATCHING)
@@ -237,14 +251,14 @@ async def test_what_left_the_configuration_is_forgotten_and_its_case_stays(
 
 
 async def test_a_restart_keeps_the_deadline(subject: Watched) -> None:
-    await subject.execute("UPDATE heartbeat SET next_at = now() + interval '5 minutes'")
+    await subject.execute("UPDATE heartbeat_watch SET next_at = now() + interval '5 minutes'")
     before = await subject.row()
     await Watched(subject.engine, WATCHING).heartbeats.run()
     assert await subject.row() == before
 
 
 async def test_a_deadline_that_no_timer_sees_is_a_fault_of_the_check(subject: Watched) -> None:
-    await subject.execute("UPDATE heartbeat SET next_at = now() - interval '2 minutes'")
+    await subject.execute("UPDATE heartbeat_watch SET next_at = now() - interval '2 minutes'")
     assert (await subject.check())["stranded"] == 1
     await subject.heartbeats.run()
     assert (await subject.check())["ok"]
@@ -261,7 +275,7 @@ async def test_a_form_that_is_silent_is_asked_about_until_it_sends_again(
         "heartbeats": {"webhook": {"within": "3s"}},
     }
     subject = await alerts(sections=sections, routes={"heartbeat.missed": ["slack"]})
-    (sms,) = await eventually(lambda: subject.sandbox.received("sms"), 30)
+    (sms,) = await eventually(lambda: subject.sandbox.received("sms"), 60)
     assert "heartbeat.missed (webhook)" in str(sms["body"])
     cases = Cases(subject.engine)
     (case,) = await cases.rows("SELECT alert_id FROM alert_case")

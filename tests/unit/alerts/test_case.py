@@ -8,7 +8,6 @@ import pytest
 
 from libs.domain.hours import Hours
 from services.alerts.rules.case import (
-    ALWAYS,
     MENUS,
     Answer,
     ButtonValue,
@@ -18,6 +17,7 @@ from services.alerts.rules.case import (
     chosen,
     menu,
 )
+from services.alerts.rules.heartbeats import ALWAYS
 
 ZONE = ZoneInfo("Europe/Warsaw")
 OFFICE = Hours(ZONE, time(9), time(17))

@@ -70,7 +70,11 @@ board = "12"
 def test_leads_emergencies_complaints_and_privacy_requests_ask_for_an_answer() -> None:
     subject = shipped()
     asking = {"lead.qualified", "lead.submitted", "lead.test", "visitor.emergency"}
-    assert subject.answers.keys() == asking | {"visitor.complaint", "visitor.privacy"}
+    assert subject.answers.keys() == asking | {
+        "visitor.complaint",
+        "visitor.privacy",
+        "heartbeat.missed",
+    }
     for event, answers in subject.answers.items():
         steps = {(step.to, step.schedule or step.person) for step in answers.chain}
         assert steps <= {("sms", "sales"), ("email", "ewa")}, event

@@ -13,6 +13,7 @@ from libs.common.http.application import CALLER, INTERNAL_KEY, create_app
 from libs.domain.scopes import Scope
 from services.alerts.http.cases import CaseRoutes
 from services.alerts.http.dlq import DlqRoutes
+from services.alerts.http.heartbeats import HeartbeatRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
@@ -28,11 +29,13 @@ from tests.support.shipped import EXAMPLE
 
 KEY = "k" * 16
 INTERNAL = Forwarded("POST", "/internal/alerts", "alerts", needs(Scope.ALERTS_WRITE))
+INTERNAL_PINGS = Forwarded("POST", "/internal/pings", "alerts", needs(Scope.ALERTS_WRITE))
 INTERNAL_LEADS = Forwarded("POST", "/internal/leads", "followups", needs(Scope.LEADS_WRITE))
 ALERT = Forwarded("GET", "/api/alerts/{id}", "alerts", needs(Scope.ALERTS_READ))
 KEYED = [
     *(route for route in FORWARDED if route.requires.scope is not None),
     INTERNAL,
+    INTERNAL_PINGS,
     INTERNAL_LEADS,
     ALERT,
 ]
@@ -48,7 +51,7 @@ def app_of(upstream: str) -> web.Application:
     app = create_app(internal_key=KEY)
     match upstream:
         case "alerts":
-            operations = (OnCallRoutes, OperationsRoutes, SilenceRoutes)
+            operations = (OnCallRoutes, OperationsRoutes, SilenceRoutes, HeartbeatRoutes)
             for routes in (IntakeRoutes, DlqRoutes, CaseRoutes, *operations):
                 made(routes).add_to(app)
         case "consent":

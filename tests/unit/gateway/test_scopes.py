@@ -86,6 +86,7 @@ async def client(admitting: Any) -> AsyncIterator[Client]:
         api_keys=api_keys,
         proxies=TrustedProxies(()),
         tokens=None,
+        pings=None,
         operators=Tokens(OPERATOR_KEYS),
         limiter=admitting,
         waits=admitting,

@@ -14,7 +14,7 @@ WITH counted AS (
     coalesce(sum(rows) FILTER (WHERE term = 'cancelled'), 0) AS cancelled,
         (SELECT count(*) FROM alert_case
             WHERE next_at < now() - interval '1 minute' OR failures > 1)
-            + (SELECT count(*) FROM heartbeat
+            + (SELECT count(*) FROM heartbeat_watch
                 WHERE case_id IS NULL AND next_at < now() - interval '1 minute') AS stranded,
         (SELECT count(*) FROM unanswered WHERE steps > (
             SELECT count(*) FROM case_step WHERE case_id = unanswered.alert_id

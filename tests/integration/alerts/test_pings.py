@@ -1,0 +1,289 @@
+"""Jobs that ping a URL: what is silent, fails or does not end is told once, and its return too."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from libs.domain.signed_links import Tokens
+from services.alerts.messages import HeartbeatPing
+from services.alerts.rules.heartbeats import Kind
+from services.alerts.store.cases import heartbeats
+from services.alerts.upkeep import retention
+from tests.integration.alerts.cases import dies_at
+from tests.integration.alerts.conftest import PING_KEYS, Alerts, StartAlerts
+from tests.integration.alerts.test_case_heartbeats import WATCHING, Watched, ago
+from tests.integration.alerts.test_case_http import PEOPLE
+from tests.support.eventually import eventually
+
+pytestmark = pytest.mark.promise("P9")
+
+HOUR = timedelta(hours=1)
+JOB = {"name": "nightly backup", "every": "1h", "grace": "10m", "severity": "critical"}
+
+
+class Jobs(Watched):
+    """Cases, with one job that is to ping each hour."""
+
+    id: UUID
+
+    async def begin(self) -> None:
+        values = {"name": "backup", "every": 3600, "grace": 600, "severity": "critical"}
+        async with self.engine.begin() as tx:
+            row = await heartbeats.add(tx, {**values, "next_at": datetime.now(UTC) + HOUR}, 2)
+        assert row is not None
+        self.id = row.id
+
+    async def ping(self, kind: Kind = Kind.SUCCESS, **given: Any) -> HeartbeatPing:
+        given = {"id": uuid4(), "at": datetime.now(UTC), "url_version": 0} | given
+        ping = HeartbeatPing(heartbeat=self.id, kind=kind, **given)
+        await self.heartbeats.take(ping, "request-1")
+        return ping
+
+    async def own_row(self) -> Any:
+        (row,) = await self.rows("SELECT * FROM heartbeat_watch WHERE id = :id", id=self.id)
+        return row
+
+    async def alerts(self) -> list[tuple[str, bool, str]]:
+        found = await self.rows(
+            "SELECT payload, resolved, severity FROM delivery ORDER BY created_at"
+        )
+        return [(each.payload["text"], each.resolved, each.severity) for each in found]
+
+    async def silent(self, since: str = "1 minute") -> None:
+        await self.execute(
+            f"UPDATE heartbeat_watch SET next_at = now() - interval '{since}' WHERE id = :id",
+            id=self.id,
+        )
+        await self.heartbeats.run()
+
+
+@pytest.fixture
+async def job(engine: AsyncEngine) -> Jobs:
+    made = Jobs(engine, WATCHING)
+    await made.heartbeats.run()
+    await made.begin()
+    return made
+
+
+async def test_one_that_is_silent_is_told_with_its_case_and_its_return_too(job: Jobs) -> None:
+    await job.ping(at=ago(hours=2))
+    await job.silent()
+    row = await job.own_row()
+    case = await job.case(row.case_id)
+    assert (case.state, case.severity) == ("open", "critical")
+    ((text, resolved, severity),) = await job.alerts()
+    assert text.startswith("backup has not been heard of since")
+    assert (resolved, severity) == (False, "critical")
+    await job.ping()
+    assert (await job.own_row()).case_id is None
+    case = await job.case(row.case_id)
+    assert (case.state, case.reason) == ("cancelled", "resolved")
+    assert (await job.alerts())[1:] == [("backup is back", True, "critical")]
+    work = await job.rows("SELECT body FROM outbox WHERE routing_key = 'alerts.slack'")
+    assert len(work) == 2
+    assert await job.balanced()
+
+
+async def test_a_failure_is_told_at_once_with_the_end_of_its_log(job: Jobs) -> None:
+    await job.ping(Kind.FAIL, code=3, log="x" * 5_000 + "disk full")
+    case_id = (await job.own_row()).case_id
+    payload = (await job.case(case_id)).payload
+    assert payload["text"] == "backup failed with exit code 3"
+    assert payload["log"].endswith("disk full")
+    assert len(payload["log"]) == 1_000
+    await job.ping(Kind.FAIL)
+    assert len(await job.alerts()) == 1
+
+
+async def test_a_start_that_does_not_end_is_told(job: Jobs) -> None:
+    await job.ping(Kind.START, at=ago(minutes=10, seconds=3))
+    await job.ping(Kind.START, at=ago(minutes=5))
+    await job.heartbeats.run()
+    assert (await job.alerts()) == []  # the gateway may still pass on its end
+    await job.silent()
+    ((text, *_),) = await job.alerts()
+    assert "has not ended" in text
+
+
+async def test_a_ping_that_comes_again_changes_nothing(job: Jobs) -> None:
+    failed = await job.ping(Kind.FAIL, at=ago(minutes=2))
+    await job.ping()
+    await job.ping(Kind.FAIL, id=failed.id, at=failed.at)
+    await job.ping(Kind.FAIL, at=ago(minutes=1))  # overtaken
+    assert (await job.own_row()).case_id is None
+    assert [text for text, *_ in await job.alerts()] == ["backup failed", "backup is back"]
+
+
+async def test_an_older_url_and_a_deleted_heartbeat_count_no_more(job: Jobs) -> None:
+    await job.execute("UPDATE heartbeat_watch SET version = 1")
+    await job.ping(Kind.FAIL)
+    await job.ping(Kind.FAIL, url_version=2)
+    assert await job.alerts() == []
+    await job.execute("DELETE FROM heartbeat_watch")
+    await job.ping(Kind.FAIL, url_version=1)
+    assert await job.alerts() == []
+    assert await job.rows("SELECT 1 FROM heartbeat_ping") == []
+
+
+async def test_after_an_hour_away_no_job_is_called_silent_that_pinged(job: Jobs) -> None:
+    """The service was away, and its queue has the pings of that time."""
+    job.waiting = 3
+    await job.silent("50 minutes")
+    job.waiting = None
+    await job.silent("50 minutes")
+    assert await job.alerts() == []
+    for minutes in (70, 10):
+        await job.ping(at=ago(minutes=minutes))
+    job.waiting = 0
+    await job.heartbeats.run()
+    assert await job.alerts() == []
+    assert (await job.own_row()).next_at > datetime.now(UTC) + timedelta(minutes=50)
+
+
+async def test_after_an_hour_away_a_job_that_was_silent_is_told(job: Jobs) -> None:
+    job.waiting = 1
+    await job.silent("50 minutes")
+    await job.ping(at=ago(hours=2))  # all that waited
+    job.waiting = 0
+    await job.heartbeats.run()
+    assert len(await job.alerts()) == 1
+
+
+async def test_what_left_the_queue_has_time_to_be_applied(job: Jobs) -> None:
+    job.heartbeats.in_flight = 5
+    await job.silent()
+    await job.heartbeats.run()
+    assert await job.alerts() == []
+    assert job.heartbeats._empty_at is not None
+    job.heartbeats._empty_at -= timedelta(seconds=6)
+    await job.heartbeats.run()
+    assert len(await job.alerts()) == 1
+
+
+async def test_killed_before_the_commit_it_is_neither_down_nor_told(
+    job: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = HeartbeatPing(
+        id=uuid4(), heartbeat=job.id, url_version=0, at=datetime.now(UTC), kind=Kind.FAIL
+    )
+    for step in ("intake.heartbeats.change", "intake.intake.accept"):
+        with dies_at(monkeypatch, step):
+            await job.heartbeats.take(failed, None)
+        assert (await job.own_row()).case_id is None
+        assert await job.rows("SELECT 1 FROM outbox") == []
+        assert await job.rows("SELECT 1 FROM heartbeat_ping") == []
+    for _ in range(2):  # the message comes again
+        await job.heartbeats.take(failed, None)
+    assert len(await job.alerts()) == len(await job.rows("SELECT 1 FROM outbox")) == 1
+
+
+async def test_many_at_once_are_told_once_and_recover_once(job: Jobs) -> None:
+    await asyncio.gather(*(job.ping(Kind.FAIL, at=ago(seconds=each)) for each in range(9, 0, -1)))
+    assert len([text for text, *_ in await job.alerts() if text == "backup failed"]) == 1
+    await asyncio.gather(*(job.ping() for _ in range(5)))
+    assert [text for text, *_ in await job.alerts()] == ["backup failed", "backup is back"]
+    assert await job.balanced()
+
+
+async def test_pings_are_kept_for_their_time_and_a_hundred_of_each(job: Jobs) -> None:
+    for number in range(103):
+        await job.ping(at=ago(days=1, minutes=200 - number))
+    kept = await job.rows("SELECT min(at) AS first, count(*) AS count FROM heartbeat_ping")
+    assert kept[0].count == heartbeats.PINGS_KEPT
+    await job.execute(
+        "UPDATE heartbeat_ping SET at = at - interval '30 days' WHERE at < :at",
+        at=ago(days=1, minutes=150),
+    )
+    await retention.run(job.engine, delivered=86400.0, payloads=30 * 86400.0)
+    rest = await job.rows("SELECT count(*) AS count FROM heartbeat_ping")
+    assert 0 < rest[0].count < heartbeats.PINGS_KEPT
+
+
+SECTIONS = {
+    "answers": {
+        "heartbeat.missed": {
+            "asks": ["slack"],
+            "within": "1h",
+            "chain": [{"to": "sms", "person": "anna", "wait": "1h"}],
+        }
+    },
+    "people": PEOPLE,
+}
+
+
+@pytest.fixture
+async def service(alerts: StartAlerts) -> Alerts:
+    return await alerts(sections=SECTIONS, routes={"heartbeat.missed": ["slack"]})
+
+
+async def test_a_heartbeat_is_made_changed_rotated_and_deleted(service: Alerts) -> None:
+    status, made = await service.http("POST", "/api/heartbeats", JOB)
+    assert (status, made["state"], made["every"], made["grace"]) == (201, "new", "1h", "10m")
+    claims = Tokens(PING_KEYS).verify(
+        urlsplit(made["url"]).path.removeprefix("/ping/"), "ping", datetime.now(UTC)
+    )
+    assert (claims.subject, claims.purpose) == (made["id"], "0")
+    path = f"/api/heartbeats/{made['id']}"
+    _, listed = await service.http("GET", "/api/heartbeats")
+    assert listed == {"items": [made], "next_cursor": None}
+    _, paused = await service.http("PATCH", path, {"paused": True, "grace": "90s"})
+    assert (paused["state"], paused["grace"], paused["next_at"]) == ("paused", "90s", None)
+    _, changed = await service.http("PATCH", path, {"paused": False, "every": "2h"})
+    assert (changed["state"], changed["every"], changed["url"]) == ("new", "2h", made["url"])
+    _, rotated = await service.http("POST", f"{path}/rotate")
+    assert rotated["url"] != made["url"]
+    assert (await service.http("DELETE", path))[0] == 200
+    assert [(await service.http(method, path, {}))[0] for method in ("GET", "PATCH", "DELETE")] == [
+        404
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"every": "0s"}, "every"),
+        ({"every": "often"}, "every"),
+        ({"every": None}, "every"),
+        ({"cron": "0 3 * * *"}, "every"),
+        ({"timezone": "Europe/Warsaw"}, "timezone"),
+        ({"grace": "1s"}, "grace"),
+        ({"severity": "high"}, "severity"),
+        ({"name": ""}, "name"),
+        ({"every": None, "cron": "0 0 30 2 *"}, "cron"),
+        ({"every": None, "cron": "0 0 * *"}, "cron"),
+        ({"every": None, "cron": "0 3 * * *", "timezone": "../etc"}, "timezone"),
+        ({"more": 1}, "more"),
+    ],
+)
+async def test_bad_input_is_refused_with_its_place(
+    service: Alerts, changes: dict[str, Any], field: str
+) -> None:
+    status, told = await service.http("POST", "/api/heartbeats", JOB | changes)
+    assert status == 422, told
+    assert [each["field"] for each in told["errors"]] == [field]
+    _, listed = await service.http("GET", "/api/heartbeats")
+    assert listed["items"] == []
+
+
+async def test_a_job_that_fails_is_in_slack_and_its_recovery_too(service: Alerts) -> None:
+    _, made = await service.http("POST", "/api/heartbeats", JOB)
+    ping = {"heartbeat": made["id"], "url_version": 0, "at": ago(seconds=1).isoformat()}
+    failed = ping | {"id": str(uuid4()), "kind": "fail", "code": 2, "log": "disk full"}
+    await service.publish_ping(failed)
+    (told,) = await eventually(lambda: service.sandbox.received("slack"), 20)
+    assert "nightly backup failed with exit code 2" in str(told["body"])
+    _, shown = await service.http("GET", f"/api/heartbeats/{made['id']}")
+    assert shown["state"] == "down"
+    assert [each["log"] for each in shown["pings"]] == ["disk full"]
+    well = ping | {"id": str(uuid4()), "kind": "success", "at": datetime.now(UTC).isoformat()}
+    assert (await service.http("POST", "/internal/pings", well))[0] == 202
+    await eventually(
+        lambda: service.sandbox.received("slack"), 20, so=lambda got: "is back" in str(got)
+    )
+    _, shown = await service.http("GET", f"/api/heartbeats/{made['id']}")
+    assert shown["state"] == "up"

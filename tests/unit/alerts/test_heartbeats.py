@@ -1,0 +1,139 @@
+"""When a job is to come, by a period or a cron line, and what each of its pings does."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from libs.common.messaging.broker import Message
+from libs.common.messaging.consumer import read
+from services.alerts.messages import HeartbeatPing
+from services.alerts.rules.heartbeats import Beat, Kind, Schedule, beat
+from tests.support.contracts import EXTRA, golden
+
+WARSAW = ZoneInfo("Europe/Warsaw")
+NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+HOURLY = Schedule(3600.0, 600.0)
+
+
+@dataclass
+class Row:
+    paused: bool = False
+    last_at: datetime | None = None
+    started_at: datetime | None = None
+    case_id: str | None = None
+
+
+def happens(row: Row, kind: Kind, at: datetime = NOW, now: datetime = NOW) -> Beat | None:
+    return beat(row, kind, at, now, HOURLY)
+
+
+def cron(line: str, at: str, zone: ZoneInfo = WARSAW) -> str:
+    """Return the next time by the clock of the zone, with its offset."""
+    deadline = Schedule(cron=line, zone=zone).deadline(datetime.fromisoformat(at))
+    return deadline.astimezone(zone).isoformat()
+
+
+def test_it_is_due_after_its_period_and_its_grace() -> None:
+    assert HOURLY.deadline(NOW) == NOW + timedelta(minutes=70)
+
+
+@pytest.mark.parametrize(
+    ("line", "at", "due"),
+    [
+        ("30 3 * * *", "2026-12-01T04:00:00+01:00", "2026-12-02T03:30:00+01:00"),
+        ("30 3 * * 1-5", "2026-12-04T04:00:00+01:00", "2026-12-07T03:30:00+01:00"),
+        # 2027-03-28: from 2:00 to 3:00 there is no clock; daily jobs run once, right after.
+        ("30 2 * * *", "2027-03-27T03:00:00+01:00", "2027-03-28T03:00:00+02:00"),
+        ("30 2 * * *", "2027-03-28T03:05:00+02:00", "2027-03-29T02:30:00+02:00"),
+        # 2027-10-31: from 2:00 to 3:00 twice; daily jobs run the first time.
+        ("30 2 * * *", "2027-10-30T03:00:00+02:00", "2027-10-31T02:30:00+02:00"),
+        ("30 2 * * *", "2027-10-31T02:31:00+02:00", "2027-11-01T02:30:00+01:00"),
+        # Jobs of each half hour run in both.
+        ("*/30 * * * *", "2027-10-31T02:31:00+02:00", "2027-10-31T02:00:00+01:00"),
+        ("*/30 * * * *", "2027-03-28T01:31:00+01:00", "2027-03-28T03:00:00+02:00"),
+    ],
+)
+def test_a_cron_line_counts_by_the_clock_of_its_zone(line: str, at: str, due: str) -> None:
+    assert cron(line, at) == due
+
+
+def test_a_ping_by_a_clock_that_is_ahead_counts_for_the_time_that_comes() -> None:
+    early = "2026-12-01T03:29:55+01:00"
+    assert cron("30 3 * * *", early) == "2026-12-02T03:30:00+01:00"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("0 0 30 2 *", "day-of-month"),
+        ("0 0 * *", "five fields"),
+        ("* * * * * *", "five fields"),
+        ("61 * * * *", "minute"),
+        ("", "five fields"),
+    ],
+)
+def test_a_cron_line_that_never_fires_is_refused(line: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Schedule(cron=line).deadline(NOW)
+
+
+def test_a_success_moves_the_deadline_and_ends_the_run() -> None:
+    found = happens(Row(started_at=NOW - MINUTE), Kind.SUCCESS)
+    assert found is not None
+    assert found.values == {
+        "last_at": NOW, "started_at": None, "next_at": NOW + timedelta(minutes=70)
+    }  # fmt: skip
+    assert not found.fails
+    assert not found.recovers
+
+
+def test_a_start_is_to_end_within_the_grace_however_often_it_starts() -> None:
+    first = happens(Row(), Kind.START)
+    assert first == Beat({"started_at": NOW, "next_at": NOW + 10 * MINUTE})
+    assert happens(Row(started_at=NOW - MINUTE), Kind.START) is None
+
+
+def test_what_is_older_than_the_last_end_or_comes_again_changes_nothing() -> None:
+    for kind in Kind:
+        assert happens(Row(last_at=NOW), kind) is None
+        assert happens(Row(last_at=NOW), kind, NOW - MINUTE) is None
+
+
+def test_a_run_that_started_after_a_late_success_goes_on() -> None:
+    found = happens(Row(started_at=NOW), Kind.SUCCESS, NOW - MINUTE)
+    assert found is not None
+    assert found.values["started_at"] == NOW
+    assert found.values["next_at"] == NOW + 10 * MINUTE
+
+
+def test_a_failure_is_told_once_and_a_success_recovers() -> None:
+    failed = happens(Row(), Kind.FAIL)
+    assert failed is not None
+    assert failed.fails
+    again = happens(Row(case_id="x"), Kind.FAIL)
+    assert again is not None
+    assert not again.fails
+    well = happens(Row(case_id="x"), Kind.SUCCESS)
+    assert well is not None
+    assert well.recovers
+
+
+def test_a_success_that_waited_for_too_long_recovers_nothing() -> None:
+    found = happens(Row(case_id="x"), Kind.SUCCESS, NOW - timedelta(hours=2))
+    assert found is not None
+    assert not found.recovers
+
+
+def test_one_that_is_paused_only_keeps_its_pings() -> None:
+    assert [happens(Row(paused=True), kind) for kind in Kind] == [None, None, None]
+
+
+@EXTRA
+def test_a_ping_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
+    body = golden("heartbeat.ping")
+    ping = read(Message("1", "heartbeat.ping", body | extra), HeartbeatPing)
+    assert ping.model_dump(mode="json") == body | {"at": "2026-11-25T10:15:30.123456Z"}
