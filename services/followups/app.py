@@ -21,6 +21,7 @@ from services.followups.http.chat import ChatRoutes
 from services.followups.http.chat_page import ChatPage
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
+from services.followups.http.model import Model
 from services.followups.http.submissions import SubmissionRoutes
 from services.followups.leads import submissions
 from services.followups.leads.acts import Acts
@@ -98,7 +99,10 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
     look = partial(health.with_outbox, engine, broker, steps.outbox_length)
-    chat_routes = ChatRoutes(engine, configured, page_of)
+    model = settings.chat_model_url and Model(
+        settings.chat_model_url, settings.chat_model, settings.chat_model_key, configured.kinds
+    )
+    chat_routes = ChatRoutes(engine, configured, page_of, model or None)
     lead_routes = LeadRoutes(engine, configured, page_of, Erasures(requester, erased))
     for routes in (
         chat_routes,

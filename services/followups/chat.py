@@ -13,6 +13,7 @@ from libs.common.process import logs
 from libs.domain.email_address import MalformedEmail, normalise
 from services.followups import dialogue, metrics
 from services.followups.config import LANGUAGES, Config
+from services.followups.dialogue.hints import NOTHING, Hint
 from services.followups.dialogue.state import State
 from services.followups.dialogue.taps import Tapped
 from services.followups.leads import staff
@@ -32,6 +33,8 @@ class Reply(NamedTuple):
     score: int
     said: str
     state: State
+    unclear: str | None = None
+    """A model may read this. Nothing was stored: the turn is to be taken again, with its hint."""
 
 
 async def take_turn(
@@ -41,12 +44,14 @@ async def take_turn(
     said: enrolment.Said,
     now: datetime,
     replies: str | None = None,
+    hint: Hint | None = NOTHING,
 ) -> Reply:
     """Store a turn and return the reply.
 
     The first statement locks the conversation's row, so turns of one session run one at a time and
     exactly one of them publishes `lead.qualified`.
 
+    :param hint: what a model read; None: it was not asked yet
     :param replies: how many a page without a script shows: sent twice, it is one turn
     :raises Unfit: a tap that the last reply does not offer
     """
@@ -58,14 +63,14 @@ async def take_turn(
     is_last = replies in {None, str(before.replies)}
     tapped = said.tap and config.taps.read(said.tap, known, config.today(now))
     if said.tap is None and is_last:
-        return await _take(tx, config, link, said, now, row, before, None)
+        return await _take(tx, config, link, said, now, row, before, None, hint)
     if tapped is None or (tapped.asks and not is_last):
         await tx.rollback()  # nothing changes
         score = lead_score.score(known.facts.known(), config.rules).points
         return Reply(row["id"], config.taps.again(known), score, "", known)
     language = known.language if tapped.answer else said.language  # that of the wording
     said = said._replace(message=tapped.text, language=language)
-    return await _take(tx, config, link, said, now, row, before, tapped)
+    return await _take(tx, config, link, said, now, row, before, tapped, NOTHING)
 
 
 async def _take(
@@ -77,6 +82,7 @@ async def _take(
     row: Mapping[str, Any],
     before: State,
     tapped: Tapped | None,
+    hint: Hint | None,
 ) -> Reply:
     """:param row: the conversation, and `before` its state"""
     conversation_id: uuid.UUID = row["id"]
@@ -92,7 +98,11 @@ async def _take(
         towns=config.towns,
         tap=tapped,
         greeted=said.greeted,
+        hint=hint or NOTHING,
     )
+    if turn.unclear and hint is None:
+        await tx.rollback()
+        return Reply(conversation_id, "", 0, "", before, turn.unclear)
     state, reply = turn.state, config.said(turn.reply, turn.state.language, now)
     facts = _normal(state.facts, before.facts)
     if facts is not state.facts:

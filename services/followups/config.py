@@ -158,7 +158,7 @@ class _Topic(_Section):
 
 
 class _Route(_Section):
-    words: Phrases = Field(min_length=1)
+    words: Phrases = ()
     unless: Phrases = ()
     answer: Texts = {}
     ask: Texts = {}
@@ -309,6 +309,8 @@ class _File(_Section):
             if unknown := sorted(used - set(self.words)):
                 near = did_you_mean(unknown[0], [*self.words])
                 yield f"unknown [words] list {', '.join(unknown)}{near}", key
+        if not (route.words or route.offers):
+            yield "has no words", "words"
         if route.offers and not route.answer:
             yield "offers needs an answer, which asks", "offers"
         if route.offers and route.offers not in self.routes:
@@ -353,6 +355,8 @@ class Config:
     sequences: Mapping[str, tuple[Step, ...]]
     topics: Mapping[str, Topic]
     routes: Routes
+    kinds: tuple[str, ...]
+    """Routes that may be asked about."""
     taps: dialogue.Taps
     update_after: timedelta
     contact_only_after: timedelta
@@ -494,6 +498,7 @@ def load(
             for name, topic in file.topics.items()
         },
         routes=routes,
+        kinds=tuple({route.offers for route in file.routes.values() if route.offers}),
         taps=dialogue.Taps(texts, handover, file.default_language, routes, **chips),
         update_after=file.lead.update_after,
         contact_only_after=file.lead.contact_only_after,

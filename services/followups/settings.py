@@ -22,5 +22,9 @@ class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Compa
     followup_quiet_hours: bool = True
     followup_max_per_day: int = Field(1, ge=1)
     """Follow-ups to one address within 24 hours, across all its conversations."""
+    chat_model_url: str = Field("", pattern=r"^(https?://[^\s/]+/\S*)?$")
+    """`/v1/chat/completions` of a model that reads what no rule is sure of; empty: none."""
+    chat_model: str = ""
+    chat_model_key: SecretStr = SecretStr("")
     conversation_retention_days: int = Field(365, ge=1)
     """Counted from the last activity; a conversation with a pending step is kept."""

@@ -9,8 +9,9 @@ from datetime import date
 from typing import NamedTuple
 
 from services.followups.dialogue import ask_a_person as handovers
-from services.followups.dialogue import memory, replies
+from services.followups.dialogue import hints, memory, replies
 from services.followups.dialogue.hearing import hear
+from services.followups.dialogue.hints import NOTHING, Hint
 from services.followups.dialogue.state import State
 from services.followups.dialogue.taps import SKIP, Tapped, Taps, ask_again
 from services.followups.reading.consent_answer import Answer
@@ -26,6 +27,8 @@ class Turn(NamedTuple):
     reply: str
     answer: Answer | None
     """The meaning of the message for consent."""
+    unclear: str | None
+    """The message, if no rule knows what it says: a model may."""
     is_about_lead: bool
     """False while the conversation does not concern sales."""
     actions: frozenset[Action]
@@ -44,12 +47,14 @@ def turn(
     towns: tuple[str, ...] = (),
     tap: Tapped | None = None,
     greeted: bool = False,
+    hint: Hint = NOTHING,
 ) -> Turn:
     """Answer one message, or a tap.
 
     :param passed: facts from the website's own fields; they override the text
     :param agreed: wording of a consent that was given on the website with this message
     :param greeted: the page shows the greeting
+    :param hint: what a model read, of a message that was unclear
     """
     if tap is not None and tap.forgets:
         state = state._replace(facts=state.facts._replace(**{tap.forgets: None}))
@@ -67,7 +72,12 @@ def turn(
         handovers=taps.handover.keys(),
         tap=tap,
     )
+    unclear, sure = hints.is_unclear(heard, state), heard.news.known()
+    if unclear:
+        heard = hints.apply(heard, hint, state, taps.routes, today, works)
     known, agrees = memory.remember(state, heard, passed, agreed)
+    doubts = [*(name for name in state.unsure if name not in sure), *heard.news.known()]
+    known = known._replace(unsure=tuple(dict.fromkeys(each for each in doubts if each not in sure)))
     if tap is not None and tap.asks:
         known, text = ask_again(known, tap.asks, taps.script(heard.language, heard.spoken))
         parts = [text]
@@ -92,6 +102,7 @@ def turn(
         known._replace(replies=state.replies + 1, last_reply=_hash(said)),
         said,
         heard.answer,
+        unclear=heard.understood.rest if unclear else None,
         is_about_lead=heard.is_about_lead,
         actions=heard.actions,
     )

@@ -60,6 +60,8 @@ class State(NamedTuple):
     """The route that the last reply asked about, because no rule is sure of it."""
     last_said: str | None = None
     """The last message, so that a double tap or a reload is passed on once."""
+    unsure: tuple[str, ...] = ()
+    """Facts that only a model found in what was said."""
     last_reply: str | None = None
     """Its hash: no reply comes twice in a row."""
     lead: str | None = None
@@ -82,8 +84,8 @@ class State(NamedTuple):
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "State":
         known = {name: value for name, value in stored.items() if name in _NAMES}
-        facts, said = Facts.of(stored.get("facts", {})), tuple(stored.get("said", ()))
-        return cls(**{**known, "facts": facts, "said": said})
+        lists = {name: tuple(stored.get(name, ())) for name in ("said", "unsure")}
+        return cls(**{**known, **lists, "facts": Facts.of(stored.get("facts", {}))})
 
     @classmethod
     def entered(cls, row: Mapping[str, Any]) -> "State":

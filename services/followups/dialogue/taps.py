@@ -119,7 +119,7 @@ class Taps:
                 "label": script[f"fact_{name}"],
                 "value": known[name],
                 "text": _text(state, name, language),
-                "sure": not (name == "city" and known[name].endswith("?)")),
+                "sure": name not in state.unsure and not str(known[name]).endswith("?)"),
             }
             for name in known
         ]

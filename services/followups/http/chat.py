@@ -33,8 +33,10 @@ from libs.domain.email_address import Email
 from services.followups import chat
 from services.followups.chat import Reply
 from services.followups.config import Config
+from services.followups.dialogue.hints import NOTHING, Hint
 from services.followups.dialogue.state import State
 from services.followups.dialogue.taps import Tap, Unfit, Value
+from services.followups.http.model import Model as ChatModel
 from services.followups.leads import staff
 from services.followups.mails.enrolment import Said
 from services.followups.reading import phone
@@ -117,10 +119,13 @@ class ChatMessage(Model):
 
 
 class ChatRoutes:
-    def __init__(self, engine: AsyncEngine, config: Config, link: staff.Link) -> None:
+    def __init__(
+        self, engine: AsyncEngine, config: Config, link: staff.Link, model: ChatModel | None = None
+    ) -> None:
         self._engine = engine
         self._config = config
         self._link = link
+        self._model = model
         self._turns = asyncio.Semaphore(TURNS_AT_A_TIME)
 
     def add_to(self, app: web.Application) -> None:
@@ -182,7 +187,15 @@ class ChatRoutes:
             user_agent=request.headers.get("User-Agent"),
         )
         now, taps = accepted_at(request), self._config.taps
-        async with self._turns, self._engine.begin() as tx:
-            reply = await chat.take_turn(tx, self._config, self._link, said, now, replies)
+        reply = await self._turn(said, now, replies, None if self._model else NOTHING)
+        if reply.unclear and self._model:
+            hint = await self._model.read(reply.unclear)
+            reply = await self._turn(said, now, replies, hint)
         ask = taps.ask(reply.state, self._config.today(now))
         return reply, {"reply": reply.reply, "ask": ask, "card": taps.card(reply.state)}
+
+    async def _turn(
+        self, said: Said, now: datetime, replies: str | None, hint: Hint | None
+    ) -> Reply:
+        async with self._turns, self._engine.begin() as tx:
+            return await chat.take_turn(tx, self._config, self._link, said, now, replies, hint)

@@ -112,6 +112,9 @@ class Routes:
     def with_action(self, action: Action) -> list[Route]:
         return [route for route in self._routes if route.action == action]
 
+    def offering(self, name: str | None) -> list[Route]:
+        return [route for route in self._routes if route.offers and route.offers == name]
+
     def comes_before(self, route: Route, other: Route) -> bool:
         return self._places[route.name] < self._places[other.name]
 

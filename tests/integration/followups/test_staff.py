@@ -1,6 +1,7 @@
 """Notifications of staff: no promise without a message, and one lead per person."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 from services.followups import chat, messages
@@ -13,7 +14,8 @@ PAST_THE_WINDOW = 3600.0
 
 
 def closing(contact: str, text: str = "closing") -> str:
-    return CONFIG.texts["pl"][text].format(contact=contact)
+    told = CONFIG.texts["pl"][text].replace("{contact}", contact)
+    return CONFIG.said(told, "pl", datetime.now(UTC))
 
 
 async def test_a_wish_with_a_phone_number_reaches_staff_whatever_its_score(world: World) -> None:
@@ -127,7 +129,7 @@ async def test_the_closing_is_shown_once(world: World) -> None:
     assert CONFIG.texts["pl"]["added"] in added
     thanks = (await world.say("dziękuję")).reply
     assert CONFIG.texts["pl"]["thanks"] in thanks
-    assert "jednego dnia" not in added + thanks
+    assert "odezwie" not in added + thanks
 
 
 async def test_an_erased_person_leaves_no_lead(world: World) -> None:
