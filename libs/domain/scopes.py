@@ -14,6 +14,7 @@ class Scope(StrEnum):
     LEADS_READ = "leads:read"
     LEADS_IMPORT = "leads:import"
     """An import may state people's consents: for a separate key, not those of `.env`."""
+    MAIL_INBOUND = "mail:inbound"
     DLQ_READ = "dlq:read"
     DLQ_ACT = "dlq:act"
     BREAKERS_RESET = "breakers:reset"

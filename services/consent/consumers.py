@@ -10,7 +10,7 @@ from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from libs.common.messaging.consumer import Ack, Dead, Disposition, Retry, read
 from libs.common.messaging.rpc import reply
 from libs.common.process import logs
-from libs.domain.email_address import MalformedEmail
+from libs.domain.email_address import MalformedEmail, normalise
 from libs.domain.forms import is_possible
 from services.consent import changes, erasure_orders, messages, metrics, permits
 from services.consent.changes import ErasedSince, WithdrawalRequest
@@ -18,6 +18,7 @@ from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.identity import parse_subject
 from services.consent.mails import LinkMails
 from services.consent.messages import (
+    AddressReport,
     Declaration,
     ErasedRequest,
     ErasureReceipt,
@@ -38,7 +39,9 @@ from services.consent.rules import (
     preferred_language,
 )
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, erasures
+from services.consent.store import consents, data_subjects, erasures
+from services.consent.store.data_subjects import Lock
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.topology import COMMANDS_QUEUE
 from services.consent.trail.chain import Entry, Origin
@@ -113,6 +116,8 @@ class Consumers:
                 return await self._grant(message)
             case messages.WITHDRAWAL_RECORD:
                 return await self._withdraw(message)
+            case messages.ADDRESS_REPORT:
+                return await self._address(message)
             case messages.ERASURE_TRACE:
                 return await self._add_trace(message)
             case messages.ERASURE_RECEIPT:
@@ -165,6 +170,19 @@ class Consumers:
         except MalformedEmail:
             return Dead("malformed address")
         await self.journal.record()
+        return Ack()
+
+    async def _address(self, message: Message) -> Disposition:
+        """Note whether mail to an address comes back. Idempotent; consents stay as they are."""
+        told = read(message, AddressReport)
+        try:
+            email = normalise(told.email)
+        except MalformedEmail:
+            return Dead("malformed address")
+        async with self.engine.begin() as tx:
+            subject = await data_subjects.get_or_create(tx, self.vault, email, Lock.CHANGE)
+            query = "try_again" if told.takes_mail else "bury"
+            await run(tx, query, subject=subject.id, at=told.at)
         return Ack()
 
     async def _add_trace(self, message: Message) -> Disposition:

@@ -14,6 +14,7 @@ WITHDRAWN = "consent.withdrawn"
 ERASED = "person.erased"
 GRANT_RECORD = "grant.record"
 WITHDRAWAL_RECORD = "withdrawal.record"
+ADDRESS_REPORT = "address.report"
 ERASURE_TRACE = "erasure.trace"
 ERASURE_RECEIPT = "erasure.receipt"
 EXPORT_REQUEST = "export.request"
@@ -84,6 +85,12 @@ class GrantRecord(Declaration):
 
 class WithdrawalRecord(Declaration):
     erase: bool = False
+
+
+class AddressReport(_Read):
+    email: str
+    takes_mail: bool
+    at: AwareDatetime
 
 
 class ErasureReceipt(_Read):

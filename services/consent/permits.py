@@ -62,6 +62,8 @@ async def request(
         state: State | None = State.GRANTED if waits else State.WITHDRAWN
     else:
         state = await consents.state_of(tx, subject.id, purpose)
+        if (await run(tx, "undeliverable", subject=subject.id)).scalar():
+            return PermitAnswer(PermitDecision.DENIED, lifetime)
     granted = state is State.GRANTED
     permit = await consents.open_permit(tx, subject.id, message, attempt) if granted else None
     return consent.decide_permit(state, permit, lifetime)

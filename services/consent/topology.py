@@ -19,6 +19,13 @@ PERMITS_QUEUE = "consent.permits"
 COMMANDS_QUEUE = "consent.commands"
 ACTIONS_QUEUE = "consent.actions"
 
+_COMMANDS = (
+    "grant.record",
+    "withdrawal.record",
+    "address.report",
+    "erasure.trace",
+    "erasure.receipt",
+)
 QUEUES = (
     *request_queue(
         REQUESTS_QUEUE,
@@ -35,10 +42,7 @@ QUEUES = (
         COMMANDS_QUEUE,
         exchange=DLX,
         dlx=DLX,
-        bindings=tuple(
-            Binding(COMMANDS, key)
-            for key in ("grant.record", "withdrawal.record", "erasure.trace", "erasure.receipt")
-        ),
+        bindings=tuple(Binding(COMMANDS, key) for key in _COMMANDS),
     ),
     *work_queue(
         ACTIONS_QUEUE, exchange=DLX, dlx=DLX, bindings=(Binding(ACTIONS, "consent.actions"),)

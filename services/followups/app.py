@@ -1,5 +1,6 @@
 """The wiring: read down for the start order, up for the stop order."""
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +22,17 @@ from services.followups.http.chat import ChatRoutes
 from services.followups.http.chat_page import ChatPage
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
+from services.followups.http.mail import AT_ONCE, MailRoutes
 from services.followups.http.model import Model
 from services.followups.http.submissions import SubmissionRoutes
+from services.followups.inbox.acting import Inbox
 from services.followups.leads import submissions
 from services.followups.leads.acts import Acts
 from services.followups.leads.files import Erasures
 from services.followups.leads.staff import Announcer
 from services.followups.leads.submissions import Submissions
 from services.followups.mails.compose import Mails
+from services.followups.mails.marks import Marks
 from services.followups.mails.scheduler import Scheduler
 from services.followups.settings import FollowupsSettings
 from services.followups.store import steps
@@ -50,7 +54,9 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     submissions.check(known_forms, configured)
     token_keys = settings.token_keys.get_secret_value()
     tokens = Tokens(token_keys)
-    mails = Mails(configured, tokens, settings.public_base_url)
+    marks = Marks(token_keys, settings.bounce_address)
+    has_marks = bool(settings.bounce_address)
+    mails = Mails(configured, tokens, settings.public_base_url, marks if has_marks else None)
     database_url = settings.database_url.get_secret_value()
     engine = await service.enter(postgres.connect(database_url, application_name=service.name))
     await schema_version.require(service, engine, MIGRATIONS)
@@ -96,6 +102,12 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     service.spawn("scheduler", scheduler.run())
     service.spawn("announcer", Announcer(engine, configured, page_of).run())
 
+    returned = Inbox(engine, configured, page_of, marks)
+    digest = periodic.every(
+        engine, "followups mail digest", PURGE_SECONDS, returned.tell_of_the_rest
+    )
+    service.spawn("mail digest", digest)
+
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
     look = partial(health.with_outbox, engine, broker, steps.outbox_length)
@@ -108,6 +120,7 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         chat_routes,
         ChatPage(chat_routes, configured),
         FollowupRoutes(engine, configured),
+        MailRoutes(returned, asyncio.Semaphore(AT_ONCE)),
         SubmissionRoutes(leads),  # before the routes of `{id}`
         lead_routes,
         ActRoutes(Acts(engine, configured, page_of), lead_routes),

@@ -20,6 +20,7 @@ LEAD_CALL = "lead.call"
 ALERT_ACCEPTED = "alert.accepted"
 GRANT_RECORD = "grant.record"
 WITHDRAWAL_RECORD = "withdrawal.record"
+ADDRESS_REPORT = "address.report"
 CONSENT_GRANTED = "consent.granted"
 CONSENT_WITHDRAWN = "consent.withdrawn"
 SUBJECT_ERASED = "person.erased"
@@ -76,6 +77,7 @@ class ExportRequest(_OfSubject):
                 "leads",
                 "lead_acts",
                 "submissions",
+                "mails",
                 "dead_letters",
             ],
             int,
@@ -334,6 +336,49 @@ def withdrawal_record(
         "user_agent": user_agent,
         "at": _iso(at),
     }
+
+
+def address_report(email: str, *, takes_mail: bool, at: datetime) -> dict[str, Any]:
+    """No permit is given for an address that takes no mail."""
+    return {"email": email, "takes_mail": takes_mail, "at": _iso(at)}
+
+
+def visitor_mail(
+    key: str,
+    *,
+    about: str,
+    said: Sequence[str],
+    staff_language: str,
+    at: datetime,
+    lead_id: uuid.UUID | None = None,
+    conversation_id: uuid.UUID | None = None,
+    email: str | None = None,
+    name: str | None = None,
+    language: str | None = None,
+    page: str | None = None,
+) -> dict[str, Any]:
+    """A mail that staff must look at.
+
+    :param key: the same one makes the same alert
+    :param about: why they must, in their language
+    :param page: of the lead
+    """
+    body = {
+        "id": str(uuid.uuid5(_LEADS, f"mail {key}")),
+        "conversation_id": conversation_id and str(conversation_id),
+        "session_id": "mail",
+        "email": email,
+        "phone": None,
+        "name": name,
+        "topic": about,
+        "is_update": False,
+        "said": list(said),
+        "language": language,
+        "staff_language": staff_language,
+        "transcript_url": page,
+        "at": _iso(at),
+    }
+    return body if lead_id is None else body | {"lead_id": str(lead_id)}
 
 
 def erased_request(contacts: Iterable[str]) -> dict[str, Any]:

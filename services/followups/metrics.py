@@ -44,3 +44,6 @@ TAKEN = Counter(
 
 ENDED = Counter("followups_ended_total", "Steps that ended, by final status.", ["status"])
 """sent | cancelled | in_doubt | failed"""
+
+MAILS = Counter("followups_mails_total", "Mails that came back.", ["outcome"])
+"""hard | soft | complaint | unsubscribe | auto | reply | unknown | duplicate | left | unreadable"""

@@ -4,9 +4,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
 from services.followups import metrics
-from services.followups.store import conversations, steps, submissions
+from services.followups.store import conversations, mails, steps, submissions
 
 BATCH = 500
+MAIL_DAYS = 365
+"""What is kept of a mail at most: else it goes with its lead, or after 30 days."""
 OUTCOME_DAYS = 7
 """More than twice the `max_age` of a delivery, after which alerts has ended it."""
 
@@ -43,8 +45,9 @@ async def forget(engine: AsyncEngine, days: int) -> int:
     while True:
         async with engine.begin() as tx:
             count = await conversations.forget(tx, days, BATCH)
+            gone = (await mails.run(tx, "forget", days=MAIL_DAYS, limit=BATCH)).rowcount
         forgotten += count
         metrics.FORGOTTEN.inc(count)
-        if count < BATCH:
+        if max(count, gone) < BATCH:
             log.info("conversations.deleted", count=forgotten)
             return forgotten

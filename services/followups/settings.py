@@ -1,4 +1,5 @@
 from pathlib import Path
+from re import fullmatch
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -13,9 +14,22 @@ def _token_keys(keys: SecretStr) -> SecretStr:
     return keys
 
 
+def _returns(address: str) -> str:
+    # With `+` and a token the local part has 64 characters at most (RFC 5321).
+    if address and not fullmatch(r"[a-z0-9._-]{1,20}@[a-z0-9.-]+", address):
+        raise ValueError("needs local@domain in small letters, local of 20 at most")
+    return address
+
+
 class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
+    bounce_address: Annotated[str, AfterValidator(_returns)] = ""
+    """Of the return path, if its mailbox also takes `local+anything@domain`."""
+    inbox_url: SecretStr = SecretStr("")
+    """`imaps://user:password@host/INBOX`: where mail comes back."""
+    inbox_shared: bool = False
+    """People read that mailbox: only mail that is about a follow-up is moved."""
     followups_config: Path = Path("config/followups.toml")
     lead_suspect_days: int = Field(14, ge=1)
     """How long a submission that looks like a robot's waits for a person."""

@@ -121,6 +121,15 @@ FORWARDED = (
         Forwarded("POST", f"/api/leads/{{id}}/{act}", "followups", needs(Scope.LEADS_WRITE))
         for act in ("state", "undo", "owner", "facts", "notes", "calls")
     ),
+    Forwarded("POST", "/api/mail/inbound", "followups", needs(Scope.MAIL_INBOUND), streamed=True),
+    Forwarded("GET", "/api/mail/undeliverable", "followups", needs(Scope.FOLLOWUPS_READ)),
+    Forwarded(
+        "POST",
+        "/api/mail/undeliverable/{id}/retry",
+        "followups",
+        needs(Scope.FOLLOWUPS_WRITE),
+    ),
+    Forwarded("GET", "/api/mail/rates", "followups", needs(Scope.FOLLOWUPS_READ)),
     Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/api/opt-in", "consent", OPT_IN),

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.followups.inbox.marks import Marks
+from services.followups.mails.marks import Marks
 
 FOLDER = Path(__file__).parents[1] / "unit" / "followups" / "mails"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.eml"))
@@ -22,7 +22,7 @@ def sample(name: str, step: uuid.UUID = STEP, recipient: str = RECIPIENT) -> byt
     """Return a mail about this step, sent to this person."""
     raw = (FOLDER / f"{name}.eml").read_bytes()
     for action in ("b", "u"):
-        was, now = (MARKS.address(action, each) or "" for each in (STEP, step))
+        was, now = (MARKS.address(action, each) for each in (STEP, step))
         raw = re.sub(re.escape(was.encode()), now.encode(), raw, flags=re.IGNORECASE)
     raw = raw.replace(str(STEP).encode(), str(step).encode())
     return raw.replace(RECIPIENT.encode(), recipient.encode())

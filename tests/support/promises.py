@@ -67,8 +67,8 @@ def _tests() -> Iterator[Marked]:
 
 def promises() -> list[str]:
     """Name README's promises and P10, in order."""
-    table = re.findall(r"^\| ([PL]\d+) \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    return sorted({*table, "P10"}, key=lambda name: (name[0] == "L", int(name[1:])))
+    table = re.findall(r"^\| ([PLM]\d+) \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    return sorted({*table, "P10"}, key=lambda name: ("PLM".index(name[0]), int(name[1:])))
 
 
 def page() -> str:

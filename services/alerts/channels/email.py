@@ -104,12 +104,14 @@ class Email(BaseChannel[EmailTarget], section=EmailTarget):
         """
         try:
             recipient, message = self._compose(job)
+            returns_to = job.payload.get("return_path")  # bounces name their mail by it
+            sender = _plain(returns_to) if returns_to else self._target.sender
         except Exception as error:  # noqa: BLE001 - a template raises anything; nothing was sent
             return Outcome(Kind.NEVER, Reason.BAD_PAYLOAD, excerpt=self._redact(_said(error)))
         attempt = _Attempt(self._target, self._hostname, self._tls, dot_before)
         try:
             async with asyncio.timeout(self._target.timeout):
-                outcome = await attempt.run(self._network, recipient, message)
+                outcome = await attempt.run(self._network, sender, recipient, message)
         except Exception as error:  # noqa: BLE001 - whatever it was, the dot decides
             outcome = replace(_classify(error), excerpt=_said(error))
             if attempt.dot_may_be_out:
@@ -126,8 +128,7 @@ class Email(BaseChannel[EmailTarget], section=EmailTarget):
         message = EmailMessage(policy=POLICY)
         message["From"] = self._target.sender
         recipient = str(payload.get("to") or self._target.to)
-        Address(addr_spec=recipient)  # ValueError unless it is one plain address
-        message["To"] = recipient
+        message["To"] = _plain(recipient)
         message["Subject"] = " ".join(str(subject).split())
         message["Date"] = job.accepted_at
         headers = {
@@ -169,7 +170,7 @@ class _Attempt:
             timeout=target.timeout,
         )
 
-    async def run(self, network: Network, recipient: str, message: bytes) -> Outcome:
+    async def run(self, network: Network, sender: str, recipient: str, message: bytes) -> Outcome:
         sock = await network.connect(self._target.host, self._target.port)
         sock.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._target.timeout * 1000)
@@ -182,7 +183,7 @@ class _Attempt:
             if transport is None or protocol is None:
                 raise aiosmtplib.SMTPServerDisconnected("Connection lost")
             self._transport = transport
-            await self._smtp.mail(self._target.sender)
+            await self._smtp.mail(sender)
             await self._smtp.rcpt(recipient)
             start = await self._smtp.execute_command(b"DATA")
             if start.code != aiosmtplib.SMTPStatus.start_input:
@@ -223,6 +224,11 @@ class _Attempt:
                     )
                     transport.abort()
             self._smtp.close()
+
+
+def _plain(address: Any) -> str:
+    """:raises ValueError: it is not one plain address"""
+    return Address(addr_spec=str(address)).addr_spec
 
 
 def _stuffed(message: bytes) -> bytes:

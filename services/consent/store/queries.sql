@@ -136,7 +136,8 @@ SELECT id, erased_at IS NULL AS alive FROM data_subject WHERE id = ANY(CAST(:ids
 
 -- name: forget
 -- Delete hash and key, without which the remaining rows identify no one.
-WITH waiting AS (DELETE FROM opt_in WHERE subject_id = :subject)
+WITH waiting AS (DELETE FROM opt_in WHERE subject_id = :subject),
+    returned AS (DELETE FROM undeliverable WHERE subject_id = :subject)
 UPDATE data_subject
 SET lookup_hash = NULL, master_key_id = NULL, wrapped_key = NULL, erased_at = now()
 WHERE id = :subject;
@@ -153,6 +154,17 @@ UPDATE restriction SET kept = :kept WHERE subject_id = :subject AND kept IS NULL
 
 -- name: lift
 DELETE FROM restriction WHERE subject_id = :subject;
+
+-- name: undeliverable
+SELECT EXISTS (SELECT FROM undeliverable WHERE subject_id = :subject);
+
+-- name: bury
+-- No permit is given while its mail comes back. An older report changes nothing.
+INSERT INTO undeliverable (subject_id, since) VALUES (:subject, :at)
+ON CONFLICT (subject_id) DO UPDATE SET since = greatest(undeliverable.since, excluded.since);
+
+-- name: try_again
+DELETE FROM undeliverable WHERE subject_id = :subject AND since <= :at;
 
 -- name: request_erasure
 -- A request that was never confirmed lapses after a week, the longest validity of a link: the

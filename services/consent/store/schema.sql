@@ -276,3 +276,11 @@ CREATE TABLE trail_origin (
 );
 CREATE INDEX trail_origin_written_at ON trail_origin (written_at);
 GRANT SELECT,INSERT,DELETE ON TABLE trail_origin TO consent;
+
+CREATE TABLE undeliverable (
+    subject_id uuid NOT NULL,
+    since timestamptz NOT NULL,
+    CONSTRAINT undeliverable_pkey PRIMARY KEY (subject_id),
+    CONSTRAINT undeliverable_subject_id_fkey FOREIGN KEY (subject_id) REFERENCES data_subject(id) ON DELETE CASCADE
+);
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE undeliverable TO consent;

@@ -35,8 +35,8 @@ TEXT_LENGTH, WHOLE_LENGTH, EXCERPT_LENGTH, LINE_LENGTH, STOP_LENGTH = 20_000, 40
 QUOTES_SECONDS = 1.0
 
 Kind = Literal["hard", "soft", "complaint", "unsubscribe", "auto", "message"]
-_WORDS = tomllib.loads((Path(__file__).parent / "words.toml").read_text("utf-8"))
-_HEADERS = frozenset(_WORDS["headers"])
+WORDS = tomllib.loads((Path(__file__).parent / "words.toml").read_text("utf-8"))
+_HEADERS = frozenset(WORDS["headers"])
 """Others may be as many and as long as they like: nobody reads them."""
 _TO = ("To", "Cc", "Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To")
 _TOKEN = re.compile(r"[+]([bu][a-z2-7]{42})@", re.IGNORECASE)
@@ -209,13 +209,13 @@ def _is_automatic(mail: Message) -> bool:
         said not in {"", "no"}
         or precedence in {"bulk", "junk", "list", "auto_reply"}
         or any(_header(mail, name) for name in marks)
-        or subject.startswith(tuple(_WORDS["automatic"]))
+        or subject.startswith(tuple(WORDS["automatic"]))
     )
 
 
 def _says(text: str, what: str) -> bool:
     said = " ".join(text[:WHOLE_LENGTH].lower().split())
-    return any(words in said for words in _WORDS[what])
+    return any(words in said for words in WORDS[what])
 
 
 def _key(mail: Message, raw: bytes) -> str:
@@ -303,7 +303,7 @@ def _own(whole: str) -> tuple[str, str]:
 
 def _unquoted(whole: str) -> str:
     lines = whole.split("\n")
-    ends = tuple(_WORDS["quotes"])
+    ends = tuple(WORDS["quotes"])
     for number, line in enumerate(lines):
         if len(line) <= LINE_LENGTH and line.strip(" \t:-_>*").lower().endswith(ends):
             rest = lines[number + 1 :]

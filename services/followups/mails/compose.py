@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from libs.domain.signed_links import Tokens
 from services.followups.config import LANGUAGES, Config, Step
+from services.followups.mails.marks import Marks
 from services.followups.reading.name import addressed
 from services.followups.rules import fact_texts
 from services.followups.rules.facts import Facts, person_name
@@ -56,9 +57,13 @@ class Mails:
     :raises SystemExit: names the template that does not render
     """
 
-    def __init__(self, config: Config, tokens: Tokens, public_base_url: str) -> None:
+    def __init__(
+        self, config: Config, tokens: Tokens, public_base_url: str, marks: Marks | None = None
+    ) -> None:
+        """:param marks: of the return path; None: the domain has none of its own"""
         self._config = config
         self._tokens = tokens
+        self._marks = marks
         self._base_url = public_base_url.rstrip("/")
         self._domain = urlsplit(public_base_url).hostname or "localhost"
         # Sandboxed: a template is configuration, not code. An undefined name is an error.
@@ -81,7 +86,12 @@ class Mails:
         subject = self._subject(step.subject[to.language]).render(
             company=values["company"], site=values["site"]
         )
-        return {
+        unsubscribe, return_path = f"<{link}>", {}
+        if self._marks is not None:
+            mailto = self._marks.address("u", to.followup_id)
+            unsubscribe += f", <mailto:{mailto}?subject=unsubscribe>"
+            return_path = {"return_path": self._marks.address("b", to.followup_id)}
+        return return_path | {
             "to": to.email,
             "subject": " ".join(subject.split())[:SUBJECT_LENGTH],
             "text": self._text.get_template(f"{name}.txt").render(values),
@@ -89,7 +99,7 @@ class Mails:
             "headers": {
                 # A step keeps its Message-ID however often it is rendered.
                 "Message-ID": f"<{to.followup_id}@{self._domain}>",
-                "List-Unsubscribe": f"<{link}>",
+                "List-Unsubscribe": unsubscribe,
                 "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",  # RFC 8058
                 "Reply-To": self._config.company.contact,
             },

@@ -15,6 +15,7 @@ from libs.common.database.statement import Statement
 from libs.common.messaging import outbox
 from libs.domain.mentions import without
 from services.followups.store import leads as leads_of
+from services.followups.store import mails
 from services.followups.store.steps import ADDRESS_LOCK, lock_address, of_address, stop
 from services.followups.store.tables import (
     Row,
@@ -27,19 +28,22 @@ from services.followups.store.tables import (
     lead_act,
     lead_contact,
     lead_submission,
+    mail,
     outbox_table,
+    undeliverable,
 )
 
+_IS_OVER = f"""(
+    SELECT {leads_of.TAKES.format(conversation="here.id")} = 0
+    FROM lead WHERE lead.id = CAST(here.state ->> 'lead' AS uuid)
+        AND here.state ->> 'over' IS DISTINCT FROM here.state ->> 'lead'
+) AS is_over"""
 # The update locks the row. It is cheap because the column has no index.
 _ENTER = Statement(
     sa.text(f"""
 INSERT INTO chat_conversations AS here (id, session_id) VALUES (gen_random_uuid(), :session_id)
 ON CONFLICT ON CONSTRAINT chat_conversations_session DO UPDATE SET score = here.score
-RETURNING id, state, qualified_at, (
-    SELECT {leads_of.TAKES.format(conversation="here.id")} = 0
-    FROM lead WHERE lead.id = CAST(here.state ->> 'lead' AS uuid)
-        AND here.state ->> 'over' IS DISTINCT FROM here.state ->> 'lead'
-) AS is_over
+RETURNING id, state, qualified_at, {_IS_OVER}
 """)
     .bindparams(sa.bindparam("session_id", type_=sa.Text), leads_of.SINCE)
     .columns(
@@ -47,6 +51,31 @@ RETURNING id, state, qualified_at, (
         sa.column("is_over", sa.Boolean),
     )
 )
+
+
+_REENTER = (
+    sa.text(f"""
+SELECT id, session_id, state, email, score, qualified_at, {_IS_OVER}
+FROM chat_conversations AS here WHERE id = :conversation FOR UPDATE
+""")
+    .bindparams(sa.bindparam("conversation", type_=sa.Uuid), leads_of.SINCE)
+    .columns(
+        *(
+            chat_conversations.c[name]
+            for name in ("id", "session_id", "state", "email", "score", "qualified_at")
+        ),
+        sa.column("is_over", sa.Boolean),
+    )
+)
+
+
+async def reenter(
+    tx: AsyncConnection, conversation_id: UUID, since: datetime
+) -> dict[str, Any] | None:
+    """Lock a conversation that is known by its id, to add to it (see enter_conversation)."""
+    found = await tx.execute(_REENTER, {"conversation": conversation_id, "since": since})
+    row = found.one_or_none()
+    return None if row is None else row._asdict()
 
 
 async def enter_conversation(
@@ -288,6 +317,8 @@ async def resume_followups(
 
 async def followups_ended_by(tx: AsyncConnection, conversation_id: UUID, email: str) -> str | None:
     """Return why follow-ups ended, if they did. The caller has the address lock."""
+    if (await mails.run(tx, "is_undeliverable", email=email)).scalar():
+        return "bounce"
     why = sa.select(sa.func.min(chat_conversations.c.followups_ended_by)).where(
         _of_recipient(conversation_id, email)
     )
@@ -361,6 +392,7 @@ async def erase(
     )
     if subject.email is not None:
         await _strike_out(tx, subject.email, named_in)
+        await mails.run(tx, "erase", email=subject.email)
     free = sa.select(outbox_table.c.id).where(about).with_for_update(skip_locked=True)
     await tx.execute(sa.delete(outbox_table).where(outbox_table.c.id.in_(free)))
     left = await tx.scalar(sa.select(sa.func.count()).select_from(outbox_table).where(about))
@@ -560,12 +592,14 @@ async def addresses(tx: AsyncConnection, offset: int, limit: int) -> Sequence[st
         sa.select(_PHONE).select_from(chat_conversations).where(_PHONE.is_not(None)),
         sa.select(lead_submission.c.email).where(lead_submission.c.email.is_not(None)),
         sa.select(lead_submission.c.phone).where(lead_submission.c.phone.is_not(None)),
+        sa.select(mail.c.email).where(mail.c.email.is_not(None)),
+        sa.select(undeliverable.c.email),
     ).subquery()
     page = sa.select(held.c.email).order_by(held.c.email).offset(offset).limit(limit)
     return (await tx.execute(page)).scalars().all()
 
 
-HELD = ("conversations", "messages", "followups", "leads", "lead_acts", "submissions")
+HELD = ("conversations", "messages", "followups", "leads", "lead_acts", "submissions", "mails")
 
 
 async def held(
@@ -601,5 +635,8 @@ async def held(
         "submissions": sa.select(lead_submission)
         .where(sa.or_(_sent_by(subject), lead_submission.c.conversation_id.in_(conversations)))
         .order_by(lead_submission.c.accepted_at, lead_submission.c.id),
+        "mails": sa.select(mail)
+        .where(sa.or_(mail.c.email == subject.email, mail.c.conversation_id.in_(conversations)))
+        .order_by(mail.c.received_at, mail.c.key),
     }
     return (await tx.execute(records[kind].offset(offset).limit(limit))).mappings().all()

@@ -107,6 +107,7 @@ COMMENT ON COLUMN followup_event.message_id IS 'of its hand-over; NULL: its own 
 COMMENT ON COLUMN followup_event.stopped_by IS 'meanwhile, should its hand-over come back';
 CREATE INDEX followup_event_due ON followup_event (due_at) WHERE (status = 'scheduled');
 CREATE INDEX followup_event_email ON followup_event (email, handed_over_at);
+CREATE INDEX followup_event_sent ON followup_event (sent_at) WHERE (sent_at IS NOT NULL);
 CREATE INDEX followup_event_unsettled ON followup_event (status, due_at, id) WHERE (status = ANY (ARRAY['handed_over', 'in_doubt']));
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE followup_event TO followups;
 
@@ -238,6 +239,40 @@ CREATE INDEX lead_submission_lead_id ON lead_submission (lead_id);
 CREATE INDEX lead_submission_phone ON lead_submission (phone);
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE lead_submission TO followups;
 
+CREATE TABLE mail (
+    key text NOT NULL,
+    kind text NOT NULL,
+    step_id uuid,
+    conversation_id uuid,
+    email text,
+    status text,
+    received_at timestamptz DEFAULT now() NOT NULL,
+    told_at timestamptz,
+    CONSTRAINT mail_pkey PRIMARY KEY (key),
+    CONSTRAINT mail_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES chat_conversations(id) ON DELETE CASCADE
+);
+COMMENT ON TABLE mail IS 'each mail that came back, once; what a person wrote is in their conversation';
+COMMENT ON COLUMN mail.key IS 'hash of Message-ID and body';
+COMMENT ON COLUMN mail.email IS 'of our recipient; of a mail that we did not cause, of its sender';
+COMMENT ON COLUMN mail.told_at IS 'when staff were told of one that we did not cause';
+CREATE INDEX mail_conversation ON mail (conversation_id);
+CREATE INDEX mail_email ON mail (email, received_at);
+CREATE INDEX mail_received ON mail (received_at);
+CREATE INDEX mail_untold ON mail (received_at) WHERE ((kind = 'unknown') AND (told_at IS NULL));
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE mail TO followups;
+
+CREATE TABLE mailbox (
+    name text NOT NULL,
+    validity bigint NOT NULL,
+    uid bigint NOT NULL,
+    left_alone bigint DEFAULT 0 NOT NULL,
+    told_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT mailbox_pkey PRIMARY KEY (name)
+);
+COMMENT ON TABLE mailbox IS 'of one that people read, too: up to which UID it was read';
+COMMENT ON COLUMN mailbox.left_alone IS 'mails that name no step, since staff were told';
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE mailbox TO followups;
+
 CREATE TABLE outbox (
     id bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
     message_id text NOT NULL,
@@ -254,3 +289,13 @@ CREATE INDEX outbox_due ON outbox (due_at, id);
 CREATE INDEX outbox_message ON outbox (message_id);
 CREATE TRIGGER outbox_notify AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox TO followups;
+
+CREATE TABLE undeliverable (
+    email text NOT NULL,
+    conversation_id uuid NOT NULL,
+    reason text NOT NULL,
+    since timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT undeliverable_pkey PRIMARY KEY (email)
+);
+CREATE INDEX undeliverable_conversation ON undeliverable (conversation_id);
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE undeliverable TO followups;

@@ -100,7 +100,7 @@ WITH there AS (
     WHERE NOT EXISTS (SELECT FROM there) AND NOT EXISTS (
         SELECT FROM chat_conversations
         WHERE (id = :conversation OR email = :email) AND followups_ended_by IS NOT NULL
-    )
+    ) AND NOT EXISTS (SELECT FROM undeliverable WHERE email = :email)
     RETURNING *
 )
 SELECT {columns}, false AS is_new FROM there UNION ALL SELECT {columns}, true FROM added

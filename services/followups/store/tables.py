@@ -10,7 +10,7 @@ metadata = schema.read(Path(__file__).with_name("schema.sql"))
 _tables = metadata.tables
 
 # `followups_ended_by`: why its follow-ups ended for good. Enrolment by staff clears `staff`;
-# nothing clears `bounce`.
+# only "try again" clears `bounce`.
 chat_conversations = _tables["chat_conversations"]
 chat_message = _tables["chat_message"]
 # Every address that was named in a conversation, not only the current one.
@@ -30,6 +30,8 @@ lead_contact = _tables["lead_contact"]
 # What was sent with a form. One that looks like a robot's is kept apart, whole, in `held`.
 lead_submission = _tables["lead_submission"]
 erased_contact = _tables["erased_contact"]
+mail = _tables["mail"]
+undeliverable = _tables["undeliverable"]
 # A stop recalls messages by their id, even after RabbitMQ was down for a day.
 outbox_table = _tables["outbox"]
 

@@ -14,6 +14,7 @@ SERVICE: Scopes = _CASES | {
     Scope.FOLLOWUPS_READ,
     Scope.LEADS_WRITE,
     Scope.LEADS_READ,
+    Scope.MAIL_INBOUND,
 }
 """Scopes of SERVICE_API_KEY."""
 ADMIN: Scopes = (frozenset(Scope) - SERVICE - {Scope.LEADS_IMPORT}) | _CASES

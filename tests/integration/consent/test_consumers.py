@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.rpc import Requester
-from services.consent import changes, topology
+from services.consent import changes, permits, topology
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.rules import Action, Subject
 from services.consent.settings import ConsentSettings
@@ -31,6 +31,7 @@ ANNA = "anna@example.com"
 COMMANDS = topology.COMMANDS.name
 CHAT = golden("grant.record.chat")
 WITHDRAWN = golden("withdrawal.record")
+REPORT = golden("address.report")
 
 
 async def connected(broker: Broker) -> Broker:
@@ -154,11 +155,41 @@ async def test_a_redelivered_consent_or_withdrawal_from_chat_is_recorded_once(
 
 
 @pytest.mark.usefixtures("consumers")
+async def test_no_permit_is_given_while_mail_to_an_address_comes_back(
+    engine: AsyncEngine, vault: Vault, followups: Broker
+) -> None:
+    async def answers(wanted: str) -> bool:
+        async with engine.begin() as tx:
+            answer = await permits.request(
+                tx, vault, message=uuid4(), attempt=1, email=CHAT["email"], purpose="marketing",
+                lifetime=20,
+            )  # fmt: skip
+        return answer.decision == wanted
+
+    async def tell(kind: str, **body: Any) -> None:
+        await followups.publish(COMMANDS, kind, Message(str(uuid4()), kind, body))
+
+    report = REPORT | {"email": CHAT["email"]}
+    await tell("grant.record", **CHAT)
+    await eventually(partial(answers, "granted"))
+    await tell("address.report", **report)
+    await eventually(partial(answers, "denied"))
+    earlier = {"takes_mail": True, "at": "2026-11-25T10:15:29+00:00"}
+    await tell("address.report", **report | earlier)
+    await tell("address.report", **report)
+    await eventually(partial(answers, "denied"))
+    later = {"takes_mail": True, "at": "2026-11-25T10:15:31+00:00"}
+    await tell("address.report", **report | later)
+    await eventually(partial(answers, "granted"))
+
+
+@pytest.mark.usefixtures("consumers")
 @pytest.mark.parametrize(
     ("key", "body", "queue"),
     [
         ("grant.record", CHAT | {"email": "no address"}, topology.COMMANDS_QUEUE),
         ("withdrawal.record", CHAT | {"email": "no address"}, topology.COMMANDS_QUEUE),
+        ("address.report", REPORT | {"email": "no address"}, topology.COMMANDS_QUEUE),
         ("grant.record", CHAT | {"purpose": "anything"}, topology.COMMANDS_QUEUE),
         ("grant.record", CHAT | {"wording": ""}, topology.COMMANDS_QUEUE),
         ("permit.return", {}, topology.PERMITS_QUEUE),

@@ -73,6 +73,7 @@ def test_leads_emergencies_complaints_and_privacy_requests_ask_for_an_answer() -
     assert subject.answers.keys() == asking | {
         "visitor.complaint",
         "visitor.privacy",
+        "visitor.mail",
         "heartbeat.missed",
     }
     for event, answers in subject.answers.items():

@@ -62,6 +62,7 @@ TRACE = {"conversations": SUBJECT.conversations, "phones": SUBJECT.phones}
 READ: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "erasure.trace": (messages.ErasureTrace, TRACE),
     "erasure.receipt": (messages.ErasureReceipt, {"service": "followups"}),
+    "address.report": (messages.AddressReport, {"email": "ala@example.com", "takes_mail": False}),
     "withdrawal.record": (messages.WithdrawalRecord, {"source": "chat", "at": AT}),
     "permit.request": (messages.PermitRequest, {"purpose": "marketing"}),
     "permit.return": (messages.PermitReturn, {}),

@@ -108,6 +108,11 @@ def test_a_withdrawal_in_chat_matches_its_contract() -> None:
     assert told == golden("withdrawal.record")
 
 
+def test_a_report_of_an_address_matches_its_contract() -> None:
+    told = messages.address_report("ala@example.com", takes_mail=False, at=AT)
+    assert told == golden("address.report")
+
+
 @EXTRA
 def test_a_form_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     given = messages.LeadSubmit.model_validate(golden("lead.submit") | extra)

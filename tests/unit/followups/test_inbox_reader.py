@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.followups.inbox import reader, worker
-from services.followups.inbox.marks import Marks
+from services.followups.mails.marks import Marks
 from tests.support.mails import FOLDER, KEYS, MARKS, NAMES, STEP, hostile, sample
 
 EXPECTED: dict[str, dict[str, Any]] = tomllib.loads((FOLDER / "expected.toml").read_text())
@@ -51,7 +51,7 @@ def test_the_same_mail_has_one_key_by_whichever_way_it_came() -> None:
 
 
 def test_a_token_of_another_key_or_step_or_action_is_none_of_ours() -> None:
-    ours = (MARKS.address("b", STEP) or "").partition("+")[2].partition("@")[0]
+    ours = MARKS.address("b", STEP).partition("+")[2].partition("@")[0]
     assert MARKS.step(ours) == STEP
     assert MARKS.step(f"u{ours[1:]}") is None
     assert MARKS.step(ours[:-2] + ("aa" if ours[-2:] != "aa" else "bb")) is None

@@ -22,6 +22,7 @@ from services.consent.http.admin import AdminRoutes
 from services.console.api import ApiRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
+from services.followups.http.mail import MailRoutes
 from services.followups.http.submissions import SubmissionRoutes
 from services.gateway.door.clients import SCOPES, Role
 from services.gateway.http import FORWARDED, Forwarded, needs
@@ -60,6 +61,7 @@ def app_of(upstream: str) -> web.Application:
             made(FollowupRoutes).add_to(app)
             made(SubmissionRoutes).add_to(app)
             made(LeadRoutes).add_to(app)
+            made(MailRoutes).add_to(app)
         case "console":
             made(ApiRoutes).add_to(app)
     return app

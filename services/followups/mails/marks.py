@@ -16,8 +16,6 @@ from uuid import UUID
 from libs.domain.signed_links import parse_keys
 
 MAC_BYTES = 10
-LONGEST = 20
-"""Of the local part before `+`: with the token it has at most 64 characters."""
 Action = Literal["b", "u"]
 
 
@@ -25,13 +23,11 @@ class Marks:
     """Signs with the first key; verifies with any."""
 
     def __init__(self, keys: str, address: str) -> None:
-        """:param address: takes `+…` behind its local part; empty: there is none"""
+        """:param address: whose mailbox also takes `local+anything@`"""
         self._keys = list(parse_keys(keys).values())
         self._local, _, self._domain = address.partition("@")
 
-    def address(self, action: Action, step: UUID) -> str | None:
-        if not self._domain:
-            return None
+    def address(self, action: Action, step: UUID) -> str:
         token = base64.b32encode(step.bytes + _mac(self._keys[0], action, step.bytes))
         return f"{self._local}+{action}{token.decode().rstrip('=').lower()}@{self._domain}"
 

@@ -1,0 +1,4 @@
+CREATE TABLE undeliverable (
+    subject_id uuid PRIMARY KEY REFERENCES data_subject ON DELETE CASCADE,
+    since timestamptz NOT NULL
+);
