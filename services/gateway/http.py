@@ -45,6 +45,7 @@ from services.gateway.door.clients import Role
 from services.gateway.door.limits import Limit, Waits
 from services.gateway.door.overrides import ChangeUnknown, Overrides
 from services.gateway.health import FINDINGS, Health
+from services.gateway.intake import senders
 from services.gateway.intake.action_record import ActionRecord
 from services.gateway.intake.alerts import Intake
 from services.gateway.intake.forms.routes import FormRoutes
@@ -69,6 +70,7 @@ FORM = Requirements(trusts=frozenset({Scope.LEADS_WRITE}))
 UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
 OPT_IN_LINK = Requirements(mail_action="opt-in")
 ERASURE_LINK = Requirements(mail_action="erasure")
+CARRIED = Requirements(Scope.ALERTS_WRITE, carried=True)
 PINGED = Requirements(mail_action=PING)
 SLACK = Requirements(policy="slack")
 HEALTH = Requirements(policy="health", trusts=frozenset({Scope.DLQ_READ}))
@@ -251,6 +253,8 @@ class Api:
         add("GET", "/api/health/deep", HEALTH, self.deep)
         add("POST", "/api/alerts", needs(Scope.ALERTS_WRITE), self.post_alert)
         add("POST", "/api/alerts/batch", needs(Scope.ALERTS_WRITE), self.post_batch)
+        sender = "|".join(senders.SENDERS)
+        add("POST", f"/api/alerts/from/{{sender:{sender}}}", CARRIED, self.post_from)
         # Not `batch`, or its 405 would offer GET.
         add("GET", "/api/alerts/{id:(?!batch$)[^{}/]+}", needs(Scope.ALERTS_READ), self.get_alert)
         add("GET", "/api/ratelimits", needs(Scope.LIMITS_READ), self.get_limits)
@@ -353,9 +357,20 @@ class Api:
 
     async def post_batch(self, request: web.Request) -> web.Response:
         body = await self._json_body(request)
-        alerts = validate(body, BatchRequest).alerts
+        return await self._accept_all(request, body, validate(body, BatchRequest).alerts)
+
+    async def post_from(self, request: web.Request) -> web.Response:
+        """Accept what another program sends in its own form, all of it or nothing."""
+        body = await self._json_body(request)
+        return await self._accept_all(
+            request, body, senders.alerts(request.match_info["sender"], body)
+        )
+
+    async def _accept_all(
+        self, request: web.Request, body: bytes, alerts: Sequence[AlertRequest]
+    ) -> web.Response:
         self._check({f"alerts.{index}.": alert for index, alert in enumerate(alerts)})
-        ids = await self._accept(request, body, alerts, range(len(alerts)))
+        ids = await self._accept(request, body, alerts, range(len(alerts))) if alerts else []
         return json_response(
             {"accepted": len(ids), "items": [_link(id_) for id_ in ids]}, status=202
         )

@@ -17,6 +17,7 @@ MOST_BYTES: Mapping[bytes, int] = {
     b"accept": 1024,
     b"accept-encoding": 256,
     b"accept-language": 256,
+    b"authorization": 1024,
     b"access-control-request-method": 64,
     b"cookie": 8192,  # those of other applications on the host as well
     b"if-none-match": 512,

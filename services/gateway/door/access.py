@@ -5,6 +5,7 @@ Limiter, which tests and counts atomically: docs/decisions/0004.
 """
 
 import hashlib
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ from services.gateway.door.clients import (
     Role,
     TrustedProxies,
     bucket_of,
+    carried,
     network_of,
 )
 from services.gateway.door.keys import PREFIX, ApiKeys
@@ -71,6 +73,8 @@ class Requirements:
     policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
     """What its valid requests are charged to; see budgets.py."""
+    carried: bool = False
+    """Its senders cannot set X-API-KEY: see `clients.carried`."""
     mail_action: str | None = None
     """Count signed links of this action by link: mailbox providers, and a company's jobs, have
     few addresses."""
@@ -129,19 +133,21 @@ class Access:
         requires = self._requirements.get(request.match_info.route, _UNMATCHED)
         forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, ())
         address, source = self.proxies.client_ip(request.remote, forwarded)
-        role, key = self.keys.role_of(request.headers, requires.scope)
+        headers = carried(request) if requires.carried else request.headers
+        role, key = self.keys.role_of(headers, requires.scope)
         client = Client(address, source, role, key, holder=role)
         context = request[CONTEXT] = RequestContext(requires, client, handler)
         if role is Role.PUBLIC:
-            self._identify(request, context)
+            self._identify(request, context, headers)
         if requires.policy is None:
             return await self._enter(request)
         _context.set(context)
         return await self._limited(request)
 
-    def _identify(self, request: web.Request, context: RequestContext) -> None:
+    def _identify(
+        self, request: web.Request, context: RequestContext, headers: Mapping[str, str]
+    ) -> None:
         """Look for an API key from the console, or a token of its staff."""
-        headers = request.headers
         if (token := headers.get(OPERATOR_TOKEN)) is not None:
             header: str | None = OPERATOR_TOKEN
             if (claims := self._operator(token, request)) is not None:

@@ -1,5 +1,6 @@
 """The client: its IP address, and the role of its key."""
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,8 @@ from ipaddress import (
 )
 from typing import NamedTuple
 
-from multidict import istr
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, istr
 
 from libs.domain.scopes import Scope
 from services.gateway.door import scopes
@@ -184,6 +186,25 @@ class Keys:
                 ):
                     return header
         return None
+
+
+def carried(request: web.BaseRequest) -> Mapping[str, str]:
+    """Return the headers with the API key of a sender that cannot set X-API-KEY.
+
+    A bearer token, the password of Basic, or `?key=`, in this order.
+    """
+    headers = request.headers
+    if API_KEY in headers:
+        return headers
+    scheme, _, given = headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(given, validate=True).decode().partition(":")[2]
+        except ValueError:  # neither base64 nor UTF-8
+            given = ""
+    elif scheme.lower() != "bearer":
+        given = request.query.get("key", "")
+    return CIMultiDict([*headers.items(), (API_KEY, given)]) if given else headers
 
 
 def _digest(key: str) -> bytes:

@@ -16,6 +16,8 @@ from libs.common.messaging.broker import HIGH, Message
 
 NAMESPACE = uuid.UUID("8f0ba0c5-6f55-5a64-9b59-6a8f3f6a7d0e")
 
+MOST_ALERTS = 1_000
+"""Of one request."""
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -35,7 +37,7 @@ class AlertRequest(Model):
 
 
 class BatchRequest(Model):
-    alerts: Annotated[list[AlertRequest], Field(min_length=1, max_length=1000)]
+    alerts: Annotated[list[AlertRequest], Field(min_length=1, max_length=MOST_ALERTS)]
 
 
 @dataclass(frozen=True, slots=True)
