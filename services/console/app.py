@@ -88,7 +88,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
         engine=engine, door=door, gateway=gateway, looks=Looks(engine), bulk=bulk,
         keys=Keys(engine, sync, notices), people=People(engine, settings.ways, notices),
         logins=Logins(engine, Passwords(), settings.ways, operator_keys, notices),
-        queues_url=settings.rabbitmq_ui_url.rstrip("/"),
+        queues_url=settings.rabbitmq_ui_url.rstrip("/"), set_up=settings.set_up,
     )  # fmt: skip
     ApiRoutes(engine, site.keys, site.people, sync, acts).add_to(app)
     routes.add_to(app, site)

@@ -11,6 +11,8 @@ from libs.domain.signed_links import Tokens
 from services.console.rules import Ways
 
 T = TypeVar("T", str, SecretStr, bool)
+EXAMPLE = "1234563218"
+"""The NIP of config.example/company.toml."""
 LOOPBACK = r"http://(localhost|127\.0\.0\.1)"
 
 
@@ -51,6 +53,12 @@ class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     """Retention of the record of acts; the table enforces at least a year."""
     escalation_email: str = "ops@example.com"
     """The person whom the first invitation makes an admin."""
+
+    @property
+    def set_up(self) -> dict[str, bool]:
+        """Return whether the company's data and wordings replaced those of the example."""
+        host = urlsplit(self.company.privacy_url).hostname or ""
+        return {"company": self.company.nip != EXAMPLE, "wordings": not host.endswith(".example")}
 
     @property
     def ways(self) -> Ways:

@@ -112,7 +112,7 @@ async def out_and_in(
     page: Page, stack: Stack, email: str, t: dict[str, str], name: str, secret: str
 ) -> None:
     """Log out, find nothing by the button back, and log in with the new password and a code."""
-    await page.locator(".me summary").click()
+    await page.locator(".account summary").click()
     await page.get_by_role("button", name=t["logout"]).click()
     await expect(page).to_have_url(f"{stack.url}/console/login")
     await page.go_back()

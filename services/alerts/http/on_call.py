@@ -1,8 +1,8 @@
 """Routes for on-call: who is on call, and overrides."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -24,6 +24,7 @@ from services.alerts.store.cases import overrides
 log = logs.get_logger(__name__)
 
 _OVERRIDE = ("id", "schedule", "person", "begins", "ends", "by", "why")
+WEEK = timedelta(days=7)
 Name = Annotated[str, Field(min_length=1, max_length=31)]
 
 
@@ -73,7 +74,24 @@ class OnCallRoutes:
             "gap_seconds": self.schedules.gap(name, now).total_seconds(),
             "fault": self._rotas[name].fault,
             "able": sorted(self._rotas[name].able),
+            "week": list(self._week(name, mine, now)),
         }
+
+    def _week(self, name: str, mine: list[Shift], now: datetime) -> Iterator[dict[str, Any]]:
+        """Yield who is on call in the next seven days, one after the other."""
+        begins, end = now, now + WEEK
+        while begins < end:
+            found = self.schedules.rotas.who(name, mine, begins)
+            ends = min(found.until or end, end)
+            person = self.people.get(found.person)
+            yield {
+                "person": found.person,
+                "name": person.name if person else found.person,
+                "rule": found.rule,
+                "begins": begins.isoformat(),
+                "ends": ends.isoformat(),
+            }
+            begins = ends
 
     async def add(self, request: web.Request) -> web.Response:
         body = await parse(request, Override)

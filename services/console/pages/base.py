@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,8 @@ class Site:
     people: People
     queues_url: str
     """Before a queue's name, in RabbitMQ's UI; empty: no links."""
+    set_up: Mapping[str, bool]
+    """Whether company.toml is the company's own: its data, and its wordings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,13 @@ class Call:
         if (text := self.text(field)) not in among:
             raise web.HTTPBadRequest
         return text
+
+    def time(self, field: str) -> str:
+        """:raises web.HTTPBadRequest: not a form of ours"""
+        try:
+            return datetime.fromisoformat(self.text(field)).isoformat()
+        except ValueError:
+            raise web.HTTPBadRequest from None
 
     def reason(self) -> str:
         """:raises RefusedError:"""

@@ -12,7 +12,7 @@ from aiohttp import web
 from libs.common.http.application import path_id
 from services.console.messages import reason_in
 from services.console.pages.base import Act, Call, Page
-from services.console.pages.page import page, unavailable
+from services.console.pages.page import page, redirect, unavailable
 from services.console.rules import OPS, RefusedError
 from services.console.store.sessions import Visitor
 from services.console.texts import ZONE
@@ -52,13 +52,14 @@ class AnswerPage(Page):
     async def answer(self, call: Call, said: Said) -> None:
         raise NotImplementedError
 
-    async def _press(self, call: Call) -> None:
+    async def _press(self, call: Call) -> web.Response:
         said = Said(call.text("answer"), call.text("nonce"), reason_in(call.form))
         if said.verb not in self.verbs or not _NONCE.fullmatch(said.nonce):
             raise web.HTTPNotFound
         if said.verb in NEED_REASON and said.reason is None:
             raise RefusedError("bad_reason", 422, reason=call.text("reason")[:500])
         await self.answer(call, said)
+        return redirect(f"{self.path.format(**call.request.match_info)}?did={said.verb}")
 
 
 class CasePage(AnswerPage):

@@ -6,21 +6,25 @@ press does the rest.
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from aiohttp import web
 
 from libs.common.http.application import path_id
-from services.console.gateway import Answer, items, part
+from services.console.gateway import Answer, Gateway, items, part
 from services.console.pages.base import Call, accepted
-from services.console.pages.cases import AnswerPage, Said
+from services.console.pages.cases import NEED_REASON, AnswerPage, Said
 from services.console.pages.page import page, unavailable, who
 from services.console.rules import SALES, RefusedError
 from services.console.store.sessions import Visitor
 
 MOST_REQUESTS = 25
+MOST_AT_ONCE = 50
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _STATE_AFTER = {
     "taken": "taken",
     "won": "won",
@@ -28,6 +32,7 @@ _STATE_AFTER = {
     "not_a_lead": "not_a_lead",
     "release": "new",
     "reopen": "new",
+    "undo": "taken",
     "hour": None,
     "morning": None,
 }
@@ -47,7 +52,7 @@ class LeadPage(AnswerPage):
         (consent, since), mails, cases, requests = await asyncio.gather(
             self._consent(visitor, lead["email"], lead["phone"]),
             self.site.gateway.get(visitor, "/api/followups", **here),
-            self._cases(visitor, lead),
+            _cases(self.site.gateway, visitor, lead),
             self._requests(visitor, lead),
         )
         seen = [lead["id"], *(each["id"] for each in requests)]
@@ -61,7 +66,9 @@ class LeadPage(AnswerPage):
             owner=owner, others=owner is not None and owner != visitor.name,
             next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
-            requests=requests, path=request.path, nonce=uuid4(), **{"reason": ""} | said,
+            requests=requests, path=request.path, nonce=uuid4(),
+            did=did if (did := request.query.get("did")) in _STATE_AFTER else None,
+            **{"reason": ""} | said,
         )  # fmt: skip
 
     async def _consent(
@@ -87,29 +94,48 @@ class LeadPage(AnswerPage):
         found.pop(lead["id"], None)
         return sorted(found.values(), key=lambda each: str(each["created_at"]), reverse=True)
 
-    async def _cases(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Answer]:
-        asked = (self.site.gateway.get(visitor, f"/api/cases/{id_}") for id_ in lead["alert_ids"])
-        return await asyncio.gather(*asked)
-
     async def answer(self, call: Call, said: Said) -> None:
-        """Answer the lead's cases, then set its state."""
-        name, path = call.visitor.name, f"/api/leads/{call.id('lead')}"
-        lead = accepted(await self.site.gateway.get(call.visitor, path)).body
-        cases = await self._cases(call.visitor, lead)
-        if _owner(lead, [case.body for case in cases if case.ok]) not in {None, name}:
-            raise RefusedError
-        answered = False
-        for case in cases:
-            # Nobody is asked about an alert that has no case.
-            if case.fault != "not_there" and _concerns(accepted(case).body, said.verb):
-                await said.to(call, case.body["id"])
-                answered = True
-        if (state := _STATE_AFTER[said.verb]) is None:
-            return
-        done = await call.ask("POST", f"{path}/state", {"state": state, "reason": said.reason})
-        # If two take a lead without a case at once, the second changed nothing.
-        if said.verb == "taken" and not answered and _owner(done.body, []) != name:
-            raise RefusedError
+        await answer(call, call.id("lead"), said)
+
+
+async def many(call: Call) -> Mapping[str, Any]:
+    """Answer several leads alike; those that somebody else has stay as they are."""
+    verb = call.chosen("answer", ("taken", "lost", "not_a_lead"))
+    said = Said(verb, str(uuid4()), call.reason() if verb in NEED_REASON else None)
+    done = 0
+    chosen = [UUID(each) for each in call.form.getall("lead", ()) if _UUID.fullmatch(str(each))]
+    for lead_id in chosen[:MOST_AT_ONCE]:
+        with suppress(RefusedError):
+            await answer(call, lead_id, said)
+            done += 1
+    return {"done": (done, len(chosen))}
+
+
+async def answer(call: Call, lead_id: UUID, said: Said) -> None:
+    """Answer the lead's cases, then set its state."""
+    name, path = call.visitor.name, f"/api/leads/{lead_id}"
+    gateway = call.site.gateway
+    lead = accepted(await gateway.get(call.visitor, path)).body
+    cases = await _cases(gateway, call.visitor, lead)
+    if _owner(lead, [case.body for case in cases if case.ok]) not in {None, name}:
+        raise RefusedError
+    answered = False
+    for case in cases:
+        # Nobody is asked about an alert that has no case.
+        if case.fault != "not_there" and _concerns(accepted(case).body, said.verb):
+            await said.to(call, case.body["id"])
+            answered = True
+    if (state := _STATE_AFTER[said.verb]) is None:
+        return
+    done = await call.ask("POST", f"{path}/state", {"state": state, "reason": said.reason})
+    # If two take a lead without a case at once, the second changed nothing.
+    if said.verb == "taken" and not answered and _owner(done.body, []) != name:
+        raise RefusedError
+
+
+async def _cases(gateway: Gateway, visitor: Visitor, lead: Mapping[str, Any]) -> list[Answer]:
+    asked = (gateway.get(visitor, f"/api/cases/{id_}") for id_ in lead["alert_ids"])
+    return await asyncio.gather(*asked)
 
 
 def _owner(lead: Mapping[str, Any], cases: list[Mapping[str, Any]]) -> str | None:
@@ -130,6 +156,7 @@ def _concerns(case: Mapping[str, Any], verb: str) -> bool:
         "morning": {"open"},
         "release": {"answered"},
         "reopen": set[str](),  # the lead can be taken again without it
+        "undo": set[str](),
     }
     concerned = states.get(verb, {"open", "unanswered", "answered"})
     return case["outcome"] is None and case["state"] in concerned

@@ -7,14 +7,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
+from uuid import uuid4
 
 from aiohttp import web
 
 from services.console.gateway import LOOK_SECONDS, Answer, items
 from services.console.pages.base import Act, Call, Page, Site
 from services.console.pages.door import REFRESH
+from services.console.pages.leads import many
 from services.console.pages.page import page
 from services.console.rules import ON_CALL, OPS, SALES, RefusedError, Role, may
 from services.console.samples import PERIODS, begins, charts
@@ -29,6 +32,8 @@ WEEKLY = timedelta(days=365)
 ON_CALL_HOURS = (4, 8, 24, 72, 168, 336)
 CHANGEABLE = ("chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget")
 STOP_REASONS = ("staff", "reply", "bounce")
+CARDS = 12
+"""Of a state, where states are columns."""
 CHART_TIMES = {"hour": "%d.%m %H:%M", "day": "%d.%m"}
 
 
@@ -45,6 +50,10 @@ class Listing:
     acts: Mapping[str, Act] = field(default_factory=dict)
     states: tuple[str, ...] = ()
     """Its tabs; the first one is shown if none is chosen."""
+    columns: tuple[str, ...] = ()
+    """States that are shown beside each other instead."""
+    filters: Mapping[str, str] = field(default_factory=dict)
+    """What else the page's address and the call may say, and what counts if it says nothing."""
     state: str = "state"
     """What the API calls a state,"""
     cursor: str = "cursor"
@@ -73,14 +82,16 @@ class ListPage(Page):
 
     async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
         of, asked = self.of, request.query
-        state = asked.get("state", next(iter(of.states), ""))
-        if of.states and state not in of.states:
+        state = asked.get("state", "" if of.columns else next(iter(of.states), ""))
+        if of.states and state not in {*of.states, "" if of.columns else state}:
             raise web.HTTPNotFound
+        given = {name: asked.get(name) or usual for name, usual in of.filters.items()}
+        chosen = {name: text for name, text in given.items() if text}
         # Links of earlier releases say `after`.
         query: dict[str, Any] = {**of.query, of.cursor: asked.get("cursor", asked.get("after"))}
-        query |= {of.state: state} if of.states else {}
+        query |= chosen | ({of.state: state} if of.states else {})
         found, more = await asyncio.gather(
-            self._asked(visitor, query),
+            self._asked(visitor, query, () if state else of.columns),
             of.more(self.site, visitor, request) if of.more else _none(),
         )
         if of.look is not None:
@@ -94,14 +105,23 @@ class ListPage(Page):
             "name": of.name, "items": items(found), "body": body, "path": self.path, "state": state,
             "states": of.states, "fault": found.fault, "status": found.page_status,
             "acts": may(visitor.roles, *of.acting),
-            "more": cursor and urlencode({"state": state, "cursor": cursor}), **of.values, **more,
+            "more": cursor and urlencode({"state": state, **chosen, "cursor": cursor}),
+            "chosen": chosen, "nonce": uuid4(), "done": None, **of.values, **more,
         }  # fmt: skip
         return page(request, f"{of.name}.html", of.name, visitor, live=of.live, **shown | said)
 
-    async def _asked(self, visitor: Visitor, query: Mapping[str, Any]) -> Answer:
+    async def _asked(
+        self, visitor: Visitor, query: Mapping[str, Any], columns: tuple[str, ...]
+    ) -> Answer:
         if not self.of.api:
             return Answer(200)
-        return await self.site.gateway.get_within(visitor, self.of.api, LOOK_SECONDS, query)
+        of = [{self.of.state: each, "limit": CARDS} for each in columns] or [{}]
+        queries: list[dict[str, Any]] = [{**query, **each} for each in of]
+        ask = partial(self.site.gateway.get_within, visitor, self.of.api, LOOK_SECONDS)
+        found = await asyncio.gather(*map(ask, queries))
+        if not columns or not all(each.ok for each in found):
+            return next((each for each in found if not each.ok), found[0])
+        return Answer(200, {"items": [one for each in found for one in items(each)]})
 
 
 async def _none() -> Mapping[str, Any]:
@@ -155,9 +175,13 @@ async def preview(site: Site, visitor: Visitor, request: web.Request) -> Mapping
 
 
 async def stand_in(call: Call) -> None:
+    """From now for some hours, or on the day of the week that was tapped."""
     schedule, _, person = str(call.form.get("who", "")).partition(" ")
-    body = {"schedule": schedule, "person": person, "ends": _ends(call, ON_CALL_HOURS)}
-    body["why"] = call.reason()
+    body = {"schedule": schedule, "person": person}
+    if call.text("day"):
+        body |= {"begins": call.time("begins"), "ends": call.time("ends"), "why": call.text("day")}
+    else:
+        body |= {"ends": _ends(call, ON_CALL_HOURS), "why": call.reason()}
     named = {"changed_meanwhile": "stands_in_already"}
     await call.ask("POST", "/api/oncall/overrides", body, **named)
 
@@ -187,11 +211,10 @@ async def decide(call: Call) -> None:
     await call.ask("POST", f"/api/leads/suspected/{call.name}/{verb}")
 
 
-async def suspected(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str, Any]:
-    """Return how many submissions a robot may have sent."""
-    found = await site.gateway.get(visitor, SUSPECTED.api, **SUSPECTED.query)
-    more = found.ok and found.body["next_cursor"] is not None
-    return {"suspected": f"{len(items(found)) or ''}{'+' if more else ''}"}
+async def counted(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str, Any]:
+    """Return how many leads wait, and what else the service counts."""
+    found = await site.gateway.get(visitor, "/api/leads/stats")
+    return {"stats": found.body if found.ok else {}}
 
 
 async def backlog(site: Site, visitor: Visitor, request: web.Request) -> Mapping[str, Any]:
@@ -223,9 +246,10 @@ SUSPECTED = Listing(
 )  # fmt: skip
 LISTS = (
     Listing(
-        name="leads", api="/api/leads", roles=SALES, query={"limit": 25}, live="leads",
-        states=("new", "taken", "won", "lost", "not_a_lead"), look=("lead.look", "lead", "id"),
-        more=suspected,
+        name="leads", api="/api/leads", roles=SALES, acting=SALES, query={"limit": 50},
+        live="leads", states=("new", "taken", "won", "lost", "not_a_lead"),
+        columns=("new", "taken", "won", "lost"), look=("lead.look", "lead", "id"), more=counted,
+        filters={"topic": "lead", "owner": "", "order": ""}, acts={"": many},
     ),
     SUSPECTED,
     # Those of programs: cases of leads are on the leads' pages.

@@ -2,10 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from importlib.resources import files
 from typing import Any
+from uuid import uuid5
 
 import jinja2
 import phonenumbers
@@ -16,7 +17,7 @@ from libs.domain.scopes import PERSON
 from services.console.gateway import Answer
 from services.console.rules import ADMIN, LANGUAGES, ON_CALL, OPS, PRIVACY, SALES, Role, may
 from services.console.store.sessions import Visitor
-from services.console.texts import TEXTS, moment, span
+from services.console.texts import TEXTS, ZONE, moment, span
 
 _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 _STATIC = files("services.console.pages").joinpath("static")
@@ -110,10 +111,54 @@ def number(digits: str) -> str:
         parsed = phonenumbers.parse(digits)
     except phonenumbers.NumberParseException:
         return digits
-    return phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
+    shown = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.INTERNATIONAL)
+    return shown.replace(" ", "\xa0")
 
 
-_HTML.filters |= {"at": lambda at: moment(_moment(at)), "ago": ago, "tone": tone, "number": number}
+@jinja2.pass_context
+def in_words(context: jinja2.runtime.Context, seconds: float) -> str:
+    return span(context["t"], seconds)
+
+
+@jinja2.pass_context
+def start_in_words(context: jinja2.runtime.Context, start: str) -> str:
+    """Return when somebody wants to begin: `2027-04` is "April 2027"."""
+    texts, (day, _, named) = context["t"], start.partition(" ")
+    if start == "asap":
+        return str(texts["asap"])
+    year, _, rest = day.partition("-")
+    month, _, day_of_month = rest.partition("-")
+    if not month.isdecimal() or named:
+        return f"{texts.get(f'season_{named}', named)} {year}".strip()
+    name = texts["months"].split()[int(month) - 1]
+    return f"{day_of_month.lstrip('0')} {name} {year}".strip()
+
+
+def by_day(shifts: Iterable[Mapping[str, str]]) -> dict[date, list[dict[str, Any]]]:
+    """Return the parts of shifts by the day on which they are, here."""
+    days: dict[date, list[dict[str, Any]]] = {}
+    for shift in shifts:
+        begins, ends = (datetime.fromisoformat(shift[at]).astimezone(ZONE) for at in TIMES)
+        while begins < ends:
+            midnight = datetime.combine(begins.date() + timedelta(days=1), time(), ZONE)
+            until = min(ends, midnight)
+            days.setdefault(begins.date(), []).append({**shift, "begins": begins, "ends": until})
+            begins = until
+    return days
+
+
+TIMES = ("begins", "ends")
+_HTML.filters |= {
+    "by_day": by_day,
+    "start": start_in_words,
+    "at": lambda at: moment(_moment(at)),
+    "ago": ago,
+    "span": in_words,
+    "tone": tone,
+    "number": number,
+    "thousands": lambda n: f"{n:,}".replace(",", "\xa0"),
+    "of": uuid5,
+}
 
 
 def who(operator: str) -> str:

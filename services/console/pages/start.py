@@ -4,24 +4,26 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
+from uuid import uuid4
 
 from aiohttp import web
 
 from libs.domain.acts import Actor
-from services.console.gateway import Answer
+from services.console.gateway import Answer, items, items_in
 from services.console.pages.base import Page, Site
 from services.console.pages.door import REFRESH
 from services.console.pages.page import page, reachable
 from services.console.people.notices import sentence
 from services.console.rules import ON_CALL, OPS, PRIVACY, SALES, Role, may
+from services.console.samples import Chart
 from services.console.store import people
 from services.console.store.sessions import Visitor
 from services.console.texts import moment
 
-MOST = 100
-"""Lists are counted up to here; more than that is "100+"."""
-
+CARDS = 5
+"""Leads on the page, of those that wait and of one's own."""
 LEDGER_SECONDS = 60.0
 UNSENT_SECONDS = 1800
 """The same as in the rule EscalationUnsent."""
@@ -41,6 +43,17 @@ class Part:
     query: Mapping[str, str | int]
     roles: tuple[Role, ...]
     """Who may see it. The gateway refuses others, and a refusal counts as a request."""
+    key: str = ""
+    """Its name in the template, if it is more than rows."""
+
+
+def _no_rows(_: Any) -> Rows:
+    yield from ()
+
+
+def _topics(body: Any) -> Rows:
+    for topic, count in body["topics"].items():
+        yield f"topic:{topic}", count, f"{_LEADS}?state=new&topic={topic}"
 
 
 def _listed(name: str, link: str) -> Callable[[Any], Rows]:
@@ -73,19 +86,25 @@ def _erasures(body: Any) -> Rows:
 
 
 _LEADS, _SUSPECTED = "/console/leads", "/console/leads/suspected"
-_SOME = {"limit": MOST}
-_NEW, _UNANSWERED = {"state": "new"} | _SOME, {"state": "unanswered", "leads": "true"}
+_SOME = {"limit": 100}
+_NEW: Mapping[str, str | int] = {
+    "state": "new", "topic": "lead", "order": "oldest", "limit": CARDS,
+}  # fmt: skip
+_MINE: Mapping[str, str | int] = {"state": "taken", "limit": CARDS}
+_UNANSWERED = {"state": "unanswered", "leads": "true"}
 _CASES, _ALL_ASKED = "/console/cases", "/console/cases?state=unanswered"
 _OPEN, _OVER = ({"state": state, "leads": "false"} for state in ("open", "unanswered"))
 PARTS = (
-    Part("leads", "/api/leads", _listed("leads", _LEADS), _NEW, SALES),
+    Part("leads", "/api/leads/stats", _topics, {}, SALES, "stats"),
+    Part("leads", "/api/leads", _no_rows, _NEW, SALES, "waiting"),
+    Part("leads", "/api/leads", _no_rows, _MINE, SALES, "mine"),
     Part("leads", "/api/leads/suspected", _listed("suspected", _SUSPECTED), _SOME, SALES),
     Part("cases", "/api/cases", _listed("cases_unanswered", _ALL_ASKED), _OVER, OPS),
     Part("cases", "/api/cases", _listed("cases_open", _CASES), _OPEN, OPS),
     Part("cases", "/api/cases", _listed("unanswered", _LEADS), _UNANSWERED, (Role.SALES, Role.OPS)),
     Part("erasures", "/api/consent/erasures", _erasures, {}, PRIVACY),
-    Part("alerts", "/api/dlq/stats", _deliveries, {}, ON_CALL),
-    Part("targets", "/api/breakers", _breakers, {}, ON_CALL),
+    Part("alerts", "/api/dlq/stats", _deliveries, {}, ON_CALL, "sent"),
+    Part("targets", "/api/breakers", _breakers, {}, ON_CALL, "breakers"),
     Part("ledger", "/api/ledger/check", _ledger, {}, ON_CALL),
 )
 
@@ -106,15 +125,45 @@ class StartPage(Page):
         async with self.site.engine.connect() as tx:
             found = await people.told(tx, visitor.staff_id, admin=admin)
         told = [(moment(each.at), _told(visitor, each)) for each in found]
+        got = {part.key: answer.body for part, answer in shown if part.key and answer.ok}
+        leads = [*items_in(got.get("waiting")), *items_in(got.get("mine"))]
+        again = REFRESH in request.headers
+        await self.site.looks.record(
+            visitor, "lead.look", "lead", (each["id"] for each in leads), again=again
+        )
+        steps = await self._steps(visitor, got) if admin else {}
         return page(
             request, "home.html", "home", visitor, told=told, live="leads cases alerts breakers",
-            waiting=[row for part, answer in shown for row in _rows(part, answer, visitor)],
+            rows=[row for part, answer in shown for row in _rows(part, answer, visitor)],
             away=dict.fromkeys(part.name for part, answer in shown if not answer.ok),
+            sells=may(visitor.roles, *SALES), stats=got.get("stats"), nonce=uuid4(),
+            waiting=items_in(got.get("waiting")), mine=items_in(got.get("mine")),
+            numbers=_numbers(got["stats"]) if "stats" in got else (), steps=steps,
         )  # fmt: skip
+
+    async def _steps(self, visitor: Visitor, got: Mapping[str, Any]) -> Mapping[str, bool]:
+        """Return the steps of an installation, and whether each is done; nothing once all are."""
+        oncall, newest = await asyncio.gather(
+            self.site.gateway.get(visitor, "/api/oncall"),
+            self.site.gateway.get(visitor, "/api/leads", limit=CARDS * CARDS),
+        )
+        schedules = (oncall.body or {}).get("schedules", {}) if oncall.ok else {}
+        sent = got.get("sent", {}).get("targets", {})
+        leads = items(newest)
+        done = {
+            **self.site.set_up,
+            "slack": bool(sent.get("slack", {}).get("delivered")),
+            "mail": bool(sent.get("email", {}).get("delivered")),
+            "oncall": any(each["rule"] != "otherwise" for each in schedules.values()),
+            "form": any(each.get("form") for each in leads),
+            "lead": bool(leads),
+        }
+        return {} if all(done.values()) else done
 
     async def _ask(self, request: web.Request, visitor: Visitor, part: Part) -> Answer:
         if part.name != "ledger":
-            return await self.site.gateway.get(visitor, part.path, **part.query)
+            mine = {"owner": visitor.name} if part.key == "mine" else {}
+            return await self.site.gateway.get(visitor, part.path, **{**part.query, **mine})
         # The check reads every row: not with each refresh of each page that is open somewhere.
         if REFRESH not in request.headers or time.monotonic() - self._checked_at > LEDGER_SECONDS:
             found = await self.site.gateway.get(visitor, part.path)
@@ -134,3 +183,29 @@ def _rows(part: Part, answer: Answer, visitor: Visitor) -> Rows:
     for name, count, link in part.rows(answer.body) if answer.ok else ():
         if count:
             yield name, count, link if link and reachable(visitor, link) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """How the last week went, and the one before it; by day for two weeks."""
+
+    name: str
+    now: int | None
+    before: int | None
+    chart: Chart
+
+
+def _numbers(stats: Mapping[str, Any]) -> list[Number]:
+    weeks = stats["this_week"], stats["week_before"]
+    return [
+        Number(name, of(weeks[0]), of(weeks[1]), Chart(name, [of(day) for day in stats["days"]]))
+        for name, of in NUMBERS.items()
+    ]
+
+
+NUMBERS: Mapping[str, Callable[[Mapping[str, Any]], int | None]] = {
+    "leads": itemgetter("leads"),
+    "answer": itemgetter("median_answer_seconds"),
+    "hour": lambda counts: 100 * counts["within_hour"] // counts["due"] if counts["due"] else None,
+    "won": itemgetter("won"),
+}

@@ -54,7 +54,7 @@ async def press(who: Person, lead: str, answer: str, *, of: str = "leads", **mor
     """Press a button, and see what a reload would not do again."""
     nonce = {"nonce": str(uuid.uuid4())}
     done = await who.post(f"/console/{of}/{lead}", answer=answer, **nonce | more)
-    assert done.status != 303 or done.location == f"/console/{of}/{lead}"
+    assert done.status != 303 or done.location == f"/console/{of}/{lead}?did={answer}"
     return done.status
 
 
@@ -258,7 +258,7 @@ async def test_who_is_on_call_takes_puts_off_and_closes_a_case_that_is_no_lead(
     assert EN["next_ask"].partition("{")[0] in (await first.get(f"/console/cases/{id_}")).text
     await eventually(everybody_was_asked, 60)
     start = (await first.get("/console/")).text
-    assert EN["inbox_cases_unanswered"].format(n=1) in start
+    assert EN["inbox_cases_unanswered"].partition(":")[0] in start
     shown = (await second.get(f"/console/cases/{id_}")).text
     for text in ("lead.test", EN["state_unanswered"], "Ewa Lis (email)", EN["do_taken"]):
         assert text in shown

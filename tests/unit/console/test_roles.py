@@ -74,6 +74,7 @@ PAGES = {
     """,
     frozenset({Role.SALES}): """
         GET  /console/leads
+        POST /console/leads
         GET  /console/leads/{id}
         POST /console/leads/{id}
         GET  /console/leads/suspected
