@@ -51,6 +51,11 @@ LEGIBLE = 4.5
 """The contrast of text that WCAG 2.2 asks for (1.4.3)."""
 DARK = "#16191d"
 """What lies behind text at night."""
+STYLE = """\
+:root{{--accent:{day};--on:#fff}}@media(prefers-color-scheme:dark){{:root{{--accent:{night};--on:{dark}}}}}
+"""
+DEFAULT_STYLE = STYLE.format(day="#0b5cad", night="#78a5d1", dark=DARK)
+"""Of a process without the file."""
 
 
 def contrast(one: str, other: str) -> float:
@@ -102,10 +107,7 @@ class Company(Section):
     @property
     def style(self) -> str:
         """The accent, and the colour of text on it, for a style sheet."""
-        return (
-            f":root{{--accent:{self.accent};--on:#fff}}@media(prefers-color-scheme:dark)"
-            f"{{:root{{--accent:{self.accent_at_night};--on:{DARK}}}}}\n"
-        )
+        return STYLE.format(day=self.accent, night=self.accent_at_night, dark=DARK)
 
     @property
     def contacts(self) -> str:
@@ -177,6 +179,11 @@ class CompanyFile(Section):
         """
         last = next(each for each in reversed(self.wordings) if each.place == place)
         return Wording(last.version, last.purpose, language, last.text[language])
+
+
+def style_of(path: Path) -> str:
+    """Return the style of the company in this file; the usual one if there is no file."""
+    return load(path).company.style if path.is_file() else DEFAULT_STYLE
 
 
 def load(path: Path) -> CompanyFile:

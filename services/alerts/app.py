@@ -15,6 +15,7 @@ from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
 from libs.common.process import certificate_ends, logs
 from libs.common.process.service import Service
+from libs.domain import company
 from libs.domain.signed_links import Tokens, parse_keys
 from services.alerts import channels, topology
 from services.alerts.cases import timer
@@ -227,7 +228,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
             settings.public_base_url.rstrip("/"),
             routed=bool(configured.route(HEARTBEAT_MISSED, None)),
         ),
-        CasePages(Answers(engine, rules)),
+        CasePages(Answers(engine, rules), company.style_of(settings.company_config)),
         SlackRoutes(
             Answers(engine, rules), _apps(configured), templates, settings.alerts_private_networks
         ),

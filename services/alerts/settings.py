@@ -33,6 +33,8 @@ def _http(url: SecretStr) -> SecretStr:
 
 class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     alerts_config: Path = Path("config/alerts.toml")
+    company_config: Path = Path("config/company.toml")
+    """For the accent of its pages."""
     alerts_subject_keys: Annotated[SecretStr, AfterValidator(_subject_keys)]
     """With these an export or an erasure finds the rows that name a data subject."""
     ping_keys: Annotated[SecretStr, AfterValidator(_ping_keys)] = SecretStr("")

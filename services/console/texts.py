@@ -10,7 +10,8 @@ TEXTS: dict[str, dict[str, str]] = tomllib.loads(
     files("services.console").joinpath("texts.toml").read_text(encoding="utf-8")
 )
 ZONE = ZoneInfo("Europe/Warsaw")
-_UNITS = {"days": 172_800, "hours": 3600, "minutes": 60}
+_UNITS = {"days": (2 * 86_400, 86_400), "hours": (3600, 3600), "minutes": (60, 60)}
+"""From how many seconds on, and how many are one."""
 
 
 def moment(at: datetime) -> str:
@@ -19,7 +20,7 @@ def moment(at: datetime) -> str:
 
 def span(texts: Mapping[str, str], seconds: float) -> str:
     """Return a span of time in words, in its largest unit."""
-    for unit, length in _UNITS.items():
-        if seconds >= length:
+    for unit, (least, length) in _UNITS.items():
+        if seconds >= least:
             return texts[f"span_{unit}"].format(n=int(seconds // length))
     return texts["span_now"]

@@ -31,12 +31,13 @@ def _checked(configured: GatewaySettings) -> tuple[Targets, forms.Forms]:
 
 
 def main() -> int | str:
-    from services.gateway import app, workers
+    from services.gateway import app, pages, workers
 
     configured = settings.load(GatewaySettings)
     targets, known = _checked(configured)
     server.raise_descriptors(configured.max_connections)
     logs.configure("gateway", configured.log_level)
+    pages.dress(configured.company_config)
     link = workers.link_of_environment()
     if link is None and configured.gateway_workers > 1:
         return run("gateway", lambda service: workers.supervise(service, configured))

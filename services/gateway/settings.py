@@ -77,6 +77,8 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
         None, ge=1, le=65535
     )
     """For the console, to clients with a certificate only; visitors' proxies have HTTP_PORT."""
+    company_config: Path = Path("config/company.toml")
+    """For the accent of its pages."""
     followups_url: Url
     consent_url: Url
     alerts_url: Url

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 
 import jinja2
 from aiohttp import web
+from markupsafe import Markup
 
 from libs.common.http import plain_form
 from libs.domain import email_address, phone_number
@@ -32,18 +33,13 @@ from services.alerts.store.cases import links as case_links
 
 _MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.RELEASE)
 _CONTACT = ("name", "phone", "email", "city", "summary", "text", "transcript_url")
-_STYLE = (
-    "body{font:1.1rem/1.5 sans-serif;margin:0 auto;max-width:34rem;padding:1rem;color:#222;"
-    "background:#fff}button{display:block;width:100%;margin:.8rem 0;padding:.9rem;font:inherit}"
-    "p{overflow-wrap:anywhere;white-space:pre-wrap}a{display:inline-block;padding:.6rem 0}"
-)
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_JOB = ("summary", "city")
+"""What a lead is about, for everyone with a link: without who it is."""
+_STYLE = files(__package__).joinpath("case_page.css").read_text(encoding="utf-8")
 _PAGE = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 ).from_string(files(__package__).joinpath("case_page.html").read_text(encoding="utf-8"))
 _HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",  # whoever has the URL may act
     "X-Content-Type-Options": "nosniff",
@@ -54,6 +50,8 @@ _HEADERS = {
 @dataclass(frozen=True, eq=False)
 class CasePages:
     answers: Answers
+    accent: str
+    """A style sheet with the company's accent."""
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/a/{token}", self.show)
@@ -61,20 +59,20 @@ class CasePages:
 
     async def show(self, request: web.Request) -> web.Response:
         row = await self._case(request)
-        return _gone() if row is None else self._page(row)
+        return self._gone() if row is None else self._page(row)
 
     async def press(self, request: web.Request) -> web.Response:
         """Answer as the link's person; the form's nonce is the key, so a repeat has no effect."""
         row = await self._case(request)
         answer = await self._answer(request, row) if row is not None else None
         if row is None or answer is None:
-            return _gone()
+            return self._gone()
         try:
             result = await self.answers.answer(row.alert_id, answer)
         except (UnknownCase, KeyUsed):
-            return _gone()
+            return self._gone()
         after = await self._case(request)
-        return _gone() if after is None else self._answered(after, result)
+        return self._gone() if after is None else self._answered(after, result)
 
     def _answered(self, row: Any, result: Result | Refusal) -> web.Response:
         if not isinstance(result, Refusal):
@@ -120,26 +118,44 @@ class CasePages:
         # Only the owner may close it; everyone else sees who has it.
         verbs = () if row.state == State.ANSWERED else offered(State(row.state), None)
         buttons = _MINE if mine else verbs
-        return _html(
+        return self._html(
             status,
             language=language,
             title=shown(row, rules).line(rules.hours_of(row.hours).zone),
             note=note,
-            details=list(_details(row.payload or {}, words)) if mine else [],
+            details=list(_details(row.payload or {}, words, _CONTACT if mine else _JOB)),
             buttons=[(verb.value, words.get(verb, label(verb, language))) for verb in buttons],
             nonce=uuid4(),
             generation=row.generation,
+            words=words,
+            mine=mine,
         )
+
+    def _gone(self) -> web.Response:
+        title = " · ".join(texts("page", language)["gone"] for language in ("pl", "en"))
+        nothing: dict[str, Any] = {"note": "", "details": [], "buttons": [], "mine": False}
+        return self._html(410, language="pl", title=title, **nothing)
+
+    def _html(self, status: int, **values: Any) -> web.Response:
+        style = self.accent + _STYLE
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        policy = (
+            f"default-src 'none'; style-src 'sha256-{digest}'; "
+            "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+        )
+        text = _PAGE.render(style=Markup(style), **values)  # noqa: S704 - files of ours
+        headers = {**_HEADERS, "Content-Security-Policy": policy}
+        return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
 
 def _details(
-    payload: Mapping[str, Any], words: Mapping[str, str]
-) -> Iterator[tuple[str, str, str | None]]:
-    """Yield what the owner needs to call back: its name, the text, and a link where it is one."""
-    for key in _CONTACT:
+    payload: Mapping[str, Any], words: Mapping[str, str], keys: Iterable[str]
+) -> Iterator[tuple[str, str, str, str | None]]:
+    """Yield each as its key, its name, the text, and a link where it is one."""
+    for key in keys:
         value = payload.get(key)
         if isinstance(value, str) and value:
-            yield words[key], value, _link(key, value)
+            yield key, words[key], value, _link(key, value)
 
 
 def _link(key: str, value: str) -> str | None:
@@ -156,14 +172,3 @@ def _link(key: str, value: str) -> str | None:
 
 def _language(row: Any) -> str:
     return "pl" if (row.payload or {}).get("staff_language") == "pl" else "en"
-
-
-def _gone() -> web.Response:
-    title = " · ".join(texts("page", language)["gone"] for language in ("pl", "en"))
-    nothing: dict[str, Any] = {"note": "", "details": [], "buttons": []}
-    return _html(410, language="pl", title=title, **nothing)
-
-
-def _html(status: int, **values: Any) -> web.Response:
-    text = _PAGE.render(style=_STYLE, **values)
-    return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)

@@ -106,7 +106,7 @@ class ListPage(Page):
             "states": of.states, "fault": found.fault, "status": found.page_status,
             "acts": may(visitor.roles, *of.acting),
             "more": cursor and urlencode({"state": state, **chosen, "cursor": cursor}),
-            "chosen": chosen, "nonce": uuid4(), "done": None, **of.values, **more,
+            "chosen": given, "nonce": uuid4(), "done": None, **of.values, **more,
         }  # fmt: skip
         return page(request, f"{of.name}.html", of.name, visitor, live=of.live, **shown | said)
 

@@ -112,6 +112,7 @@ class Mails:
         facts, language = to.facts, to.language
         return {
             "company": self._config.company.name,
+            "accent": self._config.company.accent,
             "about": self._config.company,
             "site": self._config.site,
             "unsubscribe_url": link,

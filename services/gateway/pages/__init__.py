@@ -5,6 +5,9 @@ from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from libs.domain.company import style_of
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parents[1]),
@@ -13,3 +16,9 @@ TEMPLATES = Environment(
     trim_blocks=True,
 )
 TEMPLATES.filters["json"] = partial(json.dumps, ensure_ascii=False)
+TEMPLATES.globals["style"] = ""
+
+
+def dress(company_config: Path) -> None:
+    """Give the pages the company's accent."""
+    TEMPLATES.globals["style"] = Markup(style_of(company_config))  # noqa: S704 - digits

@@ -130,7 +130,7 @@ async def details(sent: Sent, **payload: str) -> list[str]:
     whole = json.dumps({"text": "a lead", **payload})
     await sent.cases.execute("UPDATE alert_case SET payload = CAST(:new AS jsonb)", new=whole)
     await sent.cases.take(sent.case_id)
-    return re.findall(r"<p><strong>[^<]+</strong> (.*)</p>", await sent.page(sent.anna))
+    return re.findall(r"<dd>(.*)</dd>", await sent.page(sent.anna))
 
 
 async def test_the_owner_calls_and_writes_by_a_link(sent: Sent) -> None:

@@ -22,15 +22,12 @@ _TEXTS: dict[str, dict[str, Any]] = tomllib.loads(
     _FOLDER.joinpath("texts.toml").read_text(encoding="utf-8")
 )
 _STYLE = _FOLDER.joinpath("style.css").read_text(encoding="utf-8")
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HTML = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
 _PAGE = _HTML.from_string(_FOLDER.joinpath("page.html").read_text(encoding="utf-8"))
 ZONE = ZoneInfo("Europe/Warsaw")
 HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",  # whoever has the URL may act
     "X-Content-Type-Options": "nosniff",
@@ -87,8 +84,18 @@ def render(
         language=language,
         languages=[(code, _TEXTS["switch"][code]["name"]) for code in LANGUAGES],
         switch_label=_TEXTS["languages"][language]["name"],
-        style=Markup(_STYLE),  # noqa: S704 - a file of ours
+        style=Markup(company.style + _STYLE),  # noqa: S704 - a file of ours
     )
+
+
+def headers(company: Company) -> dict[str, str]:
+    """Return the headers of a page, whose policy allows this company's style."""
+    digest = hashlib.sha256((company.style + _STYLE).encode()).digest()
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{base64.b64encode(digest).decode()}'; "
+        "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    )
+    return {**HEADERS, "Content-Security-Policy": policy}
 
 
 def date(at: datetime, language: str) -> str:

@@ -188,7 +188,7 @@ class PageRoutes:
             status=status,
             content_type="text/html",
             charset="utf-8",
-            headers=pages.HEADERS,
+            headers=pages.headers(self.settings.company),
         )
 
 

@@ -2,6 +2,7 @@
 // Fetches this page again when the server names something that it shows. Not while somebody is in
 // it with the keyboard, reads its details, or has typed something: nothing moves under their hands.
 const main = () => document.querySelector("main");
+const offer = document.querySelector("#fresh"); // who reads further down decides when it moves
 const shows = main().dataset.live.split(" ");
 let source = null;
 let opened = 0;
@@ -31,9 +32,12 @@ async function refresh() {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.querySelector("main[data-live]");
   if (busy()) stale = true;
-  else if (fresh !== null && fresh.innerHTML !== main().innerHTML) main().replaceWith(fresh);
+  else if (fresh === null || fresh.innerHTML === main().innerHTML) return;
+  else if (scrollY > 0) offer.hidden = false;
+  else main().replaceWith(fresh);
 }
 
+offer?.addEventListener("click", () => location.reload());
 document.addEventListener("input", () => { typed = true; });
 document.addEventListener("visibilitychange", follow);
 setInterval(() => {
