@@ -142,10 +142,10 @@ def part(text: object) -> str:
     return quote(str(text), safe="")
 
 
-def items(answer: Answer) -> list[Mapping[str, Any]]:
+def items(answer: Answer, name: str = "items") -> list[Mapping[str, Any]]:
     """Return the items of a list's answer; none for a fault."""
-    return items_in(answer.body) if answer.ok else []
+    return items_in(answer.body, name) if answer.ok else []
 
 
-def items_in(body: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    return list((body or {}).get("items", ()))
+def items_in(body: Mapping[str, Any] | None, name: str = "items") -> list[Mapping[str, Any]]:
+    return list((body or {}).get(name, ()))
