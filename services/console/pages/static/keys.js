@@ -1,6 +1,6 @@
 "use strict";
 // Keys for a desk: j and k go from row to row, Enter opens one, t takes it, / searches, ? says so.
-const rows = () => [...document.querySelectorAll(".cards h3 a, .rows h3 a")];
+const rows = () => [...document.querySelectorAll(".t a")];
 const here = () => document.activeElement?.closest("li");
 
 function go(step) {
