@@ -55,7 +55,9 @@ async def take_turn(
     :param replies: how many a page without a script shows: sent twice, it is one turn
     :raises Unfit: a tap that the last reply does not offer
     """
-    row = await conversations.enter_conversation(tx, said.session_id, now - config.reopens_after)
+    row = await conversations.enter_conversation(
+        tx, said.session_id, now - config.lead.reopens_after
+    )
     before = State.entered(row)
     if said.language not in LANGUAGES:
         said = said._replace(language=None)
@@ -140,7 +142,7 @@ async def _take(
             enrolment.withdrawal(said, new, now, language=state.language, erase=state.wants_erasure)
         )
         state = state._replace(withdrawn_from=new, wants_erasure=False)
-    qualifies = row["qualified_at"] is None and scored.points >= config.threshold
+    qualifies = row["qualified_at"] is None and scored.points >= config.lead.threshold
     await conversations.save_turn(
         tx,
         conversation_id,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -31,7 +31,7 @@ from libs.domain.hours_section import HoursSection
 from services.followups import dialogue
 from services.followups.dialogue import promise
 from services.followups.reading import phrases, place
-from services.followups.reading.routing import Action, Route, Routes, Then, Topic
+from services.followups.reading.routing import Route, Routes, Topic
 from services.followups.rules.facts import MAX_AREA, MAX_BUDGET, MIN_AREA, Facts
 from services.followups.rules.score import TOP_SCORE, Rule
 from services.followups.rules.sequence import due_times
@@ -71,16 +71,19 @@ def _in_language(raw: dict[str, Any], language: str) -> dict[str, Any]:
 _SHIPPED = _shipped()
 
 
+EACH = f"needs each of {', '.join(LANGUAGES)}, and may have {', '.join(HANDOVER)}"
+
+
 def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
     if set(texts) - set(HANDOVER) != set(LANGUAGES):
-        raise ValueError(f"needs each of {', '.join(LANGUAGES)}")
+        raise ValueError(EACH)
     return texts
 
 
-IN_ANY_TEXT = frozenset({
+IN_ANY_TEXT = {
     "company", "legal_name", "privacy_url", "company_email", "company_address", "company_nip",
     "company_contacts", "company_phone", "company_hours", "company_prices", "company_towns", "by",
-})  # fmt: skip
+}  # fmt: skip
 """`{by}`: until when people answer what is said now."""
 _OPTIONAL = re.compile(r"\[([^\[\]]*\{[^\[\]]*)\]")
 """`[telefon {company_phone}|e-mail {company_email}]`: the first of them that is known."""
@@ -101,6 +104,7 @@ def _check_braces(where: tuple[str, ...], text: str, shipped: str = "{contact}")
         raise FaultError(where, f"only {', '.join(sorted(known))} may be in braces, not {strange}")
 
 
+TEXTS = ("answer", "ask", "told", "told_without_email", "again")
 PerLanguage = AfterValidator(_in_each_language)
 Language = Annotated[str, Field(pattern=f"^({'|'.join(LANGUAGES)})$")]
 
@@ -122,7 +126,7 @@ class _Rule(_Section):
     at_least: float | None = None
 
 
-class _Lead(_Section):
+class Lead(_Section):
     threshold: int = Field(ge=1, le=TOP_SCORE)
     rules: tuple[_Rule, ...]
     update_after: Duration = timedelta(seconds=30)
@@ -131,50 +135,16 @@ class _Lead(_Section):
     reopens_after: Duration = timedelta(days=30)
 
 
-def _phrase(text: str) -> str:
+def _way(text: str) -> str:
+    if phrases.SIGN.search(text) or "{" in text:
+        raise ValueError(f"{text!r}: a list must not contain +, - or another list")
     if fault := phrases.phrase_fault(text):
         raise ValueError(fault)
     return text
 
 
-def _way(text: str) -> str:
-    if phrases.SIGN.search(text) or "{" in text:
-        raise ValueError(f"{text!r}: a list must not contain +, - or another list")
-    return _phrase(text)
-
-
-Phrases = tuple[Annotated[str, Field(max_length=200), AfterValidator(_phrase)], ...]
-Ways = Annotated[
-    tuple[Annotated[str, Field(max_length=200), AfterValidator(_way)], ...], Field(min_length=1)
-]
-
-
-class _Topic(_Section):
-    label: Texts
-    severity: Literal["info", "warning", "critical"] = "info"
-    at_once: bool = False
-    ask: Texts = {}
-    told: Texts = {}
-
-
-class _Route(_Section):
-    words: Phrases = ()
-    unless: Phrases = ()
-    answer: Texts = {}
-    ask: Texts = {}
-    told: Texts = {}
-    told_without_email: Texts = {}
-    again: Texts = {}
-    then: Then = "form"
-    topic: str | None = None
-    action: Action | None = None
-    first: bool = False
-    lead: bool = True
-    alone: bool = False
-    asks: bool = False
-    always: bool = False
-    offers: str | None = None
-    skips: tuple[Literal["wish", "area", "budget", "start", "contact", "consent"], ...] = ()
+Phrase = Annotated[str, Field(max_length=200)]
+Ways = Annotated[tuple[Annotated[Phrase, AfterValidator(_way)], ...], Field(min_length=1)]
 
 
 NO_TOWN = "is not in services/followups/reading/towns.txt"
@@ -262,14 +232,15 @@ def _in_order(routes: Any) -> Any:
             is_first = isinstance(routes[name], dict) and routes[name].get("first")
             return not is_first, name in _SHIPPED["routes"]
 
-        return {name: routes[name] for name in sorted(routes, key=place)}
+        ordered = {name: routes[name] for name in sorted(routes, key=place)}
+        return {n: {**r, "name": n} if isinstance(r, dict) else r for n, r in ordered.items()}
     if not isinstance(routes, list):
         return routes
     if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in routes):
         raise ValueError("each needs a name")
     if same := twice(each["name"] for each in routes):
         raise ValueError(f"duplicate name {same}")
-    return {each["name"]: {k: v for k, v in each.items() if k != "name"} for each in routes}
+    return {each["name"]: each for each in routes}
 
 
 class _File(_Section):
@@ -278,12 +249,12 @@ class _File(_Section):
     staff_language: Language = "en"
     templates: str | None = None
     hours: HoursSection | None = None
-    lead: _Lead
+    lead: Lead
     dialogue: _Dialogue
-    topics: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], _Topic]
+    topics: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], Topic]
     words: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], Ways]
     routes: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,60}$")], _Route],
+        dict[Annotated[str, Field(pattern=r"^[a-z0-9_]{1,60}$")], Route],
         BeforeValidator(_in_order),
     ]
     sequences: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,60}$")], _Sequence]
@@ -293,24 +264,29 @@ class _File(_Section):
         for chip, name in self.dialogue.taps.opening.items():
             if name and name not in self.routes:
                 raise FaultError(["dialogue", "taps", "opening", chip], f"unknown route {name}")
-        for name, route in self.routes.items():
-            for fault, key in self._faults(route):
-                raise FaultError(["routes", name, key], fault)
+        for route in self.routes.values():
+            for fault, *where in self._faults(route):
+                raise FaultError(["routes", route.name, *where], str(fault))
         for section, tables in (("topics", self.topics), ("routes", self.routes)):
             for name, table in tables.items():
-                for key in ("answer", "ask", "told", "told_without_email", "again"):
-                    for language, text in getattr(table, key, {}).items():
+                for key in ("label", *TEXTS):
+                    texts = getattr(table, key, {})
+                    if texts and texts.keys() - HANDOVER != {*LANGUAGES}:
+                        raise FaultError([section, name, key], EACH)
+                    for language, text in texts.items():
                         _check_braces((section, name, key, language), text)
         return self
 
-    def _faults(self, route: _Route) -> Iterator[tuple[str, str]]:
+    def _faults(self, route: Route) -> Iterator[tuple[str | int, ...]]:
         for key, said in (("words", route.words), ("unless", route.unless)):
-            used = set().union(*map(phrases.lists_in, said))
-            if unknown := sorted(used - set(self.words)):
-                near = did_you_mean(unknown[0], [*self.words])
-                yield f"unknown [words] list {', '.join(unknown)}{near}", key
+            for at, phrase in enumerate(said):
+                if fault := phrases.phrase_fault(phrase):
+                    yield fault, key, at
+                if unknown := sorted(phrases.lists_in(phrase) - set(self.words)):
+                    near = did_you_mean(unknown[0], [*self.words])
+                    yield f"unknown [words] list {', '.join(unknown)}{near}", key, at
         if not (route.words or route.offers):
-            yield "has no words", "words"
+            yield "is missing", "words"
         if route.offers and not route.answer:
             yield "offers needs an answer, which asks", "offers"
         if route.offers and route.offers not in self.routes:
@@ -340,12 +316,11 @@ class Config:
     default_language: str
     staff_language: str
     templates: Path
+    lead: Lead
     office: Hours
-    """When people answer, within this long."""
-    answer_within: timedelta
+    """When people answer."""
     hours: Hours
     """When follow-ups leave."""
-    threshold: int
     rules: tuple[Rule, ...]
     works: tuple[str, ...]
     towns: tuple[str, ...]
@@ -358,9 +333,6 @@ class Config:
     kinds: tuple[str, ...]
     """Routes that may be asked about."""
     taps: dialogue.Taps
-    update_after: timedelta
-    contact_only_after: timedelta
-    reopens_after: timedelta
 
     def today(self, now: datetime) -> date:
         return now.astimezone(self.hours.zone).date()
@@ -370,7 +342,7 @@ class Config:
         if "{by}" not in reply:
             return reply
         language = language or self.default_language
-        by = promise.by(now, self.answer_within, self.office, self.texts[language], language)
+        by = promise.by(now, self.lead.answer_within, self.office, self.texts[language], language)
         return reply.replace("{by}", by)
 
     def language_of(self, given: str | None) -> str:
@@ -429,17 +401,14 @@ def _about(known: Known, text: str) -> str:
     return text
 
 
-def _route(
-    known: Mapping[str, Known], topics: Mapping[str, _Topic], name: str, route: _Route
-) -> Route:
-    def about(texts: Mapping[str, str]) -> dict[str, str]:
-        return {name: _about(known[name], text) for name, text in texts.items() if name in known}
-
+def _route(known: Mapping[str, Known], topics: Mapping[str, Topic], route: Route) -> Route:
     topic = topics[route.topic] if route.topic else None
-    keys = ("answer", "ask", "told", "told_without_email", "again")
-    texts = {key: about(getattr(route, key) or getattr(topic, key, {})) for key in keys}
-    at_once = topic is not None and topic.at_once
-    return Route(name=name, **dict(route) | texts, at_once=at_once)
+    texts = {key: getattr(route, key) or getattr(topic, key, {}) for key in TEXTS}
+    said: dict[str, Any] = {
+        key: {name: _about(known[name], text) for name, text in each.items() if name in known}
+        for key, each in texts.items()
+    }
+    return replace(route, at_once=topic is not None and topic.at_once, **said)
 
 
 def load(
@@ -471,7 +440,7 @@ def load(
         said[language]["consent_wording"] = company.asking("chat", language).text
     texts = {language: said[language] for language in file.dialogue.texts}
     handover = {language: said[language] for language in file.dialogue.handover}
-    routes = Routes([_route(known, file.topics, *each) for each in file.routes.items()], file.words)
+    routes = Routes([_route(known, file.topics, each) for each in file.routes.values()], file.words)
     chips = dict(file.dialogue.taps)
     return Config(
         company=company.company,
@@ -481,9 +450,8 @@ def load(
         staff_language=file.staff_language,
         templates=path.parent / file.templates if file.templates else SHIPPED_TEMPLATES,
         office=office.hours,
-        answer_within=file.lead.answer_within,
         hours=hours if quiet_hours else replace(hours, opens=None, closes=None),
-        threshold=file.lead.threshold,
+        lead=file.lead,
         rules=tuple(
             Rule(rule.points, rule.reason[file.staff_language], tuple(rule.known), rule.at_least)
             for rule in file.lead.rules
@@ -493,14 +461,8 @@ def load(
         texts=texts,
         handover=handover,
         sequences={name: sequence.steps for name, sequence in file.sequences.items()},
-        topics={
-            name: Topic(topic.severity, topic.label, topic.at_once)
-            for name, topic in file.topics.items()
-        },
+        topics=file.topics,
         routes=routes,
         kinds=tuple({route.offers for route in file.routes.values() if route.offers}),
         taps=dialogue.Taps(texts, handover, file.default_language, routes, **chips),
-        update_after=file.lead.update_after,
-        contact_only_after=file.lead.contact_only_after,
-        reopens_after=file.lead.reopens_after,
     )

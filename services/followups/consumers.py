@@ -53,7 +53,7 @@ class Consumers:
         self._engine = engine
         self._broker = broker
         self._submissions = submissions
-        self._update_after = submissions.config.update_after
+        self._update_after = submissions.config.lead.update_after
         self._dead_leads = DeadLetters(engine, broker, LEADS_QUEUE)
 
     async def leads(self, message: Message) -> Disposition:

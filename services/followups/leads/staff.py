@@ -180,7 +180,7 @@ async def _request(
     if not heard.is_request:
         row = known_id and await leads.one(tx, known_id)
         return (Lead.of(row), OPEN) if row else None
-    since = heard.now - config.reopens_after
+    since = heard.now - config.lead.reopens_after
     found = await leads.find(
         tx, heard.conversation_id, topic, known_id=known_id, contacts=contacts, since=since
     )
@@ -310,8 +310,8 @@ def _patience(config: Config, row: Lead, state: State) -> timedelta:
     if row.topic != LEAD and config.topics[row.topic].severity == "critical":
         return timedelta(0)
     if row.notified is None and _is_contact_only(state):
-        return config.contact_only_after
-    return config.update_after
+        return config.lead.contact_only_after
+    return config.lead.update_after
 
 
 def _is_contact_only(state: State) -> bool:
@@ -400,7 +400,7 @@ def _body(
         language=row.language,
         staff_language=config.staff_language,
         score=scored.points,
-        is_hot=scored.points >= config.threshold,
+        is_hot=scored.points >= config.lead.threshold,
         reasons=scored.reasons,
         summary=summary(row.known, config.staff_language),
         work=_work(row.known.get("wish"), config.works),

@@ -158,7 +158,7 @@ class Submissions:
         config, now = self.config, datetime.now(UTC)
         form = self.forms.get(given.form)
         row = await conversations.enter_conversation(
-            tx, given.session_id or f"form:{given.id}", now - config.reopens_after
+            tx, given.session_id or f"form:{given.id}", now - config.lead.reopens_after
         )
         conversation_id: uuid.UUID = row["id"]
         before = State.entered(row)
@@ -181,7 +181,7 @@ class Submissions:
                 withdrawn_from=None,
             )
         scored = lead_score.score(state.facts.known(), config.rules)
-        qualifies = row["qualified_at"] is None and scored.points >= config.threshold
+        qualifies = row["qualified_at"] is None and scored.points >= config.lead.threshold
         outgoing: list[outbox.Outgoing] = []
         heard = staff.Notice(
             conversation_id=conversation_id,

@@ -6,7 +6,7 @@ excludes that route.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
@@ -24,40 +24,51 @@ Action = Literal[
 ]
 
 
+Texts = Mapping[str, str]
+"""By language."""
+FORBID = {"extra": "forbid"}
+"""An unknown key in a file is a fault."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """A kind of request other than a lead; staff get it as an alert `visitor.<name>`."""
 
-    severity: str
-    label: Mapping[str, str]
-    at_once: bool
+    __pydantic_config__ = FORBID
+    label: Texts
+    severity: Literal["info", "warning", "critical"] = "info"
+    at_once: bool = False
     """Notify staff even when no contact is known."""
+    ask: Texts = field(default_factory=dict)
+    told: Texts = field(default_factory=dict)
+    """For its routes that have none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
+    __pydantic_config__ = FORBID
     name: str
-    words: tuple[str, ...]
-    unless: tuple[str, ...]
-    answer: Mapping[str, str]
-    ask: Mapping[str, str]
+    words: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    answer: Texts = field(default_factory=dict)
+    ask: Texts = field(default_factory=dict)
     """Asks for the contact, instead of the script's own question."""
-    told: Mapping[str, str]
+    told: Texts = field(default_factory=dict)
     """The reply after staff were notified."""
-    told_without_email: Mapping[str, str]
+    told_without_email: Texts = field(default_factory=dict)
     """The same, if no e-mail address is known."""
-    again: Mapping[str, str]
+    again: Texts = field(default_factory=dict)
     """The reply to later messages, instead of the answer."""
-    then: Then
-    topic: str | None
-    action: Action | None
-    first: bool
+    then: Then = "form"
+    topic: str | None = None
+    action: Action | None = None
+    first: bool = False
     """The answer comes before the greeting: an emergency."""
-    lead: bool
+    lead: bool = True
     """The person may still be a lead."""
-    at_once: bool
+    at_once: bool = False
     """Staff are notified of its topic even when no contact is known."""
-    alone: bool
+    alone: bool = False
     """Matches only a message that says nothing else: a goodbye."""
     asks: bool = False
     """Matches only a question, and is answered only to whoever is a lead."""

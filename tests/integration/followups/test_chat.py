@@ -16,7 +16,7 @@ from tests.support.eventually import eventually
 
 async def test_a_chat_with_an_email_a_budget_and_a_wish_is_a_qualified_lead(world: World) -> None:
     answer = await world.say("Chcę nową kuchnię, budżet 50 tys. zł, jan@example.com")
-    assert answer.score >= CONFIG.threshold
+    assert answer.score >= CONFIG.lead.threshold
     [lead] = await world.outbox("lead.qualified")
     assert lead["email"] == "jan@example.com"
     assert lead["conversation_id"] == str(answer.conversation_id)

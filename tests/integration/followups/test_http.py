@@ -101,7 +101,7 @@ async def test_a_chat_accepts_every_field_of_the_contract(post: Post, world: Wor
         },
         **{"X-Caller": "service"},
     )
-    assert (status, answer["lead_score"] >= CONFIG.threshold) == (200, True)
+    assert (status, answer["lead_score"] >= CONFIG.lead.threshold) == (200, True)
     [lead] = await world.outbox("lead.qualified")
     assert (lead["email"], lead["phone"], lead["name"]) == (
         "john@example.com", "+48600700800", "John",

@@ -12,7 +12,7 @@ from tests.integration.followups.test_scheduler import NO_BROKER, withdrawn
 
 ANNA = "anna@example.com"
 GRANTED, WITHDRAWN = "consent.granted", "consent.withdrawn"
-PATIENCE = CONFIG.update_after.total_seconds()
+PATIENCE = CONFIG.lead.update_after.total_seconds()
 
 
 @pytest.fixture

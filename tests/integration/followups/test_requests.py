@@ -560,4 +560,4 @@ async def test_a_complaint_after_the_last_one_was_closed_asks_again(world: World
 
 
 def test_a_wait_of_thirty_days_is_the_default() -> None:
-    assert CONFIG.reopens_after.days == 30
+    assert CONFIG.lead.reopens_after.days == 30

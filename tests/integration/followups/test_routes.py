@@ -81,7 +81,7 @@ async def test_a_request_for_a_call_is_announced_at_once_whatever_the_score(
     world: World,
 ) -> None:
     answered = await world.say("Proszę o telefon 600 700 800")
-    assert answered.score < CONFIG.threshold
+    assert answered.score < CONFIG.lead.threshold
     [lead] = await world.outbox("lead.qualified")
     assert lead["wants_call"]
 

@@ -20,7 +20,7 @@ def closing(contact: str, text: str = "closing") -> str:
 
 async def test_a_wish_with_a_phone_number_reaches_staff_whatever_its_score(world: World) -> None:
     answer = await world.say("Chcę odnowić łazienkę, 600 700 800")
-    assert answer.score < CONFIG.threshold
+    assert answer.score < CONFIG.lead.threshold
     [lead] = await world.outbox("lead.qualified")
     assert (lead["phone"], lead["hot"], lead["email"]) == ("+48600700800", False, None)
     assert lead["said"] == ["Chcę odnowić łazienkę, 600 700 800"]
@@ -28,7 +28,7 @@ async def test_a_wish_with_a_phone_number_reaches_staff_whatever_its_score(world
 
 async def test_a_lead_is_announced_only_once_it_can_be_reached(world: World) -> None:
     answer = await world.say("Remont mieszkania 80 m2, budżet 250 tys. zł, od marca")
-    assert answer.score >= CONFIG.threshold
+    assert answer.score >= CONFIG.lead.threshold
     assert await world.outbox("lead.qualified") == []
     await world.say("600 700 800")
     [lead] = await world.outbox("lead.qualified")
@@ -49,7 +49,7 @@ async def test_a_bare_contact_reaches_staff_after_a_wait(
     await world.say("jan@example.com")
     await world.tell_staff()
     assert await world.outbox("lead.qualified") == []
-    await world.tell_staff(after=CONFIG.contact_only_after.total_seconds())
+    await world.tell_staff(after=CONFIG.lead.contact_only_after.total_seconds())
     [lead] = await world.outbox("lead.qualified")
     assert lead["email"] == "jan@example.com"
 

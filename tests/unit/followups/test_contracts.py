@@ -44,7 +44,7 @@ def event(known: dict[str, Any], **more: Any) -> dict[str, Any]:
         "language": "pl",
         "staff_language": "pl",
         "score": scored.points,
-        "is_hot": scored.points >= CONFIG.threshold,
+        "is_hot": scored.points >= CONFIG.lead.threshold,
         "reasons": scored.reasons,
         "summary": fact_texts.summary(known, "pl"),
         "work": None,

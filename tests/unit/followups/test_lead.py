@@ -24,14 +24,14 @@ def points(message: str) -> lead_score.Score:
     ],
 )
 def test_a_first_message_with_what_matters_reaches_the_shipped_threshold(message: str) -> None:
-    assert points(message).points >= CONFIG.threshold
+    assert points(message).points >= CONFIG.lead.threshold
 
 
 @pytest.mark.parametrize(
     "message", ["dzień dobry", "ile kosztuje remont?", "jan@example.com", "remont 80 m2 od zaraz"]
 )
 def test_a_first_message_with_less_stays_below_the_threshold(message: str) -> None:
-    assert points(message).points < CONFIG.threshold
+    assert points(message).points < CONFIG.lead.threshold
 
 
 def test_a_score_lists_its_reasons() -> None:
