@@ -79,7 +79,7 @@ class Inbox:
             return "left", 0
         talk = None
         if step is not None:  # lock order: the conversation, contacts and lead, the address
-            since = now - self.config.reopens_after
+            since = now - self.config.lead.reopens_after
             talk = await conversations.reenter(tx, step["conversation_id"], since)
         outcome = _outcome(mail, is_known=talk is not None)
         email = step["email"] if step is not None and talk is not None else _address(mail.sender)
