@@ -356,9 +356,11 @@ def _count(taken: Taken) -> None:
 
 
 def _owner(row: NewRow) -> str | None:
-    """Return the name of the earlier owner of a lead whose person comes back."""
-    previous = (row.payload or {}).get("previous") if row.source == FOLLOWUPS else None
-    return previous["owner"] if previous else None
+    """Return who is asked first about a lead, by name: who had the person's last request, or who
+    planned a call.
+    """
+    payload = (row.payload or {}) if row.source == FOLLOWUPS else {}
+    return payload.get("asks_first") or (payload.get("previous") or {}).get("owner")
 
 
 def _silenced(row: NewRow, quiet: Quiet | None) -> NewRow:

@@ -36,6 +36,8 @@ class Shown:
     now: datetime
     minutes: int  # of business time since it was opened
     returns: bool = False  # it is another request of the same person
+    topic: str | None = None  # of a request that is no order
+    about: str = ""  # the job and the town
 
     def line(self, zone: ZoneInfo, *, reminds: bool = False) -> str:
         """Describe the case's state in one line that names no data subject.
@@ -47,7 +49,11 @@ class Shown:
             return lines["erased"]
         title = self.event_type
         if self.score is not None:
-            title = lines["returning" if self.returns else "lead"].format(score=self.score)
+            title = self.topic or lines["returning" if self.returns else "lead"]
+            if self.about:
+                title = f"{title}: {self.about}"
+            elif self.topic is None:
+                title = lines["scored"].format(title=title, score=self.score)
         put_off = self.until is not None and self.until > self.now
         closed = self.outcome is not None
         state = "reminds" if reminds else "later" if put_off else "closed" if closed else self.state
@@ -67,6 +73,7 @@ class Shown:
         return texts("lines", self.language)[name].format(url=url)
 
     def how_to_take(self) -> str | None:
+        """Say what to type, where there is no link."""
         if self.state in {State.OPEN, State.UNANSWERED}:
             return texts("lines", self.language)["take"].format(id=self.id)
         return None

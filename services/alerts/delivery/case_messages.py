@@ -72,10 +72,12 @@ def _written(rules: Rules, channel: str, job: Claimed, row: Any, link: str | Non
     line = case.line(rules.hours_of(row.hours).zone, reminds=_reminds(row))
     person = rules.person(row.person)
     how = case.how_to_close() if _reminds(row) else case.how_to_take()
-    said = (line, link and case.at(link), how)
+    if how and link is None and rules.links is not None:
+        link = rules.links.page(row.alert_id, row.payload or {})
+    said = (line, case.at(link) if link else how)
     payload: dict[str, Any] = {"subject": line, "text": "\n".join(filter(None, said))}
     if channel == "sms":
-        payload["text"] = without_diacritics(" ".join(filter(None, said[:2])))
+        payload["text"] = without_diacritics(" ".join(filter(None, (line, link and case.at(link)))))
     elif channel == "slack":
         mention = f"<@{person.slack}> " if person.slack and how else ""
         payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
@@ -162,4 +164,11 @@ def shown(row: Any, rules: Rules) -> Shown:
         now=row.now,
         minutes=int(waited.total_seconds() // 60),
         returns=bool(payload.get("previous")),
+        topic=_text(payload, "topic"),
+        about=", ".join(filter(None, (_text(payload, part) for part in ("work", "city")))),
     )
+
+
+def _text(payload: Mapping[str, Any], name: str) -> str | None:
+    value = payload.get(name)
+    return value[:60] if isinstance(value, str) and value.isprintable() else None

@@ -154,6 +154,13 @@ class Links:
     def url(self, token: str) -> str:
         return f"{self.base_url}/a/{token}"
 
+    def page(self, case_id: UUID, payload: Mapping[str, Any]) -> str:
+        """Return the console's page: it asks for a login, so others may read the link."""
+        try:
+            return f"{self.base_url}/console/leads/{UUID(str(payload['lead_id']))}"
+        except (KeyError, ValueError):
+            return f"{self.base_url}/console/cases/{case_id}"
+
 
 def hashed(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()

@@ -53,6 +53,20 @@ def test_a_case_says_that_a_customer_returns(language: str | None, text: str) ->
     assert shown(language=language, returns=True).line(UTC_ZONE).startswith(f"{text}: ")
 
 
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [
+        ({"about": "remont łazienki, Gdynia"}, "Lead: remont łazienki, Gdynia"),
+        ({"about": "remont łazienki", "returns": True}, "Klient wraca: remont łazienki"),
+        ({"topic": "Reklamacja", "score": 0}, "Reklamacja"),
+        ({"topic": "Awaria", "about": "Gdynia"}, "Awaria: Gdynia"),
+    ],
+)
+def test_a_case_says_the_job_and_the_town(given: dict[str, Any], title: str) -> None:
+    line = shown(language="pl", **given).line(UTC_ZONE)
+    assert line == f"{title}: czeka na odpowiedź 0 min"
+
+
 @pytest.mark.parametrize("state", State)
 def test_each_button_that_is_offered_has_a_label(state: State) -> None:
     labels = [label(verb, language) for verb in offered(state, None) for language in ("en", "pl")]

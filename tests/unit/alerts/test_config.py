@@ -69,7 +69,7 @@ board = "12"
 
 def test_leads_emergencies_complaints_and_privacy_requests_ask_for_an_answer() -> None:
     subject = shipped()
-    asking = {"lead.qualified", "lead.submitted", "lead.test", "visitor.emergency"}
+    asking = {"lead.qualified", "lead.submitted", "lead.call", "lead.test", "visitor.emergency"}
     assert subject.answers.keys() == asking | {
         "visitor.complaint",
         "visitor.privacy",
@@ -310,6 +310,26 @@ def test_the_slack_message_of_an_update_says_what_is_new() -> None:
     )
     assert title == "Lead: nowe informacje: Ala · ala@example.com"
     assert "*Nowe:* telefon, budżet" in message
+
+
+def test_the_slack_message_says_nothing_twice() -> None:
+    wish = "remont łazienki, 6 m2, 40 tys."
+    _, message = slack_message(
+        name="Ala", phone="+48600700800", staff_language="pl", said=[wish],
+        summary=f"{wish} · 6 m² · 40 000 zł",
+    )  # fmt: skip
+    blocks = json.dumps(json.loads(message)["blocks"], ensure_ascii=False)
+    for part in (wish, "Ala", "ala@example.com", "6 m² · 40 000 zł"):
+        assert blocks.count(part) == 1, part
+    assert blocks.count("+48600700800") == 2  # the link and its text
+
+
+def test_the_slack_message_of_an_act_of_a_colleague_says_what_they_did() -> None:
+    title, message = slack_message(
+        name="Ala", is_update=True, staff_language="pl", act=["Ola: notatka", "Woli <po> 16"]
+    )
+    assert title == "Lead: Ala · ala@example.com"
+    assert "Ola: notatka\\nWoli &lt;po&gt; 16" in message
 
 
 def test_a_lead_without_a_name_or_a_contact_is_named_by_its_session() -> None:
