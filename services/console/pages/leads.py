@@ -9,6 +9,8 @@ import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,11 +18,12 @@ from aiohttp import web
 
 from libs.common.http.application import path_id
 from services.console.gateway import Answer, Gateway, items, part
-from services.console.pages.base import Call, accepted
+from services.console.pages.base import Act, Call, accepted
 from services.console.pages.cases import NEED_REASON, AnswerPage, Said
 from services.console.pages.page import page, unavailable, who
-from services.console.rules import SALES, RefusedError
+from services.console.rules import SALES, RefusedError, Role
 from services.console.store.sessions import Visitor
+from services.console.texts import ZONE
 
 MOST_REQUESTS = 25
 MOST_AT_ONCE = 50
@@ -66,7 +69,8 @@ class LeadPage(AnswerPage):
             owner=owner, others=owner is not None and owner != visitor.name,
             next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
-            requests=requests, path=request.path, nonce=uuid4(),
+            requests=requests, path=f"/console/leads/{lead['id']}", nonce=uuid4(),
+            colleagues=await self._colleagues(),
             did=did if (did := request.query.get("did")) in _STATE_AFTER else None,
             **{"reason": ""} | said,
         )  # fmt: skip
@@ -85,6 +89,10 @@ class LeadPage(AnswerPage):
         ads = told[email]["purposes"]["marketing"]["email"] if email in told else None
         return ads or {"state": "unknown"}, since
 
+    async def _colleagues(self) -> list[str]:
+        found = await self.site.people.listed()
+        return [each.name for each in found if Role.SALES in each.roles and not each.disabled_at]
+
     async def _requests(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return the other requests of this person, newest first."""
         contacts = filter(None, (lead["email"], lead["phone"]))
@@ -96,6 +104,35 @@ class LeadPage(AnswerPage):
 
     async def answer(self, call: Call, said: Said) -> None:
         await answer(call, call.id("lead"), said)
+
+    def acts(self) -> Mapping[str, Act]:
+        return {**super().acts(), **{f"/{of}": partial(_work, of=of) for of in WORK}}
+
+
+async def _work(call: Call, of: str) -> None:
+    """Send a form's fields as an act on the lead; an empty one is unknown, or not said."""
+    given = {name: call.text(name) or None for name in WORK[of] if name in call.form}
+    if given.get("at"):
+        local = datetime.fromisoformat(call.time("at")).replace(tzinfo=ZONE)
+        given["at"] = local.isoformat()
+    body: dict[str, Any] = {
+        name: float(text.replace(",", ".").replace(" ", "")) if text and name in NUMBERS else text
+        for name, text in given.items()
+        if text or of in {"facts", "owner"}
+    }
+    version = call.text("version")
+    body |= {"version": int(version)} if version.isdecimal() else {}
+    await call.ask("POST", f"/api/leads/{call.id('lead')}/{of}", body)
+
+
+WORK: Mapping[str, tuple[str, ...]] = {
+    "notes": ("text",),
+    "calls": ("result", "at", "note"),
+    "facts": ("name", "city", "wish", "area", "budget", "start"),
+    "owner": ("owner",),
+}
+"""What staff do with a lead beside answering: the call's path, and the form's fields."""
+NUMBERS = {"area", "budget"}
 
 
 async def many(call: Call) -> Mapping[str, Any]:
@@ -127,7 +164,13 @@ async def answer(call: Call, lead_id: UUID, said: Said) -> None:
             answered = True
     if (state := _STATE_AFTER[said.verb]) is None:
         return
-    done = await call.ask("POST", f"{path}/state", {"state": state, "reason": said.reason})
+    if said.verb == "undo":
+        await call.ask("POST", f"{path}/undo", {})
+        return
+    body: dict[str, Any] = {"state": state, "reason": said.reason}
+    if (value := call.text("order_value").replace(" ", "")).isdecimal():
+        body["order_value"] = int(value)
+    done = await call.ask("POST", f"{path}/state", body)
     # If two take a lead without a case at once, the second changed nothing.
     if said.verb == "taken" and not answered and _owner(done.body, []) != name:
         raise RefusedError
@@ -143,6 +186,8 @@ def _owner(lead: Mapping[str, Any], cases: list[Mapping[str, Any]]) -> str | Non
 
     A closed case stays with its closer. It says nothing about the lead, which may be open again.
     """
+    if lead["state"] == "taken" and lead.get("owner"):
+        return str(lead["owner"])
     live = [case for case in cases if case["outcome"] is None and case["state"] != "cancelled"]
     if not live and lead["state"] == "taken":
         return who(lead["state_by"] or "") or None

@@ -77,6 +77,10 @@ PAGES = {
         POST /console/leads
         GET  /console/leads/{id}
         POST /console/leads/{id}
+        POST /console/leads/{id}/notes
+        POST /console/leads/{id}/calls
+        POST /console/leads/{id}/facts
+        POST /console/leads/{id}/owner
         GET  /console/leads/suspected
         POST /console/leads/suspected/{id}
         GET  /console/followups
