@@ -35,7 +35,7 @@ def dress(company: str = "Ostoja", style: str = "") -> None:
     made = {name.rpartition("/")[2]: _STATIC.joinpath(name).read_bytes() for name in _OTHERS}
     made["console.css"] = sheet.encode()
     paths = {
-        name: f"/console/static/{hashlib.sha256(content).hexdigest()[:8]}-{name}"
+        name: f"/console/static/{hashlib.sha256(content).hexdigest()[:8]}.{name.split('.')[-1]}"
         for name, content in made.items()
     }
     _FILES.clear()
@@ -96,7 +96,7 @@ def ago(context: jinja2.runtime.Context, at: str | datetime, words: str = "ago")
     said = texts[words if seconds >= 0 or words != "ago" else "ahead"]
     html = Markup('<time datetime="{}" title="{}">{}</time>')
     text = said.format(span=span(texts, abs(seconds)))
-    return html.format(then.astimezone(UTC).isoformat(timespec="seconds"), moment(then), text)
+    return html.format(f"{then.astimezone(UTC):%Y-%m-%dT%H:%MZ}", moment(then), text)
 
 
 def tone(at: str, warn: int = 60, bad: int = 24 * 60) -> str:

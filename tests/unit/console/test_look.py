@@ -1,0 +1,164 @@
+"""Each page with no lead, with a few, and with three hundred, in both languages."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, MagicMock
+from uuid import UUID, uuid4
+
+import pytest
+from aiohttp import web
+from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
+
+from services.console.gateway import Gateway
+from services.console.pages import admin, alerts, page, routes, start
+from services.console.pages.door import Door
+from services.console.rules import Role
+from services.console.store import keys, people, samples, sessions
+from services.console.store.sessions import Visitor
+from services.console.texts import TEXTS
+from tests.support.owners import EWA, Owners, lead
+from tests.unit.console.test_person_pages import KEYS
+
+ONE = str(UUID(int=1))
+PAGES = (
+    "", "leads", "leads?state=new&order=oldest", "leads?state=taken&owner=Ewa%20Lis",
+    "leads?state=won", "leads?state=not_a_lead", "leads?state=new&topic=complaint",
+    "leads/suspected", "followups", "alerts", "alerts?state=in_doubt", f"alerts/{ONE}", "targets",
+    "targets?days=14", "cases", f"cases/{ONE}", "oncall", "silences", "person", "staff", "keys",
+    "limits", "actions", "me", "login",
+)  # fmt: skip
+LARGEST = 60_000
+"""Bytes of a page with 50 leads."""
+Opened = Callable[..., Any]
+
+
+@pytest.fixture
+def nothing_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand for the console's own tables."""
+    nobody: Any = AsyncMock(return_value=[])
+    for where in (people, sessions, keys, samples):
+        for name in ("told", "of", "listed", "by_time"):
+            if hasattr(where, name):
+                monkeypatch.setattr(where, name, nobody)
+    for where in (alerts, admin):
+        monkeypatch.setattr(where, "run", AsyncMock(return_value=MagicMock(scalars=list)))
+    act = {
+        "at": datetime.now(UTC).isoformat(), "action": "lead.state", "object_kind": "lead",
+        "object_ref": ONE, "reason": None, "actor_kind": "staff", "actor_id": ONE,
+        "actor_name": "Ewa Lis", "client_address": None, "outcome": "won", "count": None,
+    }  # fmt: skip
+    monkeypatch.setattr(admin, "acts_of", AsyncMock(return_value=([act], None)))
+
+
+class Engine:
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[None]:
+        yield None
+
+    begin = connect
+
+
+class Opens(Door):
+    """Lets in whoever the headers name."""
+
+    async def visitor(self, request: web.Request, *, active: bool = True) -> Visitor:  # noqa: ARG002
+        roles = tuple(request.headers.get("X-Roles", ",".join(Role)).split(","))
+        language = request.headers.get("X-Language", "pl")
+        now = datetime.now(UTC)
+        return Visitor(uuid4(), "e@example.com", "Ewa Lis", roles, language, b"", now, factor=True)
+
+
+@pytest.fixture
+async def opened(
+    aiohttp_server: AiohttpServer, aiohttp_client: AiohttpClient, nothing_stored: None
+) -> AsyncIterator[Opened]:
+    owners = Owners(0)
+    server = await aiohttp_server(owners.app())
+    settings = MagicMock(origin="https://c.example")
+    settings.ways.issuer = ""
+    person = SimpleNamespace(
+        id=UUID(int=7), name="Ewa Lis", email="e@example.com", roles=["sales", "admin"],
+        disabled_at=None, joined=True, factor=True,
+    )  # fmt: skip
+    async with Gateway.open(str(server.make_url("/")), KEYS) as gateway:
+        app, site = web.Application(), MagicMock(gateway=gateway, door=Opens(MagicMock(), settings))
+        site.engine, site.looks, site.set_up = Engine(), AsyncMock(), {"company": False}
+        site.people, site.queues_url = AsyncMock(), ""
+        site.people.listed.return_value = [person]
+        routes.add_to(app, site)
+        client = await aiohttp_client(app)
+
+        async def get(path: str, leads: int = 3, **headers: str) -> str:
+            owners.leads = [lead(n) for n in range(leads)]
+            named = {f"X-{name.title()}": value for name, value in headers.items()}
+            async with client.get(f"/console/{path}", headers=named) as answer:
+                assert answer.status == 200, (path, leads, headers)
+                return await answer.text()
+
+        yield get
+
+
+def tags(html: str) -> Iterator[str]:
+    yield from re.findall(r"<[a-z][^>]*>", html)
+
+
+@pytest.mark.parametrize("leads", [0, 3, 300])
+async def test_each_page_is_small_and_has_no_style_or_script_of_its_own(
+    opened: Opened, leads: int
+) -> None:
+    paths = [*PAGES, *(f"leads/{lead(n)['id']}" for n in range(min(leads, 5)))]
+    for path in paths:
+        for language in TEXTS:
+            html = await opened(path, leads, language=language)
+            assert len(html.encode()) < LARGEST, path
+            assert not [tag for tag in tags(html) if re.search(r"\s(style|on\w+)=", tag)], path
+            assert re.findall(r"<script(?! defer src=)|<style|javascript:", html) == [], path
+            assert html.count("<h1") == 1, path
+
+
+async def test_start_shows_the_first_admin_who_waits_longest_and_takes_them_there(
+    opened: Opened,
+) -> None:
+    html = await opened("", 300)
+    waiting = [each for each in (lead(n) for n in range(300)) if each["state"] == "new"]
+    oldest = max(waiting, key=lambda each: -datetime.fromisoformat(each["created_at"]).timestamp())
+    assert TEXTS["pl"]["inbox_leads"].format(n=len(waiting)) in html
+    first = html.index("/console/leads/" + oldest["id"])
+    assert first == html.index(
+        "/console/leads/" + oldest["id"], html.index('<ul class="rows cards')
+    )
+    assert html.count('name="answer" value="taken"') == start.CARDS
+
+
+async def test_a_lead_is_called_by_name_or_number_and_never_without(opened: Opened) -> None:
+    html = await opened("leads?state=new&order=oldest", 300)
+    assert TEXTS["pl"]["no_name"] not in html
+    assert "+48\xa0601\xa0088\xa0" in html
+    assert "30\xa0000–40\xa0000 zł" in html
+
+
+async def test_a_page_shows_nothing_that_the_person_may_not_do(opened: Opened) -> None:
+    seller = await opened("", roles="sales")
+    assert "/console/staff" not in seller
+    assert TEXTS["pl"]["set_up"] not in seller
+    viewer = await opened("oncall", roles="viewer")
+    assert '<form method="post" action="/console/oncall' not in viewer
+    viewer = await opened("targets", roles="viewer")
+    assert "/reset" not in viewer
+
+
+async def test_a_bar_has_at_most_four_items_whatever_the_roles(opened: Opened) -> None:
+    for roles in ("sales", "ops", "viewer", "privacy", "admin", ",".join(Role)):
+        html = await opened("", roles=roles)
+        bar = html.partition('<ul class="bar">')[2].partition("</ul>")[0]
+        assert 1 < bar.count("<li>") <= page.MOST_IN_BAR, roles
+
+
+async def test_an_act_on_a_lead_can_be_undone(opened: Opened) -> None:
+    mine = next(one for one in map(lead, range(300)) if one["owner"] == EWA)
+    html = await opened(f"leads/{mine['id']}?did=taken", 300)
+    assert '<button class="quiet" name="answer" value="release">' in html
