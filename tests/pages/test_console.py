@@ -70,7 +70,7 @@ async def test_a_seller_takes_a_lead_and_closes_it(
     await fits(page, f"leads-{name}")
     await page.locator(f"main a[href='/console/leads/{lead['id']}']").click()
     await fits(page, f"lead-new-{name}")
-    await expect(page.locator(f"a[href='tel:{phone}']")).to_be_visible()
+    await expect(page.locator(f".bar-acts a[href='tel:{phone}']")).to_be_visible()
     await page.get_by_role("button", name=t["do_taken"], exact=True).focus()
     await page.keyboard.press("Enter")
     await expect(page.get_by_text(t["what_came_of_it"])).to_be_visible()
