@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 from ostoja import __version__, where
 from ostoja.commands import alerts, backup, chat, consent, doctor, forms, keys, table
-from ostoja.commands.lists import CASES, ON_CALL, STAFF, STOP, TRAFFIC
+from ostoja.commands.lists import CASES, HEARTBEATS, ON_CALL, STAFF, STOP, TRAFFIC
 from ostoja.failure import Failure
 
 EPILOG = (
@@ -85,7 +85,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 alerts.add_to(app)
-table.add(app, "Cases", *CASES)
+table.add(app, "Cases", *CASES, *HEARTBEATS)
 caches = typer.Typer(no_args_is_help=True, help="The gateway's caches.")
 table.add(app, "Targets and traffic", *TRAFFIC, cache=caches)
 consent.add_to(app)

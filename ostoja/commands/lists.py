@@ -254,6 +254,65 @@ CASES = (
 )  # fmt: skip
 
 
+# Heartbeats
+
+
+def _when(each: Any) -> str:
+    zone = f" {each['timezone']}" if each["timezone"] else ""
+    return str(each["every"] or each["cron"] or each["event_type"]) + zone
+
+
+_HEARTBEAT = argument("ID", show_default=False)
+HEARTBEATS = (
+    List(
+        "heartbeats", "List the jobs that are to ping in time, or make and change one.",
+        "/api/heartbeats",
+        [
+            (name("Heartbeat"), lambda each: f"{each['id']}\n{each['name']}"),
+            (name("State"), "state"),
+            (prose("When"), _when),
+            (name("Due"), when("due_at")),
+        ],
+        group=True, empty="none",
+    ),
+    Act(
+        "heartbeats create",
+        "Watch a job: print the URL that it calls when it succeeds, with /fail when it does not.",
+        "POST /api/heartbeats", "{url}",
+        {
+            "name": argument("NAME", show_default=False),
+            "grace": needed("How late it may be: 10m, 1h.", "--grace"),
+            "every": option("How often it runs: 5m, 1h, 1d."),
+            "cron": option('Or when: "30 3 * * 1-5".'),
+            "timezone": option("Of the cron line, as Europe/Warsaw; else UTC."),
+            "severity": option("Of its alerts: info, warning or critical."),
+        },
+    ),
+    Act(
+        "heartbeats show", "Print the URL of a heartbeat; --json has its last pings.",
+        "GET /api/heartbeats/{heartbeat}", "{name} is {state}\n{url}", {"heartbeat": _HEARTBEAT},
+    ),
+    Act(
+        "heartbeats pause", "Stop watching a job for a while; what it was alerted about is over.",
+        "PATCH /api/heartbeats/{heartbeat}", "{name} is {state}", {"heartbeat": _HEARTBEAT},
+        body=lambda _: {"paused": True},
+    ),
+    Act(
+        "heartbeats resume", "Watch a job again, from now on.",
+        "PATCH /api/heartbeats/{heartbeat}", "{name} is {state}", {"heartbeat": _HEARTBEAT},
+        body=lambda _: {"paused": False},
+    ),
+    Act(
+        "heartbeats rotate", "Give a job another URL; the one before counts no more.",
+        "POST /api/heartbeats/{heartbeat}/rotate", "{url}", {"heartbeat": _HEARTBEAT},
+    ),
+    Act(
+        "heartbeats delete", "Delete a heartbeat with its pings.",
+        "DELETE /api/heartbeats/{heartbeat}", "{deleted} is deleted", {"heartbeat": _HEARTBEAT},
+    ),
+)  # fmt: skip
+
+
 # Targets and traffic
 
 

@@ -18,7 +18,7 @@ from tests.support.system import fresh_address
 pytestmark = pytest.mark.pages
 
 SIZES: dict[str, Any] = {"phone": PHONE, "desk": DESK}
-TITLES = ("cases", "alerts", "targets", "limits", "silences", "oncall", "followups")
+TITLES = ("cases", "alerts", "targets", "limits", "silences", "oncall", "followups", "heartbeats")
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 WEEKLY = timedelta(days=365)
 ON_CALL_HOURS = (4, 8, 24, 72, 168, 336)
 CHANGEABLE = ("chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget")
+SEVERITIES = ("info", "warning", "critical")
 STOP_REASONS = ("staff", "reply", "bounce")
 CARDS = 12
 """Of a state, where states are columns."""
@@ -174,6 +175,24 @@ async def preview(site: Site, visitor: Visitor, request: web.Request) -> Mapping
     return said | {"fault": found.fault, "status": found.page_status}
 
 
+async def watch(call: Call) -> None:
+    """Make a heartbeat: each so often, or by a cron line, which has spaces."""
+    when = call.text("when")
+    cron = {"cron": when, "timezone": call.text("timezone") or None}
+    body = {
+        "name": call.text("name"),
+        **(cron if " " in when else {"every": when}),
+        "grace": call.text("grace"),
+        "severity": call.chosen("severity", SEVERITIES),
+    }
+    await call.ask("POST", "/api/heartbeats", body, not_accepted="bad_heartbeat")
+
+
+async def pause(call: Call) -> None:
+    body = {"paused": call.chosen("paused", ("yes", "no")) == "yes"}
+    await call.ask("PATCH", f"/api/heartbeats/{call.name}", body)
+
+
 async def stand_in(call: Call) -> None:
     """From now for some hours, or on the day of the week that was tapped."""
     schedule, _, person = str(call.form.get("who", "")).partition(" ")
@@ -261,6 +280,15 @@ LISTS = (
         name="silences", api="/api/silences", roles=ON_CALL, acting=OPS,
         acts={"": silence, "/{id}/end": asks("DELETE", "/api/silences/{}")},
         values={"hours": SILENT_HOURS, "days": DAYS, "given": {}, "bad": ()}, more=preview,
+    ),
+    Listing(
+        name="heartbeats", api="/api/heartbeats", roles=OPS, acting=OPS,
+        acts={
+            "": watch, "/{id}/pause": pause,
+            "/{id}/rotate": asks("POST", "/api/heartbeats/{}/rotate"),
+            "/{id}/delete": asks("DELETE", "/api/heartbeats/{}"),
+        },
+        values={"severities": SEVERITIES, "zone": str(ZONE)},
     ),
     Listing(
         name="oncall", api="/api/oncall", roles=ON_CALL, acting=OPS,

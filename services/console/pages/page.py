@@ -59,7 +59,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[Role, ...]]] = {
     "leads": {**dict.fromkeys(("leads", "leads/suspected", "followups"), SALES)},
     "alerts": {
         **dict.fromkeys(("alerts", "targets"), ON_CALL),
-        "cases": OPS,
+        **dict.fromkeys(("cases", "heartbeats"), OPS),
         **dict.fromkeys(("oncall", "silences"), ON_CALL),
     },
     "people": {"person": PRIVACY},

@@ -54,7 +54,8 @@ async def arrived(stack: Stack, text: str) -> None:
 
 def test_each_example_is_run_by_a_test() -> None:
     by_others = {"sh generate", "html", "jsx"}  # tests/clients, tests/pages
-    assert EXAMPLES.keys() == {"sh curl", "python", "sh or-alert", "cron", "php"} | by_others
+    jobs = {"cron", "cron ping", "ini ping"}
+    assert EXAMPLES.keys() == {"sh curl", "python", "sh or-alert", "php"} | jobs | by_others
 
 
 async def test_the_curl_example_alerts_once_however_often_it_is_run(stack: Stack) -> None:
@@ -104,6 +105,42 @@ async def test_the_cron_example_alerts_when_its_job_fails_and_only_then(
     code, printed = await run("sh", "-c", command, env=env)
     assert (code, "status_url" in printed) == (3, True), printed
     await arrived(stack, f"backup failed on {os.uname().nodename} with exit code 3")
+
+
+async def test_the_jobs_ping_when_they_succeed_and_when_they_fail(
+    stack: Stack, tmp_path: Path
+) -> None:
+    checkers.require("curl")
+    job = {"name": "backup of a test", "every": "1h", "grace": "10m"}
+    made = (await stack.http("POST", "/api/heartbeats", job, key="admin")).body
+    url, line = EXAMPLES["cron ping"].splitlines()
+    assert url.startswith("PING=https://ostoja.example.com/ping/")
+    command = line.split(maxsplit=5)[5].replace("/usr/local/bin", str(tmp_path))
+    command = command.replace("/var/tmp", str(tmp_path))  # noqa: S108
+    stop = EXAMPLES["ini ping"].split("ExecStopPost=-/bin/sh -c '")[1].rstrip().rstrip("'")
+    env = {"PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "PING": made["url"]}
+    shown = f"/api/heartbeats/{made['id']}"
+
+    async def pinged(count: int) -> Any:
+        async def pings() -> Any:
+            return (await stack.http("GET", shown, key="admin")).body
+
+        return await eventually(pings, 20, so=lambda found: len(found["pings"]) == count)
+
+    backup = tmp_path / "backup"
+    backup.write_text("#!/bin/sh\necho disk full; exit 3\n")
+    backup.chmod(0o755)
+    assert await run("sh", "-c", command, env=env) == (0, "")
+    found = await pinged(1)
+    last = {name: found["pings"][0][name] for name in ("kind", "code", "log")}
+    assert last == {"kind": "fail", "code": 3, "log": "disk full\n"}
+    assert found["state"] == "down"
+    for result, state in (("success", "up"), ("timeout", "down")):
+        code, _ = await run("sh", "-c", stop, env=env | {"SERVICE_RESULT": result})
+        assert code == 0
+        found = await pinged(2 if state == "up" else 3)
+        assert found["state"] == state
+    await stack.http("DELETE", shown, key="admin")
 
 
 @asynccontextmanager

@@ -67,6 +67,11 @@ PAGES = {
         POST /console/cases/{id}
         POST /console/targets/{target}/reset
         POST /console/limits/{name}
+        GET  /console/heartbeats
+        POST /console/heartbeats
+        POST /console/heartbeats/{id}/pause
+        POST /console/heartbeats/{id}/rotate
+        POST /console/heartbeats/{id}/delete
         POST /console/silences
         POST /console/silences/{id}/end
         POST /console/oncall
