@@ -16,6 +16,9 @@ from libs.domain.email_address import normalise
 from libs.domain.hours_section import HoursSection
 
 Place = Literal["chat", "form"]
+CHANNELS = ("email", "phone")
+PAIR = "^[a-z_]{1,40}(:phone)?$"
+"""A purpose and its channel, as everything but the company's own files names it."""
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 Language = Annotated[str, Field(pattern="^[a-z]{2}$")]
@@ -25,6 +28,16 @@ About = Literal[
     "purposes", "categories", "recipients", "periods", "rights", "source", "automated_decisions",
     "transfers",
 ]  # fmt: skip
+
+
+def pair(purpose: str, channel: str = "email") -> str:
+    """Return a purpose with its channel; by e-mail it is the purpose alone."""
+    return purpose if channel == "email" else f"{purpose}:{channel}"
+
+
+def split_pair(given: str) -> tuple[str, str]:
+    purpose, _, channel = given.partition(":")
+    return purpose, channel or "email"
 
 
 class CompanySettings(Settings):
@@ -80,6 +93,29 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
 
+def _a_channel(text: str) -> str:
+    if text == "sms":
+        raise ValueError("sms: nobody can be mailed or called by it; marketing by SMS is refused")
+    if text not in CHANNELS:
+        raise ValueError(f"must be one of {', '.join(CHANNELS)}")
+    return text
+
+
+def _a_grant(text: str) -> str:
+    """Read `purpose:channel`."""
+    purpose, _, channel = text.partition(":")
+    return pair(purpose, _a_channel(channel))
+
+
+PurposeName = Annotated[str, Field(pattern="^[a-z_]{1,40}$")]
+Channel = Annotated[str, AfterValidator(_a_channel)]
+
+
+class Purpose(Section):
+    label: dict[Language, Line]
+    channels: tuple[Channel, ...] = ("email",)
+
+
 class Company(Section):
     name: Line
     legal_name: Line
@@ -121,8 +157,14 @@ class Wording:
 
     version: str
     purpose: str
+    """The first that it grants."""
     language: str
     text: str
+    grants: tuple[str, ...] = ()
+    """All that it grants, if more than that; each is agreed to by itself."""
+
+    def allows(self, pair: str) -> bool:
+        return pair in (self.grants or (self.purpose,))
 
     @property
     def sha256(self) -> str:
@@ -132,9 +174,15 @@ class Wording:
 
 class _Wording(Section):
     version: str = Field(pattern="^[a-z0-9._-]{1,60}$")
-    purpose: str = Field(pattern="^[a-z_]{1,40}$")
+    purpose: PurposeName = "marketing"
+    grants: tuple[Annotated[str, AfterValidator(_a_grant)], ...] = ()
+    """In place of `purpose`, which is by e-mail: `purpose:channel`, each."""
     place: Place
     text: dict[Language, Text]
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        return self.grants or (self.purpose,)
 
 
 class CompanyFile(Section):
@@ -143,6 +191,8 @@ class CompanyFile(Section):
     """When people answer."""
     processing: dict[About, dict[Language, Text]] = {}
     """What Art. 15(1) GDPR requires us to tell beside the data; an export includes it."""
+    purposes: dict[PurposeName, Purpose] = {}
+    """What consent is asked for beside marketing by e-mail, by each means (PKE, Art. 398)."""
     wordings: tuple[_Wording, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -154,9 +204,19 @@ class CompanyFile(Section):
         return self
 
     @model_validator(mode="after")
+    def _each_grants_what_there_is(self) -> Self:
+        for number, wording in enumerate(self.wordings):
+            if unknown := [each for each in wording.grants if each not in self.pairs]:
+                raise FaultError(["wordings", number, "grants"], f"not in [purposes]: {unknown[0]}")
+        if [each.pairs for each in self.wordings if each.place == "chat"][-1:] == [("marketing",)]:
+            return self
+        raise FaultError(["wordings"], "the last for the chat must grant marketing:email, alone")
+        return self
+
+    @model_validator(mode="after")
     def _who_asks_says_who_they_are(self) -> Self:
         """Check only the wordings in use; older ones must never change."""
-        for wording in {each.place: each for each in self.wordings}.values():
+        for wording in {(each.place, each.pairs): each for each in self.wordings}.values():
             for language, text in wording.text.items():
                 for needed in (self.company.legal_name, self.company.privacy_url):
                     if needed not in text:
@@ -167,7 +227,7 @@ class CompanyFile(Section):
     @property
     def published(self) -> list[Wording]:
         return [
-            Wording(wording.version, wording.purpose, language, text)
+            Wording(wording.version, wording.pairs[0], language, text, wording.pairs)
             for wording in self.wordings
             for language, text in wording.text.items()
         ]
@@ -178,7 +238,18 @@ class CompanyFile(Section):
         :raises LookupError: there is none in this language
         """
         last = next(each for each in reversed(self.wordings) if each.place == place)
-        return Wording(last.version, last.purpose, language, last.text[language])
+        return Wording(last.version, last.pairs[0], language, last.text[language], last.pairs)
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """Every purpose and channel, marketing by e-mail first."""
+        found = (pair(name, by) for name, each in self.purposes.items() for by in each.channels)
+        return tuple(dict.fromkeys(["marketing", *found]))
+
+    def current(self, wanted: str, language: str) -> Wording | None:
+        """Return the newest wording that grants this, in this language if there is one."""
+        known = [each for each in self.published if each.allows(wanted)]
+        return next(reversed([each for each in known if each.language == language] or known), None)
 
 
 def style_of(path: Path) -> str:

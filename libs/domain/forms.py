@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from libs.common.process.config_file import ConfigFile, FaultError
 from libs.domain import email_address, phone_number
-from libs.domain.company import CompanyFile, Section, Wording, twice
+from libs.domain.company import PAIR, CompanyFile, Section, Wording, split_pair, twice
 from libs.domain.limits import Limit
 
 LANGUAGES = ("pl", "en")
@@ -173,7 +173,8 @@ class _WordingVersion(Section):
 
 
 class Consent(Section):
-    purpose: Literal["marketing"]
+    purpose: Annotated[str, Field(pattern=PAIR)]
+    """With its channel, unless that is e-mail: `marketing:phone`."""
     versions: tuple[_WordingVersion, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -259,10 +260,10 @@ class Form(Section):
                 raise FaultError([key], f"{found} stands twice")
         if not {"email", "phone"} & set(facts):
             raise FaultError(["fields"], 'needs a field with fact = "email" or fact = "phone"')
-        if self.consents and "email" not in facts:
-            raise FaultError(
-                ["consents"], 'an agreement to mails needs a field with fact = "email"'
-            )
+        for _, channel in map(split_pair, self.purposes):
+            if channel not in facts:
+                needs = f'an agreement by {channel} needs a field with fact = "{channel}"'
+                raise FaultError(["consents"], needs)
         if self.trap is not None and (self.trap in names or self.trap in _RESERVED):
             raise FaultError(["trap"], "must not be the name of a field")
         return self

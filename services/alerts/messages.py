@@ -167,7 +167,7 @@ class ExportRequest(_OfSubject):
 
 class PermitAnswer(_Read):
     answer: Literal["granted", "denied", "closed"]
-    seconds: float = Field(0, ge=0)  # how long a granted permit is valid
+    seconds: float = Field(0, ge=0)  # how long a granted permit is valid, or one is deferred
     reason: str | None = None
 
 
@@ -300,9 +300,10 @@ Settled = Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]
 
 def settled(
     alert_id: UUID, target: str, once: Once, outcome: Settled, reason: str | None,
-    at: datetime | None = None,
+    at: datetime | None = None, until: datetime | None = None,
 ) -> Message:  # fmt: skip
+    later: dict[str, Any] = {"not_before": until} if until else {}
     return _message(
         DELIVERY_SETTLED, alert_id=alert_id, target=target, reference=once.reference,
-        outcome=outcome, reason=reason, at=at or datetime.now(UTC),
+        outcome=outcome, reason=reason, at=at or datetime.now(UTC), **later,
     )  # fmt: skip

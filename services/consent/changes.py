@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import message
 from libs.common.messaging.outbox import Outgoing
-from libs.domain.email_address import normalise
 from services.consent import erasure_orders, messages, metrics
+from services.consent.identity import parse_subject
 from services.consent.mails import MakeMail
 from services.consent.rules import (
-    PURPOSES,
-    Action,
+    ALL,
+    MARKETING,
     Agreement,
     ConsentState,
     Consequence,
@@ -28,7 +28,7 @@ from services.consent.rules import (
     wording_hash,
 )
 from services.consent.store import consents, data_subjects, erasures, links
-from services.consent.store.data_subjects import Lock, SubjectRow
+from services.consent.store.data_subjects import Lock
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.topology import ALERTS, EVENTS
@@ -49,7 +49,7 @@ async def grant(
     entry: Entry,
     agreement: Agreement,
     *,
-    purpose: str = "marketing",
+    purpose: str = MARKETING,
     confirmed: bool = False,
     double_opt_in: bool = False,
     asked: Agreement | None = None,
@@ -57,21 +57,26 @@ async def grant(
 ) -> bool:
     """Record an agreement, with the wording that proves it.
 
+    No mail can prove a number, so none asks to confirm one: it counts at once, unless that number
+    has withdrawn before.
+
     :param confirmed: the mailbox's owner has confirmed it by a mailed link
     :param double_opt_in: every agreement waits for that, not only one for a suppressed address
     :param asked: what that link asks to confirm, if not the same
     :param make_mail: makes the mail with that link; it is sent within the address's share of mails
     :returns: whether it counts
-    :raises MalformedEmail:
+    :raises ValueError: neither an e-mail address nor a number
     :raises ErasedSince: nothing may be kept; the caller rolls back
     """
-    email = normalise(entry.email)
-    subject = await data_subjects.get_or_create(tx, vault, email, Lock.CHANGE)
+    who = parse_subject(entry.email)
+    subject = await data_subjects.get_or_create(tx, vault, who.identity, Lock.CHANGE)
     key = subject.key(vault)
-    suppression_hash = vault.suppression_hash(email)
+    suppression_hash = vault.suppression_hash(who.identity)
     confirmation = uuid4()
+    if who.email is None:
+        make_mail, double_opt_in = None, agreement.place == "import"
     # Each call makes a mail and runs the same number of statements: timing reveals nothing.
-    mail = make_mail and make_mail(email, confirmation)
+    mail = make_mail and make_mail(who.identity, confirmation)
     sealed = key.encrypt("agreement", _serialised(entry, asked or agreement))
     # Under the lock: a concurrent withdrawal or erasure of this subject is seen here.
     restrictions = await consents.restrictions(tx, subject.id, suppression_hash, purpose)
@@ -96,11 +101,11 @@ async def grant(
         mailed = await links.await_opt_in(
             tx, confirmation, subject.id, purpose, sealed, suppression_hash, may=may
         )
-    outgoing = []
+    outgoing: list[Outgoing | None] = []
     if mail and not counts:
         outgoing.append(_mail(LinkMail.OPT_IN, confirmation, mail, allowed=mailed))
     if counts or restrictions.granted:  # also to those who heard of an agreement that only waits
-        outgoing.append(_event(messages.GRANTED, email, [purpose], entry.action))
+        outgoing.append(_event(messages.GRANTED, who, [purpose], entry.action))
     await _send(tx, outgoing)
     evidence = {
         **entry.evidence,
@@ -146,7 +151,7 @@ class Withdrawal:
 @dataclass(frozen=True, slots=True)
 class WithdrawalRequest:
     entry: Entry
-    purposes: Sequence[str] = PURPOSES
+    purposes: Sequence[str] = ALL
     erase: bool = False
     """Erasure is also requested; it waits for confirmation."""
     make_mail: MakeMail | None = None
@@ -164,27 +169,28 @@ async def withdraw(
 ) -> Withdrawal:
     """Withdraw purposes; the caller commits, and answers as `permits.wait_until_answerable` says.
 
-    A repeated withdrawal is recorded and published again: a reader that missed the first event
-    gets the second.
+    All of them withdraws also what is granted later by an agreement of before. A repeated
+    withdrawal is recorded and published again: a reader that missed the first event gets the
+    second.
 
-    :raises MalformedEmail:
+    :raises ValueError: neither an e-mail address nor a number
     """
     entry, purposes = request.entry, request.purposes
-    email = normalise(entry.email)
-    subject = await data_subjects.get_or_create(tx, vault, email, Lock.CHANGE)
-    suppression_hash = vault.suppression_hash(email)
+    who = parse_subject(entry.email)
+    subject = await data_subjects.get_or_create(tx, vault, who.identity, Lock.CHANGE)
+    suppression_hash = vault.suppression_hash(who.identity)
     await consents.withdraw(tx, subject.id, purposes, request.at)
     await consents.suppress(
         tx, subject.id, suppression_hash, purposes, suppression_days, never_ask=request.never_ask
     )
     if request.erase:
         erasure_id = await erasures.request_erasure(tx, subject.id, suppression_hash)
-        if request.make_mail:
-            mail = request.make_mail(email, erasure_id)
+        if request.make_mail and who.email:
+            mail = request.make_mail(who.email, erasure_id)
             allowed = await links.may_mail(tx, suppression_hash, LinkMail.ERASURE)
             await _send(tx, [_mail(LinkMail.ERASURE, uuid4(), mail, allowed=allowed)])
     state = await consents.read(tx, subject.id, purposes)
-    await _send(tx, [_event(messages.WITHDRAWN, email, purposes, entry.action)])
+    await _send(tx, [_event(messages.WITHDRAWN, who, purposes, entry.action)])
     evidence = {**entry.evidence, "purposes": list(purposes)}
     if request.never_ask:
         evidence["never_ask"] = True
@@ -205,47 +211,29 @@ async def erase(
         a new subject, whose withdrawal would not see an earlier permit
     :returns: whether it is done; otherwise a newer consent was recorded since, or the processing
         is restricted, and nothing was changed
-    :raises MalformedEmail:
+    :raises ValueError: neither an e-mail address nor a number
     """
-    email = normalise(entry.email)
-    subject = await data_subjects.find(tx, vault, email, Lock.CHANGE)
+    who = parse_subject(entry.email)
+    subject = await data_subjects.find(tx, vault, who.identity, Lock.CHANGE)
     if subject is None or subject.id != withdrawal.subject_id:  # a duplicate came first
         return WithdrawalResult.DONE
-    if (await consents.read(tx, subject.id, PURPOSES)).versions != withdrawal.state.versions:
+    if (await consents.read(tx, subject.id, ALL)).versions != withdrawal.state.versions:
         return WithdrawalResult.SUPERSEDED
-    return await _forget(tx, vault, entry, subject, Subject(email))
-
-
-async def erase_phone(
-    tx: AsyncConnection, vault: Vault, entry: Entry, subject: Subject, note: Note | None = None
-) -> WithdrawalResult:
-    """Have the other services erase a phone number; consent stores none.
-
-    :param entry: of the request; like the erasure it is sealed with a key that is destroyed here
-    """
-    row = await data_subjects.get_or_create(tx, vault, subject.identity, Lock.CHANGE)
-    await chain.append(tx, row.id, row.key(vault), entry)
-    if note is not None:
-        await note(tx, row.id)
-    return await _forget(tx, vault, replace(entry, action=Action.ERASED), row, subject)
-
-
-async def _forget(
-    tx: AsyncConnection, vault: Vault, entry: Entry, row: SubjectRow, subject: Subject
-) -> WithdrawalResult:
     # Again: it may have been dismissed while permits were waited for.
-    await erasures.request_erasure(tx, row.id, vault.suppression_hash(subject.identity))
-    if await data_subjects.restricted(tx, row.id):
+    await erasures.request_erasure(tx, subject.id, vault.suppression_hash(who.identity))
+    if await data_subjects.restricted(tx, subject.id):
         return WithdrawalResult.RESTRICTED
-    erasure_id = await erasures.destroy(tx, row.id)
-    await erasure_orders.order(tx, vault, erasure_id, subject)
-    await chain.append(tx, row.id, row.key(vault), entry)
+    erasure_id = await erasures.destroy(tx, subject.id)
+    await erasure_orders.order(tx, vault, erasure_id, who)
+    await chain.append(tx, subject.id, subject.key(vault), entry)
     metrics.ERASURES.inc()
     return WithdrawalResult.DONE
 
 
-def _event(kind: str, email: str, purposes: Iterable[str], action: str) -> Outgoing:
-    body = messages.event(email, purposes, action, datetime.now(UTC))
+def _event(kind: str, who: Subject, purposes: Iterable[str], action: str) -> Outgoing | None:
+    if who.email is None:  # nobody keeps what they may be mailed under a number
+        return None
+    body = messages.event(who.email, purposes, action, datetime.now(UTC))
     return EVENTS.name, kind, message(kind, body)
 
 

@@ -10,7 +10,7 @@ from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from libs.common.messaging.consumer import Ack, Dead, Disposition, Retry, read
 from libs.common.messaging.rpc import reply
 from libs.common.process import logs
-from libs.domain.email_address import MalformedEmail, normalise
+from libs.domain.email_address import normalise
 from libs.domain.forms import is_possible
 from services.consent import changes, erasure_orders, messages, metrics, permits
 from services.consent.changes import ErasedSince, WithdrawalRequest
@@ -126,17 +126,22 @@ class Consumers:
 
     async def _grant(self, message: Message) -> Disposition:
         given = read(message, GrantRecord)
+        if given.purpose not in self.opt_ins.pairs:
+            return Dead("unknown purpose")
         entry = replace(_entry(Action.OPT_IN, given), evidence=given.evidence)
         published = self.opt_ins.published(given.wording)
+        is_other = published is not None and not published.allows(given.purpose)
         # The gateway may know a newer forms.toml than this process does.
         version = published.version if published else given.wording_version
+        if is_other or (given.place == "import" and not is_possible(given.at)):
+            version = None
         agreement = Agreement(
             published.text if published else given.wording,
             given.language,
             given.source,
             given.at,
             given.place,
-            version if given.place != "import" or is_possible(given.at) else None,
+            version,
             given.proven,
         )
         try:
@@ -144,7 +149,7 @@ class Consumers:
                 if await inbox.first_time(tx, COMMANDS_QUEUE, message.id):
                     language = preferred_language(given.language or "")
                     await self.opt_ins.record(tx, entry, agreement, language, given.purpose)
-        except MalformedEmail:
+        except ValueError:
             return Dead("malformed address")
         except ErasedSince:  # rolled back, as a redelivery would be
             log.info("grant.erased_since")
@@ -167,7 +172,7 @@ class Consumers:
             async with self.engine.begin() as tx:
                 if await inbox.first_time(tx, COMMANDS_QUEUE, message.id):
                     await changes.withdraw(tx, self.vault, request, suppression_days=days)
-        except MalformedEmail:
+        except ValueError:
             return Dead("malformed address")
         await self.journal.record()
         return Ack()

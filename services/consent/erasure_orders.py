@@ -12,7 +12,7 @@ from libs.common.messaging.broker import message
 from libs.common.process import logs
 from services.consent import messages, metrics
 from services.consent.messages import Trace
-from services.consent.rules import HOLDERS, PURPOSES, Subject
+from services.consent.rules import ALL, HOLDERS, Subject
 from services.consent.store import erasures
 from services.consent.store.erasures import Order
 from services.consent.store.vault import Vault
@@ -40,7 +40,7 @@ async def order(
         return
     sealed = vault.seal_order(erasure_id, json.dumps(subject.body()))
     await erasures.seal_order(tx, erasure_id, sealed)
-    body = messages.erased(subject, PURPOSES, datetime.now(UTC), erasure_id)
+    body = messages.erased(subject, ALL, datetime.now(UTC), erasure_id)
     await outbox.add(tx, EVENTS.name, f"{messages.ERASED}.{holder}", message(messages.ERASED, body))
 
 

@@ -5,6 +5,11 @@ from libs.domain.email_address import normalise
 from services.consent.rules import Subject
 
 
+def channel_of(identity: str) -> str:
+    """Return the means of contact by which this address or number is reached."""
+    return "email" if "@" in identity else "phone"
+
+
 def parse_subject(text: str) -> Subject:
     """Read an e-mail address or a phone number.
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from libs.domain import company
 from services.consent.rules import LinkMail, PermitAnswer, Place, Subject
 
 GRANTED = "consent.granted"
@@ -74,7 +75,7 @@ class Declaration(_Read):
 
 
 class GrantRecord(Declaration):
-    purpose: Literal["marketing"]
+    purpose: str = Field(pattern=company.PAIR)
     wording: str = Field(min_length=1)
     place: Place = "chat"
     proven: bool = False
@@ -128,7 +129,8 @@ def event(email: str | None, purposes: Iterable[str], action: str, at: datetime)
 
 def permit_answer(answer: PermitAnswer) -> dict[str, Any]:
     body: dict[str, Any] = {"answer": str(answer.decision), "seconds": answer.seconds}
-    return body | {"reason": "no_consent"} if answer.no_consent else body
+    reason = "no_consent" if answer.no_consent else "deferred" if answer.deferred else None
+    return body | {"reason": reason} if reason else body
 
 
 def erased_answer(contacts: Iterable[str]) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.process import logs
 from libs.domain import company, forms
+from libs.domain.company import Wording, split_pair
 from libs.domain.signed_links import Claims
 from services.consent import changes
 from services.consent.mails import LinkMails, read_opt_in
-from services.consent.rules import Action, Agreement, wording_hash
+from services.consent.rules import MARKETING, Action, Agreement, wording_hash
 from services.consent.settings import ConsentSettings
 from services.consent.store import data_subjects, links
 from services.consent.store.data_subjects import Lock
@@ -25,8 +26,6 @@ from services.consent.trail.chain import Entry, Origin
 
 log = logs.get_logger(__name__)
 
-MARKETING = "marketing"
-
 
 class OptIns:
     def __init__(self, vault: Vault, link_mails: LinkMails, settings: ConsentSettings) -> None:
@@ -34,7 +33,13 @@ class OptIns:
         self._link_mails = link_mails
         self._double_opt_in = settings.double_opt_in
         self._company = company.load(settings.company_config)
-        self.published = forms.finder(self._company, forms.load(settings.forms_config))
+        known = forms.load(settings.forms_config)
+        self.published = forms.finder(self._company, known)
+        self.pairs = self._company.pairs
+        """What the company asks for, by purpose and channel."""
+        for name, form in known.items():
+            if unknown := [each for each in form.purposes if each not in self.pairs]:
+                raise SystemExit(f"forms.{name}.consents: [purposes] lack {unknown[0]}")
         self.lifetime = timedelta(days=settings.opt_in_link_days)
 
     async def record(
@@ -52,17 +57,18 @@ class OptIns:
 
         :param language: language of that mail
         :returns: whether it counts already
-        :raises MalformedEmail:
+        :raises ValueError: neither an e-mail address nor a number
         :raises ErasedSince: see `changes.grant`
         """
-        asked = agreement
+        asked, make_mail = agreement, True
         if agreement.version is None:
-            known = self._company.published
-            newest = ([each for each in known if each.language == language] or known)[-1]
-            asked = replace(
-                agreement, text=newest.text, version=newest.version, language=newest.language,
-                given_at=datetime.now(UTC),
-            )  # fmt: skip
+            newest = self._company.current(purpose, language)
+            make_mail = newest is not None
+            if newest is not None:
+                asked = replace(
+                    agreement, text=newest.text, version=newest.version, language=newest.language,
+                    given_at=datetime.now(UTC),
+                )  # fmt: skip
         return await changes.grant(
             tx,
             self._vault,
@@ -71,8 +77,20 @@ class OptIns:
             purpose=purpose,
             double_opt_in=self._double_opt_in,
             asked=asked,
-            make_mail=self._link_mails.opt_in(purpose, asked, language),
+            make_mail=self._link_mails.opt_in(purpose, asked, language) if make_mail else None,
         )
+
+    def label(self, purpose: str, language: str) -> str | None:
+        """Return how company.toml names this purpose."""
+        name, channel = split_pair(purpose)
+        if (named := self._company.purposes.get(name)) is None:
+            return None
+        label = named.label.get(language) or next(iter(named.label.values()))
+        return label if channel == "email" else f"{label} ({channel})"
+
+    def current(self, purpose: str, language: str) -> Wording | None:
+        """Return the newest wording that a page may show for this."""
+        return self._company.current(purpose, language)
 
     async def waiting(self, tx: AsyncConnection, claims: Claims) -> Agreement | None:
         """Return the agreement that this link confirms; None if it was used or is void."""

@@ -6,13 +6,14 @@ Why that holds, whichever process crashes:
   FOR UPDATE. So each permit either was committed before the withdrawal, which then sees it, or
   is requested after it, and is denied. If no consent is recorded, the answer is `closed`: a grant
   may be in flight, and the message waits for it. A mail that asks to confirm an agreement has a
-  permit while that waits, which a withdrawal ends under the same lock.
+  permit while that waits, which a withdrawal ends under the same lock. A withdrawal of all holds
+  for every purpose that was not granted after it, also for those of which nothing is recorded.
 - A permit belongs to one attempt and is closed permanently: by its return, which the sender
   writes in the transaction that records the attempt's outcome, or by a tombstone if the return
   came first. A second request for the same attempt finds it closed.
-- The 200 is given when every permit of the subject was returned, which needs no clock. Only an
-  unreturned permit is counted as returned by time: ten minutes after the withdrawal, and after
-  its grant.
+- The 200 is given when every permit of what was withdrawn was returned, which needs no clock.
+  Only an unreturned permit is counted as returned by time: ten minutes after the withdrawal, and
+  after its grant.
 """
 
 import asyncio
@@ -61,11 +62,16 @@ async def request(
         waits = (await run(tx, "is_waiting", id=message, subject=subject.id)).scalar()
         state: State | None = State.GRANTED if waits else State.WITHDRAWN
     else:
-        state = await consents.state_of(tx, subject.id, purpose)
+        state, asks_less = await consents.state_of(tx, subject.id, purpose)
         if (await run(tx, "undeliverable", subject=subject.id)).scalar():
             return PermitAnswer(PermitDecision.DENIED, lifetime)
-    granted = state is State.GRANTED
-    permit = await consents.open_permit(tx, subject.id, message, attempt) if granted else None
+        if state is State.GRANTED and asks_less:
+            later = await consents.deferred(tx, subject.id, purpose, message)
+            if later is not None:
+                return PermitAnswer(PermitDecision.CLOSED, later, deferred=True)
+    permit = None
+    if state is State.GRANTED:
+        permit = await consents.open_permit(tx, subject.id, message, attempt, purpose)
     return consent.decide_permit(state, permit, lifetime)
 
 

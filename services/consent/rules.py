@@ -7,7 +7,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-PURPOSES = ("marketing",)
+MARKETING = "marketing"
+EVERY = "*"
+"""The row of a withdrawal of all, which every permit reads and which follows no grant."""
+ALL = (MARKETING, EVERY)
+"""A withdrawal of all, also as the release before reads it: it knows no purpose but marketing. A
+purpose is by e-mail unless it names another channel, as in `marketing:phone`."""
 HOLDERS = ("followups", "alerts")
 """The other services that store personal data, in the order in which they erase (protocol C)."""
 LANGUAGES = ("pl", "en")
@@ -180,6 +185,8 @@ class PermitAnswer:
     """How long the permit is valid: a duration, since the clocks of two hosts are not compared."""
     no_consent: bool = False
     """Closed because no consent is recorded yet; a grant may be in flight."""
+    deferred: bool = False
+    """Closed for `seconds`: the person pauses, or had their last mail too recently."""
 
 
 def decide_permit(state: State | None, permit: Permit | None, lifetime: int) -> PermitAnswer:

@@ -1,12 +1,15 @@
 """The state of a person's consents: one answer for their own page, staff and other services."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.rules import PURPOSES, Stands, State, stands
+from libs.domain.company import split_pair
+from services.consent.identity import channel_of
+from services.consent.rules import EVERY, Stands, State, stands
 from services.consent.store import data_subjects, links
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
@@ -25,16 +28,23 @@ class Standing(NamedTuple):
 
 
 async def of_address(
-    tx: AsyncConnection, vault: Vault, email: str, lifetime: timedelta
+    tx: AsyncConnection,
+    vault: Vault,
+    identity: str,
+    pairs: Iterable[str],
+    lifetime: timedelta,
 ) -> dict[str, Standing]:
-    """Return the state of each purpose; an unknown address has agreed to none.
+    """Return the state of each purpose by which this address or number can be reached.
 
+    Unknown ones have agreed to none.
+
+    :param pairs: what the company asks for
     :param lifetime: of the links that ask for confirmation
     """
     agreed: dict[str, dict[str, Any]] = {}
     waiting: dict[str, tuple[datetime, dict[str, Any]]] = {}
     states: dict[str, Any] = {}
-    if (subject := await data_subjects.find(tx, vault, email)) is not None:
+    if (subject := await data_subjects.find(tx, vault, identity)) is not None:
         key = subject.key(vault)
         states = {row.purpose: row for row in await run(tx, "dated_states", subject=subject.id)}
         opt_ins = await run(tx, "last_opt_ins", subject=subject.id, batch=LOOKED_AT)
@@ -48,7 +58,9 @@ async def of_address(
             if at > datetime.now(UTC) - lifetime:
                 waiting[purpose] = at, json.loads(key.decrypt("agreement", sealed) or "{}")
     found = {}
-    for purpose in PURPOSES:
+    for purpose in dict.fromkeys([*pairs, *states]):
+        if purpose == EVERY or split_pair(purpose)[1] != channel_of(identity):
+            continue
         row = states.get(purpose)
         state = stands(row and State(row.state), waits=purpose in waiting)
         since, agreement = row and row.changed_at, None

@@ -141,7 +141,9 @@ class Consumers:
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, OUTCOMES_QUEUE, message.id):
                 if ended.outcome == "too_late":
-                    is_new = await steps.reschedule(tx, ended.reference, ended.alert_id)
+                    is_new = await steps.reschedule(
+                        tx, ended.reference, ended.alert_id, ended.not_before
+                    )
                 else:
                     is_new = await steps.record_outcome(
                         tx, ended.reference, ended.alert_id, ended.outcome, ended.reason, ended.at

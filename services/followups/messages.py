@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from libs.domain.company import PAIR
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
 
@@ -93,12 +94,14 @@ class DeliverySettled(_Read):
     outcome: Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]
     reason: str | None = None
     at: AwareDatetime
+    not_before: AwareDatetime | None = None
+    """`too_late`, because the person pauses or wants fewer mails."""
 
 
 class SubmittedConsent(_Read):
     """A wording that a page showed and a person agreed to; the gateway has checked its hash."""
 
-    purpose: Literal["marketing"]
+    purpose: str = Field(pattern=PAIR)
     version: str
     language: str
     text: str
@@ -128,6 +131,11 @@ class LeadSubmit(_Read):
     client_address_from: str | None = None
     user_agent: str | None = None
     accepted_at: AwareDatetime
+
+    @property
+    def to_mails(self) -> list[SubmittedConsent]:
+        """What they agreed to that follow-ups need."""
+        return [consent for consent in self.consents if consent.purpose == MARKETING]
 
     @property
     def contacts(self) -> list[str]:
@@ -272,7 +280,7 @@ def alert_accepted(
 
 
 def grant_record(
-    email: str,
+    who: str,
     wording: str,
     language: str | None,
     session_id: str | None,
@@ -281,6 +289,7 @@ def grant_record(
     user_agent: str | None,
     at: datetime,
     *,
+    purpose: str = MARKETING,
     source: str = "chat",
     place: Literal["chat", "form", "import"] = "chat",
     proven: bool = False,
@@ -289,13 +298,14 @@ def grant_record(
 ) -> dict[str, Any]:
     """The command to consent to record a grant.
 
+    :param who: an e-mail address, or a number for a purpose by telephone
     :param proven: an import says where it was given, so it needs no confirmation by mail
     :param wording_version: of a wording that forms.toml publishes
     :param evidence: more about where it was given, kept with it
     """
     body: dict[str, Any] = {
-        "email": email,
-        "purpose": MARKETING,
+        "email": who,
+        "purpose": purpose,
         "wording": wording,
         "language": language,
         "source": source,

@@ -1,6 +1,7 @@
 """Protocol B: mails that need consent's permit are sent at most once (docs/protocols.md)."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 
 from libs.common.messaging.broker import Message
@@ -89,19 +90,24 @@ class AtMostOnceWorker(Worker):
     ) -> Disposition:
         if answer is not None and answer.answer == "denied":
             return await self._cancel(job, once, Reason.WITHDRAWN)
+        if answer is not None and answer.reason == Reason.DEFERRED:
+            until = datetime.now(UTC) + timedelta(seconds=answer.seconds)
+            return await self._cancel(job, once, Reason.DEFERRED, until)
         no_consent = answer is not None and answer.reason == Reason.NO_CONSENT
         reason = Reason.NO_CONSENT if no_consent else Reason.NO_PERMIT
         if job.age > self.target.permit_patience:
             return await self._cancel(job, once, reason)
         return await self._wait_for_permit(job, once, reason)
 
-    async def _cancel(self, job: Claimed, once: Once, reason: Reason) -> Disposition:
+    async def _cancel(
+        self, job: Claimed, once: Once, reason: Reason, until: datetime | None = None
+    ) -> Disposition:
         async with self.engine.begin() as tx:
             await ending.return_permit(tx, job.alert_id, job.attempt, once)
             ours = await transitions.move(tx, job, State.CLAIMED, State.DISCARDED, reason=reason)
             if ours:
                 ended = Ended(job.alert_id, self.name, job.attempt, job.event_type, None, once)
-                await ending.notify(tx, ended, State.DISCARDED, reason)
+                await ending.notify(tx, ended, State.DISCARDED, reason, until)
         log.info("delivery.cancelled", alert_id=str(job.alert_id), reason=reason, ours=ours)
         return Ack() if ours else await self._fenced(job)
 

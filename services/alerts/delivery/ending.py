@@ -1,5 +1,6 @@
 """Publishes the effects of an ended row in the transaction that ends it, so no crash loses them."""
 
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -29,12 +30,20 @@ async def return_permit(tx: AsyncConnection, alert_id: UUID, attempt: int, once:
     )
 
 
-async def notify(tx: AsyncConnection, ended: Ended, state: State, reason: Reason) -> None:
+async def notify(
+    tx: AsyncConnection,
+    ended: Ended,
+    state: State,
+    reason: Reason,
+    until: datetime | None = None,
+) -> None:
     """Publish the notifications of an ended row, in the transaction that ends it.
 
     A failure, a mail in doubt and a mail cancelled because consent did not reply are escalated.
     A failure also leaves its ids in `.dead`. The sender of an at-most-once message gets an event
     for every end.
+
+    :param until: when it may be submitted again
     """
     if ended.event_type == messages.ESCALATION and state is State.FAILED:
         await escalations.mark_unsent(tx, ended.alert_id)
@@ -48,12 +57,15 @@ async def notify(tx: AsyncConnection, ended: Ended, state: State, reason: Reason
             messages.dead(ended.alert_id, ended.target, ended.event_type, reason),
         )
     if ended.once is not None:
-        outcome = "too_late" if reason is Reason.WINDOW_OVER else _EVENTS[state]
+        comes_back = reason in {Reason.WINDOW_OVER, Reason.DEFERRED}
+        outcome = "too_late" if comes_back else _EVENTS[state]
         await outbox.add(
             tx,
             topology.EVENTS.name,
             f"followup.{outcome}",
-            messages.settled(ended.alert_id, ended.target, ended.once, outcome, reason),
+            messages.settled(
+                ended.alert_id, ended.target, ended.once, outcome, reason, until=until
+            ),
         )
 
 

@@ -67,6 +67,7 @@ class Reason(StrEnum):
     UNROUTED = auto()
     WITHDRAWN = auto()
     WINDOW_OVER = auto()  # its sending window has ended: the sender submits it again
+    DEFERRED = auto()  # the person pauses, or had a mail too recently: submitted again then
     NO_PERMIT = auto()
     NO_CONSENT = auto()  # none recorded, though a grant may still be on its way
     MANUAL = auto()

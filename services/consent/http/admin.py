@@ -17,13 +17,12 @@ from libs.common.messaging.broker import BrokerUnavailable
 from libs.common.messaging.rpc import Requester
 from libs.domain import acts_outbox, company
 from libs.domain.acts import Act
-from libs.domain.phone_number import Phone
 from services.consent import erasure_orders, export
 from services.consent.changes import Note
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.caller import (
     UNKNOWN,
-    Email,
+    Named,
     look,
     note_of,
     operator,
@@ -53,20 +52,7 @@ BEGUN = ("person.erase", "intended")
 """The record of an erasure: it may still wait, and the trail says when it is done."""
 
 
-class Erase(Model):
-    """Exactly one of the two."""
-
-    email: Email | None = None
-    phone: Phone | None = None
-
-    @property
-    def given(self) -> str:
-        if (given := self.email or self.phone) is None or (self.email and self.phone):
-            raise Problem(422, errors=[("email", "give either email or phone")])
-        return given
-
-
-class Restrict(Erase):
+class Restrict(Named):
     lifted: bool = False
 
 
@@ -157,7 +143,7 @@ class AdminRoutes:
 
     async def dismiss(self, request: web.Request) -> web.Response:
         """End a request that waits for its confirmation; its mailed link becomes void."""
-        subject = parse_subject((await parse(request, Erase)).given)
+        subject = parse_subject((await parse(request, Named)).given)
         async with self._engine.begin() as tx:
             row = await data_subjects.find(tx, self._vault, subject.identity, Lock.CHANGE)
             if row is None or not (await run(tx, "dismiss", subject=row.id)).rowcount:
@@ -275,7 +261,7 @@ class AdminRoutes:
 
     async def erase(self, request: web.Request) -> web.Response:
         """Erase a data subject; while that is in progress, a second call repeats the order."""
-        body = await parse(request, Erase)
+        body = await parse(request, Named)
         given = body.given
         answer = Answer(WithdrawalResult.DONE)
         subject = parse_subject(given)
@@ -287,10 +273,7 @@ class AdminRoutes:
                 origin=origin(request),
                 evidence=operator(request),
             )
-            if subject.phone:
-                answer = await self._withdrawals.erase_phone(entry, subject, note)
-            else:
-                answer = await self._withdrawals.erase(entry, note)
+            answer = await self._withdrawals.erase(entry, note)
         status = (
             ErasureStatus.IN_PROGRESS
             if answer.result is WithdrawalResult.DONE

@@ -13,12 +13,14 @@ from libs.common.http.application import (
     CALLER,
     CLIENT_ADDRESS,
     OVER_BUDGET,
+    Model,
     Problem,
     json_response,
 )
 from libs.domain import acts_outbox
 from libs.domain.acts import DONE, Act
 from libs.domain.email_address import normalise
+from libs.domain.phone_number import Phone
 from libs.domain.signed_links import Claims, InvalidToken, Tokens
 from services.consent.changes import Note
 from services.consent.identity import parse_subject
@@ -38,6 +40,19 @@ def _is_email(text: str) -> str:
 
 Email = Annotated[str, Field(max_length=254), AfterValidator(_is_email)]
 """Not normalised: the trail and the answer show it as it was given."""
+
+
+class Named(Model):
+    """A person, by exactly one of the two."""
+
+    email: Email | None = None
+    phone: Phone | None = None
+
+    @property
+    def given(self) -> str:
+        if (given := self.email or self.phone) is None or (self.email and self.phone):
+            raise Problem(422, errors=[("email", "give either email or phone")])
+        return given
 
 
 def origin(request: web.Request) -> Origin:

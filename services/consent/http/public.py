@@ -13,12 +13,15 @@ from libs.common.database.group_commit import Batches
 from libs.common.http.application import Model, Problem, accepted_at, json_response, parse
 from libs.common.process import logs
 from libs.domain.acts import Actor
+from libs.domain.company import Channel, PurposeName, Wording, pair, split_pair
 from libs.domain.email_address import normalise
+from libs.domain.phone_number import Phone
 from libs.domain.signed_links import Tokens
 from services.consent import standing
 from services.consent.changes import ErasedSince, WithdrawalRequest
 from services.consent.http.caller import (
     Email,
+    Named,
     claims_of,
     language,
     look,
@@ -30,10 +33,11 @@ from services.consent.http.caller import (
     trusted,
     withdrawal_response,
 )
+from services.consent.identity import channel_of
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
 from services.consent.recovery.withdrawals import Withdrawals
-from services.consent.rules import PURPOSES, Action, Agreement, ErasureStatus, State
+from services.consent.rules import ALL, MARKETING, Action, Agreement, ErasureStatus, State
 from services.consent.standing import Standing
 from services.consent.store import consents, data_subjects, erasures
 from services.consent.store.vault import Vault
@@ -49,8 +53,11 @@ Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
 SessionId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Unsubscribe(Model):
-    email: Email
+class Unsubscribe(Named):
+    purpose: PurposeName | None = None
+    """This one alone; without it, all."""
+    channel: Channel | None = None
+    """Of the address or number: there is only one."""
     reason: Reason | None = None
     session_id: SessionId | None = None
     objection: bool = False
@@ -64,11 +71,17 @@ class Revoke(Model):
     """Language of the mail with the link; default: the browser's."""
 
 
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class OptIn(Model):
-    email: Email
+    email: Email | None = None
+    phone: Phone | None = None
+    grants: Annotated[dict[str, Sha256], Field(min_length=1, max_length=20)] | None = None
+    """By `purpose:channel`, the SHA-256 of the wording; in place of `text` and `wording`."""
     text: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
-    wording: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """The SHA-256 of the text; one of the two."""
+    wording: Sha256 | None = None
+    """The SHA-256 of the text; one of the two, which grants one purpose by one channel."""
     language: Language | None = None
     source: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     session_id: SessionId | None = None
@@ -95,36 +108,64 @@ class PublicRoutes:
 
     async def opt_in(self, request: web.Request) -> web.Response:
         body = await parse(request, OptIn)
-        entry = Entry(
-            action=Action.OPT_IN,
-            email=body.email,
-            origin=origin(request),
-            session_id=body.session_id,
-        )
-        if (wording := self.opt_ins.published(body.wording or body.text or "")) is None:
-            unknown = "not a published wording of the company; send its exact text or its SHA-256"
-            raise Problem(422, errors=[("wording" if body.wording else "text", unknown)])
-        agreement = Agreement(
-            wording.text,
-            wording.language,
-            body.source or "api",
-            accepted_at(request),
-            version=wording.version,
-        )
-        try:
-            async with self.engine.begin() as tx:
-                # The answer does not reveal whether it counts now or needs a confirmation.
-                written_in = language(request, body.language)
-                await self.opt_ins.record(tx, entry, agreement, written_in)
-        except ErasedSince:  # rolled back; answered like any other
-            log.info("opt_in.erased_since")
-        return json_response({"success": True, "email": body.email})
+        for who, purpose, wording in self._granted(body):
+            entry = Entry(
+                action=Action.OPT_IN,
+                email=who,
+                origin=origin(request),
+                session_id=body.session_id,
+            )
+            agreement = Agreement(
+                wording.text,
+                wording.language,
+                body.source or "api",
+                accepted_at(request),
+                version=wording.version,
+            )
+            try:
+                # Of their own: one that locks the trail's head must not lock another subject.
+                async with self.engine.begin() as tx:
+                    # The answer does not reveal whether it counts now or needs a confirmation.
+                    written_in = language(request, body.language)
+                    await self.opt_ins.record(tx, entry, agreement, written_in, purpose)
+            except ErasedSince:  # rolled back; answered like any other
+                log.info("opt_in.erased_since")
+        return json_response({"success": True, "email": body.email or body.phone})
+
+    def _granted(self, body: OptIn) -> list[tuple[str, str, Wording]]:
+        """Read who agreed to what in which words.
+
+        :raises Problem: 422, before anything is recorded
+        """
+        whose = {"email": body.email, "phone": body.phone}
+        asked = {f"grants.{name}": (name, sha256) for name, sha256 in (body.grants or {}).items()}
+        if not asked:
+            asked = {"wording" if body.wording else "text": ("", body.wording or body.text or "")}
+        found = []
+        for field, (named, text) in asked.items():
+            purpose, channel = split_pair(named)
+            wording = self.opt_ins.published(text)
+            if wording is None:
+                unknown = (
+                    "not a published wording of the company; send its exact text or its SHA-256"
+                )
+                raise Problem(422, errors=[(field, unknown)])
+            if not named and len(wording.grants) < 2:
+                purpose, channel = split_pair(wording.purpose)
+            if not wording.allows(pair(purpose, channel)):
+                needs = "name in `grants` a purpose and channel that this wording grants"
+                raise Problem(422, errors=[(field, needs)])
+            if (who := whose[channel]) is None:
+                raise Problem(422, errors=[(channel, "this wording needs it")])
+            found.append((who, pair(purpose, channel), wording))
+        return found
 
     async def unsubscribe(self, request: web.Request) -> web.Response:
         body = await parse(request, Unsubscribe)
+        purposes = self._withdrawn(body)
         entry = Entry(
             action=Action.UNSUBSCRIBE,
-            email=body.email,
+            email=body.given,
             origin=origin(request),
             reason=body.reason,
             session_id=body.session_id,
@@ -134,10 +175,21 @@ class PublicRoutes:
         by_staff = Actor.of(request.headers).kind == "staff"
         act = "person.object" if body.objection else "person.withdraw"
         note = note_of(request, act) if by_staff else None
-        answer = await self.withdrawals.withdraw(WithdrawalRequest(entry, note=note))
+        answer = await self.withdrawals.withdraw(WithdrawalRequest(entry, purposes, note=note))
         return withdrawal_response(
-            {"success": True, "email": body.email, "unsubscribed": True}, answer
+            {"success": True, "email": body.given, "unsubscribed": True}, answer
         )
+
+    def _withdrawn(self, body: Unsubscribe) -> Sequence[str]:
+        """:raises Problem: 422"""
+        channel = channel_of(body.given)
+        if body.channel not in {None, channel}:
+            raise Problem(422, errors=[("channel", f"this is reached by {channel}")])
+        if body.purpose is None:
+            return ALL
+        if (purpose := pair(body.purpose, channel)) not in {*self.opt_ins.pairs, MARKETING}:
+            raise Problem(422, errors=[("purpose", "not one of [purposes] in company.toml")])
+        return [purpose]
 
     async def revoke(self, request: web.Request) -> web.Response:
         body = await parse(request, Revoke)
@@ -157,7 +209,7 @@ class PublicRoutes:
         shown = {
             "success": True,
             "email": body.email,
-            "consents_revoked": list(PURPOSES),
+            "consents_revoked": [MARKETING],
             "erasure": {
                 "status": "ask_again_later" if unmailed else ErasureStatus.AWAITING_CONFIRMATION
             },
@@ -179,19 +231,24 @@ class PublicRoutes:
         full = trusted(request) or self._has_link(request, email)
         states = await self._states.submit(self.vault.lookup_hash(email))
         last = await self._last_action(request, email) if full else None
-        granted = {purpose: states.get(purpose) is State.GRANTED for purpose in PURPOSES}
-        purposes, since = None, None
+        granted = {MARKETING: states.get(MARKETING) is State.GRANTED}
+        purposes: dict[str, dict[str, Any]] | None = None
+        since = None
         if full:
             async with self.engine.connect() as tx:
-                found = await standing.of_address(tx, self.vault, email, self.opt_ins.lifetime)
+                found = await standing.of_address(
+                    tx, self.vault, email, self.opt_ins.pairs, self.opt_ins.lifetime
+                )
                 if trusted(request):
                     since = await data_subjects.restricted_since(tx, self.vault, email)
-            # By channel: so far only e-mail.
-            purposes = {purpose: {"email": _shown(each)} for purpose, each in found.items()}
+            purposes = {}
+            for each, stands in found.items():
+                purpose, channel = split_pair(each)
+                purposes.setdefault(purpose, {})[channel] = _shown(stands)
         return json_response(
             {
                 "email": given if full else None,
-                "unsubscribed": State.WITHDRAWN in states.values(),
+                "unsubscribed": states.get(MARKETING) is State.WITHDRAWN,
                 "consents": granted if full else None,
                 "purposes": purposes,
                 "restricted_since": since and since.isoformat(),

@@ -22,7 +22,7 @@ from services.consent.changes import Note
 from services.consent.identity import parse_subject
 from services.consent.recovery import journal
 from services.consent.recovery.withdrawals import Withdrawals
-from services.consent.rules import PURPOSES, Subject, WithdrawalResult
+from services.consent.rules import ALL, Subject, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store import consents, data_subjects, erasures
 from services.consent.store.sql import run
@@ -148,9 +148,6 @@ class Replay:
             email = await chain.last_email(tx, subject_id, row.key(self._vault))
         if email is None:  # a row that a permit made, or the journal
             return None
-        if (subject := parse_subject(email)).phone:
-            await self._withdrawals.erase_phone(entry(email), subject, note)
-            return WithdrawalResult.DONE
         return (await self._withdrawals.erase(entry(email), note)).result
 
     async def _by_address(self, unknown: Sequence[Erased], done: Replayed, note: Note) -> None:
@@ -193,8 +190,6 @@ class Replay:
         )  # fmt: skip
         if erased.suppression_hash is not None:
             left = erased.at + self._kept - datetime.now(UTC)
-            await consents.suppress(
-                tx, erased.subject, erased.suppression_hash, PURPOSES, left.days
-            )
+            await consents.suppress(tx, erased.subject, erased.suppression_hash, ALL, left.days)
         if subject:
             await erasure_orders.order(tx, self._vault, erased.erasure, subject)

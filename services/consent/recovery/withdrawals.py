@@ -7,11 +7,11 @@ from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.domain.email_address import normalise
 from services.consent import changes, permits
 from services.consent.changes import Note, Withdrawal, WithdrawalRequest
+from services.consent.identity import parse_subject
 from services.consent.recovery.journal import Journal
-from services.consent.rules import Action, Subject, WithdrawalResult
+from services.consent.rules import Action, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry
@@ -53,13 +53,13 @@ class Withdrawals:
         )
         return withdrawal, Answer(result, in_flight)
 
-    def _lock(self, email: str) -> asyncio.Lock:
+    def _lock(self, identity: str) -> asyncio.Lock:
         """Run one transaction per subject at a time: a locked subject takes one connection, not
         all.
 
-        :raises MalformedEmail:
+        :raises ValueError: neither an e-mail address nor a number
         """
-        return self._locks.setdefault(normalise(email), asyncio.Lock())
+        return self._locks.setdefault(parse_subject(identity).identity, asyncio.Lock())
 
     async def erase(self, entry: Entry, note: Note | None = None) -> Answer:
         """Withdraw, wait for permits as any withdrawal does, then erase the subject.
@@ -74,10 +74,3 @@ class Withdrawals:
             result = await changes.erase(tx, self.vault, erased, withdrawal)
         await self.journal.record()
         return answer._replace(result=result)
-
-    async def erase_phone(self, entry: Entry, subject: Subject, note: Note) -> Answer:
-        """Erase a subject known only by phone; it has neither consents nor permits."""
-        async with self.engine.begin() as tx:
-            result = await changes.erase_phone(tx, self.vault, entry, subject, note)
-        await self.journal.record()
-        return Answer(result)

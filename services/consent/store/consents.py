@@ -11,9 +11,26 @@ from services.consent.rules import ConsentState, Permit, State
 from services.consent.store.sql import run
 
 
-async def state_of(tx: AsyncConnection, subject_id: UUID, purpose: str) -> State | None:
-    state = (await run(tx, "state_of", subject=subject_id, purpose=purpose)).scalar()
-    return state and State(state)
+async def state_of(
+    tx: AsyncConnection, subject_id: UUID, purpose: str
+) -> tuple[State | None, bool]:
+    """Read a state; also whether the person wants less than all, which `deferred` decides."""
+    state, asks_less = (await run(tx, "state_of", subject=subject_id, purpose=purpose)).one()
+    return state and State(state), asks_less
+
+
+async def deferred(
+    tx: AsyncConnection, subject_id: UUID, purpose: str, message: UUID
+) -> int | None:
+    """Count this mail under the person's pause and cap.
+
+    :returns: None, or in how many seconds it may be sent instead
+    """
+    asked = {"subject": subject_id, "purpose": purpose}
+    if (await run(tx, "within_preference", **asked, message=message)).rowcount:
+        return None
+    seconds: int | None = (await run(tx, "deferred", **asked)).scalar()
+    return seconds
 
 
 async def states_of_all(
@@ -51,10 +68,12 @@ async def read(tx: AsyncConnection, subject_id: UUID, purposes: Iterable[str]) -
     )
 
 
-async def open_permit(tx: AsyncConnection, subject_id: UUID, message: UUID, attempt: int) -> Permit:
+async def open_permit(
+    tx: AsyncConnection, subject_id: UUID, message: UUID, attempt: int, purpose: str
+) -> Permit:
     """Record a permit for this attempt unless there is one, and return the one there is."""
     values = {"message": message, "attempt": attempt, "subject": subject_id}
-    if (await run(tx, "open_permit", **values)).rowcount:
+    if (await run(tx, "open_permit", **values, purpose=purpose)).rowcount:
         return Permit(age=0, returned=False)
     # A separate statement, so that it sees a duplicate whose commit the insert has waited for.
     row = (await run(tx, "permit", **values)).one()

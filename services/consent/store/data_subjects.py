@@ -15,6 +15,7 @@ from services.consent.store.tables import (
     erasure,
     link_mail,
     permit,
+    preference,
     restriction,
     suppression,
 )
@@ -129,7 +130,8 @@ async def forget(tx: AsyncConnection, subject_id: UUID) -> None:
 _STORED: Final[dict[str, tuple[sa.Column[Any], str]]] = {
     "states": (consent_state.c.subject_id, "purpose state version changed_at"),
     "restrictions": (restriction.c.subject_id, "since"),
-    "permits": (permit.c.subject_id, "message attempt granted_at returned_at"),
+    "permits": (permit.c.subject_id, "message attempt purpose granted_at returned_at"),
+    "preferences": (preference.c.subject_id, "purpose paused_until days"),
     "suppressions": (suppression.c.suppression_hash, "purpose created_at keep_until"),
     "link_mails": (link_mail.c.suppression_hash, "kind first_at last_at count"),
     "erasures": (erasure.c.suppression_hash, "status requested_at confirmed_at finished_at"),

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.consent.rules import LINK_MAILS_A_DAY, LinkMail
+from services.consent.rules import LINK_MAILS_A_DAY, MARKETING, LinkMail
 from services.consent.store.sql import run
 
 
@@ -32,9 +32,11 @@ async def await_opt_in(
 ) -> bool:
     """Keep an agreement until it is confirmed, if a link may be mailed now (`may_mail`).
 
+    Each purpose has its own share of mails: two boxes of a form are confirmed by a mail each.
+
     :param may: False stores nothing, in the same time
     """
-    kind = str(LinkMail.OPT_IN)
+    kind = str(LinkMail.OPT_IN) if purpose == MARKETING else f"{LinkMail.OPT_IN}:{purpose}"
     mail = {"hash": suppression_hash, "kind": kind, "may": may, "a_day": LINK_MAILS_A_DAY}
     kept = {"id": opt_in_id, "subject": subject_id, "purpose": purpose, "agreement": agreement}
     return (await run(tx, "await_opt_in", **mail, **kept)).rowcount == 1

@@ -5,20 +5,57 @@
 -- restriction: while it lasts nothing is sent or erased; `kept` is an export of all services, sealed.
 
 -- name: state_of
--- The state of a subject's consent to a purpose.
-SELECT state FROM consent_state WHERE subject_id = :subject AND purpose = :purpose;
+-- The state of a subject's consent to a purpose. A withdrawal of all (`*`) holds for every purpose
+-- that was not granted after it, recorded or not. `asks_less`: a pause or a cap is to be looked at.
+SELECT CASE WHEN whole.withdrawn_at >= coalesce(own.changed_at, '-infinity') THEN 'withdrawn'
+        ELSE own.state END AS state,
+    EXISTS (SELECT FROM preference WHERE subject_id = :subject AND preference.purpose = :purpose)
+        AS asks_less
+FROM (VALUES (1)) AS one
+LEFT JOIN consent_state AS own ON own.subject_id = :subject AND own.purpose = :purpose
+LEFT JOIN consent_state AS whole ON whole.subject_id = :subject AND whole.purpose = '*';
+
+-- name: within_preference
+-- Count this mail under the person's cap, unless they pause or had another within its time. The
+-- row's lock makes two messages that ask at once see each other.
+UPDATE preference SET last_message = :message, last_at = clock_timestamp()
+WHERE subject_id = :subject AND purpose = :purpose
+    AND coalesce(paused_until <= clock_timestamp(), TRUE)
+    AND (days IS NULL OR last_at IS NULL OR last_message = :message
+        OR last_at + make_interval(days => days) <= clock_timestamp());
+
+-- name: deferred
+-- Seconds until the next mail to somebody who pauses or has a cap.
+SELECT CAST(ceil(greatest(extract(epoch FROM greatest(paused_until,
+    last_at + make_interval(days => days)) - clock_timestamp()), 1)) AS integer)
+FROM preference WHERE subject_id = :subject AND purpose = :purpose;
+
+-- name: preferences
+SELECT purpose, paused_until, days FROM preference WHERE subject_id = :subject;
+
+-- name: prefer
+-- A pause of so many days from now, or as before, and at most one mail in so many days; NULL: none.
+INSERT INTO preference AS mine (subject_id, purpose, paused_until, days)
+VALUES (:subject, :purpose, clock_timestamp() + make_interval(days => CAST(:pause AS integer)),
+    CAST(:days AS integer))
+ON CONFLICT (subject_id, purpose) DO UPDATE SET days = excluded.days,
+    paused_until = CASE WHEN :keep THEN mine.paused_until ELSE excluded.paused_until END;
 
 -- name: states_of_all
 -- The states of many addresses.
 SELECT lookup_hash, purpose, state
 FROM consent_state JOIN data_subject ON data_subject.id = subject_id
-WHERE lookup_hash = ANY(CAST(:hashes AS bytea[]));
+WHERE lookup_hash = ANY(CAST(:hashes AS bytea[])) AND purpose <> '*';
 
 -- name: dated_states
 SELECT purpose, state, changed_at FROM consent_state WHERE subject_id = :subject;
 
 -- name: grant
--- Record an agreement to a purpose; the version changes only if the state does.
+-- Record an agreement to a purpose; the version changes only if the state does. That of `*` always
+-- does: a withdrawal of all that is not answered yet has been superseded.
+WITH newer AS (
+    UPDATE consent_state SET version = version + 1 WHERE subject_id = :subject AND purpose = '*'
+)
 INSERT INTO consent_state AS mine (subject_id, purpose, state, changed_at)
 VALUES (:subject, :purpose, 'granted', clock_timestamp())
 ON CONFLICT (subject_id, purpose) DO UPDATE SET
@@ -28,10 +65,20 @@ ON CONFLICT (subject_id, purpose) DO UPDATE SET
 WHERE mine.state <> excluded.state;
 
 -- name: withdraw
--- Withdraw purposes; the version changes only when the state does, `withdrawn_at` always.
+-- Withdraw purposes; the version changes only when the state does, `withdrawn_at` always. `*` is a
+-- row of its own, and withdraws every purpose that was granted by then. `consent.pairs` says that
+-- `marketing` alone is meant: the release before knows no other purpose (migration 0004).
+WITH told AS MATERIALIZED (
+    SELECT set_config('consent.pairs', 'on', TRUE), clock_timestamp() AS now
+)
 INSERT INTO consent_state AS mine (subject_id, purpose, state, changed_at, withdrawn_at)
-SELECT :subject, purpose, 'withdrawn', clock_timestamp(), coalesce(:at, clock_timestamp())
-FROM unnest(CAST(:purposes AS text[])) AS purpose
+SELECT :subject, purpose, 'withdrawn', now, coalesce(:at, now)
+FROM told, LATERAL (
+    SELECT unnest(CAST(:purposes AS text[])) AS purpose
+    UNION SELECT purpose FROM consent_state
+    WHERE subject_id = :subject AND '*' = ANY(CAST(:purposes AS text[])) AND purpose <> '*'
+        AND changed_at <= coalesce(:at, now)
+) AS withdrawn
 ON CONFLICT (subject_id, purpose) DO UPDATE SET
     state = excluded.state,
     version = mine.version + CAST(mine.state <> excluded.state AS integer),
@@ -44,19 +91,25 @@ ON CONFLICT (subject_id, purpose) DO UPDATE SET
 SELECT EXISTS (SELECT FROM consent_state WHERE subject_id = :subject AND purpose = :purpose
     AND (withdrawn_at >= :at OR (state = 'granted' AND changed_at > :at)));
 
+-- fragment: purposes
+CAST(:purposes AS text[]);
+
 -- name: consent
--- Versions and permits; `age`: seconds since the withdrawal, or the last of these permits.
+-- Versions and permits of these purposes, with `*` of all; `age`: seconds since the withdrawal, or the last of these permits.
 SELECT purpose, version,
     CAST(extract(epoch FROM clock_timestamp() - greatest(changed_at, last)) AS float) AS age,
     unreturned
 FROM consent_state, LATERAL (SELECT count(*) AS unreturned, max(granted_at) AS last FROM permit
-     WHERE permit.subject_id = consent_state.subject_id AND returned_at IS NULL) AS permits
-WHERE subject_id = :subject AND purpose = ANY(CAST(:purposes AS text[]));
+     WHERE permit.subject_id = consent_state.subject_id AND returned_at IS NULL
+        -- NULL: by the release before. A mail that asks to confirm may be about any purpose.
+        AND (coalesce(permit.purpose, 'opt-in') = 'opt-in' OR permit.purpose = ANY({purposes})
+            OR '*' = ANY({purposes}))) AS permits
+WHERE subject_id = :subject AND (purpose = ANY({purposes}) OR '*' = ANY({purposes}));
 
 -- name: open_permit
 -- Record a permit for this attempt unless there is one.
-INSERT INTO permit (message, attempt, subject_id, granted_at)
-VALUES (:message, :attempt, :subject, clock_timestamp())
+INSERT INTO permit (message, attempt, subject_id, granted_at, purpose)
+VALUES (:message, :attempt, :subject, clock_timestamp(), :purpose)
 ON CONFLICT (message, attempt) DO NOTHING;
 
 -- name: permit
@@ -76,7 +129,7 @@ ON CONFLICT (message, attempt) DO UPDATE
 -- Suppress an address, and void its links that wait for a confirmation.
 WITH waiting AS (
     DELETE FROM opt_in
-    WHERE subject_id = :subject AND purpose = ANY(CAST(:purposes AS text[]))
+    WHERE subject_id = :subject AND (purpose = ANY({purposes}) OR '*' = ANY({purposes}))
 )
 INSERT INTO suppression AS mine (suppression_hash, purpose, keep_until, never_ask)
 SELECT :hash, purpose, now() + make_interval(days => :days), :never_ask
@@ -86,16 +139,29 @@ ON CONFLICT (suppression_hash, purpose) DO UPDATE SET
     never_ask = mine.never_ask OR excluded.never_ask;
 
 -- name: restrictions
--- What prevents a new agreement: the suppression, and the withdrawal, which may outlive it.
-SELECT never_ask IS NOT NULL OR coalesce(state = 'withdrawn', FALSE) AS suppressed,
-    coalesce(never_ask, FALSE) AS never_ask, withdrawn_at,
-    coalesce(state = 'granted', FALSE) AS granted
-FROM (VALUES (1)) AS one
-LEFT JOIN suppression ON suppression_hash = :hash AND suppression.purpose = :purpose
+-- What prevents a new agreement: the suppression, and the withdrawal, which may outlive it; of this
+-- purpose, or of all (`*`), which ends where this one was granted since.
+SELECT coalesce(bool_or(never_ask IS NOT NULL AND (purpose = :purpose OR NOT granted)), FALSE)
+        OR NOT granted AND (state IS NOT NULL OR all_at IS NOT NULL) AS suppressed,
+    coalesce(bool_or(never_ask), FALSE) AS never_ask,
+    greatest(withdrawn_at, all_at) AS withdrawn_at, granted
+FROM (
+    SELECT own.state, own.withdrawn_at, whole.withdrawn_at AS all_at,
+        coalesce(own.state = 'granted', FALSE) AS granted
+    FROM (VALUES (1)) AS one
+    LEFT JOIN consent_state AS own ON own.subject_id = :subject AND own.purpose = :purpose
+    LEFT JOIN consent_state AS whole ON whole.subject_id = :subject AND whole.purpose = '*'
+) AS stands
+LEFT JOIN suppression ON suppression_hash = :hash AND purpose IN (:purpose, '*')
     AND keep_until > now()
-LEFT JOIN consent_state ON subject_id = :subject AND consent_state.purpose = :purpose;
+GROUP BY state, withdrawn_at, all_at, granted;
 
 -- name: lift_suppression
+-- Of this purpose; the others stay suppressed, but may be asked for again.
+WITH asked AS (
+    UPDATE suppression SET never_ask = FALSE
+    WHERE suppression_hash = :hash AND purpose = '*' AND never_ask
+)
 DELETE FROM suppression WHERE suppression_hash = :hash AND purpose = :purpose;
 
 -- name: find
@@ -137,7 +203,8 @@ SELECT id, erased_at IS NULL AS alive FROM data_subject WHERE id = ANY(CAST(:ids
 -- name: forget
 -- Delete hash and key, without which the remaining rows identify no one.
 WITH waiting AS (DELETE FROM opt_in WHERE subject_id = :subject),
-    returned AS (DELETE FROM undeliverable WHERE subject_id = :subject)
+    returned AS (DELETE FROM undeliverable WHERE subject_id = :subject),
+    preferred AS (DELETE FROM preference WHERE subject_id = :subject)
 UPDATE data_subject
 SET lookup_hash = NULL, master_key_id = NULL, wrapped_key = NULL, erased_at = now()
 WHERE id = :subject;

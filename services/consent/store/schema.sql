@@ -44,6 +44,23 @@ BEGIN
         USING ERRCODE = 'insufficient_privilege';
 END
 $$;
+CREATE FUNCTION withdrawal_of_all() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'consent', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO consent_state AS mine (subject_id, purpose, state, changed_at, withdrawn_at)
+    VALUES (NEW.subject_id, '*', 'withdrawn', NEW.changed_at, NEW.withdrawn_at)
+    ON CONFLICT (subject_id, purpose) DO UPDATE
+    SET withdrawn_at = greatest(mine.withdrawn_at, excluded.withdrawn_at);
+    UPDATE consent_state
+    SET state = 'withdrawn', version = version + 1, changed_at = clock_timestamp(),
+        withdrawn_at = NEW.withdrawn_at
+    WHERE subject_id = NEW.subject_id AND state = 'granted' AND purpose <> 'marketing'
+        AND changed_at <= NEW.withdrawn_at;
+    RETURN NULL;
+END
+$$;
 REVOKE ALL ON FUNCTION admin_action_purge(days integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION admin_action_purge(days integer) TO consent;
 
@@ -109,6 +126,7 @@ CREATE TABLE consent_state (
     CONSTRAINT consent_state_pkey PRIMARY KEY (subject_id, purpose),
     CONSTRAINT consent_state_subject_id_fkey FOREIGN KEY (subject_id) REFERENCES data_subject(id)
 );
+CREATE TRIGGER withdrawal_of_all AFTER INSERT OR UPDATE ON consent_state FOR EACH ROW WHEN (((new.purpose = 'marketing') AND (new.state = 'withdrawn') AND (current_setting('consent.pairs', true) IS DISTINCT FROM 'on'))) EXECUTE FUNCTION withdrawal_of_all();
 GRANT SELECT,INSERT,UPDATE ON TABLE consent_state TO consent;
 
 CREATE TABLE data_subject (
@@ -225,6 +243,7 @@ CREATE TABLE permit (
     subject_id uuid,
     granted_at timestamptz,
     returned_at timestamptz,
+    purpose text,
     CONSTRAINT permit_granted_or_tombstone CHECK (((num_nonnulls(subject_id, granted_at) = 2) OR ((num_nonnulls(subject_id, granted_at) = 0) AND (returned_at IS NOT NULL)))),
     CONSTRAINT permit_pkey PRIMARY KEY (message, attempt),
     CONSTRAINT permit_subject_id_fkey FOREIGN KEY (subject_id) REFERENCES data_subject(id)
@@ -232,6 +251,19 @@ CREATE TABLE permit (
 CREATE INDEX permit_age ON permit (COALESCE(granted_at, returned_at));
 CREATE INDEX permit_unreturned ON permit (subject_id) WHERE (returned_at IS NULL);
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE permit TO consent;
+
+CREATE TABLE preference (
+    subject_id uuid NOT NULL,
+    purpose text NOT NULL,
+    paused_until timestamptz,
+    days integer,
+    last_message uuid,
+    last_at timestamptz,
+    CONSTRAINT preference_pkey PRIMARY KEY (subject_id, purpose),
+    CONSTRAINT preference_subject_id_fkey FOREIGN KEY (subject_id) REFERENCES data_subject(id)
+);
+COMMENT ON COLUMN preference.days IS 'at most one mail within them';
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE preference TO consent;
 
 CREATE TABLE restore (
     rows bigint NOT NULL,

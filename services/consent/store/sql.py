@@ -15,6 +15,8 @@ run = Queries(
         **dict.fromkeys((*CELLS, "hash", "agreement", "key", "kept"), sa.LargeBinary),
         "at": sa.DateTime(timezone=True),
         "rows": sa.BigInteger,
+        "purpose": sa.Text,
+        "keep": sa.Boolean,
     },
     {"withdrawn": sa.JSON},
 )

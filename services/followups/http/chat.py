@@ -30,6 +30,7 @@ from libs.common.process import logs
 from libs.domain import email_address, phone_number
 from libs.domain.company import Wording
 from libs.domain.email_address import Email
+from libs.domain.forms import MARKETING
 from services.followups import chat
 from services.followups.chat import Reply
 from services.followups.config import Config
@@ -167,8 +168,9 @@ class ChatRoutes:
         agreed: Wording | None = None
         if body.consent and body.consent.marketing:
             agreed = self._config.published(body.consent.wording or body.consent.text)
-            if agreed is None:
+            if agreed is None or not agreed.allows(MARKETING):
                 # It proves nothing. The dialogue asks again, with the configured wording.
+                agreed = None
                 log.warning("chat.unknown_wording")
         said = Said(
             message=body.message or "",

@@ -22,6 +22,7 @@ from libs.common.messaging import outbox
 from libs.common.messaging.rpc import NoReply, Requester
 from libs.common.process import logs
 from libs.domain.acts_outbox import Counted
+from libs.domain.company import Channel, PurposeName, pair
 from libs.domain.email_address import normalise
 from libs.domain.forms import is_possible
 from services.followups import messages, metrics
@@ -125,6 +126,8 @@ class LeadRow(Model):
     consent_at: Annotated[datetime, BeforeValidator(_moment)] | None = None
     consent_source: Annotated[Words, Field(max_length=200)] | None = None
     consent_ip: Annotated[str, Field(max_length=45, pattern=r"^[0-9a-fA-F:.]+$")] | None = None
+    consent_purpose: PurposeName = messages.MARKETING
+    consent_channel: Channel = "email"
 
     @model_validator(mode="after")
     def _an_agreement_has_its_evidence(self) -> Self:
@@ -132,7 +135,13 @@ class LeadRow(Model):
             raise ValueError("consent_text and consent_at must be given together")
         if self.consent_text is None and (self.consent_source or self.consent_ip):
             raise ValueError("consent_source and consent_ip need consent_text")
+        if self.consent_text is not None and self._whose is None:
+            raise ValueError("consent_channel phone needs phone")
         return self
+
+    @property
+    def _whose(self) -> str | None:
+        return self.email if self.consent_channel == "email" else self.phone
 
     @property
     def contacts(self) -> list[str]:
@@ -155,9 +164,13 @@ class LeadRow(Model):
         """Return the grant.record for consent and its id, which is derived from the evidence."""
         if self.consent_text is None or self.consent_at is None:
             return None
-        proof = f"{self.email}\n{self.consent_at.isoformat()}\n{self.consent_text}"
+        purpose = pair(self.consent_purpose, self.consent_channel)
+        proof = f"{self._whose}\n{self.consent_at.isoformat()}\n{self.consent_text}"
+        if purpose != messages.MARKETING:
+            proof += f"\n{purpose}"
         body = messages.grant_record(
-            email=self.email,
+            str(self._whose),
+            purpose=purpose,
             wording=self.consent_text,
             language=self.language,
             session_id=None,
@@ -281,10 +294,12 @@ async def _write(
         before = dict(known)
         for row in batch:
             known[row.email] = _learn(known.get(row.email), row, config)
-        grants = dict(grant for row in batch if (grant := row.grant()) is not None)
+        grants, agreed = {}, {}
+        for row in batch:
+            if (grant := row.grant()) is not None:
+                grants[grant[0]], agreed[grant[0]] = grant[1], row.email
         for grant_id in await conversations.known_grants(tx, grants):
-            del grants[grant_id]
-        agreed = {grant_id: str(body["email"]) for grant_id, body in grants.items()}
+            del grants[grant_id], agreed[grant_id]
         news = set(agreed.values())
         changed = [
             each for email, each in known.items() if each != before.get(email) or email in news
@@ -310,7 +325,8 @@ async def _write(
 
 def _is_proof(grant: Mapping[str, Any], config: Config) -> bool:
     is_dated = is_possible(datetime.fromisoformat(grant["at"]))
-    return grant["proven"] and is_dated and config.published(grant["wording"]) is not None
+    wording = config.published(grant["wording"])
+    return grant["proven"] and is_dated and bool(wording and wording.allows(grant["purpose"]))
 
 
 def _learn(before: Imported | None, row: LeadRow, config: Config) -> Imported:

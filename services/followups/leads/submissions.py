@@ -21,6 +21,7 @@ from libs.common.messaging import inbox, outbox
 from libs.common.process import logs
 from libs.domain import acts_outbox
 from libs.domain.acts import Act, refs
+from libs.domain.company import split_pair
 from libs.domain.forms import Form, Forms
 from services.followups import messages, metrics
 from services.followups.config import Config
@@ -173,7 +174,7 @@ class Submissions:
             said=_said(given, form, config.staff_language),
         )
         email = state.facts.email
-        if agreed := next(iter(given.consents), None):
+        if agreed := next(iter(given.to_mails), None):
             state = state._replace(
                 consent="given",
                 wording=agreed.text,
@@ -191,7 +192,7 @@ class Submissions:
             is_about_lead=True,
             is_lost=False,
             now=now,
-            agrees=bool(given.consents),
+            agrees=bool(given.to_mails),
             submission=staff.Submission(
                 given.id,
                 form=given.form,
@@ -215,7 +216,7 @@ class Submissions:
         if before.facts.email and before.facts.email != email:
             left = await enrolment.leave(tx, conversation_id, said, before, state, now, outgoing)
             state = left._replace(granted_to=state.granted_to)
-        outgoing += [grant(given, consent, str(email)) for consent in given.consents]
+        outgoing += [grant(given, consent) for consent in given.consents]
         await submissions.save_conversation(
             tx,
             conversation_id,
@@ -263,7 +264,7 @@ class Submissions:
             else ()
         )
         sequence = form.sequence if form is not None else enrolment.DEFAULT_SEQUENCE
-        agreed = bool(given.consents) or (qualifies and state.consent == "given")
+        agreed = bool(given.to_mails) or (qualifies and state.consent == "given")
         if agreed and state.barred is None and sequence not in enrolled:
             due = self.config.due_times(sequence, now)
             request_id = logs.request_id.get()
@@ -332,13 +333,15 @@ def _label(name: str, form: Form | None, language: str) -> str:
     return field.label[language] if field is not None and field.label else name
 
 
-def grant(given: LeadSubmit, consent: messages.SubmittedConsent, email: str) -> outbox.Outgoing:
+def grant(given: LeadSubmit, consent: messages.SubmittedConsent) -> outbox.Outgoing:
     """Record an agreement. It was given when the gateway took it: a device's clock may lie."""
+    channel = split_pair(consent.purpose)[1]
     evidence = {"submission": str(given.id), "form": given.form, "page": given.page}
     if given.agreed_at is not None:
         evidence["agreed_at"] = given.agreed_at.isoformat()
     body = messages.grant_record(
-        email=email,
+        given.facts[channel],
+        purpose=consent.purpose,
         wording=consent.text,
         language=consent.language,
         session_id=given.session_id,

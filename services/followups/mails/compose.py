@@ -80,8 +80,12 @@ class Mails:
 
     def render(self, step: Step, to: Recipient, now: datetime) -> dict[str, Any]:
         """Return the payload of the alert that carries this mail."""
-        link = f"{self._base_url}/unsubscribe?token={self._token(to.email, now)}"
-        values = self._values(to, link)
+        token = self._token(to.email, now)
+        link = f"{self._base_url}/unsubscribe?token={token}"
+        values = {
+            **self._values(to, link),
+            "preferences_url": f"{self._base_url}/preferences?token={token}",
+        }
         name = f"{step.template}.{to.language}"
         subject = self._subject(step.subject[to.language]).render(
             company=values["company"], site=values["site"]

@@ -47,7 +47,7 @@ class Said(NamedTuple):
 def grant(said: Said, state: State, now: datetime) -> outbox.Outgoing:
     """Record the grant with consent: the agreed wording and where it was given."""
     body = messages.grant_record(
-        email=str(state.facts.email),
+        str(state.facts.email),
         wording=str(state.wording),
         language=str(state.language),
         session_id=said.session_id,

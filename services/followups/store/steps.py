@@ -419,12 +419,15 @@ async def fail(tx: AsyncConnection, followup_id: UUID, reason: str) -> None:
     )
 
 
-async def reschedule(tx: AsyncConnection, followup_id: UUID, message_id: UUID) -> bool:
+async def reschedule(
+    tx: AsyncConnection, followup_id: UUID, message_id: UUID, not_before: datetime | None = None
+) -> bool:
     """Reschedule a step that could not be sent within its window, under a new message id.
 
     A duplicate of the old message finds a delivery that has ended. A step that was stopped in the
     meantime becomes `cancelled` instead.
 
+    :param not_before: the person pauses until then, or had a mail too recently
     :returns: whether the step was in flight under this message id
     """
     stopped = followup_event.c.stopped_by.is_not(None)
@@ -442,7 +445,9 @@ async def reschedule(tx: AsyncConnection, followup_id: UUID, message_id: UUID) -
             handed_over_at=None,
             outcome_at=None,
             # The clocks of alerts and of this service may differ.
-            due_at=sa.func.greatest(followup_event.c.due_at, sa.func.now() + RESCHEDULE_AFTER),
+            due_at=sa.func.greatest(
+                followup_event.c.due_at, sa.func.now() + RESCHEDULE_AFTER, not_before
+            ),
         )
     )
     return (await tx.execute(back)).rowcount == 1

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -14,8 +15,9 @@ from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.consumer import consume
 from libs.common.messaging.rpc import Requester
 from services.consent import changes, permits, topology
+from services.consent.changes import WithdrawalRequest
 from services.consent.dead_letters import SubjectDeadLetters
-from services.consent.rules import Action, Subject
+from services.consent.rules import Action
 from services.consent.settings import ConsentSettings
 from services.consent.store import data_subjects
 from services.consent.store.vault import Vault
@@ -253,8 +255,10 @@ async def test_dead_letters_are_exported_to_their_subject_and_removed_with_an_er
     assert await dead_letters.remove_erased() == 0
 
     entry = Entry(Action.ERASURE_REQUESTED, ANNA, Origin(None, None))
-    async with engine.begin() as tx:  # to these dead_letters a number is as good as an address
-        await changes.erase_phone(tx, vault, entry, Subject(ANNA))
+    request = WithdrawalRequest(entry, erase=True)
+    async with engine.begin() as tx:
+        withdrawal = await changes.withdraw(tx, vault, request, suppression_days=1)
+        await changes.erase(tx, vault, replace(entry, action=Action.ERASED), withdrawal)
     (order,) = await orders(engine)
     for service in ("followups", "alerts"):
         body = {"erasure_id": order["erasure_id"], "service": service}

@@ -297,6 +297,7 @@ async def test_an_export_covers_every_table_with_personal_data(
         "consent_audit_log": "entries",
         "consent_state": "states",
         "permit": "permits",
+        "preference": "preferences",
         "suppression": "suppressions",
         "link_mail": "link_mails",
         "opt_in": "waiting_opt_ins",
@@ -312,6 +313,10 @@ async def test_an_export_covers_every_table_with_personal_data(
     assert personal == kinds.keys()
     await grant(engine, vault, ANNA)
     await permit(engine, vault, ANNA)
+    async with engine.begin() as tx:
+        await tx.execute(
+            text("INSERT INTO preference (subject_id, purpose) SELECT id, 'x' FROM data_subject")
+        )
     await post(client, "/api/revoke-consent", {"email": ANNA})
     await post(client, "/api/opt-in", {"email": ANNA, "text": "Jednak tak."})
     await post(client, "/api/consent/restrict", {"email": ANNA}, **ADMIN)

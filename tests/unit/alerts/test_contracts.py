@@ -25,6 +25,9 @@ def test_a_settled_event_matches_its_contract() -> None:
     sent = messages.settled(FOLLOWUP, "email", ONCE, "cancelled", Reason.WITHDRAWN, AT)
     assert sent.type == "delivery.settled"
     assert sent.body == golden("delivery.settled")
+    until = datetime(2026, 12, 25, 10, 15, 30, 123456, tzinfo=UTC)
+    back = messages.settled(FOLLOWUP, "email", ONCE, "too_late", Reason.DEFERRED, AT, until)
+    assert back.body == golden("delivery.settled.deferred")
 
 
 def test_a_case_that_changes_its_owner_matches_its_contract() -> None:
@@ -94,6 +97,11 @@ def test_a_qualified_lead_becomes_an_alert_with_its_whole_body(extra: dict[str, 
 def test_a_permit_reply_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     read = messages.PermitAnswer.model_validate(golden("permit.answer") | extra)
     assert (read.answer, read.seconds) == ("granted", 20)
+
+
+def test_a_deferred_permit_says_for_how_long() -> None:
+    read = messages.PermitAnswer.model_validate(golden("permit.answer.deferred"))
+    assert (read.answer, read.reason, read.seconds) == ("closed", Reason.DEFERRED, 86_400)
 
 
 def test_a_denied_permit_needs_no_duration() -> None:

@@ -74,7 +74,7 @@ def test_the_shipped_file_is_accepted() -> None:
             lambda f: f.update(
                 fields=[field for field in f["fields"] if not field.get("required")]
             ),
-            "an agreement to mails needs",
+            "an agreement by email needs",
         ),
         (
             lambda f: f.update(

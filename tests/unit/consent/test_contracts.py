@@ -1,5 +1,6 @@
 """The messages of consent: what it sends is golden, what it reads it reads leniently."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,15 @@ import pytest
 from pydantic import BaseModel
 
 from services.consent import messages
-from services.consent.rules import PURPOSES, Action, LinkMail, PermitAnswer, PermitDecision, Subject
+from services.consent.rules import (
+    ALL,
+    MARKETING,
+    Action,
+    LinkMail,
+    PermitAnswer,
+    PermitDecision,
+    Subject,
+)
 from tests.support.contracts import EXTRA, golden
 
 AT = datetime(2026, 11, 25, 10, 15, 30, 123456, tzinfo=UTC)
@@ -21,19 +30,19 @@ SUBJECT = Subject(
 
 
 @pytest.mark.parametrize(
-    ("kind", "action"),
+    ("kind", "action", "purposes"),
     [
-        (messages.GRANTED, Action.OPT_IN),
-        (messages.WITHDRAWN, Action.UNSUBSCRIBE),
+        (messages.GRANTED, Action.OPT_IN, [MARKETING]),
+        (messages.WITHDRAWN, Action.UNSUBSCRIBE, ALL),
     ],
 )
-def test_an_event_matches_its_contract(kind: str, action: Action) -> None:
-    assert messages.event("ala@example.com", PURPOSES, action, AT) == golden(kind)
+def test_an_event_matches_its_contract(kind: str, action: Action, purposes: Sequence[str]) -> None:
+    assert messages.event("ala@example.com", purposes, action, AT) == golden(kind)
 
 
 def test_an_erasure_order_matches_its_contract() -> None:
     erasure_id = UUID(golden("person.erased")["erasure_id"])
-    order = messages.erased(SUBJECT, PURPOSES, AT, erasure_id)
+    order = messages.erased(SUBJECT, ALL, AT, erasure_id)
     assert order == golden("person.erased")
 
 
@@ -89,6 +98,8 @@ def test_a_permit_answer_matches_its_contract() -> None:
     assert messages.permit_answer(granted) == golden("permit.answer")
     waits = PermitAnswer(PermitDecision.CLOSED, 20, no_consent=True)
     assert messages.permit_answer(waits) == golden("permit.answer.no_consent")
+    later = PermitAnswer(PermitDecision.CLOSED, 86_400, deferred=True)
+    assert messages.permit_answer(later) == golden("permit.answer.deferred")
 
 
 @EXTRA

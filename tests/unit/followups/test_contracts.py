@@ -2,7 +2,7 @@
 
 import base64
 import uuid
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,9 @@ def test_a_form_may_give_a_range_and_a_start_that_has_passed() -> None:
 
 def test_a_grant_in_a_form_matches_its_contract() -> None:
     given = messages.LeadSubmit.model_validate(golden("lead.submit"))
-    _, _, message = submissions.grant(given, given.consents[0], "ala@example.com")
+    _, _, message = submissions.grant(given, given.consents[0])
     assert message.body == golden("grant.record.form")
-    assert message.id == submissions.grant(given, given.consents[0], "a@example.com")[2].id
+    assert message.id == submissions.grant(given, given.consents[0])[2].id
 
 
 def test_lead_submitted_matches_its_contract() -> None:
@@ -168,6 +168,8 @@ def test_a_consent_event_is_read_with_unknown_fields(name: str, extra: dict[str,
 def test_an_outcome_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     told = messages.DeliverySettled.model_validate(golden("delivery.settled") | extra)
     assert isinstance(told.reference, uuid.UUID)
+    later = messages.DeliverySettled.model_validate(golden("delivery.settled.deferred") | extra)
+    assert (later.outcome, later.not_before) == ("too_late", AT + timedelta(days=30))
 
 
 @EXTRA

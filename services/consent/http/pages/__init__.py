@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import jinja2
 from markupsafe import Markup
 
-from libs.domain.company import Company
+from libs.domain.company import Company, Wording
 from services.consent import mails
 from services.consent.rules import LANGUAGES
 
@@ -50,8 +50,13 @@ class Choice:
     name: str
     state: str
     granted: bool
-    withdraw: str
     wording: Quote | None = None
+    offer: Wording | None = None
+    """What may be agreed to here instead."""
+    paused: str = ""
+    """The date until which nothing is sent."""
+    days: int | None = None
+    """At most one mail in so many days."""
 
 
 def render(

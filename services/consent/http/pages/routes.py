@@ -11,24 +11,37 @@ from aiohttp.typedefs import Handler
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http import plain_form
+from libs.common.http.application import accepted_at
+from libs.domain.company import split_pair
 from libs.domain.email_address import normalise
 from libs.domain.signed_links import Claims, Tokens
 from services.consent import standing
-from services.consent.changes import WithdrawalRequest
+from services.consent.changes import ErasedSince, WithdrawalRequest
 from services.consent.http import pages
 from services.consent.http.caller import STATUS, claims_of, language, origin
 from services.consent.http.pages import Choice, Quote
 from services.consent.optin import OptIns
 from services.consent.recovery.withdrawals import Withdrawals
-from services.consent.rules import PURPOSES, Action, LinkMail, Stands, State, WithdrawalResult
+from services.consent.rules import (
+    ALL,
+    Action,
+    Agreement,
+    LinkMail,
+    Stands,
+    State,
+    WithdrawalResult,
+)
 from services.consent.settings import ConsentSettings
 from services.consent.standing import Standing
 from services.consent.store import consents, data_subjects
+from services.consent.store.data_subjects import Lock
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry
 
 ONE_CLICK = ("List-Unsubscribe", "One-Click")
+OFTEN = {"weekly": 7, "monthly": 30}
+"""At most one mail in so many days."""
 
 
 @dataclass
@@ -44,7 +57,7 @@ class PageRoutes:
         app.router.add_get("/unsubscribe", self._with_claims(self.unsubscribe_page))
         app.router.add_post("/unsubscribe", self._with_claims(self.unsubscribe_by_link))
         app.router.add_get("/preferences", self._with_claims(self.preferences_page))
-        app.router.add_post("/preferences", self._with_claims(self.withdraw_by_link))
+        app.router.add_post("/preferences", self._with_claims(self.change_by_link))
         app.router.add_get("/opt-in/confirm", self.opt_in_page)
         app.router.add_post("/opt-in/confirm", self.opt_in_by_link)
         app.router.add_get("/erasure/confirm", self.erasure_page)
@@ -80,19 +93,90 @@ class PageRoutes:
 
     async def preferences_page(self, request: web.Request, claims: Claims) -> web.Response:
         async with self.engine.begin() as tx:
+            email = normalise(claims.subject)
             found = await standing.of_address(
-                tx, self.vault, normalise(claims.subject), self.opt_ins.lifetime
+                tx, self.vault, email, self.opt_ins.pairs, self.opt_ins.lifetime
             )
-        choices = _choices(found, language(request))
+            subject = await data_subjects.find(tx, self.vault, email)
+            wishes = await run(tx, "preferences", subject=subject.id) if subject else ()
+            wanted = {row.purpose: row for row in wishes}
+        choices = [
+            self._choice(purpose, each, wanted.get(purpose), language(request))
+            for purpose, each in found.items()
+            if each.state is not Stands.NONE or self.opt_ins.current(purpose, "")
+        ]
         return self._page(request, "preferences", claims, choices=choices)
 
-    async def withdraw_by_link(self, request: web.Request, claims: Claims) -> web.Response:
-        """Withdraw the purpose whose button was pressed, or all."""
+    def _choice(self, purpose: str, stands: Standing, wanted: Any, language: str) -> Choice:
+        texts, about = pages.text("preferences", language), stands.agreement
+        since = pages.date(stands.since, language) if stands.since else ""
+        is_granted = stands.state is Stands.GRANTED
+        pauses = wanted and wanted.paused_until and wanted.paused_until > datetime.now(UTC)
+        return Choice(
+            purpose=purpose,
+            name=self.opt_ins.label(purpose, language) or pages.text("marketing", language)["name"],
+            state=texts[stands.state].format(date=since),
+            granted=is_granted,
+            wording=Quote(about["text"], about["language"]) if about else None,
+            offer=None if is_granted else self.opt_ins.current(purpose, language),
+            paused=pages.date(wanted.paused_until, language) if pauses else "",
+            days=wanted and wanted.days,
+        )
+
+    async def change_by_link(self, request: web.Request, claims: Claims) -> web.Response:
+        """Do what the pressed button says: withdraw one purpose or all, agree, or ask for less.
+
+        What is unknown withdraws all: never less than the person meant.
+        """
         form = await plain_form.read(request)
-        chosen = [purpose for purpose in PURPOSES if form.get("purpose") == purpose]
+        if form.get("grant"):
+            return await self._grant(request, claims, form)
+        if form.get("prefer"):
+            return await self._prefer(request, claims, form)
+        chosen = [each for each in self.opt_ins.pairs if form.get("purpose") == each]
         entry = _withdrawal(request, claims, "preferences")
-        answer = await self.withdrawals.withdraw(WithdrawalRequest(entry, chosen or PURPOSES))
+        answer = await self.withdrawals.withdraw(WithdrawalRequest(entry, chosen or ALL))
         return self._withdrawn(request, claims, answer.result, purpose="".join(chosen))
+
+    async def _grant(
+        self, request: web.Request, claims: Claims, form: Mapping[str, str]
+    ) -> web.Response:
+        """Agree to what the page showed. A mail may have been passed on: it asks to confirm."""
+        purpose, at = form["grant"], accepted_at(request)
+        wording = self.opt_ins.published(form.get("wording", ""))
+        is_mail = purpose in self.opt_ins.pairs and split_pair(purpose)[1] == "email"
+        if wording is None or not is_mail or not wording.allows(purpose):
+            return self._page(request, "invalid", status=422)
+        entry = Entry(Action.OPT_IN, claims.subject, origin(request))
+        agreement = Agreement(
+            wording.text, wording.language, "preferences", at, version=wording.version
+        )
+        try:
+            async with self.engine.begin() as tx:
+                counts = await self.opt_ins.record(tx, entry, agreement, language(request), purpose)
+        except ErasedSince:  # rolled back
+            return self._page(request, "invalid", status=410)
+        return self._page(request, "opt_in_done" if counts else "opt_in_mailed", claims)
+
+    async def _prefer(
+        self, request: web.Request, claims: Claims, form: Mapping[str, str]
+    ) -> web.Response:
+        """Pause, or ask for fewer mails; consent itself stays as it is."""
+        pause, often = form.get("pause", ""), form.get("often", "")
+        is_known = pause in {"", "keep", "30", "90"} and often in {"", *OFTEN}
+        if form["prefer"] not in self.opt_ins.pairs or not is_known:
+            return self._page(request, "invalid", status=422)
+        async with self.engine.begin() as tx:
+            email = normalise(claims.subject)
+            subject = await data_subjects.find(tx, self.vault, email, Lock.CHANGE)
+            if subject is None:
+                return self._page(request, "invalid", status=410)
+            await run(
+                tx, "prefer", subject=subject.id, purpose=form["prefer"],
+                pause=int(pause) if pause.isdigit() else None, keep=pause == "keep",
+                days=OFTEN.get(often),
+            )  # fmt: skip
+        return self._page(request, "preferred", claims)
 
     async def opt_in_page(self, request: web.Request) -> web.Response:
         claims = claims_of(self.tokens, request, LinkMail.OPT_IN, self.opt_ins.lifetime)
@@ -197,23 +281,3 @@ _ERASURE_STATUS = {"erasure": 200, "erasure_invalid": 400, "erasure_used": 410}
 
 def _withdrawal(request: web.Request, claims: Claims, source: str) -> Entry:
     return Entry(Action.UNSUBSCRIBE, claims.subject, origin(request), evidence={"source": source})
-
-
-def _choices(found: Mapping[str, Standing], language: str) -> list[Choice]:
-    """Return each purpose with its state, for the preferences page."""
-    texts = pages.text("preferences", language)
-    shown = []
-    for purpose, each in found.items():
-        named, about = pages.text(purpose, language), each.agreement
-        since = pages.date(each.since, language) if each.since else ""
-        shown.append(
-            Choice(
-                purpose=purpose,
-                name=named["name"],
-                state=texts[each.state].format(date=since),
-                granted=each.state is Stands.GRANTED,
-                withdraw=named["withdraw"],
-                wording=Quote(about["text"], about["language"]) if about else None,
-            )
-        )
-    return shown

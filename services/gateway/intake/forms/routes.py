@@ -17,6 +17,7 @@ from libs.common.http.application import JSON, Problem, json_response, validate
 from libs.common.http.heads import media_type
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
+from libs.domain.company import split_pair
 from libs.domain.forms import LANGUAGES, Form, Forms, Read, origin_of
 from services.gateway import metrics
 from services.gateway.door.access import CONTEXT, too_many
@@ -317,9 +318,11 @@ class FormRoutes:
         """
         now = datetime.now(UTC)
         wordings, missing = form.published(given.consents, now.date(), self.grace)
-        if "email" not in found.facts:  # no one to mail
-            missing += [wording.purpose for wording in wordings]
-            wordings = []
+        unreachable = [  # no one to mail, or to call
+            each for each in wordings if split_pair(each.purpose)[1] not in found.facts
+        ]
+        missing += [each.purpose for each in unreachable]
+        wordings = [each for each in wordings if each not in unreachable]
         if missing:
             metrics.CONSENTS_NOT_RECORDED.labels(given.form).inc(len(missing))
         given.form_version = given.form_version or form.version
