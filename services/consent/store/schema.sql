@@ -202,7 +202,6 @@ CREATE TABLE link_mail (
     first_at timestamptz NOT NULL,
     last_at timestamptz NOT NULL,
     count integer NOT NULL,
-    CONSTRAINT link_mail_kind_known CHECK ((kind = ANY (ARRAY['erasure', 'opt-in']))),
     CONSTRAINT link_mail_pkey PRIMARY KEY (suppression_hash, kind)
 );
 CREATE INDEX link_mail_last_at ON link_mail (last_at);
