@@ -182,7 +182,7 @@ class Consumers:
         told = read(message, AddressReport)
         try:
             email = normalise(told.email)
-        except MalformedEmail:
+        except ValueError:
             return Dead("malformed address")
         async with self.engine.begin() as tx:
             subject = await data_subjects.get_or_create(tx, self.vault, email, Lock.CHANGE)
