@@ -60,27 +60,37 @@ def _address(text: str) -> str:
     return text
 
 
-LEGIBLE = 4.5
-"""The contrast of text that WCAG 2.2 asks for (1.4.3)."""
-DARK = "#16191d"
-"""What lies behind text at night."""
+LEGIBLE, DARK = 4.5, "#16191d"
+"""The contrast of text that WCAG 2.2 asks for (1.4.3), and what lies behind text at night."""
 STYLE = """\
-:root{{--accent:{day};--on:#fff}}@media(prefers-color-scheme:dark){{:root{{--accent:{night};--on:{dark}}}}}
+:root{{--accent:{};--on:#fff}}@media(prefers-color-scheme:dark){{:root{{--accent:{};--on:#16191d}}}}
 """
-DEFAULT_STYLE = STYLE.format(day="#0b5cad", night="#78a5d1", dark=DARK)
-"""Of a process without the file."""
+ACCENT = "#0b5cad"
+
+
+def _parts(colour: str) -> list[int]:
+    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
 
 
 def contrast(one: str, other: str) -> float:
     """Return WCAG's ratio of two colours, `#rrggbb`."""
 
     def luminance(colour: str) -> float:
-        parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        shares = (part / 255 for part in _parts(colour))
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in shares]
+        return sum(p * of for p, of in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
 
     dark, light = sorted((luminance(one), luminance(other)))
     return (light + 0.05) / (dark + 0.05)
+
+
+def style(accent: str = ACCENT) -> str:
+    """Return the accent, and the colour of text on it, for a style sheet.
+
+    At night the accent is more than half white: legible on DARK, whatever it was.
+    """
+    night = (f"{part + (255 - part) * 11 // 20:02x}" for part in _parts(accent))
+    return STYLE.format(accent, "#" + "".join(night))
 
 
 def _legible(accent: str) -> str:
@@ -127,23 +137,8 @@ class Company(Section):
     towns: tuple[Line, ...] = ()
     """Where it works; empty: texts do not say."""
     prices: dict[Language, Line] = {}
-    accent: Annotated[str, Field(pattern="^#[0-9a-f]{6}$"), AfterValidator(_legible)] = "#0b5cad"
-    """The colour of buttons and links, in the console, forms, mails, pages and the widget."""
-
-    @property
-    def accent_at_night(self) -> str:
-        """The accent with as much white as makes it legible on a dark page."""
-        parts = [int(self.accent[at : at + 2], 16) for at in (1, 3, 5)]
-        mixed = (
-            "#" + "".join(f"{part + (255 - part) * white // 20:02x}" for part in parts)
-            for white in range(21)
-        )
-        return next(each for each in mixed if contrast(each, DARK) >= LEGIBLE + 2)
-
-    @property
-    def style(self) -> str:
-        """The accent, and the colour of text on it, for a style sheet."""
-        return STYLE.format(day=self.accent, night=self.accent_at_night, dark=DARK)
+    accent: Annotated[str, Field(pattern="^#[0-9a-f]{6}$"), AfterValidator(_legible)] = ACCENT
+    """The colour of buttons and links, in the console, forms, mails and pages."""
 
     @property
     def contacts(self) -> str:
@@ -254,7 +249,7 @@ class CompanyFile(Section):
 
 def style_of(path: Path) -> str:
     """Return the style of the company in this file; the usual one if there is no file."""
-    return load(path).company.style if path.is_file() else DEFAULT_STYLE
+    return style(load(path).company.accent if path.is_file() else ACCENT)
 
 
 def load(path: Path) -> CompanyFile:

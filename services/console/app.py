@@ -17,6 +17,7 @@ from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.process import certificate_ends
 from libs.common.process.service import Service
+from libs.domain.company import style
 from libs.domain.signed_links import Tokens
 from services.console import samples, topology
 from services.console.api import ApiRoutes
@@ -69,7 +70,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     service.spawn(name, periodic.every(engine, name, PURGE_SECONDS, upkeep))
 
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
-    page.dress(settings.company.name, settings.company.style)
+    page.dress(settings.company.name, style(settings.company.accent))
     door = Door(engine, settings)
     app.middlewares.extend(
         [errors_as_pages, door.same_origin, application.unavailable_when(postgres.is_transient)]

@@ -22,6 +22,13 @@ from services.console.texts import moment
 DAYS = (30, 90, 365)
 OVERLAPS = (24, 0, 168)
 BAD = {"email": "bad_email", "name": "bad_name", "roles": "no_roles", "language": "no_roles"}
+PRESETS = {
+    "site": ["alerts:write"],
+    "crm": ["leads:read", "leads:write"],
+    "monitor": ["alerts:read", "dlq:read", "ledger:read"],
+    "watched": ["heartbeats:write"],
+}
+"""Scopes that go together, in words."""
 FILTERS = ("actor", "action", "day")
 KEYS = (
     "ADMIN_API_KEY", "SERVICE_API_KEY", "ADMIN_API_KEY_PREVIOUS", "SERVICE_API_KEY_PREVIOUS",
@@ -49,7 +56,7 @@ async def create_key(call: Call) -> Mapping[str, Any]:
         body = CreateKey.model_validate(
             {
                 **{name: str(form.get(name, "")) for name in ("name", "purpose", "owner")},
-                "scopes": list(form.getall("scope", ())),
+                "scopes": PRESETS.get(call.text("preset")) or list(form.getall("scope", ())),
                 "expires_at": datetime.now(UTC) + timedelta(days=int(call.text("days"))),
                 "limits": [limit] if limit else [],
             }
@@ -130,7 +137,10 @@ async def record(site: Site, _: Visitor, request: web.Request) -> Mapping[str, A
 OURS = (
     Listing(
         name="keys", roles=ADMIN, acting=ADMIN, fresh=True, more=all_keys,
-        values={"days": DAYS, "overlaps": OVERLAPS, "secret": None, "confirmed": None},
+        values={
+            "days": DAYS, "overlaps": OVERLAPS, "presets": PRESETS, "secret": None,
+            "confirmed": None,
+        },
         acts={"": create_key, "/{id}/rotate": rotate_key, "/{id}/revoke": revoke_key},
     ),
     Listing(

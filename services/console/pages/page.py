@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from importlib.resources import files
 from typing import Any
@@ -15,7 +16,7 @@ from markupsafe import Markup
 
 from libs.domain.scopes import PERSON
 from services.console.gateway import Answer
-from services.console.rules import ADMIN, LANGUAGES, ON_CALL, OPS, PRIVACY, SALES, Role, may
+from services.console.rules import LANGUAGES, Role, may
 from services.console.store.sessions import Visitor
 from services.console.texts import TEXTS, ZONE, moment, span
 
@@ -52,25 +53,9 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow, noarchive",
 }
-Shown = Callable[..., Awaitable[web.Response]]
-"""A page that may also answer a form, with a `fault` and a `status`."""
-GROUPS: Mapping[str, Mapping[str, tuple[Role, ...]]] = {
-    "home": {"": ()},
-    "leads": {**dict.fromkeys(("leads", "leads/suspected", "followups"), SALES)},
-    "alerts": {
-        **dict.fromkeys(("alerts", "targets"), ON_CALL),
-        **dict.fromkeys(("cases", "heartbeats"), OPS),
-        **dict.fromkeys(("oncall", "silences"), ON_CALL),
-    },
-    "people": {"person": PRIVACY},
-    "settings": {
-        **dict.fromkeys(("staff", "keys"), ADMIN),
-        "limits": ON_CALL,
-        "actions": ADMIN + PRIVACY,
-    },
-}
-"""The menu: groups, in each the paths of its pages and the roles that see them. A page's title in
-texts.toml has the last part of its path as a name; a group's, that after `group_`."""
+GROUPS: Mapping[str, Mapping[str, tuple[Role, ...]]] = tomllib.loads(
+    files("services.console.pages").joinpath("menu.toml").read_text(encoding="utf-8")
+)
 MOST_IN_BAR = 4
 _HTML = jinja2.Environment(
     loader=jinja2.PackageLoader("services.console.pages"),
@@ -217,19 +202,6 @@ def page(
 def redirect(path: str) -> web.Response:
     """Answer a form: a reload then shows the page, and sends nothing again."""
     return web.Response(status=303, headers={hdrs.LOCATION: path, **HEADERS})
-
-
-async def answered(
-    request: web.Request, visitor: Visitor, answer: Answer, show: Shown, path: str, **named: str
-) -> web.Response:
-    """Answer a form by what the gateway said: go to `path`, or show the page with the fault.
-
-    :param named: what this page calls a fault instead
-    """
-    if answer.ok:
-        return redirect(path)
-    fault = named.get(str(answer.fault), answer.fault)
-    return await show(request, visitor, fault=fault, status=answer.page_status)
 
 
 def unavailable(

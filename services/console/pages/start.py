@@ -138,7 +138,7 @@ class StartPage(Page):
             away=dict.fromkeys(part.name for part, answer in shown if not answer.ok),
             sells=may(visitor.roles, *SALES), stats=got.get("stats"), nonce=uuid4(),
             waiting=items_in(got.get("waiting")), mine=items_in(got.get("mine")),
-            numbers=_numbers(got["stats"]) if "stats" in got else (), steps=steps,
+            numbers=NUMBERS if "stats" in got else (), chart=Chart, steps=steps,
         )  # fmt: skip
 
     async def _steps(self, visitor: Visitor, got: Mapping[str, Any]) -> Mapping[str, bool]:
@@ -185,27 +185,10 @@ def _rows(part: Part, answer: Answer, visitor: Visitor) -> Rows:
             yield name, count, link if link and reachable(visitor, link) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
-    """How the last week went, and the one before it; by day for two weeks."""
-
-    name: str
-    now: int | None
-    before: int | None
-    chart: Chart
-
-
-def _numbers(stats: Mapping[str, Any]) -> list[Number]:
-    weeks = stats["this_week"], stats["week_before"]
-    return [
-        Number(name, of(weeks[0]), of(weeks[1]), Chart(name, [of(day) for day in stats["days"]]))
-        for name, of in NUMBERS.items()
-    ]
-
-
 NUMBERS: Mapping[str, Callable[[Mapping[str, Any]], int | None]] = {
     "leads": itemgetter("leads"),
     "answer": itemgetter("median_answer_seconds"),
     "hour": lambda counts: 100 * counts["within_hour"] // counts["due"] if counts["due"] else None,
     "won": itemgetter("won"),
 }
+"""How a week or a day went, by its counts."""

@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from libs.common.http import plain_form
+from libs.domain.company import style
 from services.followups.config import Config
 from services.followups.dialogue.state import SAID_LENGTH, State
 from services.followups.dialogue.taps import Unfit
@@ -83,6 +84,7 @@ class ChatPage:
             language=language,
             words=_WORDS[language],
             company=self._config.company,
+            style=style(self._config.company.accent),
             session=session,
             fault=fault,
             typed=typed,

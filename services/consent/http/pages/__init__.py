@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import jinja2
 from markupsafe import Markup
 
-from libs.domain.company import Company, Wording
+from libs.domain.company import Company, Wording, style
 from services.consent import mails
 from services.consent.rules import LANGUAGES
 
@@ -89,13 +89,13 @@ def render(
         language=language,
         languages=[(code, _TEXTS["switch"][code]["name"]) for code in LANGUAGES],
         switch_label=_TEXTS["languages"][language]["name"],
-        style=Markup(company.style + _STYLE),  # noqa: S704 - a file of ours
+        style=Markup(style(company.accent) + _STYLE),  # noqa: S704 - a file of ours
     )
 
 
 def headers(company: Company) -> dict[str, str]:
     """Return the headers of a page, whose policy allows this company's style."""
-    digest = hashlib.sha256((company.style + _STYLE).encode()).digest()
+    digest = hashlib.sha256((style(company.accent) + _STYLE).encode()).digest()
     policy = (
         f"default-src 'none'; style-src 'sha256-{base64.b64encode(digest).decode()}'; "
         "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
