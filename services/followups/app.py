@@ -26,6 +26,7 @@ from services.followups.http.mail import AT_ONCE, MailRoutes
 from services.followups.http.model import Model
 from services.followups.http.submissions import SubmissionRoutes
 from services.followups.inbox.acting import Inbox
+from services.followups.inbox.mailbox import PERIOD, Mailbox
 from services.followups.leads import submissions
 from services.followups.leads.acts import Acts
 from services.followups.leads.files import Erasures
@@ -103,10 +104,7 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     service.spawn("announcer", Announcer(engine, configured, page_of).run())
 
     returned = Inbox(engine, configured, page_of, marks)
-    digest = periodic.every(
-        engine, "followups mail digest", PURGE_SECONDS, returned.tell_of_the_rest
-    )
-    service.spawn("mail digest", digest)
+    _read_mail(service, returned, settings)
 
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
@@ -132,3 +130,14 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
     await server.serve(
         service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
     )
+
+
+def _read_mail(service: Service, returned: Inbox, settings: FollowupsSettings) -> None:
+    digest = periodic.every(
+        returned.engine, "followups mail digest", PURGE_SECONDS, returned.tell_of_the_rest
+    )
+    service.spawn("mail digest", digest)
+    if url := settings.inbox_url.get_secret_value():
+        mailbox = Mailbox(url, returned, is_shared=settings.inbox_shared)
+        reading = periodic.every(returned.engine, "followups mailbox", PERIOD, mailbox.look)
+        service.spawn("mailbox", reading)

@@ -1,6 +1,8 @@
 """Every metric of followups, with its label values."""
 
-from prometheus_client import Counter, Histogram
+import math
+
+from prometheus_client import Counter, Gauge, Histogram
 
 TURNS = Counter("followups_chat_turns_total", "Chat messages answered.", ["language"])
 """pl | en"""
@@ -47,3 +49,9 @@ ENDED = Counter("followups_ended_total", "Steps that ended, by final status.", [
 
 MAILS = Counter("followups_mails_total", "Mails that came back.", ["outcome"])
 """hard | soft | complaint | unsubscribe | auto | reply | unknown | duplicate | left | unreadable"""
+
+LOOKED = Gauge(
+    "followups_inbox_looked_timestamp_seconds",
+    "When this process last read the mailbox of INBOX_URL; at first, its start.",
+)
+LOOKED.set(math.nan)

@@ -1,6 +1,7 @@
 from pathlib import Path
 from re import fullmatch
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -21,12 +22,40 @@ def _returns(address: str) -> str:
     return address
 
 
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+def parse_mailbox(url: str) -> tuple[bool, str, int, str, str, str]:
+    """Read `imaps://user:password@host[:port]/INBOX`: TLS, host, port, user, password, folder.
+
+    :raises ValueError: names the fault, not the URL
+    """
+    parts = urlsplit(url)
+    tls = parts.scheme == "imaps"
+    if not tls and not (parts.scheme == "imap" and parts.hostname in _LOCAL):
+        raise ValueError("needs imaps://; imap:// is for this host only")
+    if not (parts.hostname and parts.username and parts.password):
+        raise ValueError("needs user, password and host")
+    try:
+        port = parts.port or (993 if tls else 143)
+    except ValueError:  # it would quote a part of the password
+        raise ValueError("the port is no number; in a password write / as %2F") from None
+    user, password = unquote(parts.username), unquote(parts.password)
+    return tls, parts.hostname, port, user, password, unquote(parts.path.lstrip("/")) or "INBOX"
+
+
+def _mailbox(url: SecretStr) -> SecretStr:
+    if url.get_secret_value():
+        parse_mailbox(url.get_secret_value())
+    return url
+
+
 class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
     token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
     bounce_address: Annotated[str, AfterValidator(_returns)] = ""
     """Of the return path, if its mailbox also takes `local+anything@domain`."""
-    inbox_url: SecretStr = SecretStr("")
+    inbox_url: Annotated[SecretStr, AfterValidator(_mailbox)] = SecretStr("")
     """`imaps://user:password@host/INBOX`: where mail comes back."""
     inbox_shared: bool = False
     """People read that mailbox: only mail that is about a follow-up is moved."""

@@ -131,7 +131,7 @@ FORWARDED = (
         "followups",
         needs(Scope.FOLLOWUPS_WRITE),
     ),
-    Forwarded("GET", "/api/mail/rates", "followups", needs(Scope.FOLLOWUPS_READ)),
+    Forwarded("GET", "/api/mail/rates", "followups", needs(Scope.DLQ_READ)),
     Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/a/{token}", "alerts", PUBLIC),
     Forwarded("POST", "/api/opt-in", "consent", OPT_IN),

@@ -242,8 +242,10 @@ async def backlog(site: Site, visitor: Visitor, request: web.Request) -> Mapping
     times = begins(unit, count, datetime.now(UTC), ZONE)
     async with site.engine.connect() as tx:
         sampled = await samples.by_time(tx, unit, str(ZONE), times[0])
-    counted, health = await asyncio.gather(
-        site.gateway.get(visitor, "/api/dlq/stats"), site.gateway.get(visitor, "/api/health/deep")
+    counted, health, mail = await asyncio.gather(
+        site.gateway.get(visitor, "/api/dlq/stats"),
+        site.gateway.get(visitor, "/api/health/deep"),
+        site.gateway.get(visitor, "/api/mail/rates"),
     )
     return {
         "counts": counted.body["targets"] if counted.ok else {},
@@ -251,6 +253,7 @@ async def backlog(site: Site, visitor: Visitor, request: web.Request) -> Mapping
         # 503 says that something is unhealthy, and still has the queues.
         "depths": (health.body or {}).get("queues", {}),
         "queues_url": site.queues_url,
+        "mail": mail.body if mail.ok else None,
         "charts": charts(sampled, times),
         "unit": unit,
         "periods": PERIODS,
@@ -310,6 +313,11 @@ LISTS = (
         acts={
             "/{id}/cancel": asks("DELETE", "/api/followups/{}"), "/{id}/stop": stop_follow_ups,
         },
+    ),
+    Listing(
+        name="undeliverable", api="/api/mail/undeliverable", roles=SALES, acting=SALES,
+        look=("mail.look", "conversation", "conversation_id"),
+        acts={"/{id}/retry": asks("POST", "/api/mail/undeliverable/{}/retry")},
     ),
     Listing(
         name="targets", api="/api/breakers", roles=ON_CALL, acting=OPS, live="alerts breakers",

@@ -31,7 +31,7 @@ class MailRoutes:
         app.router.add_post("/api/mail/inbound", only("service", self.take))
         app.router.add_get("/api/mail/undeliverable", only("service", self.list))
         app.router.add_post("/api/mail/undeliverable/{id}/retry", only("service", self.retry))
-        app.router.add_get("/api/mail/rates", only("service", self.rates))
+        app.router.add_get("/api/mail/rates", only("admin", self.rates))
 
     async def take(self, request: web.Request) -> web.Response:
         """Take a mail; answered 200, it is stored and acted on."""

@@ -2,7 +2,7 @@
 
 import base64
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +32,8 @@ from services.followups.store import acts, conversations, leads, tables
 from services.followups.store import steps as store
 from services.followups.store.submissions import Erased
 from tests.conftest import NewDatabase
+from tests.support.dovecot import Dovecot, running
+from tests.support.ports import Ports
 from tests.support.shipped import EXAMPLE
 
 CONFIG = config.load(EXAMPLE / "followups.toml", EXAMPLE / "company.toml", quiet_hours=False)
@@ -53,7 +55,7 @@ class _NobodyErased(lead_files.Erasures):
 NOBODY_ERASED = _NobodyErased()
 
 # These add no SQL statements; all others run with both drivers.
-ONE_DRIVER = {"test_model", "test_routes"}
+ONE_DRIVER = {"test_mailbox", "test_model", "test_routes"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -69,6 +71,12 @@ async def engine(
     url = (await database("followups")).replace("+aiopg", f"+{request.param}")
     async with postgres.connect(url, application_name="followups") as opened:
         yield opened
+
+
+@pytest.fixture
+def dovecot(ports: Ports) -> Iterator[Dovecot]:
+    with running(ports) as server:
+        yield server
 
 
 @pytest.fixture

@@ -91,6 +91,8 @@ PAGES = {
         GET  /console/followups
         POST /console/followups/{id}/cancel
         POST /console/followups/{id}/stop
+        GET  /console/undeliverable
+        POST /console/undeliverable/{id}/retry
     """,
     frozenset({Role.PRIVACY}): """
         GET  /console/person
