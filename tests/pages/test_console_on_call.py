@@ -1,6 +1,6 @@
 """The console's pages of on-call and sales in a browser: on a phone and a desk, light and dark.
 
-The README's picture is the top of its console-targets-en-desk-light.png (SCREENSHOTS=folder).
+The pictures of docs/console.md are of tests/support/owners.py, which stands for the gateway.
 """
 
 from typing import Any

@@ -192,7 +192,7 @@ class Owners:
                         "due": 3,
                         "within_hour": n * 5 % 4,
                         "median_answer_seconds": 600 + n * 911 % 3000,
-                        "won": n * 3 % 3,
+                        "won": n * 2 % 3,
                     }
                 )
                 or {}

@@ -271,7 +271,7 @@ LISTS = (
         name="leads", api="/api/leads", roles=SALES, acting=SALES, query={"limit": 50},
         live="leads", states=("new", "taken", "won", "lost", "not_a_lead"),
         columns=("new", "taken", "won", "lost"), look=("lead.look", "lead", "id"), more=counted,
-        filters={"topic": "lead", "owner": "", "order": ""}, acts={"": many},
+        filters={"topic": "lead", "owner": "", "order": "", "q": ""}, acts={"": many},
     ),
     SUSPECTED,
     # Those of programs: cases of leads are on the leads' pages.
