@@ -136,6 +136,8 @@ class Lead(_Section):
 
 
 def _way(text: str) -> str:
+    if text == "...":
+        raise ValueError("goes on a shipped list, and none has this name")
     if phrases.SIGN.search(text) or "{" in text:
         raise ValueError(f"{text!r}: a list must not contain +, - or another list")
     if fault := phrases.phrase_fault(text):
@@ -229,11 +231,13 @@ def _in_order(routes: Any) -> Any:
     if isinstance(routes, dict):
 
         def place(name: str) -> tuple[bool, bool]:
-            is_first = isinstance(routes[name], dict) and routes[name].get("first")
-            return not is_first, name in _SHIPPED["routes"]
+            return not routes[name].get("first"), name in _SHIPPED["routes"]
 
-        ordered = {name: routes[name] for name in sorted(routes, key=place)}
-        return {n: {**r, "name": n} if isinstance(r, dict) else r for n, r in ordered.items()}
+        for name, route in routes.items():
+            if not isinstance(route, dict):
+                near = did_you_mean(name, [*_SHIPPED["routes"]])
+                raise FaultError([name], f"is no route, and none is shipped{near}")
+        return {name: {**routes[name], "name": name} for name in sorted(routes, key=place)}
     if not isinstance(routes, list):
         return routes
     if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in routes):

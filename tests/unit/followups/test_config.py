@@ -127,7 +127,8 @@ FAULTS = [
     (f'{GUARANTEE}answer.de = "Ja"\nanswer.fr = "Oui"', "routes.guarantee.answer"),
     (f'{GUARANTEE}words = ["{{we_dit}}"]', "unknown [words] list we_dit; did you mean we_did?"),
     ('[words]\nlong_ago = ["{gas}"]', "words.long_ago"),
-    ('[words]\ndefekt = ["...", "wybrzusz*"]', "words.defekt"),
+    ('[words]\ndefekt = ["...", "wybrzusz*"]', "words.defekt.0: goes on a shipped list"),
+    ("[routes]\ndicsount = false", "is no route, and none is shipped; did you mean discount?"),
     ('[dialogue.taps]\nwish = ["skip"]', "dialogue.taps.wish.0"),
     ('[dialogue.taps]\nwish = ["A flat"]', "dialogue.taps.wish.0"),
     ('[dialogue.taps]\nwish = ["sauna"]', "dialogue.texts.en.tap_sauna: is missing"),
@@ -138,7 +139,7 @@ FAULTS = [
     (ASKS_NOTHING, "routes.asks_nothing.offers: offers needs an answer"),
     (f'{GUARANTEE}topic = "waranty"', "routes.guarantee.topic: unknown topic waranty"),
     ("routes = 5", "routes"),
-    ("[routes]\nguarantee = 5", "routes.guarantee"),
+    ("[routes]\nguarantee = 5", "routes.guarantee: is no route"),
     ("dialogue = 5", "dialogue"),
     ("[lead", "followups.toml:"),
 ]  # fmt: skip
