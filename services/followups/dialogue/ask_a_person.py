@@ -4,8 +4,6 @@ Consent is not requested, because there is no approved wording in this language.
 in any language.
 """
 
-import re
-
 from services.followups.dialogue import questions, replies
 from services.followups.dialogue.hearing import Heard
 from services.followups.dialogue.questions import Reply
@@ -13,14 +11,9 @@ from services.followups.dialogue.state import State
 from services.followups.dialogue.texts import Script
 from services.followups.reading import small_talk
 from services.followups.reading.routing import Route
+from services.followups.reading.speech import heard as words
 from services.followups.rules.fact_texts import describe
 from services.followups.rules.facts import Question
-
-_AGREES_TO_MAILS = re.compile(
-    r"^(?!.*\b(?:не|ні|без|нет|kein\w*|nicht|ohne|nein)\b)(?=.*\b(?:так|да|згод\w+|погодж\w+|соглас\w+|можете|хочу|ja|einverstanden|stimme|gern\w*|d[üu]rfen|k[öo]nnen)\b)"
-    r".*(?:werbung|werbe|newsletter|angebote|реклам|розсил|рассыл|пропозиці|предложен|новини|\bлисти\b)",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
@@ -38,7 +31,7 @@ def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
     if replies.refuses(state, before, heard):
         where = replies.asks_where(state, heard)
         parts.append(script["withdraw_where" if where else "consent_refused"])
-    elif _AGREES_TO_MAILS.match(heard.message):
+    elif _agrees_to_mails(heard.message):
         parts.append(script["no_consent_here"])
     if not state.reachable and not replies.refuses(state, before, heard):
         state, ask = _ask(state, before, heard, script, own)
@@ -51,6 +44,12 @@ def reply(state: State, before: State, heard: Heard, script: Script) -> Reply:
         parts.append(script["notice"])
     asking: Question | None = None if state.reachable else "contact"
     return state._replace(asking=asking, noticed=before.noticed or notifies), parts
+
+
+def _agrees_to_mails(message: str) -> bool:
+    said = words(message, "firm")
+    agrees = said.is_said("agrees yes") and said.is_said("of_mails yes")
+    return agrees and not said.is_said("refuses yes")
 
 
 _ASKS_IN_TURN = ("ask_again", "ask_still", "unreachable")

@@ -1,33 +1,15 @@
-"""Questions that the firm's own facts answer: whether it does such works, and where it works."""
+"""Questions that the firm's own facts answer: whether it does such works, and where it works.
+
+reading/vocabulary/firm.toml has their words.
+"""
 
 import re
 from dataclasses import dataclass
 
 from services.followups.reading import place, small_talk
-from services.followups.reading.phrases import fold
-from services.followups.reading.text import has_any
+from services.followups.reading.speech import heard
+from services.followups.reading.tokens import Said
 
-_DO_YOU = re.compile(
-    r"\b(?:robicie|zrobicie|robia panstwo|wykonujecie|wykonacie|zajmujecie|zajmuja sie|montujecie"
-    r"|zamontujecie|ukladacie|ulozycie|ogarniacie|kladziecie|polozycie|malujecie|pomalujecie"
-    r"|projektujecie|remontujecie|wykanczacie|wymieniacie|wymienicie|przerabiacie|odnawiacie|tapetujecie|cyklinujecie|podejmiecie|podejmujecie|realizujecie"
-    r"|do you (?:do|make|finish|renovate|paint))\b"
-)
-_REACH = re.compile(
-    r"\b(?:pracujecie|dzialacie|dojezdzacie|dojedziecie|przyjezdzacie|przyjedziecie|jezdzicie"
-    r"|obslugujecie|dojazd|pracuja panstwo|dojezdzaja panstwo|do you work|do you cover)\b"
-)
-_MAY_ASK = ("cie", "panstwo", "you", "dojazd", "teren", "obszar")
-"""A part of each pattern here: a message without one costs no more than this look."""
-_WHERE = re.compile(
-    r"\b(?:gdzie|w jakich miastach|na jakim (?:terenie|obszarze)|w jakim (?:rejonie|regionie)"
-    r"|jaki (?:teren|obszar|rejon))\b(?: \w+){0,2} "
-    r"(?:dzialacie|pracujecie|robicie|obslugujecie|dojezdzacie|remontujecie)\b"
-    r"|\bwhere do you work\b"
-)
-_THERE = re.compile(r"\b(?:tam|tu|there)\b|^(?:(?:a|i|czy) )*\w+(?: do (?:mnie|nas))?$")
-_REPORTED = re.compile(r"\bze (?:panstwo |wy |tu )?$")
-"""`Sąsiadka mówiła, że państwo robicie remonty`"""
 _SHORT = 4
 _SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
 
@@ -58,16 +40,27 @@ class Asked:
 NOTHING = Asked()
 
 
-def _towns(clause: str, said: str, *, reaches: bool) -> list[str]:
+def _towns(clause: str, said: Said, message: str, verb: int | None) -> list[str]:
     """Find towns, small ones also in lower case if the clause can hardly mean anything else."""
-    is_short = reaches or len(said.split()) <= _SHORT
-    return place.find_all(clause) or (place.find_all(clause.title()) if is_short else [])
+    reaches = said.is_said("reaches yes")
+    if verb is None and not reaches:
+        return []
+    here = place.find_all(clause)
+    if not here and (reaches or len(said.tokens) <= _SHORT):
+        here = place.find_all(clause.title())
+    if here or not reaches:
+        return here
+    others = [at for at in range(len(said.tokens)) if not said.is_kind(at, "{beside}")]
+    is_there = said.is_said("there yes") or len(others) <= 1
+    return place.find_all(message) if is_there else []
 
 
-def _asks_whether(said: str, sentence: str) -> re.Match[str] | None:
-    verb = _DO_YOU.search(said)
-    is_reported = verb and "?" not in sentence and _REPORTED.search(said[: verb.start()])
-    return None if is_reported else verb
+def _asks_whether(said: Said, sentence: str) -> int | None:
+    """Return where the verb of `robicie łazienki?` is."""
+    verbs = [each.start for each in said.of("do_you")]
+    if not verbs or ("?" not in sentence and said.ends("reported yes", verbs[0])):
+        return None
+    return verbs[0]
 
 
 def asked(
@@ -86,27 +79,25 @@ def asked(
     if before is not None and asked(before, works, towns, has_wish=has_wish).there:
         _, _, rest = message.partition(" ")
         return Asked(there=tuple(place.find_all(rest.title())), towns=towns)
-    if not has_any(" ".join(fold(message)), _MAY_ASK):
-        return NOTHING
     of_works = of_area = other = False
     there: list[str] = []
     for sentence in _SENTENCE.findall(message):
-        if not small_talk.asks(sentence) and not _DO_YOU.search(" ".join(fold(sentence))):
+        whole = heard(sentence, "firm")
+        if not whole.names or not (small_talk.asks(sentence) or whole.is_said("do_you yes")):
             continue
         is_known = False
         for clause in sentence.split(","):
-            said = " ".join(fold(clause))
-            verb, reaches = _asks_whether(said, sentence), _REACH.search(said) is not None
-            here = _towns(clause, said, reaches=reaches) if verb or reaches else []
-            if reaches and not here and _THERE.search(said):
-                here = place.find_all(message)
-            if _WHERE.search(said):
+            said = heard(clause, "firm")
+            verb = _asks_whether(said, sentence)
+            if said.is_said("where yes"):
                 of_area = is_known = True
-            elif here:
+            elif here := _towns(clause, said, message, verb):
                 there, is_known = [*there, *here], True
-            elif verb and small_talk.only_works(said[verb.start() :], works, has_wish=has_wish):
+            elif verb is not None and small_talk.only_works(
+                " ".join(said.words(verb, len(said.tokens))), works, has_wish=has_wish
+            ):
                 of_works = is_known = True
             else:
-                other = other or small_talk.begins_question(said)
+                other = other or small_talk.begins_question(said.text)
         other = other or not is_known
     return Asked(of_works, tuple(there), of_area, other, towns)

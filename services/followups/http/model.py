@@ -1,6 +1,7 @@
 """Asks a model to read a message of which no rule is sure (decision 62). It never speaks."""
 
 import asyncio
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,20 +28,6 @@ class _Quote(BaseModel):
 class _Read(BaseModel):
     kind: str | None = None
     facts: list[_Quote] = Field([], max_length=8)
-
-
-class _Message(BaseModel):
-    content: str
-
-
-class _Choice(BaseModel):
-    message: _Message
-
-
-class _Answer(BaseModel):
-    """The part of an answer of `/v1/chat/completions` that counts."""
-
-    choices: list[_Choice] = Field(min_length=1)
 
 
 class Model:
@@ -77,9 +64,8 @@ class Model:
                     raw
                 ) < _ANSWER_BYTES:
                     raw += part
-            told = _Answer.model_validate_json(raw).choices[0].message.content
-            read = _Read.model_validate_json(told)
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            read = _Read.model_validate_json(json.loads(raw)["choices"][0]["message"]["content"])
+        except (aiohttp.ClientError, LookupError, OSError, TypeError, ValueError) as error:
             log.warning("chat.model_failed", fault=type(error).__name__)
             return NOTHING
         kind = read.kind if read.kind in self._kinds else None
