@@ -2,13 +2,17 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pydantic import TypeAdapter
+
 from deploy.check import ADDRESSES, RESERVED, examples, is_production
 from deploy.inspection import say
 from deploy.up.environment import EXAMPLE_CONFIG
+from libs.common.process.config_file import Duration
 from libs.common.process.finding import Finding
 
 PROVIDERS = {
@@ -35,7 +39,7 @@ def findings(values: Mapping[str, str], alerts: Path, *, live: bool) -> Iterator
     shipped = examples(values, alerts.parent)
     others = (each for each in shipped if each[0] not in ADDRESSES)  # see _mail
     left = [say("example", name=name, fault=fault) for name, fault in others]
-    faults = [*_settings(values), *left, *_targets(alerts, real)]
+    faults = [*_settings(values), *left, *_targets(alerts, real), *_promise(alerts)]
     yield from faults or [say("live")]
 
 
@@ -62,6 +66,25 @@ def _settings(values: Mapping[str, str]) -> Iterator[Finding]:
         yield say("no-quiet-hours")
     if not values["HEARTBEAT_URL"]:
         yield say("unwatched")
+
+
+def _promise(config: Path) -> Iterator[Finding]:
+    """Yield each chain that takes longer than the chat promises an answer."""
+    read = TypeAdapter(Duration).validate_python
+    try:
+        answers, followups = (
+            tomllib.loads(path.read_text(encoding="utf-8"))
+            for path in (config, config.with_name("followups.toml"))
+        )
+        promised = read(followups.get("lead", {}).get("answer_within", "8h"))
+        for event in ("lead.qualified", "lead.submitted"):
+            chain = answers["answers"].get(event, {})
+            waits = sum((read(step["wait"]) for step in chain.get("chain", ())), timedelta())
+            takes = read(chain.get("within", "0s")) + waits * (1 + chain.get("repeat", 0))
+            if takes > promised:
+                yield say("promise", event=event, takes=takes, promised=promised)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # reported as a configuration fault
 
 
 def _is_private(host: str) -> bool:

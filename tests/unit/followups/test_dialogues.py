@@ -246,3 +246,15 @@ def test_a_company_without_prices_says_that_it_depends(tmp_path: Path) -> None:
     assert "zł" not in "".join(price.again.values())
     assert "telefon +" not in nobody.answer["pl"]
     assert "8:00-17:00; gdy" in nobody.answer["pl"]
+
+
+def test_consent_is_a_card_of_its_own_below_a_short_bubble() -> None:
+    turn = dialogues.answer(State(), "remont łazienki 6 m2, 40 tys, od maja, jan@example.com")
+    ask = FOLLOWUPS.taps.ask(turn.state, dialogues.TODAY)
+    assert ask is not None
+    assert [each["id"] for each in ask["choices"]] == ["yes", "no"]
+    wording = ask["wording"]["text"]
+    bubble = turn.reply.replace(wording, "")  # as the widget, the page and React show it
+    assert turn.reply.count(wording) == 1
+    assert "Administratorem" not in bubble
+    assert len(bubble) < 280

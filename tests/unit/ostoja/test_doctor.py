@@ -310,6 +310,21 @@ def test_the_people_of_the_example_are_reported(tmp_path: Path) -> None:
     assert "still asks the example's Jan Kos, Maria Sowa, Ewa Lis" in finding["found"]
 
 
+def test_a_chain_that_takes_longer_than_the_chat_promises_is_reported(tmp_path: Path) -> None:
+    going_live(tmp_path)
+    alerts = tmp_path / "config" / "alerts.toml"
+    text = alerts.read_text(encoding="utf-8")
+    step = 'person = "ewa", wait = "2h"'
+    assert step in text
+    alerts.write_text(text.replace(step, step.replace("2h", "5h")), encoding="utf-8")
+    (finding,) = going_live(tmp_path)
+    assert "within 8:00:00" in finding["found"]
+    assert "lead.submitted takes 13:00:00" in finding["found"]
+    (tmp_path / "config/followups.toml").write_text('[lead]\nanswer_within = "2d"\n', "utf-8")
+    (finding,) = going_live(tmp_path)
+    assert finding["status"] == "ok"
+
+
 def test_a_trial_is_checked_only_with_live(tmp_path: Path) -> None:
     trial: dict[str, Any] = dict.fromkeys(live.PROVIDERS.values(), "") | {"PUBLIC_BASE_URL": ""}
     (finding,) = going_live(tmp_path, **trial)
