@@ -37,6 +37,8 @@ def is_unclear(heard: Heard, state: State) -> bool:
         # A wish is read where none was asked for.
         and (heard.news == NO_FACTS or state.asking in {"area", "budget", "start"})
         and state.asking != "consent"
+        and heard.spoken == heard.language  # else a person answers
+        and heard.understood.barred is None
     )
 
 

@@ -64,7 +64,8 @@ def test_a_quote_that_does_not_stand_there_or_is_none_adds_nothing(
     "message",
     [
         "6 m2", "dzień dobry", "ile to kosztuje?", "cieknie mi kran", "STOP", "tak", "dzięki",
-        "600 700 800", "robicie w Warszawie?", "czuję gaz",
+        "600 700 800", "robicie w Warszawie?", "czuję gaz", "mam 11 lat i rysuję sobie dom",
+        "Guten Tag, wir haben so eine alte Wohnung und wissen nicht weiter",
     ],
 )  # fmt: skip
 def test_what_a_rule_reads_is_not_the_model_s(talk: Talk, message: str) -> None:
