@@ -26,10 +26,13 @@ def _holidays(country: object) -> Container[date]:
         raise ValueError("must be a supported country code, as in PL") from None
 
 
+Zone = Annotated[Any, BeforeValidator(_zone)]
+
+
 class HoursSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    zone: Annotated[Any, BeforeValidator(_zone)]
+    zone: Zone
     opens: time
     closes: time
     weekends: bool = False

@@ -8,7 +8,16 @@ import typer
 
 from ostoja.api import MOST_IDS
 from ostoja.commands import table
-from ostoja.commands.lists import ALERTS, FILTERS, RESOLVE, argument, needed, option, reason_of
+from ostoja.commands.lists import (
+    ALERTS,
+    FILTERS,
+    REPLAY,
+    RESOLVE,
+    argument,
+    needed,
+    option,
+    reason_of,
+)
 from ostoja.commands.table import Do
 from ostoja.failure import Exit, Failure
 from ostoja.show import count, moment, name, prose
@@ -43,6 +52,7 @@ def add_to(app: typer.Typer) -> None:
             "discard", "Discard alerts for good: those named, or all that the options select.",
             {"reason": needed("Why, for the audit record."), **_CHOSEN}, discard,
         ),
+        REPLAY,
         RESOLVE,
     )  # fmt: skip
     ledger = typer.Typer(no_args_is_help=True, help="Is every accepted alert accounted for?")

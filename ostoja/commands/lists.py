@@ -105,6 +105,17 @@ ALERTS = (
         items=lambda found: [*sorted(found["targets"].items()), ("all", found)],
     ),
 )  # fmt: skip
+REPLAY = Act(
+    "replay", "Send again what a target has accepted; --dry-run only counts.",
+    "POST /api/alerts/replay", "{matched:,} match, {requeued:,} are sent again",
+    {
+        "target": needed("The target."),
+        "since": needed("Delivered since: 2h, or a time.", parser=ago, metavar="TIME"),
+        "until": (needed("Delivered before: 2h, or a time.", parser=ago, metavar="TIME"), "0s"),
+        "event_type": FILTERS["event_type"],
+        "dry_run": (needed("Only count.", "--dry-run", kind=bool), False),
+    },
+)  # fmt: skip
 RESOLVE = Act(
     "resolve", "Resolve an e-mail in doubt: it arrived, it is sent again, or it is discarded.",
     "POST /api/dlq/resolve", "{id}: {outcome}",
@@ -202,6 +213,15 @@ CASES = (
             show_default=False,
         ),
         by=_PERSON, reason=_REASON,
+    ),
+    _answer(
+        "remind", "remind", "Remind the owner at that time, unless it is settled by then.",
+        by=_PERSON, until=needed("In 30m, or at a time.", "--in", **TIME),
+    ),
+    _answer(
+        "hand-over", "hand_over", "Hand a case over to a colleague, who is told.",
+        by=_PERSON, to=needed("The colleague: a key of `people`.", "--to", metavar="NAME"),
+        reason=_REASON,
     ),
     _answer(
         "release", "release", "Give a case back: its chain restarts at once.",
@@ -528,6 +548,16 @@ ON_CALL = (
             "begins": option("In 2h, or at a time; else now.", "--from", **TIME),
             "why": option("Shown beside the override."),
         },
+    ),
+    Act(
+        "oncall swap", "Swap two shifts: each person stands in for the other.",
+        "POST /api/oncall/swaps", "{schedule}: swapped by the overrides {ids[0]} and {ids[1]}",
+        {
+            "schedule": argument(show_default=False),
+            "shifts": argument("TIME TIME", "A time in each shift.", list[str]),
+            "why": option("Shown beside the overrides."),
+        },
+        body=lambda given: given | {"shifts": list(map(until, given["shifts"]))},
     ),
     Act(
         "oncall remove", "Remove an override: the schedule's file counts again.",

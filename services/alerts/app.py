@@ -38,6 +38,7 @@ from services.alerts.http.heartbeats import HeartbeatRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
+from services.alerts.http.replay import ReplayRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.alerts.http.slack import SlackRoutes
 from services.alerts.intake import PREFETCH, Intake
@@ -215,6 +216,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     for routes in (
         IntakeRoutes(engine, intake),
         DlqRoutes(engine, intake, throttles),
+        ReplayRoutes(engine, configured),
         OnCallRoutes(engine, schedules, rules.people),
         operations,
         HealthRoute(
@@ -277,6 +279,8 @@ def _digests(
     rota_faults: Callable[[], Mapping[str, str]],
     settings: AlertsSettings,
 ) -> Digests:
+    if unknown := [name for name in settings.escalate_by if name not in reconciler.config.targets]:
+        raise SystemExit(f"ESCALATE_BY: no target is named {', '.join(unknown)}")
     log.info(
         "incidents.configured",
         fallback_seconds=settings.alerts_fallback_seconds,
@@ -290,6 +294,7 @@ def _digests(
         reconciler,
         rota_faults,
         to=settings.escalation_email,
+        by=settings.escalate_by,
         base_url=settings.public_base_url.rstrip("/"),
         pending=settings.alerts_incident_pending,
         pace=Pace(

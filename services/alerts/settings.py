@@ -51,6 +51,10 @@ class AlertsSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
     heartbeat_url: Annotated[SecretStr, AfterValidator(_http)] = SecretStr("")
     """Requested each minute while the ledger check is ok; whoever knows it can do so for us."""
     escalation_email: str = Field("ops@example.com", min_length=3)
+    escalate_by: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = Field(
+        (), validate_default=False
+    )
+    """Targets for what on-call is told, in this order; none: mail, then others that people read."""
     public_base_url: str = "http://127.0.0.1:8080"
     alerts_backlog_per_second: int = Field(100, ge=1)
     alerts_private_networks: Annotated[

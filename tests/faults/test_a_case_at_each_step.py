@@ -216,14 +216,16 @@ async def test_a_release_without_a_response_is_not_undone_by_the_taking_that_com
     await cases.end(case_id, "unanswered", steps=2)
 
 
-async def lost(rig: Rig, cases: Cases, case_id: str, verb: str, given: dict[str, Any]) -> Any:
+async def lost(
+    rig: Rig, cases: Cases, case_id: str, verb: str, given: dict[str, Any], *, versions: int = 1
+) -> Any:
     """Give an answer, and kill the service between its commit and its response; the case then."""
     before = (await cases.case(case_id)).version
     async with Proxy(int(rig.stack.values["ALERTS_PORT"])) as door:
         door.stall(DOWN)
         asked = cases.answer(case_id, verb, replica=door.port, **given)
         answering = asyncio.create_task(asked)
-        row = await cases.case(case_id, version=before + 1)
+        row = await cases.case(case_id, version=before + versions)
         await rig.kill()
     with pytest.raises(aiohttp.ClientError):
         await answering

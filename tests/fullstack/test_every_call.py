@@ -321,10 +321,14 @@ async def _operations(call: Calls) -> None:
     _has(await call("GET", "/api/oncall", key="admin"), "schedules overrides")
     nobody = {"schedule": "unknown", "person": "ola", "ends": "2030-01-01T00:00:00Z"}
     await call("POST", "/api/oncall/overrides", nobody, status=422, key="admin")
+    swap = {"schedule": "unknown", "shifts": ["2030-01-01T00:00:00Z"] * 2}
+    await call("POST", "/api/oncall/swaps", swap, status=422, key="admin")
     await call("DELETE", "/api/oncall/overrides/{id}", id="999999", status=404, key="admin")
     _has(await call("GET", "/api/silences", key="admin"), "items")
     unknown = {"event_type": "unknown", "ends": "2030-01-01T00:00:00Z", "why": "a test"}
     await call("POST", "/api/silences", unknown, status=422, key="admin")
+    past = {"target": "slack", "since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"}
+    _has(await call("POST", "/api/alerts/replay", past, key="admin"), "matched requeued")
     every = {"matchers": ["event_type=~.*"]}
     _has(await call("POST", "/api/silences/preview", every, key="admin"), "matched complete")
     _has(await call("GET", "/api/dlq/silenced", key="admin"), "items")

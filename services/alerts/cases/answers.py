@@ -16,12 +16,16 @@ from libs.common.process import logs
 from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from services.alerts import messages, metrics, topology
+from services.alerts.cases.steps import new_row
+from services.alerts.intake import accept_rows
 from services.alerts.rules import case
 from services.alerts.rules.case import (
     FOLLOWUPS,
+    LONGEST_WISH,
     Answer,
     Cancelled,
     Change,
+    Moved,
     Refused,
     Rules,
     Standing,
@@ -30,6 +34,7 @@ from services.alerts.rules.case import (
     Via,
 )
 from services.alerts.store.cases import cases
+from services.alerts.store.cases.cases import Ticked
 
 log = logs.get_logger(__name__)
 
@@ -77,12 +82,18 @@ class Answers:
             latest = None
             if answer.verb is Verb.LATER:
                 latest = await self._latest(tx, row, now)
-            standing = Standing(State(row.state), row.owner, row.generation)
+            elif answer.verb is Verb.REMIND:
+                latest = now + LONGEST_WISH
+            standing = Standing(
+                State(row.state), row.owner, row.generation, closed=row.outcome is not None
+            )
             decided = case.decide(standing, answer, now=now, latest=latest)
             if isinstance(decided, Refused):
                 return _refusal(row, decided)
             after = row
-            if decided is not None:
+            if decided is not None and answer.verb is Verb.HAND_OVER:
+                after = await self._hand_over(tx, row, answer, decided, now)
+            elif decided is not None:
                 done_by = self._done_by(row, decided, now)
                 after = await cases.change(tx, row, decided, done_by)
             result = _result(after)
@@ -129,6 +140,27 @@ class Answers:
         name, at = (after if taken else row).owner_name, await cases.clock(tx)
         message = messages.owned(type_, row.alert_id, lead_id, row.request_id, at, name)
         await outbox.add(tx, topology.EVENTS.name, message.type, message)
+
+    async def _hand_over(
+        self, tx: AsyncConnection, row: Any, answer: Answer, taken: Change, now: datetime
+    ) -> Any:
+        """Give a locked case back, let the colleague take it, and tell them: one transaction.
+
+        So nobody else is asked in between, and what the old owner was shown is out of date.
+        """
+        free = await cases.change(tx, row, Change(State.OPEN, restart=now))
+        await self._tell_followups(tx, row, free)
+        after = await cases.change(tx, free, taken, self._done_by(free, taken, now))
+        # No header of a caller has a line break.
+        key, to = f"to\n{answer.key}", str(taken.owner)
+        theirs = Answer(Verb.TAKEN, to, str(taken.name), answer.via, key)
+        await self._tell_followups(tx, free, after)
+        await cases.record(tx, free, theirs, _result(after))
+        notice = self.rules.reminder(case.chain_of(row.chain), to)
+        told = Ticked.of(after, Moved(State.ANSWERED, after.step, after.next_at, notice), to)
+        await cases.tick(tx, [told])
+        await accept_rows(tx, [new_row(told, now, self.rules.needs, row.named)])
+        return await cases.lock(tx, row.alert_id)
 
     async def give_back(self, case_id: UUID) -> None:
         """Release a case in its owner's name, if it has no outcome and they were reminded."""

@@ -7,6 +7,7 @@ poll of any replica finds the case unchanged; after it, the outbox has the step'
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -15,15 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from libs.common.database.group_commit import halved
 from libs.common.process import logs
-from services.alerts import messages, metrics
+from services.alerts import metrics
 from services.alerts.cases.answers import Answers
+from services.alerts.cases.steps import new_row
 from services.alerts.intake import accept_rows
 from services.alerts.rules import case
 from services.alerts.rules.case import Moved, Rules, State
-from services.alerts.rules.delivery import Reason
 from services.alerts.store.cases import cases
 from services.alerts.store.cases.cases import Ticked
-from services.alerts.store.ledger.intake import NewRow
 
 log = logs.get_logger(__name__)
 
@@ -62,13 +62,14 @@ class Timer:
             due = [row for row in due if row.alert_id not in forgotten]
             ticked = [self._tick(row, now) for row in due]
             await cases.tick(tx, ticked)
-            rows = [self._row(each, now) for each in ticked if each.alert_id is not None]
-            if rows:
+            handed_out = [each for each in ticked if each.alert_id is not None]
+            if handed_out:
+                rows = [new_row(each, now, self.targets, each.case.named) for each in handed_out]
                 await accept_rows(tx, rows)
         for case_id in forgotten:  # each in a transaction: a recall locks deliveries in order
             await Answers(self.engine, self.rules).give_back(case_id)
         for each in ticked:
-            if each.moved.reminded:
+            if each.moved.handed_out and each.moved.state is State.ANSWERED:
                 metrics.CASE_FORGOTTEN.labels("reminded").inc()
             elif each.moved.handed_out is not None:
                 metrics.CASE_STEPS.labels(each.moved.handed_out.to).inc()
@@ -83,35 +84,16 @@ class Timer:
         moved = self._moved(row, now)
         if moved.handed_out is None:
             return Ticked(row, moved)
-        # The number of a reminder is behind those of the chain: an answer ends its generation.
-        alert_id = case.step_id(row.alert_id, row.generation, row.step)
-        return Ticked(row, moved, alert_id, self.rules.whom(moved.handed_out, now))
+        return Ticked.of(row, moved, self.rules.whom(moved.handed_out, now))
 
     def _moved(self, row: Any, now: datetime) -> Moved:
         chain, hours = case.chain_of(row.chain), self.rules.hours_of(row.hours)
+        quiet = partial(self.rules.quiet, severity=row.severity, now=now)
         if row.state == State.OPEN:
-            return case.tick(chain, row.step, hours, now)
+            return case.tick(chain, row.step, hours, now, quiet)
         policy = self.rules.policies.get(row.event_type)
         reminder = self.rules.reminder(chain, row.owner)
         done_within = None if policy is None else policy.done_within
-        return case.remind(row.step, reminder, done_within, hours, now)
-
-    def _row(self, ticked: Ticked, now: datetime) -> NewRow:
-        """Create the step's ledger row; its message is written when it is claimed."""
-        ask, row = ticked.moved.handed_out, ticked.case
-        assert ask is not None  # noqa: S101 - it has an alert id
-        assert ticked.alert_id is not None  # noqa: S101
-        return NewRow(
-            alert_id=ticked.alert_id,
-            target=ask.to,
-            event_type=messages.CASE_STEP,
-            severity=row.severity,
-            source="alerts",
-            payload={"case_id": str(row.alert_id)},
-            dedup_key=None,
-            request_id=row.request_id,
-            accepted_at=now,
-            subjects=tuple(row.named),
-            # The target may no longer be configured.
-            failed=None if ask.to in self.targets else Reason.UNROUTED,
+        return case.remind(
+            row.step, reminder, done_within, hours, now, wished=row.wished, quiet=quiet(reminder)
         )

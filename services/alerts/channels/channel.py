@@ -137,7 +137,10 @@ class Target(Part):
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         found = [v.get_secret_value() for v in fields.values() if isinstance(v, SecretStr)]
         found += [v for name, v in fields.items() if name == "url" and isinstance(v, str)]
-        return tuple(filter(None, found))
+        # A secret may be two, of which a response may quote one.
+        return tuple(
+            dict.fromkeys(part for each in found for part in (each, *each.split()) if part)
+        )
 
 
 T = TypeVar("T", bound=Target)

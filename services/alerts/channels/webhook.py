@@ -14,12 +14,21 @@ from services.alerts.channels.post import HttpChannel, HttpTarget
 from services.alerts.channels.templates import Templates
 from services.alerts.rules.delivery import Claimed, Outcome
 
+MOST_KEYS = 2
 
-def _signing_key(value: SecretStr) -> SecretStr:
+
+def _signers(value: SecretStr) -> list[Signer]:
+    return list(map(Signer, value.get_secret_value().split()))
+
+
+def _signing_keys(value: SecretStr) -> SecretStr:
     try:
-        Signer(value.get_secret_value())
+        count = len(_signers(value))
     except (ValueError, EmptyWebhookSecretError):
-        raise ValueError("must be whsec_ and base64, as Standard Webhooks says") from None
+        count = 0
+    if not 1 <= count <= MOST_KEYS:
+        text = "must be whsec_ and base64, as Standard Webhooks says; or two, with a space between"
+        raise ValueError(text)
     return value
 
 
@@ -29,7 +38,8 @@ class WebhookTarget(HttpTarget):
 
     channel: Literal["webhook"]
     url: SecretUrl
-    secret: Annotated[Secret, AfterValidator(_signing_key)]
+    secret: Annotated[Secret, AfterValidator(_signing_keys)]
+    """Or two, which both sign, while the receiver changes from one to the other."""
 
 
 class Webhook(HttpChannel[WebhookTarget], section=WebhookTarget):
@@ -37,7 +47,7 @@ class Webhook(HttpChannel[WebhookTarget], section=WebhookTarget):
         self, name: str, target: WebhookTarget, templates: Templates, network: Network
     ) -> None:
         super().__init__(name, target, templates, network)
-        self._signer = Signer(target.secret.get_secret_value())
+        self._signers = _signers(target.secret)
 
     async def send(self, job: Claimed) -> Outcome:
         body = self._templates.render(self._name, job) or json.dumps(
@@ -50,10 +60,10 @@ class Webhook(HttpChannel[WebhookTarget], section=WebhookTarget):
             },
             ensure_ascii=False,
         )
-        now = datetime.now(UTC)
+        now, id_ = datetime.now(UTC), str(job.alert_id)
         headers = {
-            "webhook-id": str(job.alert_id),
+            "webhook-id": id_,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._signer.sign(str(job.alert_id), now, body),
+            "webhook-signature": " ".join(each.sign(id_, now, body) for each in self._signers),
         }
         return (await self._poster.post(body.encode(), headers)).outcome

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo
@@ -12,11 +12,13 @@ from pydantic import BaseModel, Field, model_validator
 from libs.common.process.config_file import Duration, Where, did_you_mean
 from libs.domain.email_address import Email
 from libs.domain.hours import Hours
-from libs.domain.hours_section import HoursSection
+from libs.domain.hours_section import HoursSection, Zone
 from libs.domain.phone_number import Phone
 from services.alerts.channels.channel import Part, Target
 from services.alerts.messages import ESCALATION, HEARTBEAT_MISSED, STAFF_MAIL
+from services.alerts.rules import case
 from services.alerts.rules.case import Ask, Policy
+from services.alerts.rules.silence import Weekly
 
 ALWAYS = "always"
 """The built-in hours that are always open."""
@@ -128,11 +130,37 @@ class Schedule(Part):
     otherwise: str
 
 
+class Quiet(Part):
+    """Hours of each day; they may go over midnight."""
+
+    begins: time
+    ends: time
+    zone: Zone
+    critical: bool = False
+
+    @property
+    def daily(self) -> Weekly:
+        return Weekly(frozenset(range(1, 8)), self.begins, self.ends, self.zone)
+
+
 class Person(Part):
     name: str = Field(min_length=1, max_length=100)
+    quiet: Quiet | None = None
     slack: str | None = Field(None, pattern=r"^[UW][A-Z0-9]{2,20}$")
     email: Email | None = None
     phone: Phone | None = None
+
+    @property
+    def person(self) -> case.Person:
+        quiet = self.quiet
+        return case.Person(
+            self.name,
+            self.slack,
+            self.email,
+            self.phone,
+            None if quiet is None else quiet.daily,
+            quiet_if_critical=quiet is not None and quiet.critical,
+        )
 
     def lacks(self, needs: frozenset[str]) -> list[str]:
         return sorted(need for need in needs if getattr(self, need) is None)

@@ -14,7 +14,7 @@ from services.alerts.channels.channel import SECTIONS, FromEnv, Part, Target
 from services.alerts.channels.templates import Templates
 from services.alerts.config.cases import ALWAYS, CaseSections
 from services.alerts.messages import ESCALATION, STAFF_MAIL
-from services.alerts.rules.case import Heartbeat, Links, Person, Rules
+from services.alerts.rules.case import Heartbeat, Links, Rules
 
 
 class Dedup(Part):
@@ -83,7 +83,7 @@ class Config(CaseSections):
         return Rules(
             policies={event: section.policy for event, section in self.answers.items()},
             hours={name: self.hours_of(name) for name in (*self.hours, ALWAYS)},
-            people={key: Person(**each.model_dump()) for key, each in self.people.items()},
+            people={key: each.person for key, each in self.people.items()},
             on_call=on_call,
             rota=rota,
             links=links,

@@ -107,22 +107,27 @@ def recovered(job: Claimed) -> Claimed:
 
 def _reminds(row: Any) -> bool:
     """Return whether a step is the reminder of an owner who has given no outcome yet."""
-    is_last = (row.step_generation, row.number) == (row.generation, row.step)
+    last = row.step + max(row.told, 1) - 1
+    is_last = (row.step_generation, row.number) == (row.generation, last)
     return is_last and row.state == State.ANSWERED and row.outcome is None
 
 
 def _buttons(rules: Rules, row: Any, shown_at: UUID) -> tuple[Button, ...]:
     language, hours = (row.payload or {}).get("staff_language"), rules.hours_of(row.hours)
     value = ButtonValue(row.alert_id, row.generation, shown_at)
+    colleagues = [(key, each.name) for key, each in rules.people.items() if key != row.owner]
 
     def button(verb: Verb) -> Button:
         items = menu(verb, hours)
-        choices = tuple(
+        choices = [
             (item(each, hours.opens, language), str(replace(value, choice=each))) for each in items
-        )
-        return Button(verb, label(verb, language), str(value), choices)
+        ]
+        if verb is Verb.HAND_OVER:
+            choices = [(name, str(replace(value, to=key))) for key, name in colleagues]
+        return Button(verb, label(verb, language), str(value), tuple(choices))
 
-    return tuple(map(button, offered(State(row.state), row.outcome)))
+    verbs = offered(State(row.state), row.outcome)
+    return tuple(button(verb) for verb in verbs if verb is not Verb.HAND_OVER or colleagues)
 
 
 def shown_at(job: Claimed) -> UUID:

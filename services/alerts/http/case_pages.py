@@ -31,7 +31,8 @@ from services.alerts.rules.case import (
 )
 from services.alerts.store.cases import links as case_links
 
-_MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.RELEASE)
+_MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.REMIND, Verb.RELEASE)
+_CHOICES = {Verb.LATER: Choice.HOUR, Verb.REMIND: Choice.HALF_HOUR}
 _CONTACT = ("name", "phone", "email", "city", "summary", "text", "transcript_url")
 _JOB = ("summary", "city")
 """What a lead is about, for everyone with a link: without who it is."""
@@ -96,7 +97,7 @@ class CasePages:
             self.answers.rules.people[row.person].name,
             Via.LINK,
             key=f"link {nonce} {verb}",
-            choice=Choice.HOUR if verb is Verb.LATER else None,
+            choice=_CHOICES.get(verb),
             generation=generation,
         )
 

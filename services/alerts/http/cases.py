@@ -41,7 +41,17 @@ _CASE = (
 Flag = Annotated[bool, Field(strict=False)]
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
 Verbs = Literal[
-    "taken", "later", "not_a_lead", "false_alarm", "done", "won", "lost", "release", "reopen"
+    "taken",
+    "later",
+    "not_a_lead",
+    "false_alarm",
+    "done",
+    "won",
+    "lost",
+    "release",
+    "reopen",
+    "remind",
+    "hand_over",
 ]
 
 
@@ -50,6 +60,7 @@ class Given(Model):
     by: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     reason: Reason | None = None
     until: Moment | None = None
+    to: Annotated[str, Field(min_length=1, max_length=31)] | None = None
     generation: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     via: Literal["api", "cli"] = "api"
 
@@ -85,8 +96,13 @@ class CaseRoutes:
         case_id = path_id(request, "case")
         given = await parse(request, Given)
         person, name = self._who(given.by, operator(request))
-        if (given.until is None) == (given.answer == "later"):
-            raise Problem(422, errors=[("until", "is for `later`, which needs it")])
+        if (given.until is None) == (given.answer in {"later", "remind"}):
+            raise Problem(422, errors=[("until", "is for `later` and `remind`, which need it")])
+        if (given.to is None) == (given.answer == "hand_over"):
+            raise Problem(422, errors=[("to", "is for `hand_over`, which needs it")])
+        colleague = self.answers.rules.people.get(given.to or "")
+        if given.to and colleague is None:
+            raise Problem(422, errors=[("to", "no one of this name is in [people]")])
         answer = Answer(
             verb=Verb(given.answer),
             person=person,
@@ -96,6 +112,8 @@ class CaseRoutes:
             reason=given.reason,
             until=given.until,
             generation=given.generation,
+            to=colleague,
+            to_key=given.to,
             admin=request.headers.get(CALLER) == "admin",
         )
         ref = f"{case_id} by {given.by}" if given.by else str(case_id)
@@ -149,6 +167,7 @@ class CaseRoutes:
             {
                 **_case(found.case),
                 "chain": found.case.chain,
+                "people": {key: each.name for key, each in self.answers.rules.people.items()},
                 "steps": [self._step(row) for row in found.steps],
                 "answers": [_answer(row) for row in found.answers],
                 "places": [

@@ -1,7 +1,7 @@
 """Routes for on-call: who is on call, and overrides."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -25,7 +25,15 @@ log = logs.get_logger(__name__)
 
 _OVERRIDE = ("id", "schedule", "person", "begins", "ends", "by", "why")
 WEEK = timedelta(days=7)
+MOST_SHIFTS = 50
 Name = Annotated[str, Field(min_length=1, max_length=31)]
+
+
+class Swap(Model):
+    schedule: Name
+    shifts: Annotated[list[Moment], Field(min_length=2, max_length=2)]
+    """A time in each."""
+    why: str | None = Field(None, max_length=500)
 
 
 class Override(Model):
@@ -45,6 +53,7 @@ class OnCallRoutes:
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/oncall", admin(self.now))
         app.router.add_post("/api/oncall/overrides", admin(self.add))
+        app.router.add_post("/api/oncall/swaps", admin(self.swap))
         app.router.add_delete("/api/oncall/overrides/{id}", admin(self.remove))
 
     async def now(self, _: web.Request) -> web.Response:
@@ -75,6 +84,11 @@ class OnCallRoutes:
             "fault": self._rotas[name].fault,
             "able": sorted(self._rotas[name].able),
             "week": list(self._week(name, mine, now)),
+            "shifts": [
+                columns(each, "person", "begins", "ends")
+                for each in self._rotas[name].shifts[:MOST_SHIFTS]
+                if each.ends > now
+            ],
         }
 
     def _week(self, name: str, mine: list[Shift], now: datetime) -> Iterator[dict[str, Any]]:
@@ -110,6 +124,37 @@ class OnCallRoutes:
             raise Problem(409, detail=f"another override of {body.schedule} is at that time")
         log.info("oncall.overridden", schedule=body.schedule, person=body.person, operator=by)
         return json_response({"id": number})
+
+    async def swap(self, request: web.Request) -> web.Response:
+        """Let two people stand in for each other, in one transaction."""
+        body = await parse(request, Swap)
+        rota, now = self._rotas.get(body.schedule), datetime.now(UTC)
+        if rota is None:
+            raise Problem(422, errors=[("schedule", "no schedule has this name")])
+        shifts = [each for each in rota.shifts if each.ends > now]
+        found = [next((each for each in shifts if each.covers(at)), None) for at in body.shifts]
+        errors = [
+            (f"shifts.{number}", "no shift of the next 14 days covers this time")
+            for number, each in enumerate(found)
+            if each is None
+        ]
+        one, other = found
+        if one is None or other is None or one.person == other.person:
+            raise Problem(422, errors=errors or [("shifts", "they are of the same person")])
+        swapped = [replace(one, person=other.person), replace(other, person=one.person)]
+        by, numbers = operator(request) or "unknown", list[int]()
+        async with self.engine.begin() as tx:
+            for each in swapped:
+                shift = replace(each, begins=max(each.begins, now))
+                number = await overrides.add(tx, body.schedule, shift, by=by, why=body.why)
+                if number is None:
+                    raise Problem(409, detail=f"an override of {body.schedule} is at that time")
+                numbers.append(number)
+            ref = f"{numbers[0]} {body.schedule}: {one.person} and {other.person}"
+            act = Act.of(request.headers, "oncall.override", "override", ref, reason=body.why)
+            await acts_outbox.record(tx, act)
+        log.info("oncall.swapped", schedule=body.schedule, operator=by)
+        return json_response({"ids": numbers})
 
     def _errors(self, body: Override, begins: datetime) -> list[tuple[str, str]]:
         errors = []

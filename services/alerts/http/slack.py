@@ -126,6 +126,8 @@ class SlackRoutes:
             key=f"slack {pressed.trigger_id}",
             choice=value.choice,
             generation=value.generation,
+            to=self.answers.rules.people.get(value.to or ""),
+            to_key=value.to,
         )
 
     async def _refused(self, case_id: UUID, answer: Answer) -> Refusal | None:
@@ -171,6 +173,6 @@ def _value(verb: Verb, action: _Action) -> ButtonValue:
     except ValueError:
         raise Problem(422, detail="no case has a button with this value") from None
     menu = MENUS.get(verb, (None,))
-    if value.choice not in menu:
+    if value.choice not in menu or (value.to is None) == (verb is Verb.HAND_OVER):
         raise Problem(422, detail=f"{verb} has no menu with this item")
     return value

@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 from libs.domain.hours import Hours
 from services.alerts.rules.heartbeats import ALWAYS, Schedule
+from services.alerts.rules.silence import Weekly
 
 FOLLOWUPS = "followups"
 """The source of alerts about leads."""
@@ -43,17 +44,24 @@ class Verb(StrEnum):
     LOST = auto()
     RELEASE = auto()
     REOPEN = auto()
+    REMIND = auto()
+    HAND_OVER = auto()
     CANCEL = auto()
 
 
 CLOSING = frozenset({Verb.NOT_A_LEAD, Verb.FALSE_ALARM, Verb.DONE, Verb.WON, Verb.LOST})
 
 _RESTARTING = frozenset({Verb.RELEASE, Verb.REOPEN})
+_ADMINS = _RESTARTING | {Verb.HAND_OVER}
+"""An admin may do it in the owner's place."""
+_OF_AN_OWNER = frozenset({Verb.REMIND, Verb.HAND_OVER})
+LONGEST_WISH = timedelta(days=14)
 
 
 class Choice(StrEnum):
-    """The items of the menus that `later` and `not_a_lead` open."""
+    """The items of the menus that `later`, `remind` and `not_a_lead` open."""
 
+    HALF_HOUR = auto()
     HOUR = auto()
     MORNING = auto()
     SPAM = auto()
@@ -63,6 +71,7 @@ class Choice(StrEnum):
 
 MENUS: Mapping[Verb, tuple[Choice, ...]] = {
     Verb.LATER: (Choice.HOUR, Choice.MORNING),
+    Verb.REMIND: (Choice.HALF_HOUR, Choice.HOUR, Choice.MORNING),
     Verb.NOT_A_LEAD: (Choice.SPAM, Choice.TOO_FAR, Choice.TWICE),
 }
 
@@ -133,6 +142,9 @@ class Person:
     slack: str | None = None
     email: str | None = None
     phone: str | None = None
+    quiet: Weekly | None = None
+    """When a chain asks others first."""
+    quiet_if_critical: bool = False
 
 
 TOKEN_BYTES = 16  # 22 characters, which fit an SMS
@@ -208,6 +220,15 @@ class Rules:
         """Return the person that a step asks."""
         return self.on_call(ask.schedule, now) if ask.schedule else ask.person
 
+    def quiet(self, ask: Ask, severity: str, now: datetime) -> datetime | None:
+        """Return until when the person of a step is not to be asked; None: they are."""
+        person = self.people.get(self.whom(ask, now) or "")
+        if person is None or person.quiet is None:
+            return None
+        if severity == "critical" and not person.quiet_if_critical:
+            return None
+        return person.quiet.until(now)
+
     def person(self, key: str | None) -> Person:
         """Return a person; a Slack id is a member of the team who is not in [people]."""
         key = key or ""
@@ -241,7 +262,7 @@ def offered(state: State, outcome: str | None) -> tuple[Verb, ...]:
     if state is State.UNANSWERED:
         return (Verb.TAKEN, Verb.NOT_A_LEAD)
     if state is State.ANSWERED and outcome is None:
-        return (Verb.RELEASE, Verb.WON, Verb.LOST)
+        return (Verb.RELEASE, Verb.REMIND, Verb.HAND_OVER, Verb.WON, Verb.LOST)
     return ()
 
 
@@ -259,17 +280,29 @@ class ButtonValue:
     generation: int  # of the case, as the message shows it
     shown_at: UUID  # the alert id of the message's place
     choice: Choice | None = None
+    to: str | None = None  # a colleague
 
     def __str__(self) -> str:
-        words = (self.case_id, self.generation, self.shown_at, self.choice)
+        words = (
+            self.case_id,
+            self.generation,
+            self.shown_at,
+            self.choice,
+            self.to and f"@{self.to}",
+        )
         return " ".join(str(word) for word in words if word is not None)
 
     @classmethod
     def read(cls, text: str) -> Self:
         """:raises ValueError: no message of ours has this value"""
         case_id, generation, shown_at, *choice = text.split(" ")
-        (chosen,) = map(Choice, choice) if choice else (None,)
-        return cls(UUID(case_id), int(generation[:9]), UUID(shown_at), chosen)
+        named = UUID(case_id), int(generation[:9]), UUID(shown_at)
+        if not choice:
+            return cls(*named)
+        (chosen,) = choice
+        if chosen.startswith("@"):
+            return cls(*named, to=chosen[1:])
+        return cls(*named, Choice(chosen))
 
 
 def step_id(case_id: UUID, generation: int, number: int) -> UUID:
@@ -288,6 +321,7 @@ class Standing:
     state: State
     owner: str | None
     generation: int
+    closed: bool = False  # it has an outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +338,8 @@ class Answer:
     choice: Choice | None = None  # of the answer's menu, instead of `reason` and `until`
     generation: int | None = None  # the generation of the link or button
     admin: bool = False
+    to: Person | None = None  # the colleague of a hand-over
+    to_key: str | None = None
 
 
 def chosen(answer: Answer, hours: Hours, now: datetime) -> Answer:
@@ -313,6 +349,8 @@ def chosen(answer: Answer, hours: Hours, now: datetime) -> Answer:
             return answer
         case Choice.HOUR:
             return replace(answer, until=now + timedelta(hours=1))
+        case Choice.HALF_HOUR:
+            return replace(answer, until=now + timedelta(minutes=30))
         case Choice.MORNING:
             tomorrow = now.astimezone(hours.zone).date() + timedelta(days=1)
             midnight = datetime.combine(tomorrow, time(), hours.zone)
@@ -339,6 +377,7 @@ class Change:
     outcome: Verb | None = None
     late: bool = False
     restart: datetime | None = None  # the chain restarts at this time
+    remind: datetime | None = None  # its owner wants to be reminded at this time
     tell: bool = True  # update every place; else only those whose message can be changed
 
 
@@ -359,11 +398,21 @@ def decide(
         return Change(State.OPEN, restart=until)
     if answer.verb in _RESTARTING:
         return Change(State.OPEN, restart=now)
+    if answer.verb in _OF_AN_OWNER:
+        return _owners(case, answer)
     outcome = answer.verb if answer.verb in CLOSING else None
     if mine and outcome is None:
         return None
     late = case.state is State.UNANSWERED
     return Change(State.ANSWERED, answer.person, answer.name, outcome, late, tell=not mine)
+
+
+def _owners(case: Standing, answer: Answer) -> Change | None:
+    if answer.verb is Verb.REMIND:
+        return Change(State.ANSWERED, remind=answer.until, tell=False)
+    if answer.to is None or answer.to_key == case.owner:
+        return None
+    return Change(State.ANSWERED, answer.to_key, answer.to.name)
 
 
 def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Refused | None:
@@ -376,9 +425,11 @@ def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Re
         (old and verb is not Verb.TAKEN, Refused.STALE),
         (verb in _RESTARTING and state is State.OPEN, Refused.STALE),
         (verb is Verb.RELEASE and state is State.UNANSWERED, Refused.STALE),
+        (verb in _OF_AN_OWNER and (state is not State.ANSWERED or case.closed), Refused.STALE),
+        (verb is Verb.REMIND and mine and not in_time, Refused.TOO_LATE),
         (verb is Verb.LATER and state is State.ANSWERED, Refused.ANSWERED),
         (verb is Verb.LATER and (state is State.UNANSWERED or not in_time), Refused.TOO_LATE),
-        (theirs and not (verb in _RESTARTING and answer.admin), Refused.ANSWERED),
+        (theirs and not (verb in _ADMINS and answer.admin), Refused.ANSWERED),
     )
     return next((refused for applies, refused in rules if applies), None)
 
@@ -392,35 +443,57 @@ class Moved:
     next_at: datetime | None
     handed_out: Ask | None = None
     reminded: bool = False  # the owner
+    chain: tuple[Ask, ...] | None = None  # in another order
 
 
-def tick(chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime) -> Moved:
-    """Send the next step, end the case, or wait until the hours begin.
+def _awake(_: Ask) -> None:
+    """Return None: the person is to be asked."""
+
+
+def tick(
+    chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime,
+    quiet: Callable[[Ask], datetime | None] = _awake,
+) -> Moved:  # fmt: skip
+    """Send the next step, end the case, or wait until the hours begin, or a person's quiet ends.
+
+    Who is quiet is asked after the next who is not, so that everyone is asked.
 
     :param step: number of steps sent so far. One step at a time: a wait counts from the sending
+    :param quiet: until when the person of a step is not to be asked
     """
     opens = hours.next_opening(now)
     if opens > now:
         return Moved(State.OPEN, step, opens)
     if step == len(chain):
         return Moved(State.UNANSWERED, step, None)
-    ask = chain[step]
-    return Moved(State.OPEN, step + 1, hours.add(now, timedelta(seconds=ask.wait)), ask)
+    untils = [quiet(ask) for ask in chain[step:]]
+    if None not in untils:
+        return Moved(State.OPEN, step, min(filter(None, untils)))
+    at = step + untils.index(None)
+    ask = chain[at]
+    other = (*chain[:step], ask, *chain[step:at], *chain[at + 1 :]) if at > step else None
+    next_at = hours.add(now, timedelta(seconds=ask.wait))
+    return Moved(State.OPEN, step + 1, next_at, ask, chain=other)
 
 
 def remind(
-    step: int, reminder: Ask, done_within: float | None, hours: Hours, now: datetime
-) -> Moved:
+    step: int, reminder: Ask, done_within: float | None, hours: Hours, now: datetime, *,
+    wished: bool = False, quiet: datetime | None = None,
+) -> Moved:  # fmt: skip
     """Remind the owner of an answered case that has no outcome in time, within the hours.
 
     :param done_within: seconds of business time; None: the policy does not ask for an outcome now
+    :param wished: the owner asked to be reminded now, at whatever hour
+    :param quiet: until when the owner is quiet
     """
-    if done_within is None:
+    again = None if done_within is None else hours.add(now, timedelta(seconds=done_within))
+    if wished:
+        return Moved(State.ANSWERED, step, again, reminder)
+    if again is None:
         return Moved(State.ANSWERED, step, None)
-    opens = hours.next_opening(now)
+    opens = hours.next_opening(quiet or now)
     if opens > now:
         return Moved(State.ANSWERED, step, opens)
-    again = hours.add(now, timedelta(seconds=done_within))
     return Moved(State.ANSWERED, step, again, reminder, reminded=True)
 
 

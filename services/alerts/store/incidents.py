@@ -30,6 +30,7 @@ class Unhealthy:
 
     shut: bool  # its breaker is not closed now, or it is paused
     refuses: bool  # it refuses us, and not one alert only
+    since: datetime
 
 
 CERTAIN_SECONDS: Final = 10.0
@@ -39,7 +40,7 @@ CERTAIN_SECONDS: Final = 10.0
 async def unhealthy(tx: AsyncConnection) -> dict[str, Unhealthy]:
     """Return the unhealthy targets by name."""
     found = await tx.execute(SQL["unhealthy"])
-    return {row.target: Unhealthy(row.shut, row.refuses) for row in found}
+    return {row.target: Unhealthy(row.shut, row.refuses, row.since) for row in found}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 (kind = 'breaker' AND number > 0 AND since <= now() - interval '{certain_seconds} s')
 
 -- name: unhealthy
-SELECT target, {refuses} AS refuses,
+SELECT target, since, {refuses} AS refuses,
     EXISTS (SELECT FROM breaker WHERE breaker.target = incident.target AND {shut}) AS shut
 FROM incident WHERE kind = 'breaker'
 

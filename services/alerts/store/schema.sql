@@ -57,6 +57,8 @@ CREATE TABLE alert_case (
     ended_at timestamptz,
     caller text,
     failures integer DEFAULT 0 NOT NULL,
+    told integer DEFAULT 0 NOT NULL,
+    wished boolean DEFAULT false NOT NULL,
     CONSTRAINT alert_case_answered_by_its_owner CHECK ((((state = 'answered') = (owner IS NOT NULL)) AND (num_nonnulls(owner, owner_name, answered_at) = ANY (ARRAY[0, 3])))),
     CONSTRAINT alert_case_cancelled_with_a_reason CHECK (((state = 'cancelled') = (reason IS NOT NULL))),
     CONSTRAINT alert_case_due_while_open_or_without_outcome CHECK (
@@ -80,6 +82,8 @@ COMMENT ON COLUMN alert_case.reminded IS 'its owner, who gave no outcome in time
 COMMENT ON COLUMN alert_case.silence IS 'which has put it off';
 COMMENT ON COLUMN alert_case.ended_at IS 'when it last stopped to be open';
 COMMENT ON COLUMN alert_case.failures IS 'of its timer, one after another';
+COMMENT ON COLUMN alert_case.told IS 'how many messages outside the chain its owner got: reminders, and that it was handed over';
+COMMENT ON COLUMN alert_case.wished IS 'its owner asked to be reminded at next_at';
 CREATE INDEX alert_case_dedup ON alert_case (dedup_key) WHERE (dedup_key IS NOT NULL);
 CREATE INDEX alert_case_due ON alert_case (next_at) WHERE (next_at IS NOT NULL);
 CREATE INDEX alert_case_silence ON alert_case (silence) WHERE (silence IS NOT NULL);

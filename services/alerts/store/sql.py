@@ -23,7 +23,7 @@ def _are(kind: Any, names: str) -> dict[str, Any]:
 
 _COLUMNS: Final[Mapping[str, Any]] = {
     **_are(sa.Uuid, "alert_id first_id case_id update_id duplicate_of"),
-    **_are(JSONB, "payload reasons found chain receipt result"),
+    **_are(JSONB, "payload reasons alerts found chain receipt result"),
 }
 _PARAMETERS: Final[Mapping[str, Any]] = {
     **_COLUMNS,

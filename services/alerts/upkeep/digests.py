@@ -9,7 +9,7 @@ it reported is unsent again (`delivery.ending`), and due after a pause that grow
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum, auto
 from importlib.resources import files
 from typing import Any
@@ -18,9 +18,10 @@ from uuid import uuid4
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
+from libs.domain.acts import without_addresses
 from services.alerts import metrics
 from services.alerts.intake import Intake
-from services.alerts.messages import ESCALATION, AlertAccepted
+from services.alerts.messages import ESCALATION, AlertAccepted, may_be_silenced
 from services.alerts.rules.delivery import Reason
 from services.alerts.store import incidents
 from services.alerts.store.cases import cases
@@ -34,6 +35,7 @@ log = logs.get_logger(__name__)
 
 LISTED = 20
 """Cases that a mail lists."""
+MOST_LINE = 90
 INTAKE = "intake"  # stands for the target of messages that could not become rows
 MISSING = "missing"  # and this for that of alerts that never came
 
@@ -59,6 +61,7 @@ class Digests:
     reconciler: Reconciler
     rota_faults: Callable[[], Mapping[str, str]]  # by schedule
     to: str  # e-mail address
+    by: Sequence[str]  # targets; empty: mail, then others that people read
     base_url: str  # of the public API, for the commands in the mail
     pending: int  # deliveries of one target that may be pending without an incident
     pace: Pace
@@ -125,7 +128,7 @@ class Digests:
             if target == CASES:
                 now = Now(cases=await cases.unanswered(tx, LISTED))
             subject, text = compose(target, unsent, open_incidents, now, self.base_url)
-            other = self._other_way(await incidents.unhealthy(tx))
+            other = self._way(await incidents.unhealthy(tx))
             if other is not None and self.reconciler.config.targets[other].channel == "sms":
                 text = subject
             accepted = AlertAccepted(
@@ -150,15 +153,25 @@ class Digests:
             digest=str(digest),
         )
 
-    def _other_way(self, unhealthy: Mapping[str, Unhealthy]) -> str | None:
-        """Return another target that people read, if all of the mail's own refuse us."""
-        config = self.reconciler.config
-        refusing = {name for name, each in unhealthy.items() if each.refuses}
-        if not refusing.issuperset(config.route(ESCALATION, None)):
-            return None
+    def _way(self, unhealthy: Mapping[str, Unhealthy]) -> str | None:
+        """Return the first target that is well; None: by mail, as `escalation` is routed.
+
+        Mail is not well if all of its targets refuse us, or nothing has got through for as long as
+        on-call is told of.
+        """
+        config, now = self.reconciler.config, datetime.now(UTC)
+        mail = config.route(ESCALATION, None)
+        after = timedelta(seconds=self.pace.after)
+        broken = {
+            name for name, each in unhealthy.items()
+            if each.refuses or (each.shut and now - each.since >= after)
+        }  # fmt: skip
         shut = {name for name, each in unhealthy.items() if each.shut}
         read = (name for name, each in config.targets.items() if each.read_by_people)
-        return next((name for name in read if name not in shut), None)
+        for name in self.by or (*mail, *read):
+            if name not in broken and (name in mail or name not in shut):
+                return None if name in mail else name
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +238,24 @@ def _failures(unsent: Unsent) -> dict[str, Any]:
         "reasons": ", ".join(f"{reason} {n}" for reason, n in sorted(unsent.reasons.items())),
         "first": f"{_utc(unsent.first_at)}  {unsent.first_error}",
         "last": f"{_utc(unsent.last_at)}  {unsent.last_error}",
+        "alerts": "\n".join(
+            f"        {row['id']}  {_said(row['event_type'], row['said'])}" for row in unsent.alerts
+        ),
         "cancelled": _TEXTS["cancelled"] if Reason.NO_PERMIT in unsent.reasons else "",
     }
 
 
+def _said(event_type: str, said: str | None) -> str:
+    """Return an alert's first line, without contacts; of people and mails to them only the type."""
+    first = "".join((said or "").strip().splitlines()[:1])
+    if not first or not may_be_silenced(event_type):
+        return event_type
+    return f"{event_type}: {without_addresses(first)}"[:MOST_LINE]
+
+
 def _cases(count: int, oldest: Sequence[Any]) -> dict[str, Any]:
     rows = (
-        f"{_utc(row.opened_at)}  {row.event_type}"
+        f"{_utc(row.opened_at)}  {_said(row.event_type, row.said)}"
         f"{' (nobody is asked: case.timer_failed in the log of alerts)' * (row.failures > 1)}"
         f"\n    ostoja take {row.alert_id} --as NAME"
         for row in oldest

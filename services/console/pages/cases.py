@@ -18,10 +18,11 @@ from services.console.store.sessions import Visitor
 from services.console.texts import ZONE
 
 MORNING = time(8)
+REMIND_AFTER = timedelta(minutes=30)
 PUT_OFF = {"hour", "morning"}
 """They only put a case off, which alerts allows some times and not for long."""
 NEED_REASON = {"lost", "not_a_lead", "false_alarm"}
-VERBS = PUT_OFF | {"taken", "done", "false_alarm", "release"}
+VERBS = PUT_OFF | {"taken", "done", "false_alarm", "release", "remind", "hand_over"}
 _NONCE = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -33,12 +34,13 @@ class Said:
     nonce: str
     """The form's; with it a second press has no further effect."""
     reason: str | None
+    colleague: str | None = None
 
     async def to(self, call: Call, case_id: object) -> None:
         """Answer a case with this; raises as `Call.ask`."""
         named = {"not_accepted": "cannot_wait"} if self.verb in PUT_OFF else {}
         path, key = f"/api/cases/{case_id}/answer", f"{self.nonce} {self.verb}"
-        await call.ask("POST", path, answer_of(self.verb, self.reason), key=key, **named)
+        await call.ask("POST", path, answer_of(self), key=key, **named)
 
 
 class AnswerPage(Page):
@@ -53,7 +55,9 @@ class AnswerPage(Page):
         raise NotImplementedError
 
     async def _press(self, call: Call) -> web.Response:
-        said = Said(call.text("answer"), call.text("nonce"), reason_in(call.form))
+        said = Said(
+            call.text("answer"), call.text("nonce"), reason_in(call.form), call.text("to") or None
+        )
         if said.verb not in self.verbs or not _NONCE.fullmatch(said.nonce):
             raise web.HTTPNotFound
         if said.verb in NEED_REASON and said.reason is None:
@@ -78,12 +82,15 @@ class CasePage(AnswerPage):
         await said.to(call, call.id("case"))
 
 
-def answer_of(verb: str, reason: str | None) -> dict[str, Any]:
+def answer_of(said: Said) -> dict[str, Any]:
     """Return what a button says to the API of cases."""
-    now = datetime.now(UTC)
+    verb, now = said.verb, datetime.now(UTC)
     if verb == "hour":
         return {"answer": "later", "until": (now + timedelta(hours=1)).isoformat()}
     if verb == "morning":
         tomorrow = now.astimezone(ZONE).date() + timedelta(days=1)
         return {"answer": "later", "until": datetime.combine(tomorrow, MORNING, ZONE).isoformat()}
-    return {"answer": verb, "reason": reason}
+    if verb == "remind":
+        return {"answer": verb, "until": (now + REMIND_AFTER).isoformat()}
+    given = {"to": said.colleague} if verb == "hand_over" else {}
+    return {"answer": verb, "reason": said.reason} | given

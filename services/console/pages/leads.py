@@ -38,6 +38,7 @@ _STATE_AFTER = {
     "undo": "taken",
     "hour": None,
     "morning": None,
+    "remind": None,
 }
 """The state of the lead that each button sets."""
 
@@ -70,6 +71,7 @@ class LeadPage(AnswerPage):
             next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
             requests=requests, path=f"/console/leads/{lead['id']}", nonce=uuid4(),
+            has_case=any(case["state"] == "answered" for case in known),
             colleagues=await self._colleagues(),
             did=did if (did := request.query.get("did")) in _STATE_AFTER else None,
             **{"reason": ""} | said,
@@ -200,6 +202,7 @@ def _concerns(case: Mapping[str, Any], verb: str) -> bool:
         "hour": {"open"},
         "morning": {"open"},
         "release": {"answered"},
+        "remind": {"answered"},
         "reopen": set[str](),  # the lead can be taken again without it
         "undo": set[str](),
     }

@@ -28,6 +28,7 @@ from services.console.texts import ZONE
 More = Callable[[Site, Visitor, web.Request], Awaitable[Mapping[str, Any]]]
 SILENT_HOURS = (1, 4, 8, 24, 72, 336)
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+REPLAY_HOURS = (1, 4, 8, 24)
 WEEKLY = timedelta(days=365)
 ON_CALL_HOURS = (4, 8, 24, 72, 168, 336)
 CHANGEABLE = ("chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget")
@@ -205,6 +206,13 @@ async def stand_in(call: Call) -> None:
     await call.ask("POST", "/api/oncall/overrides", body, **named)
 
 
+async def swap(call: Call) -> None:
+    shifts = [call.text("one"), call.text("other")]
+    body = {"schedule": call.text("schedule"), "shifts": shifts, "why": call.reason()}
+    named = {"changed_meanwhile": "stands_in_already"}
+    await call.ask("POST", "/api/oncall/swaps", body, **named)
+
+
 def _ends(call: Call, among: tuple[int, ...], less: timedelta = timedelta()) -> str:
     if (hours := call.text("hours")) not in map(str, among):
         raise RefusedError("bad_reason", 422)
@@ -228,6 +236,21 @@ async def stop_follow_ups(call: Call) -> None:
 async def decide(call: Call) -> None:
     verb = call.chosen("answer", ("release", "discard"))
     await call.ask("POST", f"/api/leads/suspected/{call.name}/{verb}")
+
+
+def _replayed(form: Mapping[str, Any]) -> dict[str, Any]:
+    if (hours := str(form.get("hours"))) not in map(str, REPLAY_HOURS):
+        raise web.HTTPBadRequest
+    now = datetime.now(UTC)
+    since = (now - timedelta(hours=int(hours))).isoformat()
+    return {"target": form.get("target"), "since": since, "until": now.isoformat()}
+
+
+async def replay(call: Call) -> Mapping[str, Any]:
+    dry_run = call.text("act") != "send"
+    body = _replayed(call.form) | {"dry_run": dry_run}
+    done = await call.ask("POST", "/api/alerts/replay", body)
+    return {"replay": done.body, "given": call.form}
 
 
 async def counted(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str, Any]:
@@ -296,7 +319,10 @@ LISTS = (
     Listing(
         name="oncall", api="/api/oncall", roles=ON_CALL, acting=OPS,
         values={"hours": ON_CALL_HOURS},
-        acts={"": stand_in, "/{id}/remove": asks("DELETE", "/api/oncall/overrides/{}")},
+        acts={
+            "": stand_in, "/swap": swap,
+            "/{id}/remove": asks("DELETE", "/api/oncall/overrides/{}"),
+        },
     ),
     Listing(
         name="limits", api="/api/ratelimits", roles=ON_CALL, acting=OPS,
@@ -321,6 +347,8 @@ LISTS = (
     ),
     Listing(
         name="targets", api="/api/breakers", roles=ON_CALL, acting=OPS, live="alerts breakers",
-        acts={"/{target}/reset": asks("POST", "/api/breakers/{}/reset")}, more=backlog,
+        more=backlog,
+        acts={"/replay": replay, "/{target}/reset": asks("POST", "/api/breakers/{}/reset")},
+        values={"replay_hours": REPLAY_HOURS, "replay": None, "given": {}},
     ),
 )  # fmt: skip

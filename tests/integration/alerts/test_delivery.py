@@ -11,6 +11,7 @@ from libs.common.messaging.broker import Message
 from tests.integration.alerts.conftest import Alerts, StartAlerts, accepted, write
 from tests.support.brokers import Vhost, leaderless
 from tests.support.eventually import eventually
+from tests.support.sandbox import WEBHOOK_SECRET
 from tests.support.servers import frozen
 
 pytestmark = pytest.mark.promise("P1")
@@ -69,6 +70,12 @@ async def test_each_channel_speaks_its_providers_protocol(alerts: StartAlerts) -
         await subject.until(alert_id, "delivered", target)
     (mail,) = await subject.sandbox.mails()
     assert [to["Address"] for to in mail["To"]] == ["staff@example.com"]
+
+
+async def test_while_a_webhooks_secret_changes_both_sign(alerts: StartAlerts) -> None:
+    subject = await alerts(WEBHOOK_SECRET=f"whsec_bmV3LW5ldy1uZXc= {WEBHOOK_SECRET}")
+    alert_id = await subject.accept("webhook")
+    assert (await subject.until(alert_id, "delivered", "webhook")).attempt == 1
 
 
 async def test_a_refused_attempt_waits_in_retry_and_the_next_delivers(alerts: StartAlerts) -> None:

@@ -134,6 +134,29 @@ async def test_a_mail_server_that_refuses_us_is_reported_elsewhere(
     assert await digests(subject) == []
 
 
+async def test_a_mail_server_that_does_not_answer_is_reported_by_the_next_channel(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(email=BREAKS, **INCIDENTS, ESCALATE_BY="email, sms,slack")
+    await subject.sandbox.behave("email", stage="mail", status=451)
+    await subject.accept("email")
+
+    async def told() -> list[str]:
+        found = [str(each["body"]) for each in await subject.sandbox.received("sms")]
+        return [text for text in found if "nothing gets through to email" in text]
+
+    assert await eventually(told, 40)
+    assert await subject.sandbox.received("slack") == []
+
+
+async def test_a_digest_names_the_alerts(alerts: StartAlerts) -> None:
+    subject = await alerts(**QUICK)
+    await subject.sandbox.behave("slack", status=400)
+    alert_id = await subject.accept(payload={"text": "Pump 7 stopped\nsince noon"})
+    mail = await one_about(subject, "1 for slack did not arrive")
+    assert f"{alert_id}  slack_alert: Pump 7 stopped\n" in mail["Text"].replace("\r", "")
+
+
 async def test_only_an_incident_that_is_still_open_is_reported_again(alerts: StartAlerts) -> None:
     subject = await alerts(slack=BREAKS, **INCIDENTS | {"ALERTS_INCIDENT_REPEAT_SECONDS": "2"})
     await subject.sandbox.behave("slack", status=503)

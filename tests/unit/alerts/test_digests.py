@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,24 @@ def test_one_mail_reports_everything_about_a_target() -> None:
         for part in ("12 for slack did not", "exhausted 10, gone 2", "Nothing gets", "7 pending")
     ]
     assert positions == sorted(positions)
+
+
+def test_each_alert_is_in_it_with_its_first_line_and_no_contact() -> None:
+    said: list[dict[str, Any]] = [
+        {"id": "a1", "event_type": "pump.alarm", "said": "Pump 7 stopped, call +48600700800\nmore"},
+        {"id": "a2", "event_type": "lead.qualified", "said": "Anna Nowak wants a bathroom"},
+        {"id": "a3", "event_type": "staff.mail", "said": "https://ostoja.example/join/secret"},
+        {"id": "a4", "event_type": "pump.alarm", "said": None},
+    ]
+    _, text = compose("slack", replace(UNSENT, alerts=said), [], NOW, URL)
+    lines = [line.strip() for line in text.splitlines()]
+    for line in (
+        "a1  pump.alarm: Pump 7 stopped, call […]",
+        "a2  lead.qualified",
+        "a3  staff.mail",
+    ):
+        assert line in lines
+    assert "a4  pump.alarm" in lines
 
 
 def test_a_mail_about_missing_permits_names_the_log_event() -> None:

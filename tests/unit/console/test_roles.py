@@ -65,6 +65,7 @@ PAGES = {
         GET  /console/cases
         GET  /console/cases/{id}
         POST /console/cases/{id}
+        POST /console/targets/replay
         POST /console/targets/{target}/reset
         POST /console/limits/{name}
         GET  /console/heartbeats
@@ -75,6 +76,7 @@ PAGES = {
         POST /console/silences
         POST /console/silences/{id}/end
         POST /console/oncall
+        POST /console/oncall/swap
         POST /console/oncall/{id}/remove
     """,
     frozenset({Role.SALES}): """

@@ -17,6 +17,7 @@ from services.alerts.http.heartbeats import HeartbeatRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
+from services.alerts.http.replay import ReplayRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
 from services.console.api import ApiRoutes
@@ -52,7 +53,13 @@ def app_of(upstream: str) -> web.Application:
     app = create_app(internal_key=KEY)
     match upstream:
         case "alerts":
-            operations = (OnCallRoutes, OperationsRoutes, SilenceRoutes, HeartbeatRoutes)
+            operations = (
+                OnCallRoutes,
+                OperationsRoutes,
+                SilenceRoutes,
+                HeartbeatRoutes,
+                ReplayRoutes,
+            )
             for routes in (IntakeRoutes, DlqRoutes, CaseRoutes, *operations):
                 made(routes).add_to(app)
         case "consent":

@@ -52,6 +52,14 @@ def test_a_signed_form_gives_its_payload(age: int) -> None:
     assert payload(signed(), now=NOW + age) == b'{"type":"block_actions"}'
 
 
+def test_while_the_secret_changes_both_sign() -> None:
+    headers = CIMultiDictProxy(CIMultiDict(signed()))
+    for secret in (f"new {SECRET}", f"{SECRET} old"):
+        assert payload_of(secret, headers, BODY, NOW) == b'{"type":"block_actions"}'
+    with pytest.raises(Problem):
+        payload_of("new old", headers, BODY, NOW)
+
+
 @pytest.mark.parametrize("age", [-301, 301, 10**9])
 def test_an_old_or_future_request_is_refused(age: int) -> None:
     assert status(signed(), now=NOW + age) == 401

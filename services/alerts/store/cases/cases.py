@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.alerts.rules.case import Answer, Ask, Cancelled, Change, Moved, State
+from services.alerts.rules.case import Answer, Ask, Cancelled, Change, Moved, State, step_id
 from services.alerts.store.ledger.intake import NewRow
 from services.alerts.store.sql import sql, statements
 from services.alerts.store.tables import alert_case, case_answer, case_place, case_step
@@ -83,6 +83,18 @@ class Ticked:
     moved: Moved
     alert_id: UUID | None = None  # of the step
     person: str | None = None
+    number: int = 0
+
+    @classmethod
+    def of(cls, row: Any, moved: Moved, person: str | None) -> Self:
+        """Return what hands out a message to this person.
+
+        The numbers of those to an owner are behind those of the chain: an answer that begins it
+        anew ends its generation.
+        """
+        told = max(row.told, int(row.reminded)) if row.state == State.ANSWERED else 0
+        number = row.step + told
+        return cls(row, moved, step_id(row.alert_id, row.generation, number), person, number)
 
 
 async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
@@ -91,7 +103,7 @@ async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
         {
             "case_id": each.case.alert_id,
             "generation": each.case.generation,
-            "number": each.case.step,
+            "number": each.number,
             "alert_id": each.alert_id,
             "target": each.moved.handed_out and each.moved.handed_out.to,
             "person": each.person,
@@ -99,6 +111,7 @@ async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
             "step": each.moved.step,
             "next_at": each.moved.next_at,
             "reminded": each.moved.reminded,
+            "chain": each.moved.chain and [asdict(ask) for ask in each.moved.chain],
         }
         for each in ticked
     ]
@@ -173,11 +186,13 @@ async def change(
             "step": 0,
             "next_at": what.restart,
             "reminded": False,
+            "told": 0,
             "laters": alert_case.c.laters + int(row.state == State.OPEN),
             "ended_at": None,
         }
     if row.state == State.ANSWERED == what.state:
-        values |= {"outcome": what.outcome, "next_at": None}
+        values |= {"outcome": what.outcome, "next_at": what.remind}
+        values |= {"reminded": False, "wished": True} if what.remind else {}
     else:
         ended = sa.func.now() if what.state is State.ANSWERED else None
         values |= {
@@ -186,6 +201,7 @@ async def change(
             "outcome": what.outcome,
             "late": what.late,
             "answered_at": ended,
+            "wished": False,
         }
         if what.state is State.ANSWERED:
             values |= {"next_at": done_by, "ended_at": ended}

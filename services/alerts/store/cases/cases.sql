@@ -54,7 +54,8 @@ SELECT alert_id, 'cases', event_type, 'timer', :error FROM failed WHERE failures
 WITH given AS (
     SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS one (
         case_id uuid, generation integer, number integer, alert_id uuid, target text,
-        person text, state text, step integer, next_at timestamptz, reminded boolean)
+        person text, state text, step integer, next_at timestamptz, reminded boolean,
+        chain jsonb)
 ), stepped AS (
     INSERT INTO case_step (case_id, generation, number, alert_id, target, person)
     SELECT case_id, generation, number, alert_id, target, person
@@ -65,6 +66,10 @@ WITH given AS (
 ), moved AS (
     UPDATE alert_case SET state = given.state, step = given.step, next_at = given.next_at,
         version = version + 1, reminded = alert_case.reminded OR given.reminded, failures = 0,
+        chain = CASE WHEN jsonb_typeof(given.chain) = 'array' THEN given.chain
+            ELSE alert_case.chain END,
+        told = CASE WHEN given.state = 'answered' AND given.alert_id IS NOT NULL
+            THEN number - given.step + 1 ELSE told END, wished = false,
         ended_at = CASE WHEN given.state = 'unanswered' THEN now() ELSE ended_at END
     FROM given WHERE alert_case.alert_id = case_id
     RETURNING alert_case.alert_id, event_type, alert_case.state
@@ -124,7 +129,8 @@ WHERE case_step.alert_id = :alert_id AND case_id = alert_case.alert_id
 
 -- name: lock_of
 SELECT case_step.alert_id IS NULL OR alert_case.generation = case_step.generation
-    AND (state IN ('open', 'unanswered') OR next_at IS NOT NULL AND number = step) AS runs
+    AND (state IN ('open', 'unanswered')
+        OR next_at IS NOT NULL AND number = step + greatest(told, 1) - 1) AS runs
 FROM alert_case LEFT JOIN case_step
     ON case_id = alert_case.alert_id AND case_step.alert_id = :alert_id
 WHERE alert_case.alert_id = (
@@ -140,7 +146,7 @@ WHERE next_at <= now() AND alert_id = ANY(CAST(:alert_ids AS uuid[]))
 ORDER BY next_at FOR UPDATE SKIP LOCKED
 
 -- name: lock
-SELECT * FROM alert_case WHERE alert_id = :case_id FOR UPDATE
+SELECT *, CAST(subjects AS text[]) AS named FROM alert_case WHERE alert_id = :case_id FOR UPDATE
 
 -- name: lock_forgotten
 SELECT * FROM alert_case WHERE alert_id = :case_id AND reminded AND next_at <= now() FOR UPDATE
@@ -158,5 +164,7 @@ state = 'unanswered' OR failures > 1
 SELECT count(*) AS cases FROM alert_case WHERE {nobody}
 
 -- name: unanswered
-SELECT alert_id, event_type, opened_at, failures FROM alert_case WHERE {nobody}
+SELECT alert_id, event_type, opened_at, failures,
+    left(coalesce(payload->>'subject', payload->>'text'), 200) AS said
+FROM alert_case WHERE {nobody}
 ORDER BY opened_at LIMIT :batch

@@ -1,8 +1,9 @@
 """Failures that operators must be notified of, and which of them a mail has reported."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -41,6 +42,8 @@ class Unsent:
     first_error: str
     last_at: datetime
     last_error: str
+    alerts: Sequence[Mapping[str, Any]] = ()
+    """The first ones: id, event_type, and how the text begins (`said`)."""
 
 
 async def targets_due(tx: AsyncConnection, pause: float) -> list[str]:

@@ -1,13 +1,19 @@
 -- name: take
 WITH taken AS (
     UPDATE escalation SET digest = :digest WHERE target = :target AND digest IS NULL
-    RETURNING id, reason, created_at, coalesce(error, reason) AS error
+    RETURNING id, alert_id, target, event_type, reason, created_at,
+        coalesce(error, reason) AS error
+), told AS (
+    SELECT taken.alert_id AS id, taken.event_type, CASE WHEN once_address IS NULL THEN
+        left(coalesce(payload->>'subject', payload->>'text'), 200) END AS said
+    FROM taken LEFT JOIN delivery USING (alert_id, target) ORDER BY taken.id LIMIT 20
 )
 SELECT
     count(*) AS count,
     (SELECT jsonb_object_agg(reason, number) FROM
         (SELECT reason, count(*) AS number FROM taken GROUP BY reason) r) AS reasons,
     min(created_at) AS first_at, (array_agg(error ORDER BY id))[1] AS first_error,
+    (SELECT jsonb_agg(told) FROM told) AS alerts,
     max(created_at) AS last_at, (array_agg(error ORDER BY id DESC))[1] AS last_error
 FROM taken
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging import inbox, outbox
 from services.alerts import topology
+from services.alerts.messages import CASE_EVENTS, STAFF_MAIL
 from services.alerts.rules.delivery import Reason, State
 from services.alerts.store.ledger.queries import BARE, Cursor
 from services.alerts.store.sql import sql, statements
@@ -142,6 +143,35 @@ async def requeue(
     await outbox.add_all(
         tx, [topology.work(row, row.target, row.generation) for row in again], later=later
     )
+
+
+def _replayable(target: str, since: datetime, until: datetime, event_type: str | None) -> Which:
+    """Match what was delivered in this time: no mail to others, and no message about a case."""
+    column = delivery.c
+    which: list[Any] = [
+        sa.text("state = 'delivered'"),  # literal, as the index has it
+        column.target == target,
+        column.finished_at >= since,
+        column.finished_at < until,
+        column.payload.is_not(None),
+        column.once_address.is_(None),
+        column.event_type.not_in([*CASE_EVENTS, STAFF_MAIL]),
+    ]
+    return sa.and_(*which, *([column.event_type == event_type] if event_type else []))
+
+
+async def replayable(tx: AsyncConnection, *, limit: int, **which: Any) -> int:
+    """Count what a replay would send again, up to a limit."""
+    rows = sa.select(sa.literal(1)).where(_replayable(**which)).limit(limit).subquery()
+    return int((await tx.execute(sa.select(sa.func.count()).select_from(rows))).scalar_one())
+
+
+async def to_replay(tx: AsyncConnection, *, limit: int, **which: Any) -> list[Any]:
+    """Lock some of these rows, the first to be delivered first."""
+    column = delivery.c
+    asked = sa.select(column.alert_id, column.target).where(_replayable(**which))
+    asked = asked.order_by(column.finished_at).limit(limit)
+    return list(await tx.execute(asked.with_for_update(skip_locked=True)))
 
 
 async def outbox_keys(tx: AsyncConnection) -> set[str]:

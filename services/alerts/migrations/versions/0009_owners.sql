@@ -1,0 +1,6 @@
+ALTER TABLE alert_case
+    ADD COLUMN told integer NOT NULL DEFAULT 0,
+    ADD COLUMN wished boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN alert_case.told IS
+    'how many messages outside the chain its owner got: reminders, and that it was handed over';
+COMMENT ON COLUMN alert_case.wished IS 'its owner asked to be reminded at next_at';

@@ -1,0 +1,157 @@
+"""kill -9 of the alerts service while silences begin and end and cases change hands.
+
+  step                                   held by
+  silenced, not committed                a lock on the totals
+  silence begun or ended, not committed  a lock on the outbox
+  handed over, not committed             a lock on the steps
+  handed over, no response yet           the response, kept by the proxy
+
+No alert is lost (P1): each one ends delivered, or discarded with the silence's id, and then its
+case asks at the silence's end (P9).
+"""
+
+import asyncio
+import random
+import uuid
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import Rig
+from tests.faults.test_a_case_at_each_step import lost, opened
+from tests.support.cases import Cases, sections
+from tests.support.eventually import eventually
+from tests.support.system import Answer
+
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P1"), pytest.mark.promise("P9")]
+SECTIONS = sections()
+PUMP = "payload.text=~pump.*"
+
+
+@pytest.fixture
+def cases(rig: Rig) -> Cases:
+    return Cases(rig.stack)
+
+
+async def call(rig: Rig, method: str, path: str, body: Any = None) -> Answer:
+    return await rig.stack.http(method, path, body, key="admin", headers={"X-Operator": "ola"})
+
+
+async def begin(rig: Rig, matcher: str = PUMP) -> Answer:
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    body = {"matchers": [matcher], "ends": ends, "why": "a test"}
+    return await call(rig, "POST", "/api/silences", body)
+
+
+def own(rig: Rig, alert_id: str) -> list[Any]:
+    return rig.query("SELECT state, reason FROM alerts.delivery WHERE alert_id = %s", alert_id)
+
+
+async def until_own(rig: Rig, alert_id: str, state: str) -> None:
+    await eventually(lambda: _is(rig, alert_id, state), 30)
+
+
+async def _is(rig: Rig, alert_id: str, state: str) -> bool:
+    return [row.state for row in own(rig, alert_id)] == [state]
+
+
+async def test_a_silenced_alert_that_is_not_committed_comes_again_and_is_silenced(
+    rig: Rig, cases: Cases
+) -> None:
+    number = (await begin(rig)).body["id"]
+    async with rig.dies_at("ledger_total"):
+        alert_id = await rig.stack.alert(f"pump {uuid.uuid4()}")
+    assert own(rig, alert_id) == []
+    await rig.restart()
+    await until_own(rig, alert_id, "discarded")
+    await cases.case(alert_id, state="open", silence=number, step=0)
+    assert (await call(rig, "DELETE", f"/api/silences/{number}")).body["cases"] == 1
+    await cases.step(alert_id, state="delivered")
+
+
+async def test_a_silence_that_is_not_committed_silences_nothing(rig: Rig, cases: Cases) -> None:
+    async with rig.dies_at("outbox"):
+        beginning = asyncio.create_task(begin(rig))
+    assert (await beginning).status >= 500
+    await rig.restart()
+    assert (await call(rig, "GET", "/api/silences")).body["items"] == []
+    await until_own(rig, await rig.stack.alert(f"pump {uuid.uuid4()}"), "delivered")
+
+
+async def test_an_end_that_is_not_committed_ends_nothing(rig: Rig, cases: Cases) -> None:
+    number = (await begin(rig)).body["id"]
+    alert_id = await rig.stack.alert(f"pump {uuid.uuid4()}")
+    await cases.case(alert_id, state="open", silence=number)
+    async with rig.dies_at("outbox"):
+        ending = asyncio.create_task(call(rig, "DELETE", f"/api/silences/{number}"))
+    assert (await ending).status >= 500
+    await rig.restart()
+    assert (await cases.case(alert_id)).next_at > datetime.now(UTC)
+    assert (await call(rig, "DELETE", f"/api/silences/{number}")).body["cases"] == 1
+    await cases.step(alert_id, state="delivered")
+
+
+async def test_a_hand_over_that_is_not_committed_leaves_the_owner(rig: Rig, cases: Cases) -> None:
+    case_id, key = await opened(rig, cases), str(uuid.uuid4())
+    await cases.take(case_id)
+    async with rig.dies_at("case_step"):
+        handing = asyncio.create_task(cases.answer(case_id, "hand_over", to="ewa", key=key))
+    assert (await handing).status >= 500
+    await cases.case(case_id, state="answered", owner="anna", generation=0)
+    await rig.restart()
+    assert (await cases.answer(case_id, "hand_over", to="ewa", key=key)).status == 200
+    await cases.case(case_id, state="answered", owner="ewa", generation=1)
+    await cases.step(case_id, state="delivered")
+
+
+async def test_a_hand_over_without_a_response_is_one(rig: Rig, cases: Cases) -> None:
+    case_id, given = await opened(rig, cases), dict[str, Any](to="ewa", key=str(uuid.uuid4()))
+    await cases.take(case_id)
+    before = (await cases.case(case_id)).version
+    # Release, taking and the message to the colleague: a version each.
+    said = await lost(rig, cases, case_id, "hand_over", given, versions=3)
+    assert (said.owner, said.version) == ("ewa", before + 3)
+    await rig.restart()
+    again = await cases.answer(case_id, "hand_over", **given)
+    assert (again.status, again.body["version"]) == (200, said.version)
+    await cases.step(case_id, state="delivered")
+    steps = "SELECT 1 FROM alerts.case_step WHERE case_id = %s AND generation = 1"
+    assert len(rig.query(steps, case_id)) == 1
+
+
+async def test_silences_that_come_and_go_lose_no_alert(rig: Rig, cases: Cases) -> None:
+    """A small nemesis: alerts all the time, silences that begin and end, kills now and then."""
+    chance = random.Random(66)
+    ids, numbers = list[str](), list[int]()
+    for turn in range(40):
+        ids.append(await rig.stack.alert(f"pump {turn} {uuid.uuid4()}"))
+        match chance.randrange(8):
+            case 0:
+                await rig.kill()
+                await rig.restart()
+            case 1 | 2 if len(numbers) < 3:
+                made = await begin(rig)
+                if made.status == 200:
+                    numbers.append(made.body["id"])
+            case 3 | 4 if numbers:
+                await call(rig, "DELETE", f"/api/silences/{numbers.pop()}")
+    for number in numbers:
+        await call(rig, "DELETE", f"/api/silences/{number}")
+    silenced = 0
+    for each in ids:
+        await eventually(partial(_ended, rig, each), 60)
+        silenced += own(rig, each)[0].reason == "silenced"
+        await cases.case(each, state="open")
+    assert 0 < silenced < len(ids)
+    check = (await call(rig, "GET", "/api/ledger/check")).body
+    assert (check["ok"], check["cases"]["ok"]) == (True, True), check
+    # The case of what was silenced asks, once its silence is over.
+    for each in ids:
+        if own(rig, each)[0].reason == "silenced":
+            await cases.step(each, state="delivered")
+
+
+async def _ended(rig: Rig, alert_id: str) -> bool:
+    return [row.state in {"delivered", "discarded"} for row in own(rig, alert_id)] == [True]
