@@ -7,7 +7,7 @@ from enum import Enum
 from functools import cache
 from http import HTTPStatus
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 import prometheus_client
 import yaml
@@ -26,6 +26,8 @@ from services.alerts.config import targets as config
 from services.alerts.rules.delivery import BreakerState
 from services.alerts.store.cases import queries as case_queries
 from services.alerts.upkeep import ledger_check
+from services.followups.inbox.acting import Outcome
+from services.followups.rules.sequence import STATES
 from services.gateway.pages import docs
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -155,6 +157,8 @@ def values(metric: str, label: str) -> list[str]:
         ("broker_consumed_total", "outcome"): ["ack", "retry", "dead", "requeue"],
         ("gateway_budget_requests_total", "used"): ["low", "most", "all"],
         ("http_requests_total", "route"): list(docs.load()["paths"]),
+        ("followups_mails_total", "outcome"): [*get_args(Outcome), "unreadable"],
+        ("followups_ended_total", "status"): [*STATES],
         ("http_requests_total", "status"): [status.value for status in HTTPStatus],
         ("rabbitmq_detailed_queue_messages", "queue"): queues(),
         ("rabbitmq_detailed_queue_consumers", "queue"): queues(),

@@ -80,9 +80,9 @@ def test_the_table_of_metrics_names_every_promise_and_rule() -> None:
     rows = [
         line.split(" | ")
         for line in table.splitlines()
-        if line.startswith(("| P", "| L", "| every"))
+        if line.startswith(("| P", "| L", "| M", "| every"))
     ]
-    promises = [*(f"| P{n}" for n in (*range(1, 10), 12)), "| L1"]
+    promises = [*(f"| P{n}" for n in (*range(1, 10), 12)), "| L1", "| M1"]
     assert [row[0] for row in rows] == [*promises, "| every queue"]
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row[1])} <= known().keys()
     told = {name for row in rows for name in re.findall(r"`(\w+)`", row[2])}
