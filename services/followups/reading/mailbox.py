@@ -21,7 +21,8 @@ def barred(message: str) -> Barred | None:
     if said.is_said("child yes"):
         return "child"
     is_theirs = said.is_said("another has") and said.is_said("another address")
-    return "another" if is_theirs or said.is_said("another yes") else None
+    is_theirs = is_theirs or said.is_said("another yes") or said.is_said("another box")
+    return "another" if is_theirs else None
 
 
 def is_own(message: str) -> bool:
