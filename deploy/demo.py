@@ -438,6 +438,29 @@ def _delivered(world: World, alert_id: str) -> bool:
     return bool(found["state"] == "delivered")
 
 
+def job(tell: Teller, world: World) -> None:
+    tell.step("job")
+    name = f"demo backup {uuid.uuid4().hex[:6]}"
+    watched = {"name": name, "every": "1d", "grace": "1h", "severity": "critical"}
+    made = world.call("POST", "/api/heartbeats", watched, key="admin")
+    ping, took = urlsplit(made["url"]).path, _clock()
+    try:
+        world.page(f"{ping}/3")
+        tell.does("cron", "opens the job's URL with /3: it ended with exit code 3")
+        failed = partial(world.received, "slack", f"{name} failed with exit code 3")
+        told = _await("the failure in Slack", failed, 30)
+        tell.holds(f"{took()} later in Slack, with a case: {told[0]['text']}")
+        world.page(ping)
+        tell.does("cron", "opens the URL alone: the next run is well")
+        over = partial(world.received, "slack", f"{name} is back")
+        tell.holds(f"Slack is told: {_await('the recovery in Slack', over, 30)[0]['text']}")
+        shown = world.call("GET", f"/api/heartbeats/{made['id']}", key="admin")
+        _check(shown["state"] == "up", "the heartbeat is up")
+        _check(shown["alert_id"] is None, "its alert and its case are over")
+    finally:
+        world.call("DELETE", f"/api/heartbeats/{made['id']}", key="admin")
+
+
 def follow_up(tell: Teller, world: World, anna: str) -> str:
     """Return the unsubscribe link in Anna's mail."""
     tell.step("follow_up")
@@ -545,6 +568,7 @@ def main() -> int:
         lead(tell, world, anna)
         untaken(tell, world)
         outage(tell, world)
+        job(tell, world)
         link = follow_up(tell, world, anna)
         withdrawal(tell, world, anna, link)
         erasure(tell, world, anna)

@@ -4,6 +4,7 @@ The pictures of docs/console.md are of tests/support/owners.py, which stands for
 """
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Browser, Page, expect
@@ -42,6 +43,9 @@ async def troubled(stack: Stack) -> dict[str, str]:
     step = {"email": fresh_address(), "sequence": "default", "delay_seconds": 86_400}
     await stack.http("POST", "/api/followups", step, key="service")
     await stack.http("PUT", "/api/ratelimits", {"chat": "20 per minute"}, key="admin")
+    job = {"name": "Nocna kopia sklepu", "every": "1d", "grace": "1h"}
+    made = await stack.http("POST", "/api/heartbeats", job, key="admin")
+    await stack.http("GET", urlsplit(made.body["url"]).path + "/3")
     case_id = await stack.alert("Kopia zapasowa się nie udała", event_type="lead.test")
 
     async def asked() -> bool:
@@ -65,6 +69,7 @@ async def test_each_page_fits_a_phone_and_a_desk_in_both_schemes(
     await page.fill("#password", PASSWORD)
     await page.click("main button")
     await silence(page, stack, TEXTS[language])
+    await watch(page, stack, TEXTS[language])
     begun = await many(page, stack)
     for size, viewport in SIZES.items():
         await page.set_viewport_size(viewport)
@@ -144,6 +149,23 @@ async def many(page: Page, stack: Stack) -> str:
     await page.click("main details button")
     await expect(page.locator("main")).to_contain_text("remont serwera")
     return page.url.removeprefix(stack.url)
+
+
+async def watch(page: Page, stack: Stack, texts: dict[str, str]) -> None:
+    """Make a heartbeat, see its URL, pause and delete it."""
+    await page.goto(f"{stack.url}/console/heartbeats")
+    for field, text in (("name", "Import cen"), ("when", "1h")):
+        await page.fill(f"#{field}", text)
+    await page.click("main form[action='/console/heartbeats'] button")
+    mine = page.locator("li", has_text="Import cen")
+    await mine.get_by_role("button", name=texts["beat_pause"]).click()
+    await expect(mine).to_contain_text(texts["beat_paused"])
+    await mine.get_by_role("button", name=texts["beat_resume"]).click()
+    await mine.locator("summary").click()
+    await expect(mine.locator("code")).to_contain_text("/ping/")
+    await photograph(page, "console-heartbeats", whole=True)
+    await mine.get_by_role("button", name=texts["beat_delete"]).click()
+    await expect(page.locator("main")).not_to_contain_text("Import cen")
 
 
 async def silence(page: Page, stack: Stack, texts: dict[str, str]) -> None:
