@@ -87,7 +87,8 @@ class Job:
 
 @pytest.fixture
 def asking(stack: Stack) -> None:
-    quick_alerts_config(stack.folder, **SECTIONS)
+    ask = {"to": "sms", "person": "anna", "wait": "1h"}
+    quick_alerts_config(stack.folder, **sections("heartbeat.missed", chain=[ask]))
     stack.stop_now("alerts")
     stack.start_now("alerts")
 

@@ -82,7 +82,7 @@ async def _documented(system: Running) -> set[tuple[str, str]]:
         (method.upper(), path)
         for path, item in document["paths"].items()
         for method in item
-        if method in {"get", "post", "put", "delete"}
+        if method in {"get", "post", "put", "patch", "delete"}
     }
 
 
@@ -170,6 +170,9 @@ async def _alerts(call: Calls) -> None:
     assert accepted["status_url"].endswith(accepted["id"])
     two = [{**one, "dedup_key": str(uuid.uuid4())}, {**one, "target": "webhook"}]
     await call("POST", "/api/alerts/batch", {"alerts": two}, status=202, key="service")
+    kuma = {"heartbeat": {"status": 1}, "monitor": {"id": 7}, "msg": "[shop] [Up] 200 - OK"}
+    path = "/api/alerts/from/{sender}"
+    await call("POST", path, kuma, sender="uptime-kuma", status=202, key="service")
 
     async def ledgered() -> bool:
         path = f"/api/alerts/{accepted['id']}"
@@ -333,8 +336,25 @@ async def _operations(call: Calls) -> None:
     _has(await call("POST", "/api/silences/preview", every, key="admin"), "matched complete")
     _has(await call("GET", "/api/dlq/silenced", key="admin"), "items")
     await call("DELETE", "/api/silences/{id}", id="999999", status=404, key="admin")
+    await _heartbeats(call)
     check = await call("GET", "/api/ledger/check", key="admin")
     _has(check, "ok accepted delivered pending failed discarded in_doubt stranded")
+
+
+async def _heartbeats(call: Calls) -> None:
+    job = {"name": "a test", "every": "1h", "grace": "10m"}
+    made = await call("POST", "/api/heartbeats", job, status=201, key="admin")
+    _has(made, "id url state")
+    _has(await call("GET", "/api/heartbeats", key="admin"), "items next_cursor")
+    one = "/api/heartbeats/{id}"
+    _has(await call("GET", one, id=made["id"], key="admin"), "pings")
+    rotated = await call("POST", f"{one}/rotate", id=made["id"], key="admin")
+    await call("PATCH", one, {"paused": True}, id=made["id"], key="admin")
+    token = rotated["url"].rpartition("/")[2]
+    for method in ("GET", "POST"):
+        assert await call(method, "/ping/{token}", token=token) == "OK\n"
+        assert await call(method, "/ping/{token}/{signal}", token=token, signal="start") == "OK\n"
+    await call("DELETE", one, id=made["id"], key="admin")
 
 
 async def _keys(call: Calls) -> None:

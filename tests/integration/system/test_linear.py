@@ -86,6 +86,8 @@ ROUTES: dict[tuple[str, str], list[Given]] = {
     ("get", "/a/{token}"): [Given("/a/{}")],
     ("get", "/api/unsubscribe/status/{email}"): [
         Given("/api/unsubscribe/status/{}"), Given("/api/unsubscribe/status/a@b.pl?token={}")],
+    ("get", "/ping/{token}"): [Given("/ping/{}"), Given("/ping/T?{}")],
+    ("get", "/ping/{token}/{signal}"): [Given("/ping/{}/start"), Given("/ping/T/7?{}")],
     ("get", "/transcript"): [Given("/transcript?token={}")],
     ("get", "/unsubscribe"): [
         Given("/unsubscribe?token={}"), Given("/unsubscribe?lang={}&token=T")],
@@ -124,6 +126,8 @@ ROUTES: dict[tuple[str, str], list[Given]] = {
         "/api/revoke-consent", ("email", "reason", "language"), {"email": "a@example.com"})],
     ("post", "/api/slack/actions"): [Given("/api/slack/actions", ("payload",), form=True)],
     ("post", "/a/{token}"): [Given("/a/{}", ("answer", "nonce", "generation"), form=True)],
+    ("post", "/ping/{token}"): [Given("/ping/T", ("x",), form=True)],
+    ("post", "/ping/{token}/{signal}"): [Given("/ping/T/fail", ("x",), form=True)],
     ("post", "/unsubscribe"): [Given("/unsubscribe?token=T", (ONE_CLICK, "purpose"), form=True)],
     ("post", "/preferences"): [Given("/preferences?token=T", ("purpose",), form=True)],
     ("post", "/opt-in/confirm"): [Given("/opt-in/confirm?token=T", ("refuse",), form=True)],
@@ -165,6 +169,7 @@ class Caller:
             for pid in (stack.pid(name), *_children(stack.pid(name)))
         ]
         self._tokens = Tokens(stack.values["TOKEN_KEYS"])
+        self._pings = Tokens(stack.values["PING_KEYS"])
         self.statuses: dict[int, int] = {}
         self._addresses = (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in count())
 
@@ -202,6 +207,9 @@ class Caller:
 
     def link(self, path: str) -> str:
         """Return the path with a token that is valid for it."""
+        if path.startswith("/ping/T"):
+            token = self._pings.sign(str(uuid.uuid4()), "0", "ping", datetime.now(UTC))
+            return path.replace("/T", f"/{token}", 1)
         action = ACTIONS.get(path.partition("?")[0])
         if action is None:
             return path

@@ -124,7 +124,13 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
         )
         assert made.status == 200, made
         begun.append(str(made.body["id"]))
+    job = {"name": "a job", "every": "1h", "grace": "10m"}
+    jobs = [(await stack.http("POST", "/api/heartbeats", job, key="admin")).body for _ in range(2)]
     admin: dict[str, tuple[str, str, Any]] = {
+        "heartbeat.create": ("POST", "/api/heartbeats", job),
+        "heartbeat.change": ("PATCH", f"/api/heartbeats/{jobs[0]['id']}", {"paused": True}),
+        "heartbeat.rotate": ("POST", f"/api/heartbeats/{jobs[0]['id']}/rotate", None),
+        "heartbeat.delete": ("DELETE", f"/api/heartbeats/{jobs[1]['id']}", None),
         "alert.retry": ("POST", "/api/dlq/retry", {"ids": ids[:1]}),
         "alert.discard": ("POST", "/api/dlq/discard", {"ids": ids[1:], "reason": reason}),
         "alert.resolve": (
