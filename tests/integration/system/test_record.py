@@ -99,6 +99,17 @@ async def follow_up(stack: Stack) -> dict[str, Any]:
     return dict(made["items"][0])
 
 
+async def delivered(stack: Stack) -> dict[str, Any]:
+    """Deliver an alert; what a replay of it says."""
+    since, alert_id = datetime.now(UTC).isoformat(), await stack.alert("sent")
+
+    async def so() -> bool:
+        return bool((await stack.state(alert_id)).get("state") == "delivered")
+
+    await eventually(so, 30)
+    return {"target": "slack", "since": since, "until": datetime.now(UTC).isoformat()}
+
+
 async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
     """Return a call for each act, by its name; and the addresses in what they act on."""
     await stack.sandbox.behave("sms", status=400)
@@ -138,6 +149,7 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
             "/api/dlq/resolve",
             {"id": doubt, "outcome": "delivered", "reason": reason},
         ),
+        "alert.replay": ("POST", "/api/alerts/replay", await delivered(stack)),
         "alert.cleanup": ("POST", "/api/dlq/cleanup", {"older_than_hours": 0}),
         "breaker.reset": ("POST", "/api/breakers/sms/reset", None),
         "silence.begin": ("POST", "/api/silences", silence),
