@@ -115,7 +115,8 @@ def _reminds(row: Any) -> bool:
 def _buttons(rules: Rules, row: Any, shown_at: UUID) -> tuple[Button, ...]:
     language, hours = (row.payload or {}).get("staff_language"), rules.hours_of(row.hours)
     value = ButtonValue(row.alert_id, row.generation, shown_at)
-    colleagues = [(key, each.name) for key, each in rules.people.items() if key != row.owner]
+    others = [(key, each.name[:75]) for key, each in rules.people.items() if key != row.owner]
+    colleagues = others[:100]  # Slack's limits
 
     def button(verb: Verb) -> Button:
         items = menu(verb, hours)

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -31,6 +31,7 @@ pytestmark = pytest.mark.promise("P9")
 
 PATH = "/api/slack/actions"
 OPEN = ["taken", "later", "not_a_lead"]
+OWNED = ["release", "remind", "hand_over", "won", "lost"]
 EWA = {"user": "U0EWA", "name": "ewa.lis"}
 ZONE = ZoneInfo("Europe/Warsaw")
 HOURS = {"zone": ZONE.key, "opens": "09:00", "closes": "17:00", "weekends": True}
@@ -150,11 +151,24 @@ async def test_a_lead_is_taken_and_won_by_buttons(slack: Slack) -> None:
     assert (case.state, case.owner, case.owner_name) == ("answered", "anna", "Anna Nowak")
     (row,) = await slack.cases.rows("SELECT person, via, verb FROM case_answer")
     assert tuple(row) == ("anna", "slack", "taken")
-    await slack.shows("release", "won", "lost")
+    await slack.shows(*OWNED)
     assert await slack.press("won") == 200
     assert (await slack.cases.case(slack.case_id)).outcome == "won"
     await slack.shows()
     assert await slack.said() == []
+
+
+async def test_an_owner_hands_over_and_is_reminded_by_menus(slack: Slack) -> None:
+    await slack.press("taken")
+    await slack.shows(*OWNED)
+    assert await slack.press("remind", item="In half an hour") == 200
+    case = await slack.cases.case(slack.case_id)
+    assert (case.wished, case.next_at > datetime.now(UTC) + timedelta(minutes=29)) == (True, True)
+    assert await slack.press("hand_over", item="Ewa Lis") == 200
+    case = await slack.cases.case(slack.case_id)
+    assert (case.owner, case.owner_name, case.wished) == ("ewa", "Ewa Lis", False)
+    bare = slack.crafted("hand_over")
+    assert (await to_alerts(slack.subject, bare))[0] == 422
 
 
 async def test_who_comes_second_is_told_who_has_it(slack: Slack) -> None:
@@ -229,7 +243,7 @@ async def test_who_says_that_it_is_no_lead_says_why(slack: Slack, item: str, rea
 
 async def test_given_back_by_its_owner_it_is_asked_anew(slack: Slack) -> None:
     assert await slack.press("taken") == 200
-    await slack.shows("release", "won", "lost")
+    await slack.shows(*OWNED)
     assert await slack.press("release", **EWA) == 200
     assert await slack.said() == ["Anna Nowak has it."]
     assert await slack.press("release") == 200
@@ -249,8 +263,8 @@ async def test_a_copy_whose_time_is_unknown_is_replaced_by_its_press(
         assert (await slack.cases.case(slack.case_id)).owner == "anna"
         (copy,) = await slack.responses()
         assert copy["replace_original"] is True
-        assert pressable(copy) == ["release", "won", "lost"]
-        await slack.shows("release", "won", "lost")
+        assert pressable(copy) == OWNED
+        await slack.shows(*OWNED)
         assert (await slack.message()) | {"replace_original": True} == copy | {
             "channel": "C0123",
             "ts": known,
