@@ -9,9 +9,10 @@ from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 from uuid import UUID, uuid4
 
+import aiohttp
 import pytest
 from aiohttp import web
-from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
+from pytest_aiohttp.plugin import AiohttpServer
 
 from services.console.gateway import Gateway
 from services.console.pages import admin, alerts, page, routes, start
@@ -73,15 +74,16 @@ class Opens(Door):
 
 
 @pytest.fixture
-async def opened(
-    aiohttp_server: AiohttpServer, aiohttp_client: AiohttpClient, nothing_stored: None
-) -> AsyncIterator[Opened]:
+async def served(
+    aiohttp_server: AiohttpServer, nothing_stored: None
+) -> AsyncIterator[tuple[Owners, str]]:
+    """Give the owners behind the pages, and the address of the pages."""
     owners = Owners(0)
     server = await aiohttp_server(owners.app())
     settings = MagicMock(origin="https://c.example")
     settings.ways.issuer = ""
     person = SimpleNamespace(
-        id=UUID(int=7), name="Ewa Lis", email="e@example.com", roles=["sales", "admin"],
+        id=UUID(int=7), name=EWA, email="e@example.com", roles=["sales", "admin"],
         disabled_at=None, joined=True, factor=True,
     )  # fmt: skip
     async with Gateway.open(str(server.make_url("/")), KEYS) as gateway:
@@ -90,12 +92,19 @@ async def opened(
         site.people, site.queues_url = AsyncMock(), ""
         site.people.listed.return_value = [person]
         routes.add_to(app, site)
-        client = await aiohttp_client(app)
+        pages = await aiohttp_server(app)
+        yield owners, str(pages.make_url(""))
+
+
+@pytest.fixture
+async def opened(served: tuple[Owners, str]) -> AsyncIterator[Opened]:
+    owners, url = served
+    async with aiohttp.ClientSession() as session:
 
         async def get(path: str, leads: int = 3, **headers: str) -> str:
             owners.leads = [lead(n) for n in range(leads)]
             named = {f"X-{name.title()}": value for name, value in headers.items()}
-            async with client.get(f"/console/{path}", headers=named) as answer:
+            async with session.get(f"{url}/console/{path}", headers=named) as answer:
                 assert answer.status == 200, (path, leads, headers)
                 return await answer.text()
 
