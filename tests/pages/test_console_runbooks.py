@@ -283,7 +283,7 @@ async def test_keys_rejected(page: Page, stack: Stack) -> None:
     await open_from_menu(page, "keys")
     for label, text in (("key_name", "crm"), ("purpose", "sends alerts"), ("owner", "Ewa")):
         await page.get_by_label(EN[label], exact=True).fill(text)
-    await page.get_by_label("alerts:write").check()
+    await page.locator("[name=scope][value='alerts:write']").check()
     await page.get_by_role("button", name=EN["make_key"]).click()
     leaked = await shown_key(page)
     assert await opens(leaked) == 202
