@@ -333,6 +333,10 @@ class Owners:
             "rule": "shift",
             "fault": None,
             "gap_seconds": 0,
+            "shifts": [
+                {"person": who, "begins": ago(hours=-24 * n), "ends": ago(hours=-24 * n - 24)}
+                for n, who in enumerate(("ewa", "jan"))
+            ],
             "able": ["ewa", "jan", "maria"],
             "week": [
                 {

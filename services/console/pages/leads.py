@@ -118,13 +118,20 @@ async def _work(call: Call, of: str) -> None:
         local = datetime.fromisoformat(call.time("at")).replace(tzinfo=ZONE)
         given["at"] = local.isoformat()
     body: dict[str, Any] = {
-        name: float(text.replace(",", ".").replace(" ", "")) if text and name in NUMBERS else text
+        name: _number(text) if text and name in NUMBERS else text
         for name, text in given.items()
         if text or of in {"facts", "owner"}
     }
-    version = call.text("version")
-    body |= {"version": int(version)} if version.isdecimal() else {}
+    body["version"] = round(_number(call.text("version")))
     await call.ask("POST", f"/api/leads/{call.id('lead')}/{of}", body)
+
+
+def _number(text: str) -> float:
+    """:raises RefusedError: it is none, or has too many digits"""
+    digits = text.replace(",", ".").replace(" ", "").replace("\xa0", "")
+    if not re.fullmatch(r"[0-9]{1,10}(\.[0-9]{1,2})?", digits):
+        raise RefusedError("not_accepted", 422)
+    return float(digits)
 
 
 WORK: Mapping[str, tuple[str, ...]] = {
@@ -170,8 +177,8 @@ async def answer(call: Call, lead_id: UUID, said: Said) -> None:
         await call.ask("POST", f"{path}/undo", {})
         return
     body: dict[str, Any] = {"state": state, "reason": said.reason}
-    if (value := call.text("order_value").replace(" ", "")).isdecimal():
-        body["order_value"] = int(value)
+    if value := call.text("order_value"):
+        body["order_value"] = round(_number(value))
     done = await call.ask("POST", f"{path}/state", body)
     # If two take a lead without a case at once, the second changed nothing.
     if said.verb == "taken" and not answered and _owner(done.body, []) != name:

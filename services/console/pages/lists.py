@@ -85,7 +85,7 @@ class ListPage(Page):
     async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
         of, asked = self.of, request.query
         state = asked.get("state", "" if of.columns else next(iter(of.states), ""))
-        if of.states and state not in {*of.states, "" if of.columns else state}:
+        if of.states and state not in of.states and (state or not of.columns):
             raise web.HTTPNotFound
         given = {name: asked.get(name) or usual for name, usual in of.filters.items()}
         chosen = {name: text for name, text in given.items() if text}

@@ -171,3 +171,19 @@ async def test_an_act_on_a_lead_can_be_undone(opened: Opened) -> None:
     mine = next(one for one in map(lead, range(300)) if one["owner"] == EWA)
     html = await opened(f"leads/{mine['id']}?did=taken", 300)
     assert '<button class="quiet" name="answer" value="release">' in html
+
+
+async def test_a_state_that_there_is_not_is_no_page(served: tuple[Owners, str]) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path in ("leads?state=bogus", "followups?state=bogus", "cases?state="):
+            async with session.get(f"{served[1]}/console/{path}") as answer:
+                assert answer.status == 404, path
+
+
+@pytest.mark.parametrize("budget", ["abc", "nan", "1e9", "9" * 5_000, "-1"])
+async def test_a_number_that_is_none_is_refused(served: tuple[Owners, str], budget: str) -> None:
+    served[0].leads = [lead(0)]
+    form = {"budget": budget, "version": "1"}
+    path = f"{served[1]}/console/leads/{served[0].leads[0]['id']}/facts"
+    async with aiohttp.ClientSession() as session, session.post(path, data=form) as answer:
+        assert (answer.status, TEXTS["pl"]["not_accepted"] in await answer.text()) == (422, True)
