@@ -211,9 +211,10 @@ class Inbox:
                 await self._tell(tx, f"digest {now.date()}", "digest", [str(count)], now)
 
     async def unreadable(self, place: str) -> None:
-        """Tell on-call of a mail that broke its reader."""
+        """Tell staff of a mail that broke its reader; of several in one place once a day."""
+        now = datetime.now(UTC)
         async with self.engine.begin() as tx:
-            await self._tell(tx, f"unreadable {place}", "failed", [place], datetime.now(UTC))
+            await self._tell(tx, f"unreadable {place} {now.date()}", "failed", [place], now)
         metrics.MAILS.labels("unreadable").inc()
 
     async def _tell(

@@ -139,7 +139,7 @@ class Mailbox:
                 self._broken[uid] += 1
                 if not isinstance(error, Unreadable) and self._broken[uid] < TRIES:
                     continue
-                log.exception("mailbox.broken_mail", uid=uid)
+                log.warning("mailbox.broken_mail", uid=uid, error=type(error).__name__)
                 await self._inbox.unreadable(f"UIDVALIDITY {self._validity}, UID {uid}")
                 del self._broken[uid]
                 return FAILED

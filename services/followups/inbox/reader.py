@@ -7,6 +7,7 @@ standard input and writes the fields of `Read` as JSON.
 import hashlib
 import json
 import re
+import resource
 import signal
 import sys
 import tomllib
@@ -362,6 +363,10 @@ def _some(pattern: re.Pattern[str], text: str, group: int) -> list[str]:
 
 
 def main() -> None:
+    """`reader.py MEMORY SECONDS`: at most so many bytes, and of CPU time."""
+    memory, seconds = map(int, sys.argv[1:])
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     json.dump(read(sys.stdin.buffer.read(MOST_BYTES))._asdict(), sys.stdout)
 
 

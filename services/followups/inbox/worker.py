@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import resource
+import math
 import sys
 from pathlib import Path
 
@@ -38,9 +38,9 @@ async def read(raw: bytes) -> Read:
 
 async def _read(raw: bytes) -> Read:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", reader.__name__,
+        sys.executable, "-m", reader.__name__, str(MEMORY), str(math.ceil(SECONDS)),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL, cwd=_ROOT, env={}, preexec_fn=_limit,
+        stderr=asyncio.subprocess.DEVNULL, cwd=_ROOT, env={},
     )  # fmt: skip
     try:
         async with asyncio.timeout(SECONDS):
@@ -52,8 +52,3 @@ async def _read(raw: bytes) -> Read:
     fields = json.loads(told)
     fields["files"] = [(str(name), int(size)) for name, size in fields["files"]]
     return Read(**fields)
-
-
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(SECONDS), int(SECONDS)))
