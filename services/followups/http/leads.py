@@ -37,6 +37,7 @@ from services.followups.rules import score as lead_score
 from services.followups.rules.fact_texts import least, wishes
 from services.followups.rules.score import LEAD_STATES
 from services.followups.store import acts, conversations, leads, steps, submissions
+from services.followups.store import mails as store_mails
 from services.followups.store.tables import Row
 
 MOST = 1000
@@ -134,10 +135,17 @@ class LeadRoutes:
             forms = await submissions.of_lead(tx, row, MOST_ALERTS)
             done = await acts.of_lead(tx, row["id"], MOST_SAID)
             mails = await steps.sent_in(tx, row["heard_in"], MOST_SAID)
+            back = await store_mails.run(
+                tx, "returned", conversation=row["heard_in"], limit=MOST_SAID
+            )
         called = [messages.call_id(row["id"], row["call_at"])] if row["reminded_at"] else []
         stream = [
             *({"kind": author, "by": None, "at": at, "text": text} for author, text, at in said),
             *({"kind": "mail", "by": None, "at": at, "text": name} for name, at in mails),
+            *(
+                {"kind": "returned", "by": None, "at": at, "text": f"{kind} {status}".strip()}
+                for kind, status, at in back
+            ),
             *map(acts.shown, done),
         ]
         return json_response(

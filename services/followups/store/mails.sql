@@ -70,6 +70,12 @@ SELECT (SELECT count(*) FROM followup_event WHERE sent_at > now() - interval '1 
     count(*) FILTER (WHERE kind = 'reply') AS replied
 FROM mail WHERE received_at > now() - interval '1 day';
 
+-- name: returned
+-- What came back of a conversation's mails, beside replies, which are part of it.
+SELECT kind, coalesce(status, '') AS status, received_at FROM mail
+WHERE conversation_id = :conversation AND kind IN ('hard', 'soft', 'complaint', 'unsubscribe')
+ORDER BY received_at DESC LIMIT :limit;
+
 -- name: forget
 WITH addresses AS (
     DELETE FROM undeliverable WHERE since < now() - make_interval(days => :days)
