@@ -71,6 +71,7 @@ def test_the_tour_of_the_code_names_functions_that_exist() -> None:
         "One unsubscribe",
         "One chat turn",
         "One form",
+        "One mail that comes back",
     ]
     steps = re.findall(r"^\d+\. `([\w/]+\.py):([\w.]+)`", tour, re.MULTILINE)
     assert len(steps) == len(re.findall(r"^\d+\. ", tour, re.MULTILINE))
