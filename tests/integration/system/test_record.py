@@ -164,6 +164,12 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
         "schema.create": ("POST", "/api/migration/create-dead-letter-queue", None),
     }
     stop = {"conversation_id": steps[1]["conversation_id"], "reason": "staff"}
+    dead = str(uuid.uuid4())
+    stack.query(
+        "INSERT INTO followups.undeliverable (email, conversation_id, reason) VALUES (%s, %s, '')",
+        fresh_address(),
+        dead,
+    )
     service: dict[str, tuple[str, str, Any]] = {
         "case.answer": ("POST", f"/api/cases/{answered}/answer", {"answer": "taken", "by": "ewa"}),
         "lead.note": ("POST", f"/api/leads/{lead}/notes", {"text": email}),
@@ -176,6 +182,7 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
         "submission.discard": ("POST", f"/api/leads/suspected/{held[1]}/discard", None),
         "followup.cancel": ("DELETE", f"/api/followups/{steps[0]['id']}", None),
         "followup.stop": ("POST", "/api/followups/stop", stop),
+        "mail.retry": ("POST", f"/api/mail/undeliverable/{dead}/retry", None),
     }
     named = {act: (*call, "admin") for act, call in admin.items()}
     named |= {act: (*call, "service") for act, call in service.items()}
@@ -267,7 +274,7 @@ PERSONS = {Scope.LEADS_READ, Scope.FOLLOWUPS_READ, Scope.CONSENT_READ, Scope.DLQ
 SHOW_NOBODY = {
     "/api/alerts", "/api/consent/audit/checkpoints", "/api/consent/audit/verify",
     "/api/consent/erasures", "/api/consent/export/{email}", "/api/breakers", "/api/dlq/stats",
-    "/api/migration/dlq-status", "/api/consent/erasures/awaiting",
+    "/api/migration/dlq-status", "/api/consent/erasures/awaiting", "/api/mail/rates",
 }  # fmt: skip
 """Counts, hashes and states; a list of deliveries without what they say. An export is an act.
 Nobody here asked for an erasure and did not confirm it."""
@@ -293,6 +300,7 @@ async def looks(stack: Stack) -> tuple[list[Look], list[str]]:
         Look("/api/leads/suspected", "lead.look", "submission"),
         Look(f"/api/followups?email={step['email']}", "followups.look", "conversation",
             "email=[…]", "conversation_id"),
+        Look("/api/mail/undeliverable", "mail.look", "conversation", id="conversation_id"),
         Look(f"/api/alerts/{alert}", "alert.look", "alert"),
         Look("/api/dlq/pending?target=slack", "alert.look", "alert", "state=pending target=slack"),
         Look("/api/dlq/failed?target=sms", "alert.look", "alert", "state=failed target=sms"),
