@@ -13,6 +13,7 @@ from libs.domain.signed_links import Tokens
 from services.followups import config
 from services.followups.mails.compose import Mails, Recipient
 from services.followups.rules.facts import Facts, person_name
+from tests.support.mails import MARKS
 from tests.support.shipped import FOLLOWUPS
 
 SHIPPED = Path(__file__).parents[3] / "config.example/followups.toml"
@@ -45,6 +46,20 @@ def test_every_mail_has_unsubscribe_links_and_headers(language: str, step: int) 
     assert link in str(mail["html"])
     claims = TOKENS.verify(link.partition("token=")[2], "unsubscribe", NOW)
     assert (claims.subject, claims.purpose) == ("ala@example.com", "marketing")
+
+
+def test_a_mail_names_its_step_in_its_return_path_where_the_domain_has_one() -> None:
+    assert "return_path" not in render()
+    marked = Mails(FOLLOWUPS, TOKENS, "https://ostoja.example.com/", MARKS)
+    to = Recipient(uuid.UUID(int=7), "ala@example.com", "pl", FACTS)
+    mail = marked.render(FOLLOWUPS.sequences["default"][0], to, NOW)
+    one_click, mailto = mail["headers"]["List-Unsubscribe"].split(", ")
+    assert one_click.startswith("<https://")
+    for address, action in ((mail["return_path"], "b"), (mailto.split("?")[0][8:], "u")):
+        local, _, domain = address.partition("@")
+        assert (domain, len(local) <= 64) == ("example.com", True)
+        name, _, token = local.partition("+")
+        assert (name, token[0], MARKS.step(token)) == ("bounce", action, to.followup_id)
 
 
 def test_a_step_keeps_its_message_id() -> None:
