@@ -149,6 +149,12 @@ def test_a_period_in_the_skipped_hour_is_skipped() -> None:
     assert not any(weekly.until(day + timedelta(minutes=n)) for n in range(24 * 60))
 
 
+def test_a_period_that_ends_in_the_repeated_hour_ends_the_second_time() -> None:
+    weekly = Weekly(frozenset({6}), time(23), time(2, 30), WARSAW)
+    begins = datetime(2026, 10, 24, 23, tzinfo=WARSAW).astimezone(UTC)
+    assert weekly.until(begins) == begins + timedelta(hours=4.5)
+
+
 def test_a_week_ends_with_its_silence() -> None:
     begins = datetime(2026, 3, 14, 23, tzinfo=WARSAW).astimezone(UTC)
     one = covering(weekly=NIGHT, ends=begins + timedelta(hours=1))
