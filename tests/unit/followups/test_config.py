@@ -165,3 +165,11 @@ def test_a_mistake_stops_the_start_and_is_told_with_its_line(
 
 def test_the_chat_finds_its_words_without_any_of_the_company(tmp_path: Path) -> None:
     assert "992" in dialogues.hold(["czuję gaz w kuchni"]).reply
+
+
+def test_each_recipe_of_the_docs_is_accepted(tmp_path: Path) -> None:
+    page = (ROOT / "docs/words.md").read_text(encoding="utf-8")
+    recipes = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert len(recipes) >= 5
+    for recipe in recipes:
+        load(tmp_path, recipe)
