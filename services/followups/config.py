@@ -304,7 +304,7 @@ class _File(_Section):
 def _file(path: Path) -> _File:
     own, shipped = ConfigFile(path), _SHIPPED
     if isinstance(own.raw.get("routes"), list):  # it was copied whole, before there was a release
-        shipped = over(shipped, {"routes": False, "dialogue": {"taps": False}})
+        shipped = over(shipped, {"dialogue": {"taps": False}})
     try:
         return _File.model_validate(over(shipped, own.raw, whole={"opening"}))
     except ValidationError as error:

@@ -96,7 +96,14 @@ def test_a_file_that_was_copied_whole_starts_and_says_what_it_said(tmp_path: Pat
     assert {
         name for name in own if "{" not in own[name] and ours.texts["pl"][name] != own[name]
     } == set()
-    assert ("taps" in raw["dialogue"]) == bool(ours.taps.opening)
+    assert ours.taps.opening.keys() == raw["dialogue"]["taps"]["opening"].keys()
+    taps = re.search(r"\[dialogue\.taps\]\n(?:\w+ = .*\n)+", text)
+    other = re.search(r'\[\[routes\]\]\nname = "other"\n(?:.+\n)+', text)
+    assert taps
+    assert other
+    before = load(tmp_path, "", must=text.replace(taps[0], "").replace(other[0], ""))
+    assert (before.taps.opening, before.taps.area) == ({}, ())
+    assert "other" not in routes(before)
 
 
 def test_each_text_that_the_dialogue_says_is_shipped() -> None:
