@@ -258,10 +258,8 @@ def _name(path: str) -> str:
 async def static(request: web.Request) -> web.Response:
     if (body := _FILES.get(request.path)) is None:
         raise web.HTTPNotFound
-    response = web.Response(
+    return web.Response(
         body=body,
         content_type=_TYPES[request.path.rpartition(".")[2]],
         headers={"Cache-Control": "public, max-age=31536000, immutable"},
     )
-    response.enable_compression()
-    return response
