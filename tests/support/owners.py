@@ -92,6 +92,7 @@ class Owners:
 
     def __init__(self, leads: int = 3) -> None:
         self.leads = [lead(n) for n in range(leads)]
+        self.asked: list[tuple[str, str]] = []
 
     def app(self) -> web.Application:
         made = web.Application()
@@ -100,6 +101,7 @@ class Owners:
 
     async def answer(self, request: web.Request) -> web.Response:
         path, query = request.path, request.query
+        self.asked.append((request.method, path))
         parts = path.removeprefix("/api/").split("/")
         if parts[0] == "leads" and len(parts) == 1:
             return web.json_response(self._list(query))

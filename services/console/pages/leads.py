@@ -18,7 +18,7 @@ from aiohttp import web
 
 from libs.common.http.application import path_id
 from services.console.gateway import Answer, Gateway, items, part
-from services.console.pages.base import Act, Call, accepted
+from services.console.pages.base import Act, Call, Site, accepted
 from services.console.pages.cases import NEED_REASON, AnswerPage, Said
 from services.console.pages.page import page, unavailable, who
 from services.console.rules import SALES, RefusedError, Role
@@ -72,7 +72,7 @@ class LeadPage(AnswerPage):
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
             requests=requests, path=f"/console/leads/{lead['id']}", nonce=uuid4(),
             has_case=any(case["state"] == "answered" for case in known),
-            colleagues=await self._colleagues(),
+            colleagues=await colleagues(self.site),
             did=did if (did := request.query.get("did")) in _STATE_AFTER else None,
             **{"reason": ""} | said,
         )  # fmt: skip
@@ -91,10 +91,6 @@ class LeadPage(AnswerPage):
         ads = told[email]["purposes"]["marketing"]["email"] if email in told else None
         return ads or {"state": "unknown"}, since
 
-    async def _colleagues(self) -> list[str]:
-        found = await self.site.people.listed()
-        return [each.name for each in found if Role.SALES in each.roles and not each.disabled_at]
-
     async def _requests(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return the other requests of this person, newest first."""
         contacts = filter(None, (lead["email"], lead["phone"]))
@@ -109,6 +105,11 @@ class LeadPage(AnswerPage):
 
     def acts(self) -> Mapping[str, Act]:
         return {**super().acts(), **{f"/{of}": partial(_work, of=of) for of in WORK}}
+
+
+async def colleagues(site: Site) -> list[str]:
+    found = await site.people.listed()
+    return [each.name for each in found if Role.SALES in each.roles and not each.disabled_at]
 
 
 async def _work(call: Call, of: str) -> None:
@@ -146,13 +147,17 @@ NUMBERS = {"area", "budget"}
 
 async def many(call: Call) -> Mapping[str, Any]:
     """Answer several leads alike; those that somebody else has stay as they are."""
-    verb = call.chosen("answer", ("taken", "lost", "not_a_lead"))
+    verb = call.chosen("answer", ("taken", "lost", "not_a_lead", "owner"))
     said = Said(verb, str(uuid4()), call.reason() if verb in NEED_REASON else None)
     done = 0
     chosen = [UUID(each) for each in call.form.getall("lead", ()) if _UUID.fullmatch(str(each))]
     for lead_id in chosen[:MOST_AT_ONCE]:
         with suppress(RefusedError):
-            await answer(call, lead_id, said)
+            if verb == "owner":
+                body = {"owner": call.text("owner")}
+                await call.ask("POST", f"/api/leads/{lead_id}/owner", body)
+            else:
+                await answer(call, lead_id, said)
             done += 1
     return {"done": (done, len(chosen))}
 

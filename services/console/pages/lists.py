@@ -17,7 +17,7 @@ from aiohttp import web
 from services.console.gateway import LOOK_SECONDS, Answer, items
 from services.console.pages.base import Act, Call, Page, Site
 from services.console.pages.door import REFRESH
-from services.console.pages.leads import many
+from services.console.pages.leads import colleagues, many
 from services.console.pages.page import page
 from services.console.rules import ON_CALL, OPS, SALES, RefusedError, Role, may
 from services.console.samples import PERIODS, begins, charts
@@ -256,7 +256,7 @@ async def replay(call: Call) -> Mapping[str, Any]:
 async def counted(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str, Any]:
     """Return how many leads wait, and what else the service counts."""
     found = await site.gateway.get(visitor, "/api/leads/stats")
-    return {"stats": found.body if found.ok else {}}
+    return {"stats": found.body if found.ok else {}, "colleagues": await colleagues(site)}
 
 
 async def backlog(site: Site, visitor: Visitor, request: web.Request) -> Mapping[str, Any]:

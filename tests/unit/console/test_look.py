@@ -90,7 +90,8 @@ async def served(
         app, site = web.Application(), MagicMock(gateway=gateway, door=Opens(MagicMock(), settings))
         site.engine, site.looks, site.set_up = Engine(), AsyncMock(), {"company": False}
         site.people, site.queues_url = AsyncMock(), ""
-        site.people.listed.return_value = [person]
+        jan = SimpleNamespace(**{**vars(person), "id": UUID(int=8), "name": "Jan Kos"})
+        site.people.listed.return_value = [person, jan]
         routes.add_to(app, site)
         pages = await aiohttp_server(app)
         yield owners, str(pages.make_url(""))
@@ -187,3 +188,24 @@ async def test_a_number_that_is_none_is_refused(served: tuple[Owners, str], budg
     path = f"{served[1]}/console/leads/{served[0].leads[0]['id']}/facts"
     async with aiohttp.ClientSession() as session, session.post(path, data=form) as answer:
         assert (answer.status, TEXTS["pl"]["not_accepted"] in await answer.text()) == (422, True)
+
+
+async def test_several_leads_are_given_to_somebody_at_once(served: tuple[Owners, str]) -> None:
+    owners, url = served
+    owners.leads = [lead(n) for n in range(3)]
+    form = [
+        ("answer", "owner"),
+        ("owner", "Jan Kos"),
+        *(("lead", one["id"]) for one in owners.leads),
+    ]
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/console/leads?state=new", data=form) as answer,
+    ):
+        text = await answer.text()
+    assert (answer.status, TEXTS["pl"]["bulk_progress"].format(done=3, expected=3) in text) == (
+        200,
+        True,
+    )
+    given = [path for method, path in owners.asked if method == "POST"]
+    assert given == [f"/api/leads/{one['id']}/owner" for one in owners.leads]
