@@ -85,8 +85,10 @@ async def test_to_open_a_link_changes_nothing_and_shows_no_contact(sent: Sent) -
 async def test_who_takes_it_sees_the_contact_and_the_other_who_has_it(sent: Sent) -> None:
     before = await sent.page(sent.ewa)
     status, page = await sent.press(sent.anna, "taken")
-    assert (status, buttons(page)) == (200, ["won", "lost", "not_a_lead", "release"])
+    assert (status, buttons(page)) == (200, ["won", "lost", "not_a_lead", "remind", "release"])
     assert CONTACT in page
+    assert (await sent.press(sent.anna, "remind"))[0] == 200
+    assert (await sent.cases.case(sent.case_id)).wished
     status, page = await sent.press(sent.ewa, "taken", before)
     assert status == 409
     assert "Anna Nowak has it" in page
