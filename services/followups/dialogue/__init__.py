@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from services.followups.dialogue import ask_a_person as handovers
 from services.followups.dialogue import hints, memory, replies
-from services.followups.dialogue.hearing import hear
+from services.followups.dialogue.hearing import Heard
 from services.followups.dialogue.hints import NOTHING, Hint
 from services.followups.dialogue.state import State
 from services.followups.dialogue.taps import SKIP, Tapped, Taps, ask_again
@@ -58,7 +58,7 @@ def turn(
     """
     if tap is not None and tap.forgets:
         state = state._replace(facts=state.facts._replace(**{tap.forgets: None}))
-    heard = hear(
+    heard = Heard(
         state,
         readable(message),
         today=today,
