@@ -86,8 +86,8 @@ def find(text: str) -> Reading:
         and not _NOT_THEIRS.search(fold(text[max(0, each.start() - 120) : each.start()]))
         and not _UNWANTED.match(fold(text[each.end() : each.end() + 120]))
     ]
-    match = corrections.meant(text, found)
-    return _EMAIL.sub(f" {MARK} ", text), {"email": match[0]} if match else {}
+    span = corrections.meant(text, [each.span() for each in found])
+    return _EMAIL.sub(f" {MARK} ", text), {"email": text[slice(*span)]} if span else {}
 
 
 @lru_cache(64)  # a turn reads the same message twice

@@ -1,6 +1,5 @@
 """What a message says of something said before: `80, nie 60`, `i jeszcze garaż`, `góra może za rok`."""
 
-import re
 from collections.abc import Sequence
 
 from services.followups.reading import amounts
@@ -43,23 +42,25 @@ def adds(text: str) -> bool:
     return said.begins("on_top yes", first)
 
 
-def meant(text: str, found: Sequence[re.Match[str]]) -> re.Match[str] | None:
+def meant(text: str, found: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     """Return the person's own value (`mój`, `nowy`), else the first that is not negated, else the
     last of those that correct one another or form a range.
+
+    :param found: where each begins and ends
     """
     if len(found) < 2:
-        return next((each for each in found if not is_rejected(text, each.start())), None)
-    first = max(0, found[0].start() - LOOK_BACK)
-    said = _read(text[first : found[-1].start()])
-    spans = {each: (said.at(each.start() - first), said.at(each.end() - first)) for each in found}
+        return next((each for each in found if not is_rejected(text, each[0])), None)
+    first = max(0, found[0][0] - LOOK_BACK)
+    said = _read(text[first : found[-1][0]])
+    spans = {each: (said.at(each[0] - first), said.at(each[1] - first)) for each in found}
     own = [each for each, (start, _) in spans.items() if _is_own(said, start)]
-    chosen: re.Match[str] | None = None
-    for match in own or found:
-        start = spans[match][0]
+    chosen: tuple[int, int] | None = None
+    for each in own or found:
+        start = spans[each][0]
         if said.is_rejected(start):
             continue
         if chosen is None or said.replaces(spans[chosen][1], start):
-            chosen = match
+            chosen = each
     return chosen
 
 

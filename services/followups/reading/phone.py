@@ -1,123 +1,80 @@
-"""Phone numbers, in E.164."""
+"""Phone numbers, in E.164: runs of digits, by their length, their groups and the words beside them.
+
+vocabulary/phone.toml has the words.
+"""
 
 import re
-from collections.abc import Iterable
 from datetime import date
+from itertools import accumulate
 
 from services.followups.reading import corrections
 from services.followups.reading.name import FIRST_NAMES
 from services.followups.reading.numbers import HAS_DIGIT, in_digits
-from services.followups.reading.text import MARK, PHONE_MARK, Reading, fold, take, words
-from services.followups.reading.units import FEET, METRES, MONEY
+from services.followups.reading.text import MARK, PHONE_MARK, Reading, words
+from services.followups.reading.tokens import Match, Said, Vocabulary
 from services.followups.rules.facts import Question
 
-KIN = (
-    r"szwagier|szwagr\w*|brat\w{0,2}|siostr\w*|przyjaci\w*|kump[el]\w*|s[ąa]siad\w*|koleg\w*|kole[żz]an\w*|znajom\w*|kuzyn\w*|te[śs](?:[ćc]|ci)\w*|rodzic\w*|syn\w{0,2}|c[óo]rk\w*|cioci\w*|ciotk\w*"
-    r"|brother|sister|neighbou?r|friend"
+_TOKEN = re.compile(
+    r"(?P<run>(?:\+|\(\+?)?\d(?:[\s./()-]{0,3}\d)*)|(?P<word>[^\W\d_]+(?:2(?!\d))?)|(?P<sign>[^\w\s])"
 )
-_SEP = r"[\s.()/-]{0,2}"
-_AFTER = rf"(?![\s.-]?\d)(?!\s?(?:{MONEY}|{METRES}|{FEET}))"
-_POLISH = re.compile(
-    rf"(?<![\w+])(?:(?<!\d[\s.-])|(?<=m2\s))(?:(?:\+|00\s?)?48{_SEP}|0[\s-]?)?(?P<number>\(?[1-9](?:\d\)?[\s./-]?\d{{3}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|\d{{2}}(?:[\s./-]?|\s-\s)\d{{3}}(?:[\s./-]?|\s-\s)\d{{3}}"
-    rf"|\d{{2}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}[\s.-]?\d{{2}}|(?:\s\d){{8}})){_AFTER}",
-    re.IGNORECASE,
-)
-_PLUS48 = re.compile(rf"(?:\+|\b00\s?)48(?P<number>(?:{_SEP}\d){{9}})(?![\s.-]?\d)")
-_FOREIGN = re.compile(rf"(?:\+|\b00)(?P<number>[1-9](?:{_SEP}\d){{7,14}})(?!\d)")
-_GERMAN = re.compile(rf"(?<![\w+])0(?P<number>1[5-7]\d(?:[\s/-]?\d){{7,8}}){_AFTER}", re.IGNORECASE)
-"""A mobile number as Germans write it: no Polish one is that long."""
-_LOOSE = re.compile(
-    rf"(?<![\w.,+])0?(?P<number>[1-9](?:[\s,./()-]{{0,3}}\d){{8}}){_AFTER}", re.IGNORECASE
-)
-"""A number in words or digit by digit, in a text that mentions a phone."""
-_ALONE = re.compile(r"[4-8](?:[\s,./()-]{0,3}\d){8}[\s.]*")
-"""A message that is nothing else."""
-_DICTATED = re.compile(
-    r"(?:[^\W\d_]{2,20}[\s,.:]+){0,5}[4-8](?:[\s,./()-]{0,3}\d){8}(?:[\s,.]+[^\W\d_]{2,20}){0,5}[\s.!]*"
-)
-"""`Siedem osiem osiem … marcin`: of number words, so many digits are nothing else."""
-_MISTYPED = re.compile(
-    r"(?:[^\W\d_]{1,20}[\s.,:]+){0,4}(?:\+?48[\s-]?)?(?P<number>[4-8](?:[\s-]?\d){7}|[4-8](?:[\s-]?\d){9})(?:[\s.,!]+[^\W\d_]{1,20}){0,4}[\s.,!]*"
-)
-_LETTERED = re.compile(
-    rf"(?<![\w@/+-])(?<!\d[.,])(?:\+?48\s?)?[1-9](?:(?:\d|[OolI](?=[\dOolI])|(?<=[\dOolI])[OolI])[\s.()-]{{0,2}}){{7}}[\dOolI]{_AFTER}(?![\w@])"
-)
-"""`5O3 771 264`: letters for the digits that they look like, never alone (`5 o 3`)."""
-_LETTERS = str.maketrans("OolI", "0011")
-_NO_NAME = r"(?!(?:bud[żz]\w*|metr\w*|pow\w{0,8}|kod\w*|ul|ulica|ok|oko[łl]o|za|do|po|od|lok|lokal\w*|mieszk\w+|dom|domu|nip|rok\w?|cen[aęy]|koszt\w*|maks|max|min|w|dzwo\w+|godz\w*|mi[ęe]dzy|nr|blok|klatka|tel\w*|numer\w*|kom|kom[óo]rk\w*|phone|number)\b)"
-_PIECE = re.compile(
-    rf"(?:^(?P<led>(?:{_NO_NAME}[^\W\d_]{{1,20}}+[\s.,:;-]++){{0,4}}+)(?!\d\d?-\d\d?\b)|\b(?=[ntkp])(?<!lokal\s)(?<!lokalu\s)(?<!mieszkanie\s)(?<!mieszkania\s)(?<!pok[óo]j\s)(?:nr|numer\w*|tel|telefon\w*|kom|kom[óo]rk\w*|phone|number)\b[\s.:,-]*(?:(?:to|jest|m[óo]j|telefonu|tel|kom\w*|is)[\s.:]+)*(?P<named>))"
-    rf"(?:\+?48[\s-]?)?(?P<number>[1-9](?:[\s-]?\d){{2,7}})(?=(?P<alone>(?:[\s.,…-]|\b(?:reszt\w+|zaraz|za\schwil\w+|dalej|cd|i)\b)*$))?(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
-    re.IGNORECASE,
-)
-"""`Mój numer 516 22`: the rest may follow in the next message."""
-_REST = re.compile(
-    rf"[.…-]*(?:(?:no|i|a|oraz|to|jest|dalej|dalsz\w+|ci[ąa]g|reszt\w+|potem|p[óo][źz]niej|nast[ęe]pnie|plus|tam|jeszcze|mi|si[ęe]|uci[ęe][łl]o|brak\w*|przepraszam|sor\w+|cd|ko[ńn](?:c\w*|iec)|ostatni\w*|drug\w+|po[łl]owa|cz[ęe][śs][ćc]|numeru|trzy|cyfr\w*|and|then|the|rest|is)\b[\s,:.…-]+){{0,5}}(?P<number>\d(?:[\s-]?\d){{0,5}})(?![\s-]?\d|[.,/]\d|\s?(?:{MONEY}|{METRES}|{FEET}))",
-    re.IGNORECASE,
-)
-UNREAD = re.compile(r"(?<![\w/.,-])O?\d(?:(?:[\s-]?|(?<=\d{3})\.)[\dO]){4,}(?![\w/]|[.,]\d)")
-"""`O3 771 26`: what is left of a message and looks like a number."""
-_MOBILE = re.compile("[4-8]")
-_TOO_LONG = 5
-"""Digits alone that are more are no area."""
-DIGITS = 9
+_WORDS = Vocabulary("phone", pattern=_TOKEN)
 _MANY = re.compile(r"\d(?:[\s,./()-]{0,3}\d){7}")
 """Less than this is only a piece of a number."""
+_LOOSE = re.compile(r"(?<![\w.,+])0?(?P<number>[1-9](?:[\s,./()-]{0,3}\d){8})(?![\s.-]?\d)")
+"""A number in words or digit by digit, in a text that mentions a phone."""
+_LETTERED = re.compile(r"(?<![\w@/+-])[\dOolI]{3}(?:[\s.()-]{0,2}[\dOolI]{2,3}){2,3}(?![\w@])")
+"""`5O3 771 264`: letters for the digits that they look like."""
+_LETTERS = str.maketrans("OolI", "0011")
+UNREAD = re.compile(r"(?<![\w/.,-])O?\d(?:(?:[\s-]?|(?<=\d{3})\.)[\dO]){4,}(?![\w/]|[.,]\d)")
+"""`O3 771 26`: what is left of a message and looks like a number."""
+_HOUR = re.compile(r"(?:[7-9]|1\d|2[01])(?:\.\d\d)?(?:\s?-\s?(?:[7-9]|1\d|2[01])(?:\.\d\d)?)?")
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
-_ANOTHERS = re.compile(
-    rf"\b(?:{KIN})\b[^.;!?]{{0,20}}\bma\s(?:(?:nr|numer|tel\w*)\s)?$", re.IGNORECASE
-)
-"""`Sąsiad, ten co ma 502 118 440, mówił`."""
-_NOT_THIS = r"(?P<wrong>\d{3,4})"
-_NO_UNIT = rf"\b(?!\s?(?:{MONEY}|{METRES}|{FEET}|lat))"
-_ENDING = re.compile(
-    r"\b(?:(?:ko[ńn]c[óo]wk\w+|ostatnie\s+(?:cyfry|dwie|trzy|cztery)|na\s+ko[ńn]cu|ending)\D{0,15}(?P<new>\d{2,4})"
-    r"|(?P<first>\d{2,4})\s+na\s+ko[ńn]cu"
-    rf"|(?:nie|not)\s+{_NOT_THIS}[\s,]+(?:tylko|lecz|ale|a|but)\s+(?P<other>\d{{3,4}})"
-    rf"|(?P<right>\d{{3,4}})[\s,]+(?:a\s+)?(?:nie|not)\s+{_NOT_THIS.replace('wrong', 'was')}){_NO_UNIT}",
-    re.IGNORECASE,
-)
-"""`Końcówka 727, nie 772`"""
-_OF_A_PHONE = re.compile(
-    r"ko[ńn]c[óo]wk|\bcyfr|\btel\b|telefon|\bnumer(?!\w*\s+(?:domu|miesz|lok|bud|blok|dzia))",
-    re.IGNORECASE,
-)
-_BESIDE_ENDING = re.compile(
-    r"(?:(?:sor\w+|przepraszam|pomy[łl]k\w+|jednak|znaczy|oj|to|jest|a|nie|\d{2,4})\b|[\s,.!])*+",
-    re.IGNORECASE,
-)
-_WHOM = re.compile(
-    r"\b(?:dzwo\w+|kontakt\w*|telefon\w*)\s+(?:(?:prosz[ęe]|najlepiej|lepiej|raczej|tylko)\s+)*do\s+(?P<who>[^\W\d_]{3,})",
-    re.IGNORECASE,
-)
-"""`Do mnie …, do mamy …, dzwonić proszę do mamy`"""
-_PREFERRED = re.compile(
-    r"\b(?:naj)?lepiej\s+(?!nie\b)(?:[^\W\d_]+[\s.:]+){0,4}(?:\+48\s?)?$", re.IGNORECASE
-)
-"""`A najlepiej na komórkę …`"""
-_HOUR = r"(?:[7-9]|1\d|2[01])(?:[.:]\d\d)?(?!\d)"
-_LED = (
-    r"(?:po|przed|od|do|mi[ęe]dzy|o|ok\.?|oko[łl]o|ko[łl]o|after|before|between|from|till?|until)"
-)
-_TO = r"\s?(?:[-–]|a|i|do|and|to)\s?"
-_TIMES = r"(?:rano|wieczor(?:em|ami)|popo[łl]udni\w*|po\s+po[łl]udniu|przed\s+po[łl]udniem|po\s+pracy|in\s+the\s+(?:morning|evening))\b"
-_NOT_HOURS = rf"(?!\s?(?:{MONEY}|{METRES}|{FEET}|stycz|lut[ey]|mar[ce]|kwie|maj|czerw|lip|sierp|wrze|pa[źz]dz|listop|grud|[./]\d)|{_TO}\d)"
-_HOURS = re.compile(
-    rf"[\s,;.()-]{{0,4}}(?:(?:ale|a|i|tylko|najlepiej|najch[ęe]tniej|dopiero|prosz[ęe]|godz\w*\.?|w|(?:za|od)?dzwo[ńn]\w*|call|please|only)[\s,]+){{0,4}}"
-    rf"(?:{_TIMES}|(?:{_LED}\s+(?:godz\w*\.?\s+)?{_HOUR}(?:{_TO}{_HOUR})?|{_HOUR}\s?[-–]\s?{_HOUR}){_NOT_HOURS})",
-    re.IGNORECASE,
-)
-"""`501 502 503 po 16`: when to call."""
-_NAME = re.compile(
-    r"[\s,;:(-]{0,4}(?:pani?\s)?(?P<first>[^\W\d_]{2,20})(?:\s[^\W\d_]{2,25})?(?=[\s,;.)])"
-)
-"""`501 502 503 Ania, po 16`"""
-_HOURS_BEFORE = re.compile(
-    rf"(?:^|[,;.]\s*)(?:(?:tylko|najlepiej|dopiero|prosz[ęe])\s+)?{_LED}\s+{_HOUR}[\s,:-]+(?:(?:prosz[ęe]|tel\w*\.?|nr|numer\w*|na|pod|call)[\s:]+){{0,3}}$",
-    re.IGNORECASE,
-)
-_FAX = re.compile(r"\bfax\w*[:.]?\s*$", re.IGNORECASE)
-_IN_WORDS = re.compile(r"\b(?:nr|numer\w*|tel\w*|kom\w*|\w*dzwo\w*|phone|number)\b", re.IGNORECASE)
+_NOT_DIGIT = re.compile(r"\D")
+_GROUPS = ({3, 6}, {2, 5, 7}, {3, 5, 7}, set(range(1, 9)))
+"""Where a Polish number may be divided."""
+_MOBILES = ("45", "50", "51", "53", "57", "60", "66", "69", "72", "73", "78", "79", "88")
+_TOO_LONG = 5
+"""Digits alone that are more are no area."""
+_DIGITS = 9
+
+
+class _Said(Said):
+    def __init__(self, text: str) -> None:
+        super().__init__(_WORDS, text, "phone")
+        self.runs = [at for at in range(len(self.tokens)) if self.is_kind(at, "{run}")]
+        self.numbers = {at: number for at in self.runs if (number := self._number(at))}
+
+    def _number(self, at: int) -> str | None:
+        glued = at and self.tokens[at - 1].end == self.tokens[at].start
+        if self.is_kind(at + 1, "{unit}") or self.ends("not theirs", at + 1):
+            return None
+        return (
+            None if glued and self.tokens[at - 1].word.isalpha() else _whole(self.tokens[at].word)
+        )
+
+    def digits(self, at: int) -> str:
+        return _NOT_DIGIT.sub("", self.tokens[at].word)
+
+    def runs_of(self, each: Match) -> list[str]:
+        return [self.digits(at) for at in self.runs if each.start <= at < each.end]
+
+
+def _whole(run: str) -> str | None:
+    """Return the number that a run of digits is; None if it is none."""
+    digits = _NOT_DIGIT.sub("", run)
+    if "+" in run or digits.startswith("00"):
+        digits = digits.lstrip("0")
+        is_polish = digits.startswith("48")
+        return (
+            f"+{digits}" if len(digits) in (range(11, 12) if is_polish else range(8, 16)) else None
+        )
+    if re.fullmatch("01[5-7][0-9]{8,9}", digits):  # as Germans write a mobile
+        return f"+49{digits[1:]}"
+    prefix = len(digits) - _DIGITS
+    if prefix < 0 or digits[:prefix] not in {"", "0", "48"} or digits[prefix] == "0":
+        return None
+    cuts = {cut - prefix for cut in accumulate(map(len, re.findall(r"\d+", run)))} - {0, _DIGITS}
+    return f"+48{digits[prefix:]}" if any(cuts <= each for each in _GROUPS) else None
 
 
 def canonical(text: str) -> str | None:
@@ -126,32 +83,59 @@ def canonical(text: str) -> str | None:
     return news.get("phone") or re.sub(r"[^\d+]", "", text) or None
 
 
+# --- A piece of one ----------------------------------------------------------------------------
+
+
 def piece(text: str, asked: Question | None) -> str | None:
     """Return the digits of the first part of a phone number. Alone they may be a budget."""
-    for match in _PIECE.finditer(text) if HAS_DIGIT.search(text) else ():
-        digits = re.sub(r"\D", "", match["number"])
-        is_alone = match["alone"] is not None and _MOBILE.match(digits)
+    said = _Said(text)
+    for at in said.runs:
+        run, digits = said.tokens[at].word, said.digits(at)
+        if digits.startswith("48") and run[0] == "+":
+            digits = digits[2:]
+        is_other = re.search(r"[./()]|^\d\d?-\d\d?$", run)
+        is_short = 3 <= len(digits) < _DIGITS and digits[0] != "0" and not is_other
+        if (
+            not is_short
+            or said.is_kind(at + 1, "{unit}")
+            or re.match(r"[.,/]\d", text[said.tokens[at].end :])
+        ):
+            continue
+        if said.ends("label yes", at + 1):
+            return digits
+        after = range(at + 1, len(said.tokens))
+        is_last = all(
+            said.is_kind(one, "{rest}") or said.tokens[one].word in {".", ",", "…", "-"}
+            for one in after
+        )
+        before = [one for one in range(at) if said.tokens[one].word.isalpha()]
+        is_led = len(before) <= 4 and not any(
+            said.is_kind(one, "{no_name}") or one in said.runs for one in range(at)
+        )
         is_due = asked == "contact" or (
-            not (match["led"] or asked == "budget")
+            not (before or asked == "budget")
             and len(digits) > _TOO_LONG
             and not digits.endswith("000")
         )
-        if match["named"] is not None or (is_alone and is_due):
+        if is_last and is_led and is_due and digits[0] in "45678":
             return digits
     return None
 
 
 def joined(before: str, text: str, asked: Question | None) -> str | None:
     """Return the message with the piece of a number before it: `516 22`, `9 041 to dalej`."""
-    rest = _REST.match(text)
-    first = piece(before, asked) or mistyped(before) if rest else None
-    if rest is None or first is None:
+    said = _Said(text)
+    at = next(iter(said.runs), None)
+    is_rest = at is not None and all(
+        said.is_kind(one, "{goes_on}") or not said.tokens[one].word.isalnum() for one in range(at)
+    )
+    if at is None or not is_rest or said.is_kind(at + 1, "{unit}") or len(said.digits(at)) > 6:
         return None
-    number = first + re.sub(r"\D", "", rest["number"])
-    is_whole = len(number) == DIGITS
+    first = piece(before, asked) or mistyped(before)
+    number, after = (first or "") + said.digits(at), text[said.tokens[at].end :]
     # `516`, `22`: the third part is still to come.
-    is_longer = len(number) < DIGITS and rest.end() == len(text)
-    return f"tel. {number} {text[rest.end() :]}" if is_whole or is_longer else None
+    is_whole = len(number) == _DIGITS or (len(number) < _DIGITS and not after)
+    return f"tel. {number} {after}" if first and is_whole else None
 
 
 def corrected(known: str, text: str, asking: Question | None) -> str | None:
@@ -159,120 +143,172 @@ def corrected(known: str, text: str, asking: Question | None) -> str | None:
 
     `150, nie 200` beside anything else is a budget or an address, not the end of a number.
     """
-    if not HAS_DIGIT.search(text) or any(pattern.search(text) for pattern, _ in _IN_DIGITS):
+    said = _Said(text) if HAS_DIGIT.search(text) else None
+    if said is None or said.numbers or not (found := _endings(said)):
         return None
-    match = _ENDING.search(text)
-    if match is None:
-        return None
-    rest = f"{text[: match.start()]} {text[match.end() :]}"
-    is_alone = asking not in {"area", "budget", "start"} and _BESIDE_ENDING.fullmatch(rest)
-    number = _ended(known, match) if is_alone or _OF_A_PHONE.search(text) else None
-    return f"tel. {number} {text[match.end() :]}" if number else None
+    each = found[0]
+    rest = [one for one in range(len(said.tokens)) if not each.start <= one < each.end]
+    is_all = all(said.is_kind(one, "{beside_ending}", "{run}") for one in rest)
+    is_alone = is_all and asking not in {"area", "budget", "start"}
+    number = _ended(known, said, each) if is_alone or said.is_said("ending of_phone") else None
+    return f"tel. {number} {text[said.tokens[each.end - 1].end :]}" if number else None
 
 
-def _ended(known: str, match: re.Match[str]) -> str | None:
+def _endings(said: _Said) -> list[Match]:
+    found = [each for each in said.of("ending") if each.value != "of_phone"]
+    return [each for each in found if not said.is_kind(each.end, "{unit}")]
+
+
+def _ended(known: str, said: _Said, each: Match) -> str | None:
     """Return the number with its new ending; None if that is not the ending of this number."""
-    digits = match["new"] or match["first"] or match["other"] or match["right"]
-    wrong = match["wrong"] or match["was"]
+    digits, *others = said.runs_of(each)[:: -1 if each.value == "new_last" else 1]
+    wrong = others[0] if others else ""
     number = known[: -len(wrong or digits)] + digits
-    return number if known.endswith(wrong or "") and len(number) == len(known) else None
+    is_end = 2 <= len(digits) <= 4 and known.endswith(wrong) and len(number) == len(known)
+    return number if is_end else None
 
 
 def mistyped(text: str) -> str | None:
     """Return the digits of what is a phone number but for one digit too few or too many."""
-    said = _in_digits(text)
-    match = _MISTYPED.fullmatch(said) if _MANY.search(said) else None
-    return re.sub(r"\D", "", match["number"]) if match else None
-
-
-_IN_DIGITS = ((_PLUS48, "+48"), (_FOREIGN, "+"), (_GERMAN, "+49"), (_POLISH, "+48"))
+    said = _Said(_in_digits(text)) if _MANY.search(_in_digits(text)) else None
+    if said is None or len(said.runs) != 1 or len(said.tokens) > _DIGITS:
+        return None
+    digits = said.digits(said.runs[0])
+    if said.tokens[said.runs[0]].word.startswith("+48") or len(digits) == _DIGITS + 3:
+        digits = digits.removeprefix("48")
+    return digits if len(digits) in {_DIGITS - 1, _DIGITS + 1} and digits[0] in "45678" else None
 
 
 def _in_digits(text: str) -> str:
     return in_digits(_ZERO.sub("0", text) if "zero" in words(text) else text)
 
 
+# --- The number --------------------------------------------------------------------------------
+
+
 def find(text: str, _: date, asked: Question | None) -> Reading:
     if HAS_DIGIT.search(text):
         text = _LETTERED.sub(lambda number: number[0].translate(_LETTERS), text)
-    said = _in_digits(text)
-    is_long = _MANY.search(said) is not None
-    found = _numbers(text) if is_long else {}
-    if found:
-        whom = [each["who"].lower() for each in _WHOM.finditer(text)] if len(found) > 1 else []
-        named = [each for each in found if whom and _is_of(whom[-1], text, each)]
-        better = [each for each in found if _PREFERRED.search(text[: each.start()][-60:])]
-        chosen = corrections.meant(text, better or named or [*found])
-        if match := chosen if better else _or_mobile(text, chosen, found):
-            number = found[match] + re.sub(r"\D", "", match["number"])
-            ending = _ENDING.search(text, match.end())
-            if ending and (ended := _ended(number, ending)):
-                number, text = ended, text[: match.end()] + text[ending.end() :]
-            text, news = _without_hours(text, match, {"phone": number})
-            for each in found:  # a second number is not a budget
-                text = text.replace(each[0].strip(), MARK) if each is not match else text
-            return text, news | ({"phones": len(found)} if len(found) > 1 else {})
-    match = _LOOSE.search(said) if is_long else None
-    if match and _is_theirs(said[: match.start()]):
-        is_spoken = said != text and _DICTATED.fullmatch(said)
-        is_alone = asked not in {"area", "budget"} and (is_spoken or _ALONE.fullmatch(said))
-        if asked == "contact" or is_alone or _IN_WORDS.search(text):
-            number = "+48" + re.sub(r"\D", "", match["number"])
-            return take(said, match, PHONE_MARK), {"phone": number}
+    spoken = _in_digits(text)
+    if not HAS_DIGIT.search(spoken):
+        return text, {}
+    if _MANY.search(spoken):
+        said = _Said(text)
+        if said.numbers and (chosen := _chosen(said)) is not None:
+            return _taken(said, chosen)
+        match = None if said.is_said("not theirs") else _LOOSE.search(spoken)
+        if match and _is_phone(spoken, match, asked, is_spoken=spoken != text):
+            number = "+48" + _NOT_DIGIT.sub("", match["number"])
+            return f"{spoken[: match.start()]} {PHONE_MARK} {spoken[match.end() :]}", {
+                "phone": number
+            }
     if digits := piece(text, asked):
         part = re.compile(r"[\s-]?".join(digits))
         return part.sub(f" {PHONE_MARK} ", text, count=1), {"phone_piece": digits}
     return text, {}
 
 
-def _numbers(text: str) -> dict[re.Match[str], str]:
-    """Return the phone numbers of a text in their order, each with its prefix."""
-    found: dict[re.Match[str], str] = {}
-    for pattern, prefix in _IN_DIGITS:
-        for match in pattern.finditer(text):
-            begin, end = match.span()
-            is_new = all(end <= each.start() or each.end() <= begin for each in found)
-            if is_new and _is_theirs(text[:begin]):
-                found[match] = prefix
-    return dict(sorted(found.items(), key=lambda each: each[0].start()))
+def _is_phone(text: str, match: re.Match[str], asked: Question | None, *, is_spoken: bool) -> bool:
+    """Return whether nine digits in any groups are a number: alone, or beside a word for phones."""
+    said = _Said(f"{text[: match.start()]} {MARK} {text[match.end() :]}")
+    if said.is_kind(
+        next(at for at, each in enumerate(said.tokens) if each.word == MARK) + 1, "{unit}"
+    ):
+        return False
+    others = len(said.tokens) - 1
+    is_alone = (
+        match["number"][0] in "45678" and not said.runs and others <= (_DIGITS if is_spoken else 1)
+    )
+    is_named = any(said.is_kind(at, "{of_phone}") for at in range(len(said.tokens)))
+    return asked == "contact" or is_named or (is_alone and asked not in {"area", "budget"})
 
 
-_MOBILE_CODE = re.compile(r"\(?(?:45|5[0137]|6[069]|7[2389]|88)")
-_OR_MOBILE = re.compile(
-    r"[\s,;/]*(?:(?:a|i|albo|lub|oraz|czy|or|and)\b)?\s*(?:kom\w*|mobile)?[\s.,:]*"
-)
+def _chosen(said: _Said) -> int | None:
+    """Return the number that the person prefers, or their own; a mobile rather than a landline."""
+    found = [*said.numbers]
+    if better := [at for at in found if said.ends("prefer yes", at + 1)]:
+        return better[0]
+    if len(found) == 1:
+        return None if corrections.is_rejected(said.text, said.tokens[found[0]].start) else found[0]
+    whom = [said.tokens[end - 1].word[:4] for _, end in said.all("prefer whom")]
+    named = [
+        at
+        for at in found
+        if whom and any(word.startswith(whom[-1]) for word in said.words(max(0, at - 3), at + 3))
+    ]
+    spans = {(said.tokens[at].start, said.tokens[at].end): at for at in named or found}
+    meant = corrections.meant(said.text, [*spans])
+    at = None if meant is None else spans[meant]
+    if at is not None and said.numbers[at].startswith("+48") and not _is_mobile(said.numbers[at]):
+        later = (one for one in found if one > at and _is_mobile(said.numbers[one]))
+        beside = (
+            one for one in later if all(said.is_kind(each, "{or}") for each in range(at + 1, one))
+        )
+        return next(beside, at)
+    return at
 
 
-def _or_mobile(
-    text: str, number: re.Match[str] | None, found: Iterable[re.Match[str]]
-) -> re.Match[str] | None:
-    """Return the mobile that is given beside a landline: `18 266 31 02 albo 604 515 616`."""
-    if number is None or number.re is not _POLISH or _MOBILE_CODE.match(number["number"]):
-        return number
-    after = (each for each in found if each.start() > number.end())
-    beside = (each for each in after if _OR_MOBILE.fullmatch(text[number.end() : each.start()]))
-    return next((each for each in beside if _MOBILE_CODE.match(each["number"])), number)
+def _is_mobile(number: str) -> bool:
+    return number.removeprefix("+48").startswith(_MOBILES)
 
 
-def _is_of(who: str, text: str, number: re.Match[str]) -> bool:
-    before, after = text[max(0, number.start() - 20) : number.start()], text[number.end() :][:15]
-    return who in before.lower().rpartition(",")[2] or who in after.lower().partition(",")[0]
-
-
-def _without_hours(text: str, number: re.Match[str], news: dict[str, str]) -> Reading:
+def _taken(said: _Said, chosen: int) -> Reading:
     """Take a number and the hours beside it, which are no area and no budget."""
-    before, after = text[: number.start()], text[number.end() :]
-    led = _HOURS_BEFORE.search(before)
-    named = _NAME.match(after)
-    is_name = named is not None and fold(named["first"]) in FIRST_NAMES
-    ends = {named.end(), named.end("first")} if named and is_name else {0}
-    found = ((end, _HOURS.match(after, end)) for end in ends)
-    signed, followed = next((each for each in found if each[1]), (0, None))
-    before = before[: led.start()] if led else before
-    after = after[:signed] + after[followed.end() :] if followed else after
-    hours = {"has_hours": True} if led or followed else {}
-    return f"{before} {PHONE_MARK} {after}", {**news, **hours}
+    number, tokens = said.numbers[chosen], said.tokens
+    news: dict[str, object] = {"phone": number}
+    cuts = {(at, at + 1): MARK for at in said.numbers if at != chosen}
+    for each in _endings(said):
+        if each.start > chosen and (ended := _ended(number, said, each)):
+            news["phone"], cuts[each.start, each.end] = ended, ""
+    first = _hours_before(said, chosen)
+    last = _hours_after(said, chosen + 1)
+    cuts[chosen if first is None else first, chosen + 1] = PHONE_MARK
+    if last:
+        cuts[last] = ""
+    if first is not None or last:
+        news["has_hours"] = True
+    if len(said.numbers) > 1:
+        news["phones"] = len(said.numbers)
+    text = said.text
+    for (start, end), mark in sorted(cuts.items(), reverse=True):
+        text = f"{text[: tokens[start].start]} {mark} {text[tokens[end - 1].end :]}"
+    return text, news
 
 
-def _is_theirs(before: str) -> bool:
-    return not (_FAX.search(before) or _ANOTHERS.search(before[-corrections.LOOK_BACK :]))
+def _hours_after(said: _Said, at: int) -> tuple[int, int] | None:
+    """Return the hours after a number or its name: `501 502 503 Ania, po 16`."""
+    name = at + (said.words(at, at + 1) in ([","], ["("], ["-"]))
+    name += said.is_kind(name, "{title}")
+    if name < len(said.tokens) and said.tokens[name].word in FIRST_NAMES:
+        is_followed = name + 1 < len(said.tokens) and said.tokens[name + 1].word.isalpha()
+        at = name + 1 + (is_followed and not said.is_kind(name + 1, "{soft}", "{led}"))
+    start = at
+    while said.is_kind(at, "{soft}"):
+        at += 1
+    if end := said.end_of("hours yes", at):
+        return start, end
+    is_led = said.is_kind(at, "{led}")
+    end = _hour_end(said, at + is_led)
+    is_range = "-" in said.tokens[end - 1].word if end else False
+    return (start, end) if end and (is_led or is_range) else None
+
+
+def _hour_end(said: _Said, at: int) -> int:
+    if at >= len(said.tokens) or not _HOUR.fullmatch(said.tokens[at].word):
+        return 0
+    is_to = said.is_kind(at + 1, "{to}") and said.is_kind(at + 2, "{run}")
+    if said.words(at + 1, at + 2) == [":"] and said.is_kind(at + 2, "{run}"):  # `16:00`
+        return at + 3
+    end = at + 3 if is_to and _HOUR.fullmatch(said.tokens[at + 2].word) else at + 1
+    return 0 if (is_to and end == at + 1) or said.is_kind(end, "{unit}", "{month}") else end
+
+
+def _hours_before(said: _Said, at: int) -> int | None:
+    """Return where the hours before a number begin: `po 16 tel. 501 502 503`."""
+    end = at
+    while end and said.is_kind(end - 1, "{soft}"):
+        end -= 1
+    start = end - 2
+    if start < 0 or not said.is_kind(start, "{led}") or _hour_end(said, start + 1) != end:
+        return None
+    return start if start == 0 or said.is_kind(start - 1, "{soft}") else None

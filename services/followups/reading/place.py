@@ -1,54 +1,32 @@
-"""Reads the town of the works, from a list of Polish towns."""
+"""Reads the town of the works, from a list of Polish towns. vocabulary/place.toml has the words beside one."""
 
 import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise, product
 from pathlib import Path
+from typing import NamedTuple
 
 from services.followups.reading import corrections
 from services.followups.reading.name import FIRST_NAMES
 from services.followups.reading.text import MARK, fold, words
+from services.followups.reading.tokens import Said, Vocabulary, told
 
-_LED = re.compile(
-    r"\b(?i:w\s+centrum|obrze[żz]ach|w|we|z|ze|do|pod(?!\s+klucz\b)|ko[łl]o|k\.|obok|okolic\w*|niedaleko|miejscowo\w*:?|miasto:?|wie[śs]|gmin[aęy]|lokalizacja:?|in|near|bei|у|в|біля|(?:zosta[jn]\w+|robimy|jednak)\s+tylko|jednak(?!\s+(?:w|we|pod|ko[łl]o|z|ze)\b))\s+(?P<one>[^\W\d_]+)(?:[ -](?P<two>(?!(?:w|we|do|pod|ko[łl]o|in)\b)[^\W\d_]+))?"
-)
-_ALONE = re.compile(
-    rf"(?:^|[,;.{MARK}\n(\d]|\ba(?=\s+dok[łl]adnie)|\b(?:i|oraz)(?=\s+[^\W\d_]+(?:[ -][^\W\d_]+)?\s+\d))\s*(?i:(?:tu|adres|lokalizacja|miasto|miejscowość|konkretnie|dokładnie|dokladnie|czyli|a\s+właściwie):?\s+)?(?P<one>(?!(?i:i|oraz)\b)[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?\s*(?=$|[,;.!{MARK}\n)\d]|(?:pod|ko[łl]o|k\.|obok|niedaleko|near)\s)"
-)
-_ABROAD = {
-    "warsaw": "Warszawa", "warschau": "Warszawa", "cracow": "Kraków", "krakau": "Kraków", "breslau": "Wrocław", "danzig": "Gdańsk", "posen": "Poznań",
-    "stettin": "Szczecin", "варшаві": "Warszawa", "варшава": "Warszawa", "кракові": "Kraków", "краків": "Kraków", "вроцлаві": "Wrocław", "вроцлав": "Wrocław", "кракове": "Kraków", "варшаве": "Warszawa", "вроцлаве": "Wrocław", "гданськ": "Gdańsk", "познань": "Poznań", "люблін": "Lublin", "лодзі": "Łódź",
-    "гданську": "Gdańsk", "познані": "Poznań", "любліні": "Lublin", "wawa": "Warszawa", "wwa": "Warszawa", "gda": "Gdańsk", "ktw": "Katowice", "pzn": "Poznań", "wro": "Wrocław", "wawie": "Warszawa", "krk": "Kraków", "wrocek": "Wrocław", "wrocku": "Wrocław", "катовіце": "Katowice", "катовіцах": "Katowice", "катовицах": "Katowice", "жешуві": "Rzeszów", "лодзь": "Łódź", "ополе": "Opole", "ополі": "Opole", "ополя": "Opole", "ряшів": "Rzeszów", "ряшеві": "Rzeszów", "щецін": "Szczecin", "щеціні": "Szczecin", "білосток": "Białystok", "бидгощ": "Bydgoszcz", "торунь": "Toruń", "кельце": "Kielce", "ченстохова": "Częstochowa", "гливіце": "Gliwice",
-}  # fmt: skip
-_MORE = re.compile(
-    r"\s*(?:,|\b(?:albo|lub|i|oraz|czy|or|and|und|oder|або|чи|і)\b)\s*(?:(?:w|we|do|in)\s+)?(?P<one>[^\W\d_]+)(?:[ -](?P<two>[^\W\d_]+))?"
-)
-"""`w Katowicach albo Tychach`"""
-_NEAR = re.compile(r"k\.|(?:pod|ko[łl]o|obok|okolic\w*|niedaleko|near|bei|біля)\b", re.IGNORECASE)
-_HOME = re.compile(
-    r"\b(?:(?:mieszka(?:m|my)|jeste(?:m|[śs]my)|pochodz\w+|live)\b[^,;.]{0,15}|(?P<anothers>(?:mama|babcia|tata|dziadek|c[óo]rka|syn)\s+mieszka)(?:\s+\w+){0,2}\s*)$",
-    re.IGNORECASE,
-)
-"""`Mama mieszka w Opolu`: there only if no other town is named."""
-_NOT_OURS = re.compile(
-    r"\b(?:targ(?:i|ach|[óo]w)|wystaw\w*|expo|studiuj\w*|ucz[ąy]\s+si[ęe]|mieszka(?:j[ąa])?|pracuj(?:e|ę|emy|ą)|siedzib\w*|urodzi\w*|wakacj\w*|urlop\w*)(?:\s+\w+){0,2}\s*$",
-    re.IGNORECASE,
-)
-_THERE = re.compile(
-    r"[^.;!?]{0,15}\b(?:tam|there)\b[^.;!?]{0,30}\b(?:remon\w*|wyko[ńn]cz\w*|renovat\w*|mieszkani\w*|flat|dom\w*)",
-    re.IGNORECASE,
-)
-"""`Córka studiuje w Krakowie i tam ma mieszkanie`."""
-_ELSEWHERE = re.compile(r"\s+(?:(?:mam\w*|jest)\s+(?:inn|drug)|to\s|mieszka(?:m|my|j[ąa])?\b(?!\s+i\b))", re.IGNORECASE)  # fmt: skip
-"""`W Dąbrowie Górniczej, w Sosnowcu mam inne`, `w Gdańsku, Sopot to mama`"""
-_LOOK_BACK = 40
+_TOKEN = re.compile(rf"(?P<mark>{MARK}+)|(?P<word>[^\W\d_]+)|(?P<amount>\d+)|(?P<sign>[^\w\s])")
+_WORDS = Vocabulary("place", pattern=_TOKEN)
+_CLASSES = told("place")["words"]
+_ABROAD = {form: town for town, forms in _CLASSES["abroad"].items() for form in forms}
+_SHORT = {word: short for short, long in _CLASSES["short"].items() for word in long}
+_ENDINGS: dict[str, list[str]] = _CLASSES["ending"]
+_IRREGULAR = {"bialystok": ("bialymstoku", "bialegostoku", "bialymstokiem")}
+_CONSONANT = {"k": ("ce",), "g": ("dze",), "r": ("rze",), "t": ("cie",), "d": ("dzie",)}
+_LOCATIVE = (("cach", "ce"), ("kach", "ki"), ("sku", "sko"), ("ewie", "ewo"), ("awie", "awa"))
+_LOOK_BACK = 6
+"""In tokens."""
 _LOWER_CASE = 6
 """How long a small town's form must be to count in lower case."""
-_WORDS = re.compile(r"[^\W\d_]+")
-_IRREGULAR = {"bialystok": ("bialymstoku", "bialegostoku", "bialymstokiem")}
-_SHORT = {"wielkopolski": "wlkp", "wielkopolska": "wlkp", "mazowiecki": "maz", "mazowiecka": "maz", "slaski": "sl", "trybunalski": "tryb", "gdanski": "gd", "podlaska": "podl", "podlaski": "podl", "lubelski": "lub"}  # fmt: skip
-_CONSONANT = {"k": ("ce",), "g": ("dze",), "r": ("rze",), "t": ("cie",), "d": ("dzie",)}
+_IN, _FROM, _NEAR, _HOME, _ANOTHERS = range(5)
+"""How surely the works are in a town, the least the surest; one that stands alone is as sure as `z`."""
 
 
 @cache
@@ -65,25 +43,22 @@ def _towns() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
         for form in _forms(town):
             forms.setdefault(form, town)
     for town in (*large, *small):  # the larger one first
-        word, *others = fold(town).replace("-", " ").split()
-        called = {word, *_inflected(word, among=1)} if len(others) == 1 else set()
-        for form in (f"{each} {_SHORT[others[0]]}" for each in called if others[0] in _SHORT):
-            forms.setdefault(form, town)  # `w Ostrowie Wlkp.`
-        for form in called if town.endswith("ki") or "-" in town else ():
-            forms.setdefault(form, town)  # `w Gorzowie`, `w Bielsku`
-        for form in _forms(f"{word} {others[0]}") if len(others) > 1 else ():
-            forms.setdefault(form, town)  # `w Nowym Dworze`
+        for form in _partly(town):
+            forms.setdefault(form, town)
     return forms, frozenset(large), ordinary
 
 
-@cache
-def _large() -> tuple[tuple[str, str], ...]:
-    """Large towns and names of three words count anywhere, even in lower case: none is a word of an
-    ordinary answer.
-    """
-    forms, large, _ = _towns()
-    long = {town for name, town in forms.items() if name.count(" ") == 2}
-    return tuple((f" {fold(town).replace('-', ' ')} ", town) for town in large | long)
+def _partly(town: str) -> Iterator[str]:
+    """Yield `w Ostrowie Wlkp.`, `w Gorzowie`, `w Bielsku`, `w Nowym Dworze`."""
+    word, *others = fold(town).replace("-", " ").split()
+    if len(others) == 1:
+        called = {word, *_inflected(word, among=1)}
+        if others[0] in _SHORT:
+            yield from (f"{each} {_SHORT[others[0]]}" for each in called)
+        if town.endswith("ki") or "-" in town:
+            yield from called
+    elif others:
+        yield from _forms(f"{word} {others[0]}")
 
 
 @cache
@@ -100,35 +75,144 @@ def _forms(town: str) -> Iterator[str]:
 
 
 def _inflected(word: str, *, among: int) -> tuple[str, ...]:
-    """Yield the forms of a name after a preposition, and some that do not exist."""
+    """Return the forms of a name after a preposition, and some that do not exist."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     last, stem = word[-1], word[:-1]
-    if last in "aoeiy":
-        changed = tuple(stem[:-1] + ending for ending in _CONSONANT.get(stem[-1:], ()))
-        plain = tuple(stem + ending for ending in _ENDINGS[last])
-        none = (
-            (stem,) if stem[-1] == "i" or (last in "iye" and len(stem) > 4 and among == 1) else ()
+    changes = _CONSONANT.get(stem[-1:] if last in _ENDINGS else last, ())
+    if last not in _ENDINGS:
+        base = {"iec": word[:-3] + "c", "ec": word[:-2] + "c", "ek": word[:-2] + "k"}
+        fleeting = next((base[end] for end in base if word.endswith(end)), None)
+        ends = ("u", "a", "em" if word.endswith("ec") else "iem")
+        changed = (stem if last in "td" else word[:-1], *changes)
+        return (
+            *(word + end for end in _ENDINGS["consonant"]),
+            *(fleeting + end for end in ends if fleeting),
+            *(changed[0] + end for end in changes if last in "tdr"),
         )
-        adjective = tuple(stem + ending for ending in ("ej", "iej", "ym", "im", "ego", "iego", "ich", "ych", "iem", "ch", "m", "go")) if among > 1 else (f"{stem}ej",) if word.endswith(("owa", "na")) else ()  # fmt: skip
-        return (*plain, *changed, *none, *adjective)
-    fleeting: tuple[str, ...] = ()
-    if word.endswith(("iec", "ec")):
-        fleeting = tuple(word[: -3 if word.endswith("iec") else -2] + "c" + end for end in ("u", "a", "em"))  # fmt: skip
-    elif word.endswith("ek"):
-        fleeting = tuple(word[:-2] + "k" + end for end in ("u", "a", "iem"))
-    changed = tuple(stem + ending for ending in _CONSONANT.get(last, ())) if last in "td" else (word + "ze",) if last == "r" else ()  # fmt: skip
+    is_short = stem[-1] == "i" or (last in "iye" and len(stem) > 4 and among == 1)
+    is_like = among == 1 and word.endswith(("owa", "na"))
+    adjective = _ENDINGS["adjective"] if among > 1 else ["ej"] * is_like
     return (
-        *(word + end for end in ("ie", "u", "a", "em", "iem", "iu", "ia", "i", "y")),
-        *fleeting,
-        *changed,
+        *(stem + end for end in (*_ENDINGS[last], *adjective)),
+        *(stem[:-1] + end for end in changes),
+        *([stem] * is_short),
     )
 
 
-_ENDINGS = {
-    "a": ("ie", "i", "y", "e", "a"), "o": ("ie", "e", "u", "a", "em", "iem"), "e": ("u", "a", "em", "ach", "ego", "ami", "ym"),
-    "y": ("ach", "ami", "ow", "ego", "ym"), "i": ("ach", "ami", "ow", "ego", "im"),
-}  # fmt: skip
+class _Named(NamedTuple):
+    """A town in a message."""
+
+    rank: int
+    start: int
+    end: int
+    town: str
+
+
+class _Places(Said):
+    def __init__(self, text: str) -> None:
+        super().__init__(_WORDS, text, "place")
+        self.size = len(self.tokens)
+        self.forms, self.large, self.ordinary = _towns()
+
+    def is_word(self, at: int) -> bool:
+        return 0 <= at < self.size and self.tokens[at].word[0].isalpha()
+
+    def is_title(self, at: int) -> bool:
+        return self.is_word(at) and self.text[self.tokens[at].start].isupper()
+
+    def name(self, at: int) -> Iterator[tuple[int, str]]:
+        """Yield the towns that may begin here, with their end: the longest name first."""
+        two = self._two(at)
+        for end in (self._two(two - 1) if two else 0, two, at + 1):
+            said = " ".join(each.word for each in self.tokens[at:end] if each.word != "-")
+            town = self.forms.get(said) if end else None
+            is_name = self.is_title(at) or " " in said or self._is_plain(said)
+            if town and is_name:
+                yield end, town
+
+    def _two(self, at: int) -> int:
+        after = at + 1 + (self.words(at + 1, at + 2) == ["-"])
+        return after + 1 if self.is_word(after) and not self.is_kind(after, "{in}", "{near}") else 0
+
+    def _is_plain(self, said: str) -> bool:
+        """Return whether a word is a town even in lower case."""
+        town = self.forms.get(said)
+        is_small = len(said) >= _LOWER_CASE and town not in self.ordinary
+        return town is not None and (town in self.large or is_small)
+
+    def named(self) -> Iterator[_Named]:
+        for at in range(self.size):
+            if not self.is_word(at) or self.tokens[at].word not in _first_words():
+                continue
+            rank = self._led(at)
+            if rank is not None:
+                yield from self._chain(at, rank)
+            elif self._is_alone_before(at):
+                yield from self._alone(at)
+
+    def _chain(self, at: int, rank: int) -> Iterator[_Named]:
+        """Yield the town and those that are listed with it: `w Katowicach albo Tychach`."""
+        while name := next(self.name(at), None):
+            end, town = name
+            yield _Named(_ANOTHERS if self.begins("beside elsewhere", end) else rank, at, end, town)
+            at = end
+            while self.is_kind(at, "{or}"):
+                at += 1
+            if at == end:
+                return
+            at += self.is_kind(at, "{in}")
+
+    def _led(self, at: int) -> int | None:
+        """Return how sure a town is after a preposition; None if there is none."""
+        before = at - 1 - (self.words(at - 1, at) in ([":"], ["."]))
+        is_in = self.is_kind(before, "{in}") or self.ends("led yes", at)
+        if not (is_in or self.is_kind(before, "{from}", "{near}")):
+            return None
+        first = max(0, before - _LOOK_BACK)
+        is_there = any(
+            self.begins("beside there", one) for one in range(at, min(at + 6, self.size))
+        )
+        is_anothers = self.ends("beside anothers", before, first)
+        not_ours = any(
+            self.ends("beside not_ours", one, first) for one in range(before - 2, before + 1)
+        )
+        if self.tokens[at].word == "klucz":  # `pod klucz`
+            return None
+        is_rejected = corrections.is_rejected(self.text, self.tokens[before].start)  # `nie w Łodzi`
+        if is_rejected or (not_ours and not (is_anothers or is_there)):
+            return None
+        if not is_there and (is_anothers or self.ends("beside home", before, first)):
+            return _ANOTHERS if is_anothers else _HOME
+        return _NEAR if self.is_kind(before, "{near}") else int(self.is_kind(before, "{from}"))
+
+    def _is_alone_before(self, at: int) -> bool:
+        while self.is_kind(at - 1, "{label}"):
+            at -= 1
+        return at == 0 or not self.is_word(at - 1)
+
+    def _alone(self, at: int) -> Iterator[_Named]:
+        two = self._two(at)
+        for end, town in self.name(at):
+            said = " ".join(self.words(at, end)).replace(" - ", " ")
+            # `Warszawa Wola` is a district.
+            is_part = end == at + 1 and two and town not in self.large
+            is_end = self._is_end(end)
+            is_end = is_end or (end == at + 1 and bool(two) and not is_part and self._is_end(two))
+            if is_end and (said in _ABROAD or _is_called(town, said)):
+                yield _Named(_FROM, at, end, town)
+                return
+
+    def _is_end(self, at: int) -> bool:
+        return at == self.size or not self.is_word(at) or self.is_kind(at, "{near}")
+
+
+def _is_called(town: str, said: str) -> bool:
+    """Return whether it is the name as it is listed, or the first word of `Konstantynów Łódzki`."""
+    listed = fold(town).replace("-", " ")
+    first, _, last = listed.partition(" ")
+    is_first = said == first and (listed.endswith("ki") or "-" in town)
+    return said == listed or is_first or said == f"{first} {_SHORT.get(last)}"
 
 
 def find(text: str) -> str | None:
@@ -144,131 +228,92 @@ def find_all(text: str) -> list[str]:
     """
     if _first_words().isdisjoint(words(text)):
         return []
-    if named := [*_led(text), *_alone(text)]:
-        best = min(rank for rank, _, _ in named)
-        if best == _IS_NEAR and (own := _own(text)):
-            return [f"{own} ({named[0][2]})"]
-        first, *others = sorted(each for each in named if each[0] == best)
-        towns = [first[2]]
-        for (_, before, _), (_, after, town) in pairwise((first, *others)):
-            if corrections.corrects(_WORDS.sub(" ", text[before:after], count=1)):
-                towns.clear()  # `w Krakowie, a nie, w Skawinie`
-            towns.append(town)
-        if exact := _EXACTLY.match(text, first[1]):
-            return [_exact(exact["village"], first[2])]
-        return list(dict.fromkeys(towns))
-    if amid := _amid(text):
-        return [amid]
-    said = f" {fold(' '.join(_WORDS.findall(text)))} "
-    return list(dict.fromkeys(town for name, town in _large() if name in said))
+    places = _Places(text)
+    named = [*places.named()]
+    if not named:
+        return _amid(places)
+    best = min(each.rank for each in named)
+    first, *others = sorted(
+        {each for each in named if each.rank == best}, key=lambda each: each.start
+    )
+    if best == _NEAR and (own := _own(places, first)):
+        return [f"{own} ({first.town})"]
+    towns = [first.town]
+    for before, after in pairwise((first, *others)):
+        between = text[places.tokens[before.end - 1].end : places.tokens[after.start].start]
+        if corrections.corrects(between):
+            towns.clear()  # `w Krakowie, a nie, w Skawinie`
+        towns.append(after.town)
+    if exact := _exactly(places, first):
+        return [exact]
+    return list(dict.fromkeys(towns))
 
 
-_IS_NEAR = 2
-_BY = r"(?i:pod|ko[łl]o|k\.|obok|niedaleko)"
-_VILLAGE = r"[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,}(?:\s[A-ZĄĆĘŁŃÓŚŹŻ][^\W\d_]{3,})?"
-_OWN = re.compile(
-    rf"\b{_BY}\s+[^\W\d_]+(?:\s[^\W\d_]+)?\s*(?:[,(]\s*(?:w\s+)?|\sw\s+)(?P<after>{_VILLAGE})(?=\s*(?:[,.;)]|$|(?:i|a|ale|bo|do|na|oraz)\b))"
-    rf"|(?:^|[,.;]\s*|\b(?i:w|we|miejscowo\w+|wie[śs]|wsi|gmina|gminie|dom|mieszkanie)\s+)(?P<before>{_VILLAGE})\s+{_BY}\s"
-    rf"|^(?P<alone>(?!(?:dom|mieszkani\w*|lokal|kawalerka|dzia[łl]ka|to|jest|gdzie[śs]|w|na|ma[łl]\w+)\b)[^\W\d_]{{4,}}(?:\s(?!jest\b)[^\W\d_]{{4,}})?)\s+{_BY}\s+[^\W\d_]+[\s.!]*$",
-)
-"""`Pod Krakowem, Zabierzów`, `w Kobierzycach pod Wrocławiem`: a village that is not listed."""
-_EXACTLY = re.compile(
-    rf"[^\W\d_]+(?:[ -][^\W\d_]+)?,?\s+(?:a\s+)?(?:konkretnie|dok[łl]adniej?)\s+(?:w\s+)?(?P<village>(?!Pl|Os|Ul|Al|Rynek|\w+(?:[sc]|dz)ka\b){_VILLAGE})(?=\s*(?:[,;.!)]|$))"
-)
-"""`Żywiec, a konkretnie Milówka`"""
-_LOCATIVE = (("cach", "ce"), ("kach", "ki"), ("sku", "sko"), ("ewie", "ewo"), ("awie", "awa"))
+def _village(places: _Places, at: int) -> int:
+    """Return where a name that begins here ends: a capital, and four letters or more."""
+    end = at
+    while end < at + 2 and places.is_title(end) and len(places.tokens[end].word) > 3:
+        end += 1
+    return end if end > at and places.tokens[at].word not in FIRST_NAMES else 0
 
 
-def _own(text: str) -> str | None:
-    match = _OWN.search(text)
-    if match is None or fold(match[str(match.lastgroup)]) in FIRST_NAMES:
-        return None
-    word = match[str(match.lastgroup)].title().removeprefix("Wieś ")
-    if not re.search(r"\b(?i:w|we)\s$", text[: match.start(str(match.lastgroup))]):
+def _own(places: _Places, near: _Named) -> str | None:
+    """Return the village near a town: `Pod Krakowem, Zabierzów`, `w Kobierzycach pod Wrocławiem`."""
+    at = near.end
+    while places.words(at, at + 1) in ([","], ["("], ["w"]):
+        at += 1
+    end = _village(places, at) if at > near.end else 0
+    if end and (not places.is_word(end) or places.is_kind(end, "{and_so_on}")):
+        return _nominative(places, at, end)
+    led = near.start - 1
+    for size in (2, 1):
+        start = led - size
+        is_name = start >= 0 and _village(places, start) == led
+        is_only = start == 0 and near.end >= places.size - 1 and not places.is_kind(0, "{dwelling}")
+        if is_name or (is_only and all(len(word) > 3 for word in places.words(0, led))):
+            return _nominative(places, start, led)
+    return None
+
+
+def _nominative(places: _Places, start: int, end: int) -> str:
+    word = places.said(start, end).title().removeprefix("Wieś ")
+    if not places.is_kind(start - 1, "{in}"):
         return word
-    return next((word[: -len(end)] + name for end, name in _LOCATIVE if word.endswith(end)), word)
+    return next((word[: -len(old)] + new for old, new in _LOCATIVE if word.endswith(old)), word)
 
 
-def _exact(said: str, town: str) -> str:
-    """Return the place that is named more exactly; a district of the town is none."""
-    is_in_it = fold(said) in _districts() or fold(said.split(maxsplit=1)[0]) in FIRST_NAMES
-    return town if is_in_it else _towns()[0].get(fold(said)) or f"{said} ({town})"
+def _exactly(places: _Places, named: _Named) -> str | None:
+    """Return the place that is named more exactly: `Żywiec, a konkretnie Milówka`, but no district."""
+    at = named.end + (places.words(named.end, named.end + 1) == [","])
+    at = places.end_of("beside exactly", at)
+    end = _village(places, at) if at and not places.is_kind(at, "{street}") else 0
+    if not end or places.is_word(end):
+        return None
+    said, first = places.said(at, end), places.tokens[at].word
+    if fold(said) in _districts() or first.endswith(("ska", "cka", "dzka")):
+        return None
+    return places.forms.get(fold(said)) or f"{said} ({named.town})"
 
 
-def _is_plain(said: str) -> bool:
-    """Return whether a word is a town even in lower case."""
-    forms, large, ordinary = _towns()
-    town = forms.get(fold(said))
-    return town in large or (town is not None and len(said) >= _LOWER_CASE and town not in ordinary)
+def _amid(places: _Places) -> list[str]:
+    """Find a town without a preposition: a large one anywhere, a small one as it is listed."""
+    found: list[str] = []
+    for at in range(places.size):
+        is_apart = (
+            places.is_title(at) and not places.is_title(at - 1) and not places.is_title(at + 1)
+        )
+        is_all = [each for each in places.tokens if each.word[0].isalnum()] == [places.tokens[at]]
+        for _, town in places.name(at):
+            said = places.tokens[at].word
+            is_listed = town not in places.ordinary and said == fold(town) and len(said) > 4
+            if is_listed and (is_all or (at and is_apart)):
+                return [town]
+            if fold(town).replace("-", " ").startswith(said) and town in places.large:
+                found.append(town)
+    return list(dict.fromkeys(found))
 
 
-_CAPITAL = re.compile(
-    r"(?P<before>[^\W\d_]+,?|[,;\d])\s+(?P<one>[A-ZĆŁŚŹŻ][^\W\d_]{4,})(?!\s*[A-ZĆŁŚŹŻ]\w)"
-)
-
-
-def _amid(text: str) -> str | None:
-    """Find a small town as it is listed, without a preposition: `34 metry Legionowo`, or alone."""
-    forms = _towns()[0]
-    names = [each["one"] for each in _CAPITAL.finditer(text) if not each["before"].istitle()]
-    if _is_plain(alone := text.strip(" .,!")):
-        names.append(alone)
-    towns = {town for name in names if (town := forms.get(fold(name)))}
-    town = towns.pop() if len(towns) == 1 else None
-    is_as_listed = town is not None and fold(town) in map(fold, names)
-    return town if is_as_listed and town not in _towns()[2] else None
-
-
-def _led(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield towns after a preposition: the works are rather in a town than near it, or at home."""
-    forms = _towns()[0]
-    for match in _LED.finditer(text):
-        before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
-        home = _HOME.search(before)
-        is_ours = (home and home["anothers"]) or _THERE.match(text, match.end())
-        is_denied = corrections.is_rejected(text, match.start())  # `nie w Sokołowie`
-        if is_denied or (_NOT_OURS.search(before) and not is_ours):
-            continue
-        rank = 2 if _NEAR.match(match[0]) else match[0][0] in "zZ"
-        if home and not _THERE.match(text, match.end()):
-            rank = 3 + (home["anothers"] is not None)
-        at: re.Match[str] | None = match
-        while at is not None:
-            names = (said for said in _candidates(at) if said[0].isupper() or " " in said or _is_plain(said))  # fmt: skip
-            name = next((said for said in names if fold(said) in forms), None)
-            if name is None:
-                break
-            end = at.start("one") + len(name)
-            is_else = _ELSEWHERE.match(text, end) is not None
-            yield (4 if is_else else rank), at.start("one"), forms[fold(name)]
-            at = _MORE.match(text, end)
-
-
-def _alone(text: str) -> Iterator[tuple[int, int, str]]:
-    forms = _towns()[0]
-    for match in _ALONE.finditer(text):
-        for said in _candidates(match):
-            town = forms.get(fold(said))
-            is_name = said[0].isupper() or " " in said or _is_plain(said)
-            if town and (fold(said) in _ABROAD or (is_name and _is_called(town, said))):
-                yield 1, match.start("one"), town
-                break
-
-
-def _is_called(town: str, said: str) -> bool:
-    """Return whether it is the name as it is listed, or the first word of `Konstantynów Łódzki`."""
-    listed, said = fold(town).replace("-", " "), fold(said).replace("-", " ")
-    first, _, last = listed.partition(" ")
-    is_first = said == first and (listed.endswith("ki") or "-" in town)
-    return said == listed or is_first or said == f"{first} {_SHORT.get(last)}"
-
-
-def _candidates(match: re.Match[str]) -> Iterator[str]:
-    if match["two"]:
-        yield f"{match['one']} {match['two']}"
-        if match.re is _ALONE and _towns()[0].get(fold(match["one"])) not in _towns()[1]:
-            return  # otherwise it is a district: `Warszawa Wola`
-    yield match["one"]
+# --- Districts ---------------------------------------------------------------------------------
 
 
 @cache
@@ -289,11 +334,14 @@ def _beginnings() -> frozenset[str]:
     return frozenset(form.split()[0] for form in _districts())
 
 
+_NAME = re.compile(r"[^\W\d_]+")
+
+
 def district(text: str) -> tuple[str, str] | None:
     """Return a district that a message names, and the city that it probably is in."""
     if _beginnings().isdisjoint(words(text)):
         return None
-    names = _WORDS.findall(text)
+    names = _NAME.findall(text)
     pairs = (f"{one} {two}" for one, two in pairwise(names))
     for name in (*pairs, *names):
         found = _districts().get(fold(name))
@@ -304,7 +352,8 @@ def district(text: str) -> tuple[str, str] | None:
 
 
 _STREET = re.compile(
-    r"\b(?:(?:ul\.?|ulicy|os\.?|osiedlu|al\.?)\s+[A-ZĆŁŃÓŚŹŻ]|(?:na|przy)\s+[A-ZĆŁŃÓŚŹŻ][^\W\d_]*(?:ej|ego|ich|ów|icza)\b)"
+    r"\b(?:(?:ul\.?|ulicy|os\.?|osiedlu|al\.?)\s+[A-ZĆŁŃÓŚŹŻ]"
+    r"|(?:na|przy)\s+[A-ZĆŁŃÓŚŹŻ]\w*(?:ej|ego|ich|ów|icza)\b)"
 )
 
 

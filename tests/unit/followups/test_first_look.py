@@ -12,7 +12,6 @@ from services.followups.reading import (
     consent_answer,
     ids,
     numbers,
-    phone,
 )
 from services.followups.reading.text import beginnings, words
 
@@ -35,10 +34,6 @@ LOOKS: list[tuple[re.Pattern[str], Look]] = [
     *(
         (pattern, has_beginning(consent_answer._MAY_BE_REPLY_ONLY))
         for pattern in (consent_answer._NO_ADS, consent_answer._REPLY_ONLY)
-    ),
-    *(
-        (pattern, lambda text: phone._MANY.search(text) is not None)
-        for pattern in (phone._LOOSE, phone._MISTYPED, *(each for each, _ in phone._IN_DIGITS))
     ),
 ]
 

@@ -33,6 +33,7 @@ OF_NUMBERS = {
     "year",
     "word",
     "mail",
+    "run",
 }
 LONGEST_PATTERN = 100
 
