@@ -11,7 +11,10 @@ from typing import Literal
 
 from services.followups.reading.kinds import TABLES, Kinds
 from services.followups.reading.name import FIRST_NAMES
-from services.followups.reading.text import MARK, beginnings, fold, has_any, vocabulary
+from services.followups.reading.phrases import plain
+from services.followups.reading.speech import heard
+from services.followups.reading.text import MARK, beginnings, vocabulary
+from services.followups.reading.tokens import Said, told
 from services.followups.rules.facts import Question
 
 Answer = Literal["yes", "no", "question"]
@@ -21,52 +24,60 @@ LONGEST_YES = 120
 _PAUSES = re.compile(r"[\s,;:.!?()/–—-]+")
 _NOT_WHOLE = re.compile(r"\?|\.\.|…")
 _THUMB_UP = re.compile("[👍👌✅✔🆗]")
+_THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
 _HAPPY = re.compile(
     "[\N{VARIATION SELECTOR-16}🙂😊😀😃😄😁😍🥰👍👌✅✔🆗🙏❤☺🤝🙌🤗👏🌷🌹🌸💪📩📧📨✉\U0001f3fb-\U0001f3ff]"
     r"|(?:[:=;]-?|(?<=\w))[)D]+(?!\S)"
 )
-_SIGNED = re.compile(
-    r"(?:[.,!\n]|(?i:pozdrawiam|poważaniem|szacunku))\s*"
-    r"(?P<name>(?!Pozdr)[A-ZĆŁŚŹŻ][a-ząćęłńóśźż]+)(?: [A-ZĆŁŚŹŻ][\w-]*)?[\s.]*$"
-)
-_BEGUN = re.compile(
-    r"\s*(?P<name>[A-ZĆŁŚŹŻ][a-ząćęłńóśźż]+)(?: [A-ZĆŁŚŹŻ][\w-]*)?\s*[.,\n](?=.*(?i:zgadzam|wyra[żz]am|zgod[ęe]))"
-)
+_SIGNED = re.compile(r"[.,!\n]\s*([A-ZĆŁŚŹŻ][^\W\d_]+)(?: [A-ZĆŁŚŹŻ][\w-]*)?[\s.]*$")
+_BEGUN = re.compile(r"\s*([A-ZĆŁŚŹŻ][^\W\d_]+)(?: [A-ZĆŁŚŹŻ][\w-]*)?\s*[.,\n]")
 """`Jan Kot. Zgadzam się`, but not `Jan Kot, zgadza się`, which confirms the name."""
+_GREETED = re.compile(r"(?i:pozdrawiam|poważaniem|szacunku)(?=\s)")
 _PHONE = re.compile(r"(?:\+48[ -]?)?(?<!\d)\d{3}([ -]?)\d{3}\1\d{3}(?![\s.-]*\d)")
-_SPOKEN = {"pl": ("pl", "en", "uk", "de"), "en": ("en", "pl", "uk"), "de": ("de", "en", "uk"), "uk": ("uk", "pl", "en")}  # fmt: skip
+_SPOKEN = {
+    "pl": ("pl", "en", "uk", "de"),
+    "en": ("en", "pl", "uk"),
+    "de": ("de", "en", "uk"),
+    "uk": ("uk", "pl", "en"),
+}
 """In which a yes may be said, by the language of the question."""
 _NO_OBSTACLE = re.compile("n[nhb]*x")
 """`Nie mam nic przeciwko`."""
 _YES = {name: Kinds(table["both"], table["yes"]) for name, table in TABLES.items()}
 _TRAILS_OFF = re.compile("hm+|y+|e+|no+")
 """A last word that wavers: `ok hm`, `yes no`."""
-_CALLS = r"(?:telefon\w*|dzwonieni\w+|rozmow\w*|sms(?:-?\w+)?|kontakt\w* telefoniczn\w+|(?:phone )?calls?)"
-_NO_CALLS = re.compile(
-    rf"(?:^|[\s,;.]+)(?:(?:ale|a|lecz|tylko|i|oraz|but|and)\s+)*(?:(?:na |przez )?{_CALLS}(?: to| ju[żz])? nie(?: (?:wyra[żz]am(?: zgody)?|chc[ęe]|zgadzam si[ęe]))?"
-    rf"|(?:prosz[ęe] )?nie (?:dzwo[nń]\w*|telefonowa[ćc]|(?:na |przez ){_CALLS}|telefonicznie)|(?:bez|no) {_CALLS})(?:[.!]*$|(?=[,;.]))", re.IGNORECASE,
-)  # fmt: skip
-"""`Maile tak, telefony nie`: the question is about mails only."""
 _IS_YES = re.compile("(?=.*(?:[yo]|a.*[sgm]|[sgm].*a|w[^s]*[gm]|[gm][^s]*w))[yoawsgmb]+")
 """Something agrees, or is allowed, or wanted; and nothing else is said."""
+_STOPS = {"", ".", ",", ";", "!"}
+
+
+_CONSENT = told("consent")
+_MAY_NAME = frozenset(each[:4].strip("*") for each in _CONSENT["refuses"]["names"]) | {"nic"}
+_MAY_LIMIT = vocabulary(
+    "bez zadn jaki tylk wyla jedy kein ohne without with no only just без ніяк не"
+)
+"""How a word of each begins: without one a message costs no more than this look."""
 
 
 def _words(text: str) -> list[str]:
-    return _PAUSES.sub(" ", fold(text)).split()
+    return _PAUSES.sub(" ", plain(text)).split()
+
+
+def _says(text: str, name: str) -> bool:
+    return heard(text, "consent").is_said(name)
+
+
+def _after(said: Said, end: int) -> str:
+    """Return the sign after these tokens; nothing at the end."""
+    return said.text[said.tokens[end - 1].end :].lstrip()[:1]
 
 
 def says_yes(message: str, language: str) -> bool:
     if _NOT_WHOLE.search(message) or len(message) > LONGEST_YES:
         return False
-    if (beside := _NO_CALLS.sub("", message)) != message:
-        return has_any(fold(beside), _MAY_BE_ADS) and says_yes(beside, language)
-    signed = _SIGNED.search(message)
-    if signed and fold(signed["name"]) in FIRST_NAMES:
-        message = message[: signed.start("name")]
-    begun = _BEGUN.match(message)
-    if begun and fold(begun["name"]) in FIRST_NAMES:
-        message = message[begun.end() :]
-    words = _words(_PHONE.sub(MARK, _HAPPY.sub(" ", message)))
+    if (beside := _without_calls(message)) != message:
+        return _says(beside, "ads may_be") and says_yes(beside, language)
+    words = _words(_PHONE.sub(MARK, _HAPPY.sub(" ", _without_name(message))))
     if not words:
         return bool(_THUMB_UP.search(message))
     if words == ["ja"] and language == "pl":  # `I`
@@ -79,12 +90,31 @@ def says_yes(message: str, language: str) -> bool:
     return any(map(_IS_YES.fullmatch, kinds))
 
 
-_OF_ADS = re.compile(
-    r"\b(?:mail|mejl)(?:e|i|ow|ami|ing)|zg[oa]d.*(?:mail|mejl)|na zgode|newsl|reklam|promo|promk|marketing|ofert|handlow|przypomn|rabat|znizk|inspirac|nowosci|send|offers|news|ads|\bt[ae] zgod|\bwyraza\w+ zgode|consent"
-)
-_IN_FULL = re.compile(r"newsl|reklam|marketing|handlow|consent|agree to .*mail|\bzgode (?:wyrazam|daje|udzielam)\b|\b(?:wyrazam|daje|udzielam|wyrazamy|ta|te)\b.*\bzgod|\bzgod\w+ na (?:\w+ )?(?:e-)?maile\b|\bzgadza\w+ sie na\b.*(?:mail|mejl|ofert)|\b(?:wysyl|przysyl|przesyl|slac|slij|dostawa|otrzymyw)\w*.*\b(?:maile|mejle|ofert[ay]?)\b")  # fmt: skip
-"""Can be about nothing but the consent, unlike `zgadza się` or `tak, mailem`."""
-_MAY_BE_ADS = ("zgod", "zgadza", "consent", "mail", "mejl", "newsl", "reklam", "prom", "market", "ofert", "handl", "rabat", "inspir", "offer")  # fmt: skip
+def _without_calls(message: str) -> str:
+    """`Maile tak, telefony nie`: the question is about mails only."""
+    said = heard(message, "consent")
+    for start, end in sorted(said.all("calls no"), reverse=True):
+        before = said.text[: said.tokens[start].start].rstrip()
+        if (
+            not before or before[-1] in " ,;." or start == 0 or said.is_kind(start, "{too}")
+        ) and _after(said, end) in _STOPS:
+            return f"{before} {said.text[said.tokens[end - 1].end :]}"
+    return message
+
+
+def _without_name(message: str) -> str:
+    signed = _SIGNED.search(_GREETED.sub(lambda greeting: f"{greeting[0]},", message))
+    if signed and plain(signed[1]) in FIRST_NAMES:
+        message = message[: message.rindex(signed[1])]
+    begun = _BEGUN.match(message)
+    is_name = begun is not None and plain(begun[1]) in FIRST_NAMES
+    return (
+        message[begun.end() :]
+        if begun and is_name and _says(message, "agrees by_name")
+        else message
+    )
+
+
 _PART = re.compile(r"(?<=[.!?;\n,])\s+|\s[-–—]\s")
 
 
@@ -93,25 +123,19 @@ def offers(text: str, language: str) -> bool:
 
     :param text: the message without its facts
     """
-    if not has_any(text.lower(), _MAY_BE_ADS):
+    if not _says(text, "ads of"):
         return False
     parts = (part.strip(" ,:;.") for part in (text, *_PART.split(text)))
-    return any(_OF_ADS.search(fold(part)) and says_yes(part, language) for part in parts)
+    return any(_says(part, "ads of") and says_yes(part, language) for part in parts)
 
 
 def consents_in_full(message: str) -> bool:
-    return bool(_IN_FULL.search(fold(message))) and says_yes(message, "pl")
-
-
-_POSTPONES = re.compile(
-    r"\b(?:pozniej|dopiero|wczesniej nie|zobacz(?:ymy|e)|zastanow\w*|pomysl\w*|kiedys|innym razem|nie teraz|na razie nie|jeszcze nie"
-    r"|later|not yet|not now|another time|let me think)\b"
-)
+    return _says(message, "ads in_full") and says_yes(message, "pl")
 
 
 def postpones(message: str) -> bool:
     """Say whether the question is left for another time: `może później`. It is asked no more."""
-    return bool(_POSTPONES.search(fold(message)))
+    return _says(message, "postpones yes")
 
 
 # --- no ---------------------------------------------------------------------------------------
@@ -151,54 +175,29 @@ _TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpn
 _REFUSES = re.compile(
     "[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n|[lp]*c[lp]*n[lp]*w[^qy]*"
 )
-_NOT_NEEDED = (
-    r"(?:jak|jesli|jezeli|skoro) nie (?:musz|trzeba|jest (?:to )?(?:koniecz|wymag))\w*,? to nie"
-)
-_LAST_WORD = re.compile(
-    r"\w{4}[.!]+ nie[.!]*$|^(?!.*zgadzam).*\btylko (?:\w+ )?wycen.*\bnic wiecej[.! ]*$"
-    r"|^(?:nie,? )?(?:tylko|wylacznie|jedynie|sama) (?:sama )?wycen[ae](?: prosze)?[.! ]*$"
-    rf"|^{_NOT_NEEDED}[.! ]*$"
-)
-_NO_ADS = re.compile(
-    r"\bzadn\w+ (?:newsl\w+|reklam(?!ac)\w*|spam\w*|mailing\w*|marketing\w*)|"
-    r"\bbez (?:zadn\w+ |jakich\w+ )?(?:newsl\w+|reklam(?!ac)\w*|spam\w*|ofert\b(?! \w+ej\b)|mailing\w*|marketing\w*|promocj\w*"
-    r"|(?:maili|wiadomosci|informacji|tresci|materialow) (?:reklam|marketing|handl|promoc)\w*)"
-    r"|\b(?:keine|ohne|без|ніякої|не надсилайте|без всякой) (?:werbung|werbe\w*|newsletter|spam|реклам\w*|спаму)"
-    r"|\b(?:without|no) (?:any )?(?:newsletters?|advertising|ads|marketing|spam|promotions)\b"
-)
-_ONLY = r"\b(?:tylko|wylacznie|jedynie)(?: prosze)?"
-_REPLY_ONLY = re.compile(rf"{_ONLY}(?: (?:sama|do|po|na|o|w sprawie)){{0,2}} wycen\w*(?: prosze)?[.!]*$")  # fmt: skip
-_ABOUT_IT = r" (?:w sprawie|do|w celu|odnosnie) (?:kontaktu )?(?:w sprawie )?(?:(?:tej|samej|mojej|mojego|naszej|naszego|tego) )?(?:wycen\w*|oferty|remontu|zapytania|zlecenia|mieszkania|umowy|kontaktu)(?=\W*$| (?:prosze|i nic)|[,.;!] )"
-_CONTACT_ONLY = re.compile(
-    rf"\b(?:kontakt(?:u|owac)?|numer|nr|tel|telefon|e?-?maile?|adres|dzwonic|dzwoncie|pisac|piszcie)\b[^.!?;]{{0,30}}?{_ONLY}{_ABOUT_IT}"
-    rf"|{_ONLY} w sprawie (?:\w+ )?\w+,? (?:i )?nic (?:wiecej|innego)\b"
-    r"|\b(?:only|just)(?: contact| call| e?-?mail| write)?(?: me| us)?(?: about| for| with)? (?:the|my|this) (?:quote|estimate|request)\b"
-)
-_MAY_BE_REPLY_ONLY = vocabulary(
-    "bez zadn wyce tylk wyla jedy kein ohne без ніяк не with no only just"
-)
-_AGREES = re.compile(r"\b(?:tak|zgod\w*|zgadza\w*|chetnie|ok\w*|yes|agree)\b|\?")
-_THUMB_DOWN = re.compile("\\s*[👎🚫❌][👎🚫❌\N{VARIATION SELECTOR-16}\U0001f3fb-\U0001f3ff\\s]*")
-
-
-_IF_IT_CAN = re.compile(
-    r"\b(?:if|provided|jesli|jezeli|o ile|skoro|byle|pod warunkiem|wenn|sofern)\b[^.!?]*\b(?:can|could|may|moge|mozna|moglbym|moglabym|bede mogl|bede mogla|bylo mozna|kann|darf)\b[^.!?]*"
-)
-"""`If I can unsubscribe` puts a condition on a yes, and withdraws nothing."""
+_LAST_WORD = re.compile(r"\w{4}[.!]+ nie[.!]*$")
 
 
 def says_withdrawal(message: str, language: str) -> bool:
     if _SIGNALS.isdisjoint(beginnings(message)):
         return False
-    folded = _IF_IT_CAN.sub("", fold(message))
+    folded, said = plain(message), heard(message, "consent")
+    for start, end in said.all("if it_can"):  # `if I can unsubscribe` is a condition on a yes
+        first = said.tokens[start].start
+        stop = re.search("[.!?]|$", message[said.tokens[end - 1].end :])
+        folded = (
+            plain(message[:first] + message[said.tokens[end - 1].end + stop.start() :])
+            if stop
+            else folded
+        )
     kinds = _NO[language]
     if _IS_FINAL.fullmatch(kinds.of(_words(folded))):
         return True
     for sentence in _SENTENCE.split(folded):
         for clause in _CLAUSE.split(sentence):
-            said = kinds.of(_words(clause)).replace("v", "l")
-            asks = "?" in sentence and said.lstrip("l").startswith("q")
-            if not asks and _WITHDRAWS.search(_DENIED.sub(".", said)):
+            read = kinds.of(_words(clause)).replace("v", "l")
+            asks = "?" in sentence and read.lstrip("l").startswith("q")
+            if not asks and _WITHDRAWS.search(_DENIED.sub(".", read)):
                 return True
     return False
 
@@ -211,13 +210,24 @@ def wants_reply_only(text: str, *, gives_email: bool) -> bool:
     :param text: the message without its address
     :param gives_email: it has one, so that `tylko wycena` says what that is for
     """
-    if _MAY_BE_REPLY_ONLY.isdisjoint(beginnings(text)):
+    if _MAY_LIMIT.isdisjoint(beginnings(text)):
         return False
-    said = " ".join(fold(text).replace(MARK.lower(), " ").split()).strip(" ,;-")
-    if _AGREES.search(said):
+    said = heard(text.replace(MARK, " "), "consent")
+    if "?" in text or said.is_said("agrees yes"):
         return False
-    is_of_address = gives_email and (_NO_ADS.search(said) or _REPLY_ONLY.search(said))
-    return bool(is_of_address or _CONTACT_ONLY.search(said))
+    is_last = any(end == len(said.tokens) for _, end in said.all("only quote"))
+    return (gives_email and (said.is_said("ads none") or is_last)) or _is_contact_only(said)
+
+
+def _is_contact_only(said: Said) -> bool:
+    """`Telefon tylko w sprawie wyceny`"""
+    if said.is_said("only nothing_else") or said.is_said("only quote_in_english"):
+        return True
+    return any(
+        said.has("only contact", max(0, start - 6), start)
+        and (_after(said, end) in _STOPS or said.words(end, end + 1) in (["prosze"], ["i"]))
+        for start, end in said.all("only about")
+    )
 
 
 def takes_back(message: str, language: str = "pl") -> bool:
@@ -229,17 +239,27 @@ def takes_back(message: str, language: str = "pl") -> bool:
 def says_no(message: str, language: str) -> bool:
     """Say whether an answer to the question refuses."""
     before, asks, tail = message.rpartition("?")
-    if asks and not fold(before).lstrip().startswith(("nie,", "nein,", "ні,")):
+    if asks and not plain(before).lstrip().startswith(("nie,", "nein,", "ні,")):
         return 0 < len(tail.split()) <= 2 and says_no(tail, language)  # `spam? nie, dziękuję`
-    said, folded = _NO[language].of(_words(_HAPPY.sub(" ", message))), fold(message)
-    is_limited = _NO_ADS.search(folded) or _CONTACT_ONLY.search(folded)
+    said = heard(message, "consent")
+    is_limited = said.is_said("ads none") or _is_contact_only(said)
     is_refusal = (
-        _REFUSES.fullmatch(said)
-        or _LAST_WORD.search(folded)
+        _REFUSES.fullmatch(_NO[language].of(_words(_HAPPY.sub(" ", message))))
+        or _LAST_WORD.search(plain(message))
         or _THUMB_DOWN.fullmatch(message)
-        or (is_limited and not _AGREES.search(folded))
+        or _is_only_quote(said)
+        or (is_limited and not said.is_said("agrees yes"))
     )
     return bool(is_refusal) or takes_back(message, language)
+
+
+def _is_only_quote(said: Said) -> bool:
+    """`Tylko wycena`, `tylko wycenę i nic więcej`, `jak nie trzeba, to nie`"""
+    size = len(said.tokens)
+    if (0, size) in said.all("only all") or (0, size) in said.all("refuses not_needed"):
+        return True
+    is_last = any(end == size for _, end in said.all("only no_more"))
+    return is_last and not said.is_said("agrees fully")
 
 
 _AND = re.compile(rf"{_CLAUSE.pattern}|,|\s(?:i|oraz|a|ale|and|but|und|aber)\s")
@@ -258,63 +278,73 @@ def beside_answer(message: str, language: str) -> list[str]:
 
 # --- the answer -------------------------------------------------------------------------------
 
-
-_NAMES_IT = re.compile(r"\b(?:zgod[yea]?\b|reklam(?!ac)|marketing|newsl|spam|promo[ck]|mailing|ofert(?:ami|om)?\b|handlow|przypomn|consent|advert|ads\b)")  # fmt: skip
-_MAY_NAME_IT = ("zgod", "reklam", "marketing", "newsl", "spam", "promo", "mailing", "ofert", "handlow", "przypomn", "consent", "advert", "ads")  # fmt: skip
-_UNWANTED = re.compile("[lpwgsod]*[mcy][lpmcwg]*n[lpwgsomc]*|[lpwmc]*n[lp]*w[lpgscmb]*|[lpmcygs]*[dhb][lpmcgsnwdbx]*")  # fmt: skip
+_UNWANTED = re.compile(
+    "[lpwgsod]*[mcy][lpmcwg]*n[lpwgsomc]*|[lpwmc]*n[lp]*w[lpgscmb]*|[lpmcygs]*[dhb][lpmcgsnwdbx]*"
+)
 """Of a clause of listed words only: `reklam mi nie trzeba`, but not `nie wyrażam zgody na dopłatę`."""
 _DECLINES = re.compile("[lpv]*(?:d|n[lp]*[wd]?)[lp]*")
-_TO_NO = re.compile(rf"\b(?:to|no|raczej) nie$|^{_NOT_NEEDED}$")
-_TAKES_SOME = re.compile(r"(?<!wyceny )(?<!\bi )\b(?:tak|moga byc|yes)\b|\b(?:zgoda|ok|dobra)(?:[,.]|,? (?:ale|tylko|lecz|but)) ")  # fmt: skip
-"""`Oferty tak, reklamy nie` is asked about."""
-_A_BODY = re.compile(
-    r"\b(?:wspolnota|spoldzielnia|firma|spolka|fundacja|szkola|parafia|zarzad|zona|maz)(?: mieszkaniowa)? nie (?:udziela|wyraza|daje|chce|zgadza sie|zyczy sobie)\b"
+_PARTS = re.compile(
+    r"[.!;\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|(?<!\S)\S*[\d@]\S*"
+    r"|(?:^|\s)(?:a|i|ale|bo|tylko(?! nie)|and|but)\s"
 )
-_ADS = re.compile(r"\b(?:marketing|reklam(?!ac)|handlow|newsl|mailing)")
-"""`Zgody marketingowej wspólnota nie udziela`, but not `spółdzielnia nie daje zgody na klimatyzację`."""
-_NOTHING = re.compile(
-    r"(?:^|[,.;!] )nie (?:zgadzam|zgadzamy|godze|godzimy) sie na (?:kompletnie |absolutnie )?nic(?: wiecej| takiego)?\s*(?:$|[,.;!]|(?:poza|oprocz) (?:wycen|kontakt|telefon|rozmow))"
-    r"|\b(?:nie (?:wiem,? (?:co|po co|o co|do czego|na co)\b|rozumiem|znam)|co to)[^?]*\b(?:zgod\w*(?! na (?!mail|mejl|market|reklam|ofert))|reklam(?!ac)\w*|marketing\w*|newsl\w*)[^?]*\b(?:lepiej|raczej|wole|wolal\w+|to|wiec) nie[.! ]*$"
-)
-_PARTS = re.compile(r"[.!;\n]+|,(?!\s*(?:ze|aby|by)\w*\b)|(?<!\S)\S*[\d@]\S*|(?:^|\s)(?:a|i|ale|bo|tylko(?! nie)|and|but)\s")  # fmt: skip
 _PIECE = re.compile(r"(?:[^:?–—-]|(?<!\s)[–—-])+\??")
 
 
-def _refuses_unasked(folded: str, language: str) -> bool:
+def _refuses_unasked(message: str, language: str) -> bool:
     """Say whether a clause names mails or the consent, and wants none: `marketing: nie trzeba`."""
-    may_be = has_any(folded, _MAY_NAME_IT)
-    if (may_be or "na nic" in folded) and _NOTHING.search(folded) and not _TO_WORKS.search(folded):
-        return True
-    if may_be and _ADS.search(folded):
-        folded = _A_BODY.sub("nie zgadzam sie", folded)
-    if not may_be or not _NAMES_IT.search(folded) or _TAKES_SOME.search(folded):
+    if _MAY_NAME.isdisjoint(beginnings(message)):
         return False
-    kinds = _NO[language]
+    said = heard(message, "consent")
+    if _refuses_all(said) and not said.is_said("refuses works"):
+        return True
+    if not said.is_said("refuses names") or _takes_some(said):
+        return False
+    is_refused = said.is_said("refuses body") and said.is_said("ads marketing")
+    return is_refused or _is_unwanted(message, language)
+
+
+def _is_unwanted(message: str, language: str) -> bool:
+    """Say whether a part that names them says so, or what follows a question about them."""
+    folded, kinds = plain(message), _NO[language]
     question, asks, tail = folded.rpartition("?")
-    if asks and _NAMES_IT.search(question) and not _TO_WORKS.search(question):
+    if asks and _says(question, "refuses names") and not _says(question, "refuses works"):
         last = re.split(r"[.!;\n]\s", tail.strip(" .!"))[-1]
-        if _DECLINES.fullmatch(kinds.of(_words(last))) or _TO_NO.search(last):
+        size = len(heard(last, "consent").tokens)
+        ends = heard(last, "consent").ends("refuses no", size) or (0, size) in heard(
+            last, "consent"
+        ).all("refuses not_needed")
+        if _DECLINES.fullmatch(kinds.of(_words(last))) or ends:
             return True
     for part in (*_PARTS.split(folded), folded):
         for each in {part, *_PIECE.findall(part)}:
-            is_named = not each.endswith("?") and _NAMES_IT.search(each)
+            is_named = not each.endswith("?") and _says(each, "refuses names")
             if is_named and _UNWANTED.fullmatch(kinds.of(_words(each))):
                 return True
     return False
 
 
-_TO_WORKS = re.compile(r"\b(?:wspoln|sasiad|sasied|spoldz|administr|konserw|wlascic|urzed|budow)")
-_OF_IT = re.compile(
-    r"\b(?:zg[oa]d|consent|agree|mail|mejl|spam|reklam|pis[az]|wys[yl]|przys[yl]|dosta|otrzym|newsl|market|promo|ofert|przypomn|informac|wycof|wypis|odwol|cofn|rozmysl|rezygn|czest|send|offers?\b|unsubscribe|withdraw|reminder|einwillig|werbung|schick)"
-)
-_BARE_QUESTION = re.compile(
-    r"(?:(?:a|no|ale|i|czy|but|und|hm+|nie wiem)[ ,]+)*(?:po co|czemu|dlaczego|musz\w*|trzeba|koniecznie|na co|co to|czyli|jak to|jak rozumiec|do czego|co (?:mi |nam )?(?:to|z tego)(?: mi| nam)? (?:da|daje|mam|bede)|why|what|must|do i|warum|wozu|muss\w*)\b"
-)
+def _refuses_all(said: Said) -> bool:
+    """`Nie zgadzam się na nic`, `co to za zgoda, to raczej nie`"""
+    for _, end in said.all("refuses nothing"):
+        if _after(said, end) in _STOPS or said.begins("refuses but", end):
+            return True
+    is_last = said.ends("refuses rather_not", len(said.tokens)) and "?" not in said.text
+    return is_last and said.is_said("refuses unknown")
 
 
-def _is_about_it(folded: str) -> bool:
+def _takes_some(said: Said) -> bool:
+    """`Oferty tak, reklamy nie`"""
+    stops = (_after(said, end) for _, end in said.all("agrees stops"))
+    return said.is_said("agrees some") or any(stop in {",", "."} for stop in stops)
+
+
+def _is_about_it(message: str) -> bool:
     """Return whether a question is about the consent: `a muszę?`, but not `robicie w soboty?`"""
-    return bool(_OF_IT.search(folded) or _BARE_QUESTION.match(folded))
+    said = heard(message, "consent")
+    at = 0
+    while said.is_kind(at, "{before_question}") and not said.begins("asks bare", at):
+        at += 1
+    return said.is_said("asks of_it") or said.begins("asks bare", at)
 
 
 def answer(
@@ -326,7 +356,7 @@ def answer(
     :param agreed: consent was given here, and nothing has been asked since
     """
     if (
-        _refuses_unasked(fold(message), language)
+        _refuses_unasked(message, language)
         or says_withdrawal(message, language)
         or (agreed and takes_back(message, language))
     ):
@@ -338,7 +368,7 @@ def answer(
         if says_no(message, language):
             return "no"
         said = _NO[language].of(_words(message)).lstrip("l")
-        is_question = (asks or said.startswith(("q", "iq"))) and _is_about_it(fold(message))
+        is_question = (asks or said.startswith(("q", "iq"))) and _is_about_it(message)
         return "question" if is_question else None
     is_about_consent = asks and {"c", "u"} & set(_NO[language].of(_words(message)))
     return "question" if is_about_consent else None

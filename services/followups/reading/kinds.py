@@ -8,6 +8,8 @@ from itertools import product
 from operator import ne
 from pathlib import Path
 
+from services.followups.reading.phrases import plain
+
 TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = tomllib.loads(
     (Path(__file__).parent / "consent_words.toml").read_text(encoding="utf-8")
 )
@@ -26,7 +28,7 @@ class Kinds:
         self._stems: dict[str, str] = {}
         for table in tables:
             for kind, entries in table.items():
-                for entry in filter(None, map(str.strip, _ENTRY.split(entries))):
+                for entry in filter(None, map(str.strip, _ENTRY.split(plain(entries)))):
                     for words in product(*(each.split("|") for each in entry.split())):
                         kinds = self._stems if entry.endswith("*") else self._phrases
                         kinds[" ".join(words).rstrip("*")] = kind[0]

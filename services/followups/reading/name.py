@@ -26,15 +26,14 @@ FIRST_NAMES = frozenset(
 )
 _FAMILY = re.compile(r"(?!\w*polska)\w{3,21}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak|iak)")
 """`Tu Kowalczyk`"""
+_FAMILIES = ("ska", "ski", "cka", "cki", "dzka", "dzki", "wicz", "czyk", "zak")
 _NOUN = re.compile(r"\w{2,16}(?:[eaiyu]k|ec|[oa]rz)")
-_FAMILY_IN = re.compile(r"[A-ZĆŁŚŹŻ]\w{2,20}(?:k[ia]|wicz|zyk|zak)\b")
 _NO_SIGNATURE = re.compile(r"^sam\b|\s\S*(?:ę|ł[ae]m?|my|e|y|(?<![scdz]k)i)$", re.IGNORECASE)
 """`sam zrobię`, `ola dzwoniła`"""
 _LEADS = frozenset(
-    word
+    max(phrase.split(), key=len)
     for lead in ("said", "signed", "surname")
     for phrase in told("name")["lead"][lead]
-    for word in phrase.split()
 )
 _SIGNS = set(",;:.!-–")
 _BESIDE = {*",;:.!|()-–/", MARK, PHONE_MARK}
@@ -160,7 +159,8 @@ class _Names(Said):
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
     said = words(text)
-    if FIRST_NAMES.isdisjoint(said) and _LEADS.isdisjoint(said) and not _FAMILY_IN.search(text):
+    is_family = any(word.endswith(_FAMILIES) for word in said)
+    if not is_family and FIRST_NAMES.isdisjoint(said) and _LEADS.isdisjoint(said):
         return text, {}
     names = _Names(text)
     last = _surname(names)

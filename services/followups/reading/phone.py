@@ -10,7 +10,7 @@ from itertools import accumulate
 from services.followups.reading import corrections
 from services.followups.reading.name import FIRST_NAMES
 from services.followups.reading.numbers import HAS_DIGIT, in_digits
-from services.followups.reading.text import MARK, PHONE_MARK, Reading, words
+from services.followups.reading.text import MARK, PHONE_MARK, Reading, vocabulary, words
 from services.followups.reading.tokens import Match, Said, Vocabulary
 from services.followups.rules.facts import Question
 
@@ -18,6 +18,7 @@ _TOKEN = re.compile(
     r"(?P<run>(?:\+|\(\+?)?\d(?:[\s./()-]{0,3}\d)*)|(?P<word>[^\W\d_]+(?:2(?!\d))?)|(?P<sign>[^\w\s])"
 )
 _WORDS = Vocabulary("phone", pattern=_TOKEN)
+_PIECE = re.compile(r"\d(?:[\s-]?\d){2}")
 _MANY = re.compile(r"\d(?:[\s,./()-]{0,3}\d){7}")
 """Less than this is only a piece of a number."""
 _LOOSE = re.compile(r"(?<![\w.,+])0?(?P<number>[1-9](?:[\s,./()-]{0,3}\d){8})(?![\s.-]?\d)")
@@ -36,6 +37,11 @@ _MOBILES = ("45", "50", "51", "53", "57", "60", "66", "69", "72", "73", "78", "7
 _TOO_LONG = 5
 """Digits alone that are more are no area."""
 _DIGITS = 9
+_MOBILE = "45678"
+_LABELS = vocabulary(
+    "nr numer numerem numeru tel telefon telefonu kom komorka komorki phone number"
+)
+_BREAKS = {".", ",", "…", "-"}
 
 
 class _Said(Said):
@@ -88,38 +94,37 @@ def canonical(text: str) -> str | None:
 
 def piece(text: str, asked: Question | None) -> str | None:
     """Return the digits of the first part of a phone number. Alone they may be a budget."""
-    said = _Said(text)
-    for at in said.runs:
-        run, digits = said.tokens[at].word, said.digits(at)
-        if digits.startswith("48") and run[0] == "+":
-            digits = digits[2:]
-        is_other = re.search(r"[./()]|^\d\d?-\d\d?$", run)
-        is_short = 3 <= len(digits) < _DIGITS and digits[0] != "0" and not is_other
-        if (
-            not is_short
-            or said.is_kind(at + 1, "{unit}")
-            or re.match(r"[.,/]\d", text[said.tokens[at].end :])
-        ):
-            continue
-        if said.ends("label yes", at + 1):
-            return digits
-        after = range(at + 1, len(said.tokens))
-        is_last = all(
-            said.is_kind(one, "{rest}") or said.tokens[one].word in {".", ",", "…", "-"}
-            for one in after
-        )
-        before = [one for one in range(at) if said.tokens[one].word.isalpha()]
-        is_led = len(before) <= 4 and not any(
-            said.is_kind(one, "{no_name}") or one in said.runs for one in range(at)
-        )
-        is_due = asked == "contact" or (
-            not (before or asked == "budget")
-            and len(digits) > _TOO_LONG
-            and not digits.endswith("000")
-        )
-        if is_last and is_led and is_due and digits[0] in "45678":
-            return digits
+    may_be = asked == "contact" or text[:1] in "+123456789" or not _LABELS.isdisjoint(words(text))
+    said = _Said(text) if may_be and _PIECE.search(text) else None
+    for at in said.runs if said else ():
+        if said and (digits := _short(said, at)):
+            is_due = asked == "contact" or (
+                not (at or asked == "budget")
+                and len(digits) > _TOO_LONG
+                and not digits.endswith("000")
+            )
+            if said.ends("label yes", at + 1) or (is_due and _is_all(said, at, digits)):
+                return digits
     return None
+
+
+def _short(said: _Said, at: int) -> str | None:
+    """Return the digits of a run that is less than a number."""
+    run, digits = said.tokens[at].word, said.digits(at)
+    digits = digits.removeprefix("48") if run[0] == "+" else digits
+    is_other = re.search(r"[./()]|^\d\d?-\d\d?$", run) or said.is_kind(at + 1, "{unit}")
+    is_decimal = re.match(r"[.,/]\d", said.text[said.tokens[at].end :])
+    is_short = 3 <= len(digits) < _DIGITS and digits[0] != "0"
+    return digits if is_short and not (is_other or is_decimal) else None
+
+
+def _is_all(said: _Said, at: int, digits: str) -> bool:
+    """Return whether the message is a piece of a number and a few words: `anna 516 22, zaraz`."""
+    before, after = said.tokens[:at], said.tokens[at + 1 :]
+    words = sum(each.word.isalpha() for each in before)
+    is_led = words <= 4 and not any({"{no_name}", "{run}"} & each.kinds.keys() for each in before)
+    is_last = all("{rest}" in each.kinds or each.word in _BREAKS for each in after)
+    return is_led and is_last and digits[0] in _MOBILE
 
 
 def joined(before: str, text: str, asked: Question | None) -> str | None:
@@ -176,7 +181,7 @@ def mistyped(text: str) -> str | None:
     digits = said.digits(said.runs[0])
     if said.tokens[said.runs[0]].word.startswith("+48") or len(digits) == _DIGITS + 3:
         digits = digits.removeprefix("48")
-    return digits if len(digits) in {_DIGITS - 1, _DIGITS + 1} and digits[0] in "45678" else None
+    return digits if len(digits) in {_DIGITS - 1, _DIGITS + 1} and digits[0] in _MOBILE else None
 
 
 def _in_digits(text: str) -> str:
@@ -217,7 +222,7 @@ def _is_phone(text: str, match: re.Match[str], asked: Question | None, *, is_spo
         return False
     others = len(said.tokens) - 1
     is_alone = (
-        match["number"][0] in "45678" and not said.runs and others <= (_DIGITS if is_spoken else 1)
+        match["number"][0] in _MOBILE and not said.runs and others <= (_DIGITS if is_spoken else 1)
     )
     is_named = any(said.is_kind(at, "{of_phone}") for at in range(len(said.tokens)))
     return asked == "contact" or is_named or (is_alone and asked not in {"area", "budget"})

@@ -8,7 +8,7 @@ from services.followups.reading.tokens import Said, Vocabulary
 _TOKEN = re.compile(
     r"(?P<mail>[\w.+-]{1,64}@[\w.-]{1,80})|(?P<amount>\d+)(?![^\W_])|(?P<word>[^\W_]+)"
 )
-_WORDS = Vocabulary("small_talk", "mailbox", "wish", "firm", pattern=_TOKEN)
+_WORDS = Vocabulary("small_talk", "mailbox", "wish", "firm", "consent", pattern=_TOKEN)
 
 
 _tokens = lru_cache(64)(_WORDS.tokens)

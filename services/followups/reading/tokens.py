@@ -128,11 +128,14 @@ class Vocabulary:
 
     def find(self, file: str, tokens: list[Token]) -> list[Match]:
         """Return the file's phrases in the tokens, in the order of their first one."""
+        starts = [at for at, each in enumerate(tokens) if file in each.begins]
+        if not starts:
+            return []
         words = [*(each.keys for each in tokens), ("",)]
         found: list[Match] = []
         denied: set[tuple[str, int]] = set()
         index = self._phrases[file]
-        for start in [at for at, each in enumerate(tokens) if file in each.begins]:
+        for start in starts:
             heard: Heard = []
             index.hear(words, start, heard)
             for (rule, value, key, phrase, is_not), end in heard:

@@ -5,10 +5,15 @@ from functools import lru_cache
 
 from services.followups.reading import corrections
 from services.followups.reading.speech import heard
+from services.followups.reading.text import beginnings, vocabulary
 from services.followups.rules.facts import Question
 
 _LETTERS = re.compile(r"[^\W\d_]{3,}")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
+
+_MAY_WANT = vocabulary(
+    "chce chca chci potr szuk marz plan zale inte zain pros like wszy zrob skuc odno want need look drea od"
+)
 
 
 def is_wish(rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
@@ -21,6 +26,8 @@ def is_wish(rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
 
 
 def _is_desire(text: str) -> bool:
+    if _MAY_WANT.isdisjoint(beginnings(text)):
+        return False
     said = heard(text, "wish")
     return said.is_said("desire yes") or said.is_said("desire asks_about")
 

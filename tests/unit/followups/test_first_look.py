@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from services.followups.reading import (
     addresses,
-    consent_answer,
     ids,
     numbers,
 )
@@ -32,7 +31,6 @@ LOOKS: list[tuple[re.Pattern[str], Look]] = [
     (ids._IDS, has_beginning(ids._LEADS)),
     (numbers._AND_A_HALF, has_word(numbers._HALF)),
     *(
-        (pattern, has_beginning(consent_answer._MAY_BE_REPLY_ONLY))
         for pattern in (consent_answer._NO_ADS, consent_answer._REPLY_ONLY)
     ),
 ]
