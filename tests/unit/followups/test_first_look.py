@@ -7,11 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.followups.reading import (
-    addresses,
-    ids,
-    numbers,
-)
+from services.followups.reading import addresses, ids, numbers
 from services.followups.reading.text import beginnings, words
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much]
@@ -30,9 +26,6 @@ LOOKS: list[tuple[re.Pattern[str], Look]] = [
     (addresses._SPELT, lambda text: "@" in text or has_word(addresses._SPELLED)(text)),
     (ids._IDS, has_beginning(ids._LEADS)),
     (numbers._AND_A_HALF, has_word(numbers._HALF)),
-    *(
-        for pattern in (consent_answer._NO_ADS, consent_answer._REPLY_ONLY)
-    ),
 ]
 
 
