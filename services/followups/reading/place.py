@@ -298,15 +298,14 @@ def _exactly(places: _Places, named: _Named) -> str | None:
 def _amid(places: _Places) -> list[str]:
     """Find a town without a preposition: a large one anywhere, a small one as it is listed."""
     found: list[str] = []
+    is_all = sum(each.word[0].isalnum() for each in places.tokens) == 1
     for at in range(places.size):
-        is_apart = (
-            places.is_title(at) and not places.is_title(at - 1) and not places.is_title(at + 1)
-        )
-        is_all = [each for each in places.tokens if each.word[0].isalnum()] == [places.tokens[at]]
+        beside = places.is_title(at - 1) or places.is_title(at + 1)
+        is_apart = at > 0 and places.is_title(at) and not beside
         for _, town in places.name(at):
             said = places.tokens[at].word
             is_listed = town not in places.ordinary and said == fold(town) and len(said) > 4
-            if is_listed and (is_all or (at and is_apart)):
+            if is_listed and (is_all or is_apart):
                 return [town]
             if fold(town).replace("-", " ").startswith(said) and town in places.large:
                 found.append(town)
