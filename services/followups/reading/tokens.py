@@ -120,10 +120,10 @@ class Vocabulary:
         return word, kinds, keys, begins
 
     def tokens(self, text: str) -> list[Token]:
+        read = self._read
         return [
-            Token(*match.span(), word, kinds, keys, begins)
+            Token._make((*match.span(), *read(match[0], match.lastgroup)))
             for match in self._pattern.finditer(text)
-            for word, kinds, keys, begins in (self._read(match[0], match.lastgroup),)
         ]
 
     def find(self, file: str, tokens: list[Token]) -> list[Match]:
