@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
+from copy import copy
 from datetime import date
 from functools import cached_property
 
@@ -380,10 +381,16 @@ class Heard:
         skips += ("area",) if self.understood.in_several else ()
         return skips + (self.tap.skips if self.tap else ())
 
-    @property
+    @cached_property
     def offer(self) -> Route | None:
         """A route that it may mean: it is asked about, not guessed."""
         return None if self.held else next(iter(self._offered_routes), None)
+
+    def hinted(self, news: Facts, offer: Route | None) -> "Heard":
+        """Return it with what a model read."""
+        hinted = copy(self)
+        vars(hinted).update(news=news, offer=offer)
+        return hinted
 
     # --- Its facts --------------------------------------------------------------------------------
 

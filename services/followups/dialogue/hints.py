@@ -53,7 +53,4 @@ def apply(
             currency = read.currency if name == "budget" else None
             news = news.learn(Facts(**{name: getattr(read, name)}, currency=currency))
     asks = (route for route in routes.offering(hint.kind) if route.name not in state.asked)
-    return heard._replace(
-        news=news,
-        offer=heard.offer or next(asks, None),
-    )
+    return heard.hinted(news, heard.offer or next(asks, None))
