@@ -53,7 +53,7 @@ class LeadPage(AnswerPage):
         # followups of the previous release does not send these.
         lead = {"also": (), "previous": None, "next": None} | found.body
         here = {"conversation_id": lead["conversation_id"]}
-        (consent, since), mails, cases, requests = await asyncio.gather(
+        (ads, calls, since), mails, cases, requests = await asyncio.gather(
             self._consent(visitor, lead["email"], lead["phone"]),
             self.site.gateway.get(visitor, "/api/followups", **here),
             _cases(self.site.gateway, visitor, lead),
@@ -66,7 +66,7 @@ class LeadPage(AnswerPage):
         scheduled = [each["due_at"] for each in items(mails) if each["status"] == "scheduled"]
         return page(
             request, "lead.html", "lead", visitor, lead=lead,
-            ads=consent, restricted_since=since, next_mail=min(scheduled, default=None),
+            ads=ads, calls=calls, restricted_since=since, next_mail=min(scheduled, default=None),
             owner=owner, others=owner is not None and owner != visitor.name,
             next_ask=_next_ask(known), can_wait=any(case["state"] == "open" for case in known),
             cases_away=any(case.fault not in {None, "not_there"} for case in cases),
@@ -79,17 +79,20 @@ class LeadPage(AnswerPage):
 
     async def _consent(
         self, visitor: Visitor, *contacts: str | None
-    ) -> tuple[Mapping[str, Any], str | None]:
-        """Ask for the state of their consent to marketing by e-mail, and for restrictions."""
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any], str | None]:
+        """Ask how their consents to marketing by e-mail and phone stand, and for restrictions."""
         known = {who: f"/api/unsubscribe/status/{part(who)}" for who in contacts if who}
         asked = (self.site.gateway.get(visitor, path) for path in known.values())
         found = await asyncio.gather(*asked)
         told = {who: each.body for who, each in zip(known, found, strict=True) if each.ok}
         since = next(filter(None, (each["restricted_since"] for each in told.values())), None)
-        if not (email := contacts[0]):
-            return {"state": "none"}, since
-        ads = told[email]["purposes"]["marketing"]["email"] if email in told else None
-        return ads or {"state": "unknown"}, since
+        ads, calls = (
+            told[who]["purposes"].get("marketing", {}).get(by, {"state": "none"})
+            if who in told
+            else {"state": "unknown" if who else "none"}
+            for who, by in zip(contacts, ("email", "phone"), strict=True)
+        )
+        return ads, calls, since
 
     async def _requests(self, visitor: Visitor, lead: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Return the other requests of this person, newest first."""

@@ -40,7 +40,7 @@ ORDERS: Mapping[str, tuple[str, Mapping[str, Any], str, str]] = {
 }
 """The call, and the page's texts when done and while a mail leaves, after `person_`."""
 _ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-RIGHT = ("name", "new_email", "new_phone")
+RIGHT = ("name", "new_email", "new_phone", "purpose")
 
 
 class PersonPage(Page):
@@ -129,9 +129,7 @@ class PersonPage(Page):
     async def _consents(
         self, visitor: Visitor, who: str, seconds: float = LOOK_SECONDS
     ) -> dict[str, Any] | None:
-        """Return the state of each consent; None: unknown now, or they gave no e-mail."""
-        if "@" not in who:
-            return None
+        """Return the state of each consent, by purpose and channel; None: unknown now."""
         path = f"/api/unsubscribe/status/{part(who)}"
         found = await self.site.gateway.get_within(visitor, path, seconds)
         return found.body["purposes"] if found.ok else None
