@@ -1,5 +1,8 @@
 """A data subject's consent, and the trail that proves it."""
 
+import csv
+import hashlib
+import io
 import json
 import os
 import sys
@@ -13,6 +16,10 @@ from ostoja.failure import Exit, Failure
 from ostoja.show import moment, name, prose
 from ostoja.where import Session
 
+_REPORTED = (
+    "who", "since", "given_at", "wording_version", "wording_sha256", "wording", "source",
+    "confirmed_by", "trail_row", "trail_hash",
+)  # fmt: skip
 Email = Annotated[str, typer.Argument(show_default=False)]
 
 
@@ -20,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
     consent = typer.Typer(
         no_args_is_help=True, help="Consent, its trail, and a data subject's data."
     )
-    for command in (audit, verify, export, erase):
+    for command in (audit, verify, export, report, erase):
         consent.command(command.__name__)(command)
     app.add_typer(consent, name="consent", rich_help_panel="People")
 
@@ -108,6 +115,43 @@ def export(
         raise Failure(
             Exit.NOT_OK, f"incomplete: {', '.join(found['incomplete'])} did not answer; try again"
         )
+
+
+def report(
+    context: typer.Context,
+    *,
+    purpose: Annotated[str, typer.Option(help="As [purposes] in company.toml names it.")],
+    at: Annotated[str, typer.Option(help="A date, of which the end counts (UTC), or a time.")],
+    channel: Annotated[str, typer.Option(help="email or phone.")] = "email",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A new CSV file that only you can read.")
+    ] = Path("consent-report.csv"),
+) -> None:
+    """List who had consented at a time, with the proof; a signed file says that it is complete."""
+    session: Session = context.obj
+    asked = {"purpose": purpose, "channel": channel, "at": at}
+    rows: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        page = session.api.get("/api/consent/report", cursor=cursor, **asked)
+        rows += page["items"]
+        if not (cursor := page["next_cursor"]):
+            break
+    text = io.StringIO()
+    written = csv.DictWriter(text, _REPORTED, extrasaction="ignore", lineterminator="\n")
+    written.writeheader()
+    # A spreadsheet must not run what somebody has typed.
+    written.writerows({k: _inert(v) for k, v in row.items()} for row in rows)
+    _write(output, text.getvalue().rstrip("\n"))
+    hashed = hashlib.sha256(text.getvalue().encode()).hexdigest()
+    about = asked | {"at": page["at"], "sha256": hashed, "people": len(rows)}
+    _, signed = session.api.answer("POST", "/api/consent/report", about)
+    _write(output.with_name(output.name + ".signed.json"), json.dumps(signed, indent=2))
+    session.screen.note(f"{len(rows)} people in {output}; its hash is in the trail")
+
+
+def _inert(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t" else value
 
 
 def _write(path: Path, text: str) -> None:

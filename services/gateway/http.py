@@ -151,6 +151,8 @@ FORWARDED = (
     Forwarded("GET", "/api/consent/audit/checkpoints", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/audit/{email}", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/export/{email}", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("GET", "/api/consent/report", "consent", needs(Scope.CONSENT_READ)),
+    Forwarded("POST", "/api/consent/report", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/erasures", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("GET", "/api/consent/erasures/awaiting", "consent", needs(Scope.CONSENT_READ)),
     Forwarded("POST", "/api/consent/erase", "consent", needs(Scope.CONSENT_ACT)),

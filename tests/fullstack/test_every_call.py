@@ -6,6 +6,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -395,6 +396,11 @@ async def _consent(call: Calls, person: str) -> None:
     actions = [entry["action"] for entry in audit["entries"]]
     assert actions == ["opt-in", "unsubscribe", "revoke-consent"]
     _has(await call("GET", "/api/consent/export/{email}", email=person, key="admin"), "email")
+    asked = {"purpose": "marketing", "channel": "email"}
+    query = "?" + urlencode(asked | {"at": "2026-11-30"})
+    listed = await call("GET", "/api/consent/report", query=query, key="admin")
+    signed = asked | {"at": listed["at"], "sha256": "0" * 64, "people": 0}
+    _has(await call("POST", "/api/consent/report", signed, key="admin"), "signature")
     erased = await call("POST", "/api/consent/erase", {"email": person}, key="admin")
     _has(erased["erasure"], "status")
     _has(await call("GET", "/api/consent/erasures", key="admin"), "in_progress days_left")

@@ -5,11 +5,13 @@ import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import UTC, datetime, time
 from itertools import islice
 from typing import Annotated, Any
+from uuid import UUID
 
 from aiohttp import hdrs, web
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.http.application import Model, Problem, json_response, only, parse
@@ -17,7 +19,8 @@ from libs.common.messaging.broker import BrokerUnavailable
 from libs.common.messaging.rpc import Requester
 from libs.domain import acts_outbox, company
 from libs.domain.acts import Act
-from services.consent import erasure_orders, export
+from libs.domain.company import Channel, PurposeName, pair
+from services.consent import erasure_orders, export, report
 from services.consent.changes import Note
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.caller import (
@@ -56,6 +59,16 @@ class Restrict(Named):
     lifted: bool = False
 
 
+class Report(Model):
+    """A report that is complete: its hash goes into the trail."""
+
+    purpose: PurposeName
+    channel: Channel
+    at: AwareDatetime
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    people: int = Field(ge=0)
+
+
 class Verify(Model):
     checkpoints: Annotated[list[Checkpoint], Field(max_length=MAX_CHECKPOINTS)]
 
@@ -74,7 +87,8 @@ class AdminRoutes:
         self._requester = requester
         self._vault = vault
         self._export_seconds = settings.export_seconds
-        self._processing = company.load(settings.company_config).processing
+        known = company.load(settings.company_config)
+        self._processing, self._pairs = known.processing, known.pairs
         self._withdrawals = withdrawals
         self._dead_letters = dead_letters
         self._signer = settings.signer()
@@ -88,6 +102,8 @@ class AdminRoutes:
             (hdrs.METH_GET, "/api/consent/audit/checkpoints", self.checkpoints),
             (hdrs.METH_GET, "/api/consent/audit/{email}", self.audit),
             (hdrs.METH_GET, "/api/consent/export/{email}", self.export),
+            (hdrs.METH_GET, "/api/consent/report", self.report),
+            (hdrs.METH_POST, "/api/consent/report", self.sign_report),
             (hdrs.METH_GET, "/api/consent/erasures", self.erasures),
             (hdrs.METH_GET, "/api/consent/erasures/awaiting", self.awaiting),
             (hdrs.METH_POST, "/api/consent/erasures/dismiss", self.dismiss),
@@ -150,6 +166,39 @@ class AdminRoutes:
                 raise Problem(404, detail="no request for erasure waits for its confirmation")
             await note_of(request, "person.dismiss")(tx, row.id)
         return json_response({"dismissed": True})
+
+    async def report(self, request: web.Request) -> web.Response:
+        """List who had agreed to a purpose by a channel at that time, page by page."""
+        query = request.query
+        try:
+            at = datetime.fromisoformat(query["at"])
+            at = at if at.tzinfo else datetime.combine(at, time.max, UTC)
+            after = UUID(query.get("cursor") or str(report.START))
+        except (KeyError, ValueError):
+            raise Problem(422, errors=[("at", "a date, or a time with its offset")]) from None
+        purpose = pair(query.get("purpose", ""), query.get("channel", "email"))
+        if not report.is_asked_for(purpose, self._pairs):
+            raise Problem(422, errors=[("purpose", "not one of [purposes] in company.toml")])
+        async with self._engine.begin() as tx:
+            found, cursor = await report.page(tx, self._vault, purpose, at, after)
+            await acts_outbox.record(
+                tx, Act.of(request.headers, "person.export", "person", f"report {purpose}")
+            )
+        shown = {"items": found, "next_cursor": cursor and str(cursor)}
+        return json_response(shown | {"at": at.isoformat()})
+
+    async def sign_report(self, request: web.Request) -> web.Response:
+        """Sign a report's hash, and keep it in the trail."""
+        body = await parse(request, Report)
+        about = body.model_dump(mode="json")
+        signed = json.dumps(about, sort_keys=True, separators=(",", ":"))
+        signature = self._signer.sign_text(f"ostoja consent report\n{signed}\n")
+        async with self._engine.begin() as tx:
+            row = await data_subjects.get_or_create(tx, self._vault, "report", Lock.CHANGE)
+            evidence = {"report": about, **signature, **operator(request)}
+            entry = Entry(Action.EXPORT, "report", origin(request), evidence=evidence)
+            await chain.append(tx, row.id, row.key(self._vault), entry)
+        return json_response({"report": about, "signed": signed, **signature})
 
     async def _erasure(self, subject: Subject) -> dict[str, Any] | None:
         async with self._engine.begin() as tx:

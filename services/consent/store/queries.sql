@@ -460,6 +460,16 @@ WHERE subject_id = :subject ORDER BY "timestamp" DESC, id DESC LIMIT 1;
 SELECT evidence FROM consent_audit_log WHERE subject_id = :subject AND action = 'opt-in'
 ORDER BY "timestamp" DESC, id DESC LIMIT :batch;
 
+-- name: people_after
+SELECT id FROM data_subject WHERE id > :after AND erased_at IS NULL ORDER BY id LIMIT :batch;
+
+-- name: consents_until
+-- What a subject agreed to and withdrew until then, in the order of the chain.
+SELECT id, action, "timestamp", email, evidence, encode(hash, 'hex') AS hash
+FROM consent_audit_log WHERE subject_id = :subject AND "timestamp" <= :at
+    AND action IN ('opt-in', 'unsubscribe', 'revoke-consent', 'erasure-requested')
+ORDER BY id;
+
 -- name: head
 SELECT id, hash FROM consent_audit_log ORDER BY id DESC LIMIT 1;
 

@@ -87,6 +87,13 @@ class Signer:
         signature = self._private[self._current].sign(unsigned.signed())
         return unsigned.model_copy(update={"signature": base64.b64encode(signature).decode()})
 
+    def sign_text(self, text: str) -> dict[str, str]:
+        """Return the signature of a text, with the key's id and its public part."""
+        signature = self._private[self._current].sign(text.encode())
+        public = self.public_keys[self._current]
+        signed = base64.b64encode(signature).decode()
+        return {"key": self._current, "public_key": public, "signature": signed}
+
     def is_ours(self, checkpoint: Checkpoint) -> bool:
         private = self._private.get(checkpoint.key)
         return private is not None and _verifies(private.public_key(), checkpoint)

@@ -1,12 +1,14 @@
 """Consent by purpose and channel: each stands, is withdrawn and waited for by itself, or all."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.domain.company import Wording
@@ -318,3 +320,37 @@ async def test_an_older_date_of_a_withdrawal_of_all_leaves_what_was_granted_sinc
     async with person.engine.begin() as tx:  # as a journal repeats it
         await changes.withdraw(tx, vault, request, suppression_days=1)
     assert (await person.may(REMINDERS), await person.may("news")) == ("granted", "denied")
+
+
+async def test_a_report_lists_who_had_agreed_at_a_time_and_its_hash_is_in_the_trail(
+    client: Client, person: Person, engine: AsyncEngine
+) -> None:
+    jan = "+48600700800"
+    assert await person.agrees(CALLS, who=NUMBER)
+    assert await person.agrees(CALLS, who=jan)
+    assert await person.agrees(MARKETING)
+    before = datetime.now(UTC)
+    await person.withdraws(who=NUMBER)
+    asked = {"purpose": "marketing", "channel": "phone"}
+
+    async def who(at: datetime) -> list[str]:
+        async with client.get(
+            "/api/consent/report", params=asked | {"at": at.isoformat()}, headers=ADMIN
+        ) as answer:
+            body = await answer.json()
+            assert (answer.status, body["next_cursor"]) == (200, None), body
+            return sorted(each["who"] for each in body["items"])
+
+    assert await who(before) == sorted([jan, NUMBER])
+    assert await who(datetime.now(UTC)) == [jan]
+    for wrong in ({"at": "yesterday"}, {"at": "2026-11-30", "purpose": "newsletter"}):
+        async with client.get("/api/consent/report", params=asked | wrong, headers=ADMIN) as answer:
+            assert answer.status == 422
+    about = asked | {"at": before.isoformat(), "sha256": "a" * 64, "people": 2}
+    status, signed = await post(client, "/api/consent/report", about, **ADMIN)
+    assert status == 200
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(signed["public_key"]))
+    text = f"ostoja consent report\n{signed['signed']}\n".encode()
+    key.verify(base64.b64decode(signed["signature"]), text)
+    assert "a" * 64 in signed["signed"]
+    assert await scalar(engine, "SELECT count(*) FROM consent_audit_log WHERE action='export'") == 1

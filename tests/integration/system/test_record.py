@@ -275,9 +275,11 @@ SHOW_NOBODY = {
     "/api/alerts", "/api/consent/audit/checkpoints", "/api/consent/audit/verify",
     "/api/consent/erasures", "/api/consent/export/{email}", "/api/breakers", "/api/dlq/stats",
     "/api/migration/dlq-status", "/api/consent/erasures/awaiting", "/api/mail/rates",
+    "/api/consent/report",
 }  # fmt: skip
 """Counts, hashes and states; a list of deliveries without what they say. An export is an act.
 Nobody here asked for an erasure and did not confirm it."""
+EXPORTS = {"/api/consent/export/{email}", "/api/consent/report"}
 
 
 async def looks(stack: Stack) -> tuple[list[Look], list[str]]:
@@ -369,7 +371,7 @@ async def test_the_keys_of_env_are_told_apart_and_what_shows_nobody_is_not_recor
         ids.append((row.actor_kind, row.actor_id, row.actor_name))
     assert ids == [("env", "SERVICE_API_KEY", None), ("env", "ADMIN_API_KEY", "ewa")]
     mine = []
-    paths = {f"{path}?state=failed" for path in SHOW_NOBODY - {"/api/consent/export/{email}"}}
+    paths = {f"{path}?state=failed" for path in SHOW_NOBODY - EXPORTS}
     for path in (f"/api/alerts/{await stack.alert('x')}", *paths):
         key = "service" if path.startswith("/api/alerts") else "admin"
         mine.append(uuid.uuid4().hex)
