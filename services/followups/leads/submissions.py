@@ -318,6 +318,8 @@ def _said(given: LeadSubmit, form: Form | None, language: str) -> tuple[str, ...
             lines.append(value)
         elif field is None or field.fact is None:
             lines.append(f"{_label(name, form, language)}: {value}")
+    # Whether sales may call for marketing, by which words: as of this form; the page asks consent.
+    lines += [f"✓ {each.text}" for each in given.consents if each.purpose != messages.MARKETING]
     said = "\n".join(lines)[:SAID_LENGTH]
     return (said,) if said else ()
 

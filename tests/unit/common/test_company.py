@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,27 @@ def test_the_accent_is_legible_by_day_and_by_night() -> None:
         day, night = (each[:7] for each in company.style(accent).split("--accent:")[1:])
         assert (day, company.contrast(day, "#ffffff") >= company.LEGIBLE) == (accent, True)
         assert company.contrast(night, company.DARK) >= company.LEGIBLE
+
+
+@pytest.mark.parametrize(
+    ("grants", "said"),
+    [
+        ('["marketing:sms"]', "marketing by SMS is refused"),
+        ('["marketing:fax"]', "must be one of email, phone"),
+        ('["newsletter:email"]', "not in [purposes]: newsletter"),
+    ],
+)
+def test_a_wording_grants_only_what_purposes_name(tmp_path: Path, grants: str, said: str) -> None:
+    path = tmp_path / "company.toml"
+    more = f'\n[[wordings]]\nversion = "x"\nplace = "form"\ngrants = {grants}\ntext.pl = "x"\n'
+    path.write_text(SHIPPED.read_text(encoding="utf-8") + more, encoding="utf-8")
+    with pytest.raises(SystemExit, match=re.escape(said)):
+        company.load(path)
+
+
+def test_the_chat_asks_for_marketing_by_mail_and_nothing_bundled(tmp_path: Path) -> None:
+    path = tmp_path / "company.toml"
+    more = '\n[[wordings]]\nversion = "x"\nplace = "chat"\ngrants = ["marketing:phone"]\n'
+    path.write_text(SHIPPED.read_text(encoding="utf-8") + more + 'text.pl = "x"\n', "utf-8")
+    with pytest.raises(SystemExit, match="the last for the chat must grant marketing:email, alone"):
+        company.load(path)

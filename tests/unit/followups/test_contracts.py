@@ -222,3 +222,17 @@ def test_an_export_request_is_read_with_unknown_fields(
     assert messages.ExportRequest.model_validate(body).after is None
     again = body | {"after": golden("export.answer")["next"]}
     assert messages.ExportRequest.model_validate(again).after == ("messages", 0)
+
+
+def test_a_form_with_an_agreement_to_calls_records_it_for_the_number_and_tells_staff() -> None:
+    body = golden("lead.submit")
+    call = body["consents"][0] | {"purpose": "marketing:phone", "text": "Zgadzam się na telefony."}
+    given = messages.LeadSubmit.model_validate(body | {"consents": [*body["consents"], call]})
+    assert [each.purpose for each in given.to_mails] == ["marketing"]
+    mail, phone = (submissions.grant(given, each)[2] for each in given.consents)
+    assert mail.id != phone.id
+    assert (phone.body["email"], phone.body["purpose"]) == (
+        given.facts["phone"], "marketing:phone",
+    )  # fmt: skip
+    (said,) = submissions._said(given, None, "pl")
+    assert said.endswith("✓ Zgadzam się na telefony.")
