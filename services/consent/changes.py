@@ -101,6 +101,8 @@ async def grant(
         mailed = await links.await_opt_in(
             tx, confirmation, subject.id, purpose, sealed, suppression_hash, may=may
         )
+    else:
+        await run(tx, "idle")
     outgoing: list[Outgoing | None] = []
     if mail and not counts:
         outgoing.append(_mail(LinkMail.OPT_IN, confirmation, mail, allowed=mailed))
