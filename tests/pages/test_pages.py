@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.pages.conftest import PHONE, Visitor, mailed_link, photograph
 from tests.support.eventually import eventually
@@ -16,6 +16,7 @@ from tests.support.system import fresh_address
 pytestmark = pytest.mark.pages
 
 WORDING = FORM.text
+AXE = Path(__file__).parents[1] / "browsers/node_modules/axe-core/axe.min.js"
 LANGUAGES = pytest.mark.parametrize("language", ["pl", "en"])
 WORDS: dict[str, dict[str, str]] = tomllib.loads(
     Path(__file__).with_name("words.toml").read_text(encoding="utf-8")
@@ -114,14 +115,47 @@ async def test_looking_at_the_preferences_and_withdrawing_there(
         await expect(quote).to_be_visible()
         await expect(quote).to_have_attribute("lang", "pl")  # read out as it was written
         await photograph(page, f"preferences-{language}")
+        await page.get_by_label(words["often"]).select_option("weekly")
+        await page.get_by_label(words["pause"], exact=True).select_option("30")
+        await page.get_by_role("button", name=words["save"]).click()
+        await says(page, words["saved"])
+        await is_well_made(page, language)
+        await page.get_by_role("link", name=words["more"]).click()
+        await expect(page.get_by_label(words["often"])).to_have_value("weekly")
+        await expect(page.get_by_label(words["pause"], exact=True)).to_have_value("keep")
         await press(page, words["withdraw"])
         await says(page, words["done"])
         await is_well_made(page, language)
         await page.get_by_role("link", name=words["more"]).click()
-        await expect(page.get_by_role("button")).to_have_count(0)
+        await expect(page.get_by_role("button")).to_have_count(1)  # to agree again
         await is_well_made(page, language)
         await photograph(page, f"preferences-none-{language}")
     assert not await agrees(stack, address)
+
+
+@LANGUAGES
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_preferences_fit_every_screen_and_axe_finds_nothing(
+    stack: Stack, browser: Browser, language: str, scheme: Any
+) -> None:
+    _, link = await subscriber(stack)
+    for width in (320, 390, 1280):
+        has_scripts = width == 1280  # for axe; the page has none
+        async with await browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
+            java_script_enabled=has_scripts,
+        ) as context:
+            page = await context.new_page()
+            await page.goto(link.replace("/unsubscribe?", "/preferences?") + f"&lang={language}")
+            await expect(page.locator("select")).to_have_count(2)
+            wide = await page.evaluate("document.documentElement.scrollWidth > innerWidth")
+            assert not wide, width
+            await photograph(page, f"preferences-{language}-{scheme}-{width}", whole=True)
+            if has_scripts and AXE.exists():
+                await page.evaluate(AXE.read_text(encoding="utf-8"))
+                found = await page.evaluate("axe.run({resultTypes: ['violations']})")
+                assert [(each["id"], each["nodes"]) for each in found["violations"]] == []
 
 
 @LANGUAGES
