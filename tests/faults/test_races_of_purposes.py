@@ -7,6 +7,7 @@ is killed meanwhile. Follow-ups are marketing only, so this test hands the mails
 import asyncio
 import random
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
@@ -14,7 +15,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 
-from libs.common.messaging.broker import Broker, Message
+from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from tests.faults.test_unsubscribe_races import MAIL
 from tests.support.eventually import eventually
 from tests.support.stack import Stack, write_alerts_config
@@ -66,7 +67,7 @@ class Race:
     async def run(self, victim: str) -> None:
         async with Broker.connect(self.stack.vhost.url("followups"), "followups") as broker:
             for mail in self.mails:
-                await broker.publish("alerts", "alerts.intake", _message(mail))
+                await eventually(partial(_handed_over, broker, mail))
         leaving = [asyncio.create_task(self._leave(*one)) for one in self.people.items()]
         await eventually(self._begun, 60)
         await self.stack.kill9(victim)
@@ -127,6 +128,14 @@ class Race:
                 assert not [each for each in at if each > ended], f"{mail} left after its 200"
                 stopped += state == "discarded"
         assert stopped, "no mail was stopped: there was no race"
+
+
+async def _handed_over(broker: Broker, mail: Sent) -> bool:
+    try:
+        await broker.publish("alerts", "alerts.intake", _message(mail))
+    except BrokerUnavailable:  # not connected yet
+        return False
+    return True
 
 
 def _message(mail: Sent) -> Message:
