@@ -20,6 +20,7 @@ from libs.domain.signed_links import Tokens, parse_keys
 from services.alerts import channels, topology
 from services.alerts.cases import timer
 from services.alerts.cases.answers import Answers
+from services.alerts.cases.heartbeats import PREFETCH as PINGS_PREFETCH
 from services.alerts.cases.heartbeats import Heartbeats
 from services.alerts.cases.on_call import POLL_SECONDS, Schedules
 from services.alerts.cases.timer import Timer
@@ -156,7 +157,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     payloads_kept = settings.alerts_payload_kept_days * 86400.0
     privacy = Privacy(engine, broker, subjects, kept=payloads_kept)
     for queue, handler, prefetch in (
-        (topology.PINGS_QUEUE, heartbeats.handle, PREFETCH),
+        (topology.PINGS_QUEUE, heartbeats.handle, PINGS_PREFETCH),
         (topology.ERASURES_QUEUE, privacy.erasures, 1),
         (topology.REQUESTS_QUEUE, privacy.requests, 1),
     ):

@@ -147,6 +147,8 @@ async def test_killed_at_a_step_of_a_failure_it_is_told_once(rig: Rig, table: st
     await job.ends()
     assert job.told() == [(f"{job.name} failed with exit code 3", False)]
     await rig.until_depth("alerts.pings", 0)
+    if table == "case_total":  # what is back opens no case
+        return
     job.down = False
     async with rig.dies_at(table):
         await job.ping("")

@@ -23,10 +23,8 @@ from services.alerts.store.cases import cases, heartbeats
 
 log = logs.get_logger(__name__)
 
-WAITING = [
-    name for queue in (topology.INTAKE_QUEUE, topology.PINGS_QUEUE)
-    for name in (queue, retry_name(queue))
-]  # fmt: skip
+PREFETCH = 8
+"""Fewer than the connections to the database: pings of one job wait for each other in them."""
 PASSING_SECONDS = 15.0 + KEPT_SECONDS
 """How long the gateway may pass on what it has taken, and how old the answer about a queue is."""
 IN_FLIGHT_SECONDS = 5.0
@@ -65,11 +63,14 @@ class Heartbeats:
     async def _known_until(self, now: datetime) -> datetime | None:
         """Return a time: what was taken before it is in the tables, for all that is known.
 
-        After an outage of this service signs wait in its queues. So both are seen empty first, and
-        then what was handed out has a while.
+        After an outage of this service pings and signs wait in its queues. So these are seen empty
+        first, and then what was handed out has a while.
         """
         if self._empty_at is None:
-            if any(depth != 0 for depth in (await self.depths(WAITING)).values()):
+            signs = [topology.INTAKE_QUEUE] if self.rules.heartbeats else []
+            queues = [topology.PINGS_QUEUE, *signs]
+            depths = await self.depths([*queues, *map(retry_name, queues)])
+            if any(depth != 0 for depth in depths.values()):
                 return None  # unknown is not empty
             self._empty_at = now
         if now - self._empty_at < timedelta(seconds=self.in_flight):

@@ -106,7 +106,7 @@ class HeartbeatRoutes:
         return json_response(self._shown(row), status=201)
 
     async def change(self, request: web.Request) -> web.Response:
-        """Change it; its time counts from now, and a pause ends what it was alerted about."""
+        """Change it; a new time counts from now, and a pause ends what it was alerted about."""
         changes = (await parse(request, Changes)).model_dump(exclude_unset=True)
         async with self.heartbeats.engine.begin() as tx:
             row = await _lock(tx, path_id(request, "heartbeat"))
@@ -115,7 +115,8 @@ class HeartbeatRoutes:
                 kept |= {"every": None, "cron": None, "timezone": None}
             values = _values(_read(kept) | changes)
             deadline = _deadline(values, await cases.now(tx))
-            values |= {"next_at": None if values["paused"] else deadline, "started_at": None}
+            if changes.keys() - {"name", "severity"}:
+                values |= {"next_at": None if values["paused"] else deadline, "started_at": None}
             if values["paused"]:
                 values |= await self._over(tx, row, "is paused")
             await heartbeats.change(tx, row.id, values)

@@ -235,6 +235,9 @@ async def test_a_heartbeat_is_made_changed_rotated_and_deleted(service: Alerts) 
     assert (paused["state"], paused["grace"], paused["next_at"]) == ("paused", "90s", None)
     _, changed = await service.http("PATCH", path, {"paused": False, "every": "2h"})
     assert (changed["state"], changed["every"], changed["url"]) == ("new", "2h", made["url"])
+    due = changed["next_at"]
+    _, renamed = await service.http("PATCH", path, {"name": "backup", "severity": "info"})
+    assert (renamed["name"], renamed["next_at"]) == ("backup", due)
     _, rotated = await service.http("POST", f"{path}/rotate")
     assert rotated["url"] != made["url"]
     assert (await service.http("DELETE", path))[0] == 200
