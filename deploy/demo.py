@@ -37,7 +37,7 @@ ALERTS = 12  # more than the failures that open a breaker
 WIDTH = 78
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 KASIA = "Kasia Wrona"
-ASKS, TAKEN = "Lead: kitchen, Kraków: has waited", "Lead: kitchen, Kraków: taken by"
+ASKS, TAKEN = "Lead: kitchen, Gdynia: has waited", "Lead: kitchen, Gdynia: taken by"
 
 
 class DemoError(Exception):

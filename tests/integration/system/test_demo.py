@@ -11,10 +11,10 @@ STACK_SETTINGS = {"DOUBLE_OPT_IN": "on"}
 async def test_the_demo_shows_what_the_readme_says(stack: Stack) -> None:
     status, printed = await demo(stack)
     assert status == 0, printed
-    taken = r"Lead: kitchen, Kraków: taken by Ewa Lis, \d\d:\d\d"
+    taken = r"Lead: kitchen, Gdynia: taken by Ewa Lis, \d\d:\d\d"
     for said in (
-        r"an SMS to (Jan|Maria), who is on call: Lead: kitchen, Kraków: has waited \d min",
-        "a mail to Ewa, the manager: Lead: kitchen, Kraków: has waited",
+        r"an SMS to (Jan|Maria), who is on call: Lead: kitchen, Gdynia: has waited \d min",
+        "a mail to Ewa, the manager: Lead: kitchen, Gdynia: has waited",
         f"Slack is told: {taken}",
         r"Slack is told: .*Kasia Wrona",
         "after this answer the key opens nothing: 401",
