@@ -99,6 +99,8 @@ def provision_postgres(
             own.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
             for schema in SCHEMAS:
                 _execute(own, _SCHEMA, **_names(schema))
+            # For the search of leads. Its owner may not: a trusted extension needs CREATE here.
+            own.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA followups")
 
 
 def close_database(cursor: Cursor, database: str) -> None:

@@ -456,6 +456,7 @@ LEADS = (
         {
             "state": option("Only those in this state.", kind=_Lead),
             "topic": option("lead, complaint, …"),
+            "q": option("Parts of a name, a number, or of what was said.", "--find"),
             "since": option("ISO 8601, with an offset."),
             "limit": limit(),
         },

@@ -13,6 +13,7 @@ from services.followups.reading.phrases import fold
 from services.followups.rules.facts import NO_FACTS, Facts
 
 TIMES_ASKED = 2
+CALL_TIME = 200
 _OF_CONSENT = {"consent", "shown"}
 
 
@@ -47,6 +48,7 @@ def remember(
         last_said=heard.words,
         budget_from=heard.understood.budget_from if news.budget else known.budget_from,
         area_from=heard.area_from if news.area else known.area_from,
+        call_time=heard.words[:CALL_TIME] if "call_times" in actions else known.call_time,
         by_email=False,
         offered=None,
         wants_call="call" in actions or (known.wants_call and "no_calls" not in actions),

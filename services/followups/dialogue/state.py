@@ -52,6 +52,8 @@ class State(NamedTuple):
     """The lower end of the budget."""
     area_from: int | None = None
     """The lower end of the area, if a band was tapped."""
+    call_time: str | None = None
+    """What the person said about when to call."""
     replies: int = 0
     """How many there were; the last one's ask has this number."""
     by_email: bool = False
@@ -123,6 +125,7 @@ _OF_REQUEST = (
     "said",
     "budget_from",
     "area_from",
+    "call_time",
     "offered",
     "wants_call",
     "wants_quote",

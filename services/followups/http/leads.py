@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -46,7 +47,7 @@ STATE = f"^({'|'.join(LEAD_STATES)})$"
 _OWN = ("id", "topic", "state", "state_reason", "state_by", "state_at", "score", "language")
 _KNOWN = (
     "email", "phone", "name", "city", "wish", "area", "budget", "currency", "start", "may_mail",
-    "no_calls", "wants_call",
+    "no_calls", "wants_call", "call_time",
 )  # fmt: skip
 _OTHERS = ("also", "previous", "next")
 _TIMES = ("created_at", "updated_at", "conversation_id")
@@ -55,6 +56,8 @@ _OF_STAFF = (
 )  # fmt: skip
 _RANGES = ("area_from", "budget_from")
 COLUMNS = (*_OWN, *_KNOWN, *_OTHERS, *_TIMES, "transcript_url", *_RANGES, *_OF_STAFF)
+MOST_ASKED, MOST_WORDS = 100, 8
+FOLDED = str.maketrans("ąćęłńóśźżäöüß", "acelnoszzaous")
 DAY = timedelta(days=1)
 DAYS, WEEK = 14, 7
 
@@ -73,6 +76,16 @@ def _contact(value: str) -> str:
     return email_address.normalise(value) if "@" in value else phone_number.normalise(value)
 
 
+def _words(text: Any) -> list[str]:
+    """Fold as lead_words of 0009 does; a number may be written in groups."""
+    folded = str(text)[:MOST_ASKED].lower().translate(FOLDED)
+    words = re.sub(r"(?<=\d)[ ().-]+(?=\d)", "", folded).split()
+    # A shorter one is in no index.
+    if not any(re.search(r"\w{3}", word) for word in words):
+        raise ValueError("needs three letters or digits in a row")
+    return words[:MOST_WORDS]
+
+
 class Wanted(Model):
     """Query parameters of the list. All filters must match."""
 
@@ -84,6 +97,8 @@ class Wanted(Model):
     email: Email | None = None
     phone: Phone | None = None
     person: Annotated[str, AfterValidator(_contact)] | None = None
+    q: Annotated[list[str], BeforeValidator(_words)] | None = None
+    """Words, or parts of them and of numbers: all must occur."""
     owner: str | None = Field(None, min_length=1, max_length=200)
     call_before: Moment | None = None
     order: Literal["newest", "oldest"] = "newest"
@@ -113,8 +128,9 @@ class LeadRoutes:
             rows = await leads.page(tx, filters, wanted.cursor, wanted.limit + 1)
             seen = [row["id"] for row in rows[: wanted.limit]]
             asked = wanted.model_dump(
-                mode="json", exclude={"limit", "cursor"}, exclude_defaults=True
+                mode="json", exclude={"limit", "cursor", "q"}, exclude_defaults=True
             )
+            asked |= {"q": "[…]"} if wanted.q else {}  # it may be a name
             await acts_outbox.look(tx, request.headers, "lead.look", "lead", seen, **asked)
         more = len(rows) > wanted.limit
         items = [self.item(row) for row in rows[: wanted.limit]]

@@ -69,6 +69,10 @@ class Acts:
             row = await self._locked(tx, lead_id, version)
             if (doing := decide(row)) is not None:
                 values = {**doing.values, **await self._tell(tx, row, doing, by)}
+                if row["reminded_at"] and "call_at" in doing.values:
+                    now = datetime.now(UTC)
+                    over = staff.remind(self.config, self.link, row, now, over=True)
+                    await outbox.add_all(tx, [over])
                 await acts.add(
                     tx, row, values, kind=doing.kind, by=by, text=doing.text, data=doing.data
                 )
@@ -151,7 +155,7 @@ class Acts:
         now = datetime.now(UTC)
         saved, event = staff.announce(self.config, self.link, lead, None, now, act=lines)
         await outbox.add_all(tx, [event])
-        names = ("score", "notified", "said", "version", "due_at")
+        names = ("score", "notified", "said", "heard", "version", "due_at")
         return {name: getattr(saved, name) for name in names}
 
 

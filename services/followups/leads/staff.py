@@ -38,6 +38,8 @@ OPEN, CLOSED = 2, 3
 WORK_WORDS = 3
 MOST_WISHES = 10
 """From other conversations, which anyone who knows a contact may start; staff read all words."""
+HEARD = 4000
+"""Letters of what was said, for the search: the last ones."""
 _WORKS = {*OF_WORKS, "budget_range", "area_range"}
 _PERSON = CONTACTS | {"name"}
 POLL_SECONDS = 1.0
@@ -59,7 +61,7 @@ class Submission:
     form: str
     qualifies: bool
     """With it the lead first reaches the threshold."""
-    facts: Facts
+    known: Mapping[str, Any]
     """What it says, without what its conversation knows."""
     is_told: bool
     """False: its form's `alert` leaves it to the list of leads."""
@@ -133,11 +135,14 @@ async def record(
         "lost": (heard.is_lost and takes != CLOSED) or takes == 1,
     }
     known = {name: value for name, value in (known | standing).items() if value}
+    said = [*row.said, *state.said]
+    if sent is not None and len(row.known.get("also", ())) >= MOST_WISHES:  # no further one is kept
+        said.append(summary(sent.known, config.staff_language))
     row = row._replace(
         heard_in=heard.conversation_id,
         language=str(state.language),
         known=known,
-        said=[*row.said, *state.said][-SAID:],
+        said=list(filter(None, said))[-SAID:],
     )
     due_at = _due(config, row, heard, is_other=is_other)
     if due_at is not None and due_at <= heard.now:
@@ -241,7 +246,7 @@ def _beside(known: Mapping[str, Any], heard: Notice, *, is_own: bool) -> dict[st
     sent, source = heard.submission, str(heard.conversation_id)
     told = _known(heard.state)
     if sent is not None and heard.state.lead:  # of the same conversation: it is not the chat's wish
-        told, source = sent.facts.known(), f"{OF_FORM}{sent.id}"
+        told, source = dict(sent.known), f"{OF_FORM}{sent.id}"
     differs = {name for name, value in told.items() if known.get(name, value) != value}
     if not differs.isdisjoint(_WORKS):
         differs |= _WORKS & told.keys()
@@ -288,6 +293,7 @@ async def _new(
         due_at=None,
         previous=follows,
         edited=[],
+        heard="",
     )
 
 
@@ -327,6 +333,7 @@ def _known(state: State) -> dict[str, Any]:
     flags = {
         "no_calls": state.no_calls,
         "wants_call": state.wants_call,
+        "call_time": state.call_time,
         "budget_range": state.budget_from and [state.budget_from, state.facts.budget],
         "area_range": state.area_from and [state.area_from, state.facts.area],
     }
@@ -381,7 +388,12 @@ def announce(
         metrics.LEADS.inc()
     metrics.NOTIFIED.labels(row.topic, "new" if first else "update").inc()
     row = row._replace(
-        score=body["score"], notified=row.known, said=[], version=row.version + 1, due_at=None
+        score=body["score"],
+        notified=row.known,
+        said=[],
+        heard=" ".join((row.heard, *row.said)).strip()[-HEARD:],
+        version=row.version + 1,
+        due_at=None,
     )
     return row, event
 
@@ -410,16 +422,23 @@ def _body(
     )
 
 
-def remind(config: Config, link: Link, row: Mapping[Any, Any], now: datetime) -> outbox.Outgoing:
-    """Make the alert that the time of a planned call has come: it asks whoever planned it first."""
+def remind(
+    config: Config, link: Link, row: Mapping[Any, Any], now: datetime, *, over: bool = False
+) -> outbox.Outgoing:
+    """Make the alert that the time of a planned call has come: it asks whoever planned it first.
+
+    :param over: somebody has called since, or need not: the alert's case ends
+    """
     lead = Lead.of(row)._replace(said=[])
-    owner = leads.person(row["owner"]) or row["planned_by"]
+    owner = leads.person(row["owner"]) or row.get("planned_by")
+    key = messages.call_id(lead.id, row["call_at"])
     body = _body(
-        config, link, lead, None, event_id=messages.call_id(lead.id, row["call_at"]),
+        config, link, lead, None, event_id=messages.update_id(key, 1) if over else key,
         topic=WORDS[config.staff_language]["call"], is_update=False, at=now,
-        act=[line for line in (owner, row["plan"]) if line],
+        act=[line for line in (owner, row.get("plan")) if line],
     )  # fmt: skip
     alert = messages.visitor_alert(messages.LEAD_CALL, "warning", body | {"asks_first": owner})
+    alert |= {"dedup_key": str(key), "resolved": over}
     message = Message(body["id"], messages.ALERT_ACCEPTED, alert, logs.request_id.get())
     return ALERTS.name, ALERTS_INTAKE, message
 

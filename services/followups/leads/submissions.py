@@ -163,12 +163,15 @@ class Submissions:
         )
         conversation_id: uuid.UUID = row["id"]
         before = State.entered(row)
-        told = _facts(given.facts, now.astimezone(config.hours.zone).date())
+        told, least = _facts(given.facts, now.astimezone(config.hours.zone).date())
         facts = before.facts.learn(told)
+        budget_from = least if told.budget else before.budget_from
         if before.lead and before.facts.contradicts(told):  # other works than the chat's
             facts = facts._replace(**before.facts.of_works())
+            budget_from = before.budget_from
         state = before._replace(
             facts=facts,
+            budget_from=budget_from,
             language=given.language,
             route=None,  # a form is a request, whatever the chat was about
             said=_said(given, form, config.staff_language),
@@ -196,7 +199,7 @@ class Submissions:
             submission=staff.Submission(
                 given.id,
                 form=given.form,
-                facts=told,
+                known=told.known() | ({"budget_range": [least, told.budget]} if least else {}),
                 qualifies=qualifies,
                 is_told=qualifies or form is None or form.alert == "always",
             ),
@@ -296,8 +299,11 @@ def _row(given: LeadSubmit) -> dict[str, Any]:
     }
 
 
-def _facts(given: Mapping[str, str], today: date) -> Facts:
-    """Read each fact as the chat reads the answer to its question."""
+def _facts(given: Mapping[str, str], today: date) -> tuple[Facts, int | None]:
+    """Read each fact as the chat reads the answer to its question.
+
+    :returns: them, and the lower end of the budget, if it is a range
+    """
     found: dict[str, Any] = {name: given.get(name) for name in ("email", "phone")}
     if (name := given.get("name")) is not None:
         found["name"] = facts.person_name(name)
@@ -306,7 +312,7 @@ def _facts(given: Mapping[str, str], today: date) -> Facts:
     found["area"] = area.find(given.get("area", ""), today, "area")[1].get("area")
     found |= money.find(given.get("budget", ""), today, "budget")[1]
     found |= starts.find(given.get("start", ""), today, "start")[1]
-    return Facts.of(found)  # without what only the chat says, such as the lower end of a range
+    return Facts.of(found), found.get("budget_from")
 
 
 def _said(given: LeadSubmit, form: Form | None, language: str) -> tuple[str, ...]:

@@ -434,6 +434,11 @@ async def _take_out(
     for row in (await tx.execute(found.with_for_update())).mappings().all():
         told = (name for name in ("known", "notified") if row[name] is not None)
         values: dict[str, Any] = {name: rest(row[name]) for name in told}
+        own = sa.select(sa.func.string_agg(chat_message.c.body, " ")).where(
+            chat_message.c.conversation_id == row["conversation_id"],
+            chat_message.c.author == "lead",
+        )
+        values["heard"] = sa.func.right(sa.func.coalesce(own.scalar_subquery(), ""), 4000)
         if row["heard_in"] in talks:
             values |= {"heard_in": row["conversation_id"], "said": []}
         await tx.execute(sa.update(lead).where(lead.c.id == row["id"]).values(values))
@@ -464,7 +469,7 @@ async def _strike_out(
         if body != row.body:
             struck = sa.update(chat_message).where(chat_message.c.id == row.id)
             await tx.execute(struck.values(body=body))
-    texts = (lead.c.known, lead.c.notified, lead.c.said)
+    texts = (lead.c.known, lead.c.notified, lead.c.said, lead.c.heard)
     about = sa.or_(lead.c.conversation_id.in_(ids), lead.c.heard_in.in_(ids))
     for found in (await tx.execute(sa.select(lead.c.id, *texts).where(about))).mappings():
         values = {column.name: without(found[column.name], [email], named_in) for column in texts}

@@ -49,6 +49,8 @@ class Lead(NamedTuple):
     previous: Mapping[str, Any] | None
     edited: Sequence[str]
     """Facts that staff have corrected."""
+    heard: str
+    """The person's words that staff were told."""
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> "Lead":
@@ -169,13 +171,13 @@ SAVE = """
 leads AS (
     SELECT * FROM jsonb_to_recordset(:leads) AS given (id uuid, topic text, conversation_id uuid,
         heard_in uuid, language text, score int, known jsonb, notified jsonb, said jsonb,
-        version int, due_at timestamptz, previous jsonb, edited text[], contacts text[],
-        dropped text[], is_heard bool)
+        version int, due_at timestamptz, previous jsonb, edited text[], heard text,
+        contacts text[], dropped text[], is_heard bool)
 ), saved_leads AS (
     INSERT INTO lead (id, topic, conversation_id, heard_in, language, score, known, notified, said,
-        version, due_at, previous, edited, state, state_by, updated_at, consent_at)
+        version, due_at, previous, edited, heard, state, state_by, updated_at, consent_at)
     SELECT id, topic, conversation_id, heard_in, language, score, known, notified, said, version,
-        due_at, previous, edited, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
+        due_at, previous, edited, heard, CASE WHEN known ? 'lost' THEN 'lost' ELSE 'new' END,
         CASE WHEN known ? 'lost' THEN 'chat' END,
         CASE WHEN is_heard THEN now() ELSE '-infinity' END,
         (SELECT consent_at FROM lead AS old WHERE old.id = CAST(leads.previous ->> 'id' AS uuid)
@@ -184,7 +186,7 @@ leads AS (
     ON CONFLICT (id) DO UPDATE SET heard_in = excluded.heard_in, language = excluded.language,
         score = excluded.score, known = excluded.known, notified = excluded.notified,
         said = excluded.said, version = excluded.version, due_at = excluded.due_at,
-        edited = excluded.edited,
+        edited = excluded.edited, heard = excluded.heard,
         revision = lead.revision + CAST(lead.known IS DISTINCT FROM excluded.known AS int),
         updated_at = greatest(lead.updated_at, excluded.updated_at)
 ), dropped_contacts AS (
@@ -294,6 +296,13 @@ async def one(tx: AsyncConnection, lead_id: UUID, *, locked: bool = False) -> Ro
     return (await tx.execute(found)).mappings().one_or_none()
 
 
+_WORDS = sa.func.lead_words(lead.c.known, lead.c.heard)
+
+
+def _escaped(word: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", word)
+
+
 async def page(
     tx: AsyncConnection, wanted: Mapping[str, Any], after: UUID | None, limit: int
 ) -> Sequence[Row]:
@@ -308,6 +317,7 @@ async def page(
         "min_score": lambda score: lead.c.score >= score,
         "email": lambda email: lead.c.known["email"].astext == email,
         "phone": lambda phone: lead.c.known["phone"].astext == phone,
+        "q": lambda words: sa.and_(*(_WORDS.like(f"%{_escaped(word)}%") for word in words)),
         "owner": lambda owner: lead.c.owner == owner,
         "call_before": lambda at: sa.and_(lead.c.call_at < at, lead.c.state == "taken"),
         "person": lambda contact: lead.c.id.in_(

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.followups.leads.staff import Announcer
 from services.followups.store import acts, tables
-from tests.integration.followups.conftest import CONFIG, Client, World, link
+from tests.integration.followups.conftest import CONFIG, Client, World, link, submissions_of
 from tests.integration.followups.test_leads import listed
+from tests.integration.followups.test_submissions import given
 
 ANNA = "anna@example.com"
 BATH = f"remont łazienki, 6 m2, 40 tys., Gdynia, {ANNA}, 600 700 800"
@@ -177,6 +178,9 @@ async def test_a_planned_call_is_an_alert_for_its_owner_once(
     assert [each["id"] for each in await listed(client, **mine)] == [lead["id"]]
     called = await act(client, lead["id"], "calls", {"result": "reached"})
     assert called["call_at"] is None
+    over = (await events(world, "alert.accepted"))[-1]  # nobody else is asked any more
+    assert (over["resolved"], over["dedup_key"]) == (True, alert["dedup_key"])
+    assert over["id"] != alert["id"]
     assert await listed(client, **mine) == []
 
 
@@ -213,3 +217,28 @@ async def test_an_erasure_strikes_out_what_staff_noted(
         assert [row["text"] for row in left] == ["Żona: […], proszę pisać"]
         assert await acts.of_lead(tx, left[0]["lead_id"], 9) != []
     assert ANNA not in json.dumps([dict(row) for row in left], default=str).lower()
+
+
+async def test_a_range_in_a_form_stays_one(world: World, client: Client) -> None:
+    budget = "350 000-400 000"
+    await submissions_of(world.engine).take(given(ANNA, facts={"budget": budget, "wish": "Dom"}))
+    (lead,) = await listed(client)
+    assert (lead["budget_from"], lead["budget"]) == (350_000, 400_000)
+    (event,) = await events(world, "lead.submitted") + await events(world, "lead.qualified")
+    assert "350\N{NO-BREAK SPACE}000-400\N{NO-BREAK SPACE}000" in event["summary"]
+
+
+async def test_staff_read_also_what_the_eleventh_form_says(world: World, client: Client) -> None:
+    forms = submissions_of(world.engine)
+    for n in range(1, 13):
+        await forms.take(given(ANNA, facts={"budget": f"{n}00 000", "area": f"{n}0"}))
+    (lead,) = await listed(client)
+    assert len(lead["also"]) == 10
+    last = (await events(world, "lead.submitted"))[-1]
+    assert "120 m²" in " ".join(last["said"])
+
+
+async def test_when_to_call_is_kept_in_the_persons_words(world: World, client: Client) -> None:
+    await world.say("remont dachu, proszę dzwonić po 16, 600 700 800")
+    (lead,) = await listed(client)
+    assert "po 16" in lead["call_time"]

@@ -217,3 +217,42 @@ async def backdate(
             ),
             {"hours": hours, "minutes": answered, "lead": lead},
         )
+
+
+@pytest.mark.parametrize(
+    ("q", "found"),
+    [
+        ("zolc", ["one"]), ("ŻÓŁĆ", ["one"]), ("700 801", ["one"]), ("7008", ["three", "one"]),
+        ("two@EXAMPLE", ["two"]), ("lazienki", ["two"]), ("płytki heksagonalne", ["two"]),
+        ("heksa lazien", ["two"]), ("heksa kuchni", []), ("100%", []), ("a_b", []),
+    ],
+)  # fmt: skip
+async def test_leads_are_found_by_parts_of_names_numbers_addresses_and_words(
+    world: World, client: Client, q: str, found: list[str]
+) -> None:
+    await world.say("remont kuchni 12 m2, nazywam się Jan Żółć, 600 700 801", "one")
+    await world.say("remont łazienki, two@example.com", "two")
+    await world.say("marzą mi się płytki heksagonalne", "two")
+    await world.say("chcę zgłosić reklamację, 600 700 803", "three")
+    await world.tell_staff(after=60)
+    contacts = {"+48600700801": "one", "two@example.com": "two", "+48600700803": "three"}
+    items = await listed(client, q=q)
+    assert [contacts[item["phone"] or item["email"]] for item in items] == found
+
+
+@pytest.mark.parametrize("q", ["", "ab", "a b c", "..."])
+async def test_too_little_to_search_for_is_refused(client: Client, q: str) -> None:
+    async with client.get("/api/leads", params={"q": q}) as answer:
+        assert answer.status == 422
+
+
+async def test_an_erasure_leaves_no_word_of_who_added_to_a_lead(
+    world: World, client: Client
+) -> None:
+    await world.say("remont kuchni, 600 700 801", "one")
+    await world.say("jeszcze pergola, 600 700 801, two@example.com", "two")
+    await world.tell_staff(after=60)
+    assert len(await listed(client, q="pergola")) == 1
+    await world.erase("two@example.com")
+    assert await listed(client, q="pergola") == []
+    assert len(await listed(client, q="kuchni")) == 1

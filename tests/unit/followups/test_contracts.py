@@ -122,7 +122,7 @@ def test_a_form_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
 
 def test_a_form_may_give_a_range_and_a_start_that_has_passed() -> None:
     given = {"area": "70-75 m2", "budget": "150-180 tys.", "start": "II kwartał 2020"}
-    read = submissions._facts(given, AT.date())
+    read, _ = submissions._facts(given, AT.date())
     assert (read.area, read.budget, read.start) == (75, 180_000, None)
 
 
