@@ -137,6 +137,7 @@ FORWARDED = (
     Forwarded("POST", "/api/opt-in", "consent", OPT_IN),
     Forwarded("POST", "/api/unsubscribe", "consent", WITHDRAWAL),
     Forwarded("GET", "/api/unsubscribe/status/{email}", "consent", STATUS),
+    Forwarded("POST", "/api/unsubscribe/status", "consent", needs(Scope.LEADS_READ)),
     Forwarded("POST", "/api/revoke-consent", "consent", WITHDRAWAL),
     Forwarded("GET", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
     Forwarded("POST", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),

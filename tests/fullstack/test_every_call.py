@@ -262,6 +262,7 @@ async def _leads(call: Calls) -> None:
     ):  # fmt: skip
         await call("POST", f"/api/leads/{{id}}/{act}", body, id=lead["id"], key="service")
     await call("GET", "/api/leads/stats", key="service")
+    await call("POST", "/api/unsubscribe/status", {"subjects": [address]}, key="service")
     found = await call("GET", "/api/leads/{id}", id=lead["id"], key="service")
     assert (found["state"], found["email"]) == ("taken", address)
 

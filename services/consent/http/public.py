@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import Field
-from sqlalchemy.ext.asyncio import AsyncEngine
+from pydantic import AfterValidator, Field
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database.group_commit import Batches
-from libs.common.http.application import Model, Problem, accepted_at, json_response, parse
+from libs.common.http.application import Model, Problem, accepted_at, json_response, only, parse
 from libs.common.process import logs
 from libs.domain.acts import Actor
 from libs.domain.company import Channel, PurposeName, Wording, pair, split_pair
@@ -33,7 +33,7 @@ from services.consent.http.caller import (
     trusted,
     withdrawal_response,
 )
-from services.consent.identity import channel_of
+from services.consent.identity import channel_of, parse_subject
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
 from services.consent.recovery.withdrawals import Withdrawals
@@ -50,6 +50,9 @@ MAX_BATCH = 100
 
 Reason = Annotated[str, Field(max_length=2_000)]
 Language = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+Subject = Annotated[
+    str, Field(max_length=254), AfterValidator(lambda text: parse_subject(text).identity)
+]
 SessionId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -87,6 +90,10 @@ class OptIn(Model):
     session_id: SessionId | None = None
 
 
+class Asked(Model):
+    subjects: Annotated[list[Subject], Field(max_length=50)]
+
+
 @dataclass
 class PublicRoutes:
     engine: AsyncEngine
@@ -105,6 +112,7 @@ class PublicRoutes:
         app.router.add_post("/api/unsubscribe", self.unsubscribe)
         app.router.add_post("/api/revoke-consent", self.revoke)
         app.router.add_get("/api/unsubscribe/status/{email}", self.status)
+        app.router.add_post("/api/unsubscribe/status", only("service", self.statuses))
 
     async def opt_in(self, request: web.Request) -> web.Response:
         body = await parse(request, OptIn)
@@ -232,19 +240,12 @@ class PublicRoutes:
         states = await self._states.submit(self.vault.lookup_hash(email))
         last = await self._last_action(request, email) if full else None
         granted = {MARKETING: states.get(MARKETING) is State.GRANTED}
-        purposes: dict[str, dict[str, Any]] | None = None
-        since = None
+        purposes, since = None, None
         if full:
             async with self.engine.connect() as tx:
-                found = await standing.of_address(
-                    tx, self.vault, email, self.opt_ins.pairs, self.opt_ins.lifetime
-                )
+                purposes = await self._purposes(tx, email)
                 if trusted(request):
                     since = await data_subjects.restricted_since(tx, self.vault, email)
-            purposes = {}
-            for each, stands in found.items():
-                purpose, channel = split_pair(each)
-                purposes.setdefault(purpose, {})[channel] = _shown(stands)
         return json_response(
             {
                 "email": given if full else None,
@@ -256,6 +257,25 @@ class PublicRoutes:
                 "last_action_at": last and last[1].isoformat(),
             }
         )
+
+    async def statuses(self, request: web.Request) -> web.Response:
+        """Say how the consents of several addresses and numbers stand, in one answer."""
+        asked = (await parse(request, Asked)).subjects
+        async with self.engine.connect() as tx:
+            found = [
+                {"subject": each, "purposes": await self._purposes(tx, each)} for each in asked
+            ]
+        return json_response({"items": found})
+
+    async def _purposes(self, tx: AsyncConnection, identity: str) -> dict[str, dict[str, Any]]:
+        found = await standing.of_address(
+            tx, self.vault, identity, self.opt_ins.pairs, self.opt_ins.lifetime
+        )
+        purposes: dict[str, dict[str, Any]] = {}
+        for each, stands in found.items():
+            purpose, channel = split_pair(each)
+            purposes.setdefault(purpose, {})[channel] = _shown(stands)
+        return purposes
 
     async def _read_states(self, lookup_hashes: Sequence[bytes]) -> list[dict[str, State]]:
         async with self._autocommit.connect() as tx:

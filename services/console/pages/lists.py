@@ -26,6 +26,7 @@ from services.console.store.sessions import Visitor
 from services.console.texts import ZONE
 
 More = Callable[[Site, Visitor, web.Request], Awaitable[Mapping[str, Any]]]
+About = Callable[[Site, Visitor, list[Mapping[str, Any]]], Awaitable[list[Mapping[str, Any]]]]
 SILENT_HOURS = (1, 4, 8, 24, 72, 336)
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 REPLAY_HOURS = (1, 4, 8, 24)
@@ -36,6 +37,11 @@ SEVERITIES = ("info", "warning", "critical")
 STOP_REASONS = ("staff", "reply", "bounce")
 CARDS = 12
 """Of a state, where states are columns."""
+MOST_ASKED = 50
+"""Of addresses, in one question to consent."""
+MAY_MAIL = {
+    "granted": "given", "waiting": "waiting", "withdrawn": "refused", "unknown": "unknown",
+}  # fmt: skip
 CHART_TIMES = {"hour": "%d.%m %H:%M", "day": "%d.%m"}
 
 
@@ -67,6 +73,8 @@ class Listing:
     values: Mapping[str, Any] = field(default_factory=dict)
     more: More | None = None
     """Returns the template's values beside the list."""
+    about: About | None = None
+    """Adds to the items what another service knows."""
     fresh: bool = False
 
 
@@ -101,10 +109,13 @@ class ListPage(Page):
             seen = dict.fromkeys(one[column] for one in items(found))
             again = REFRESH in request.headers
             await self.site.looks.record(visitor, action, kind, seen, again=again)
+        shown_items = items(found)
+        if of.about is not None:
+            shown_items = await of.about(self.site, visitor, shown_items)
         body = (found.body or {}) if found.ok else {}
         cursor = body.get("next_cursor", body.get("next"))
         shown: dict[str, Any] = {
-            "name": of.name, "items": items(found), "body": body, "path": self.path, "state": state,
+            "name": of.name, "items": shown_items, "body": body, "path": self.path, "state": state,
             "states": of.states, "fault": found.fault, "status": found.page_status,
             "acts": may(visitor.roles, *of.acting),
             "more": cursor and urlencode({"state": state, **chosen, "cursor": cursor}),
@@ -253,6 +264,23 @@ async def replay(call: Call) -> Mapping[str, Any]:
     return {"replay": done.body, "given": call.form}
 
 
+async def with_consents(
+    site: Site, visitor: Visitor, leads: list[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return the leads with how consent says now that theirs stands: one question for a page."""
+    emails = list(dict.fromkeys(one["email"] for one in leads if one["email"]))[:MOST_ASKED]
+    body = {"subjects": emails}
+    ask = partial(site.gateway.ask, "POST", visitor, "/api/unsubscribe/status", body)
+    found = items(await ask(seconds=LOOK_SECONDS)) if emails else ()
+    marketing = {each["subject"]: each["purposes"].get("marketing", {}) for each in found}
+    unknown = {"email": {"state": "unknown"}}
+    told = {
+        email: MAY_MAIL.get(marketing.get(email, unknown).get("email", {}).get("state"))
+        for email in emails
+    }
+    return [{**one, "may_mail": told.get(one["email"])} for one in leads]
+
+
 async def counted(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str, Any]:
     """Return how many leads wait, and what else the service counts."""
     found = await site.gateway.get(visitor, "/api/leads/stats")
@@ -294,6 +322,7 @@ LISTS = (
         name="leads", api="/api/leads", roles=SALES, acting=SALES, query={"limit": 50},
         live="leads", states=("new", "taken", "won", "lost", "not_a_lead"),
         columns=("new", "taken", "won", "lost"), look=("lead.look", "lead", "id"), more=counted,
+        about=with_consents,
         filters={"topic": "lead", "owner": "", "order": "", "q": ""}, acts={"": many},
     ),
     SUSPECTED,

@@ -1,5 +1,13 @@
 -- Generated from the migrations by `make schema`; a test compares the two.
 
+CREATE FUNCTION lead_words(known jsonb, heard text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+SELECT translate(lower(coalesce(known ->> 'name', '') || ' ' || coalesce(known ->> 'phone', '')
+    || ' ' || coalesce(known ->> 'email', '') || ' ' || coalesce(known ->> 'city', '') || ' '
+    || coalesce(known ->> 'wish', '') || ' ' || heard), 'ąćęłńóśźżäöüß', 'acelnoszzaous')
+$$;
+
 CREATE FUNCTION outbox_notify() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -157,6 +165,7 @@ CREATE TABLE lead (
     edited text[] DEFAULT '{}'::text[] NOT NULL,
     order_value bigint,
     order_currency text,
+    heard text DEFAULT '' NOT NULL,
     CONSTRAINT lead_state CHECK ((state = ANY (ARRAY['new', 'taken', 'won', 'lost', 'not_a_lead']))),
     CONSTRAINT lead_pkey PRIMARY KEY (id),
     CONSTRAINT lead_conversation_id_fkey FOREIGN KEY (conversation_id) REFERENCES chat_conversations(id) ON DELETE CASCADE
@@ -169,6 +178,7 @@ COMMENT ON COLUMN lead.reminded_at IS 'when they were reminded of call_at';
 COMMENT ON COLUMN lead.answered_at IS 'when staff first took or closed it; NULL: not yet, or before 0007';
 COMMENT ON COLUMN lead.revision IS 'counts what staff and the person change; version counts events';
 COMMENT ON COLUMN lead.edited IS 'facts of known that staff have corrected: only news replaces them';
+COMMENT ON COLUMN lead.heard IS 'the person''s words that staff were told, for the search';
 CREATE INDEX lead_call ON lead (call_at) WHERE (call_at IS NOT NULL);
 CREATE INDEX lead_conversation ON lead (conversation_id, topic);
 CREATE INDEX lead_created ON lead (created_at, id);
@@ -176,6 +186,7 @@ CREATE INDEX lead_due ON lead (due_at) WHERE (due_at IS NOT NULL);
 CREATE UNIQUE INDEX lead_previous ON lead (((previous ->> 'id'))) WHERE (previous IS NOT NULL);
 CREATE INDEX lead_state_created ON lead (state, created_at, id) INCLUDE (topic, owner);
 CREATE INDEX lead_won ON lead (state_at) WHERE (state = 'won');
+CREATE INDEX lead_words ON lead USING gin (lead_words(known, heard) gin_trgm_ops);
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE lead TO followups;
 
 CREATE TABLE lead_act (

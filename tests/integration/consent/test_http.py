@@ -186,6 +186,22 @@ async def test_unsubscribe_is_recorded_published_and_shown(
         assert list(sent) == ["consent.granted", "consent.withdrawn", "action.record"]  # the look
 
 
+async def test_a_key_asks_for_several_people_at_once(client: Client) -> None:
+    await post(client, "/api/opt-in", {"email": ANNA, "text": "tak"})
+    path, asked = "/api/unsubscribe/status", {"subjects": [ANNA.upper(), "+48600700800"]}
+    headers = {"X-Caller": "service"}
+    async with client.post(path, json=asked, headers=headers) as answer:
+        anna, nobody = (await answer.json())["items"]
+    one = await get(client, f"{path}/{ANNA}", headers=headers)
+    assert anna == {"subject": ANNA, "purposes": one["purposes"]}
+    assert nobody["subject"] == "+48600700800"
+    for refused in (["x"], [ANNA] * 51):
+        async with client.post(path, json={"subjects": refused}, headers=headers) as answer:
+            assert answer.status == 422
+    async with client.post(path, json=asked) as answer:
+        assert answer.status == 403
+
+
 async def test_the_public_status_shows_only_unsubscribed_and_a_key_or_the_link_all(
     client: Client, link: Link
 ) -> None:
