@@ -199,7 +199,7 @@ async def test_a_key_asks_for_several_people_at_once(client: Client) -> None:
         async with client.post(path, json={"subjects": refused}, headers=headers) as answer:
             assert answer.status == 422
     async with client.post(path, json=asked) as answer:
-        assert answer.status == 403
+        assert answer.status == 401
 
 
 async def test_the_public_status_shows_only_unsubscribed_and_a_key_or_the_link_all(
