@@ -3,11 +3,9 @@
 CREATE FUNCTION lead_words(known jsonb, heard text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-SELECT translate(lower(coalesce(known ->> 'name', '') || ' ' || coalesce(known ->> 'phone', '')
     || ' ' || coalesce(known ->> 'email', '') || ' ' || coalesce(known ->> 'city', '') || ' '
     || coalesce(known ->> 'wish', '') || ' ' || heard), 'ąćęłńóśźżäöüß', 'acelnoszzaous')
 $$;
-
 CREATE FUNCTION outbox_notify() RETURNS trigger
     LANGUAGE plpgsql
     AS $$

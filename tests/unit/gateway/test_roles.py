@@ -20,7 +20,9 @@ from services.alerts.http.operations import OperationsRoutes
 from services.alerts.http.replay import ReplayRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.consent.http.admin import AdminRoutes
+from services.consent.http.public import PublicRoutes
 from services.console.api import ApiRoutes
+from services.followups.http.acts import ActRoutes
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.mail import MailRoutes
@@ -64,10 +66,12 @@ def app_of(upstream: str) -> web.Application:
                 made(routes).add_to(app)
         case "consent":
             made(AdminRoutes).add_to(app)
+            made(PublicRoutes).add_to(app)
         case "followups":
             made(FollowupRoutes).add_to(app)
             made(SubmissionRoutes).add_to(app)
             made(LeadRoutes).add_to(app)
+            made(ActRoutes).add_to(app)
             made(MailRoutes).add_to(app)
         case "console":
             made(ApiRoutes).add_to(app)
