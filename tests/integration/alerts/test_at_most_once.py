@@ -108,6 +108,20 @@ async def test_no_terminator_is_written_after_the_window(
     assert await subject.sandbox.mails() == []
 
 
+async def test_a_mail_to_a_person_who_pauses_returns_to_its_sender_until_then(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    subject = await alerts()
+    consent.answer, consent.reason = "closed", "deferred"
+    alert_id = await follow_up(subject)
+    row = await subject.until(alert_id, "discarded", "email")
+    assert row.reason == "deferred"
+    assert await ends(outcomes) == [("too_late", "deferred")]
+    await returned(consent, 1)
+    assert await subject.sandbox.mails() == []
+    assert (await subject.check())["ok"]
+
+
 @pytest.mark.quick
 async def test_a_granted_mail_is_sent_once_and_its_permit_returned(
     alerts: StartAlerts, consent: Consent, outcomes: Outcomes

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -210,6 +211,21 @@ async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(
     new = settled(step, "sent", alert_id=uuid.UUID(second["id"]))
     await consumers.outcomes(new)
     assert await world.statuses() == ["sent"]
+
+
+async def test_a_step_of_a_person_who_pauses_leaves_after_that_under_a_new_id(
+    world: World, scheduler: Schedulers, engine: AsyncEngine
+) -> None:
+    [row] = await world.enrol("jan@example.com", steps=1)
+    consumers = Consumers(engine, NO_BROKER, submissions_of(engine))
+    await scheduler().hand_over(now())
+    message, until = settled(row["id"], "too_late"), now() + timedelta(days=30)
+    body = {**message.body, "not_before": until.isoformat()}
+    assert await consumers.outcomes(replace(message, body=body)) == Ack()
+    [step] = await world.steps()
+    assert (step["status"], step["due_at"]) == ("scheduled", until)
+    await scheduler().hand_over(now())
+    assert await world.statuses() == ["scheduled"]
 
 
 async def test_a_step_that_missed_its_window_after_a_stop_is_cancelled(
