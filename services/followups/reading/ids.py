@@ -3,9 +3,9 @@
 import re
 
 from services.followups.reading.text import MARK, beginnings, vocabulary
-from services.followups.reading.units import METRES, MONEY
 from services.followups.rules.facts import Question
 
+_UNIT = r"(?:m\b|m2|m²|m\s2\b|mkw|kw\b|metr|sqm|tys|tyś|mln|mili|z[łl]|pln|eur|€|k\b|usd)"
 _CAPITAL = r"[A-ZĄĆĘŁŃÓŚŹŻ][\w.'-]*"
 _PHONE = (
     r"\s*(?:\+?48[\s-]?)?(?:\d{3}(?:[\s-]?\d{3}){2}|\d\d[\s-]\d{3}(?:[\s-]\d\d){2})(?![\s-]?\d)"
@@ -18,13 +18,11 @@ _IDS = re.compile(
     r"|(?i:\b(?:nip|pesel|regon|krs|iban|konto|(?:nr|numer\w*)\s+(?:konta|zam[óo]wienia|faktury|umowy|dzia[łl]ki|klienta|oferty|sprawy|ksi[ęe]gi|paczki|przesy[łl]ki|paragonu|rachunku|reklamacji|zg[łl]oszenia)"
     r"|(?:zam[óo]wieni|zleceni|faktur|umow|ofert|order|invoice)\w*)"
     r"(?:(?:\s+(?:nr|numer|no|number))?\W{0,3}|(?:\s+(?:w|we|ze?|od|u|na|from|in|at)\s+[^\W\d]+){1,2}(?:\s+(?:nr|numer|no|number))?[\s:]{1,2}(?=\d{7}))\d[\d\s/-]*+)"
-    rf"(?![.,]\d|(?i:{METRES}|{MONEY}))"  # `w umowie 73 m`, `wg umowy 49,87`
+    rf"(?![.,]\d|(?i:{_UNIT}))"  # `w umowie 73 m`, `wg umowy 49,87`
 )  # fmt: skip
 
 
-_POSTCODE = re.compile(
-    rf"(?<![\d+-])\b\d\d-\d{{3}}\b(?![\s-]?\d|\s?(?:{MONEY}|{METRES}))", re.IGNORECASE
-)
+_POSTCODE = re.compile(rf"(?<![\d+-])\b\d\d-\d{{3}}\b(?![\s-]?\d|\s?{_UNIT})", re.IGNORECASE)
 
 
 _LEADS = vocabulary(

@@ -1,12 +1,12 @@
 """Removes facts from a text, so that the next reader does not misread them."""
 
 import re
-import unicodedata
 from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
 from typing import Any
 
+from services.followups.reading.phrases import plain
 from services.followups.rules.facts import Question
 
 Reading = tuple[str, dict[str, Any]]
@@ -46,19 +46,7 @@ def vocabulary(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_LATIN = range(ord("À"), ord("ɐ"))
-_PLAIN = {
-    code: unicodedata.normalize("NFD", chr(code))[0].lower() for code in _LATIN
-} | str.maketrans("łŁ’ʼ`´", "ll''''")
-
-
-@lru_cache(64)  # several readers fold the same message
-def fold(text: str) -> str:
-    """Return lower case without diacritics, which people omit on a phone.
-
-    Cyrillic keeps them: й and ї are letters of their own.
-    """
-    return unicodedata.normalize("NFC", text).lower().translate(_PLAIN)
+fold = lru_cache(64)(plain)  # several readers fold the same message
 
 
 _WORD = re.compile(r"[^\W\d_]+")
