@@ -5,6 +5,7 @@ vocabulary/phone.toml has the words.
 
 import re
 from datetime import date
+from functools import lru_cache
 from itertools import accumulate
 
 from services.followups.reading import corrections
@@ -65,6 +66,9 @@ class _Said(Said):
         return [self.digits(at) for at in self.runs if each.start <= at < each.end]
 
 
+_read = lru_cache(16)(_Said)  # a turn asks several things of the same message
+
+
 def _whole(run: str) -> str | None:
     """Return the number that a run of digits is; None if it is none."""
     digits = _NOT_DIGIT.sub("", run)
@@ -95,7 +99,7 @@ def canonical(text: str) -> str | None:
 def piece(text: str, asked: Question | None) -> str | None:
     """Return the digits of the first part of a phone number. Alone they may be a budget."""
     may_be = asked == "contact" or text[:1] in "+123456789" or not _LABELS.isdisjoint(words(text))
-    said = _Said(text) if may_be and _PIECE.search(text) else None
+    said = _read(text) if may_be and _PIECE.search(text) else None
     for at in said.runs if said else ():
         if said and (digits := _short(said, at)):
             is_due = asked == "contact" or (
@@ -129,7 +133,9 @@ def _is_all(said: _Said, at: int, digits: str) -> bool:
 
 def joined(before: str, text: str, asked: Question | None) -> str | None:
     """Return the message with the piece of a number before it: `516 22`, `9 041 to dalej`."""
-    said = _Said(text)
+    if not HAS_DIGIT.search(text):
+        return None
+    said = _read(text)
     at = next(iter(said.runs), None)
     is_rest = at is not None and all(
         said.is_kind(one, "{goes_on}") or not said.tokens[one].word.isalnum() for one in range(at)
@@ -148,7 +154,7 @@ def corrected(known: str, text: str, asking: Question | None) -> str | None:
 
     `150, nie 200` beside anything else is a budget or an address, not the end of a number.
     """
-    said = _Said(text) if HAS_DIGIT.search(text) else None
+    said = _read(text) if HAS_DIGIT.search(text) else None
     if said is None or said.numbers or not (found := _endings(said)):
         return None
     each = found[0]
@@ -175,7 +181,7 @@ def _ended(known: str, said: _Said, each: Match) -> str | None:
 
 def mistyped(text: str) -> str | None:
     """Return the digits of what is a phone number but for one digit too few or too many."""
-    said = _Said(_in_digits(text)) if _MANY.search(_in_digits(text)) else None
+    said = _read(_in_digits(text)) if _MANY.search(_in_digits(text)) else None
     if said is None or len(said.runs) != 1 or len(said.tokens) > _DIGITS:
         return None
     digits = said.digits(said.runs[0])
@@ -198,7 +204,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     if not HAS_DIGIT.search(spoken):
         return text, {}
     if _MANY.search(spoken):
-        said = _Said(text)
+        said = _read(text)
         if said.numbers and (chosen := _chosen(said)) is not None:
             return _taken(said, chosen)
         match = None if said.is_said("not theirs") else _LOOSE.search(spoken)
@@ -215,7 +221,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 
 def _is_phone(text: str, match: re.Match[str], asked: Question | None, *, is_spoken: bool) -> bool:
     """Return whether nine digits in any groups are a number: alone, or beside a word for phones."""
-    said = _Said(f"{text[: match.start()]} {MARK} {text[match.end() :]}")
+    said = _read(f"{text[: match.start()]} {MARK} {text[match.end() :]}")
     if said.is_kind(
         next(at for at, each in enumerate(said.tokens) if each.word == MARK) + 1, "{unit}"
     ):

@@ -4,6 +4,7 @@ vocabulary/small_talk.toml has the words.
 """
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 from services.followups.reading.phrases import fold
@@ -148,7 +149,14 @@ def acknowledges(message: str) -> bool:
     return left <= _READ and not {*fold(message)} <= {"no", "hm", "hmm"}
 
 
-def _without_assents(text: str) -> list[str]:
+_ASSENTS = frozenset({"moze", "niech", "w", "pasuje"})
+
+
+def _without_assents(text: str) -> Sequence[str]:
+    """Return the words but `ok, może być`."""
+    words = fold(text)
+    if _ASSENTS.isdisjoint(words):
+        return words
     said = heard(text, "small_talk")
     assents = {at for span in said.all("assents yes") for at in range(*span)}
     return [each.word for at, each in enumerate(said.tokens) if at not in assents]
