@@ -140,6 +140,8 @@ class Mailbox:
                 if not isinstance(error, Unreadable) and self._broken[uid] < TRIES:
                     continue
                 log.warning("mailbox.broken_mail", uid=uid, error=type(error).__name__)
+                if self._is_shared:  # spam, perhaps: it must not ring
+                    return None
                 await self._inbox.unreadable(f"UIDVALIDITY {self._validity}, UID {uid}")
                 del self._broken[uid]
                 return FAILED
@@ -191,12 +193,14 @@ class Mailbox:
 
     def _listed(self) -> list[tuple[bool, int]]:
         client = self._opened()
+        client.noop()  # what has arrived since the last command is found by now
         uids = sorted(client.search(["UNSEEN"]))[:AT_ONCE]
         rest = sorted(client.search(["SEEN"]))[: AT_ONCE - len(uids)]
         return [(False, uid) for uid in uids] + [(True, uid) for uid in rest]
 
     def _after(self, uid: int | None) -> list[int]:
         client = self._opened()
+        client.noop()
         if uid is None:
             return sorted(client.search(["SINCE", (datetime.now(UTC) - YOUNG).date()]))
         # `n:*` also names the last mail if it is older.

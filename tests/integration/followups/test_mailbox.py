@@ -258,17 +258,18 @@ async def test_in_a_shared_mailbox_only_mail_about_a_step_is_moved(
     await looked(mailbox, 2)
     assert await kinds(mail) == ["reply"]
     assert (dovecot.count(), dovecot.count(which="UNSEEN"), dovecot.done) == (3, 3, 1)
-    dovecot.deliver(mail.raw("postfix"))
+    bad = b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\n" * 1001
+    dovecot.deliver(bad, mail.raw("postfix"))
     await looked(mailbox)
-    assert (dovecot.count(), dovecot.done) == (3, 2)
+    assert (dovecot.count(), dovecot.done, dovecot.failed) == (4, 2, 0)
     told = len(await mail.told())
     async with mail.world.engine.begin() as tx:
         left = (await tx.execute(sa.text("SELECT left_alone FROM mailbox"))).scalar_one()
         await tx.execute(sa.text("UPDATE mailbox SET told_at = now() - interval '25 hours'"))
-    assert left == 3
+    assert left == 4
     await mail.inbox.tell_of_the_rest()
     await mail.inbox.tell_of_the_rest()
-    assert [each["said"] for each in await mail.told()][told:] == [["3"]]
+    assert [each["said"] for each in await mail.told()][told:] == [["4"]]
 
 
 async def test_a_mailbox_with_new_uids_is_read_anew_and_acts_once(
