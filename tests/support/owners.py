@@ -250,6 +250,9 @@ class Owners:
                 "at": ago(minutes=10),
             },
         ]
+        # An undo says no reason.
+        done.append({**done[1], "before": "won", "at": ago(minutes=8)})
+        del done[-1]["reason"]
         return said + done
 
     @property

@@ -5,10 +5,11 @@ import os
 import re
 import signal
 import uuid
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from services.console.texts import TEXTS
+from services.console.texts import TEXTS, ZONE
 from tests.integration.system.test_person import mailed_link
 from tests.support.consumers import until
 from tests.support.eventually import eventually
@@ -76,6 +77,36 @@ async def test_a_seller_looks_takes_and_wins_and_nobody_else_is_asked(stack: Sta
     assert await press(seller, lead, "won") == 303
     assert (await case(stack, lead))["outcome"] == "won"
     assert (await state(stack, lead))[0] == "won"
+
+
+async def test_a_seller_notes_plans_corrects_undoes_and_hands_over(stack: Stack) -> None:
+    lead, _ = await new_lead(stack)
+    seller = await person(stack, "sales", name="Zoë Żak")
+    path = f"/console/leads/{lead}"
+    assert await press(seller, lead, "taken") == 303
+
+    async def worked(of: str, **form: str) -> int:
+        found = (await stack.http("GET", f"/api/leads/{lead}", key="service")).body
+        return (await seller.post(f"{path}/{of}", version=str(found["version"]), **form)).status
+
+    assert await worked("notes", text="ma dwa koty") == 303
+    assert await worked("calls", result="no_answer", at="2099-01-01T10:00") == 422  # too far
+    soon = f"{datetime.now(ZONE) + timedelta(days=1):%Y-%m-%dT%H:%M}"
+    assert await worked("calls", result="no_answer", at=soon, note="") == 303
+    assert await worked("facts", budget="45 000", city="Gdynia") == 303
+    late = await seller.post(f"{path}/facts", version="0", city="Sopot")
+    assert (late.status, EN["changed_meanwhile"] in late.text) == (409, True)
+    shown = (await seller.get(path)).text
+    for text in ("ma dwa koty", EN["result_no_answer"], "45\xa0000", "Gdynia"):
+        assert text in shown
+    won = {"order_value": "52 000"}
+    assert await press(seller, lead, "won", **won) == 303
+    assert (await state(stack, lead))[0] == "won"
+    assert await press(seller, lead, "undo") == 303
+    assert (await state(stack, lead))[0] == "taken"
+    assert await worked("owner", owner="Ola Kos") == 303
+    shown = (await seller.get(path)).text
+    assert EN["others_have_it"].format(name="Ola Kos") in shown
 
 
 async def test_the_page_of_a_lead_shows_the_other_requests_of_its_person(stack: Stack) -> None:
