@@ -8,7 +8,7 @@ pattern needs its beginning there. tests/unit/followups/test_first_look.py holds
 """
 
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.followups.reading import (
     addresses,
@@ -29,9 +29,7 @@ from services.followups.reading.mailbox import Barred
 from services.followups.reading.text import MARK, Reader, spaces
 from services.followups.rules.facts import WISH_LENGTH, Facts, Question
 
-READERS: tuple[Reader, ...] = (
-    phone.find, area.find, money.find, starts.find, name.find,
-)  # fmt: skip
+READERS: tuple[Reader, ...] = (phone.find, area.find, money.find, starts.find, name.find)
 
 
 class Understood(NamedTuple):
@@ -85,26 +83,8 @@ def understand(
     :param email_just_given: the previous message gave the address
     :param works: lower-case stems of words for our works (`remont`, `kitchen`)
     """
-    text, found = addresses.find(spaces(message))  # first: `pl.` in `wp.pl. Ania` is not a square
-    named = text
-    text = said = ids.without(text, asked)
-    has_ids = text != named
-    for reader in READERS:
-        text, news = reader(text, today, asked)
-        found |= news
-    towns = place.find_all(said)
-    if len(towns) == 1:
-        found["city"] = towns[0]
-    district = place.district(said)
-    if (
-        district
-        and found.keys().isdisjoint({"phone", "email"})
-        and found.get("name") == district[0]
-    ):
-        del found["name"]  # `38 m2, Kazimierz`
-    in_several = found.pop("areas", 1) > 1 and len(towns) > 1
-    if in_several:  # a flat here and one there: staff read which is which
-        found = {name: each for name, each in found.items() if name not in {"area", "city"}}
+    text, said, found, has_ids, district = _read(message, today, asked)
+    in_several = found.pop("in_several", False)
     has_hours, past_start = found.pop("has_hours", False), found.pop("past_start", False)
     unread = phone.UNREAD.search(text) if asked == "contact" else None
     phone_piece = found.pop("phone_piece", unread and unread[0])
@@ -127,7 +107,7 @@ def understand(
         rest=rest,
         has_ids=has_ids,
         language=spoken,
-        district=None if towns else district,
+        district=district,
         past_start=past_start,
         in_several=in_several,
         has_hours=has_hours,
@@ -141,3 +121,28 @@ def understand(
         disowns_email="email" not in found
         and addresses.disowned(message, just_given=email_just_given),
     )
+
+
+def _read(
+    message: str, today: date, asked: Question | None
+) -> tuple[str, str, dict[str, Any], bool, tuple[str, str] | None]:
+    """Return a message without its facts, and without addresses and ids; its facts, whether it has
+    ids, and a district.
+    """
+    text, found = addresses.find(spaces(message))  # first: `pl.` in `wp.pl. Ania` is not a square
+    named = text
+    text = said = ids.without(text, asked)
+    for reader in READERS:
+        text, news = reader(text, today, asked)
+        found |= news
+    towns = place.find_all(said)
+    if len(towns) == 1:
+        found["city"] = towns[0]
+    district = place.district(said)
+    is_contact = not found.keys().isdisjoint({"phone", "email"})
+    if district and not is_contact and found.get("name") == district[0]:
+        del found["name"]  # `38 m2, Kazimierz`
+    if found.pop("areas", 1) > 1 and len(towns) > 1:  # staff read which flat is where
+        found = {name: each for name, each in found.items() if name not in {"area", "city"}}
+        found["in_several"] = True
+    return text, said, found, named != said, None if towns else district
