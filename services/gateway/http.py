@@ -261,7 +261,8 @@ class Api:
         sender = "|".join(senders.SENDERS)
         add("POST", f"/api/alerts/from/{{sender:{sender}}}", CARRIED, self.post_from)
         # Not `batch`, or its 405 would offer GET.
-        add("GET", "/api/alerts/{id:(?!batch$)[^{}/]+}", needs(Scope.ALERTS_READ), self.get_alert)
+        one = "/api/alerts/{id:(?!(?:batch|replay)$)[^{}/]+}"
+        add("GET", one, needs(Scope.ALERTS_READ), self.get_alert)
         add("GET", "/api/ratelimits", needs(Scope.LIMITS_READ), self.get_limits)
         add("PUT", "/api/ratelimits", needs(Scope.LIMITS_WRITE), self.put_limits)
         add("POST", "/api/cache/cleanup", needs(Scope.LIMITS_WRITE), self.clean_cache)
