@@ -186,8 +186,10 @@ class Consumers:
             return Dead("malformed address")
         async with self.engine.begin() as tx:
             subject = await data_subjects.get_or_create(tx, self.vault, email, Lock.CHANGE)
-            query = "try_again" if told.takes_mail else "bury"
-            await run(tx, query, subject=subject.id, at=told.at)
+            if told.takes_mail:
+                await run(tx, "try_again", subject=subject.id, at=told.at)
+            else:
+                await run(tx, "bury", subject=subject.id, at=told.at)
         return Ack()
 
     async def _add_trace(self, message: Message) -> Disposition:

@@ -23,7 +23,7 @@ from services.followups.store.conversations import Subject
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, link, submissions_of
 from tests.support.mails import MARKS, sample
 
-pytestmark = pytest.mark.promise("M1")
+pytestmark = [pytest.mark.quick, pytest.mark.promise("M1")]
 
 EMAIL = "anna@example.org"
 KEY = "internal-key-of-this-test"
