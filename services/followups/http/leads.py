@@ -78,7 +78,9 @@ def _contact(value: str) -> str:
 
 def _words(text: Any) -> list[str]:
     """Fold as lead_words of 0009 does; a number may be written in groups."""
-    folded = str(text)[:MOST_ASKED].lower().translate(FOLDED)
+    if len(str(text)) > MOST_ASKED:
+        raise ValueError(f"has at most {MOST_ASKED} characters")
+    folded = str(text).lower().translate(FOLDED)
     words = re.sub(r"(?<=\d)[ ().-]+(?=\d)", "", folded).split()
     # A shorter one is in no index.
     if not any(re.search(r"\w{3}", word) for word in words):

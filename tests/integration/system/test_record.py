@@ -275,7 +275,7 @@ SHOW_NOBODY = {
     "/api/alerts", "/api/consent/audit/checkpoints", "/api/consent/audit/verify",
     "/api/consent/erasures", "/api/consent/export/{email}", "/api/breakers", "/api/dlq/stats",
     "/api/migration/dlq-status", "/api/consent/erasures/awaiting", "/api/mail/rates",
-    "/api/consent/report",
+    "/api/consent/report", "/api/leads/stats",
 }  # fmt: skip
 """Counts, hashes and states; a list of deliveries without what they say. An export is an act.
 Nobody here asked for an erasure and did not confirm it."""
