@@ -186,10 +186,8 @@ class Consumers:
             return Dead("malformed address")
         async with self.engine.begin() as tx:
             subject = await data_subjects.get_or_create(tx, self.vault, email, Lock.CHANGE)
-            if told.takes_mail:
-                await run(tx, "try_again", subject=subject.id, at=told.at)
-            else:
-                await run(tx, "bury", subject=subject.id, at=told.at)
+            report = {"at": told.at, "takes_mail": told.takes_mail}
+            await run(tx, "report_address", subject=subject.id, **report)
         return Ack()
 
     async def _add_trace(self, message: Message) -> Disposition:

@@ -18,6 +18,7 @@ from services.consent.store.tables import (
     preference,
     restriction,
     suppression,
+    undeliverable,
 )
 from services.consent.store.vault import SubjectKey, Vault, WrappedKey
 
@@ -132,6 +133,7 @@ _STORED: Final[dict[str, tuple[sa.Column[Any], str]]] = {
     "restrictions": (restriction.c.subject_id, "since"),
     "permits": (permit.c.subject_id, "message attempt purpose granted_at returned_at"),
     "preferences": (preference.c.subject_id, "purpose paused_until days"),
+    "undeliverable": (undeliverable.c.subject_id, "since takes_mail"),
     "suppressions": (suppression.c.suppression_hash, "purpose created_at keep_until"),
     "link_mails": (link_mail.c.suppression_hash, "kind first_at last_at count"),
     "erasures": (erasure.c.suppression_hash, "status requested_at confirmed_at finished_at"),

@@ -223,15 +223,13 @@ UPDATE restriction SET kept = :kept WHERE subject_id = :subject AND kept IS NULL
 DELETE FROM restriction WHERE subject_id = :subject;
 
 -- name: undeliverable
-SELECT EXISTS (SELECT FROM undeliverable WHERE subject_id = :subject);
+SELECT EXISTS (SELECT FROM undeliverable WHERE subject_id = :subject AND NOT takes_mail);
 
--- name: bury
--- No permit is given while its mail comes back. An older report changes nothing.
-INSERT INTO undeliverable (subject_id, since) VALUES (:subject, :at)
-ON CONFLICT (subject_id) DO UPDATE SET since = greatest(undeliverable.since, excluded.since);
-
--- name: try_again
-DELETE FROM undeliverable WHERE subject_id = :subject AND since <= :at;
+-- name: report_address
+-- No permit is given while its mail comes back. The newest report counts, in whatever order they come.
+INSERT INTO undeliverable (subject_id, since, takes_mail) VALUES (:subject, :at, :takes_mail)
+ON CONFLICT (subject_id) DO UPDATE SET since = excluded.since, takes_mail = excluded.takes_mail
+WHERE undeliverable.since < excluded.since;
 
 -- name: request_erasure
 -- A request that was never confirmed lapses after a week, the longest validity of a link: the

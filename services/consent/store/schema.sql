@@ -311,6 +311,7 @@ GRANT SELECT,INSERT,DELETE ON TABLE trail_origin TO consent;
 CREATE TABLE undeliverable (
     subject_id uuid NOT NULL,
     since timestamptz NOT NULL,
+    takes_mail boolean NOT NULL,
     CONSTRAINT undeliverable_pkey PRIMARY KEY (subject_id),
     CONSTRAINT undeliverable_subject_id_fkey FOREIGN KEY (subject_id) REFERENCES data_subject(id) ON DELETE CASCADE
 );

@@ -272,7 +272,7 @@ async def test_an_owner_is_reminded_with_a_way_to_answer_and_then_asked_again(
     assert status == 200
     mails = await eventually(lambda: subject.sandbox.mails("anna@example.pl"), 30)
     assert "Anna Nowak has had it since" in mails[0]["Subject"]
-    assert f"ostoja close {case_id}" in mails[0]["Text"]
+    assert "How did it end?\r\nAnswer: http" in mails[0]["Text"]
     assert "/a/" in mails[0]["Text"]
     _, case = await eventually(
         lambda: call(subject, "GET", path),

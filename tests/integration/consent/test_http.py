@@ -314,6 +314,7 @@ async def test_an_export_covers_every_table_with_personal_data(
         "consent_state": "states",
         "permit": "permits",
         "preference": "preferences",
+        "undeliverable": "undeliverable",
         "suppression": "suppressions",
         "link_mail": "link_mails",
         "opt_in": "waiting_opt_ins",
@@ -332,6 +333,9 @@ async def test_an_export_covers_every_table_with_personal_data(
     async with engine.begin() as tx:
         await tx.execute(
             text("INSERT INTO preference (subject_id, purpose) SELECT id, 'x' FROM data_subject")
+        )
+        await tx.execute(
+            text("INSERT INTO undeliverable SELECT id, now(), false FROM data_subject")
         )
     await post(client, "/api/revoke-consent", {"email": ANNA})
     await post(client, "/api/opt-in", {"email": ANNA, "text": "Jednak tak."})

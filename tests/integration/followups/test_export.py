@@ -67,7 +67,7 @@ async def test_an_export_of_an_unknown_person_is_empty(consent: Requester) -> No
     found = await everything(consent, "nobody@example.com")
     kinds = {
         "conversations", "messages", "followups", "leads", "lead_acts", "submissions",
-        "dead_letters",
+        "dead_letters", "mails",
     }  # fmt: skip
     assert found == {kind: [] for kind in kinds}
 

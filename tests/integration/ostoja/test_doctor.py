@@ -288,7 +288,8 @@ async def test_a_target_that_refuses_us_is_named_with_what_to_correct_wherever_o
     assert since in finding["found"]
     assert "SLACK_WEBHOOK_URL" in finding["do"]
 
-    row = page[page.index("<h2>slack: refuses us</h2>") :].partition("</li>")[0]
+    row = page[page.index('<th scope="row">slack</th>') :].partition("<details>")[0]
+    assert "refuses us" in row
     assert f"Since {moment(datetime.fromisoformat(since))}." in row
     assert "answered 401" in row
     assert "Check in .env: SLACK_WEBHOOK_URL." in row

@@ -26,6 +26,7 @@ UNSEEN = {
     "alerts_requeued_total",
     "consent_erasure_days_left",
     "broker_consumed_total",
+    "followups_mails_total",
     "gateway_upstream_failures_total",
     "gateway_worker_memory_bytes",
     "tls_certificate_end_time_seconds",

@@ -1,4 +1,5 @@
 CREATE TABLE undeliverable (
     subject_id uuid PRIMARY KEY REFERENCES data_subject ON DELETE CASCADE,
-    since timestamptz NOT NULL
+    since timestamptz NOT NULL,
+    takes_mail boolean NOT NULL
 );
