@@ -133,11 +133,15 @@ async def test_alerts_that_share_a_message_are_no_larger_than_one_request_may_be
 ) -> None:
     gateway = await with_broker(start_gateway, amqp_url)
     alert = {**ALERT, "payload": {"text": "x" * 60_000}}
-    answers = await asyncio.gather(
-        *(gateway.call("POST", "/api/alerts", alert, **SERVICE) for _ in range(30))
-    )
-    assert {answer.status for answer in answers} == {202}
-    messages = await intake.has_alerts(30)
+    messages: list[Message] = []
+    for sent in range(30, 330, 30):  # a busy machine may take one after the other
+        answers = await asyncio.gather(
+            *(gateway.call("POST", "/api/alerts", alert, **SERVICE) for _ in range(30))
+        )
+        assert {answer.status for answer in answers} == {202}
+        messages = await intake.has_alerts(sent)
+        if any("alerts" in each.body for each in messages):
+            break
     assert max(len(each.body.get("alerts", ())) for each in messages) > 1
     largest = max(len(json.dumps(each.body)) for each in messages)
     assert largest < TOGETHER_BYTES + 16 * 1024  # what the gateway adds to the requests
