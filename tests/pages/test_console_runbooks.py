@@ -309,7 +309,7 @@ async def shown_key(page: Page) -> str:
 async def test_oncall_gap(page: Page, stack: Stack) -> None:
     await open_from_menu(page, "oncall")
     await page.get_by_label(EN["stand_in_who"]).select_option("sales maria")
-    await page.get_by_label(EN["reason"]).fill("the schedule has nobody")
+    await page.locator("#reason-stand-in").fill("the schedule has nobody")
     await page.get_by_role("button", name=EN["stand_in"]).click()
     await expect(page.locator(".now", has_text="Maria Sowa")).to_be_visible()
     sales = (await stack.http("GET", "/api/oncall", key="admin")).body["schedules"]["sales"]

@@ -845,7 +845,7 @@ async def test_a_keyboard_is_enough(browser: Browser, site: Site) -> None:
         await page.keyboard.type("remont łazienki")
         await expect(text).to_have_value("Dzień dobry,\nremont łazienki")
         await page.keyboard.press("Enter")
-        await expect(chat.get_by_role("log")).to_contain_text("Ostoja Wnętrza", timeout=15_000)
+        await expect(chat.get_by_role("log")).to_contain_text("metraż", timeout=15_000)
         await page.keyboard.press("Escape")
         await expect(chat.get_by_role("dialog")).to_be_hidden()
         await expect(chat.get_by_role("button", name="Otwórz czat")).to_be_focused()
@@ -925,7 +925,7 @@ async def test_from_a_form_over_a_chat_and_a_mail_to_the_way_out_by_clicks(
     await mailed_link(site.stack, address, "/unsubscribe")
     page = await browser.new_page(locale="pl-PL", viewport=size)
     await page.goto(site.stack.sandbox.mail_url)
-    row = page.get_by_role("row").filter(has_text=address)
+    row = page.get_by_role("listitem").filter(has_text=address)
     await row.get_by_role("link").click()
     await photograph(page, f"whole-4-mail-{where}")
     async with page.expect_popup() as opened:
