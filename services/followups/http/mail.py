@@ -35,7 +35,7 @@ class MailRoutes:
 
     async def take(self, request: web.Request) -> web.Response:
         """Take a mail; answered 200, it is stored and acted on."""
-        if media_type(request.headers) != "message/rfc822":
+        if media_type(request.headers) not in {"message/rfc822", "application/octet-stream"}:
             raise Problem(415, detail="send message/rfc822")
         if self.room.locked():
             raise Problem(503, detail="too many mails at once", headers={"Retry-After": "5"})
