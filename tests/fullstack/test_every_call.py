@@ -139,12 +139,12 @@ async def _mailed_links(call: Calls, system: Running) -> None:
 
     await system.follow_up(address)
     query = await _query(system, address, "/unsubscribe")
-    assert "Zgadzam się" not in await call("GET", "/preferences", query=query)
+    assert ">Zgadzam się: " not in await call("GET", "/preferences", query=query)
     assert "<form" in await call("GET", "/unsubscribe", query=query)
     await call("POST", "/unsubscribe", query=query, posted={"List-Unsubscribe": "One-Click"})
     known = await system.http("GET", f"/api/unsubscribe/status/{address}{query}")
     assert (known.body["email"], known.body["unsubscribed"]) == (address, True)
-    assert "Zgadzam się" in await call("GET", "/preferences", query=query)
+    assert ">Zgadzam się: " in await call("GET", "/preferences", query=query)
     await call("POST", "/preferences", query=query, posted={"purpose": "marketing"})
 
     revoked = await system.http("POST", "/api/revoke-consent", {"email": address})
