@@ -64,6 +64,7 @@ async def test_every_call_of_the_contract_does_its_ordinary_case(system: Running
     await _alerts(call)
     await _follow_ups(call)
     await _import(call, system)
+    await _mail(call)
     await _rights(call)
     await _leads(call)
     await _forms(call, system)
@@ -211,6 +212,20 @@ async def _rights(call: Calls) -> None:
     await call("POST", "/api/revoke-consent", who)
     _has(await call("GET", "/api/consent/erasures/awaiting", key="admin"), "items")
     assert (await call("POST", "/api/consent/erasures/dismiss", who, key="admin"))["dismissed"]
+
+
+async def _mail(call: Calls) -> None:
+    mail = (
+        f"From: {fresh_address()}\nMessage-ID: <{uuid.uuid4()}@example.com>\n\nWhat does it cost?\n"
+    )
+    raw = {"Content-Type": "message/rfc822"}
+    for outcome in ("unknown", "duplicate"):
+        came = await call("POST", "/api/mail/inbound", csv=mail, headers=raw, key="service")
+        assert came["outcome"] == outcome
+    _has(await call("GET", "/api/mail/rates", key="admin"), "sent")
+    _has(await call("GET", "/api/mail/undeliverable", key="service"), "items next_cursor")
+    retry, nobody = "/api/mail/undeliverable/{id}/retry", str(uuid.uuid4())
+    await call("POST", retry, id=nobody, status=404, key="service")  # no mail came back
 
 
 async def _import(call: Calls, system: Running) -> None:

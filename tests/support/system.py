@@ -64,7 +64,7 @@ class System:
         sent = dict(headers or {})
         data: Any = form
         if csv is not None:
-            data, sent["Content-Type"] = csv.encode(), "text/csv"
+            data, sent["Content-Type"] = csv.encode(), sent.get("Content-Type", "text/csv")
         if key is not None:
             name = {"service": "X-API-KEY", "admin": "X-ADMIN-API-KEY"}[key]
             sent[name] = self.values[f"{key.upper()}_API_KEY"]
