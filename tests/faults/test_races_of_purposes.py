@@ -16,9 +16,9 @@ import aiohttp
 import pytest
 
 from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
-from tests.faults.test_unsubscribe_races import MAIL
+from tests.faults.test_unsubscribe_races import mails_slowly
 from tests.support.eventually import eventually
-from tests.support.stack import Stack, write_alerts_config
+from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
 pytestmark = pytest.mark.promise("P4")
@@ -29,12 +29,7 @@ PURPOSES = ("marketing", "reminders")
 
 @pytest.fixture(autouse=True)
 async def slow(stack: Stack, tmp_path: Path) -> None:
-    await stack.sandbox.reset()
-    await stack.stop("alerts")
-    config = write_alerts_config(tmp_path, {"email": MAIL})
-    stack.changes["alerts"] = {"ALERTS_CONFIG": str(config)}
-    await stack.start("alerts")
-    stack.vhost.set_retry(r"^alerts\.email\.retry$", MAIL["retry_delays"][0])
+    await mails_slowly(stack, tmp_path)
     await stack.sandbox.behave("email", stage="data", delay_seconds=0.4)
 
 

@@ -38,6 +38,10 @@ MAIL: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 async def slow(stack: Stack, tmp_path: Path) -> None:
+    await mails_slowly(stack, tmp_path)
+
+
+async def mails_slowly(stack: Stack, tmp_path: Path) -> None:
     await stack.sandbox.reset()
     await stack.stop("alerts")
     config = write_alerts_config(tmp_path, {"email": MAIL})

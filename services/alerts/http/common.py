@@ -2,6 +2,7 @@
 
 from functools import partial
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
 
@@ -17,6 +18,15 @@ service_or_admin = partial(only, "service", or_role="admin")
 def operator(request: web.Request) -> str | None:
     """Return who made this call, as the gateway says; at most 200 characters."""
     return request.headers.get("X-Operator", "")[:200] or None
+
+
+def known_zone(name: str) -> str:
+    """:raises ValueError: there is no such time zone"""
+    try:
+        ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        raise ValueError("no such time zone, as in Europe/Warsaw") from None
+    return name
 
 
 def number_in_path(request: web.Request) -> int:

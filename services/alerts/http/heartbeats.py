@@ -18,7 +18,7 @@ from libs.domain.acts import Act
 from libs.domain.signed_links import Tokens
 from services.alerts import messages
 from services.alerts.cases.heartbeats import Heartbeats
-from services.alerts.http.common import admin, service
+from services.alerts.http.common import admin, known_zone, service
 from services.alerts.messages import HEARTBEAT_MISSED, HeartbeatPing, columns
 from services.alerts.rules import heartbeats as rules
 from services.alerts.store.cases import cases, heartbeats
@@ -185,9 +185,9 @@ def _values(given: dict[str, Any]) -> dict[str, Any]:
     elif given["cron"] is not None:
         given["timezone"] = given["timezone"] or "UTC"
         try:
-            ZoneInfo(given["timezone"])
-        except (ValueError, OSError, KeyError):
-            errors.append(("timezone", "is not a time zone like Europe/Warsaw"))
+            known_zone(given["timezone"])
+        except ValueError as error:
+            errors.append(("timezone", str(error)))
     errors += [
         (name, "is missing") for name in ("name", "grace", "severity") if given[name] is None
     ]

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 from aiohttp import web
 from pydantic import AfterValidator, Field, StringConstraints
@@ -16,7 +15,7 @@ from libs.domain import acts_outbox
 from libs.domain.acts import Act, chosen
 from services.alerts import messages
 from services.alerts.config.targets import Config
-from services.alerts.http.common import admin, number_in_path, operator
+from services.alerts.http.common import admin, known_zone, number_in_path, operator
 from services.alerts.messages import columns
 from services.alerts.rules.silence import (
     MOST_MATCHERS,
@@ -36,14 +35,6 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _REGULAR = ("event_type", "target", "severity", "source", "created_at")
 
 
-def _known_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, OSError, ValueError):
-        raise ValueError("no such time zone, as in Europe/Warsaw") from None
-    return name
-
-
 Short = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
@@ -53,7 +44,7 @@ class Repeats(Model):
     days: Annotated[list[Literal[DAYS]], Field(min_length=1, max_length=7)]  # type: ignore[valid-type]
     begins: Clock
     ends: Clock
-    zone: Annotated[Short, AfterValidator(_known_zone)]
+    zone: Annotated[Short, AfterValidator(known_zone)]
 
     def stored(self) -> dict[str, Any]:
         days = [1 + DAYS.index(day) for day in self.days]
