@@ -25,7 +25,6 @@ STAFF_MAIL = "staff.mail"
 CASE_STEP = "case.step"
 CASE_UPDATE = "case.update"
 HEARTBEAT_MISSED = "heartbeat.missed"
-HEARTBEAT_PING = "heartbeat.ping"
 CASE_EVENTS = frozenset({CASE_STEP, CASE_UPDATE})
 _NEVER_SILENCED = frozenset({ESCALATION, STAFF_MAIL, *CASE_EVENTS})
 ALERT_WORK = "alert.work"
