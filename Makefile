@@ -10,7 +10,7 @@ BIN = .venv/bin
 # Excluded from make test-all; each has its own target.
 ALL = not faults and not cluster and not upgrade and not fullstack and not dialect and not pages and not clients
 
-.PHONY: up up-cluster down clean status env check certs demo logs psql preview send-test prepare schema fmt lint unit test test-all test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release
+.PHONY: up up-cluster down clean status env check certs setup demo logs psql preview send-test prepare schema fmt lint unit test test-all test-fresh test-faults test-cluster test-upgrade test-fullstack test-clients test-dialect test-pages widget test-widget bench docs lock release cut
 .DEFAULT_GOAL = up
 
 # YES=1: `make clean` does not ask. TRY=1: `make env` writes defaults for a trial. PORT_OFFSET=100: raise all ports by 100 from now on.
@@ -19,8 +19,13 @@ ALL = not faults and not cluster and not upgrade and not fullstack and not diale
 up up-cluster down clean status env check certs:
 	@$(LOCAL) $@
 
+# Seven questions about the company; each answer is tried at once (docs/going-live.md).
+setup: check
+	@$(BIN)/python -m deploy.up.questions
+
 demo:
-	@$(PYTHON) -m deploy.demo
+	@test -x $(BIN)/python || { echo "make up comes first" >&2; exit 1; }
+	@$(BIN)/python -m deploy.demo
 
 logs:
 	@$(LOCAL) logs $(SERVICE)
@@ -119,8 +124,12 @@ bench: prepare
 docs: prepare
 	requirements/docs
 
+# Everything that a release publishes, into dist/: make cut VERSION=0.2.0 sets the version first. DRY=1: of the checkout as it is.
 release: prepare
-	requirements/release
+	VERSION=$(VERSION) DRY=$(DRY) requirements/release
+
+cut:
+	VERSION=$(or $(VERSION),$(error say which: make cut VERSION=0.2.0)) requirements/cut
 
 lock:
 	requirements/lock

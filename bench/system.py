@@ -49,7 +49,7 @@ def fresh_values(lab: Lab, service: str) -> dict[str, str]:
 
     They use the shipped configuration, even if this checkout has its own.
     """
-    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+    values = environment.defaults()
     values |= {name: make() for name, make in environment.GENERATED.items()}
     values |= {
         f"{name.upper()}_CONFIG": f"config.example/{name}.toml"

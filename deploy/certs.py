@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from deploy.up.environment import SERVICES
+from deploy.up.environment import SERVICES, put
 from libs.common.process.certificates import AUTHORITIES, CERTIFICATE, KEY
 
 PROCESSES = (*SERVICES, "ostoja", "postgres", "rabbitmq", "redis", "etcd", "haproxy")
@@ -56,17 +56,12 @@ class Order:
     @classmethod
     def of(cls, variables: Mapping[str, str]) -> Self:
         """:raises ValueError: DAYS is not a number"""
-        given = {name: variables.get(name.upper()) for name in _READ}
-        return cls(**{name: _READ[name](value) for name, value in given.items() if value})
-
-
-_READ: dict[str, Callable[[str], Any]] = {
-    "authority": Path,
-    "hosts": str.split,
-    "names": str.split,
-    "days": int,
-    **dict.fromkeys(("renew", "new_authority", "drop_old_authority"), bool),
-}
+        read: dict[str, Callable[[str], Any]] = {
+            "authority": Path, "hosts": str.split, "names": str.split, "days": int,
+            "renew": bool, "new_authority": bool, "drop_old_authority": bool,
+        }  # fmt: skip
+        given = {name: variables.get(name.upper()) for name in read}
+        return cls(**{name: read[name](value) for name, value in given.items() if value})
 
 
 class CertsError(Exception):
@@ -88,74 +83,54 @@ class Signed:
 
 
 def new_authority(name: str, ends: datetime) -> Signed:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return Signed(_sign(name, key, name, key, datetime.now(UTC), ends, ()), key)
+    return issue(None, name, (), ends)
 
 
 def issue(
-    authority: Signed,
+    authority: Signed | None,
     name: str,
     hosts: Sequence[str],
     ends: datetime,
     *,
     begins: datetime | None = None,
 ) -> Signed:
-    """Sign a certificate for a server and a client.
+    """Sign a certificate for a server and a client, or of an authority.
 
+    :param authority: None for one of its own
     :param name: the common name, which PostgreSQL may compare with the role
     :param hosts: the names and addresses that clients may verify
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    by = authority.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
-    ends = min(ends, authority.certificate.not_valid_after_utc)
-    begins = begins or datetime.now(UTC)
-    return Signed(_sign(name, key, str(by), authority.key, begins, ends, hosts), key)
-
-
-def _sign(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    issuer: str,
-    issuer_key: ec.EllipticCurvePrivateKey,
-    begins: datetime,
-    ends: datetime,
-    hosts: Sequence[str],
-) -> x509.Certificate:
-    """:param hosts: empty: an authority's certificate"""
-    ca = not hosts
+    signer = authority.key if authority else key
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    begins = (begins or datetime.now(UTC)) - timedelta(hours=1)  # another clock may be behind
+    ca = authority is None
+    unused = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    usage = dict.fromkeys((*unused, "encipher_only", "decipher_only"), False)
+    usage |= {"digital_signature": not ca, "key_cert_sign": ca, "crl_sign": ca}
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
     builder = (
         x509.CertificateBuilder()
-        .subject_name(_name(name))
-        .issuer_name(_name(issuer))
+        .subject_name(subject)
+        .issuer_name(authority.certificate.subject if authority else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(begins - timedelta(hours=1))  # another machine's clock may be behind
-        .not_valid_after(ends)
+        .not_valid_before(begins)
+        .not_valid_after(
+            min(ends, authority.certificate.not_valid_after_utc) if authority else ends
+        )
         .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
         # Python 3.13 verifies strictly (RFC 5280): the key identifiers, and what a key may do.
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
-            critical=False,
-        )
-        .add_extension(_usage(ca=ca), critical=True)
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
     )
     if hosts:
         both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = builder.add_extension(
             x509.SubjectAlternativeName(list(map(_host, hosts))), critical=False
         ).add_extension(x509.ExtendedKeyUsage(both), critical=False)
-    return builder.sign(issuer_key, hashes.SHA256())
-
-
-def _usage(*, ca: bool) -> x509.KeyUsage:
-    none = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
-    unused = dict.fromkeys((*none, "encipher_only", "decipher_only"), False)
-    return x509.KeyUsage(digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, **unused)
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+    return Signed(builder.sign(signer, hashes.SHA256()), key)
 
 
 def _host(text: str) -> x509.GeneralName:
@@ -170,23 +145,11 @@ def hosts_of(certificate: x509.Certificate) -> list[str]:
     return [str(each.value) for each in found]
 
 
-def write(path: Path, content: bytes, *, secret: bool = False) -> None:
-    """Replace a file at once; its owner stays."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    fresh.touch(mode=0o600 if secret else 0o644)
-    fresh.write_bytes(content)
-    if path.exists():
-        owner = path.stat()
-        os.chown(fresh, owner.st_uid, owner.st_gid)
-    fresh.replace(path)
-
-
 def write_pair(folder: Path, signed: Signed) -> None:
     """After a kill between the two, the next run repairs it; processes keep the old pair."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / KEY, signed.key_pem, secret=True)
-    write(folder / CERTIFICATE, signed.certificate_pem)
+    put(folder / KEY, signed.key_pem, is_secret=True)
+    put(folder / CERTIFICATE, signed.certificate_pem)
 
 
 class Keeper:
@@ -216,24 +179,23 @@ class Keeper:
         """Sign with a new key from now on; what was trusted stays trusted."""
         before = self.trusted if self.exists else []
         today = datetime.now(UTC)
-        fresh = new_authority(f"Ostoja {today:%Y-%m-%d %H:%M:%S}", today + _days(AUTHORITY_DAYS))
+        fresh = new_authority(
+            f"Ostoja {today:%Y-%m-%d %H:%M:%S}", today + timedelta(days=AUTHORITY_DAYS)
+        )
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # In this order: if killed between the two, it keeps signing with the old key.
-        self._trust([fresh.certificate, *before])
-        write(self._key, fresh.key_pem, secret=True)
+        self.trust([fresh.certificate, *before])
+        put(self._key, fresh.key_pem, is_secret=True)
 
-    def drop_old(self) -> None:
-        self._trust([self.signer().certificate])
-
-    def _trust(self, certificates: Sequence[x509.Certificate]) -> None:
-        write(self._trusted, b"".join(each.public_bytes(Encoding.PEM) for each in certificates))
+    def trust(self, certificates: Sequence[x509.Certificate]) -> None:
+        put(self._trusted, b"".join(each.public_bytes(Encoding.PEM) for each in certificates))
 
     def hand_out(self, folder: Path) -> bool:
         """Give a process the authorities that it trusts; return whether they changed."""
         path, wanted = folder / AUTHORITIES, self._trusted.read_bytes()
         if path.exists() and path.read_bytes() == wanted:
             return False
-        write(path, wanted)
+        put(path, wanted)
         return True
 
 
@@ -244,13 +206,8 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _days(number: int) -> timedelta:
-    return timedelta(days=number)
-
-
-def existing(folder: Path) -> x509.Certificate | None:
-    path = folder / CERTIFICATE
-    return x509.load_pem_x509_certificate(path.read_bytes()) if path.exists() else None
+def _certificate(folder: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((folder / CERTIFICATE).read_bytes())
 
 
 def _is_whole(folder: Path, certificate: x509.Certificate) -> bool:
@@ -278,9 +235,9 @@ def run(order: Order) -> Iterator[str]:
             "the folder where no server is, and say where with AUTHORITY=folder"
         )
     signer = keeper.signer()
-    ends = datetime.now(UTC) + _days(order.days)
+    ends = datetime.now(UTC) + timedelta(days=order.days)
     for folder, names in wanted.items():
-        there = existing(folder)
+        there = _certificate(folder) if (folder / CERTIFICATE).exists() else None
         if there is not None and _is_whole(folder, there) and not order.renew:
             lacking = ", ".join(name for name in names if name not in hosts_of(there))
             also = f"; it lacks {lacking} (RENEW=1 replaces it)" if lacking else ""
@@ -292,22 +249,16 @@ def run(order: Order) -> Iterator[str]:
         done = "new" if there is None else "replaced"
         yield f"{folder}: {done}, ends {signed.certificate.not_valid_after_utc:%Y-%m-%d}"
     if order.drop_old_authority:
-        yield from _drop_old(certs, keeper)
+        for folder in _folders(certs):
+            try:
+                _certificate(folder).verify_directly_issued_by(signer.certificate)
+            except (InvalidSignature, ValueError):
+                raise CertsError(f"{folder} is of an old authority: RENEW=1 first") from None
+        keeper.trust([signer.certificate])
+        yield "only the newest authority is trusted"
     for folder in _folders(certs):
         if keeper.hand_out(folder):
             yield f"{folder / AUTHORITIES}: replaced, {len(keeper.trusted)} trusted"
-
-
-def _drop_old(certs: Path, keeper: Keeper) -> Iterator[str]:
-    signer = keeper.signer().certificate
-    for folder in _folders(certs):
-        try:
-            path = folder / CERTIFICATE
-            x509.load_pem_x509_certificate(path.read_bytes()).verify_directly_issued_by(signer)
-        except (InvalidSignature, ValueError):
-            raise CertsError(f"{folder} is of an old authority: RENEW=1 first") from None
-    keeper.drop_old()
-    yield "only the newest authority is trusted"
 
 
 def _folders(certs: Path) -> list[Path]:
@@ -316,9 +267,9 @@ def _folders(certs: Path) -> list[Path]:
 
 def _wanted(certs: Path, hosts: Sequence[str], names: Sequence[str]) -> dict[Path, list[str]]:
     """Return each certificate's folder, and the names in it."""
-    found = {folder: existing(folder) for folder in _folders(certs) if folder.name in names}
+    found = [folder for folder in _folders(certs) if folder.name in names]
     if not hosts and found:
-        return {folder: hosts_of(there) for folder, there in found.items() if there is not None}
+        return {folder: hosts_of(_certificate(folder)) for folder in found}
     wanted = {}
     for host in hosts or ["localhost"]:
         own = host.split(",")

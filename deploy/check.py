@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import chdir, contextmanager
 from email.utils import getaddresses
@@ -18,25 +17,25 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deploy.up import supervisor
-from deploy.up.env_file import ALERTS, env_file_faults, variables
-from deploy.up.environment import GENERATED, ROOT, SERVICES, load
+from deploy.up.environment import (
+    ALERTS,
+    GENERATED,
+    ROOT,
+    SERVICES,
+    SHIPPED_ALERTS,
+    UNSEEN,
+    env_file_faults,
+    load,
+    variables,
+)
 from deploy.up.process import ServerError
+from libs.common.process.config_file import ConfigFile
+from libs.domain.forms import SANDBOX
 
 ADDRESSES = ("ESCALATION_EMAIL", "STAFF_EMAIL", "MAIL_FROM")
 # RFC 2606: these domains do not exist, so relays reject each mail permanently.
 RESERVED = re.compile(r"(.*\.)?(example(\.(com|net|org))?|test|invalid|localhost)")
 _HOST = re.compile(r"(?:https?://|@)([\w.-]+)")
-# A valid placeholder for a variable that alerts.toml names and this process does not get.
-_UNSEEN = {
-    "url": "https://unseen.invalid/",
-    "board": "1",
-    "port": "25",
-    "tls": "none",
-    "permit": "20",
-    "secret": "whsec_dW5zZWVu",
-    "phone": "+48600000000",
-    "email": "unseen@example.com",
-}
 
 
 def faults(values: Mapping[str, str], env_file: Path) -> list[str]:
@@ -53,7 +52,9 @@ def faults(values: Mapping[str, str], env_file: Path) -> list[str]:
         made = {name: values.get(name) or make() for name, make in GENERATED.items()}
         made["CERTS_DIR"] = ""  # it has only this container's own
         with chdir(ROOT):
-            unseen = {key: _UNSEEN.get(kind, "unseen") for key, kind in variables(ALERTS)}
+            own = Path(values.get("ALERTS_CONFIG") or ALERTS)
+            every = (*variables(SHIPPED_ALERTS), *variables(own))
+            unseen = {key: UNSEEN.get(kind, "unseen") for key, kind in every}
             found = list(_of_services({**values, **made}, unseen, {}))
     if is_production(values):
         folder = env_file.parent if env_file.exists() else ROOT
@@ -77,14 +78,16 @@ def examples(values: Mapping[str, str], folder: Path) -> Iterator[tuple[str, str
     for name in ("company.toml", "followups.toml", "forms.toml"):
         try:
             own, company = (
-                tomllib.loads(path.read_text(encoding="utf-8"))
+                ConfigFile(path).raw
                 for path in (folder / name, ROOT / "config.example" / "company.toml")
             )
-        except (OSError, ValueError):
+        except SystemExit:
             continue  # reported as a configuration fault
-        texts = " ".join(_strings(own))
+        strings = list(_strings(own))
+        texts = " ".join(strings)
         hosts = set(_HOST.findall(texts))
         left = sorted(host for host in hosts if RESERVED.fullmatch(host) or host == "127.0.0.1")
+        left += [f'"{SANDBOX}"'] if SANDBOX in strings else []
         left += [each for key in ("name", "nip") if (each := company["company"][key]) in texts]
         if left:
             yield f"config/{name}", f"still has the example's {', '.join(left)}; write your own"

@@ -35,20 +35,12 @@ def secrets(values: Mapping[str, str]) -> dict[str, Any]:
         "ostoja-postgres": ("kubernetes.io/basic-auth", postgres),
         "ostoja-rabbitmq": ("Opaque", rabbitmq),
     }
-    return {
-        "apiVersion": "v1",
-        "kind": "List",
-        "items": [
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": name},
-                "type": kind,
-                "stringData": data,
-            }
-            for name, (kind, data) in every.items()
-        ],
-    }
+    kind = {"apiVersion": "v1", "kind": "Secret"}
+    items = [
+        {**kind, "metadata": {"name": name}, "type": type_, "stringData": data}
+        for name, (type_, data) in every.items()
+    ]
+    return {"apiVersion": "v1", "kind": "List", "items": items}
 
 
 def main() -> int:

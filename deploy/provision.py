@@ -4,10 +4,10 @@ Idempotent. `make up`, the containers and the tests all use it.
 """
 
 import importlib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, connection
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances are called cursor
 
 from deploy.up.servers import manage
+from libs.common import beside
 from libs.common.database.migrate import connect_primary
 from libs.common.database.postgres import advisory_key
+from libs.domain import shipped
 
 DATABASE = "ostoja"
 VHOST = "ostoja"
@@ -31,34 +33,9 @@ OTHER_RETRY_SECONDS = 10
 SHIPPED_RETRY_DELAYS = (300,)  # for a target that sets none
 
 
-@dataclass(frozen=True)
-class Rights:
-    """A service's permissions: everything named after it, and exchanges of others."""
-
-    publishes: Sequence[str] = ()
-    listens: Sequence[str] = ()  # it binds its own queues to them
-    owns: bool = True
-
-    def permissions(self, service: str) -> dict[str, str]:
-        own = [rf"{service}(\..*)?"] if self.owns else []
-        return {
-            "configure": _any(own),
-            "write": _any(own, *self.publishes),
-            "read": _any(own, *self.listens),
-        }
-
-
-def _any(own: Sequence[str], *others: str) -> str:
-    patterns = [*own, *(name.replace(".", r"\.") for name in others)]
-    return f"^({'|'.join(patterns)})$" if patterns else "^$"
-
-
-_RIGHTS = Path(__file__).with_name("rabbitmq") / "rights.toml"
-RIGHTS = {
-    service: Rights(**given)
-    for service, given in tomllib.loads(_RIGHTS.read_text(encoding="utf-8")).items()
-}
-_ROLES, _SCHEMA = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8").split("\n\n")
+_FOLDER = Path(__file__).parent
+RIGHTS = tomllib.loads((_FOLDER / "rabbitmq" / "rights.toml").read_text(encoding="utf-8"))
+_ROLES, _SCHEMA = beside.text(__file__, ".sql").split("\n\n")
 """SQL for one service: in the server, and in our database."""
 
 
@@ -135,20 +112,16 @@ def _list(names: Sequence[str]) -> sql.Composable:
 def exchanges() -> list[tuple[str, str]]:
     """Return name and type of each exchange, from the services' own topologies."""
     found = [(REPLIES, "direct")]
-    for service in RIGHTS:
-        try:
+    for service, rights in RIGHTS.items():
+        if rights.get("owns", True):
             topology = importlib.import_module(f"services.{service}.topology")
-        except ModuleNotFoundError as error:
-            if error.name != f"services.{service}.topology":
-                raise
-            continue  # the gateway declares nothing
-        found += [(exchange.name, exchange.kind) for exchange in topology.EXCHANGES]
+            found += [(exchange.name, exchange.kind) for exchange in topology.EXCHANGES]
     return found
 
 
 def retry_policies(alerts_config: Path) -> list[dict[str, Any]]:
     """TTLs of the `.retry` queues, as policies: a queue's own arguments can never change."""
-    targets = tomllib.loads(alerts_config.read_text(encoding="utf-8"))["targets"]
+    targets = shipped.read(alerts_config, "alerts").whole["targets"]
     return [
         retry_policy("other-retry", r"\.retry$", OTHER_RETRY_SECONDS),
         *(
@@ -176,6 +149,19 @@ def retry_policy(name: str, pattern: str, seconds: float, *, priority: int = 0) 
 _EXCHANGE = {"durable": True, "auto_delete": False, "internal": False, "arguments": {}}
 
 
+def _permissions(service: str) -> dict[str, str]:
+    """Allow everything named after a service, and what rights.toml says of others'."""
+    rights = RIGHTS[service]
+    own = [rf"{service}(\..*)?"] if rights.get("owns", True) else []
+    others = {
+        "configure": [],
+        "write": rights.get("publishes", []),
+        "read": rights.get("listens", []),
+    }
+    every = {what: [*own, *map(re.escape, names)] for what, names in others.items()}
+    return {what: f"^({'|'.join(each)})$" if each else "^$" for what, each in every.items()}
+
+
 def definitions(
     passwords: Mapping[str, str], policies: Sequence[Mapping[str, Any]], vhost: str = VHOST
 ) -> dict[str, list[dict[str, Any]]]:
@@ -187,8 +173,7 @@ def definitions(
         "vhosts": [{"name": vhost}],
         "users": [{"name": one, "password": passwords[one], "tags": []} for one in RIGHTS],
         "permissions": [
-            {"user": service, "vhost": vhost, **rights.permissions(service)}
-            for service, rights in RIGHTS.items()
+            {"user": service, "vhost": vhost, **_permissions(service)} for service in RIGHTS
         ],
         "exchanges": [
             {"name": name, "vhost": vhost, "type": kind, **_EXCHANGE} for name, kind in exchanges()

@@ -20,6 +20,7 @@ from ostoja.failure import Exit, Failure
 ANSWER_SECONDS = 60.0  # a withdrawal at consent waits up to 40
 MOST_IDS = 1_000  # in one request
 PAGE = 1_000
+OWN = "osk_"  # begins a key with scopes of its own, which has one header whatever it may do
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -45,20 +46,24 @@ class Api:
         return self.call("GET", f"{path}?{urlencode(given)}" if given else path, key=key)
 
     def pages(
-        self, path: str, *, limit: int, fixed: bool = False, **query: Any
+        self, path: str, *, limit: int | None = None, after: str = "cursor", **query: Any
     ) -> Iterator[dict[str, Any]]:
-        """Yield the pages of a list until they hold this many items.
+        """Yield the pages of a list, to its end or until they hold `limit` items.
 
-        :param fixed: the pages have one size, and `after` is the parameter for the cursor
+        :param limit: None: its pages have one size
+        :param after: the parameter for the cursor
         """
         cursor: str | None = None
-        while limit > 0:
-            asked = {"after": cursor} if fixed else {"limit": min(limit, PAGE), "cursor": cursor}
-            page: dict[str, Any] = self.get(path, **asked, **query)
+        while True:
+            asked: dict[str, Any] = {after: cursor, **query}
+            if limit is not None:
+                asked = {"limit": min(limit, PAGE), **asked}
+            page: dict[str, Any] = self.get(path, **asked)
             yield page
-            limit -= len(page["items"])
             cursor = page["next_cursor"]
-            if cursor is None:
+            if limit is not None:
+                limit -= len(page["items"])
+            if cursor is None or (limit is not None and limit <= 0):
                 return
 
     def call(self, method: str, path: str, body: Any = None, **how: Any) -> Any:
@@ -76,20 +81,26 @@ class Api:
     ) -> tuple[int, Any]:
         """Call the gateway, and return the status as well, for routes where 200 and 202 differ.
 
+        :param body: JSON; or bytes, which are JSON lines
         :param key: the header that carries the key of this route; None for a public one
         :raises Failure: the call did not succeed
         """
-        if key is not None and not self._keys.get(key):
+        known = {} if key is None else {key: self._keys.get(key, "")}
+        if not all(known.values()):
             raise Failure(
                 Exit.USAGE,
                 "no key: run this in the folder that has .env, or set OSTOJA_KEY or --key",
             )
-        known = {} if key is None else {key: self._keys[key]}
+        known = {
+            "X-API-KEY" if each.startswith(OWN) else name: each for name, each in known.items()
+        }
         sent = {**known, "X-Operator": _header(self._operator), **(headers or {})}
         if not self.url.startswith(("http://", "https://")):
             raise Failure(Exit.USAGE, f"{self.url} is not an http:// or https:// URL")
         data = None
-        if body is not None:
+        if isinstance(body, bytes):
+            data, sent["Content-Type"] = body, "application/x-ndjson"
+        elif body is not None:
             data, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
         try:
             request = Request(self.url + path, data, sent, method=method)  # noqa: S310 - it is

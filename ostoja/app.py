@@ -7,9 +7,9 @@ import typer.core
 from typer.core import TyperGroup
 
 from ostoja import __version__, where
-from ostoja.commands import alerts, backup, chat, consent, doctor, forms, keys, table
-from ostoja.commands.lists import CASES, HEARTBEATS, ON_CALL, STAFF, STOP, TRAFFIC
-from ostoja.failure import Failure
+from ostoja.commands import alerts, chat, consent, deployment, forms, keys, table, tier1
+from ostoja.commands.listen import listen
+from ostoja.failure import Exit, Failure
 
 EPILOG = (
     "Exit codes: 0 success; 1 a check failed, or the named object does not exist; 2 wrong usage; "
@@ -85,19 +85,36 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 alerts.add_to(app)
-table.add(app, "Cases", *CASES, *HEARTBEATS)
+table.add(app, "Cases", "cases", "heartbeats")
 caches = typer.Typer(no_args_is_help=True, help="The gateway's caches.")
-table.add(app, "Targets and traffic", *TRAFFIC, cache=caches)
+table.add(app, "Targets and traffic", "subscriptions", "traffic", cache=caches)
+app.command("listen", rich_help_panel="Targets and traffic")(listen)
 consent.add_to(app)
 mails = typer.Typer(no_args_is_help=True, help="Messages to a lead.")
-table.add(app, "People", STOP, followups=mails)
+table.add(app, "People", "stop", followups=mails)
 forms.add_to(app)
 chat.add_to(app)
-table.add(app, "People", *ON_CALL)
+table.add(app, "People", "on_call")
 keys.add_to(app)
-table.add(app, "People", *STAFF)
-doctor.add_to(app)
-backup.add_to(app)
+table.add(app, "People", "staff")
+deployment.add_to(app)
+tier1.add_to(app)
+
+
+@app.command("mcp", rich_help_panel="Deployment")
+def assist(context: typer.Context) -> None:
+    """Offer an assistant ten of these commands, by the Model Context Protocol (stdio).
+
+    It has the rights of the key. A person is asked before anything changes.
+    """
+    try:
+        from ostoja import assistant
+    except ModuleNotFoundError:
+        raise Failure(
+            Exit.USAGE,
+            "this needs a package: pipx install 'ostoja[mcp]', or '.[mcp]' in a checkout",
+        ) from None
+    assistant.server(context.obj).run()
 
 
 @app.callback()
@@ -112,7 +129,7 @@ def root(
         str | None,
         typer.Option(
             envvar="OSTOJA_KEY",
-            help="The admin key. Default: .env's. Prefer OSTOJA_KEY: arguments are visible in ps.",
+            help="A key. Default: those of .env. Prefer OSTOJA_KEY: arguments are visible in ps.",
         ),
     ] = None,
     operator: Annotated[

@@ -4,20 +4,11 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from typing import Any
 
-_VOID = frozenset({"input", "br", "img", "hr", "meta", "link"})
 _OWN = frozenset({"form", "form_version", "language", "notice_version", "key", "issued"})
 
 
-@dataclass
-class Control:
-    tag: str
-    name: str
-    type: str
-    value: str
-    id: str
-    checked: bool
-    required: bool
-    label: str = ""
+Control = dict[str, str]
+"""The attributes of a field, its type, and its label as people read it."""
 
 
 @dataclass
@@ -26,7 +17,7 @@ class FoundForm:
     controls: list[Control] = field(default_factory=list)
 
     def value(self, name: str) -> str:
-        return next((each.value for each in self.controls if each.name == name), "")
+        return next((each["value"] for each in self.controls if each["name"] == name), "")
 
 
 class _Reader(HTMLParser):
@@ -46,17 +37,10 @@ class _Reader(HTMLParser):
         elif tag == "label":
             self._open.append((given.get("for", ""), [], []))
         elif tag in {"select", "textarea", "option", "script", "style"}:
-            self._silent += tag not in _VOID
+            self._silent += 1
         if tag in {"input", "select", "textarea"} and "name" in given and self.forms:
-            control = Control(
-                tag,
-                given["name"],
-                given.get("type", tag),
-                given.get("value", "on" if given.get("type") == "checkbox" else ""),
-                given.get("id", ""),
-                "checked" in given,
-                "required" in given,
-            )
+            value = "on" if given.get("type") == "checkbox" else ""
+            control = {"type": tag, "value": value, "id": "", **given, "label": ""}
             self.forms[-1].controls.append(control)
             if self._open:
                 self._open[-1][2].append(control)
@@ -76,8 +60,8 @@ class _Reader(HTMLParser):
             text = " ".join("".join(texts).split())
             for form in self.forms:
                 for control in form.controls:
-                    if (named and control.id == named) or control in inside:
-                        control.label = text
+                    if (named and control["id"] == named) or any(control is one for one in inside):
+                        control["label"] = text
         return self.forms
 
 
@@ -101,14 +85,14 @@ def differences(found: FoundForm, described: dict[str, Any], url: str) -> list[s
         faults.append("issued: is missing, so what it sends is kept apart")
     known = {each["name"]: each for each in described["fields"]}
     consents = {f"consent.{each['purpose']}": each for each in described["consents"]}
-    there = {control.name: control for control in found.controls}
+    there = {control["name"]: control for control in found.controls}
     for name, control in there.items():
         if name in consents:
             faults += _consent(control, consents[name])
         elif name in known:
             label = known[name]["label"]
-            if control.type != "hidden" and control.label != label:
-                faults.append(f"{name}: the label is {control.label!r}, and not {label!r}")
+            if control["type"] != "hidden" and control["label"] != label:
+                faults.append(f"{name}: the label is {control['label']!r}, and not {label!r}")
         elif name not in _OWN and name != described["trap"]:
             faults.append(f"{name}: the form has no such field")
     faults += [
@@ -121,13 +105,11 @@ def differences(found: FoundForm, described: dict[str, Any], url: str) -> list[s
 
 
 def _consent(control: Control, described: dict[str, Any]) -> list[str]:
-    faults = []
-    if control.value != described["sha256"]:
-        faults.append(f"{control.name}: the hash is not that of today's wording")
-    if control.label != described["text"]:
-        faults.append(f"{control.name}: people read {control.label!r}, and not the wording")
-    if control.checked:
-        faults.append(f"{control.name}: is ticked beforehand (GDPR, Art. 7)")
-    if control.required:
-        faults.append(f"{control.name}: is required (GDPR, Art. 7(4))")
-    return faults
+    read = control["label"]
+    faults = (
+        (control["value"] != described["sha256"], "the hash is not that of today's wording"),
+        (read != described["text"], f"people read {read!r}, and not the wording"),
+        ("checked" in control, "is ticked beforehand (GDPR, Art. 7)"),
+        ("required" in control, "is required (GDPR, Art. 7(4))"),
+    )
+    return [f"{control['name']}: {fault}" for is_so, fault in faults if is_so]

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -36,6 +35,11 @@ def prose(title: str) -> Column:
     return Column(title, overflow="fold")
 
 
+def json_line(answer: Any) -> str:
+    text = json.dumps(answer, ensure_ascii=False, default=str)
+    return _CONTROLS.sub(lambda one: f"\\u{ord(one[0]):04x}", text)
+
+
 class Screen:
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -45,8 +49,7 @@ class Screen:
 
     def json(self, answer: Any) -> None:
         """Print one answer, or one item of a list, on one line."""
-        text = json.dumps(answer, ensure_ascii=False)
-        sys.stdout.write(_CONTROLS.sub(lambda one: f"\\u{ord(one[0]):04x}", text) + "\n")
+        sys.stdout.write(json_line(answer) + "\n")
 
     def is_json(self, answer: Any) -> bool:
         """Print the answer as JSON and return True with --json; else return False."""
@@ -74,18 +77,6 @@ class Screen:
     def note(self, line: str) -> None:
         """Print a note to stderr; it is not part of the answer."""
         self._err.print(text(line), style="dim")
-
-    def progress(self) -> Progress:
-        """Show progress, on a terminal only."""
-        return Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._err,
-            transient=True,
-            disable=not self._err.is_terminal,
-        )
 
 
 def text(value: Any) -> Text:

@@ -15,10 +15,16 @@ from ostoja.failure import Exit, Failure
 from ostoja.show import Screen
 
 CHECKOUT = Path(__file__).parents[1]  # or where it is installed, without a .env
+DEFAULTS = [CHECKOUT / each for each in ("deploy/up/expert.env", ".env.example")]
 ELSEWHERE = (
     "run this where the deployment runs: in its checkout, or in the container that has its "
     "settings, as in `docker compose run --rm inspector doctor`"
 )
+
+
+def shipped() -> list[Path]:
+    """Return what settings and a company's files are put over."""
+    return [*DEFAULTS, *sorted(CHECKOUT.glob("*/*/shipped/*.toml"))]
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,13 @@ def env_file() -> Path:
 
 
 def settings() -> Mapping[str, str]:
-    """Read .env and the shell, whose values win."""
-    path = env_file()
-    try:
-        values = parse(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except OSError as error:
-        raise Failure(Exit.USAGE, f"{path}: {error.strerror}") from None
+    """Read the defaults, .env and the shell; the last that names a setting wins."""
+    values: dict[str, str] = {}
+    for path in filter(Path.is_file, (*DEFAULTS, env_file())):
+        try:
+            values |= parse(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise Failure(Exit.USAGE, f"{path}: {error.strerror}") from None
     return {**values, **os.environ}
 
 
@@ -82,6 +89,18 @@ def has_deployment() -> bool:
     """Return whether the deployment's settings and its own tools are here."""
     tools = (CHECKOUT / "deploy" / "inspection" / "__main__.py").exists()
     return tools and (env_file().is_file() or "POSTGRES_SUPERUSER_PASSWORD" in os.environ)
+
+
+def run_here(*words: str) -> None:
+    """Run a module of the checkout in this terminal.
+
+    :raises Failure: there is no checkout, or it ended with an error, which it has said
+    """
+    if not (CHECKOUT / "deploy" / "up").is_dir():
+        raise Failure(Exit.USAGE, ELSEWHERE)
+    done = subprocess.run([sys.executable, "-m", *words], cwd=CHECKOUT, check=False)  # noqa: S603 - a fixed command
+    if done.returncode:
+        raise Failure(Exit.NOT_OK, "nothing was changed")
 
 
 def checkout_lines(module: str, *words: str) -> list[dict[str, Any]]:

@@ -1,13 +1,12 @@
 """HTTP accept → delivered in one run, and the cost of accepting single alerts and batches."""
 
 import json
-import sys
 import time
 from functools import partial
 from itertools import repeat
 from typing import Any
 
-from bench import load
+from bench import load, peers
 from bench.alerts.system import alerts
 from bench.lab import Lab
 from bench.measure import Run, cpu_seconds, interleaved, percentile, ratio, spread
@@ -56,7 +55,7 @@ def _naive(lab: Lab) -> Run:
     }
     url = f"http://{HOST}:{port}"
     try:
-        with lab.process([sys.executable, "-m", "bench.peers.naive"], env) as process:
+        with lab.process([str(peers.PYTHON), "-m", "bench.peers.naive"], env) as process:
             lab.answering(url, process)
             return _delivered(lab, url, {}, "/naive", [process.pid or 0])
     finally:

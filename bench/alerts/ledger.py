@@ -5,8 +5,10 @@ import re
 import time
 import urllib.request
 from contextlib import closing
+from dataclasses import asdict
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import psycopg2
 import sqlalchemy as sa
@@ -128,10 +130,17 @@ def _statements(system: Alerts) -> dict[str, tuple[Any, dict[str, Any]]]:
         for position, each in enumerate(ids)
     ]
     return {
-        "claim of 50": (transitions.SQL["claim"], {**claim, "retries": 5, "take_over": False}),
-        "settle of 50": (transitions.SQL["record"], {"results": json.dumps(tried)}),
-        "`/api/dlq/stats`": (queries.SQL["stats"], {}),
-        "`/api/dlq/pending`": (queries.paged("pending", queries.Filter(), None, 100), {}),
+        "claim of 50": (
+            sa.text(transitions.run.texts["claim"]),
+            {**claim, "retries": 5, "take_over": False},
+        ),
+        "settle of 50": (sa.text(transitions.run.texts["record"]), {"results": json.dumps(tried)}),
+        "`/api/dlq/stats`": (sa.text(queries.run.texts["stats"]), {}),
+        "`/api/dlq/pending`": (
+            sa.text(queries.run.texts["paged"]),
+            {**asdict(queries.Filter()), "lists": ["pending"], "limit": 100}
+            | {"after": ("-infinity", str(UUID(int=0)), "")},
+        ),
     }
 
 

@@ -51,6 +51,10 @@ class Alerts(System):
         """Put alerts into alerts.intake, as the gateway does."""
         asyncio.run(_queue_accepted(self, count))
 
+    def queue_more(self, count: int) -> None:
+        """Put alerts into alerts.intake of a service that runs."""
+        asyncio.run(_queue_more(self, count))
+
     def settled(self, target: str = "slack") -> bool:
         """Return whether the ledger has no open rows for that target."""
         return not self.query(_OPEN, {"target": target})[0][0]
@@ -136,6 +140,12 @@ async def _queue_accepted(alerts: Alerts, count: int) -> None:
         await _publish(broker, topology.INTAKE_QUEUE, (_accepted() for _ in range(count)))
 
 
+async def _queue_more(alerts: Alerts, count: int) -> None:
+    async with Broker.connect(alerts.vhost.url("alerts"), "bench") as broker:
+        await broker.session()
+        await _publish(broker, topology.INTAKE_QUEUE, (_accepted() for _ in range(count)))
+
+
 def _accepted() -> Message:
     id_ = str(uuid.uuid4())
     body = {
@@ -155,7 +165,7 @@ async def _connected(alerts: Alerts) -> AsyncIterator[Broker]:
         await broker.declare(
             *topology.EXCHANGES,
             *topology.intake_queues(),
-            *topology.target_queues(configured),
+            *topology.target_queues(configured.targets),
         )
         await broker.session()
         await _mark(alerts, broker)

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import uvloop
-from sqlalchemy.dialects import postgresql
 
 from bench.followups.hand_over import DUE
 from bench.followups.system import Followups, followups
@@ -17,7 +16,7 @@ from libs.domain.signed_links import Tokens
 from services.followups import config
 from services.followups.mails.compose import Mails
 from services.followups.mails.scheduler import BATCH, Scheduler
-from services.followups.store import steps
+from services.followups.store import sql, steps
 
 ROWS = 10_000_000
 A_TALK = 10
@@ -86,10 +85,7 @@ async def _polls(system: Followups, count: int) -> list[float]:
 
 def _plan(system: Followups) -> str:
     """Return PostgreSQL's plan of the claim."""
-    claim = steps.claiming(BATCH).compile(
-        dialect=postgresql.dialect(),  # type: ignore[no-untyped-call]
-        compile_kwargs={"literal_binds": True},
-    )
+    claim = sql.run.texts["claim"].replace(":limit", str(BATCH))
     explain = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF)"
     lines = system.query(f"SET search_path = followups; {explain} {claim}")
     return "\n".join(line for (line,) in lines)

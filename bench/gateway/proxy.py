@@ -99,14 +99,14 @@ time-outs, metrics or checks. This gateway counts two windows of the client and 
 clients in Redis, and writes a log line and its metrics for each request. The limits are never
 reached.
 
-This gateway is bound by its CPU. By py-spy at commit 987470e of 2026-11-27 (the last line names
-that of the figures), with 16 connections on a busy machine, system calls and the event loop take 43
-% of it (two writes and two reads per request, a look whether the upstream has closed, and a share
-of those to Redis and the log), aiohttp's server 16 %, the client towards the upstream and headers
-14 %, limits and Redis 10 %, the access middleware 5 %, the answer's head 4 %, request id, metrics
-and log line 5 %. With fewer connections, fewer requests share an iteration of the event loop, and
-so the writes to Redis and the log. Counted in calls of functions, a request took 399 there and 365
-in the bare proxy ([decision 41](decisions/0041-fast-paths.md)).
+This gateway is bound by its CPU. By py-spy at commit 425fa6da, with 64 connections on a quiet
+machine: aiohttp's server and the layers of its application (router, six middlewares) 25 %, sending
+the answer 23 % (half of it the system call), the way to the upstream and back 28 % (a look whether
+the upstream has closed and the system call that sends are 9 and 8 % of all), limits and the budget
+9 %, the event loop 11 %. With fewer connections, fewer requests share an iteration of the event
+loop, and so the writes to Redis and the log. A request takes a quarter more than at commit 3c39c30:
+the budget of all visitors is 10 %, and the fast paths that bought less than 3 % each, and went, are
+12 % together. [Decision 70](decisions/0070-no-door.md) has what each part of aiohttp costs.
 
 {(2 * chr(10)).join(sections)}
 

@@ -284,6 +284,7 @@ class Deployment:
         report(f"{time.monotonic() - began:.0f} s: the files are back; the log is replayed")
         _start(server)
         report(f"{time.monotonic() - began:.0f} s: the database is back")
+        _pause_subscriptions(server)
         self._put_back(joined, _head(server))
         server.stop()  # `make up` must find its ports free
         self._start_everything()
@@ -353,23 +354,30 @@ def _start(server: Postgres) -> None:
     wait_until(
         "the restored database",
         RECOVERY_SECONDS,
-        lambda: _ask(server, "postgres", "SELECT NOT pg_is_in_recovery()") is True,
+        lambda: _ask(server, "SELECT NOT pg_is_in_recovery()", "postgres") is True,
         lambda: server.pid is not None,
     )
 
 
 def _head(server: Postgres) -> int:
-    return int(_ask(server, DATABASE, "SELECT coalesce(max(id), 0) FROM consent.consent_audit_log"))
+    return int(_ask(server, "SELECT coalesce(max(id), 0) FROM consent.consent_audit_log"))
 
 
-def _ask(server: Postgres, database: str, statement: str) -> Any:
+def _pause_subscriptions(server: Postgres) -> None:
+    """Who was to get nothing more since the backup, or lost their key, must be looked at first."""
+    if _ask(server, "SELECT to_regclass('alerts.subscription') IS NOT NULL"):
+        paused = "UPDATE alerts.subscription SET paused = 'restored' WHERE paused IS NULL"
+        _ask(server, f"WITH changed AS ({paused} RETURNING 1) SELECT count(*) FROM changed")
+
+
+def _ask(server: Postgres, statement: str, database: str = DATABASE) -> Any:
     """Return one value; None while the server does not accept connections."""
     try:
         connected = psycopg2.connect(f"{server.dsn.removesuffix('/postgres')}/{database}")
     except psycopg2.OperationalError:
         time.sleep(0.5)
         return None
-    with closing(connected), connected.cursor() as cursor:
+    with closing(connected), connected, connected.cursor() as cursor:
         cursor.execute(statement)
         (value,) = cursor.fetchone() or (None,)
         return value

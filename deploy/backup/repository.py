@@ -15,6 +15,7 @@ from string import Template
 
 from deploy.up.environment import parse
 from deploy.up.process import HOST, ServerError, account
+from libs.common import beside
 
 STANZA = "ostoja"
 ARCHIVE_SECONDS = 60
@@ -34,7 +35,7 @@ class Repository:
     """The PGBACKREST_… settings of .env."""
 
     def environment(self, port: int) -> dict[str, str]:
-        template = Template(Path(__file__).with_name("pgbackrest.env").read_text(encoding="utf-8"))
+        template = Template(beside.text(__file__, "pgbackrest.env"))
         text = template.substitute(
             host=HOST,
             stanza=STANZA,

@@ -7,13 +7,10 @@ from pathlib import Path
 
 from deploy.check import faults
 from deploy.inspection import going_live, keys, rabbitmq, say
-from deploy.up.environment import load, of_tls_servers, port, runs_three_hosts, tls_dir
+from deploy.up.environment import CLUSTER, load, of_tls_servers, port, tls_dir
 from deploy.up.process import HOST, ServerError
 from libs.common.process import certificate_ends
 from libs.common.process.finding import Finding
-
-OLD_DEFAULTS = {"LOGIN_RATE_LIMIT": "20 per 15 minutes"}
-"""`make env` wrote these into .env and never changes them."""
 
 
 def findings(values: Mapping[str, str], env_file: Path, *, live: bool) -> Iterator[Finding]:
@@ -26,6 +23,7 @@ def findings(values: Mapping[str, str], env_file: Path, *, live: bool) -> Iterat
     yield from certificate_ends.findings(certs, {})
     url = values["RABBITMQ_MANAGEMENT_URL"] or own
     yield from rabbitmq.findings(url, values, certs, alerts)
+    yield from going_live.pages(values, env_file.parent)
     yield from going_live.findings(values, alerts, live=live)
 
 
@@ -33,16 +31,13 @@ def configuration(values: Mapping[str, str], env_file: Path) -> Iterator[Finding
     """Check .env and config/*.toml as each service will read them at its next start."""
     found = faults(values, env_file)
     yield from (say("configuration-fault", fault=fault) for fault in found)
-    for name, old in OLD_DEFAULTS.items():
-        if values[name] == old:
-            yield say("old-default", name=name, old=old)
     if not found:
         yield say("configuration")
 
 
 def main(env_file: Path, *, live: bool) -> None:
     values = load(env_file)
-    if values["CERTS_DIR"] and runs_three_hosts(env_file.parent):
+    if values["CERTS_DIR"] and (env_file.parent / CLUSTER).exists():
         values = of_tls_servers(values)
     for finding in findings(values, env_file, live=live):
         print(json.dumps(finding), flush=True)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 import time
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from http.client import HTTPException
@@ -22,7 +21,8 @@ from deploy.inspection import SAID, say
 from deploy.up.environment import AMQP_PASSWORDS, SERVICES, VHOST
 from deploy.up.servers import manage
 from libs.common.messaging.topology import Queue
-from libs.common.process.finding import Finding, clock, of_header, ok
+from libs.common.process.finding import Finding, clock, of_header
+from libs.domain import shipped
 from services.alerts import topology as alerts
 from services.alerts.channels.channel import Target
 from services.alerts.config.targets import Config
@@ -71,7 +71,7 @@ def findings(
     try:
         policies = provision.retry_policies(alerts_config)
         queues = expected(configured(alerts_config))
-    except (OSError, ValueError, LookupError, AttributeError) as error:
+    except (SystemExit, ValueError, LookupError, AttributeError) as error:
         yield say("queues-unknown", file=alerts_config, error=error)
         return
     passwords = {service: values[name] for service, name in AMQP_PASSWORDS.items()}
@@ -80,12 +80,12 @@ def findings(
     faults += _applied(ask, queues, policies)
     yield from faults
     for part in sorted({SAID[kind]["part"] for kind in KINDS} - {each["part"] for each in faults}):
-        yield ok(part, "all as declared")
+        yield say("declared", what=part)
 
 
 def configured(alerts_config: Path) -> Config:
     """Read only the settings of alerts.toml that its queues depend on."""
-    raw = tomllib.loads(alerts_config.read_text(encoding="utf-8"))
+    raw = shipped.read(alerts_config, "alerts").whole
     timing = ("retry_delays", "wait_tiers", "max_age")
     targets: dict[str, Any] = {
         name: Target.model_construct(**{key: given[key] for key in timing if key in given})
@@ -98,7 +98,7 @@ def expected(config: Config) -> dict[str, Queue]:
     every = (
         *alerts.intake_queues(),
         *alerts.data_subject_queues(),
-        *alerts.target_queues(config),
+        *alerts.target_queues(config.targets),
         *consent.QUEUES,
         *console.QUEUES,
         *followups.QUEUES,

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 from pydantic import Field, SecretStr
@@ -17,10 +18,9 @@ from deploy.sandbox.providers import PROVIDERS
 from deploy.sandbox.recorder import Recorder
 from deploy.sandbox.smtp import Smtp
 from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.common.process.service import Service, run
 from libs.common.process.settings import Settings, load
-
-log = logs.get_logger(__name__)
 
 
 class SandboxSettings(Settings):
@@ -29,7 +29,9 @@ class SandboxSettings(Settings):
     sandbox_mail_port: int = Field(8025, ge=1, le=65535)
     sandbox_smtp_port: int = Field(1025, ge=1, le=65535)
     public_base_url: str = "http://127.0.0.1:8080"  # the gateway, for the pages of the site
+    sandbox_slack_file: Path | None = None
     webhook_secret: SecretStr | None = None  # unset: signatures are recorded, not checked
+    service_api_key: SecretStr = SecretStr("")  # unset: no mail comes back
 
 
 def main() -> int | str:
@@ -43,10 +45,13 @@ def main() -> int | str:
         host = settings.sandbox_host
         recorder = Recorder([*PROVIDERS, "email"])
         secret = settings.webhook_secret
-        app = providers.create_app(recorder, secret.get_secret_value() if secret else None)
-        site.add_routes(app, settings.public_base_url.rstrip("/"))
+        key = secret.get_secret_value() if secret else None
+        app = providers.create_app(recorder, key, settings.sandbox_slack_file)
+        gateway = settings.public_base_url.rstrip("/")
+        site.add_routes(app, gateway)
         await service.enter(_http(app, host, settings.sandbox_port))
-        await service.enter(_http(mailpit.create_app(recorder), host, settings.sandbox_mail_port))
+        mails = mailpit.create_app(recorder, gateway, settings.service_api_key.get_secret_value())
+        await service.enter(_http(mails, host, settings.sandbox_mail_port))
         await service.enter(_smtp(recorder, host, settings.sandbox_smtp_port))
         log.info(
             "sandbox.listening",

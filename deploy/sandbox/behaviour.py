@@ -4,16 +4,15 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from aiohttp import web
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from libs.common.http.application import Model, Problem, faults
+from libs.common.http.application import Model
 
-M = TypeVar("M", bound=BaseModel)
 Stage = Literal["mail", "rcpt", "data", "dot"]
 
 
@@ -49,21 +48,9 @@ class Behaviour(Model):
 
     @model_validator(mode="after")
     def _means_one_thing(self) -> Self:
-        failures = sum((self.failing_status is not None, self.loses_answer, bool(self.error)))
-        if self.status is not None and 200 < self.status < 300:
-            raise ValueError("status must be 200, which resets, or a failure from 300 to 599")
-        if sum((self.hang, self.close, self.reset, self.cut)) > 1:
-            raise ValueError("give one of hang, close, reset and cut")
-        if failures > 1 or (self.status == 200 and failures):
+        ways = sum((self.hang, self.close, self.reset, self.cut, bool(self.error)))
+        if ways + (self.status is not None) > 1:
             raise ValueError("give one of status, hang, close, reset, cut and error")
-        if self.drip_seconds is not None and self.loses_answer:
-            raise ValueError("drip_seconds needs an answer")
-        if self.retry_after is not None and self.status not in {429, 503}:
-            raise ValueError("retry_after needs status 429 or 503")
-        if self.accepted and not self.loses_answer:
-            raise ValueError("accepted needs hang, close, reset or cut")
-        if self.fail_next is not None and self.status == 200:
-            raise ValueError("fail_next needs a failure")
         if not self.model_dump(exclude_defaults=True):
             raise ValueError('give a behaviour; {"status": 200} resets')
         return self
@@ -94,7 +81,7 @@ class Answer:
     """Run after the message was accepted."""
 
 
-Provider = Callable[[Mapping[str, str], bytes], Answer]
+Provider = Callable[[web.Request, bytes], Answer]
 
 
 def json_object(body: Any) -> dict[str, Any] | None:
@@ -103,14 +90,6 @@ def json_object(body: Any) -> dict[str, Any] | None:
     except (ValueError, TypeError, RecursionError):
         return None
     return data if isinstance(data, dict) else None
-
-
-def asked(request: web.Request, model: type[M]) -> M:
-    """:raises Problem: names each parameter that is unknown or out of range"""
-    try:
-        return model.model_validate_strings(dict(request.query))
-    except ValidationError as error:
-        raise Problem(422, errors=faults(error, "query")) from None
 
 
 def hang_up(transport: asyncio.WriteTransport, *, reset: bool) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes
 from email.header import decode_header, make_header
 from email.message import Message
-from email.utils import getaddresses, parseaddr, parsedate_to_datetime
+from email.utils import getaddresses, parseaddr
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -17,7 +17,6 @@ U = TypeVar("U")
 
 SNIPPET = 250
 _TAG = re.compile(r"<style.*?</style>|<script.*?</script>|<[^>]*>", re.DOTALL | re.IGNORECASE)
-_LINK = re.compile(r"<((?:https?|mailto):[^>\s]+)>", re.IGNORECASE)
 
 
 @dataclass
@@ -46,62 +45,42 @@ class Mail:
             "html": read.html,
         }
 
-    def summary(self) -> dict[str, Any]:
-        """Return Mailpit's MessageSummary."""
-        return {"Read": self.read, "Created": stamp(self.created), **self._summary}
-
     @cached_property
-    def _summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """Mailpit's MessageSummary, as far as something reads it, but for what changes."""
         read = _Read(self.raw)
-        return {
-            **self._described(read),
-            "Attachments": len(read.attachments),
-            "Snippet": " ".join((read.text or _TAG.sub(" ", read.html)).split())[:SNIPPET],
-        }
-
-    def message(self) -> dict[str, Any]:
-        """Return Mailpit's Message."""
-        read = _Read(self.raw)
-        unsubscribe = read.header("List-Unsubscribe")
-        return {
-            **self._described(read),
-            "ReturnPath": self.sender,
-            "ListUnsubscribe": {
-                "Header": unsubscribe,
-                "Links": _LINK.findall(unsubscribe),
-                "HeaderPost": read.header("List-Unsubscribe-Post"),
-            },
-            "Date": stamp(read.date or self.created),
-            "Text": read.text,
-            "HTML": read.html,
-            "Attachments": read.attachments,
-        }
-
-    def _described(self, read: "_Read") -> dict[str, Any]:
-        """Return what both have."""
+        shown, address = parseaddr(read.header("From"))
         people = {
             name.replace("-", ""): [
                 {"Name": shown, "Address": address}
                 for shown, address in getaddresses([read.header(name)])
                 if address
             ]
-            for name in ("To", "Cc", "Bcc", "Reply-To")
+            for name in ("To", "Cc", "Reply-To")
         }
-        named = {each["Address"].lower() for name in ("To", "Cc", "Bcc") for each in people[name]}
-        # Like Mailpit: an address that is only in the envelope is a blind copy.
-        people["Bcc"] += [
-            {"Name": "", "Address": address}
-            for address in self.recipients
-            if address.lower() not in named
-        ]
-        shown, address = parseaddr(read.header("From"))
         return {
             "ID": self.id,
             "MessageID": read.header("Message-ID").strip("<> "),
+            "Created": stamp(self.created),
             "From": {"Name": shown, "Address": address or self.sender},
             **people,
             "Subject": read.header("Subject"),
-            "Size": self.size,
+            "Snippet": " ".join((read.text or _TAG.sub(" ", read.html)).split())[:SNIPPET],
+        }
+
+    def message(self) -> dict[str, Any]:
+        """Return Mailpit's Message, likewise."""
+        read = _Read(self.raw)
+        unsubscribe = {
+            "Header": read.header("List-Unsubscribe"),
+            "HeaderPost": read.header("List-Unsubscribe-Post"),
+        }
+        return {
+            **self.summary,
+            "ReturnPath": self.sender,
+            "ListUnsubscribe": unsubscribe,
+            "Text": read.text,
+            "HTML": read.html,
         }
 
 
@@ -115,51 +94,27 @@ class _Read:
     def __init__(self, raw: bytes) -> None:
         self.message: Message = _tried(lambda: message_from_bytes(raw), Message())
         self.text = self.html = ""
-        self.attachments: list[dict[str, Any]] = []
         for part in _tried(lambda: list(self.message.walk()), ()):
-            if part.is_multipart():
-                continue
             kind = part.get_content_type()
-            attached = part.get_content_disposition() == "attachment"
-            if kind == "text/plain" and not attached and not self.text:
+            if part.get_content_disposition() == "attachment":
+                continue
+            if kind == "text/plain" and not self.text:
                 self.text = _content(part)
-            elif kind == "text/html" and not attached and not self.html:
+            elif kind == "text/html" and not self.html:
                 self.html = _content(part)
-            else:
-                self.attachments.append(_attachment(part))
 
     def header(self, name: str) -> str:
-        return _header(self.message, name)
-
-    @property
-    def date(self) -> datetime | None:
-        date = _tried(lambda: parsedate_to_datetime(self.header("Date")), None)
-        return date if date is None or date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def _attachment(part: Message) -> dict[str, Any]:
-    return {
-        "FileName": plain(_tried(part.get_filename, None) or ""),
-        "ContentType": part.get_content_type(),
-        "Size": len(_payload(part)),
-    }
-
-
-def _payload(part: Message) -> bytes:
-    payload = _tried(lambda: part.get_payload(decode=True), b"")
-    return payload if isinstance(payload, bytes) else b""
+        raw = _tried(lambda: str(self.message.get(name, "")), "")
+        unfolded = "".join(raw.splitlines())
+        return plain(_tried(lambda: str(make_header(decode_header(unfolded))), unfolded))
 
 
 def _content(part: Message) -> str:
-    payload = _payload(part)
+    payload = _tried(lambda: part.get_payload(decode=True), b"")
+    if not isinstance(payload, bytes):
+        return ""
     charset = part.get_content_charset() or "utf-8"
     return _tried(lambda: payload.decode(charset, "replace"), payload.decode("utf-8", "replace"))
-
-
-def _header(message: Message, name: str) -> str:
-    raw = _tried(lambda: str(message.get(name, "")), "")
-    unfolded = "".join(raw.splitlines())
-    return plain(_tried(lambda: str(make_header(decode_header(unfolded))), unfolded))
 
 
 def _tried(read: Callable[[], T], otherwise: U) -> T | U:

@@ -4,13 +4,13 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import time
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 from uuid import uuid4
 
 from aiohttp import hdrs, web
-from pydantic import Field
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from deploy.sandbox import slack
@@ -19,20 +19,17 @@ from deploy.sandbox.behaviour import (
     Answer,
     Behaviour,
     Provider,
-    asked,
     hang_up,
     json_object,
 )
 from deploy.sandbox.recorder import MIB, Recorder
-from libs.common.http.application import Model, Problem, json_response, parse
+from libs.common.http.application import Model, Problem, json_response, parse, parse_query
 from libs.common.http.application import create_app as create_web_app
 
 _CALLS = ("create_item", "change_multiple_column_values", "items_page_by_column_values")
-_CALL = re.compile(
-    rf'\b(?P<name>{"|".join(_CALLS)})\s*\((?P<arguments>(?:[^()"]|"(?:[^"\\]|\\.)*")*)\)'
-)
+_CALL = re.compile(rf"\b(?P<name>{'|'.join(_CALLS)})\s*\((?P<arguments>[^()]*)\)")
 _MOST_ITEMS = 10_000
-_ARGUMENT = re.compile(r'(\w+)\s*:\s*(\$\w+|\d+|"(?:[^"\\]|\\.)*")')
+_ARGUMENT = re.compile(r"(\w+)\s*:\s*\$(\w+)")
 _NUMBER = re.compile(r"\+?\d{9,15}")
 
 
@@ -42,18 +39,16 @@ class Monday:
     def __init__(self) -> None:
         self._items: dict[str, tuple[str, dict[str, Any]]] = {}
 
-    def __call__(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        if not headers.get(hdrs.AUTHORIZATION):
+    def __call__(self, request: web.Request, body: bytes) -> Answer:
+        if not request.headers.get(hdrs.AUTHORIZATION):
             return Answer(401, '{"errors":["Not Authenticated"]}', accepted=False)
-        request = json_object(body) or {}
-        call = _CALL.search(str(request.get("query", "")))
+        asked = json_object(body) or {}
+        call = _CALL.search(str(asked.get("query", "")))
         if call is None:
             return _monday_error(f"expected one of {', '.join(_CALLS)}", "GRAPHQL_PARSE_FAILED")
-        variables = request.get("variables") or {}
-        given = {
-            name: variables.get(value[1:]) if value.startswith("$") else json.loads(value)
-            for name, value in _ARGUMENT.findall(call["arguments"])
-        }
+        variables = asked.get("variables") or {}
+        named = _ARGUMENT.findall(call["arguments"])
+        given = {name: variables.get(variable) for name, variable in named}
         board = str(given.get("board_id") or "")
         if not board.isdigit():
             return _monday_error("This board id is not valid", "InvalidBoardIdException")
@@ -115,9 +110,9 @@ def _monday_error(message: str, code: str) -> Answer:
     return Answer(200, json.dumps({"data": None, "errors": [error]}), accepted=False)
 
 
-def sms(headers: Mapping[str, str], body: bytes) -> Answer:
+def sms(request: web.Request, body: bytes) -> Answer:
     """SMSAPI's `sms.do` with format=json: numbered errors come in the body of a 200."""
-    if not headers.get(hdrs.AUTHORIZATION, "").startswith("Bearer "):
+    if not request.headers.get(hdrs.AUTHORIZATION, "").startswith("Bearer "):
         return _sms_error(101, "Authorization failed")
     form = json_object(body)
     if form is None:
@@ -136,7 +131,7 @@ def _sms_error(code: int, message: str) -> Answer:
     return Answer(200, json.dumps({"error": code, "message": message}), accepted=False)
 
 
-def webhook(_: Mapping[str, str], body: bytes) -> Answer:
+def webhook(_: web.Request, body: bytes) -> Answer:
     """Any webhook receiver; `_signed` checks the signature."""
     if json_object(body) is None:
         return Answer(400, '{"error":"not a JSON object"}', accepted=False)
@@ -146,17 +141,17 @@ def webhook(_: Mapping[str, str], body: bytes) -> Answer:
 def _signed(secret: str) -> Provider:
     verifier = Webhook(secret)
 
-    def signed(headers: Mapping[str, str], body: bytes) -> Answer:
+    def signed(request: web.Request, body: bytes) -> Answer:
         try:
-            verifier.verify(body, dict(headers), json_parse=False)
+            verifier.verify(body, dict(request.headers), json_parse=False)
         except (WebhookVerificationError, ValueError):
             return Answer(401, '{"error":"the signature does not match"}', accepted=False)
-        return webhook(headers, body)
+        return webhook(request, body)
 
     return signed
 
 
-def telegram(_: Mapping[str, str], body: bytes) -> Answer:
+def telegram(_: web.Request, body: bytes) -> Answer:
     """A bot's sendMessage, to a group: errors have a status and a description."""
     message = json_object(body) or {}
     error = None if str(message.get("chat_id")).startswith("-") else "chat not found"
@@ -174,6 +169,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "monday": Monday(),
     "sms": sms,
     "webhook": webhook,
+    "subscriber": webhook,
     "telegram": telegram,
 }
 PATHS = {
@@ -208,38 +204,35 @@ def _raw(answer: Answer, headers: Mapping[str, str]) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def create_app(recorder: Recorder, webhook_secret: str | None) -> web.Application:
+def create_app(
+    recorder: Recorder, webhook_secret: str | None, slack_file: Path | None = None
+) -> web.Application:
     """Create the application of the provider port.
 
+    GET /slack   a page of what Slack got; `slack_file` keeps it over restarts
     POST /slack /slack/api/chat.postMessage /slack/api/chat.update
     POST /slack/press   presses a button of a message
     POST /slack/response/{token}   the response_url of a press; without a token, of no message
-    POST /monday /sms /webhook /telegram/bot{token}/sendMessage   the providers
-    GET /received?target=[&all=true][&limit=]   DELETE /received[?target=]
+    POST /monday /sms /webhook /subscriber /telegram/bot{token}/sendMessage   the providers
+    GET /received?target=[&all=true]   DELETE /received
     PUT /behaviour/{target}
     """
     app = create_web_app(internal_key=None, max_body=MIB)
-    for target, provider in PROVIDERS.items():
+    slack_app = slack.App(slack.Messages(slack_file))
+    for target, provider in {**PROVIDERS, "slack": slack_app.webhook}.items():
         if target == "webhook" and webhook_secret:
             # Of two the old one, behind the new one: a receiver that has not changed yet.
             key = webhook_secret.split()[-1]
             provider = _signed(key)  # noqa: PLW2901 - the same, with its key
         path = PATHS.get(target, f"/{target}")
         app.router.add_post(path, _receiver(recorder, target, provider))
-    slack_app = slack.App()
+    app.router.add_get("/slack", slack_app.page)
     for method, write in (("postMessage", slack_app.post), ("update", slack_app.update)):
         receive = _receiver(recorder, "slack", write, "slack app")
         app.router.add_post(f"/slack/api/chat.{method}", receive)
     app.router.add_post("/slack/press", slack_app.press)
 
-    async def respond(request: web.Request) -> web.Response:
-        token = request.match_info["token"]
-        receive = _receiver(
-            recorder, "slack_response", lambda _, body: slack_app.respond(token, body)
-        )
-        answered: web.Response = await receive(request)
-        return answered
-
+    respond = _receiver(recorder, "slack_response", slack_app.respond)
     app.router.add_post("/slack/response/{token}", respond)
     api = _Api(recorder)
     app.router.add_get("/received", api.received)
@@ -256,7 +249,7 @@ def _receiver(
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()
         behaviour = recorder.take(target)
-        answer = provider(request.headers, body)
+        answer = provider(request, body)
         accepted = answer.accepted and (behaviour.accepted or not behaviour.fails)
         if accepted:
             answer.keep()
@@ -309,30 +302,24 @@ def _end(request: web.Request, behaviour: Behaviour, rest: bytes) -> None:
         hang_up(request.transport, reset=behaviour.reset)
 
 
-class _Targeted(Model):
-    target: str | None = None
-
-
-class _Asked(_Targeted):
+class _Asked(Model):
+    target: str
     all: Literal["true", "false"] = "false"
-    limit: int | None = Field(None, ge=0, le=1_000_000)
 
 
 class _Api:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def _targets(self, name: str | None) -> list[str]:
-        known = self._recorder.targets
-        if name is not None and name not in known:
+    def _target(self, name: str) -> str:
+        if name not in (known := self._recorder.targets):
             raise Problem(404, detail=f"no such target; known are {', '.join(known)}")
-        return known if name is None else [name]
+        return name
 
     async def received(self, request: web.Request) -> web.Response:
-        wanted = asked(request, _Asked)
-        count, found = self._recorder.received(
-            self._targets(wanted.target), refused_too=wanted.all == "true", limit=wanted.limit
-        )
+        wanted = parse_query(request, _Asked)
+        target, refused_too = self._target(wanted.target), wanted.all == "true"
+        count, found = self._recorder.received(target, refused_too=refused_too)
 
         def render() -> bytes:
             # ASCII, because a body may contain lone surrogates, which UTF-8 cannot encode.
@@ -344,14 +331,12 @@ class _Api:
         body = await asyncio.to_thread(render)
         return web.Response(body=body, content_type="application/json")
 
-    async def forget(self, request: web.Request) -> web.Response:
-        targets = self._targets(asked(request, _Targeted).target)
-        return json_response({"deleted": self._recorder.forget(targets)})
+    async def forget(self, _: web.Request) -> web.Response:
+        return json_response({"deleted": self._recorder.forget()})
 
     async def behave(self, request: web.Request) -> web.Response:
-        (target,) = self._targets(request.match_info["target"])
+        target = self._target(request.match_info["target"])
         behaviour = await parse(request, Behaviour)
-        _check_for(target, behaviour)
         slow = behaviour.delay_seconds or behaviour.drip_seconds
         if not behaviour.fails and not slow:
             alone = {"status": 451 if target == "email" else 500}
@@ -359,23 +344,3 @@ class _Api:
             behaviour = behaviour.model_copy(update=alone) if once else HEALTHY
         self._recorder.behave(target, behaviour)
         return json_response(behaviour.model_dump(exclude_defaults=True))
-
-
-def _check_for(target: str, behaviour: Behaviour) -> None:
-    """Reject a behaviour that the target's protocol cannot show."""
-    faults = []
-    if target == "email":
-        status = behaviour.failing_status
-        if status is not None and (status < 400 or status // 10 % 10 > 5):
-            faults.append(("status", "SMTP has 400-459 and 500-559"))
-        faults += [
-            (name, "SMTP has none")
-            for name in ("retry_after", "error", "drip_seconds", "cut")
-            if getattr(behaviour, name) not in {None, False}
-        ]
-    elif behaviour.stage is not None:
-        faults.append(("stage", "only email has stages"))
-    if target == "webhook" and behaviour.error is not None:
-        faults.append(("error", "to a webhook any 200 is success"))
-    if faults:
-        raise Problem(422, detail=f"{target} cannot do that", errors=faults)

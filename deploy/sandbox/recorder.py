@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from deploy.sandbox.behaviour import HEALTHY, Behaviour
@@ -18,12 +18,7 @@ REFUSED_LIMIT = (5_000, 16 * MIB)
 MAILBOX_LIMIT = (10_000, 256 * MIB)
 
 
-class _Sized(Protocol):
-    @property
-    def size(self) -> int: ...
-
-
-T = TypeVar("T", bound=_Sized)
+T = TypeVar("T", "Received", Mail)
 
 
 class Kept(Generic[T]):
@@ -147,21 +142,16 @@ class Recorder:
             content.created = received.at
             self.mailbox.add(content.id, content)
 
-    def received(
-        self, targets: Iterable[str], *, refused_too: bool, limit: int | None
-    ) -> tuple[int, list[Received]]:
-        """Return the total number, and the newest items that are kept, oldest first."""
-        logs = [self._accepted[name] for name in targets]
-        if refused_too:
-            logs += [self._refused[name] for name in targets]
-        found = sorted(
-            (item for kept in logs for item in kept.newest_first()), key=attrgetter("number")
-        )
-        return sum(kept.count for kept in logs), found if limit is None else found[-limit:][:limit]
+    def received(self, target: str, *, refused_too: bool) -> tuple[int, list[Received]]:
+        """Return the total number, and the items that are kept, oldest first."""
+        logs = [self._accepted[target], *([self._refused[target]] if refused_too else [])]
+        found = (item for kept in logs for item in kept.newest_first())
+        return sum(kept.count for kept in logs), sorted(found, key=attrgetter("number"))
 
-    def forget(self, targets: Iterable[str]) -> int:
-        count = 0
-        for kept in (log[name] for name in targets for log in (self._accepted, self._refused)):
-            count += kept.count
+    def forget(self) -> int:
+        """Forget every request; mails stay in the mailbox."""
+        logs = [*self._accepted.values(), *self._refused.values()]
+        count = sum(kept.count for kept in logs)
+        for kept in logs:
             kept.clear()
         return count

@@ -2,28 +2,76 @@
 
 import hashlib
 import hmac
+import html
 import json
+import re
+import sqlite3
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
 
 from aiohttp import ClientSession, hdrs, web
+from markupsafe import Markup, escape
 from pydantic import Field
 
 from deploy.sandbox.behaviour import Answer, json_object
+from deploy.sandbox.mailpit import PAGE_POLICY, PAGES, html_response
 from libs.common.http.application import Model, Problem, json_response, parse
 
 _MOST_MESSAGES = 10_000
+_SHOWN = 100
 _RESPONSES = 5
 """How often Slack takes a message at one `response_url`."""
 SIGNING_SECRET = "signing-secret-of-the-sandbox"  # noqa: S105 - no one else's
 
+_PIECES = re.compile(r"([^<]+|<(?![^<>]*>))|<([^<>]*)>")
+_MARKS = [
+    (re.compile(rf"(?<!\w){mark}([^{mark}\n]+){mark}(?!\w)"), rf"<{tag}>\1</{tag}>")
+    for mark, tag in ((r"\*", "strong"), ("_", "em"), ("~", "s"), ("`", "code"))
+]
+_LINKS = ("http://", "https://", "mailto:", "tel:")
 
-def webhook(_: Mapping[str, str], body: bytes) -> Answer:
+_TABLE = """
+PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;
+CREATE TABLE IF NOT EXISTS message (key TEXT UNIQUE, at TEXT DEFAULT (datetime()), message TEXT);
+"""
+_KEEP = """
+INSERT INTO message (key, message) VALUES (?, ?)
+ON CONFLICT (key) DO UPDATE SET message = excluded.message
+"""
+
+
+class Messages:
+    """What Slack shows, by channel and `ts`; in a file it outlives a restart."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._database = sqlite3.connect(file or ":memory:", isolation_level=None)
+        self._database.executescript(_TABLE)
+
+    def get(self, *key: str) -> dict[str, Any] | None:
+        asked = "SELECT message FROM message WHERE key = ?"
+        row = self._database.execute(asked, [json.dumps(key)]).fetchone()
+        return row and json_object(row[0])
+
+    def keep(self, *key: str, message: dict[str, Any]) -> None:
+        kept = self._database.execute(_KEEP, [json.dumps(key), json.dumps(message)])
+        old = (kept.lastrowid or 0) - _MOST_MESSAGES
+        self._database.execute("DELETE FROM message WHERE rowid <= ?", [old])
+
+    def newest(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Return channel, time (UTC) and message."""
+        asked = "SELECT key, at, message FROM message ORDER BY rowid DESC LIMIT ?"
+        rows = self._database.execute(asked, [_SHOWN])
+        return [(json.loads(key)[0], at, json_object(message) or {}) for key, at, message in rows]
+
+
+def webhook(_: web.Request, body: bytes) -> Answer:
     """An incoming webhook: success is 200 with the body `ok`."""
     message = json_object(body)
     if message is None:
@@ -99,7 +147,7 @@ class Press(Model):
     age: int = 0
 
 
-def response(_: Mapping[str, str], body: bytes) -> Answer:
+def response(_: web.Request, body: bytes) -> Answer:
     """A `response_url`: whoever pressed a button sees the text."""
     text = (json_object(body) or {}).get("text")
     return Answer(200 if text else 400, "ok", accepted=bool(text), content_type="text/plain")
@@ -108,23 +156,37 @@ def response(_: Mapping[str, str], body: bytes) -> Answer:
 class App:
     """chat.postMessage and chat.update: channel and `ts` identify a message."""
 
-    def __init__(self) -> None:
-        self._numbers = count(1)
-        self._messages: dict[tuple[str, str], dict[str, Any]] = {}
+    def __init__(self, messages: Messages) -> None:
+        self._began, self._numbers = int(time.time()), count(1)
+        self._messages = messages
         self._response_urls: dict[str, tuple[tuple[str, str], int]] = {}
         """The message of each, and how often it may still be used."""
 
-    def post(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        return self._write(headers, body, None)
+    def post(self, request: web.Request, body: bytes) -> Answer:
+        return self._write(request, body, None)
 
-    def update(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        return self._write(headers, body, str((json_object(body) or {}).get("ts")))
+    def update(self, request: web.Request, body: bytes) -> Answer:
+        return self._write(request, body, str((json_object(body) or {}).get("ts")))
+
+    def webhook(self, request: web.Request, body: bytes) -> Answer:
+        message = json_object(body) or {}
+        keep = partial(self._messages.keep, "", self._ts(), message=message)
+        return replace(webhook(request, body), keep=keep)
+
+    def _ts(self) -> str:
+        return f"{self._began}.{next(self._numbers):06}"
+
+    async def page(self, _: web.Request) -> web.Response:
+        """Show what Slack got, as Slack does; nothing on it acts."""
+        messages = self._messages.newest()
+        page = PAGES.get_template("slack.html").render(messages=messages, mrkdwn=_mrkdwn)
+        return html_response(page.encode("utf-8", "replace").decode(), PAGE_POLICY)
 
     async def press(self, request: web.Request) -> web.Response:
         """Press a button of a message: notify its app, and return what the app answered."""
         press = await parse(request, Press)
         key = press.channel, press.ts
-        message = self._messages.get(key, {})
+        message = self._messages.get(*key) or {}
         elements = {
             element["action_id"]: element
             for block in message.get("blocks") or []
@@ -144,32 +206,31 @@ class App:
         ):
             return json_response({"status": got.status, "body": await got.text()})
 
-    def respond(self, token: str, body: bytes) -> Answer:
+    def respond(self, request: web.Request, body: bytes) -> Answer:
         """A press's `response_url`: a text for its person, or a new version of the message."""
-        message = json_object(body) or {}
+        message, token = json_object(body) or {}, request.match_info["token"]
         key, left = self._response_urls.get(token, (("", ""), 0))
         if not left:
             return Answer(404, '{"ok":false,"error":"used_url"}', accepted=False)
         self._response_urls[token] = key, left - 1
         if not message.get("replace_original"):
-            return response({}, body)
+            return response(request, body)
         if error := _error({**message, "channel": key[0]}):
             return Answer(400, json.dumps({"ok": False, "error": error}), accepted=False)
-        keep = partial(_keep, self._messages, key, message)
+        keep = partial(self._messages.keep, *key, message=message)
         return Answer(200, '{"ok":true}', accepted=True, keep=keep)
 
-    def _write(self, headers: Mapping[str, str], body: bytes, ts: str | None) -> Answer:
+    def _write(self, request: web.Request, body: bytes, ts: str | None) -> Answer:
         message = json_object(body) or {}
         channel = str(message.get("channel"))
-        if not headers.get(hdrs.AUTHORIZATION, "").startswith("Bearer "):
+        if not request.headers.get(hdrs.AUTHORIZATION, "").startswith("Bearer "):
             return refused("not_authed")
         if error := _error(message):
             return refused(error)
-        if ts is not None and (channel, ts) not in self._messages:
+        if ts is not None and self._messages.get(channel, ts) is None:
             return refused("message_not_found")
-        key = channel, ts or f"1764144000.{next(self._numbers):06}"
-
-        keep = partial(_keep, self._messages, key, message)
+        key = channel, ts or self._ts()
+        keep = partial(self._messages.keep, *key, message=message)
         said = {"ok": True, "channel": channel, "ts": key[1], "text": message.get("text")}
         return Answer(200, json.dumps(said), accepted=True, keep=keep)
 
@@ -229,3 +290,19 @@ def _error(message: Mapping[str, Any]) -> str | None:
 
 def refused(error: str) -> Answer:
     return Answer(200, json.dumps({"ok": False, "error": error}), accepted=False)
+
+
+def _mrkdwn(text: str) -> Markup:
+    """Render Slack's *bold*, _italic_, ~struck~, `code` and <url|label>."""
+    shown = Markup()
+    for piece in _PIECES.findall(text):
+        plain, named = map(html.unescape, piece)
+        url, _, label = named.partition("|")
+        if url.startswith(_LINKS):
+            shown += Markup('<a href="{}" rel="noreferrer">{}</a>').format(url, label or url)
+            continue
+        said = str(escape(plain or label or named))
+        for mark, tagged in _MARKS:
+            said = mark.sub(tagged, said)
+        shown += Markup(said)  # noqa: S704 - escaped
+    return shown

@@ -1,9 +1,10 @@
 """The SMTP server: accepts mail for any address; may misbehave at MAIL, RCPT, DATA or the dot."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from deploy.sandbox.behaviour import hang_up
 from deploy.sandbox.mail import Mail, plain
@@ -11,6 +12,7 @@ from deploy.sandbox.recorder import MIB, Recorder
 
 TARGET = "email"
 MAX_MAIL = 10 * MIB
+Command = Callable[[str], Awaitable[None]]
 
 
 class Smtp(SMTP):
@@ -26,37 +28,26 @@ class Smtp(SMTP):
             loop=asyncio.get_running_loop(),
         )
 
-    @syntax("DATA")
-    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
-        # Here, because the handler's hook runs only after the dot.
-        if self.envelope is not None and self.envelope.rcpt_tos and not arg:
-            refusal = await self.event_handler.misbehave(self, self.envelope, "data")
-            if refusal is not None:
-                await self.push(refusal)
-                return
-        await super().smtp_DATA(arg)
+    # Here, because the handler's hooks run only when a command is well-formed, and after the dot.
+    async def smtp_MAIL(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
+        await self._unless_refused("mail", super().smtp_MAIL, arg)
+
+    async def smtp_RCPT(self, arg: str) -> None:  # noqa: N802
+        await self._unless_refused("rcpt", super().smtp_RCPT, arg)
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+        await self._unless_refused("data", super().smtp_DATA, arg)
+
+    async def _unless_refused(self, stage: str, command: Command, arg: str) -> None:
+        refusal = None
+        if self.envelope is not None:
+            refusal = await self.event_handler.misbehave(self, self.envelope, stage)
+        await (command(arg) if refusal is None else self.push(refusal))
 
 
 class _Handler:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-
-    async def handle_MAIL(  # noqa: N802
-        self, server: Smtp, _: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        if (refusal := await self.misbehave(server, envelope, "mail")) is not None:
-            return refusal
-        envelope.mail_from = address
-        envelope.mail_options.extend(options)
-        return "250 2.1.0 OK"
-
-    async def handle_RCPT(  # noqa: N802
-        self, server: Smtp, _: Session, envelope: Envelope, address: str, __: list[str]
-    ) -> str:
-        if (refusal := await self.misbehave(server, envelope, "rcpt")) is not None:
-            return refusal
-        envelope.rcpt_tos.append(address)
-        return "250 2.1.5 OK"
 
     async def handle_DATA(  # noqa: N802
         self, server: Smtp, _: Session, envelope: Envelope

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.backup.repository import repository
-from deploy.up import environment, machine, supervisor
-from deploy.up.env_file import env_file_faults
+from deploy.up import environment, machine, questions, supervisor
 from deploy.up.environment import ROOT, SERVICES, WITH_TABLES, port
 from deploy.up.process import HOST, ServerError, check_ports_free, wait_until
 from deploy.up.servers import RABBITMQ_PORTS, Postgres, RabbitMQ, Redis, Server, postgres_binaries
@@ -82,12 +81,13 @@ def env() -> None:
     with _alone():
         _ensure_env(trying=bool(os.environ.get("TRY")))
     with chdir(ROOT):
-        if found := list(env_file_faults(ENV)):
+        if found := list(environment.env_file_faults(ENV)):
             raise ServerError("\n  ".join(["fix this first:", *found]))
     print(f"{ENV.name} has every key and password, and config/ has every file")
 
 
 def _ensure_env(*, trying: bool) -> None:
+    questions.finish(ROOT)
     data_exists = any(LOCAL.glob("**/postgres/data"))
     if environment.ensure(ENV, data_exists=data_exists, trying=trying):
         defaults = (
@@ -96,7 +96,7 @@ def _ensure_env(*, trying: bool) -> None:
             else "for production: no sandbox, quiet hours are on (`make env TRY=1`: for a trial)"
         )
         print(f"{ENV.name} is new, with defaults {defaults}; docs/going-live.md says what to set")
-    environment.ensure_config(ROOT / "config", environment.load(ENV)["SANDBOX_PORT"])
+    environment.ensure_config(ROOT / "config")
 
 
 def prepare(*, tests: bool = False, browser: bool = False, cluster: bool = False) -> None:
@@ -450,7 +450,7 @@ def _print_addresses(values: Mapping[str, str]) -> None:
         ("the API, and its documentation", "GATEWAY_PORT", "/docs"),
         ("RabbitMQ (admin; RABBITMQ_ADMIN_PASSWORD in .env)", "RABBITMQ_UI_PORT", "/"),
         ("a company's web site, with form and chat", "SANDBOX_PORT", "/"),
-        ("the sandbox: what Slack and the others got", "SANDBOX_PORT", "/received?target=slack"),
+        ("the sandbox: what Slack got", "SANDBOX_PORT", "/slack"),
         ("the sandbox: mail", "SANDBOX_MAIL_PORT", "/"),
     ):
         secure = variable == "RABBITMQ_UI_PORT" and _speaks_tls(values)

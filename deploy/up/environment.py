@@ -1,23 +1,30 @@
-"""Derives each process's environment from .env: only its own settings and secrets."""
+"""Reads and writes .env, and derives each process's environment: only its own settings and secrets.
+
+Standard library only, because `make env` runs on a bare machine.
+"""
 
 import base64
 import os
+import re
 import secrets
 import socket
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from string import Template
+from typing import Any
 from urllib.parse import quote
 
 from deploy.up.process import HOST, ServerError
+from libs.common import beside
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / ".env.example"
+EXPERT = beside.path(__file__, "expert.env")
 EXAMPLE_CONFIG = ROOT / "config.example"
-SANDBOX = Path(__file__).with_name("sandbox.env").read_text(encoding="utf-8").split("\n\n")
+SANDBOX = beside.text(__file__, "sandbox.env").split("\n\n")
 """The settings of each provider."""
-SITE_PORT = "8090"  # the same as in config.example/forms.toml
 DATABASE = VHOST = "ostoja"
 WITH_TABLES = ("consent", "followups", "alerts", "console")
 SERVICES = (*WITH_TABLES, "gateway")
@@ -25,12 +32,25 @@ CLUSTER = Path(".local/run/cluster")
 VERIFIED = "?sslmode=verify-full"
 BEHIND = 10000  # a server behind HAProxy has a port this much higher
 
+ALERTS = Path("config/alerts.toml")
+SHIPPED_ALERTS = ROOT / "libs" / "domain" / "shipped" / "alerts.toml"
+LIKENESS = 0.85  # similarity to a setting's name above which a name counts as a typo
+# Values that Ostoja, a shell (`. ./.env`) and Docker Compose all read the same.
+PLAIN = re.compile(r"[\w./:@,+=%*-]*", re.ASCII)
+_QUOTED = re.compile(r"'[^']*'|\"[^\"$`\\!]*\"")
+_OTHERS = re.compile(r"COMPOSE_|DOCKER_|OSTOJA_")  # read by Docker, or by the command-line tool
+
 
 def parse(text: str) -> dict[str, str]:
     """Read .env as a shell and Docker Compose do; `make check` finds lines that differ."""
     lines = (line.strip() for line in text.splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
     return {name.strip(): _unquoted(value.strip()) for name, _, value in pairs}
+
+
+def defaults() -> dict[str, str]:
+    """Return every setting with its default."""
+    return parse("\n".join(file.read_text(encoding="utf-8") for file in (EXPERT, EXAMPLE)))
 
 
 def _unquoted(value: str) -> str:
@@ -52,8 +72,9 @@ _MADE: dict[str, Callable[[], str]] = {
     "key_ring": lambda: f"k1:{_key()}",
     "webhook_secret": lambda: f"whsec_{_key()}",
 }
-_LISTED = tomllib.loads(Path(__file__).with_name("secrets.toml").read_text(encoding="utf-8"))
+_LISTED = beside.toml(__file__, "secrets.toml")
 BOUND_TO_DATA: list[str] = _LISTED["bound_to_data"]
+UNSEEN: dict[str, str] = _LISTED["unseen"]
 DATABASE_PASSWORDS = {
     role: f"{role.upper()}_DB_PASSWORD"
     for service in WITH_TABLES
@@ -94,55 +115,60 @@ def ensure(path: Path, *, data_exists: bool, trying: bool) -> bool:
         # Containers and volumes of two clones must not collide, whatever their folders are called.
         fresh["COMPOSE_PROJECT_NAME"] = f"ostoja-{secrets.token_hex(3)}"
         fresh |= FOR_TRYING if trying else {}
-    lines = [_filled(line, fresh) for line in text.splitlines()]
-    lines += [f"{name}={value}" for name, value in fresh.items()]
-    if lines != text.splitlines():
-        unfinished = path.with_name(".env.new")
-        unfinished.touch(mode=0o600)
-        unfinished.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+    if (changed := filled(text, fresh)) != text:
+        put(path, changed.encode())
     return first
 
 
+def filled(text: str, fresh: Mapping[str, str]) -> str:
+    """Return .env with these values: in the lines that are there, or below them."""
+    left, lines = dict(fresh), []
+    for line in text.splitlines():
+        name = line.partition("=")[0]
+        lines.append(f"{name}={left.pop(name)}" if name in left else line)
+    lines += [f"{name}={value}" for name, value in left.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def put(path: Path, content: bytes, *, is_secret: bool = False) -> None:
+    """Replace a file whole or not at all; if root does, its owner stays."""
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    unfinished.touch(mode=0o600 if is_secret or path.name == ".env" else 0o644)
+    unfinished.write_bytes(content)
+    if path.exists() and os.geteuid() == 0:
+        owner = path.stat()
+        os.chown(unfinished, owner.st_uid, owner.st_gid)
+    unfinished.replace(path)
+
+
 def _raised() -> dict[str, str]:
-    """Return every port of the example, raised by the shell's PORT_OFFSET; none without it.
+    """Return every port, raised by the shell's PORT_OFFSET; none without it.
 
     :raises ServerError: it is not a number, or a port would exceed 65535
     """
     if not (given := os.environ.get("PORT_OFFSET")):
         return {}
     ports = {
-        name: int(value)
-        for name, value in parse(EXAMPLE.read_text(encoding="utf-8")).items()
-        if name.endswith("_PORT") and value
+        name: int(value) for name, value in defaults().items() if name.endswith("_PORT") and value
     }
     if not given.isascii() or not given.isdecimal() or max(ports.values()) + int(given) > 65535:
         raise ServerError(f"PORT_OFFSET must be a number up to {65535 - max(ports.values())}")
     return {name: str(number + int(given)) for name, number in ports.items()}
 
 
-def ensure_config(folder: Path, site_port: str = SITE_PORT) -> None:
-    """Copy missing files from config.example/ to config/; existing files stay.
-
-    :param site_port: the sandbox's, from whose web site forms.toml accepts forms
-    """
-    site, ours = (f"http://{HOST}:{port}".encode() for port in (SITE_PORT, site_port))
+def ensure_config(folder: Path) -> None:
+    """Copy missing files from config.example/ to config/; existing files stay."""
     for shipped in EXAMPLE_CONFIG.rglob("*"):
         own = folder / shipped.relative_to(EXAMPLE_CONFIG)
         if shipped.is_file() and not own.exists():
             own.parent.mkdir(parents=True, exist_ok=True)
-            own.write_bytes(shipped.read_bytes().replace(site, ours))
-
-
-def _filled(line: str, fresh: dict[str, str]) -> str:
-    """Return the line with its fresh value, and remove that value."""
-    name = line.partition("=")[0]
-    return f"{name}={fresh.pop(name)}" if name in fresh else line
+            put(own, shipped.read_bytes())
 
 
 def load(path: Path) -> dict[str, str]:
-    """Read every setting from the shell, else from .env, else the example's default."""
-    values = parse(EXAMPLE.read_text(encoding="utf-8"))
+    """Read every setting from the shell, else from .env, else its default."""
+    values = defaults()
     if path.exists():
         values |= {name: value for name, value in parse(path.read_text()).items() if value}
     return {name: os.environ.get(name, value) for name, value in values.items()}
@@ -205,11 +231,6 @@ def encrypted(settings: dict[str, str]) -> dict[str, str]:
     }
 
 
-def runs_three_hosts(folder: Path) -> bool:
-    """Return whether `make up-cluster` runs in this checkout, or did last."""
-    return (folder / CLUSTER).exists()
-
-
 def of_tls_servers(values: Mapping[str, str]) -> dict[str, str]:
     """Return .env's settings as a deployment with such servers elsewhere would have them."""
     return {
@@ -229,7 +250,7 @@ def for_process(
     :param host: where its servers and the other services are
     :param brokers: the nodes of RabbitMQ, if not one there
     """
-    mine = SECRETS_OF[name]
+    mine = _secrets_of(name, values)
     https = values["CERTS_DIR"] and not brokers  # HAProxy encrypts what leaves its host
     settings = {
         key: value
@@ -245,10 +266,11 @@ def for_process(
     settings |= pretended
     settings.setdefault("PUBLIC_BASE_URL", f"http://{HOST}:{values['GATEWAY_PORT']}")
     if name == "sandbox":
-        return settings
+        return settings | {"SANDBOX_SLACK_FILE": ".local/slack.sqlite"}
     if name == "alerts" and pretended:
-        named = settings.get("ALERTS_PRIVATE_NETWORKS")
-        settings["ALERTS_PRIVATE_NETWORKS"] = f"{named},{HOST}/32" if named else f"{HOST}/32"
+        named = ("ALERTS_PRIVATE_NETWORKS", "SUBSCRIPTIONS_PRIVATE_NETWORKS")
+        both = {each: filter(None, (settings.get(each), f"{HOST}/32")) for each in named}
+        settings |= {each: ",".join(networks) for each, networks in both.items()}
     prefix = name.upper()
     settings |= {
         "HTTP_PORT": values[f"{prefix}_PORT"],
@@ -281,6 +303,12 @@ def for_process(
     return settings
 
 
+def _secrets_of(name: str, values: Mapping[str, str]) -> set[str]:
+    # With a real relay the sandbox gets no mail that could come back by its buttons.
+    is_idle = name == "sandbox" and values["SMTP_HOST"]
+    return SECRETS_OF[name] - {"SERVICE_API_KEY"} if is_idle else SECRETS_OF[name]
+
+
 def tls_dir(values: Mapping[str, str], name: str) -> Path | None:
     """Return the folder of a process, as `make certs` writes it; None without TLS."""
     return Path(folder) / name if (folder := values["CERTS_DIR"]) else None
@@ -308,3 +336,48 @@ def _of_the_sandbox(values: Mapping[str, str]) -> dict[str, str]:
         if not any(values.get(name) for name in group):
             pretended |= group
     return pretended
+
+
+def env_file_faults(path: Path) -> Iterator[str]:
+    """Yield a fault for each line of .env that is invalid or that programs may read differently."""
+    known = set(defaults())
+    of_targets = {name for file in (ALERTS, SHIPPED_ALERTS) for name, _ in variables(file)}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        place = f"{path.name}:{number}: {name.strip()[:60]}"
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
+            yield f"{path.name}:{number}: must be NAME=value, without spaces around the name"
+        elif not PLAIN.fullmatch(value) and not _QUOTED.fullmatch(value):
+            yield (
+                f"{place}: quote the value 'like this', without a ' in it: a shell, Docker Compose "
+                "and make would each read it differently"
+            )
+        elif name.endswith("_PORT") and not _is_port(value.strip("'\"")):
+            yield f"{place}: not a port"
+        elif not {name, name.removesuffix("_FILE")} & (known | of_targets):
+            # A near match is a typo; any other unknown name may be a setting of an older version.
+            close = get_close_matches(name, sorted(known), n=1, cutoff=LIKENESS)
+            if close and not _OTHERS.match(name):
+                yield f"{place}: unknown setting; did you mean {close[0]}?"
+
+
+def _is_port(value: str) -> bool:
+    return not value or (value.isascii() and value.isdecimal() and 0 < int(value) < 65536)
+
+
+def variables(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each variable that a file names, with the key that uses it."""
+
+    def within(node: Any, key: str) -> Iterator[tuple[str, str]]:
+        if isinstance(node, dict):
+            if isinstance(name := node.get("env"), str):
+                yield name, key
+            for inner, value in node.items():
+                yield from within(value, inner)
+
+    try:
+        yield from within(tomllib.loads(path.read_text(encoding="utf-8")), "")
+    except (OSError, ValueError):
+        return  # its service reports it better

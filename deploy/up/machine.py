@@ -7,20 +7,18 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from deploy.up.process import ServerError
 from deploy.up.servers import postgres_binaries, rabbitmq_home, redis_binary
+from libs.common import beside
 
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-PACKAGES: dict[str, dict[str, Any]] = tomllib.loads(
-    Path(__file__).with_name("packages.toml").read_text(encoding="utf-8")
-)
+PACKAGES: dict[str, dict[str, Any]] = beside.toml(__file__, "packages.toml")
 
 
 class MachineError(Exception):
@@ -81,8 +79,8 @@ def _missing_packages() -> list[str]:
 
 
 def _may_install() -> bool:
-    become_root = os.geteuid() == 0 or shutil.which("sudo") is not None
-    return become_root and shutil.which("apt-get") is not None
+    is_root = os.geteuid() == 0 or shutil.which("sudo") is not None
+    return is_root and shutil.which("apt-get") is not None
 
 
 def _install(packages: list[str]) -> None:
@@ -93,14 +91,12 @@ def _install(packages: list[str]) -> None:
             f"this is not Debian: install {names} yourself (PostgreSQL >= 15, Redis >= 7, "
             f"RabbitMQ >= 4.0), or: {elsewhere}"
         )
-    become_root: list[str] = []
-    if os.geteuid() != 0:
-        if shutil.which("sudo") is None:
-            raise MachineError(
-                f"missing: {names}; without root or sudo, ask an administrator to install them, "
-                f"or: {elsewhere}"
-            )
-        become_root = ["sudo"]
+    if not _may_install():
+        raise MachineError(
+            f"missing: {names}; without root or sudo, ask an administrator to install them, "
+            f"or: {elsewhere}"
+        )
+    become_root = [] if os.geteuid() == 0 else ["sudo"]
     log = ROOT / ".local" / "log" / "install.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     _run([*become_root, "apt-get", "update"], log)

@@ -43,6 +43,7 @@ from deploy.up.process import (
     family,
     wait_until,
 )
+from libs.common import beside
 from libs.common.process import certificates
 
 PLUGINS = Path(__file__).parents[1] / "rabbitmq" / "enabled_plugins"
@@ -51,8 +52,7 @@ RABBITMQ_PORTS = tuple(f"RABBITMQ{kind}_PORT" for kind in ("", "_UI", "_METRICS"
 
 def _filled(name: str, **values: object) -> str:
     """Return a configuration file of this folder, with our values."""
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return Template(text).substitute(values)
+    return Template(beside.text(__file__, name)).substitute(values)
 
 
 class Server(ABC):

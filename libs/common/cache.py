@@ -5,21 +5,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-import prometheus_client
-
 from libs.common.database.redis_pipeline import RedisPipeline, RedisUnavailable
-from libs.common.process import logs
-
-log = logs.get_logger(__name__)
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 
 PURGE_SECONDS = 600.0
 MAX_ENTRIES = 10_000
 
-_READS = prometheus_client.Counter("cache_reads_total", "Reads by answer (hit, miss).", ["answer"])
-_PURGED = prometheus_client.Counter("cache_purged_total", "Expired entries removed by purges.")
-_ENTRIES = prometheus_client.Gauge(
-    "cache_local_entries", "Entries of the in-process fallback.", multiprocess_mode="livesum"
-)
+_READS = SHARED.counter("cache_reads_total")
+_PURGED = SHARED.counter("cache_purged_total")
+_ENTRIES = SHARED.gauge("cache_local_entries", "livesum")
 
 
 class LocalCache:

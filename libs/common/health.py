@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common import surroundings
 from libs.common.database import inspection
 from libs.common.http.application import json_response
+from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker
 from libs.common.process.finding import Finding
 from libs.common.process.settings import Settings
@@ -80,11 +81,9 @@ async def postgres(
         return {"status": "unhealthy", "detail": type(error).__name__}, None
 
 
-async def with_outbox(
-    engine: AsyncEngine, broker: Broker, length: Callable[[AsyncConnection], Awaitable[int]]
-) -> dict[str, Any]:
+async def with_outbox(engine: AsyncEngine, broker: Broker) -> dict[str, Any]:
     """Check a service that continues without the broker: its messages wait in the outbox."""
-    database, waiting = await postgres(engine, length)
+    database, waiting = await postgres(engine, outbox.length)
     rabbitmq = "healthy" if broker.connected else "degraded"
     return {
         "status": "unhealthy" if waiting is None else rabbitmq,

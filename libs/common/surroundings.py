@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from libs.common.messaging.broker import Broker
 from libs.common.process import certificate_ends, sockets
-from libs.common.process.finding import RESTART, Finding, ok, wrong
+from libs.common.process.finding import Finding, say
 from libs.common.process.settings import Settings
 
 Check = Callable[[], Awaitable[Iterable[Finding]]]
@@ -38,18 +38,16 @@ async def in_thread(check: Callable[..., Iterable[Finding]], *given: Any) -> lis
 
 
 async def _rabbitmq(service: str, url: str, broker: Broker) -> list[Finding]:
-    found = []
-    for host in sockets.each_host(url):
-        if fault := await _login(host):
-            do = f"{RESTART} starts it, and sets the accounts' passwords as .env has them"
-            found.append(wrong("RabbitMQ", f"as {service}: {fault}", do))
+    found = [
+        say("rabbitmq-fault", service=service, fault=fault)
+        for host in sockets.each_host(url)
+        if (fault := await _login(host))
+    ]
     found += [
-        wrong(
-            "queues", f"{service} cannot declare {item}: {reason}", "docs/runbooks/service-down.md"
-        )
+        say("queue-refused", service=service, item=item, reason=reason)
         for item, reason in broker.refused.items()
     ]
-    return found or [ok("RabbitMQ", f"reached as {service}, which has declared what it uses")]
+    return found or [say("rabbitmq", service=service)]
 
 
 async def _login(url: str) -> str:

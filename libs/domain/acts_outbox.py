@@ -1,7 +1,9 @@
 """Records an act in the transaction that does it."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging import outbox
@@ -11,8 +13,16 @@ WAIT_SECONDS = 20.0
 """For the rest of a request: as long as the gateway waits for its answer."""
 
 
-async def record(tx: AsyncConnection, act: Act, count: int | None = None) -> None:
+async def add(tx: AsyncConnection, act: Act, count: int | None = None) -> None:
     await outbox.add(tx, EXCHANGE, ACTION_RECORD, act.message(count))
+
+
+async def record(
+    tx: AsyncConnection, request: web.Request, action: str, kind: str, ref: object,
+    count: int | None = None, **more: Any,
+) -> None:  # fmt: skip
+    """:param more: of `Act`"""
+    await add(tx, Act.of(request.headers, action, kind, str(ref), **more), count)
 
 
 async def look(
@@ -34,7 +44,7 @@ async def look(
         return
     seen = {str(ref) for ref in refs}
     ref = min(seen) if len(seen) == 1 else chosen(**asked) or "all"
-    await record(tx, Act(actor, action, kind, ref), len(seen))
+    await add(tx, Act(actor, action, kind, ref), len(seen))
 
 
 class Counted:
@@ -46,10 +56,12 @@ class Counted:
     def __init__(self, act: Act) -> None:
         self._act = act
         self._held: outbox.Held | None = None
+        self.total = 0
 
     async def add(self, tx: AsyncConnection, count: int) -> None:
         if not count:
             return
+        self.total += count
         if self._held is not None and await outbox.count(tx, self._held, count):
             return
         # The first, or already published: what follows is a separate record.

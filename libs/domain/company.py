@@ -10,8 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from libs.common.process.config_file import ConfigFile, FaultError
+from libs.common.process.config_file import FaultError
 from libs.common.process.settings import Settings
+from libs.domain import shipped
 from libs.domain.email_address import normalise
 from libs.domain.hours_section import HoursSection
 
@@ -203,10 +204,9 @@ class CompanyFile(Section):
         for number, wording in enumerate(self.wordings):
             if unknown := [each for each in wording.grants if each not in self.pairs]:
                 raise FaultError(["wordings", number, "grants"], f"not in [purposes]: {unknown[0]}")
-        if [each.pairs for each in self.wordings if each.place == "chat"][-1:] == [("marketing",)]:
+        if [each.pairs[0] for each in self.wordings if each.place == "chat"][-1:] == ["marketing"]:
             return self
-        raise FaultError(["wordings"], "the last for the chat must grant marketing:email, alone")
-        return self
+        raise FaultError(["wordings"], "the last for the chat must grant marketing:email, first")
 
     @model_validator(mode="after")
     def _who_asks_says_who_they_are(self) -> Self:
@@ -257,4 +257,4 @@ def load(path: Path) -> CompanyFile:
 
     :raises SystemExit: names the file and every fault in it
     """
-    return ConfigFile(path).load(CompanyFile)
+    return shipped.read(path, "company").load(CompanyFile)

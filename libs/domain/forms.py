@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from libs.common.process.config_file import ConfigFile, FaultError
-from libs.domain import email_address, phone_number
+from libs.common.process.config_file import FaultError
+from libs.domain import email_address, phone_number, shipped
 from libs.domain.company import PAIR, CompanyFile, Section, Wording, split_pair, twice
 from libs.domain.limits import Limit
 
@@ -24,6 +24,8 @@ MOST_FIELDS = 40
 SHORT, LONG = 200, 4000
 """Characters of a field, and of a textarea."""
 MARKETING = "marketing"
+SANDBOX = "sandbox"
+"""Among the origins of a form: the web site that the sandbox shows, at whatever port."""
 _AGREED_SINCE = datetime(2018, 1, 1, tzinfo=UTC)
 FindWording = Callable[[str], Wording | None]
 
@@ -44,6 +46,7 @@ _TYPES_OF: dict[str, tuple[str, ...]] = {
 _RESERVED = {
     *("form", "form_version", "language", "key", "issued", "proof", "session_id", "page"),
     "notice_version",
+    "sure",
 }
 """Names that a form posts beside its fields."""
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
@@ -70,7 +73,7 @@ def _shown_unchanged(text: str) -> str:
 
 
 def _an_origin(text: str) -> str:
-    if not _ORIGIN.fullmatch(text):
+    if text != SANDBOX and not _ORIGIN.fullmatch(text):
         raise ValueError(f"{text!r} is not an origin like https://www.example.com")
     return text
 
@@ -346,12 +349,17 @@ class _File(Section):
 Forms = Mapping[str, Form]
 
 
-def load(path: Path) -> Forms:
+def load(path: Path, site: str = "") -> Forms:
     """Read the file.
 
+    :param site: the origin of the sandbox's web site
     :raises SystemExit: names the file and every fault in it
     """
-    return ConfigFile(path).load(_File).forms
+    known = shipped.read(path, "forms").load(_File).forms
+    for name, form in known.items():
+        origins = tuple(site if each == SANDBOX else each for each in form.origins)
+        known[name] = form.model_copy(update={"origins": origins})
+    return known
 
 
 def finder(company: CompanyFile, known: Forms) -> FindWording:

@@ -20,9 +20,15 @@ class Scope(StrEnum):
     BREAKERS_RESET = "breakers:reset"
     ONCALL_READ = "oncall:read"
     ONCALL_WRITE = "oncall:write"
+    ONCALL_SELF = "oncall:self"
+    """Their own quiet hours: every role has it."""
     HEARTBEATS_READ = "heartbeats:read"
     """Shows their ping URLs, too."""
     HEARTBEATS_WRITE = "heartbeats:write"
+    SUBSCRIPTIONS_READ = "subscriptions:read"
+    SUBSCRIPTIONS_WRITE = "subscriptions:write"
+    PERSONAL_DATA = "personal_data"
+    """Beside the other two: events show whom they are about."""
     LIMITS_READ = "limits:read"
     LIMITS_WRITE = "limits:write"
     LEDGER_READ = "ledger:read"
@@ -33,10 +39,13 @@ class Scope(StrEnum):
     ACTIONS_READ = "actions:read"
 
 
-NOT_FOR_KEYS = frozenset({Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_READ})
+NOT_FOR_KEYS = frozenset(
+    {Scope.KEYS_MANAGE, Scope.STAFF_MANAGE, Scope.ACTIONS_READ, Scope.ONCALL_SELF}
+)
 """For people and ADMIN_API_KEY: no key may make keys, or let people in."""
 READS_PERSONS = frozenset(
     {Scope.LEADS_READ, Scope.FOLLOWUPS_READ, Scope.DLQ_READ, Scope.CONSENT_READ, Scope.CONSENT_ACT}
+    | {Scope.PERSONAL_DATA}
 )
 """Every admin is notified when a key gets one."""
 PERSON = "staff:"

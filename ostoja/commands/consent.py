@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import typer
 
+from ostoja.commands import table
 from ostoja.failure import Exit, Failure
 from ostoja.show import moment, name, prose
 from ostoja.where import Session
@@ -27,24 +28,20 @@ def add_to(app: typer.Typer) -> None:
     consent = typer.Typer(
         no_args_is_help=True, help="Consent, its trail, and a data subject's data."
     )
-    for command in (audit, verify, export, report, erase):
+    for command in (audit, verify, withdraw, export, report, erase):
         consent.command(command.__name__)(command)
-    app.add_typer(consent, name="consent", rich_help_panel="People")
+    table.add(app, "People", "consent", consent=consent)
 
 
 def audit(context: typer.Context, email: Email) -> None:
     """Show the trail of one data subject."""
     session: Session = context.obj
     entries: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while True:
-        page = session.api.get(f"/api/consent/audit/{quote(email, safe='')}", cursor=cursor)
+    for page in session.api.pages(f"/api/consent/audit/{quote(email, safe='')}"):
         if session.screen.as_json:
             for entry in page["entries"]:
                 session.screen.json(entry)
         entries += page["entries"]
-        if not (cursor := page["next_cursor"]):
-            break
     erasure = page["erasure"]
     if session.screen.as_json:
         session.screen.json({"erasure": erasure})
@@ -75,15 +72,11 @@ def _proof(entry: dict[str, Any]) -> str:
 def verify(context: typer.Context) -> None:
     """Check that no one tampered with the trail; the exit code says so too."""
     session: Session = context.obj
-    cursor: str | None = None
-    with session.screen.progress() as bar:
-        task = bar.add_task("rows", total=None)
-        while True:
-            found = session.api.get("/api/consent/audit/verify", cursor=cursor)
-            bar.update(task, completed=found["rows"])
-            cursor = found["next_cursor"]
-            if not found["ok"] or not cursor:
-                break
+    for found in session.api.pages("/api/consent/audit/verify"):
+        if not found["ok"]:
+            break
+        if found["next_cursor"]:
+            session.screen.note(f"{found['rows']:,} rows so far")
     if not session.screen.is_json(found) and found["ok"]:
         session.screen.line(f"ok: {found['rows']:,} rows, none changed", "green")
     if not found["ok"]:
@@ -129,14 +122,10 @@ def report(
 ) -> None:
     """List who had consented at a time, with the proof; a signed file says that it is complete."""
     session: Session = context.obj
-    asked = {"purpose": purpose, "channel": channel, "at": at}
+    asked: dict[str, Any] = {"purpose": purpose, "channel": channel, "at": at}
     rows: list[dict[str, Any]] = []
-    cursor: str | None = None
-    while True:
-        page = session.api.get("/api/consent/report", cursor=cursor, **asked)
+    for page in session.api.pages("/api/consent/report", **asked):
         rows += page["items"]
-        if not (cursor := page["next_cursor"]):
-            break
     text = io.StringIO()
     written = csv.DictWriter(text, _REPORTED, extrasaction="ignore", lineterminator="\n")
     written.writeheader()
@@ -163,6 +152,24 @@ def _write(path: Path, text: str) -> None:
         raise Failure(Exit.USAGE, f"{path}: {error.strerror}") from None
 
 
+def withdraw(
+    context: typer.Context,
+    email: Email,
+    purpose: Annotated[str | None, typer.Option(help="Only this one, such as marketing.")] = None,
+) -> None:
+    """Withdraw the consent of an address or a number: all of it, or to one purpose."""
+    session: Session = context.obj
+    only = {"purpose": purpose} if purpose else {}
+    _, answer = session.api.answer("POST", "/api/unsubscribe", {_kind(email): email, **only})
+    if not session.screen.is_json(answer):
+        left = answer.get("in_flight", 0)
+        session.screen.line(f"withdrawn; {left} on their way" if left else "withdrawn")
+
+
+def _kind(who: str) -> str:
+    return "email" if "@" in who else "phone"
+
+
 def erase(
     context: typer.Context,
     email: Email,
@@ -173,8 +180,7 @@ def erase(
     session: Session = context.obj
     if not yes:
         typer.confirm(f"Erase {email} for good?", abort=True, err=True)
-    kind = "email" if "@" in email else "phone"
-    status, answer = session.api.answer("POST", "/api/consent/erase", {kind: email})
+    status, answer = session.api.answer("POST", "/api/consent/erase", {_kind(email): email})
     if not session.screen.is_json(answer):
         session.screen.line(f"erasure: {answer['erasure']['status']}")
         if answer["erasure"]["status"] == "in_progress":

@@ -8,7 +8,6 @@ import typer
 
 from ostoja import form_page, snippets
 from ostoja.commands import table
-from ostoja.commands.lists import LEADS
 from ostoja.failure import Exit, Failure
 from ostoja.where import Session
 
@@ -22,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
     forms.command()(snippet)
     forms.command()(check)
     leads = typer.Typer(no_args_is_help=True, help="Leads and their states.")
-    table.add(app, "People", *LEADS, leads=leads, forms=forms)
+    table.add(app, "People", "leads", leads=leads, forms=forms)
 
 
 def snippet(

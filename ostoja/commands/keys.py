@@ -6,59 +6,19 @@ from typing import Any
 import typer
 
 from ostoja.commands import table
-from ostoja.commands.lists import KEYS, argument, needed, option
-from ostoja.commands.table import Do
 from ostoja.failure import Exit, Failure
 from ostoja.show import Screen
 from ostoja.where import Session
 
-KEY = argument("KEY", "Its 10 letters.", show_default=False)
-_OVERLAP = "Hours for which the old one works beside it."
-
 
 def add_to(app: typer.Typer) -> None:
-    table.add(
-        app, "People", KEYS,
-        Do(
-            "keys create", "Make a key. It is shown once, and never again.",
-            {
-                "title": argument("NAME", show_default=False),
-                "scopes": needed(
-                    "Such as alerts:write; repeat it for more.", "--scope", kind=list[str]
-                ),
-                "purpose": needed("What it is for, in a sentence."),
-                "owner": needed("Who answers for it."),
-                "days": (needed("How long it works.", kind=int, min=1, max=400), 365),
-                "limits": option(
-                    "Such as '600 per minute'; two at most.", "--limit", kind=list[str]
-                ),
-                "networks": option(
-                    "Only from there, such as 10.0.0.0/8.", "--network", kind=list[str]
-                ),
-            },
-            create,
-        ),
-        Do(
-            "keys rotate",
-            "Make a new secret for a key. Its limits and its idempotency keys stay.",
-            {
-                "key": KEY,
-                "overlap": (needed(_OVERLAP, kind=int, min=0, max=720), 24),
-                "days": option("How long it works; else as before.", kind=int, min=1, max=400),
-            },
-            rotate,
-        ),
-        Do(
-            "keys revoke", "Revoke a key for good, and wait until no gateway accepts it.",
-            {"key": KEY, "reason": needed("For the record; name no person.")}, revoke,
-        ),
-        Do(
-            "keys accept-restore",
-            "After a restored backup: revoke again what was revoked since, and let people in "
-            "again.",
-            {"yes": (needed("Do not ask.", "--yes", kind=bool), False)}, accept_restore,
-        ),
-    )  # fmt: skip
+    acts: dict[str, Any] = {
+        "create": create,
+        "rotate": rotate,
+        "revoke": revoke,
+        "accept_restore": accept_restore,
+    }
+    table.add(app, "People", "keys", do=acts)
 
 
 def create(

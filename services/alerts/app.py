@@ -1,8 +1,9 @@
 """The wiring: read down for the order of starting, up for the order of stopping."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,25 +14,25 @@ from libs.common.http import application, server
 from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
-from libs.common.process import certificate_ends, logs
+from libs.common.process.logs import log
 from libs.common.process.service import Service
 from libs.domain import company
 from libs.domain.signed_links import Tokens, parse_keys
-from services.alerts import channels, topology
+from services.alerts import topology
 from services.alerts.cases import timer
 from services.alerts.cases.answers import Answers
 from services.alerts.cases.heartbeats import PREFETCH as PINGS_PREFETCH
 from services.alerts.cases.heartbeats import Heartbeats
 from services.alerts.cases.on_call import POLL_SECONDS, Schedules
-from services.alerts.cases.timer import Timer
-from services.alerts.cases.updates import Updates
+from services.alerts.cases.timer import Timer, Updates
 from services.alerts.channels.slack import SlackTarget
+from services.alerts.config import rota
 from services.alerts.config import targets as config
-from services.alerts.config.rota import Rotas
 from services.alerts.config.targets import Config
-from services.alerts.delivery.at_most_once import AtMostOnceWorker
+from services.alerts.delivery.events import PREFETCH as EVENTS_PREFETCH
+from services.alerts.delivery.events import Events
 from services.alerts.delivery.permits import LoopLag, Permits
-from services.alerts.delivery.worker import Worker
+from services.alerts.delivery.running import Subscriptions, Targets
 from services.alerts.http.case_pages import CasePages
 from services.alerts.http.cases import CaseRoutes
 from services.alerts.http.dlq import DlqRoutes
@@ -39,9 +40,9 @@ from services.alerts.http.heartbeats import HeartbeatRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
-from services.alerts.http.replay import ReplayRoutes
 from services.alerts.http.silences import SilenceRoutes
 from services.alerts.http.slack import SlackRoutes
+from services.alerts.http.subscriptions import SubscriptionRoutes
 from services.alerts.intake import PREFETCH, Intake
 from services.alerts.messages import HEARTBEAT_MISSED
 from services.alerts.rules.case import Links
@@ -49,25 +50,18 @@ from services.alerts.rules.subjects import Subjects
 from services.alerts.settings import AlertsSettings
 from services.alerts.store.incidents import Pace
 from services.alerts.store.schema import MIGRATIONS, Schema
-from services.alerts.targets.breaker import Breaker
-from services.alerts.targets.status import TargetStatus, release_backlog
-from services.alerts.targets.throttle import Throttle
+from services.alerts.targets.status import TargetStatus
 from services.alerts.upkeep import retention
 from services.alerts.upkeep.digests import Digests
 from services.alerts.upkeep.ledger_check import LedgerCheck
 from services.alerts.upkeep.privacy import Privacy
 from services.alerts.upkeep.reconcile import Reconciler
-
-log = logs.get_logger(__name__)
+from services.alerts.upkeep.subscriptions import SubscriptionUpkeep
 
 RETENTION_SECONDS = 3600.0
 MONITOR_SECONDS = 60.0
-# The ledger counts attempts: a work message in `.dead` would leave its row without a message.
-MAX_FAILURES = 100_000
-SHOWN = {
-    *("channel", "timeout", "retry_delays", "concurrency"),
-    *("rate_per_minute", "fallback", "max_age", "breaker"),
-}
+FOLLOW_SECONDS = 2.0
+SEND_ON_SECONDS = 1.0
 MAX_INTERNAL_BODY = 1024 * 1024  # the gateway's largest batch, with the fields that it adds
 
 
@@ -84,84 +78,55 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         *topology.EXCHANGES,
         *topology.intake_queues(),
         *topology.data_subject_queues(),
-        *topology.target_queues(configured),
+        *topology.target_queues(configured.targets),
     )
     service.spawn("outbox relay", outbox.Relay(engine, broker, database_url).run())
 
     lag = LoopLag()
-    service.spawn("loop lag", lag.watch())
     permits = Permits(await service.enter(Requester(broker, service.name)), lag)
 
-    log.info("networks.configured", private=list(map(str, settings.alerts_private_networks)))
-    schedules = _schedules(service, engine, Rotas(configured, settings.alerts_config.parent))
-    rules = configured.rules(schedules.person, _links(settings), schedules.people)
-    breakers: dict[str, Breaker] = {}
-    throttles: dict[str, Throttle] = {}
-    for name, target in configured.targets.items():
-        channel = await service.enter(
-            channels.opened(name, target, templates, settings.alerts_private_networks)
-        )
-        breaker = breakers[name] = Breaker(
-            name,
-            fail_max=target.breaker.fail_max,
-            reset_timeout=target.breaker.reset_timeout,
-            shared=True,
-        )
-        throttle = throttles[name] = Throttle(
-            breaker,
-            per_minute=target.rate_per_minute,
-            concurrency=target.concurrency,
-            shared=True,
-        )
-        make: Callable[..., Worker] = (
-            partial(AtMostOnceWorker, permits=permits) if target.once else Worker
-        )
-        worker = make(name, target, channel, breaker, throttle, engine, broker, rules=rules)
-        subscription = await service.enter(
-            consumer.consume(
-                broker,
-                topology.work_name(name),
-                worker.handle,
-                prefetch=target.prefetch,
-                max_retries=MAX_FAILURES,
-            )
-        )
-        service.spawn(f"throttle {name}", throttle.run(subscription))
-        service.spawn(
-            f"backlog {name}",
-            release_backlog(engine, name, throttle, settings.alerts_backlog_per_second),
-        )
-        log.info("target.configured", target=name, **target.model_dump(include=SHOWN))
+    rotas = rota.load(configured, settings.alerts_config.parent)
+    schedules = Schedules(engine, rotas, configured.rules.people)
+    await schedules.begin()
+    rules = replace(
+        configured.rules,
+        people=schedules.people,
+        on_call=schedules.person,
+        rota=schedules.on_rota,
+        links=_links(settings),
+    )
+    targets = Targets(engine, broker, templates, rules, permits, settings.alerts_backlog_per_second)
+    breakers, throttles = targets.breakers, targets.throttles
+    names = frozenset(configured.targets)
+    for name, target in list(configured.targets.items()):
+        await targets.start(service, name, target, settings.alerts_private_networks)
+    networks = settings.subscriptions_private_networks
+    if networks:
+        log.warning("subscriptions.private_networks", networks=list(map(str, networks)))
+    subscriptions = Subscriptions(targets, configured.targets, networks)
+    await service.enter(aclosing(subscriptions))
 
     target_status = TargetStatus(engine, breakers, throttles, configured.settings)
     await service.enter(target_status.membership())
     service.spawn("target status", target_status.run())
 
     subjects = Subjects(settings.alerts_subject_keys.get_secret_value())
-    intake = Intake(configured, engine, broker, subjects, rules)
+    intake = Intake(configured, engine, broker, subjects, rules, target_status.sharing)
     await service.enter(
-        consumer.consume(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=PREFETCH)
+        consumer.Consumer(broker, topology.INTAKE_QUEUE, intake.handle, prefetch=PREFETCH)
     )
 
+    events = Events(engine, subjects)
     heartbeats = Heartbeats(engine, rules, intake, broker.depths)
-    names = frozenset(configured.targets)
-    # Also without a policy: cases may be open that an earlier configuration opened.
-    for job, run in (
-        ("case timer", Timer(engine, rules, names).run),
-        ("case updates", Updates(engine, names).run),
-        ("heartbeats", heartbeats.run),
-    ):
-        poll = periodic.every(engine, job, timer.POLL_SECONDS, run, on_each=True)
-        service.spawn(job, poll)
-
     payloads_kept = settings.alerts_payload_kept_days * 86400.0
     privacy = Privacy(engine, broker, subjects, kept=payloads_kept)
     for queue, handler, prefetch in (
         (topology.PINGS_QUEUE, heartbeats.handle, PINGS_PREFETCH),
+        (topology.OCCURRED_QUEUE, events.handle, EVENTS_PREFETCH),
         (topology.ERASURES_QUEUE, privacy.erasures, 1),
         (topology.REQUESTS_QUEUE, privacy.requests, 1),
     ):
-        await service.enter(consumer.consume(broker, queue, handler, prefetch=prefetch))
+        await service.enter(consumer.Consumer(broker, queue, handler, prefetch=prefetch))
 
     reconciler = Reconciler(
         configured,
@@ -174,37 +139,39 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     ledger_check = LedgerCheck(
         engine, reconciler, throttles, overdue=settings.alerts_overdue_seconds
     )
-    digests = _digests(engine, intake, reconciler, schedules.rotas.faults, settings)
-    _spawn_periodic(
-        service,
+    monitor = partial(ledger_check.tell, settings.heartbeat_url)
+    digests = _digests(engine, intake, reconciler, partial(rota.faults, rotas), settings)
+    subscribed = SubscriptionUpkeep(engine, intake, configured.targets, settings.escalation_email)
+    purge = partial(
+        retention.run,
         engine,
-        ("alerts reconcile", settings.alerts_reconcile_seconds, reconciler.run),
-        ("alerts fallback", settings.alerts_reconcile_seconds / 6, reconciler.fall_back),
-        ("alerts digests", settings.alerts_escalation_seconds, digests.run),
-        (
-            "alerts monitor",
-            min(MONITOR_SECONDS, 2 * settings.alerts_reconcile_seconds),
-            partial(ledger_check.tell, settings.heartbeat_url),
-        ),
-        ("alerts refusals", settings.alerts_reconcile_seconds / 6, digests.run_at_once),
-        (
-            "alerts retention",
-            RETENTION_SECONDS,
-            partial(
-                retention.run,
-                engine,
-                delivered=settings.alerts_delivered_kept_hours * 3600.0,
-                payloads=payloads_kept,
-            ),
-        ),
-        ("alerts subjects", RETENTION_SECONDS, privacy.upkeep),
+        delivered=settings.alerts_delivered_kept_hours * 3600.0,
+        payloads=payloads_kept,
     )
+    reconciling, escalating = settings.alerts_reconcile_seconds, settings.alerts_escalation_seconds
+    for name, seconds, on_each, job in (
+        ("schedules", POLL_SECONDS, True, schedules.refresh),
+        ("subscriptions", FOLLOW_SECONDS, True, subscriptions.follow),
+        # Also without a policy: cases may be open that an earlier configuration opened.
+        ("case timer", timer.POLL_SECONDS, True, Timer(engine, rules, names).run),
+        ("case updates", timer.POLL_SECONDS, True, Updates(engine, names).run),
+        ("heartbeats", timer.POLL_SECONDS, True, heartbeats.run),
+        ("alerts subscriptions", SEND_ON_SECONDS, False, subscribed.send_on),
+        ("alerts owners", escalating, False, subscribed.look_after),
+        ("alerts reconcile", reconciling, False, reconciler.run),
+        ("alerts fallback", reconciling / 6, False, reconciler.fall_back),
+        ("alerts digests", escalating, False, digests.run),
+        ("alerts monitor", min(MONITOR_SECONDS, 2 * reconciling), False, monitor),
+        ("alerts refusals", reconciling / 6, False, digests.run_at_once),
+        ("alerts retention", RETENTION_SECONDS, False, purge),
+        ("alerts subjects", RETENTION_SECONDS, False, privacy.upkeep),
+    ):
+        service.spawn(name, periodic.every(engine, name, seconds, job, on_each=on_each))
 
     app = application.create_app(
         internal_key=settings.internal_api_key.get_secret_value(), max_body=MAX_INTERNAL_BODY
     )
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
-    service.spawn("ledger check", ledger_check.watch(settings.alerts_reconcile_seconds / 2))
     operations = OperationsRoutes(
         engine,
         reconciler,
@@ -216,9 +183,9 @@ async def start(service: Service, settings: AlertsSettings) -> None:
     )
     for routes in (
         IntakeRoutes(engine, intake),
-        DlqRoutes(engine, intake, throttles),
-        ReplayRoutes(engine, configured),
-        OnCallRoutes(engine, schedules, rules.people),
+        DlqRoutes(engine, intake, configured.targets),
+        SubscriptionRoutes(engine, networks),
+        OnCallRoutes(engine, schedules),
         operations,
         HealthRoute(
             operations.health, service.name, settings, broker, MIGRATIONS, (operations.findings,)
@@ -237,11 +204,9 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         ),
     ):
         routes.add_to(app)
-    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
-    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await server.serve(
-        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
-    )
+    service.spawn("loop lag", lag.watch())
+    service.spawn("ledger check", ledger_check.watch(reconciling / 2))
+    await server.serve_all(service, app, settings)
 
 
 def _apps(configured: Config) -> dict[str, SlackTarget]:
@@ -257,22 +222,6 @@ def _links(settings: AlertsSettings) -> Links:
     return Links(next(iter(keys.values())), settings.public_base_url.rstrip("/"))
 
 
-def _schedules(service: Service, engine: AsyncEngine, rotas: Rotas) -> Schedules:
-    rotas.refresh(datetime.now(UTC))  # before the first case asks
-    schedules = Schedules(engine, rotas)
-    job = periodic.every(engine, "schedules", POLL_SECONDS, schedules.refresh, on_each=True)
-    service.spawn("schedules", job)
-    return schedules
-
-
-def _spawn_periodic(
-    service: Service, engine: AsyncEngine, *jobs: tuple[str, float, Callable[[], Awaitable[object]]]
-) -> None:
-    for name, seconds, job in jobs:
-        service.spawn(name, periodic.every(engine, name, seconds, job))
-        log.info("periodic.configured", job=name, seconds=seconds)
-
-
 def _digests(
     engine: AsyncEngine,
     intake: Intake,
@@ -282,13 +231,6 @@ def _digests(
 ) -> Digests:
     if unknown := [name for name in settings.escalate_by if name not in reconciler.config.targets]:
         raise SystemExit(f"ESCALATE_BY: no target is named {', '.join(unknown)}")
-    log.info(
-        "incidents.configured",
-        fallback_seconds=settings.alerts_fallback_seconds,
-        notify_after_seconds=settings.alerts_incident_seconds,
-        repeat_seconds=settings.alerts_incident_repeat_seconds,
-        pending=settings.alerts_incident_pending,
-    )
     return Digests(
         engine,
         intake,

@@ -2,21 +2,20 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-import aio_pika
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database.group_commit import Batches, pace
 from libs.common.messaging import outbox
-from libs.common.messaging.broker import Broker, Message, PublishError
+from libs.common.messaging.broker import HIGH, Broker, Message, PublishError
 from libs.common.messaging.consumer import Ack, Disposition, Retry, Unreadable
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.alerts import messages, metrics, topology
 from services.alerts.config.targets import UNROUTED, Config
 from services.alerts.messages import OPTIONAL_EVENTS, AlertAccepted, HeartbeatPing, OnceTerms
@@ -32,14 +31,15 @@ from services.alerts.store.cases.cases import Opening
 from services.alerts.store.ledger import gaps, intake, privacy, transitions, upkeep
 from services.alerts.store.ledger.intake import NewRow, Taken
 
-log = logs.get_logger(__name__)
-
 PREFETCH = 50
 """Of messages: 12.5 MiB, if each has 256 KiB, the largest; `consumer.IN_FLIGHT_BYTES` bounds how
 much of that is parsed and copied at a time (P7)."""
 MAX_BATCH = 200
 PUBLISH_SECONDS = 5.0
 _Alert = tuple[AlertAccepted, list[NewRow]]
+_KEPT = (
+    "event_type", "severity", "source", "payload", "dedup_key", "accepted_at", "resolved", "caller",
+)  # fmt: skip
 
 
 class Intake:
@@ -57,7 +57,10 @@ class Intake:
         broker: Broker,
         subjects: Subjects,
         rules: Rules | None = None,
+        sharing: Callable[[str], int] = lambda _: 1,
     ) -> None:
+        """:param sharing: see TargetStatus.sharing"""
+        self._sharing = sharing
         self._config = config
         self._rules = rules or Rules()
         self._subjects = subjects
@@ -66,8 +69,8 @@ class Intake:
         self._rows = Batches(self._write, limit=MAX_BATCH, pace=pace(MAX_BATCH))
         # For each queue on its own: one without a leader confirms nothing for a while.
         self._publishing = {
-            key: Batches(partial(self._publish, key), limit=MAX_BATCH)
-            for key in map(topology.work_name, config.targets)
+            topology.work_name(name): Batches(partial(self._publish, name), limit=MAX_BATCH)
+            for name in config.targets
         }
 
     async def handle(self, message: Message) -> Disposition:
@@ -91,7 +94,7 @@ class Intake:
         taken = await asyncio.gather(*map(self._rows.submit, alerts), return_exceptions=True)
         refused = await asyncio.gather(
             *(
-                self._publishing[key].submit(self._broker.encode(work))
+                self._publishing[key].submit(work)
                 for (_, rows), written in zip(alerts, taken, strict=True)
                 if isinstance(written, Taken)
                 for _, key, work in _works(rows, written)
@@ -108,11 +111,23 @@ class Intake:
         return next((Retry(type(error).__name__) for error in refused if error), Ack())
 
     async def _publish(
-        self, key: str, works: Sequence[aio_pika.Message]
+        self, target: str, works: Sequence[Message]
     ) -> Sequence[PublishError | None]:
-        return await self._broker.send_all(
-            topology.ALERTS.name, key, works, timeout=PUBLISH_SECONDS
+        """Publish what was submitted together in fewer messages, critical work apart."""
+        size = self._config.targets[target].together(self._sharing(target))
+        groups: list[list[Message]] = []
+        for priority in (HIGH, None):
+            some = [work for work in works if work.priority == priority]
+            groups += [some[start : start + size] for start in range(0, len(some), size)]
+        sent = await self._broker.send_all(
+            topology.ALERTS.name,
+            topology.work_name(target),
+            [self._broker.encode(messages.works(group)) for group in groups],
+            timeout=PUBLISH_SECONDS,
         )
+        pairs = zip(groups, sent, strict=True)
+        outcomes = {work.id: outcome for group, outcome in pairs for work in group}
+        return [outcomes[work.id] for work in works]
 
     async def accept(
         self, tx: AsyncConnection, alerts: Sequence[AlertAccepted], request_id: str | None
@@ -133,10 +148,12 @@ class Intake:
         if row.event_type in messages.CASE_EVENTS:  # of this one target, whatever the routes say
             return False
         once = transitions.once_of(row)
+        key = {"alert_id": row.alert_id, "target": row.target}
+        found = await upkeep.run(tx, "payload_of", **key)
         accepted = AlertAccepted(
             id=row.alert_id,
             event_type=row.event_type,
-            payload=await upkeep.payload_of(tx, row),
+            payload=found.scalar_one(),
             severity=row.severity,
             source=row.source,
             accepted_at=row.accepted_at,
@@ -149,7 +166,8 @@ class Intake:
         why = f"handed to {', '.join(each.target for each in new)}"
         await upkeep.end(tx, [row], State.DISCARDED, Reason.REROUTED, why, operator)
         await self.accept(tx, [accepted], row.request_id)
-        await upkeep.continue_numbering(tx, row, [each.target for each in new])
+        into = {"targets": [each.target for each in new], "attempt": row.attempt}
+        await upkeep.run(tx, "continue_numbering", alert_id=row.alert_id, **into)
         return True
 
     def rows(self, accepted: AlertAccepted, request_id: str | None) -> list[NewRow]:
@@ -171,25 +189,16 @@ class Intake:
         named = self._subjects.named_by(
             accepted.payload, accepted.dedup_key, once.address if once else None
         )
+        kept: dict[str, Any] = {name: getattr(accepted, name) for name in _KEPT}
+        kept |= {f"once_{name}": getattr(once, name, None) for name in OnceTerms.model_fields}
         return [
             NewRow(
                 alert_id=accepted.id,
                 target=target,
-                event_type=accepted.event_type,
-                severity=accepted.severity,
-                source=accepted.source,
-                payload=accepted.payload,
-                dedup_key=accepted.dedup_key,
                 request_id=request_id,
-                accepted_at=accepted.accepted_at,
                 subjects=tuple(named),
-                once_address=once.address if once else None,
-                once_purpose=once.purpose if once else None,
-                once_reference=once.reference if once else None,
-                once_not_after=once.not_after if once else None,
                 failed=failed,
-                resolved=accepted.resolved,
-                caller=accepted.caller,
+                **kept,
             )
             for target in targets
         ]
@@ -213,7 +222,10 @@ class Intake:
         await intake.lock(tx, rows)
         asks = {some[0].alert_id for _, some in asking}
         keyed = [row for row in rows if row.dedup_key and (row.resolved or row.alert_id in asks)]
-        known, ending = await cases.lock_of_keys(tx, keyed), set[UUID]()  # before any delivery
+        keys, ending = [row.dedup_key for row in keyed], set[UUID]()
+        known: list[Any] = []
+        if keys:  # the cases that have one, whoever owns them: locked before any delivery
+            known = await cases.run(tx, "lock_of_keys", dedup_keys=keys)
         for case in known.copy():
             over = [row for row in keyed if row.resolved and intake.same(row, case)]
             if over := [row for row in over if row.accepted_at >= case.fired_at]:
@@ -256,7 +268,7 @@ class Intake:
         for row in sorted(rows, key=lambda row: row.accepted_at):
             if row.event_type in self._rules.heartbeats:
                 came[row.event_type] = row
-        locked = await heartbeats.lock_events(tx, came) if came else []
+        locked = await heartbeats.run(tx, "lock_events", event_types=list(came)) if came else []
         signs = [
             (row, HeartbeatPing(
                 id=sign.alert_id, heartbeat=row.id, url_version=row.version, at=sign.accepted_at,
@@ -345,6 +357,8 @@ async def beat(
 
 async def accept_rows(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
     """Write rows about a case, which are never repeats; the outbox publishes their work."""
+    if not rows:
+        return
     taken = await intake.accept(tx, rows, 0)
     _count(taken)
     await outbox.add_all(tx, _works(rows, taken))

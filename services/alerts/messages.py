@@ -1,18 +1,20 @@
 """The messages that alerts reads and sends; readers ignore unknown fields."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4, uuid5
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from libs.common.messaging.broker import Message
-from libs.common.messaging.consumer import REASON, read
+from libs.common.messaging.consumer import REASON, Body, read
+from libs.common.plain import plain
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
 from services.alerts.rules.delivery import Once
-from services.alerts.rules.heartbeats import Kind
+from services.alerts.rules.heartbeats import Kind, Schedule
 
 ALERT_ACCEPTED = "alert.accepted"
 ALERTS_ACCEPTED = "alerts.accepted"
@@ -28,6 +30,7 @@ HEARTBEAT_MISSED = "heartbeat.missed"
 CASE_EVENTS = frozenset({CASE_STEP, CASE_UPDATE})
 _NEVER_SILENCED = frozenset({ESCALATION, STAFF_MAIL, *CASE_EVENTS})
 ALERT_WORK = "alert.work"
+ALERT_WORKS = "alert.works"
 ALERT_DEAD = "alert.dead"
 DELIVERY_SETTLED = "delivery.settled"
 CASE_ANSWERED = "case.answered"
@@ -57,18 +60,10 @@ def shown_payload(row: Any) -> dict[str, Any] | None:
 
 def columns(row: Any, *names: str) -> dict[str, Any]:
     """Return these columns of a row as JSON has them."""
-    values = {name: getattr(row, name) for name in names}
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in values.items()
-    }
+    return {name: plain(getattr(row, name)) for name in names}
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
-
-
-class OnceTerms(_Read):
+class OnceTerms(Body):
     address: str
     purpose: str
     reference: str
@@ -78,7 +73,7 @@ class OnceTerms(_Read):
 _Number = Annotated[int, Field(ge=1, lt=2**62)]
 
 
-class Numbered(_Read):
+class Numbered(Body):
     """The running number of an alert among those of one gateway process."""
 
     sender: Name
@@ -87,7 +82,7 @@ class Numbered(_Read):
     """First and last of ranges whose callers were not answered 202."""
 
 
-class AlertAccepted(_Read):
+class AlertAccepted(Body):
     id: UUID
     event_type: Name
     payload: dict[str, Any]
@@ -104,20 +99,20 @@ class AlertAccepted(_Read):
     numbered: Numbered | None = None
 
 
-class AlertsAccepted(_Read):
+class AlertsAccepted(Body):
     """Several bodies of `alert.accepted`, each parsed on its own."""
 
     alerts: list[dict[str, Any]]
 
 
-class LeadEvent(_Read):
+class LeadEvent(Body):
     """The fields that the ledger needs; the whole body becomes the alert's payload."""
 
     id: UUID
     at: AwareDatetime
 
 
-class HeartbeatPing(_Read):
+class HeartbeatPing(Body):
     """What a job said to its ping URL, as the gateway took it."""
 
     id: UUID
@@ -129,7 +124,15 @@ class HeartbeatPing(_Read):
     log: str | None = None
 
 
-class AlertWork(_Read):
+class Occurred(Body):
+    """An event for subscriptions; rules/events.toml has the fields of each type."""
+
+    at: AwareDatetime
+    email: str | None = None
+    key: str | None = None
+
+
+class AlertWork(Body):
     alert_id: UUID
     target: str
     generation: int = Field(ge=0)
@@ -137,14 +140,20 @@ class AlertWork(_Read):
     """When the message was made; its row existed by then."""
 
 
-class AlertDead(_Read):
+class AlertWorks(Body):
+    """Several bodies of `alert.work` for one target, each read on its own."""
+
+    works: list[dict[str, Any]]
+
+
+class AlertDead(Body):
     """A dead letter of a target; it returns when an operator moves it back."""
 
     alert_id: UUID
     target: str
 
 
-class _OfSubject(_Read):
+class _OfSubject(Body):
     email: Email | None = None
     phone: Phone | None = None
     conversations: tuple[UUID, ...] = ()
@@ -164,7 +173,7 @@ class ExportRequest(_OfSubject):
     """The `next` of the page before: a delivery, or a number of dead letters."""
 
 
-class PermitAnswer(_Read):
+class PermitAnswer(Body):
     answer: Literal["granted", "denied", "closed"]
     seconds: float = Field(0, ge=0)  # how long a granted permit is valid, or one is deferred
     reason: str | None = None
@@ -187,14 +196,25 @@ def accepted(message: Message) -> AlertAccepted:
 def each_accepted(message: Message) -> list[Message]:
     """Split `alerts.accepted` into one message for each alert, with the id of its request."""
     together = read(message, AlertsAccepted)
+    return _each(ALERT_ACCEPTED, "id", together.alerts, message)
+
+
+def each_work(message: Message) -> list[Message]:
+    """Split `alert.works` into one message for each row, with the id of its request."""
+    return _each(ALERT_WORK, "alert_id", read(message, AlertWorks).works, message)
+
+
+def _each(type_: str, name: str, bodies: Sequence[Mapping[str, Any]], of: Message) -> list[Message]:
+    """:param name: of the field that becomes the message's id"""
     return [
         Message(
-            str(body.get("id")),
-            ALERT_ACCEPTED,
+            str(body.get(name)),
+            type_,
             body,
-            str(body["request_id"]) if "request_id" in body else message.request_id,
+            str(body["request_id"]) if "request_id" in body else of.request_id,
+            priority=of.priority,
         )
-        for body in together.alerts
+        for body in bodies
     ]
 
 
@@ -213,10 +233,10 @@ def _heartbeat(row: Any, cause: object, now: datetime, text: str, **more: Any) -
     )
 
 
-def heartbeat_missed(row: Any, within: float | None, now: datetime) -> AlertAccepted:
-    """:param within: of an event type, the seconds of its file"""
-    if within is not None:
-        text = f"No {row.name} in {within / 3600:.3g} h of the time in which it is watched"
+def heartbeat_missed(row: Any, schedule: Schedule, now: datetime) -> AlertAccepted:
+    if row.event_type is not None:
+        hours = (schedule.every or 0) / 3600
+        text = f"No {row.name} in {hours:.3g} h of the time in which it is watched"
     elif row.started_at is not None:
         text = f"{row.name} started at {_shown(row.started_at)} and has not ended"
     else:
@@ -241,14 +261,8 @@ def _shown(at: datetime) -> str:
 
 def _message(type_: str, request_id: str | None = None, **body: Any) -> Message:
     """Make a message whose ids and times are as JSON has them."""
-    plain = {name: _plain(value) for name, value in body.items()}
-    return Message(id=str(uuid4()), type=type_, body=plain, request_id=request_id)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return str(value) if isinstance(value, UUID) else value
+    body = {name: plain(value) for name, value in body.items()}
+    return Message(id=str(uuid4()), type=type_, body=body, request_id=request_id)
 
 
 def work(
@@ -257,6 +271,15 @@ def work(
     made = at or datetime.now(UTC)
     named = {"alert_id": alert_id, "target": target, "generation": generation, "at": made}
     return _message(ALERT_WORK, request_id, **named)
+
+
+def works(each: Sequence[Message]) -> Message:
+    """Put work messages of one target and priority into one; a single one stays as it is."""
+    if len(each) == 1:
+        return each[0]
+    requests = ({} if one.request_id is None else {"request_id": one.request_id} for one in each)
+    bodies = [{**one.body, **own} for one, own in zip(each, requests, strict=True)]
+    return replace(_message(ALERT_WORKS, works=bodies), priority=each[0].priority)
 
 
 def dead(
@@ -281,7 +304,7 @@ def erasure_receipt(erasure_id: UUID, at: datetime) -> Message:
 
 
 def export_reply(records: Records, after: tuple[UUID, str] | tuple[int] | None) -> dict[str, Any]:
-    return {"records": records, "next": after and list(map(_plain, after))}
+    return {"records": records, "next": after and list(map(plain, after))}
 
 
 def owned(

@@ -1,95 +1,40 @@
-"""Every metric of the service; labels are closed enums and target names."""
+"""Every metric of the service; metrics.toml says what each counts."""
 
 import math
 
-from prometheus_client import Counter, Gauge, Histogram
-
+from libs.common.process.metrics import Metrics
 from services.alerts.rules.delivery import BreakerState, Kind, Reason
 
-DELIVERIES = Counter(
-    "alerts_attempts_total",
-    "Attempts by result (outcome: alert.Kind; reason: alert.Reason).",
-    ["target", "outcome", "reason"],
-)
-SECONDS = Histogram(
-    "alerts_attempt_seconds", "Duration of one delivery attempt.", ["target", "outcome"]
-)
-ACCEPTED = Counter("alerts_accepted_total", "Ledger rows written by intake.")
-SILENCED = Counter("alerts_silenced_total", "Ledger rows that a silence has held back.")
-BREAKER = Gauge("alerts_breaker_state", "1 for the state the breaker is in.", ["target", "state"])
-HELD = Gauge("alerts_target_held", "1 while a target refuses us: see `ostoja doctor`.", ["target"])
-PERMITS = Counter(
-    "alerts_permits_total", "Permit requests (granted, denied, closed, none).", ["answer"]
-)
-PERMIT_OVERRUN = Counter(
-    "alerts_permit_overrun_total", "Mails sent after their permit had expired. Must stay 0."
-)
-MISSING_ROW = Counter(
-    "alerts_missing_row_total",
-    "Work messages whose row is missing and cannot have been purged.",
-    ["target"],
-)
-REQUEUED = Counter(
-    "alerts_requeued_total", "Rows requeued because their message was lost.", ["target"]
-)
-
-REPLICAS = Gauge("alerts_replicas", "Live processes of this service, as this one knows.")
-DIGESTS = Counter("alerts_digests_total", "Digest mails, by content (digests.Part).", ["part"])
-ESCALATION_UNSENT = Gauge(
-    "alerts_escalation_unsent_seconds",
-    "Age of the oldest failure that no mail has reported; every replica shows the whole ledger.",
-)
-LEDGER_OK = Gauge(
-    "alerts_ledger_ok",
-    "1 while the ledger check passes, 0 while it fails, NaN while it cannot run.",
-)
+_metrics = Metrics(__file__)
+DELIVERIES = _metrics.counter("alerts_attempts_total")
+SECONDS = _metrics.histogram("alerts_attempt_seconds")
+ACCEPTED = _metrics.counter("alerts_accepted_total")
+SILENCED = _metrics.counter("alerts_silenced_total")
+BREAKER = _metrics.gauge("alerts_breaker_state")
+HELD = _metrics.gauge("alerts_target_held")
+PERMITS = _metrics.counter("alerts_permits_total")
+PERMIT_OVERRUN = _metrics.counter("alerts_permit_overrun_total")
+MISSING_ROW = _metrics.counter("alerts_missing_row_total")
+REQUEUED = _metrics.counter("alerts_requeued_total")
+REPLICAS = _metrics.gauge("alerts_replicas")
+DIGESTS = _metrics.counter("alerts_digests_total")
+ESCALATION_UNSENT = _metrics.gauge("alerts_escalation_unsent_seconds")
+LEDGER_OK = _metrics.gauge("alerts_ledger_ok")
 LEDGER_OK.set(math.nan)  # a gauge starts at 0, which would mean a failed check
-LEDGER_TERM = Gauge(
-    "alerts_ledger_term",
-    "Terms of the last ledger check; every replica shows the whole ledger.",
-    ["term"],  # ledger_check.TERMS
-)
-LEDGER_ROWS = Gauge(
-    "alerts_ledger_rows",
-    "Rows that are pending, failed or in doubt; every replica shows the whole ledger.",
-    ["target", "state"],
-)
-ONCALL_GAP = Gauge(
-    "alerts_oncall_gap_seconds",
-    "How much of the next day's open time only a schedule's `otherwise` is on call.",
-    ["schedule"],
-)
-CASES_OK = Gauge(
-    "alerts_cases_ok", "1 while the check of cases passes, 0 while it fails, NaN until it has run."
-)
+LEDGER_TERM = _metrics.gauge("alerts_ledger_term")
+LEDGER_ROWS = _metrics.gauge("alerts_ledger_rows")
+ONCALL_GAP = _metrics.gauge("alerts_oncall_gap_seconds")
+CASES_OK = _metrics.gauge("alerts_cases_ok")
 CASES_OK.set(math.nan)
-CASE_TERM = Gauge(
-    "alerts_case_term",
-    "Terms of the last check of cases; every replica shows all of them.",
-    ["term"],  # case_queries.TERMS
+CASE_TERM = _metrics.gauge("alerts_case_term")
+CASE_ANSWER_SECONDS = _metrics.histogram(
+    "alerts_case_answer_seconds", 60, 300, 900, 1800, 3600, 4 * 3600, 8 * 3600, 24 * 3600, 72 * 3600
 )
-CASE_ANSWER_SECONDS = Histogram(
-    "alerts_case_answer_seconds",
-    "Time from the opening of a case to its answer.",
-    ["event"],
-    buckets=(60, 300, 900, 1800, 3600, 4 * 3600, 8 * 3600, 24 * 3600, 72 * 3600),
-)
-CASE_FORGOTTEN = Counter(
-    "alerts_case_forgotten_total",
-    "Owners without an outcome in time: reminded, and then their case released.",
-    ["what"],  # reminded | released
-)
-HEARTBEATS_MISSED = Counter(
-    "alerts_heartbeats_missed_total",
-    "Event types, and jobs (event: job), that did not come in time.",
-    ["event"],
-)
-PINGS = Counter(
-    "alerts_pings_total",
-    "Pings of jobs (heartbeats.Kind); dropped: a copy, or of a URL that counts no more.",
-    ["kind"],
-)
-CASE_STEPS = Counter("alerts_case_steps_total", "Steps of cases handed out.", ["target"])
+CASE_FORGOTTEN = _metrics.counter("alerts_case_forgotten_total")
+HEARTBEATS_MISSED = _metrics.counter("alerts_heartbeats_missed_total")
+PINGS = _metrics.counter("alerts_pings_total")
+EVENTS = _metrics.counter("alerts_events_total")
+CASE_STEPS = _metrics.counter("alerts_case_steps_total")
 
 
 def attempt(target: str, kind: Kind, reason: Reason, seconds: float) -> None:

@@ -7,6 +7,7 @@ messages at the head of a queue, where one of high priority would block the othe
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +20,9 @@ from libs.common.messaging.topology import (
     request_queue,
     work_queue,
 )
+from libs.domain.events import OCCURRED
 from services.alerts import messages
 from services.alerts.channels.channel import Target
-from services.alerts.config.targets import Config
 
 ALERTS = Exchange("alerts", "direct")
 DLX = Exchange("alerts.dlx", "direct")
@@ -34,6 +35,7 @@ CONSENT_COMMANDS = "consent.commands"
 
 INTAKE_QUEUE = "alerts.intake"
 PINGS_QUEUE = "alerts.pings"
+OCCURRED_QUEUE = "alerts.occurred"
 ERASURES_QUEUE = "alerts.erasures"
 REQUESTS_QUEUE = "alerts.requests"
 APART = ".high"
@@ -54,6 +56,8 @@ def work(row: Any, target: str, generation: int = 0) -> tuple[str, str, Message]
 
 def delays(target: Target) -> list[tuple[str, int]]:
     """Return the delays that have a queue: APART or nothing, and seconds."""
+    if target.waits_in_ledger:
+        return []
     first = target.retry_delays[0]  # of all but critical messages: in `.retry`
     both = ((part, seconds) for seconds in target.policy.tiers for part in ("", APART))
     return [(part, math.ceil(each)) for part, each in both if part or each != first]
@@ -69,16 +73,14 @@ def intake_queues() -> tuple[Queue, ...]:
         dlx=DLX,
         bindings=(
             Binding(ALERTS, INTAKE_QUEUE),
-            Binding(FOLLOWUP_EVENTS, "lead.qualified"),
-            Binding(FOLLOWUP_EVENTS, "lead.updated"),
-            Binding(FOLLOWUP_EVENTS, "lead.submitted"),
+            *(Binding(FOLLOWUP_EVENTS, each) for each in sorted(messages.LEAD_EVENTS)),
         ),
         delivery_limit=DELIVERY_LIMIT,
     )
 
 
 def data_subject_queues() -> tuple[Queue, ...]:
-    """The queues in which consent asks for exports and orders erasures."""
+    """Where consent asks for exports and orders erasures, and where events come."""
     return (
         *request_queue(REQUESTS_QUEUE, dlx=DLX, bindings=(Binding(ALERTS, "export.request"),)),
         *work_queue(
@@ -88,20 +90,32 @@ def data_subject_queues() -> tuple[Queue, ...]:
             bindings=(Binding(CONSENT_EVENTS, "person.erased.alerts"),),
             sent_again=True,  # until consent has a receipt
         ),
+        *work_queue(
+            OCCURRED_QUEUE,
+            exchange=ALERTS,
+            dlx=DLX,
+            bindings=(
+                Binding(ALERTS, OCCURRED),
+                *(Binding(FOLLOWUP_EVENTS, f"lead.{each}") for each in ("qualified", "updated")),
+                *(Binding(CONSENT_EVENTS, f"consent.{each}") for each in ("granted", "withdrawn")),
+            ),
+            sent_again=True,  # it is not, but `.dead` must not keep whose events they are
+        ),
     )
 
 
-def target_queues(config: Config) -> tuple[Queue, ...]:
+def subscription_queues(target: str) -> tuple[Queue, ...]:
+    """The queues of a target whose waits are in the ledger: what it parks has one delay."""
+    name = work_name(target)
+    bound = (Binding(ALERTS, name),)
+    return work_queue(name, exchange=ALERTS, dlx=DLX, bindings=bound, delivery_limit=DELIVERY_LIMIT)
+
+
+def target_queues(targets: Mapping[str, Target]) -> tuple[Queue, ...]:
     queues: list[Queue] = []
-    for target, options in config.targets.items():
+    for target, options in targets.items():
         name = work_name(target)
-        queues += work_queue(
-            name,
-            exchange=ALERTS,
-            dlx=DLX,
-            bindings=(Binding(ALERTS, name),),
-            delivery_limit=DELIVERY_LIMIT,
-        )
+        queues += subscription_queues(target)
         queues += [
             delay_queue(name, seconds, exchange=ALERTS, dlx=DLX, part=part)
             for part, seconds in delays(options)

@@ -1,7 +1,7 @@
 """The wiring: read down for the start order, up for the stop order."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +14,9 @@ from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
-from libs.common.process import certificate_ends, logs
 from libs.common.process.service import Service
 from libs.domain.signed_links import Tokens
-from services.consent import admin_calls, erasure_orders, topology
+from services.consent import erasure_orders, topology
 from services.consent.consumers import Consumers
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.admin import AdminRoutes
@@ -30,7 +29,6 @@ from services.consent.recovery.journal import Journal
 from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.settings import ConsentSettings
 from services.consent.store import hash_keys, upkeep
-from services.consent.store.upkeep import Retention
 from services.consent.store.vault import Vault
 from services.consent.trail import chain, checkpoints
 
@@ -39,9 +37,6 @@ PREFETCH = 50
 PURGE_SECONDS = 3600
 TRIM_SECONDS = 24 * 3600
 FOLLOW_UP_SECONDS = 60
-
-
-log = logs.get_logger(__name__)
 
 
 async def _check_hash_keys(engine: AsyncEngine, vault: Vault) -> None:
@@ -80,22 +75,13 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     ):
         service.spawn(name, periodic.every(engine, name, seconds, job, on_each=True))
     resend = settings.erasure_resend_seconds
-    retention = Retention(
-        settings.suppression_retention_days,
-        settings.unconfirmed_erasure_days,
-        settings.consent_proof_days,
-        settings.withdrawal_proof_days,
-        settings.consent_origin_days,
-    )
     dead_letters = SubjectDeadLetters(engine, broker, vault)
     follow_up = partial(erasure_orders.follow_up, engine, vault, resend)
-    purge_calls = partial(admin_calls.purge, engine, settings.action_retention_days)
     jobs: tuple[tuple[str, float, Callable[[], Awaitable[object]]], ...] = (
         ("consent erasures", min(resend, FOLLOW_UP_SECONDS), follow_up),
         ("consent dead letters", PURGE_SECONDS, dead_letters.upkeep),
         ("consent inbox purge", PURGE_SECONDS, partial(inbox.purge, engine)),
-        ("consent actions purge", PURGE_SECONDS, purge_calls),
-        ("consent permit purge", PURGE_SECONDS, partial(_purge, engine, retention)),
+        ("consent permit purge", PURGE_SECONDS, partial(_purge, engine, settings.retention)),
     )
     for name, every, run in jobs:
         service.spawn(name, periodic.every(engine, name, every, run))
@@ -109,9 +95,8 @@ async def start(service: Service, settings: ConsentSettings) -> None:
         (topology.REQUESTS_QUEUE, consumers.permits),
         (topology.PERMITS_QUEUE, consumers.permits),
         (topology.COMMANDS_QUEUE, consumers.commands),
-        (topology.ACTIONS_QUEUE, partial(admin_calls.take, engine, vault)),
     ):
-        await service.enter(consumer.consume(broker, queue, handler, prefetch=PREFETCH))
+        await service.enter(consumer.Consumer(broker, queue, handler, prefetch=PREFETCH))
 
     requester = await service.enter(Requester(broker, service.name))
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
@@ -120,32 +105,13 @@ async def start(service: Service, settings: ConsentSettings) -> None:
     PublicRoutes(engine, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
     AdminRoutes(engine, requester, vault, settings, withdrawals, dead_letters).add_to(app)
-    look = partial(health.with_outbox, engine, broker, upkeep.outbox_length)
+    look = partial(health.with_outbox, engine, broker)
     checks = (partial(chain.findings, engine),)
     HealthRoute(look, service.name, settings, broker, MIGRATIONS, checks).add_to(app)
-    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
-    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await server.serve(
-        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
-    )
-    log.info(
-        "consent.configured",
-        permit_seconds=settings.permit_seconds,
-        withdrawal_wait_seconds=settings.withdrawal_wait_seconds,
-        permit_quarantine_seconds=settings.permit_quarantine_seconds,
-        erasure_link_hours=settings.erasure_link_hours,
-        double_opt_in=settings.double_opt_in,
-        opt_in_link_days=settings.opt_in_link_days,
-        suppression_retention_days=retention.suppressions,
-        consent_proof_days=retention.proofs,
-        withdrawal_proof_days=retention.withdrawals,
-        unconfirmed_erasure_days=retention.unconfirmed_erasures,
-        erasure_resend_seconds=resend,
-        purge_seconds=PURGE_SECONDS,
-    )
+    await server.serve_all(service, app, settings)
 
 
-async def _purge(engine: AsyncEngine, retention: Retention) -> None:
+async def _purge(engine: AsyncEngine, retention: Mapping[str, int]) -> None:
     while True:
         async with engine.begin() as tx:
             if not await upkeep.purge(tx, retention):

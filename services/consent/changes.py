@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,11 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import message
 from libs.common.messaging.outbox import Outgoing
+from libs.common.plain import plain
 from services.consent import erasure_orders, messages, metrics
-from services.consent.identity import parse_subject
 from services.consent.mails import MakeMail
 from services.consent.rules import (
     ALL,
+    LINK_MAILS_A_DAY,
     MARKETING,
     Agreement,
     ConsentState,
@@ -27,8 +28,8 @@ from services.consent.rules import (
     consequence,
     wording_hash,
 )
-from services.consent.store import consents, data_subjects, erasures, links
-from services.consent.store.data_subjects import Lock
+from services.consent.store import consents, data_subjects
+from services.consent.store.data_subjects import Lock, parse_subject
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.topology import ALERTS, EVENTS
@@ -79,9 +80,10 @@ async def grant(
     mail = make_mail and make_mail(who.identity, confirmation)
     sealed = key.encrypt("agreement", _serialised(entry, asked or agreement))
     # Under the lock: a concurrent withdrawal or erasure of this subject is seen here.
-    restrictions = await consents.restrictions(tx, subject.id, suppression_hash, purpose)
+    asked_of = {"subject": subject.id, "hash": suppression_hash, "purpose": purpose}
+    restrictions = (await run(tx, "restrictions", **asked_of)).one()
     since = None if agreement.place == "import" else agreement.given_at  # who was ever erased
-    if await erasures.erased_since(tx, [suppression_hash], since):
+    if await run(tx, "erased_since", hashes=[suppression_hash], at=since):
         raise ErasedSince
     follows = consequence(
         agreement,
@@ -98,9 +100,13 @@ async def grant(
         await run(tx, "grant", subject=subject.id, purpose=purpose)
     elif mail:
         may = follows is Consequence.CONFIRM and not restrictions.never_ask
-        mailed = await links.await_opt_in(
-            tx, confirmation, subject.id, purpose, sealed, suppression_hash, may=may
-        )
+        # Each purpose has its own share of mails: two boxes of a form are confirmed by a mail each.
+        kind = LinkMail.OPT_IN if purpose == MARKETING else f"{LinkMail.OPT_IN}:{purpose}"
+        kept = await run(
+            tx, "await_opt_in", **asked_of, id=confirmation, agreement=sealed,
+            kind=str(kind), may=may, a_day=LINK_MAILS_A_DAY,
+        )  # fmt: skip
+        mailed = kept.rowcount == 1
     else:
         await run(tx, "idle")
     outgoing: list[Outgoing | None] = []
@@ -129,18 +135,9 @@ async def grant(
 
 def _serialised(entry: Entry, agreement: Agreement) -> str:
     """Serialise what a link is to confirm; `optin` reads it."""
-    return json.dumps(
-        {
-            "text": agreement.text,
-            "language": agreement.language,
-            "source": agreement.source,
-            "place": agreement.place,
-            "version": agreement.version,
-            "given_at": agreement.given_at.isoformat(),
-            "session_id": entry.session_id,
-        },
-        ensure_ascii=False,
-    )
+    given = asdict(agreement) | {"session_id": entry.session_id}
+    del given["proven"]  # the link is the proof
+    return json.dumps(given, ensure_ascii=False, default=plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,15 +178,18 @@ async def withdraw(
     who = parse_subject(entry.email)
     subject = await data_subjects.get_or_create(tx, vault, who.identity, Lock.CHANGE)
     suppression_hash = vault.suppression_hash(who.identity)
-    await consents.withdraw(tx, subject.id, purposes, request.at)
-    await consents.suppress(
-        tx, subject.id, suppression_hash, purposes, suppression_days, never_ask=request.never_ask
-    )
+    whose = {"subject": subject.id, "hash": suppression_hash}
+    await run(tx, "withdraw", subject=subject.id, purposes=list(purposes), at=request.at)
+    await run(
+        tx, "suppress", **whose, purposes=list(purposes), days=suppression_days,
+        never_ask=request.never_ask,
+    )  # fmt: skip
     if request.erase:
-        erasure_id = await erasures.request_erasure(tx, subject.id, suppression_hash)
+        erasure_id = (await run(tx, "request_erasure", **whose, id=uuid4())).scalar_one()
         if request.make_mail and who.email:
             mail = request.make_mail(who.email, erasure_id)
-            allowed = await links.may_mail(tx, suppression_hash, LinkMail.ERASURE)
+            share = {"hash": suppression_hash, "kind": str(LinkMail.ERASURE), "may": True}
+            allowed = bool(await run(tx, "may_mail", **share, a_day=LINK_MAILS_A_DAY))
             await _send(tx, [_mail(LinkMail.ERASURE, uuid4(), mail, allowed=allowed)])
     state = await consents.read(tx, subject.id, purposes)
     await _send(tx, [_event(messages.WITHDRAWN, who, purposes, entry.action)])
@@ -222,10 +222,12 @@ async def erase(
     if (await consents.read(tx, subject.id, ALL)).versions != withdrawal.state.versions:
         return WithdrawalResult.SUPERSEDED
     # Again: it may have been dismissed while permits were waited for.
-    await erasures.request_erasure(tx, subject.id, vault.suppression_hash(who.identity))
+    whose = {"subject": subject.id, "hash": vault.suppression_hash(who.identity)}
+    await run(tx, "request_erasure", **whose, id=uuid4())
     if await data_subjects.restricted(tx, subject.id):
         return WithdrawalResult.RESTRICTED
-    erasure_id = await erasures.destroy(tx, subject.id)
+    await run(tx, "forget", subject=subject.id)
+    erasure_id = (await run(tx, "confirm_erasure", subject=subject.id)).scalar_one()
     await erasure_orders.order(tx, vault, erasure_id, who)
     await chain.append(tx, subject.id, subject.key(vault), entry)
     metrics.ERASURES.inc()

@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
 from services.consent.settings import ConsentSettings
-from services.consent.store import data_subjects, erasures, hash_keys
+from services.consent.store import hash_keys
 from services.consent.store.sql import run
-from services.consent.store.trail import START
+from services.consent.store.vault import WrappedKey
 from services.consent.trail import chain, checkpoints
-from services.consent.trail.checkpoints import Witnesses
+from services.consent.trail.chain import START
+from services.consent.trail.checkpoints import Checkpoint, Witnesses
 
 PROGRESS_SECONDS = 5.0
 REWRAP_BATCH = 500
@@ -28,7 +29,7 @@ def _connect(settings: ConsentSettings, command: str) -> AbstractAsyncContextMan
 
 async def verify(settings: ConsentSettings) -> int:
     """Verify the whole trail, however long it is, and print the result as one line of JSON."""
-    witnesses = Witnesses(checkpoints.read(settings.checkpoint_file), settings.signer())
+    witnesses = Witnesses(settings.checkpoint_file.read(Checkpoint), settings.signer())
     start = START
     async with _connect(settings, "verify") as engine:
         while True:
@@ -50,18 +51,27 @@ async def rewrap(settings: ConsentSettings) -> int:
     It runs in small transactions: after an interruption, the next run continues.
     """
     vault = settings.vault()
-    done = 0
-    after: bytes | None = b""
+    done, after = 0, b""
     async with _connect(settings, "rewrap") as engine:
-        while after is not None:
+        while True:
             async with engine.begin() as tx:
-                count, after = await data_subjects.rewrap(tx, vault, after, REWRAP_BATCH)
-            done += count
+                asked = {"hash": after, "current": vault.current, "batch": REWRAP_BATCH}
+                if not (rows := await run(tx, "wrapped_before", **asked)):
+                    break
+                keys = [
+                    vault.rewrap(row.id, WrappedKey(row.master_key_id, row.wrapped_key)).wrapped
+                    for row in rows
+                ]
+                ids = [str(row.id) for row in rows]
+                await run(tx, "rewrap", current=vault.current, ids=ids, wrapped=keys)
+            done, after = done + len(rows), rows[-1].lookup_hash
         async with engine.begin() as tx:
-            for order in await erasures.sealed_before(tx, vault.current):
-                subject = vault.open_order(order.erasure_id, order.sealed)
-                sealed = vault.seal_order(order.erasure_id, subject)
-                await erasures.seal_order(tx, order.erasure_id, sealed, ordered=False)
+            for order in await run(tx, "sealed_before", current=vault.current):
+                sealed = WrappedKey(order.master_key_id, order.sealed_subject)
+                subject = vault.open_order(order.id, sealed)
+                new = vault.seal_order(order.id, subject)
+                key = {"master": new.master_key_id, "key": new.wrapped}
+                await run(tx, "seal_order", id=order.id, **key, ordered=False)
     sys.stdout.write(f"rewrapped {done} keys; all are wrapped with {vault.current} now\n")
     return 0
 

@@ -9,13 +9,12 @@ from libs.common.messaging import inbox
 from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
 from libs.common.messaging.consumer import Ack, Dead, Disposition, Retry, read
 from libs.common.messaging.rpc import reply
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.email_address import normalise
 from libs.domain.forms import is_possible
-from services.consent import changes, erasure_orders, messages, metrics, permits
+from services.consent import changes, erasure_orders, messages, metrics, permits, standing
 from services.consent.changes import ErasedSince, WithdrawalRequest
 from services.consent.dead_letters import SubjectDeadLetters
-from services.consent.identity import parse_subject
 from services.consent.mails import LinkMails
 from services.consent.messages import (
     AddressReport,
@@ -39,14 +38,12 @@ from services.consent.rules import (
     preferred_language,
 )
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, data_subjects, erasures
-from services.consent.store.data_subjects import Lock
+from services.consent.store import data_subjects
+from services.consent.store.data_subjects import Lock, parse_subject
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.topology import COMMANDS_QUEUE
 from services.consent.trail.chain import Entry, Origin
-
-log = logs.get_logger(__name__)
 
 
 @dataclass
@@ -67,11 +64,12 @@ class Consumers:
                 return await self._request(message)
             case messages.PERMIT_RETURN:
                 returned = read(message, PermitReturn)
-                async with self.engine.begin() as tx:
-                    await consents.return_permit(tx, returned.message, returned.attempt)
+                await run.alone(self.engine, "return_permit", **returned.model_dump())
                 return Ack()
             case messages.ERASED_REQUEST:
                 return await self._erased(message)
+            case messages.STANDING_REQUEST:
+                return await self._standing(message)
         return Dead("unknown type")
 
     async def _erased(self, message: Message) -> Disposition:
@@ -83,9 +81,21 @@ class Consumers:
         async with self.engine.connect() as tx:
             if not await self.journal.is_current(tx):
                 return Ack()
-            found = await erasures.erased_since(tx, [*asked], None)
-        answer = messages.erased_answer(asked[each] for each in found)
+            found = await run(tx, "erased_since", hashes=[*asked], at=None)
+        answer = messages.erased_answer(asked[each] for each in found.scalars())
         await reply(self.broker, message, answer)
+        return Ack()
+
+    async def _standing(self, message: Message) -> Disposition:
+        """Say how consents stand; restored, nothing: later withdrawals may be missing."""
+        purposes = {}
+        async with self.engine.connect() as tx:
+            if not await self.journal.is_current(tx):
+                return Ack()
+            for each in read(message, ErasedRequest).contacts:
+                asked = self.opt_ins.pairs, self.opt_ins.lifetime
+                purposes[each] = await standing.purposes(tx, self.vault, each, *asked)
+        await reply(self.broker, message, {"purposes": purposes})
         return Ack()
 
     async def _request(self, message: Message) -> Disposition:
@@ -93,15 +103,7 @@ class Consumers:
         lifetime = self.settings.permit_seconds
         async with self.engine.begin() as tx:
             if await self.journal.is_current(tx):
-                answer = await permits.request(
-                    tx,
-                    self.vault,
-                    message=request.message,
-                    attempt=request.attempt,
-                    email=request.address,
-                    purpose=request.purpose,
-                    lifetime=lifetime,
-                )
+                answer = await permits.request(tx, self.vault, request, lifetime)
             else:  # restored: a later withdrawal may be missing
                 answer = PermitAnswer(PermitDecision.CLOSED, lifetime)
         # Only after the commit: an answer must not promise what is not recorded.
@@ -206,7 +208,7 @@ class Consumers:
             except BrokerUnavailable:
                 return Retry("dead letters")
         async with self.engine.begin() as tx:
-            done = await erasures.receive(tx, receipt.erasure_id, receipt.service, HOLDERS)
+            done = await erasure_orders.receive(tx, receipt.erasure_id, receipt.service)
             if not done:  # the next service is due
                 await erasure_orders.repeat(tx, self.vault, receipt.erasure_id)
         log.info("erasure.receipt", service=receipt.service, done=done)

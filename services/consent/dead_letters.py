@@ -9,7 +9,7 @@ from libs.common.messaging.broker import Broker, BrokerUnavailable
 from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
 from libs.domain.mentions import emails, phones, strings
 from services.consent import topology
-from services.consent.store import erasures
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 
 
@@ -21,7 +21,6 @@ class SubjectDeadLetters:
             broker,
             topology.COMMANDS_QUEUE,
             topology.PERMITS_QUEUE,
-            topology.ACTIONS_QUEUE,
         )
 
     async def naming(self, identity: str) -> list[dict[str, Any]]:
@@ -53,7 +52,7 @@ class SubjectDeadLetters:
 
     async def _is_erased(self, tx: AsyncConnection, letter: DeadLetter) -> bool:
         hashes = [self._vault.suppression_hash(each) for each in _identities(letter)]
-        return bool(await erasures.erased_since(tx, hashes, letter.sent_at))
+        return bool(await run(tx, "erased_since", hashes=hashes, at=letter.sent_at))
 
 
 def _identities(letter: DeadLetter) -> set[str]:

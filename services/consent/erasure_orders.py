@@ -1,24 +1,23 @@
 """Erasure in the other services: the order, and its repetition until each has reported back."""
 
 import json
+import math
 from collections.abc import Container
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import message
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.consent import messages, metrics
 from services.consent.messages import Trace
 from services.consent.rules import ALL, HOLDERS, Subject
-from services.consent.store import erasures
-from services.consent.store.erasures import Order
-from services.consent.store.vault import Vault
+from services.consent.store.sql import run
+from services.consent.store.vault import Vault, WrappedKey
 from services.consent.topology import EVENTS
-
-log = logs.get_logger(__name__)
 
 BATCH = 100
 
@@ -39,7 +38,8 @@ async def order(
     if holder is None:
         return
     sealed = vault.seal_order(erasure_id, json.dumps(subject.body()))
-    await erasures.seal_order(tx, erasure_id, sealed)
+    key = {"master": sealed.master_key_id, "key": sealed.wrapped}
+    await run(tx, "seal_order", id=erasure_id, **key, ordered=True)
     body = messages.erased(subject, ALL, datetime.now(UTC), erasure_id)
     await outbox.add(tx, EVENTS.name, f"{messages.ERASED}.{holder}", message(messages.ERASED, body))
 
@@ -52,7 +52,7 @@ async def repeat(
     :param trace: what followups has found; it deletes only what is recorded here
     :returns: False when the erasure is no longer in progress
     """
-    found = await erasures.lock_order(tx, erasure_id)
+    found = (await run(tx, "lock_order", id=erasure_id)).one_or_none()
     if found is None:
         return False
     subject = _subject(vault, found)
@@ -62,8 +62,19 @@ async def repeat(
     return True
 
 
-def _subject(vault: Vault, order: Order) -> Subject:
-    return Subject.of(json.loads(vault.open_order(order.erasure_id, order.sealed)))
+async def receive(tx: AsyncConnection, erasure_id: UUID, service: str) -> bool:
+    """Record a service's receipt; return whether that was the last one."""
+    if not await run(tx, "lock_erasure", id=erasure_id):
+        return False
+    holders = list(HOLDERS)
+    earlier = holders[: holders.index(service)]
+    await run(tx, "receive", id=erasure_id, service=service, earlier=earlier)
+    return (await run(tx, "finish", id=erasure_id, holders=holders)).rowcount == 1
+
+
+def _subject(vault: Vault, order: Any) -> Subject:
+    sealed = WrappedKey(order.master_key_id, order.sealed_subject)
+    return Subject.of(json.loads(vault.open_order(order.id, sealed)))
 
 
 async def follow_up(engine: AsyncEngine, vault: Vault, resend_seconds: float) -> None:
@@ -74,13 +85,12 @@ async def follow_up(engine: AsyncEngine, vault: Vault, resend_seconds: float) ->
     """
     while True:
         async with engine.begin() as tx:
-            orders = await erasures.take_overdue(tx, resend_seconds, BATCH)
+            orders = await run(tx, "take_overdue", seconds=float(resend_seconds), batch=BATCH)
             for each in orders:
-                await order(tx, vault, each.erasure_id, _subject(vault, each), each.receipts)
+                await order(tx, vault, each.id, _subject(vault, each), each.receipts)
                 log.warning("erasure.ordered_again", receipts=sorted(each.receipts))
         if len(orders) < BATCH:
             break
-    async with engine.connect() as tx:
-        count, days, _ = await erasures.open_erasures(tx)
-    metrics.ERASURES_OPEN.set(count)
-    metrics.ERASURE_DAYS_LEFT.set(days)
+    found = (await run.alone(engine, "open_erasures")).one()
+    metrics.ERASURES_OPEN.set(found.in_progress)
+    metrics.ERASURE_DAYS_LEFT.set(math.inf if found.days_left is None else found.days_left)

@@ -9,13 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from libs.common.messaging.rpc import NoReply, Requester
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.consent import messages
 from services.consent.messages import Trace
 from services.consent.rules import Subject
 from services.consent.topology import ALERTS, FOLLOWUPS_COMMANDS
-
-log = logs.get_logger(__name__)
 
 _EXCHANGES = {"followups": FOLLOWUPS_COMMANDS, "alerts": ALERTS}
 

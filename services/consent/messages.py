@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from libs.common.messaging.consumer import Body
 from libs.domain import company
 from services.consent.rules import LinkMail, PermitAnswer, Place, Subject
 
@@ -23,45 +24,27 @@ ALERT_ACCEPTED = "alert.accepted"
 PERMIT_REQUEST = "permit.request"
 PERMIT_RETURN = "permit.return"
 ERASED_REQUEST = "erased.request"
+STANDING_REQUEST = "standing.request"
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
-
-
-class PermitRequest(_Read):
+class PermitRequest(Body):
     message: UUID
     attempt: int
     address: str
     purpose: str
 
 
-class PermitReturn(_Read):
+class PermitReturn(Body):
     message: UUID
     attempt: int
 
 
-class ErasedRequest(_Read):
+class ErasedRequest(Body):
     contacts: tuple[str, ...]
     """E-mail addresses and phone numbers."""
 
 
-class AdminAction(_Read):
-    id: UUID
-    phase: Literal["intended", "done"]
-    at: AwareDatetime
-    key_id: str
-    operator: str | None = None
-    method: str
-    route: str
-    details: dict[str, Any]
-    subject: str | None = None
-    client_address: str
-    request_id: str
-    status: int | None = None
-
-
-class Declaration(_Read):
+class Declaration(Body):
     """A declaration in the chat, a form or an import."""
 
     email: str
@@ -81,25 +64,25 @@ class GrantRecord(Declaration):
     proven: bool = False
     wording_version: str | None = None
     """The version of a wording that forms.toml publishes, which consent does not know."""
-    evidence: dict[str, str | None] = {}
+    evidence: dict[str, str | None] = Field({})
 
 
 class WithdrawalRecord(Declaration):
     erase: bool = False
 
 
-class AddressReport(_Read):
+class AddressReport(Body):
     email: str
     takes_mail: bool
     at: AwareDatetime
 
 
-class ErasureReceipt(_Read):
+class ErasureReceipt(Body):
     erasure_id: UUID
     service: str
 
 
-class Trace(_Read):
+class Trace(Body):
     """What links a data subject to alerts, as followups reports it."""
 
     conversations: frozenset[str] = frozenset()
@@ -110,7 +93,7 @@ class ErasureTrace(Trace):
     erasure_id: UUID
 
 
-class ExportAnswer(_Read):
+class ExportAnswer(Body):
     """One page of a service's records, by kind, and the cursor of the next page."""
 
     records: dict[str, list[dict[str, Any]]]

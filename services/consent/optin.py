@@ -10,21 +10,19 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain import company, forms
-from libs.domain.company import Wording, split_pair
+from libs.domain.company import split_pair
 from libs.domain.signed_links import Claims
 from services.consent import changes
 from services.consent.mails import LinkMails, read_opt_in
 from services.consent.rules import MARKETING, Action, Agreement, wording_hash
 from services.consent.settings import ConsentSettings
-from services.consent.store import data_subjects, links
+from services.consent.store import data_subjects
 from services.consent.store.data_subjects import Lock
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry, Origin
-
-log = logs.get_logger(__name__)
 
 
 class OptIns:
@@ -32,10 +30,10 @@ class OptIns:
         self._vault = vault
         self._link_mails = link_mails
         self._double_opt_in = settings.double_opt_in
-        self._company = company.load(settings.company_config)
+        self.company = company.load(settings.company_config)
         known = forms.load(settings.forms_config)
-        self.published = forms.finder(self._company, known)
-        self.pairs = self._company.pairs
+        self.published = forms.finder(self.company, known)
+        self.pairs = self.company.pairs
         """What the company asks for, by purpose and channel."""
         for name, form in known.items():
             if unknown := [each for each in form.purposes if each not in self.pairs]:
@@ -62,7 +60,7 @@ class OptIns:
         """
         asked, make_mail = agreement, True
         if agreement.version is None:
-            newest = self._company.current(purpose, language)
+            newest = self.company.current(purpose, language)
             make_mail = newest is not None
             if newest is not None:
                 asked = replace(
@@ -83,14 +81,10 @@ class OptIns:
     def label(self, purpose: str, language: str) -> str | None:
         """Return how company.toml names this purpose."""
         name, channel = split_pair(purpose)
-        if (named := self._company.purposes.get(name)) is None:
+        if (named := self.company.purposes.get(name)) is None:
             return None
         label = named.label.get(language) or next(iter(named.label.values()))
         return label if channel == "email" else f"{label} ({channel})"
-
-    def current(self, purpose: str, language: str) -> Wording | None:
-        """Return the newest wording that a page may show for this."""
-        return self._company.current(purpose, language)
 
     async def waiting(self, tx: AsyncConnection, claims: Claims) -> Agreement | None:
         """Return the agreement that this link confirms; None if it was used or is void."""
@@ -108,7 +102,7 @@ class OptIns:
             return False
         agreement, session_id = found
         purpose, opt_in_id, _ = read_opt_in(claims)
-        await links.use_opt_in(tx, opt_in_id)
+        await run(tx, "use_opt_in", id=opt_in_id)
         entry = Entry(
             Action.OPT_IN,
             claims.subject,
@@ -135,12 +129,5 @@ class OptIns:
         read = json.loads(subject.key(self._vault).decrypt("agreement", sealed) or "null")
         if read is None or wording_hash(read["text"]) != hashed:
             return None
-        agreement = Agreement(
-            read["text"],
-            read["language"],
-            read["source"],
-            datetime.fromisoformat(read["given_at"]),
-            read["place"],
-            read["version"],
-        )
-        return agreement, read["session_id"]
+        session_id, given_at = read.pop("session_id"), datetime.fromisoformat(read["given_at"])
+        return Agreement(**read | {"given_at": given_at}), session_id

@@ -23,35 +23,35 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.email_address import MalformedEmail, normalise
 from services.consent import metrics
 from services.consent import rules as consent
 from services.consent.changes import Withdrawal
-from services.consent.rules import LinkMail, PermitAnswer, PermitDecision, State, WithdrawalResult
+from services.consent.messages import PermitRequest
+from services.consent.rules import (
+    LinkMail,
+    Permit,
+    PermitAnswer,
+    PermitDecision,
+    State,
+    WithdrawalResult,
+)
 from services.consent.store import consents, data_subjects
 from services.consent.store.data_subjects import Lock
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 
-log = logs.get_logger(__name__)
-
 POLL_SECONDS = 0.1
 
 
 async def request(
-    tx: AsyncConnection,
-    vault: Vault,
-    *,
-    message: UUID,
-    attempt: int,
-    email: str,
-    purpose: str,
-    lifetime: int,
+    tx: AsyncConnection, vault: Vault, request: PermitRequest, lifetime: int
 ) -> PermitAnswer:
     """Answer for one attempt (step 3); a duplicate of an open request is granted what is left."""
+    message, purpose = request.message, request.purpose
     try:
-        normal = normalise(email)
+        normal = normalise(request.address)
     except MalformedEmail:  # such an address can never have a consent
         return consent.decide_permit(State.WITHDRAWN, None, lifetime)
     subject = await data_subjects.get_or_create(tx, vault, normal, Lock.PERMIT)
@@ -62,17 +62,30 @@ async def request(
         waits = (await run(tx, "is_waiting", id=message, subject=subject.id)).scalar()
         state: State | None = State.GRANTED if waits else State.WITHDRAWN
     else:
-        state, asks_less = await consents.state_of(tx, subject.id, purpose)
+        asked = {"subject": subject.id, "purpose": purpose}
+        found, asks_less = (await run(tx, "state_of", **asked)).one()
+        state = found and State(found)
         if (await run(tx, "undeliverable", subject=subject.id)).scalar():
             return PermitAnswer(PermitDecision.DENIED, lifetime)
         if state is State.GRANTED and asks_less:
-            later = await consents.deferred(tx, subject.id, purpose, message)
+            within = await run(tx, "within_preference", **asked, message=message)
+            later = None if within.rowcount else (await run(tx, "deferred", **asked)).scalar()
             if later is not None:
                 return PermitAnswer(PermitDecision.CLOSED, later, deferred=True)
     permit = None
     if state is State.GRANTED:
-        permit = await consents.open_permit(tx, subject.id, message, attempt, purpose)
+        permit = await _open(tx, subject.id, request)
     return consent.decide_permit(state, permit, lifetime)
+
+
+async def _open(tx: AsyncConnection, subject_id: UUID, request: PermitRequest) -> Permit:
+    """Record a permit for this attempt unless there is one, and return the one there is."""
+    values = {"message": request.message, "attempt": request.attempt, "subject": subject_id}
+    if (await run(tx, "open_permit", **values, purpose=request.purpose)).rowcount:
+        return Permit(age=0, returned=False)
+    # A separate statement, so that it sees a duplicate whose commit the insert has waited for.
+    row = (await run(tx, "permit", **values)).one()
+    return Permit(age=row.age or 0.0, returned=row.closed)
 
 
 async def wait_until_answerable(
@@ -110,5 +123,5 @@ async def wait_until_answerable(
         except TimeoutError:
             pass
         async with engine.begin() as tx:
-            await data_subjects.lock(tx, withdrawal.subject_id)
+            await run(tx, "lock_subject", subject=withdrawal.subject_id)
             current = await consents.read(tx, withdrawal.subject_id, withdrawal.state.versions)

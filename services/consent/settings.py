@@ -1,13 +1,12 @@
 """The environment of consent."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.common.process.settings import StoringSettings, readable_by
 from libs.domain.company import CompanySettings
 from libs.domain.signed_links import Tokens
 from services.consent.store.vault import Vault, decode_hash_keys, parse_keys
@@ -15,19 +14,11 @@ from services.consent.trail.append_only_file import AppendOnlyFile
 from services.consent.trail.checkpoints import Signer
 
 
-def _readable(read: Callable[[str], Any]) -> AfterValidator:
-    def check(keys: SecretStr) -> SecretStr:
-        read(keys.get_secret_value())
-        return keys
-
-    return AfterValidator(check)
-
-
-class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
-    token_keys: Annotated[SecretStr, _readable(Tokens)]
-    consent_master_keys: Annotated[SecretStr, _readable(parse_keys)]
-    consent_hash_key: Annotated[SecretStr, _readable(decode_hash_keys)]
-    consent_checkpoint_keys: Annotated[SecretStr, _readable(Signer)]
+class ConsentSettings(StoringSettings, CompanySettings):
+    token_keys: Annotated[SecretStr, readable_by(Tokens)]
+    consent_master_keys: Annotated[SecretStr, readable_by(parse_keys)]
+    consent_hash_key: Annotated[SecretStr, readable_by(decode_hash_keys)]
+    consent_checkpoint_keys: Annotated[SecretStr, readable_by(Signer)]
     consent_records_dir: Path
     """Files that must outlive the database: checkpoints of the trail, withdrawals and erasures."""
     consent_records_copy: Path | None = None
@@ -51,7 +42,7 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     unconfirmed_erasure_days: int = Field(365, ge=7)
     """Staff see it, and answer it within a month (Art. 12(3) GDPR)."""
     action_retention_days: int = Field(5 * 365, ge=366)
-    """Retention of the former admin calls (admin_calls.py); the table enforces at least a year."""
+    """Of the former admin calls (decision 53)."""
     erasure_link_hours: int = Field(24, ge=1, le=24 * 7)
     double_opt_in: bool = True
     """Every agreement waits for the mailed confirmation, not only that of a suppressed address. An
@@ -66,6 +57,18 @@ class ConsentSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     def site(self) -> str:
         """The host name by which visitors know the company's site."""
         return urlsplit(self.public_base_url).netloc
+
+    @property
+    def retention(self) -> dict[str, int]:
+        """In days, as the statements of the purge name them."""
+        return {
+            "suppressions": self.suppression_retention_days,
+            "unconfirmed_erasures": self.unconfirmed_erasure_days,
+            "proofs": self.consent_proof_days,
+            "withdrawals": self.withdrawal_proof_days,
+            "origins": self.consent_origin_days,
+            "calls": self.action_retention_days,
+        }
 
     def vault(self) -> Vault:
         return Vault(

@@ -9,15 +9,11 @@ DLX = Exchange("consent.dlx", "direct")
 ALERTS = "alerts"  # owned by alerts: published to, never declared
 FOLLOWUPS_COMMANDS = "followups.commands"
 
-ACTIONS = Exchange("consent.actions", "direct")
-"""For gateways of the previous release (admin_calls.py)."""
-
-EXCHANGES = (COMMANDS, EVENTS, DLX, ACTIONS)
+EXCHANGES = (COMMANDS, EVENTS, DLX)
 
 REQUESTS_QUEUE = "consent.requests"
 PERMITS_QUEUE = "consent.permits"
 COMMANDS_QUEUE = "consent.commands"
-ACTIONS_QUEUE = "consent.actions"
 
 _COMMANDS = (
     "grant.record",
@@ -30,21 +26,13 @@ QUEUES = (
     *request_queue(
         REQUESTS_QUEUE,
         dlx=DLX,
-        bindings=(Binding(COMMANDS, "permit.request"), Binding(COMMANDS, "erased.request")),
+        bindings=tuple(
+            Binding(COMMANDS, key)
+            for key in ("permit.request", "erased.request", "standing.request")
+        ),
     ),
+    *work_queue(PERMITS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, "permit.return"),)),
     *work_queue(
-        PERMITS_QUEUE,
-        exchange=DLX,
-        dlx=DLX,
-        bindings=(Binding(COMMANDS, "permit.return"),),
-    ),
-    *work_queue(
-        COMMANDS_QUEUE,
-        exchange=DLX,
-        dlx=DLX,
-        bindings=tuple(Binding(COMMANDS, key) for key in _COMMANDS),
-    ),
-    *work_queue(
-        ACTIONS_QUEUE, exchange=DLX, dlx=DLX, bindings=(Binding(ACTIONS, "consent.actions"),)
+        COMMANDS_QUEUE, dlx=DLX, bindings=tuple(Binding(COMMANDS, key) for key in _COMMANDS)
     ),
 )

@@ -9,7 +9,7 @@ from uuid import UUID
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import Problem, in_utc, json_response, only, parse, path_id
+from libs.common.http.application import Problem, in_utc, json_response, only, page, parse, path_id
 from libs.domain.acts import Actor
 from services.console.keys.keys import Confirmation, Keys
 from services.console.keys.sync import Sync
@@ -27,12 +27,11 @@ from services.console.messages import (
 )
 from services.console.people.people import People
 from services.console.record import Acts
-from services.console.rules import ID, RefusedError, Secret, Why
-from services.console.store import actions, keys
+from services.console.rules import ID, WHY, RefusedError, Secret
+from services.console.store.sql import run
 from services.console.texts import ZONE
 
 PAGE = 50
-HEALTH_SECONDS = 2.0
 
 
 class ApiRoutes:
@@ -66,11 +65,10 @@ class ApiRoutes:
         app.router.add_post("/internal/keys/goodbye", self.goodbye)
 
     async def keys(self, _: web.Request) -> web.Response:
-        async with self._engine.connect() as tx:
-            found = await keys.listed(tx)
+        found = await run.alone(self._engine, "all_keys")
         restored = await self._keys.restored()
         shown = [_shown(each) for each in found]
-        return json_response({"items": shown, "restored": restored and _json(asdict(restored))})
+        return json_response({"items": shown, "restored": restored and asdict(restored)})
 
     async def create_key(self, request: web.Request) -> web.Response:
         body = await parse(request, CreateKey)
@@ -92,10 +90,10 @@ class ApiRoutes:
         body = await parse(request, AcceptRestore)
         if not body.confirm:
             if (lacking := await self._keys.restored()) is None:
-                raise RefusedError(*Why.NOT_RESTORED)
-            return json_response(_json(asdict(lacking)))
+                raise RefusedError(**WHY["not_restored"])
+            return json_response(asdict(lacking))
         lacking, confirmed = await self._keys.accept_restore(Actor.of(request.headers))
-        return _changed(None, confirmed, **_json(asdict(lacking)))
+        return _changed(None, confirmed, **asdict(lacking))
 
     async def staff(self, _: web.Request) -> web.Response:
         names = ("email", "name", "roles", "joined")
@@ -135,8 +133,7 @@ class ApiRoutes:
         return json_response({"disabled": True})
 
     async def actions(self, request: web.Request) -> web.Response:
-        found, older = await acts_of(self._engine, request.query)
-        return json_response({"items": found, "next_cursor": older})
+        return json_response(await acts_of(self._engine, request.query))
 
     async def take(self, request: web.Request) -> web.Response:
         """Accept a record of the gateway's act while RabbitMQ is unavailable."""
@@ -168,7 +165,7 @@ def _refusing(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
 
 def key_id(request: web.Request) -> str:
     if not ID.fullmatch(given := request.match_info["id"]):
-        raise RefusedError(*Why.UNKNOWN_KEY)
+        raise RefusedError(**WHY["unknown_key"])
     return given
 
 
@@ -179,35 +176,26 @@ def _changed(
     if secret is not None:
         body |= {"id": secret.key_id, "key": secret.text}
     if confirmed.waiting_for:
-        body["waiting_for"] = [_json(asdict(each)) for each in confirmed.waiting_for]
+        body["waiting_for"] = confirmed.waiting_for
         status = 202
     return json_response(body, status)
 
 
-def key_state(row: Mapping[str, Any]) -> str:
-    if row["revoked_at"]:
+def key_state(row: Any) -> str:
+    if row.revoked_at:
         return "revoked"
-    return "in force" if row["expires_at"] > datetime.now(UTC) else "expired"
+    return "in force" if row.expires_at > datetime.now(UTC) else "expired"
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    ends = sorted(each.isoformat() for each in row["ends"] or ())
-    shown = _json(row) | {"state": key_state(row), "secrets": ends}
+def _shown(row: Any) -> dict[str, Any]:
+    shown: dict[str, Any] = row._asdict() | {"state": key_state(row)}
+    shown["secrets"] = sorted(row.ends or ())
     del shown["ends"]
     return shown
 
 
-def _json(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.isoformat() if isinstance(value, datetime) else value
-        for name, value in row.items()
-    }
-
-
-async def acts_of(
-    engine: AsyncEngine, query: Mapping[str, str]
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return a page of acts as JSON, and the cursor of the next one.
+async def acts_of(engine: AsyncEngine, query: Mapping[str, str]) -> dict[str, Any]:
+    """Return a page of acts.
 
     :raises Problem: 422
     """
@@ -227,18 +215,11 @@ async def acts_of(
             raise Problem(422, errors=[("day", "not a date, such as 2026-11-27")]) from None
     # No act has a NUL, which PostgreSQL takes nowhere.
     actor, action = (query.get(name, "").replace("\0", " ") for name in ("actor", "action"))
-    async with engine.connect() as tx:
-        found = await actions.listed(
-            tx, before, PAGE, actor=actor, action=action, since=since, until=until
-        )
+    last_at, last_id = before or (None, None)
+    chosen = {"actor": actor, "action": action, "since": since, "until": until}
+    found = await run.alone(engine, "acts", at=last_at, id=last_id, most=PAGE + 1, **chosen)
     # Without a plus, which reads as a space where a query is not quoted.
-    shown = [
-        {
-            **each,
-            "id": str(each["id"]),
-            "at": each["at"].astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        }
-        for each in found
+    acts = [
+        row._asdict() | {"at": in_utc(row.at).isoformat().replace("+00:00", "Z")} for row in found
     ]
-    last = shown[-1] if len(shown) == PAGE else None
-    return shown, f"{last['at']}_{last['id']}" if last else None
+    return page(acts, PAGE, "{0[at]}_{0[id]}".format, dict)

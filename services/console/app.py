@@ -15,13 +15,12 @@ from libs.common.health import HealthRoute
 from libs.common.http import application, server
 from libs.common.messaging import consumer, outbox
 from libs.common.messaging.broker import Broker
-from libs.common.process import certificate_ends
 from libs.common.process.service import Service
 from libs.domain.company import style
 from libs.domain.signed_links import Tokens
 from services.console import samples, topology
 from services.console.api import ApiRoutes
-from services.console.bulk import Bulk
+from services.console.bulk import IDLE_SECONDS, Bulk
 from services.console.gateway import Gateway
 from services.console.keys.keys import Keys
 from services.console.keys.sync import Sync
@@ -58,7 +57,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     await broker.declare(*topology.EXCHANGES, *topology.QUEUES)
     acts = Acts(engine)
     await service.enter(
-        consumer.consume(broker, topology.ACTIONS_QUEUE, acts.consume, prefetch=PREFETCH)
+        consumer.Consumer(broker, topology.ACTIONS_QUEUE, acts.consume, prefetch=PREFETCH)
     )
 
     relay = outbox.Relay(engine, broker, database_url)
@@ -82,9 +81,11 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     )
     live, bulk = Live(gateway), Bulk(engine, gateway)
     service.spawn("live", live.run())
-    service.spawn("bulk actions", bulk.run())
-    name, sampling = "console samples", partial(samples.take, engine, gateway)
-    service.spawn(name, periodic.every(engine, name, samples.SECONDS, sampling))
+    for name, seconds, job, on_each in (
+        ("console samples", samples.SECONDS, partial(samples.take, engine, gateway), False),
+        ("bulk actions", IDLE_SECONDS, bulk.run, True),
+    ):
+        service.spawn(name, periodic.every(engine, name, seconds, job, on_each=on_each))
     site = Site(
         engine=engine, door=door, gateway=gateway, looks=Looks(engine), bulk=bulk,
         keys=Keys(engine, sync, notices), people=People(engine, settings.ways, notices),
@@ -107,13 +108,7 @@ async def start(service: Service, settings: ConsoleSettings) -> None:
     HealthRoute(
         partial(_health, engine), service.name, settings, broker, MIGRATIONS, links=links
     ).add_to(app)
-    service.spawn(
-        "certificates", certificate_ends.watch(settings.tls_dir, settings.servers | links)
-    )
-    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await server.serve(
-        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
-    )
+    await server.serve_all(service, app, settings, links)
 
 
 async def _health(engine: AsyncEngine) -> dict[str, Any]:
@@ -131,8 +126,7 @@ async def _purge(engine: AsyncEngine, action_days: int) -> None:
         for name in ("purge_tries", "purge_invitations", "forget_unseen"):
             await run(tx, name)
         await run(tx, "purge_sessions", days=SESSION_DAYS)
-    async with engine.begin() as tx:
-        await run(tx, "purge_acts", days=action_days)
+    await run.alone(engine, "purge_acts", days=action_days)
     await erase_disabled(engine)
 
 

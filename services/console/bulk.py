@@ -7,30 +7,32 @@ less to do, and `done` then says too little, never too much. Two workers on one 
 same reason. `as_of` in the filter keeps all of them from what was not shown.
 """
 
-import asyncio
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.database import postgres
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.acts import Actor
+from services.console import record
 from services.console.gateway import Gateway
 from services.console.rules import Role
-from services.console.store import actions, bulk
 from services.console.store.sessions import Visitor
+from services.console.store.sql import run
 
-log = logs.get_logger(__name__)
-
+LEASE_SECONDS = 60
+"""Longer than a call of the gateway takes."""
 IDLE_SECONDS = 1.0
 AGAIN_SECONDS = 5.0
 KIND = "bulk"
 COUNTS = {"retry": "requeued", "discard": "discarded"}
 _AWAY = {"away", "unsure"}
+
+
+async def add_done(tx: AsyncConnection, bulk_id: UUID, done: int, *, again_in: float) -> None:
+    await run(tx, "add_done", id=bulk_id, done=done, seconds=again_in)
 
 
 class Bulk:
@@ -42,10 +44,12 @@ class Bulk:
         self, visitor: Visitor, verb: str, chosen: Mapping[str, str], reason: str, expected: int
     ) -> UUID:
         bulk_id = uuid.uuid4()
-        values = {"verb": verb, "filter": dict(chosen), "reason": reason, "expected": expected}
         async with self._engine.begin() as tx:
-            await bulk.add(tx, {"id": bulk_id, "staff_id": visitor.staff_id, **values})
-            await actions.record(
+            await run(
+                tx, "add_bulk", id=bulk_id, staff=visitor.staff_id, verb=verb, filter=dict(chosen),
+                reason=reason, expected=expected,
+            )  # fmt: skip
+            await record.act(
                 tx, visitor.actor, f"bulk.{verb}", KIND, str(bulk_id),
                 reason=reason, outcome="intended",
             )  # fmt: skip
@@ -53,20 +57,16 @@ class Bulk:
 
     async def stop(self, visitor: Visitor, bulk_id: UUID) -> None:
         async with self._engine.begin() as tx:
-            if await bulk.end(tx, bulk_id, "stopped"):
-                await actions.record(tx, visitor.actor, "bulk.stop", KIND, str(bulk_id))
+            if await run(tx, "end_bulk", id=bulk_id, state="stopped"):
+                await record.act(tx, visitor.actor, "bulk.stop", KIND, str(bulk_id))
 
     async def run(self) -> None:
-        while True:
-            with postgres.through_outages():
-                while await self._step():
-                    pass
-            await asyncio.sleep(IDLE_SECONDS)
+        while await self._step():
+            pass
 
     async def _step(self) -> bool:
         """Make one call for one of them; False if there is nothing to do."""
-        async with self._engine.begin() as tx:
-            found = await bulk.claim(tx)
+        found = (await run.alone(self._engine, "claim_bulk", seconds=LEASE_SECONDS)).one_or_none()
         if found is None:
             return False
         actor = Actor("staff", str(found.staff_id), found.name, tuple(found.roles))
@@ -86,10 +86,10 @@ class Bulk:
                 await self._end(found.id, "done", done, actor)
                 return True
             async with self._engine.begin() as tx:
-                await bulk.add_done(tx, found.id, done, again_in=0)
+                await add_done(tx, found.id, done, again_in=0)
         elif answer.ok or answer.fault in _AWAY:
             async with self._engine.begin() as tx:
-                await bulk.add_done(tx, found.id, 0, again_in=AGAIN_SECONDS)
+                await add_done(tx, found.id, 0, again_in=AGAIN_SECONDS)
         else:
             log.error("bulk.refused", id=str(found.id), status=answer.status)
             await self._end(found.id, "refused", 0, actor)
@@ -97,10 +97,10 @@ class Bulk:
 
     async def _end(self, bulk_id: UUID, state: str, done: int, actor: Actor) -> None:
         async with self._engine.begin() as tx:
-            await bulk.add_done(tx, bulk_id, done, again_in=0)
-            ended: Any = await bulk.end(tx, bulk_id, state)
-            if ended is not None:  # else it was stopped by now
-                await actions.record(
+            await add_done(tx, bulk_id, done, again_in=0)
+            # No row: it was stopped by now.
+            for ended in await run(tx, "end_bulk", id=bulk_id, state=state):
+                await record.act(
                     tx, actor, f"bulk.{ended.verb}", KIND, str(bulk_id),
                     reason=f"{ended.done} of {ended.expected}", outcome=state,
                 )  # fmt: skip

@@ -19,6 +19,7 @@ from yarl import URL
 
 from libs.common.http.application import REQUEST_ID
 from libs.common.process import certificates, logs, tracing
+from libs.common.process.logs import log
 from libs.domain.scopes import operator_action
 from libs.domain.signed_links import Tokens
 from services.console.store.sessions import Visitor
@@ -39,8 +40,6 @@ _FAULTS = {
 }
 
 Query = Mapping[str, str | int | None]
-
-log = logs.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

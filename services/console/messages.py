@@ -9,8 +9,6 @@ from multidict import MultiMapping
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -18,6 +16,7 @@ from pydantic import (
 )
 
 from libs.common.http.application import Model, Moment
+from libs.common.messaging.consumer import Body
 from libs.domain.email_address import Email
 from libs.domain.limits import Limit
 from libs.domain.limits import parse as parse_limit
@@ -25,17 +24,15 @@ from libs.domain.scopes import NOT_FOR_KEYS, Scope
 from services.console.rules import ID, Role, expiry_fault
 
 
-class ActionRecord(BaseModel):
+class ActionRecord(Body):
     """An act at another service, whose only record this is."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     id: UUID
     at: AwareDatetime
     actor_kind: Literal["staff", "key", "env"]
     actor_id: str
     actor_name: str | None = None
-    roles: list[str] = []
+    roles: list[str] = Field([])
     client_address: str | None = None
     action: str
     object_kind: str

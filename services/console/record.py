@@ -6,14 +6,26 @@ An act is stored once, however often its message comes (promise C5).
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Disposition, read
-from libs.domain.acts import ACTION_RECORD
+from libs.domain.acts import ACTION_RECORD, DONE, Act, Actor
 from services.console.messages import ActionRecord
-from services.console.store import actions
 from services.console.store.sessions import Visitor
+from services.console.store.sql import run
+
+
+async def act(
+    tx: AsyncConnection, actor: Actor, action: str, kind: str, ref: str, *,
+    reason: str | None = None, outcome: str = DONE,
+) -> None:  # fmt: skip
+    """Record an act in the transaction that does it.
+
+    :param kind, ref: what was acted on; never an address
+    """
+    body = Act(actor, action, kind, ref, reason, outcome).message().body
+    await run(tx, "add_act", **{**body, "at": None})
 
 
 class Acts:
@@ -25,8 +37,7 @@ class Acts:
         return Ack()
 
     async def take(self, act: ActionRecord) -> None:
-        async with self._engine.begin() as tx:
-            await actions.take(tx, act.model_dump())
+        await run.alone(self._engine, "add_act", **act.model_dump())
 
 
 class Looks:
@@ -35,8 +46,8 @@ class Looks:
 
     async def of(self, refs: Collection[str]) -> list[dict[str, Any]]:
         """Return all acts on these, including looks at them."""
-        async with self._engine.connect() as tx:
-            return await actions.about(tx, refs)
+        found = await run.alone(self._engine, "acts_about", refs=[*refs])
+        return [row._asdict() for row in found]
 
     async def record(
         self, visitor: Visitor, action: str, kind: str, refs: Iterable[str], *, again: bool = False
@@ -47,6 +58,10 @@ class Looks:
         :param again: by a page that refreshes itself: record only what its session has not seen yet
         """
         async with self._engine.begin() as tx:
-            seen = await actions.looked_at(tx, visitor, action) if again else set()
+            seen: set[str] = set()
+            if again:
+                by = {"actor": str(visitor.staff_id), "session": visitor.session}
+                looks = (await run(tx, "looked_at", **by, action=action)).scalars()
+                seen.update(" ".join(looks).split())
             if ref := " ".join(each for each in refs if each not in seen):
-                await actions.record(tx, visitor.actor, action, kind, ref)
+                await act(tx, visitor.actor, action, kind, ref)

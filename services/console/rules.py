@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from libs.common import beside
+
 
 class RefusedError(Exception):
     """Nothing was changed."""
@@ -25,33 +27,8 @@ class RefusedError(Exception):
         self.detail, self.shown = detail or self.detail, shown
 
 
-class Why:
-    """What RefusedError takes."""
-
-    NOT_RESTORED = "", 409, "no gateway has keys that this database lacks"
-    UNKNOWN_KEY = "not_there", 404, "no such key"
-    NOT_YOURS = (
-        "not_yours",
-        403,
-        (
-            "to make or replace a key with consent:read or consent:act needs the role privacy; any "
-            "admin may revoke one"
-        ),
-    )
-    KEY_ENDED = "key_refused", 409, "the key is revoked or has expired; make a new one"
-    TOO_MANY_KEYS = "key_refused", 409, "1,000 keys are in force; revoke those that are not used"
-    UNKNOWN_PERSON = "not_there", 404, "no such person"
-    KNOWN_PERSON = (
-        "known_person",
-        409,
-        "this person is here already; make a new invitation for them instead",
-    )
-    LAST_ADMIN = "last_admin", 409, "this is the last admin who can log in; make another one first"
-    SHOWN = (
-        "",
-        403,
-        "a link is shown to ADMIN_API_KEY only; without show_link it is mailed to the person",
-    )
+WHY: dict[str, dict[str, Any]] = beside.toml(__file__, "refusals.toml")
+"""What RefusedError takes."""
 
 
 class Role(StrEnum):
@@ -63,7 +40,7 @@ class Role(StrEnum):
 
 
 ON_CALL, OPS, SALES = (Role.VIEWER, Role.OPS), (Role.OPS,), (Role.SALES,)
-ADMIN, PRIVACY = (Role.ADMIN,), (Role.PRIVACY,)
+PRIVACY = (Role.PRIVACY,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +52,11 @@ class Ways:
     """The identity provider; empty: there is none."""
     words: tuple[str, ...] = ()
     """The company's words, which no password should consist of."""
+
+    @property
+    def opens(self) -> dict[str, Any]:
+        """Return what the fragment `opens` takes: which credentials count today."""
+        return {"issuer": self.issuer, "passwords": self.passwords}
 
 
 POWERS = frozenset({Role.PRIVACY, Role.ADMIN})

@@ -16,12 +16,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.console.gateway import Gateway
 from services.console.rules import LANGUAGES, Role
-from services.console.store import samples
 from services.console.store.sessions import Visitor
 from services.console.store.sql import run
 
 SECONDS = 30.0
 """Twice a minute: a job that is a little late each time would leave one out."""
+NUMBERS = ("pending", "delivered", "failed")
 DAYS = 14
 PERIODS = {"1": ("hour", 24), "14": ("day", DAYS)}
 """Days, as a page's address names them: the unit of time of each bar, and how many there are."""
@@ -35,7 +35,9 @@ async def take(engine: AsyncEngine, gateway: Gateway) -> None:
     counted = await gateway.get(CONSOLE, "/api/dlq/stats")
     if counted.ok:
         async with engine.begin() as tx:
-            await samples.add(tx, counted.body["targets"])
+            for target, counts in counted.body["targets"].items():
+                numbers = {name: counts[name] for name in NUMBERS}
+                await run(tx, "add_sample", target=target, **numbers)
             await run(tx, "purge_samples", days=DAYS)
 
 
@@ -70,15 +72,14 @@ def begins(unit: str, count: int, now: datetime, zone: ZoneInfo) -> list[datetim
 def charts(rows: Iterable[Any], times: Sequence[datetime]) -> dict[str, list[Chart]]:
     """Return the charts of each target that has samples.
 
-    :param rows: of `store.samples.by_time`
+    :param rows: of `samples_by_time`
     """
     found: dict[str, dict[datetime, Any]] = {}
     for row in rows:
         found.setdefault(row.target, {})[row.begin] = row
     return {
         target: [
-            Chart(kind, [getattr(by_time.get(at), kind, None) for at in times])
-            for kind in samples.NUMBERS
+            Chart(kind, [getattr(by_time.get(at), kind, None) for at in times]) for kind in NUMBERS
         ]
         for target, by_time in found.items()
     }

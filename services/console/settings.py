@@ -5,20 +5,15 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
-from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.common.process.settings import StoringSettings, readable_by
 from libs.domain.company import CompanySettings
-from libs.domain.signed_links import Tokens
+from libs.domain.signed_links import parse_keys
 from services.console.rules import Ways
 
 T = TypeVar("T", str, SecretStr, bool)
 EXAMPLE = "1234563218"
 """The NIP of config.example/company.toml."""
 LOOPBACK = r"http://(localhost|127\.0\.0\.1)"
-
-
-def _token_keys(keys: SecretStr) -> SecretStr:
-    Tokens(keys.get_secret_value())
-    return keys
 
 
 def _with_issuer(value: T, others: ValidationInfo) -> T:
@@ -32,9 +27,9 @@ def _with_issuer(value: T, others: ValidationInfo) -> T:
     return value
 
 
-class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
+class ConsoleSettings(StoringSettings, CompanySettings):
     gateway_url: str = Field(pattern=r"^https?://[^\s/]+$")
-    operator_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
+    operator_keys: Annotated[SecretStr, readable_by(parse_keys)]
     """Keys to sign who calls the gateway, which has the same ones."""
     rabbitmq_ui_url: str = Field("", pattern=r"^(https?://[^\s]+)?$")
     """Before a queue's name, as people's browsers reach RabbitMQ's UI; empty: pages link none."""
@@ -51,14 +46,20 @@ class ConsoleSettings(ServiceSettings, DatabaseSettings, BrokerSettings, Company
     """Refuse passwords."""
     action_retention_days: int = Field(5 * 365, ge=366)
     """Retention of the record of acts; the table enforces at least a year."""
+    backup_dir: str = ""
     escalation_email: str = "ops@example.com"
     """The person whom the first invitation makes an admin."""
 
     @property
     def set_up(self) -> dict[str, bool]:
-        """Return whether the company's data and wordings replaced those of the example."""
+        """Return which answers of `ostoja setup` this process sees, and whether they are given."""
         host = urlsplit(self.company.privacy_url).hostname or ""
-        return {"company": self.company.nip != EXAMPLE, "wordings": not host.endswith(".example")}
+        return {
+            "company": self.company.nip != EXAMPLE,
+            "domain": self.public_base_url.startswith("https://"),
+            "wordings": not host.endswith(".example"),
+            "backup": bool(self.backup_dir),
+        }
 
     @property
     def ways(self) -> Ways:

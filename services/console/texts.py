@@ -1,14 +1,12 @@
 """What people read in pages and mails, by language."""
 
-import tomllib
 from collections.abc import Mapping
 from datetime import datetime
-from importlib.resources import files
 from zoneinfo import ZoneInfo
 
-TEXTS: dict[str, dict[str, str]] = tomllib.loads(
-    files("services.console").joinpath("texts.toml").read_text(encoding="utf-8")
-)
+from libs.common import beside
+
+TEXTS: dict[str, dict[str, str]] = beside.toml(__file__)
 ZONE = ZoneInfo("Europe/Warsaw")
 _UNITS = {"days": (2 * 86_400, 86_400), "hours": (3600, 3600), "minutes": (60, 60)}
 """From how many seconds on, and how many are one."""

@@ -8,6 +8,4 @@ DLX = Exchange("console.dlx", "direct")
 EXCHANGES = (COMMANDS, DLX)
 
 ACTIONS_QUEUE = "console.actions"
-QUEUES = work_queue(
-    ACTIONS_QUEUE, exchange=DLX, dlx=DLX, bindings=(Binding(COMMANDS, actions.ACTION_RECORD),)
-)
+QUEUES = work_queue(ACTIONS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, actions.ACTION_RECORD),))

@@ -11,7 +11,6 @@ from libs.common.http import application, server
 from libs.common.messaging import consumer, inbox, outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
-from libs.common.process import certificate_ends
 from libs.common.process.service import Service
 from libs.domain import forms
 from libs.domain.signed_links import Tokens, parse_keys
@@ -29,14 +28,13 @@ from services.followups.inbox.acting import Inbox
 from services.followups.inbox.mailbox import PERIOD, Mailbox
 from services.followups.leads import submissions
 from services.followups.leads.acts import Acts
-from services.followups.leads.files import Erasures
+from services.followups.leads.files import Consent
 from services.followups.leads.staff import Announcer
 from services.followups.leads.submissions import Submissions
 from services.followups.mails.compose import Mails
 from services.followups.mails.marks import Marks
-from services.followups.mails.scheduler import Scheduler
+from services.followups.mails.scheduler import POLL_SECONDS, Scheduler
 from services.followups.settings import FollowupsSettings
-from services.followups.store import steps
 from services.followups.store.submissions import Erased
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -66,27 +64,6 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
 
     relay = outbox.Relay(engine, broker, database_url)
     service.spawn("outbox relay", relay.run())
-    purge = periodic.every(
-        engine, "followups inbox purge", PURGE_SECONDS, partial(inbox.purge, engine)
-    )
-    service.spawn("inbox purge", purge)
-    days = settings.conversation_retention_days
-    forget = periodic.every(
-        engine, "followups retention", PURGE_SECONDS, partial(retention.forget, engine, days)
-    )
-    service.spawn("retention", forget)
-    doubts = periodic.every(
-        engine, "followups unknown outcomes", PURGE_SECONDS, partial(retention.doubt, engine)
-    )
-    service.spawn("unknown outcomes", doubts)
-    days = settings.lead_suspect_days
-    suspects = periodic.every(
-        engine,
-        "followups suspected leads",
-        PURGE_SECONDS,
-        partial(retention.forget_suspected, engine, days),
-    )
-    service.spawn("suspected leads", suspects)
     page_of = f"{settings.public_base_url.rstrip('/')}/console/leads/{{}}".format
     erased = Erased(parse_keys(token_keys).values())
     leads = Submissions(engine, configured, known_forms, page_of, erased)
@@ -97,27 +74,38 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         (topology.CONSENT_QUEUE, consumers.consent_events),
         (topology.OUTCOMES_QUEUE, consumers.outcomes),
     ):
-        await service.enter(consumer.consume(broker, queue, handler, prefetch=PREFETCH))
+        await service.enter(consumer.Consumer(broker, queue, handler, prefetch=PREFETCH))
     requester = await service.enter(Requester(broker, service.name))
     scheduler = Scheduler(engine, configured, mails, settings.followup_max_per_day)
-    service.spawn("scheduler", scheduler.run())
-    service.spawn("announcer", Announcer(engine, configured, page_of).run())
-
+    announcer = Announcer(engine, configured, page_of)
+    for name, run in (("scheduler", scheduler.run), ("announcer", announcer.run)):
+        service.spawn(name, periodic.every(engine, name, POLL_SECONDS, run, on_each=True))
     returned = Inbox(engine, configured, page_of, marks)
-    _read_mail(service, returned, settings)
+    kept, suspected = settings.conversation_retention_days, settings.lead_suspect_days
+    for name, act in (
+        ("inbox purge", partial(inbox.purge, engine)),
+        ("retention", partial(retention.forget, engine, kept)),
+        ("unknown outcomes", partial(retention.doubt, engine)),
+        ("suspected leads", partial(retention.forget_suspected, engine, suspected)),
+        ("mail digest", returned.tell_of_the_rest),
+    ):
+        service.spawn(name, periodic.every(engine, f"followups {name}", PURGE_SECONDS, act))
+    if url := settings.inbox_url.get_secret_value():
+        mailbox = Mailbox(url, returned, is_shared=settings.inbox_shared)
+        service.spawn("mailbox", periodic.every(engine, "followups mailbox", PERIOD, mailbox.look))
 
     app = application.create_app(internal_key=settings.internal_api_key.get_secret_value())
     app.middlewares.append(application.unavailable_when(postgres.is_transient))
-    look = partial(health.with_outbox, engine, broker, steps.outbox_length)
+    look = partial(health.with_outbox, engine, broker)
     model = settings.chat_model_url and Model(
         settings.chat_model_url, settings.chat_model, settings.chat_model_key, configured.kinds
     )
     chat_routes = ChatRoutes(engine, configured, page_of, model or None)
-    lead_routes = LeadRoutes(engine, configured, page_of, Erasures(requester, erased))
+    lead_routes = LeadRoutes(engine, configured, page_of, Consent(requester, erased))
     for routes in (
         chat_routes,
         ChatPage(chat_routes, configured),
-        FollowupRoutes(engine, configured),
+        FollowupRoutes(engine, configured, mails),
         MailRoutes(returned, asyncio.Semaphore(AT_ONCE)),
         SubmissionRoutes(leads),  # before the routes of `{id}`
         lead_routes,
@@ -125,19 +113,4 @@ async def start(service: Service, settings: FollowupsSettings) -> None:
         HealthRoute(look, service.name, settings, broker, MIGRATIONS),
     ):
         routes.add_to(app)
-    service.spawn("certificates", certificate_ends.watch(settings.tls_dir, settings.servers))
-    await server.serve_metrics(service, settings.http_host, settings.metrics_port)
-    await server.serve(
-        service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir
-    )
-
-
-def _read_mail(service: Service, returned: Inbox, settings: FollowupsSettings) -> None:
-    digest = periodic.every(
-        returned.engine, "followups mail digest", PURGE_SECONDS, returned.tell_of_the_rest
-    )
-    service.spawn("mail digest", digest)
-    if url := settings.inbox_url.get_secret_value():
-        mailbox = Mailbox(url, returned, is_shared=settings.inbox_shared)
-        reading = periodic.every(returned.engine, "followups mailbox", PERIOD, mailbox.look)
-        service.spawn("mailbox", reading)
+    await server.serve_all(service, app, settings)

@@ -9,13 +9,11 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.messaging import outbox
-from libs.common.process import logs
 from libs.domain.email_address import MalformedEmail, normalise
 from services.followups import dialogue, metrics
 from services.followups.config import LANGUAGES, Config
-from services.followups.dialogue.hints import NOTHING, Hint
+from services.followups.dialogue.hearing import NO_HINT, Hint
 from services.followups.dialogue.state import State
-from services.followups.dialogue.taps import Tapped
 from services.followups.leads import staff
 from services.followups.mails import enrolment
 from services.followups.reading import addresses
@@ -44,7 +42,7 @@ async def take_turn(
     said: enrolment.Said,
     now: datetime,
     replies: str | None = None,
-    hint: Hint | None = NOTHING,
+    hint: Hint | None = NO_HINT,
 ) -> Reply:
     """Store a turn and return the reply.
 
@@ -64,30 +62,15 @@ async def take_turn(
     known = before._replace(language=before.language or said.language)
     is_last = replies in {None, str(before.replies)}
     tapped = said.tap and config.taps.read(said.tap, known, config.today(now))
-    if said.tap is None and is_last:
-        return await _take(tx, config, link, said, now, row, before, None, hint)
-    if tapped is None or (tapped.asks and not is_last):
+    is_old = tapped is None or (tapped.asks and not is_last) if said.tap else not is_last
+    if is_old:
         await tx.rollback()  # nothing changes
         score = lead_score.score(known.facts.known(), config.rules).points
         return Reply(row["id"], config.taps.again(known), score, "", known)
-    language = known.language if tapped.answer else said.language  # that of the wording
-    said = said._replace(message=tapped.text, language=language)
-    return await _take(tx, config, link, said, now, row, before, tapped, NOTHING)
-
-
-async def _take(
-    tx: AsyncConnection,
-    config: Config,
-    link: staff.Link,
-    said: enrolment.Said,
-    now: datetime,
-    row: Mapping[str, Any],
-    before: State,
-    tapped: Tapped | None,
-    hint: Hint | None,
-) -> Reply:
-    """:param row: the conversation, and `before` its state"""
-    conversation_id: uuid.UUID = row["id"]
+    if tapped is not None:
+        is_consent = tapped.answer or tapped.grants
+        language = known.language if is_consent else said.language  # that of the wording
+        said, hint = said._replace(message=tapped.text, language=language), NO_HINT
     turn = dialogue.turn(
         before,
         said.message,
@@ -96,30 +79,41 @@ async def _take(
         today=config.today(now),
         passed=said.passed,
         agreed=said.agreed,
-        works=config.works,
-        towns=config.towns,
         tap=tapped,
         greeted=said.greeted,
-        hint=hint or NOTHING,
+        hint=hint or NO_HINT,
     )
-    if turn.unclear and hint is None:
+    if turn.heard.unclear and hint is None:
         await tx.rollback()
-        return Reply(conversation_id, "", 0, "", before, turn.unclear)
+        return Reply(row["id"], "", 0, "", before, turn.heard.unclear)
+    return await _store(tx, config, link, said, now, row, before, turn)
+
+
+async def _store(
+    tx: AsyncConnection,
+    config: Config,
+    link: staff.Link,
+    said: enrolment.Said,
+    now: datetime,
+    row: Mapping[str, Any],
+    before: State,
+    turn: dialogue.Turn,
+) -> Reply:
+    """:param row: the conversation, and `before` its state"""
+    conversation_id: uuid.UUID = row["id"]
     state, reply = turn.state, config.said(turn.reply, turn.state.language, now)
-    facts = _normal(state.facts, before.facts)
-    if facts is not state.facts:
-        state = state._replace(facts=facts)
+    state = state._replace(facts=_normal(state.facts, before.facts))
     scored = lead_score.score(state.facts.known(), config.rules)
 
     # Emergencies, complaints and requests about personal data reach staff all the same.
-    is_lost = "lost" in turn.actions and turn.is_about_lead
+    is_lost = "lost" in turn.heard.actions and turn.heard.is_about_lead
     # Lock order: contacts and the lead before the address.
     heard = staff.Notice(
         conversation_id=conversation_id,
         session_id=said.session_id,
         before=before,
         state=state,
-        is_about_lead=turn.is_about_lead,
+        is_about_lead=turn.heard.is_about_lead,
         is_lost=is_lost,
         now=now,
         agrees=state.consent == "given" and state.facts.email not in {None, state.granted_to},
@@ -127,20 +121,26 @@ async def _take(
     outgoing: list[outbox.Outgoing] = []
     changes: list[Change] = []
     state = await staff.record(tx, config, link, heard, outgoing, changes)
-    old, new = before.facts.email, state.facts.email
+    old, new, number = before.facts.email, state.facts.email, state.facts.phone
+    outgoing += enrolment.undone(said, before, state, now)
     if old and old != new:
-        state = await enrolment.leave(tx, conversation_id, said, before, state, now, outgoing)
+        state = await enrolment.leave(tx, conversation_id, before, state)
     grants = state.consent == "given" and state.granted_to is None and new
     if grants:
         state = state._replace(granted_to=new)
-        outgoing.append(enrolment.grant(said, state, now))
-    withdraws = state.consent == "refused" and (
-        turn.answer == "no" or state.withdrawn_from != new or state.wants_erasure
-    )
+        outgoing.append(enrolment.grant(said, state, str(new), now))
+    for purpose, who in state.grants.items() - before.grants.items():
+        outgoing.append(enrolment.grant(said, state, who, now, purpose))
+    # A later address is refused as well, and a number in answer to the question whom not to write
+    # to. Another later number is given to be called.
+    refuses, erases = state.consent == "refused", state.wants_erasure
+    is_said = turn.heard.answer == "no" or before.consent != "refused"
+    is_named = number != before.facts.phone and not (turn.heard.is_about_lead or state.route)
+    withdraws = refuses and (is_said or erases or state.withdrawn_from != new)
+    if number and refuses and (is_said or is_named):
+        outgoing.append(enrolment.withdrawal(said, number, now, language=state.language))
     if new and withdraws:
-        outgoing.append(
-            enrolment.withdrawal(said, new, now, language=state.language, erase=state.wants_erasure)
-        )
+        outgoing.append(enrolment.withdrawal(said, new, now, language=state.language, erase=erases))
         state = state._replace(withdrawn_from=new, wants_erasure=False)
     qualifies = row["qualified_at"] is None and scored.points >= config.lead.threshold
     await conversations.save_turn(
@@ -155,28 +155,20 @@ async def _take(
         named=named_in(said.message) | {*filter(None, [new])},
         leads=changes,
         outgoing=outgoing,
+        commits=not (is_lost or (new and (old or withdraws or qualifies or grants))),
     )
+    stopped = []
     if new and withdraws:
-        stopped = await steps.stop(tx, steps.of_address(new), enrolment.UNSUBSCRIBED)
-        metrics.ENDED.labels("cancelled").inc(len(stopped))
+        stopped += await steps.stop(tx, enrolment.UNSUBSCRIBED, email=new)
     if is_lost:
-        stopped = await steps.stop(tx, steps.of_conversation(conversation_id), LOST)
-        metrics.ENDED.labels("cancelled").inc(len(stopped))
+        stopped += await steps.stop(tx, LOST, conversation_id)
+    metrics.ENDED.labels("cancelled").inc(len(stopped))
     if new:  # no follow-ups without an e-mail
-        # Without an earlier e-mail address nothing can be enrolled yet.
-        enrolled = await enrolment.replied(tx, config, conversation_id, now) if old else ()
-        is_wanted = (
-            (qualifies or grants)
-            and state.consent != "refused"
-            and state.barred is None
-            and not is_lost
+        is_barred = state.consent == "refused" or state.barred or is_lost
+        starts = enrolment.DEFAULT_SEQUENCE if (qualifies or grants) and not is_barred else None
+        await enrolment.go_on(
+            tx, config, conversation_id, new, now, again=bool(old), starts=starts, by="chat"
         )
-        if is_wanted and enrolment.DEFAULT_SEQUENCE not in enrolled:
-            due = config.due_times(enrolment.DEFAULT_SEQUENCE, now)
-            request_id = logs.request_id.get()
-            await steps.enrol(
-                tx, conversation_id, new, enrolment.DEFAULT_SEQUENCE, due, "chat", request_id
-            )
     metrics.TURNS.labels(state.language).inc()
     return Reply(conversation_id, reply, scored.points, said.message, state)
 

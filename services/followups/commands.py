@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
 
 from libs.common.database import postgres
 from libs.common.messaging import outbox
@@ -13,8 +12,7 @@ from libs.common.messaging.broker import message
 from libs.domain.email_address import normalise
 from libs.domain.signed_links import Tokens
 from services.followups import config, messages
-from services.followups.config import LANGUAGES, Config
-from services.followups.mails.compose import SAMPLES, Mails, Recipient
+from services.followups.mails.compose import Mails
 from services.followups.settings import FollowupsSettings
 from services.followups.topology import ALERTS, ALERTS_INTAKE
 
@@ -25,7 +23,7 @@ def preview(settings: FollowupsSettings, folder: Path) -> Iterator[Path]:
     :returns: the files; nothing is sent
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, mail in rendered(settings, "anna@example.com"):
+    for name, *_, mail in checked(settings).samples("anna@example.com"):
         page = folder / f"{name}.html"
         page.write_text(mail["html"], encoding="utf-8")
         yield page
@@ -41,23 +39,11 @@ def preview(settings: FollowupsSettings, folder: Path) -> Iterator[Path]:
         yield complete
 
 
-def rendered(settings: FollowupsSettings, address: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each step in each language, for leads with little, some and much known about them."""
-    configured, mails = checked(settings)
-    now = datetime.now(UTC)
-    for sequence, steps in configured.sequences.items():
-        for number, step in enumerate(steps, 1):
-            for language in LANGUAGES:
-                for known, facts in SAMPLES.items():
-                    to = Recipient(uuid.uuid4(), address, language, facts)
-                    yield f"{sequence}-{number}.{language}.{known}", mails.render(step, to, now)
-
-
-def checked(settings: FollowupsSettings) -> tuple[Config, Mails]:
+def checked(settings: FollowupsSettings) -> Mails:
     """:raises SystemExit: names the fault in the configuration or a template"""
     configured = config.load(settings.followups_config, settings.company_config)
     tokens = Tokens(settings.token_keys.get_secret_value())
-    return configured, Mails(configured, tokens, settings.public_base_url)
+    return Mails(configured, tokens, settings.public_base_url)
 
 
 async def send_test(settings: FollowupsSettings, address: str) -> int:
@@ -70,7 +56,7 @@ async def send_test(settings: FollowupsSettings, address: str) -> int:
     """
     to = normalise(address)
     sent = []
-    for name, mail in rendered(settings, to):
+    for name, *_, mail in checked(settings).samples(to):
         if name.endswith("much"):
             test = mail | {"subject": f"[{name}] {mail['subject']}"}
             new, now = uuid.uuid4(), datetime.now(UTC)

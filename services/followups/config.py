@@ -23,15 +23,15 @@ from pydantic import (
 )
 
 from libs.common.process.config_file import ConfigFile, Duration, FaultError, did_you_mean, over
-from libs.domain.company import Company, twice
+from libs.domain.company import Company, CompanyFile, split_pair, twice
 from libs.domain.company import load as load_company
 from libs.domain.forms import FindWording, Forms, finder
 from libs.domain.hours import Hours
 from libs.domain.hours_section import HoursSection
 from services.followups import dialogue
-from services.followups.dialogue import promise
 from services.followups.reading import phrases, place
 from services.followups.reading.routing import Route, Routes, Topic
+from services.followups.rules.fact_texts import describe_start
 from services.followups.rules.facts import MAX_AREA, MAX_BUDGET, MIN_AREA, Facts
 from services.followups.rules.score import TOP_SCORE, Rule
 from services.followups.rules.sequence import due_times
@@ -104,6 +104,13 @@ def _check_braces(where: tuple[str, ...], text: str, shipped: str = "{contact}")
         raise FaultError(where, f"only {', '.join(sorted(known))} may be in braces, not {strange}")
 
 
+_WEEK = 7
+
+
+def _clock(at: time) -> str:
+    return f"{at.hour}:{at:%M}"
+
+
 TEXTS = ("answer", "ask", "told", "told_without_email", "again")
 PerLanguage = AfterValidator(_in_each_language)
 Language = Annotated[str, Field(pattern=f"^({'|'.join(LANGUAGES)})$")]
@@ -153,7 +160,7 @@ NO_TOWN = "is not in services/followups/reading/towns.txt"
 
 
 def _town(text: str) -> str:
-    if place.find(text) != text:
+    if place.find_all(text) != [text]:
         raise ValueError(f"{text!r} {NO_TOWN}")
     return text
 
@@ -183,6 +190,11 @@ class _Taps(_Section):
 
 
 Scripts = dict[str, _Texts]
+_AUTOMATIC = re.compile("automat|автомат", re.IGNORECASE)
+NOT_A_PERSON = (
+    "must say that an automatic assistant writes, with a word like the shipped one's automat…: "
+    "people must know that they write with a machine (AI Act, Art. 50)"
+)
 
 
 class _Dialogue(_Section):
@@ -191,6 +203,7 @@ class _Dialogue(_Section):
     works: tuple[Annotated[str, Field(min_length=3, pattern=r"^[^\sA-Z]+$")], ...]
     towns: tuple[Annotated[str, AfterValidator(_town)], ...] = ()
     taps: _Taps = _Taps()
+    retired: tuple[str, ...] = ()
     texts: Scripts
     handover: Scripts = {}
 
@@ -199,10 +212,11 @@ class _Dialogue(_Section):
         chips = [f"tap_{name}" for name in (*self.taps.opening, *self.taps.wish)]
         for part, scripts in (("texts", self.texts), ("handover", self.handover)):
             shipped: dict[str, dict[str, str]] = _SHIPPED["dialogue"][part]
-            for language, script in scripts.items():
+            for language, said in scripts.items():
                 if language not in shipped:
                     raise FaultError([part, language], f"is none of {', '.join(shipped)}")
                 known = dict.fromkeys(chips if part == "texts" else (), "") | shipped[language]
+                script = {n: text for n, text in said.items() if n not in self.retired}
                 for name in (*script, *known):
                     if name not in script:
                         raise FaultError([part, language, name], "is missing: it stands on a chip")
@@ -210,6 +224,10 @@ class _Dialogue(_Section):
                         near = did_you_mean(name, [*known])
                         raise FaultError([part, language, name], f"is not known{near}")
                     _check_braces((part, language, name), script[name], known[name])
+                    if name.startswith("greeting") and not _AUTOMATIC.search(
+                        _OPTIONAL.sub("", script[name])  # which may stay unsaid
+                    ):
+                        raise FaultError([part, language, name], NOT_A_PERSON)
         return self
 
 
@@ -252,7 +270,7 @@ class _File(_Section):
     default_language: Language = "pl"
     staff_language: Language = "en"
     templates: str | None = None
-    hours: HoursSection | None = None
+    hours: HoursSection
     lead: Lead
     dialogue: _Dialogue
     topics: dict[Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")], Topic]
@@ -327,8 +345,6 @@ class Config:
     """When follow-ups leave."""
     rules: tuple[Rule, ...]
     works: tuple[str, ...]
-    towns: tuple[str, ...]
-    """Where the company works; empty: texts do not say."""
     texts: Mapping[str, Mapping[str, str]]
     handover: Mapping[str, Mapping[str, str]]
     sequences: Mapping[str, tuple[Step, ...]]
@@ -346,8 +362,21 @@ class Config:
         if "{by}" not in reply:
             return reply
         language = language or self.default_language
-        by = promise.by(now, self.lead.answer_within, self.office, self.texts[language], language)
-        return reply.replace("{by}", by)
+        return reply.replace("{by}", self._answered_by(now, self.texts[language], language))
+
+    def _answered_by(self, now: datetime, script: Mapping[str, str], language: str) -> str:
+        """Say when `answer_within` of open time has passed, up to a full hour: `jutro do 12:00`."""
+        end = self.office.add(now, self.lead.answer_within).astimezone(self.office.zone)
+        hour = end.replace(minute=0, second=0, microsecond=0)
+        if hour < end:
+            hour += timedelta(hours=1)
+        time = min(hour.time(), self.office.closes or hour.time())
+        days = (end.date() - now.astimezone(self.office.zone).date()).days
+        day = script["by_days"].split("|")[end.weekday()]
+        if days >= _WEEK:
+            day = describe_start(end.date().isoformat(), language)
+        name = {0: "by_today", 1: "by_tomorrow"}.get(days, "by_day")
+        return script[name].format(day=day, time=_clock(time))
 
     def language_of(self, given: str | None) -> str:
         """Return the language of the dialogue for one that a page names, such as `en-GB`."""
@@ -367,12 +396,9 @@ class Config:
         return list(due_times(now, [step.delay for step in steps], self.hours, first_delay))
 
 
+_ASKS_CONSENT = ("ask_consent", "ask_consent_early", "ask_consent_again")
 Known = Mapping[str, str]
 """What may stand in braces in any text, in one language; empty: it is not known."""
-
-
-def _clock(at: time) -> str:
-    return f"{at.hour}:{at:%M}"
 
 
 def _known(company: Company, hours: HoursSection, language: str, script: Known) -> Known:
@@ -405,6 +431,21 @@ def _about(known: Known, text: str) -> str:
     return text
 
 
+def _on_consent(company: CompanyFile, language: str, script: Known) -> dict[str, str]:
+    """Return the wording in use, and what stands on the chip of each thing that it grants."""
+    asks = company.asking("chat", language)
+    chips = {f"tap_{asks.purpose}": script["tap_yes"]}
+    if len(asks.grants) > 1:
+        for each in asks.grants:
+            name, channel = split_pair(each)
+            labels = company.purposes[name].label if name in company.purposes else {"": name}
+            label = labels.get(language) or next(iter(labels.values()))
+            chips[f"tap_{each}"] = script[f"tap_agree_{channel}"].format(purpose=label)
+        chips |= dict.fromkeys(_ASKS_CONSENT, script["ask_consent_each"])
+        chips["ask_consent_short"] = script["ask_consent_left"]
+    return chips | {"consent_wording": asks.text}
+
+
 def _route(known: Mapping[str, Known], topics: Mapping[str, Topic], route: Route) -> Route:
     topic = topics[route.topic] if route.topic else None
     texts = {key: getattr(route, key) or getattr(topic, key, {}) for key in TEXTS}
@@ -426,11 +467,9 @@ def load(
     file = _file(path)
     company = load_company(company_path)
     office, about = company.hours or file.hours, ConfigFile(company_path)
-    if office is None:
-        raise SystemExit(about.fault(["hours"], "is missing"))
-    if strange := [town for town in company.company.towns if place.find(town) != town]:
+    if strange := [town for town in company.company.towns if place.find_all(town) != [town]]:
         raise SystemExit(about.fault(["company", "towns"], f"{strange[0]!r} {NO_TOWN}"))
-    hours = (file.hours or office).hours
+    hours = file.hours.hours
     scripts = {**file.dialogue.texts, **file.dialogue.handover}
     known = {
         language: _known(company.company, office, language, script)
@@ -441,11 +480,11 @@ def load(
         for language, script in scripts.items()
     }
     for language in file.dialogue.texts:
-        said[language]["consent_wording"] = company.asking("chat", language).text
+        said[language] |= _on_consent(company, language, said[language])
     texts = {language: said[language] for language in file.dialogue.texts}
     handover = {language: said[language] for language in file.dialogue.handover}
     routes = Routes([_route(known, file.topics, each) for each in file.routes.values()], file.words)
-    chips = dict(file.dialogue.taps)
+    towns, chips = company.company.towns or file.dialogue.towns, dict(file.dialogue.taps)
     return Config(
         company=company.company,
         published=finder(company, forms or {}),
@@ -461,12 +500,20 @@ def load(
             for rule in file.lead.rules
         ),
         works=file.dialogue.works,
-        towns=company.company.towns or file.dialogue.towns,
         texts=texts,
         handover=handover,
         sequences={name: sequence.steps for name, sequence in file.sequences.items()},
         topics=file.topics,
         routes=routes,
         kinds=tuple({route.offers for route in file.routes.values() if route.offers}),
-        taps=dialogue.Taps(texts, handover, file.default_language, routes, **chips),
+        taps=dialogue.Taps(
+            texts,
+            handover,
+            file.default_language,
+            routes,
+            file.dialogue.works,
+            towns,
+            grants=company.asking("chat", file.default_language).grants,
+            **chips,
+        ),
     )

@@ -1,6 +1,7 @@
 """One function per queue."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -15,7 +16,8 @@ from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
 from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import retry_name
-from libs.common.process import logs
+from libs.common.plain import plain
+from libs.common.process.logs import log
 from libs.domain.mentions import emails, phones, strings
 from services.followups import chat, messages, metrics
 from services.followups.leads.submissions import Submissions
@@ -27,17 +29,15 @@ from services.followups.messages import (
     LeadSubmit,
     SubjectErased,
 )
-from services.followups.store import acts, conversations, leads, steps
+from services.followups.store import acts, conversations, sql, steps
 from services.followups.store.conversations import Subject
-from services.followups.store.tables import Row
+from services.followups.store.sql import run
 from services.followups.topology import (
     CONSENT_COMMANDS,
     CONSENT_QUEUE,
     LEADS_QUEUE,
     OUTCOMES_QUEUE,
 )
-
-log = logs.get_logger(__name__)
 
 UNDELIVERABLE = "refused"
 """The mail server refuses this mailbox for good: the later steps would be refused as well."""
@@ -121,10 +121,10 @@ class Consumers:
         async with self._engine.begin() as tx:
             if await inbox.first_time(tx, CONSENT_QUEUE, message.id):
                 may_mail, patience = "refused" if withdrawn else "given", self._update_after
-                await leads.hear_consent(tx, event.email, may_mail, event.at, patience)
+                heard = {"email": event.email, "at": event.at, "may_mail": may_mail}
+                await run(tx, "hear_consent", **heard, patience=patience)
                 if withdrawn:
-                    await steps.lock_address(tx, event.email)
-                    stopped = await steps.stop(tx, steps.of_address(event.email), event.action)
+                    stopped = await steps.stop(tx, event.action, email=event.email)
         metrics.ENDED.labels("cancelled").inc(len(stopped))
 
     async def outcomes(self, message: Message) -> Disposition:
@@ -148,11 +148,12 @@ class Consumers:
                     is_new = await steps.record_outcome(
                         tx, ended.reference, ended.alert_id, ended.outcome, ended.reason, ended.at
                     )
-                if is_new and (ended.outcome, ended.reason) == ("failed", UNDELIVERABLE):
-                    row = await steps.step(tx, ended.reference)
-                    stopped = (
-                        await steps.stop(tx, steps.from_step(row), UNDELIVERABLE) if row else []
-                    )
+                row = await sql.row(tx, "step", id=ended.reference) if is_new else None
+                if row is not None and ended.outcome == "sent":
+                    await outbox.add_all(tx, [steps.event("followup.sent", row)])
+                if row is not None and (ended.outcome, ended.reason) == ("failed", UNDELIVERABLE):
+                    here = row["conversation_id"]
+                    stopped = await steps.stop(tx, UNDELIVERABLE, here, since=row)
                     metrics.ENDED.labels("cancelled").inc(len(stopped))
         if is_new:
             metrics.ENDED.labels(ended.outcome).inc()
@@ -164,21 +165,18 @@ class Consumers:
 
         A state that staff have set since stays: this message may be late.
         """
-        answered = read(message, CaseOwner)
-        stopped = []
+        answered, stopped = read(message, CaseOwner), []
         async with self._engine.begin() as tx:
             # Staff may have enrolled the person again since the first copy of this message.
             if await inbox.first_time(tx, OUTCOMES_QUEUE, message.id):
-                lead = await leads.one(tx, answered.lead_id)
-                if lead is not None and lead["next"] is not None:  # its follow-ups go on
-                    await acts.follow(tx, lead["id"], "taken", answered.by, answered.at)
-                elif lead is not None:
+                lead, here, email = await sql.row(tx, "lead", id=answered.lead_id), None, None
+                if lead is not None and lead["next"] is None:  # else its follow-ups go on
                     here, email = lead["conversation_id"], lead["known"].get("email")
-                    await conversations.end_followups(tx, here, email, "staff")
-                    await acts.follow(tx, lead["id"], "taken", answered.by, answered.at)
-                    if email:
-                        await steps.lock_address(tx, email)
-                    stopped = await steps.stop(tx, steps.of_recipient(here, email), TAKEN)
+                    ending = {"conversation": here, "email": email, "reason": "staff"}
+                    await run(tx, "end_followups", **ending)
+                await acts.follow(tx, answered.lead_id, "taken", answered.by, answered.at)
+                if here is not None:
+                    stopped = await steps.stop(tx, TAKEN, here, email=email)
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         metrics.TAKEN.inc(len(stopped))
         log.info("lead.taken", stopped=len(stopped))
@@ -193,28 +191,40 @@ class Consumers:
         return Ack()
 
     async def requests(self, message: Message) -> Disposition:
-        """followups.requests: export a data subject's records, one page per request."""
+        """followups.requests: export a data subject's records, one page per request.
+
+        With neither address nor number: the addresses and numbers of all.
+        """
         asked = read(message, ExportRequest, messages.EXPORT_REQUEST)
-        subject = Subject(asked.email, asked.phone)
-        if asked.email is None and asked.phone is None:
-            return await self._addresses(message, asked.after[1] if asked.after else 0)
-        kind, offset = asked.after or ("conversations", 0)
+        subject, trace = Subject(asked.email, asked.phone), None
+        kinds = (*conversations.HELD, DEAD_LETTERS) if subject.contacts else ("addresses",)
+        kind, offset = asked.after or (kinds[0], 0)
+        rows: Sequence[Mapping[Any, Any]]
         if kind == DEAD_LETTERS:
-            return await self._dead_letters(message, subject, offset)
-        async with self._engine.begin() as tx:
-            found = await conversations.trace(tx, subject)
-            rows = await conversations.held(tx, subject, kind, offset, EXPORT_PAGE)
-        if len(rows) == EXPORT_PAGE:
-            after: tuple[str, int] | None = (kind, offset + EXPORT_PAGE)
+            try:
+                found = await self._dead_letters(subject)
+            except BrokerUnavailable:
+                return Retry("dead letters")  # without a reply, the export says it is incomplete
+            rows = found[offset : offset + DEAD_LETTERS_PAGE]
+            is_whole = len(found) == offset + len(rows)
         else:
-            following = conversations.HELD[conversations.HELD.index(kind) + 1 :]
-            after = (following[0], 0) if following else (DEAD_LETTERS, 0)
-        records: dict[str, list[dict[str, Any]]] = {kind: [_record(row) for row in rows]}
-        trace = messages.trace(found.conversations, found.phones)
+            async with self._engine.begin() as tx:
+                if kind == "addresses":
+                    rows = await sql.rows(tx, "addresses", offset=offset, limit=EXPORT_PAGE)
+                else:
+                    traced = await conversations.trace(tx, subject)
+                    trace = messages.trace(traced.conversations, traced.phones)
+                    rows = await conversations.held(tx, subject, kind, offset, EXPORT_PAGE)
+            is_whole = len(rows) < EXPORT_PAGE
+        following = kinds[kinds.index(kind) + 1 :]
+        after = (following[0], 0) if following else None
+        if not is_whole:
+            after = (kind, offset + len(rows))
+        records = {kind: [{name: plain(value) for name, value in row.items()} for row in rows]}
         await reply(self._broker, message, messages.export_answer(records, after, trace))
         return Ack()
 
-    async def _dead_letters(self, message: Message, subject: Subject, done: int) -> Disposition:
+    async def _dead_letters(self, subject: Subject) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
 
         async def look(tx: AsyncConnection, letter: DeadLetter) -> bool:
@@ -222,25 +232,8 @@ class Consumers:
                 found.append(letter.record())
             return False
 
-        try:
-            await self._dead_leads.sift(look)
-        except BrokerUnavailable:
-            return Retry("dead letters")  # without a reply, the export says it is incomplete
-        end = done + DEAD_LETTERS_PAGE
-        after = (DEAD_LETTERS, end) if len(found) > end else None
-        records = {DEAD_LETTERS: found[done:end]}
-        await reply(self._broker, message, messages.export_answer(records, after))
-        return Ack()
-
-    async def _addresses(self, message: Message, offset: int) -> Disposition:
-        async with self._engine.connect() as tx:
-            found = await conversations.addresses(tx, offset, EXPORT_PAGE)
-        after = ("addresses", offset + EXPORT_PAGE) if len(found) == EXPORT_PAGE else None
-        records: dict[str, list[dict[str, Any]]] = {
-            "addresses": [{"address": each} for each in found]
-        }
-        await reply(self._broker, message, messages.export_answer(records, after))
-        return Ack()
+        await self._dead_leads.sift(look)
+        return found
 
 
 async def _names(subject: Subject, _: AsyncConnection, letter: DeadLetter) -> bool:
@@ -248,14 +241,3 @@ async def _names(subject: Subject, _: AsyncConnection, letter: DeadLetter) -> bo
     if subject.email is not None:
         return any(subject.email in emails(text) for text in texts)
     return any(subject.phone in phones(text) for text in texts)
-
-
-def _record(row: Row) -> dict[str, Any]:
-    return {
-        name: value
-        if value is None or isinstance(value, (str, int, float, dict, list))
-        else value.isoformat()
-        if isinstance(value, datetime)
-        else str(value)
-        for name, value in row.items()
-    }

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from libs.common.messaging.consumer import Body
+from libs.common.plain import plain
 from libs.domain.company import PAIR
 from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
@@ -28,6 +30,7 @@ SUBJECT_ERASED = "person.erased"
 ERASURE_TRACE = "erasure.trace"
 ERASURE_RECEIPT = "erasure.receipt"
 ERASED_REQUEST = "erased.request"
+STANDING_REQUEST = "standing.request"
 EXPORT_REQUEST = "export.request"
 DELIVERY_SETTLED = "delivery.settled"
 CASE_ANSWERED = "case.answered"
@@ -38,18 +41,14 @@ _COUNTRIES = {"+48": "PL", "+49": "DE", "+380": "UA", "+44": "GB", "+420": "CZ",
 _LEADS = uuid.UUID("6f1d1b5e-6d0e-4f3f-9a5b-3f0f3f5a1c11")
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
-
-
-class ConsentEvent(_Read):
+class ConsentEvent(Body):
     email: Email
     purposes: tuple[str, ...] = ()
     action: str
     at: AwareDatetime
 
 
-class _OfSubject(_Read):
+class _OfSubject(Body):
     email: Email | None = None
     phone: Phone | None = None
 
@@ -61,34 +60,29 @@ class SubjectErased(_OfSubject):
     """The trace as consent has recorded it."""
 
 
-class ErasedAnswer(_Read):
+class ErasedAnswer(Body):
     erased: frozenset[str]
+
+
+class StandingAnswer(Body):
+    purposes: dict[str, dict[str, dict[str, dict[str, str | None]]]]
+    """By contact, purpose and channel: `state`, `since` and the `wording`."""
+
+
+Held = Literal[
+    "addresses", "conversations", "messages", "followups", "leads", "lead_acts", "submissions",
+    "mails", "dead_letters",
+]  # fmt: skip
 
 
 class ExportRequest(_OfSubject):
     """A data subject's records; without e-mail and phone: all addresses that have records."""
 
-    after: (
-        tuple[
-            Literal[
-                "addresses",
-                "conversations",
-                "messages",
-                "followups",
-                "leads",
-                "lead_acts",
-                "submissions",
-                "mails",
-                "dead_letters",
-            ],
-            int,
-        ]
-        | None
-    ) = None
+    after: tuple[Held, int] | None = None
     """`next` of the previous page."""
 
 
-class DeliverySettled(_Read):
+class DeliverySettled(Body):
     alert_id: uuid.UUID
     reference: uuid.UUID
     outcome: Literal["sent", "cancelled", "too_late", "in_doubt", "failed"]
@@ -98,7 +92,7 @@ class DeliverySettled(_Read):
     """`too_late`, because the person pauses or wants fewer mails."""
 
 
-class SubmittedConsent(_Read):
+class SubmittedConsent(Body):
     """A wording that a page showed and a person agreed to; the gateway has checked its hash."""
 
     purpose: str = Field(pattern=PAIR)
@@ -107,7 +101,7 @@ class SubmittedConsent(_Read):
     text: str
 
 
-class LeadSubmit(_Read):
+class LeadSubmit(Body):
     """A form that the gateway accepted."""
 
     id: uuid.UUID
@@ -143,7 +137,7 @@ class LeadSubmit(_Read):
         return [f"{kind}:{self.facts[kind]}" for kind in ("email", "phone") if kind in self.facts]
 
 
-class CaseOwner(_Read):
+class CaseOwner(Body):
     """A member of staff has taken a lead, or given it back."""
 
     lead_id: uuid.UUID
@@ -158,8 +152,8 @@ def lead_id(conversation_id: uuid.UUID, topic: str = LEAD, number: int = 0) -> u
     return uuid.uuid5(_LEADS, " ".join(filter(None, map(str, words))))
 
 
-def update_id(lead_id: uuid.UUID, version: int) -> uuid.UUID:
-    return uuid.uuid5(_LEADS, f"{lead_id} {version}")
+def update_id(lead_id: uuid.UUID, version: int, event_type: str = "") -> uuid.UUID:
+    return uuid.uuid5(_LEADS, f"{lead_id} {version} {event_type}".strip())
 
 
 def call_id(lead_id: uuid.UUID, at: datetime) -> uuid.UUID:
@@ -172,63 +166,33 @@ def request(
     event_id: uuid.UUID,
     lead_id: uuid.UUID,
     conversation_id: uuid.UUID,
-    session_id: str | None,
     known: Mapping[str, Any],
-    changes: Sequence[str],
-    said: Sequence[str],
-    language: str,
-    staff_language: str,
-    score: int,
-    is_hot: bool,
-    reasons: Sequence[str],
-    summary: str,
-    work: str | None,
-    topic: str | None,
-    is_update: bool,
-    transcript_url: str | None,
     at: datetime,
-    previous: Mapping[str, Any] | None = None,
     form: str | None = None,
     act: Sequence[str] | None = None,
+    **told: Any,
 ) -> dict[str, Any]:
     """A new or changed lead, or another request, for staff.
 
-    :param changes: names of facts that changed since the last notification
-    :param said: the person's words since then
-    :param previous: id, state and owner (a name) of the request that this one follows
     :param form: by which it came, if not from the chat
     :param act: what staff did, each in a line
+    :param told: the rest, as it is sent. `changes`: names of facts that changed since the last
+        notification; `said`: the person's words since then; `previous`: id, state and owner (a
+        name) of the request that this one follows
     """
+    facts = ("email", "phone", "name", "city", "may_mail")
     body = {
         "id": str(event_id),
         "lead_id": str(lead_id),
         "conversation_id": str(conversation_id),
-        "session_id": session_id,
-        "email": known.get("email"),
-        "phone": known.get("phone"),
+        **{name: known.get(name) for name in facts},
         "phone_country": _country(known.get("phone")),
-        "name": known.get("name"),
-        "city": known.get("city"),
-        "work": work,
-        "topic": topic,
-        "is_update": is_update,
-        "changes": list(changes),
-        "said": list(said),
-        "may_mail": known.get("may_mail"),
-        "no_calls": bool(known.get("no_calls")),
-        "wants_call": bool(known.get("wants_call")),
-        "language": language,
-        "staff_language": staff_language,
-        "score": score,
-        "hot": is_hot,
-        "reasons": list(reasons),
-        "summary": summary,
-        "transcript_url": transcript_url,
+        **{name: bool(known.get(name)) for name in ("no_calls", "wants_call")},
         "at": _iso(at),
-        "previous": previous and dict(previous),
+        "previous": None,
     }
     more = {"form": form, "act": act}
-    return body | {name: value for name, value in more.items() if value is not None}
+    return body | told | {name: value for name, value in more.items() if value is not None}
 
 
 def _country(phone: str | None) -> str | None:
@@ -261,91 +225,39 @@ def alert_accepted(
     not_after: datetime | None,
 ) -> dict[str, Any]:
     """A mail to a lead: at most once, only with a permit, and not after its window (protocol B)."""
-    return {
-        "id": str(message_id),
-        "event_type": "followup",
-        "payload": mail | {"conversation_id": str(conversation_id)},
-        "target": "email",
-        "severity": "info",
-        "dedup_key": None,
-        "source": "followups",
-        "accepted_at": _iso(at),
-        "once": {
-            "address": address,
-            "purpose": MARKETING,
-            "reference": str(followup_id),
-            "not_after": not_after and _iso(not_after),
-        },
+    once = {
+        "address": address,
+        "purpose": MARKETING,
+        "reference": str(followup_id),
+        "not_after": not_after and _iso(not_after),
     }
+    alert = visitor_alert("followup", "info", {"id": str(message_id), "at": _iso(at)})
+    payload = mail | {"conversation_id": str(conversation_id)}
+    return alert | {"payload": payload, "target": "email", "once": once}
 
 
-def grant_record(
-    who: str,
-    wording: str,
-    language: str | None,
-    session_id: str | None,
-    ip_address: str | None,
-    ip_address_from: str | None,
-    user_agent: str | None,
-    at: datetime,
-    *,
-    purpose: str = MARKETING,
-    source: str = "chat",
-    place: Literal["chat", "form", "import"] = "chat",
-    proven: bool = False,
-    wording_version: str | None = None,
-    evidence: Mapping[str, str | None] | None = None,
-) -> dict[str, Any]:
+_ORIGIN = dict.fromkeys(("language", "session_id", "ip_address", "ip_address_from", "user_agent"))
+
+
+def grant_record(who: str, wording: str, at: datetime, **told: Any) -> dict[str, Any]:
     """The command to consent to record a grant.
 
     :param who: an e-mail address, or a number for a purpose by telephone
-    :param proven: an import says where it was given, so it needs no confirmation by mail
-    :param wording_version: of a wording that forms.toml publishes
-    :param evidence: more about where it was given, kept with it
+    :param told: what differs: _ORIGIN, `purpose`, `source`, `place` (chat, form or import).
+        `proven`: an import says where it was given, so it needs no confirmation by mail;
+        `wording_version` of forms.toml, and `evidence`: more about where it was given
     """
-    body: dict[str, Any] = {
-        "email": who,
-        "purpose": purpose,
-        "wording": wording,
-        "language": language,
-        "source": source,
-        "session_id": session_id,
-        "ip_address": ip_address,
-        "ip_address_from": ip_address_from,
-        "user_agent": user_agent,
-        "at": _iso(at),
-        "place": place,
-        "proven": proven,
-    }
-    if wording_version is None:
-        return body
-    return body | {"wording_version": wording_version, "evidence": evidence or {}}
+    usual = {"purpose": MARKETING, "source": "chat", "place": "chat", "proven": False}
+    return _ORIGIN | usual | told | {"email": who, "wording": wording, "at": _iso(at)}
 
 
 def withdrawal_record(
-    email: str,
-    session_id: str | None,
-    ip_address: str | None,
-    ip_address_from: str | None,
-    user_agent: str | None,
-    at: datetime,
-    *,
-    language: str | None = None,
-    erase: bool = False,
-    source: str = "chat",
+    who: str, at: datetime, *, erase: bool = False, source: str = "chat", **told: str | None
 ) -> dict[str, Any]:
-    """:param erase: the person also asked for erasure; consent mails a link to confirm it"""
-    return {
-        "email": email,
-        "source": source,
-        "language": language,
-        "erase": erase,
-        "session_id": session_id,
-        "ip_address": ip_address,
-        "ip_address_from": ip_address_from,
-        "user_agent": user_agent,
-        "at": _iso(at),
-    }
+    """:param erase: the person also asked for erasure; consent mails a link to confirm it
+    :param told: _ORIGIN
+    """
+    return _ORIGIN | told | {"email": who, "at": _iso(at), "erase": erase, "source": source}
 
 
 def address_report(email: str, *, takes_mail: bool, at: datetime) -> dict[str, Any]:
@@ -353,45 +265,20 @@ def address_report(email: str, *, takes_mail: bool, at: datetime) -> dict[str, A
     return {"email": email, "takes_mail": takes_mail, "at": _iso(at)}
 
 
-def visitor_mail(
-    key: str,
-    *,
-    about: str,
-    said: Sequence[str],
-    staff_language: str,
-    at: datetime,
-    lead_id: uuid.UUID | None = None,
-    conversation_id: uuid.UUID | None = None,
-    email: str | None = None,
-    name: str | None = None,
-    language: str | None = None,
-    page: str | None = None,
-) -> dict[str, Any]:
+def visitor_mail(key: str, at: datetime, **told: Any) -> dict[str, Any]:
     """A mail that staff must look at.
 
     :param key: the same one makes the same alert
-    :param about: why they must, in their language
-    :param page: of the lead
+    :param told: the rest: why they must, in their language (`topic`), the link to its lead, …
     """
-    body = {
-        "id": str(uuid.uuid5(_LEADS, f"mail {key}")),
-        "conversation_id": conversation_id and str(conversation_id),
-        "session_id": "mail",
-        "email": email,
-        "phone": None,
-        "name": name,
-        "topic": about,
-        "is_update": False,
-        "said": list(said),
-        "language": language,
-        "staff_language": staff_language,
-        "transcript_url": page,
-        "at": _iso(at),
-    }
-    return body if lead_id is None else body | {"lead_id": str(lead_id)}
+    known = dict.fromkeys(("conversation_id", "email", "phone", "name", "language"))
+    own = {"id": str(uuid.uuid5(_LEADS, f"mail {key}")), "session_id": "mail", "is_update": False}
+    given = {name: plain(value) for name, value in told.items() if value is not None}
+    return {**known, "transcript_url": None, **given, **own, "at": _iso(at)}
 
 
-def erased_request(contacts: Iterable[str]) -> dict[str, Any]:
+def about(contacts: Iterable[str]) -> dict[str, Any]:
+    """The body of `erased.request` and `standing.request`."""
     return {"contacts": sorted(contacts)}
 
 

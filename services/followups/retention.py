@@ -2,17 +2,16 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.followups import metrics
-from services.followups.store import conversations, mails, steps, submissions
+from services.followups.store.sql import run
+from services.followups.store.submissions import KEPT_DAYS
 
 BATCH = 500
 MAIL_DAYS = 365
 """What is kept of a mail at most: else it goes with its lead, or after 30 days."""
 OUTCOME_DAYS = 7
 """More than twice the `max_age` of a delivery, after which alerts has ended it."""
-
-log = logs.get_logger(__name__)
 
 
 async def forget_suspected(engine: AsyncEngine, days: int) -> int:
@@ -23,7 +22,8 @@ async def forget_suspected(engine: AsyncEngine, days: int) -> int:
     forgotten = 0
     while True:
         async with engine.begin() as tx:
-            count = await submissions.forget_apart(tx, days, BATCH)
+            await run(tx, "forget_erased", days=KEPT_DAYS)
+            count = (await run(tx, "forget_apart", days=days, limit=BATCH)).rowcount
         forgotten += count
         if count < BATCH:
             return forgotten
@@ -31,8 +31,7 @@ async def forget_suspected(engine: AsyncEngine, days: int) -> int:
 
 async def doubt(engine: AsyncEngine) -> None:
     """List hand-overs without an outcome as in doubt: alerts ends each of its own before that."""
-    async with engine.begin() as tx:
-        count = await steps.doubt(tx, OUTCOME_DAYS)
+    count = (await run.alone(engine, "doubt", days=OUTCOME_DAYS)).rowcount
     metrics.ENDED.labels("in_doubt").inc(count)
 
 
@@ -44,8 +43,8 @@ async def forget(engine: AsyncEngine, days: int) -> int:
     forgotten = 0
     while True:
         async with engine.begin() as tx:
-            count = await conversations.forget(tx, days, BATCH)
-            gone = (await mails.run(tx, "forget", days=MAIL_DAYS, limit=BATCH)).rowcount
+            count = (await run(tx, "forget", days=days, limit=BATCH)).rowcount
+            gone = (await run(tx, "forget_mails", days=MAIL_DAYS, limit=BATCH)).rowcount
         forgotten += count
         metrics.FORGOTTEN.inc(count)
         if max(count, gone) < BATCH:

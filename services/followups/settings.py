@@ -3,23 +3,17 @@ from re import fullmatch
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from libs.common.process.settings import BrokerSettings, DatabaseSettings, ServiceSettings
+from libs.common.process.settings import StoringSettings, readable_by
 from libs.domain.company import CompanySettings
-from libs.domain.signed_links import Tokens
+from libs.domain.signed_links import parse_keys
 
 
-def _token_keys(keys: SecretStr) -> SecretStr:
-    Tokens(keys.get_secret_value())
-    return keys
-
-
-def _returns(address: str) -> str:
+def _returns(address: str) -> None:
     # With `+` and a token the local part has 64 characters at most (RFC 5321).
-    if address and not fullmatch(r"[a-z0-9._-]{1,20}@[a-z0-9.-]+", address):
+    if not fullmatch(r"[a-z0-9._-]{1,20}@[a-z0-9.-]+", address):
         raise ValueError("needs local@domain in small letters, local of 20 at most")
-    return address
 
 
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -44,18 +38,12 @@ def parse_mailbox(url: str) -> tuple[bool, str, int, str, str, str]:
     return tls, parts.hostname, port, user, password, unquote(parts.path.lstrip("/")) or "INBOX"
 
 
-def _mailbox(url: SecretStr) -> SecretStr:
-    if url.get_secret_value():
-        parse_mailbox(url.get_secret_value())
-    return url
-
-
-class FollowupsSettings(ServiceSettings, DatabaseSettings, BrokerSettings, CompanySettings):
-    token_keys: Annotated[SecretStr, AfterValidator(_token_keys)]
+class FollowupsSettings(StoringSettings, CompanySettings):
+    token_keys: Annotated[SecretStr, readable_by(parse_keys)]
     public_base_url: str = Field(pattern=r"^https?://[^\s/]+(/\S*)?$")
-    bounce_address: Annotated[str, AfterValidator(_returns)] = ""
+    bounce_address: Annotated[str, readable_by(_returns)] = ""
     """Of the return path, if its mailbox also takes `local+anything@domain`."""
-    inbox_url: Annotated[SecretStr, AfterValidator(_mailbox)] = SecretStr("")
+    inbox_url: Annotated[SecretStr, readable_by(parse_mailbox)] = SecretStr("")
     """`imaps://user:password@host/INBOX`: where mail comes back."""
     inbox_shared: bool = False
     """People read that mailbox: only mail that is about a follow-up is moved."""

@@ -23,7 +23,6 @@ QUEUES = (
     *request_queue(REQUESTS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, "export.request"),)),
     *work_queue(
         CONSENT_QUEUE,
-        exchange=DLX,
         dlx=DLX,
         bindings=(
             Binding(CONSENT_EVENTS, "consent.granted"),
@@ -33,10 +32,9 @@ QUEUES = (
         # Consent repeats erasures until their receipt; the permit enforces withdrawals.
         sent_again=True,
     ),
-    *work_queue(LEADS_QUEUE, exchange=DLX, dlx=DLX, bindings=(Binding(COMMANDS, "lead.submit"),)),
+    *work_queue(LEADS_QUEUE, dlx=DLX, bindings=(Binding(COMMANDS, "lead.submit"),)),
     *work_queue(
         OUTCOMES_QUEUE,
-        exchange=DLX,
         dlx=DLX,
         bindings=(
             Binding(ALERTS_EVENTS, "followup.*"),

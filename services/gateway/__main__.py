@@ -17,7 +17,7 @@ def _checked(configured: GatewaySettings) -> tuple[Targets, forms.Forms]:
     if configured.console_url is not None and configured.console_internal_key is None:
         raise SystemExit("CONSOLE_INTERNAL_KEY: CONSOLE_URL needs it")
     targets = Targets.read(configured.alerts_config)
-    known = forms.load(configured.forms_config)
+    known = forms.load(configured.forms_config, configured.sandbox_site)
     for name, form in known.items():
         if form.proof == "on" and configured.form_keys is None:
             raise SystemExit(f'FORM_KEYS is not set, and forms.{name} has proof = "on"')

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -15,16 +16,16 @@ from libs.common.process import certificate_ends
 from libs.common.process.service import Service
 from libs.domain.forms import Forms
 from libs.domain.signed_links import Tokens
-from services.gateway import workers
+from services.gateway import door, workers
 from services.gateway.door.access import Access
 from services.gateway.door.body_budget import BodyBudget
 from services.gateway.door.budgets import Budgets
 from services.gateway.door.clients import Keys, TrustedProxies, parse_networks
 from services.gateway.door.cors import Cors
-from services.gateway.door.key_store import KEEP, KEYS_IN_REDIS, KeyFile, KeysInRedis, KeyStore
+from services.gateway.door.key_store import KEYS_IN_REDIS, KeyFile, KeysInRedis, KeyStore
 from services.gateway.door.keys import ApiKeys, parse_ids
-from services.gateway.door.limits import COUNT, REFUND, Limiter, Waits
-from services.gateway.door.overrides import SCRIPTS, Overrides
+from services.gateway.door.limits import Limiter, Waits
+from services.gateway.door.overrides import Overrides
 from services.gateway.health import Health
 from services.gateway.http import Api
 from services.gateway.intake.action_record import ActionRecord
@@ -58,7 +59,7 @@ async def start(
     redis_url = settings.redis_url.get_secret_value()
 
     broker = await service.enter(Broker.connect(settings.amqp_url.get_secret_value(), "gateway"))
-    redis = RedisPipeline(redis_url, (COUNT, REFUND, KEEP, *SCRIPTS))
+    redis = RedisPipeline(redis_url, Path(door.__file__).parent.glob("*.lua"))
     limiter = Limiter(redis)
     waits = Waits(limiter, settings.service_wait_seconds, settings.service_wait_most)
     overrides = Overrides(redis, limiter, settings.rules(), settings.rate_limit_state_file)
@@ -94,7 +95,7 @@ async def start(
     if (console := upstreams.get("console")) is not None:
         name = process_name(settings.http_port)
         key_sync = await service.enter(
-            KeySync.open(console, api_keys, _key_store(settings, redis), name)
+            KeySync(console, api_keys, _key_store(settings, redis), name)
         )
         service.spawn("keys.sync", key_sync.run())
 
@@ -113,6 +114,7 @@ async def start(
         pings=Tokens(keys[0]) if (keys := _set(settings.ping_keys)) else None,
         operators=Tokens(keys[0]) if (keys := _set(settings.operator_keys)) else None,
         limiter=limiter,
+        budgets=budgets,
         waits=waits,
         overrides=overrides,
         shadow=shadow,

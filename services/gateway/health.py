@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import hdrs
@@ -24,20 +25,15 @@ NAMED = ("circuit_breakers", "queues")
 """The parts of the answer that name targets."""
 
 
+@dataclass(eq=False)
 class Health:
-    def __init__(
-        self,
-        upstreams: Mapping[str, Upstream],
-        redis: RedisPipeline,
-        broker: Broker,
-        keys: KeySync | None,
-        around: Check,
-    ) -> None:
-        self._upstreams = upstreams
-        self._redis = redis
-        self._broker = broker
-        self._keys = keys
-        self._around = around
+    upstreams: Mapping[str, Upstream]
+    redis: RedisPipeline
+    broker: Broker
+    keys: KeySync | None
+    around: Check
+
+    def __post_init__(self) -> None:
         self._looking: asyncio.Task[None] | None = None
         self._seen: dict[str, Any] = {}
         self._seen_at = float("-inf")
@@ -58,15 +54,15 @@ class Health:
     async def thorough(self) -> dict[str, Any]:
         """Query now, with what this process and each service find wrong around them."""
         own, answers = await asyncio.gather(
-            self._around(), self._answers(f"?{FINDINGS}=yes", FINDINGS_SECONDS)
+            self.around(), self._answers(f"?{FINDINGS}=yes", FINDINGS_SECONDS)
         )
         found = self._found(answers)
         found[FINDINGS] = [*own, *(f for each in answers.values() for f in each.get(FINDINGS, ()))]
         return found
 
     async def _answers(self, query: str, seconds: float) -> dict[str, dict[str, Any]]:
-        every = (self._ask(upstream, query, seconds) for upstream in self._upstreams.values())
-        return dict(zip(self._upstreams, await asyncio.gather(*every), strict=True))
+        every = (self._ask(upstream, query, seconds) for upstream in self.upstreams.values())
+        return dict(zip(self.upstreams, await asyncio.gather(*every), strict=True))
 
     async def _look(self) -> None:
         self._seen = self._found(await self._answers("", ANSWER_SECONDS))
@@ -75,15 +71,15 @@ class Health:
     def _found(self, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         components: dict[str, Any] = {
             "redis": _state(
-                up=self._redis.connected, else_="unavailable: each process counts on its own"
+                up=self.redis.connected, else_="unavailable: each process counts on its own"
             ),
             "rabbitmq": _state(
-                up=self._broker.connected and not self._broker.blocked,
+                up=self.broker.connected and not self.broker.blocked,
                 else_="unavailable or blocking publishers: alerts go to the service directly",
             ),
         }
-        if self._keys is not None:
-            components["keys"] = self._keys.state()
+        if self.keys is not None:
+            components["keys"] = self.keys.state()
         for name, answer in answers.items():
             kept = ("status", "detail", "components")
             components[name] = {field: answer[field] for field in kept if field in answer}

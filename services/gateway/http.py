@@ -6,16 +6,20 @@ from base64 import b64decode, b64encode
 from collections.abc import (
     AsyncIterable,
     Callable,
+    Iterator,
     Mapping,
     Sequence,
 )
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from pydantic import TypeAdapter, create_model
 
+from libs.common import beside
 from libs.common.database.redis_pipeline import RedisUnavailable
 from libs.common.http.application import (
     HEALTH_PATH,
@@ -24,16 +28,15 @@ from libs.common.http.application import (
     Model,
     Problem,
     json_response,
+    media_type,
     validate,
 )
-from libs.common.http.heads import media_type
 from libs.common.process import logs
 from libs.domain.scopes import Scope
 from services.gateway import slack
 from services.gateway.door.access import (
     CONTACT,
     CONTEXT,
-    PING,
     WITHDRAWALS,
     Access,
     Requirements,
@@ -43,7 +46,7 @@ from services.gateway.door.body_budget import BodyBudget, accept_body, parts
 from services.gateway.door.budgets import Budgets
 from services.gateway.door.clients import Role
 from services.gateway.door.limits import Limit, Waits
-from services.gateway.door.overrides import ChangeUnknown, Overrides
+from services.gateway.door.overrides import CHANGEABLE, ChangeUnknown, Overrides
 from services.gateway.health import FINDINGS, Health
 from services.gateway.intake import senders
 from services.gateway.intake.action_record import ActionRecord
@@ -59,168 +62,36 @@ from services.gateway.targets import Targets
 
 KEPT_ANSWER = 16 * 1024  # while Redis is unavailable, a process may keep 10,000 of them
 
-PUBLIC = Requirements()
-CHAT = Requirements(policy="chat", budget="chat_budget", trusts=frozenset({Scope.LEADS_WRITE}))
-OPT_IN = Requirements(budget="write_budget", trusts=frozenset({Scope.LEADS_WRITE}))
-WITHDRAWAL = Requirements(budget="withdrawal_budget", trusts=frozenset({Scope.LEADS_WRITE}))
-STATUS = Requirements(
-    mail_action="unsubscribe", trusts=frozenset({Scope.CONSENT_READ, Scope.LEADS_READ})
-)
-FORM = Requirements(trusts=frozenset({Scope.LEADS_WRITE}))
-UNSUBSCRIBE_LINK = Requirements(mail_action="unsubscribe")
-OPT_IN_LINK = Requirements(mail_action="opt-in")
-ERASURE_LINK = Requirements(mail_action="erasure")
-CARRIED = Requirements(Scope.ALERTS_WRITE, carried=True)
-PINGED = Requirements(mail_action=PING)
-SLACK = Requirements(policy="slack")
-HEALTH = Requirements(policy="health", trusts=frozenset({Scope.DLQ_READ}))
-UNLIMITED = Requirements(policy=None)
-
-
-def needs(scope: Scope) -> Requirements:
-    return Requirements(scope)
-
 
 @dataclass(frozen=True, slots=True)
-class Forwarded:
+class Route:
+    """A row of routes.toml."""
+
     method: str
     path: str
     upstream: str
     requires: Requirements
     once: bool = False
-    """Honour Idempotency-Key."""
     streamed: bool = False
-    """Stream the body, which may be large."""
+    handler: str = ""
 
 
-FORWARDED = (
-    Forwarded("GET", "/api/chatbot/chat", "followups", PUBLIC),
-    Forwarded("POST", "/api/chatbot/chat", "followups", CHAT, once=True),
-    Forwarded("GET", "/chat", "followups", PUBLIC),
-    Forwarded("POST", "/chat", "followups", CHAT),
-    Forwarded("POST", "/api/followups", "followups", needs(Scope.FOLLOWUPS_WRITE), once=True),
-    Forwarded("GET", "/api/followups", "followups", needs(Scope.FOLLOWUPS_READ)),
-    Forwarded("POST", "/api/followups/stop", "followups", needs(Scope.FOLLOWUPS_WRITE)),
-    # Not `stop`, or its 405 would offer DELETE.
-    Forwarded(
-        "DELETE", "/api/followups/{id:(?!stop$)[^{}/]+}", "followups", needs(Scope.FOLLOWUPS_WRITE)
-    ),
-    Forwarded("POST", "/api/leads/import", "followups", needs(Scope.LEADS_IMPORT), streamed=True),
-    Forwarded("POST", "/api/leads/correct", "followups", needs(Scope.CONSENT_ACT)),
-    Forwarded("GET", "/api/leads", "followups", needs(Scope.LEADS_READ)),
-    Forwarded("GET", "/api/leads/stats", "followups", needs(Scope.LEADS_READ)),
-    Forwarded("GET", "/api/leads/suspected", "followups", needs(Scope.LEADS_READ)),
-    Forwarded("POST", "/api/leads/suspected/{id}/release", "followups", needs(Scope.LEADS_WRITE)),
-    Forwarded("POST", "/api/leads/suspected/{id}/discard", "followups", needs(Scope.LEADS_WRITE)),
-    # Not `import`, or its 405 would offer GET.
-    Forwarded(
-        "GET",
-        "/api/leads/{id:(?!import$|correct$|stats$|suspected$)[^{}/]+}",
-        "followups",
-        needs(Scope.LEADS_READ),
-    ),
-    *(
-        Forwarded("POST", f"/api/leads/{{id}}/{act}", "followups", needs(Scope.LEADS_WRITE))
-        for act in ("state", "undo", "owner", "facts", "notes", "calls")
-    ),
-    Forwarded("POST", "/api/mail/inbound", "followups", needs(Scope.MAIL_INBOUND), streamed=True),
-    Forwarded("GET", "/api/mail/undeliverable", "followups", needs(Scope.FOLLOWUPS_READ)),
-    Forwarded(
-        "POST",
-        "/api/mail/undeliverable/{id}/retry",
-        "followups",
-        needs(Scope.FOLLOWUPS_WRITE),
-    ),
-    Forwarded("GET", "/api/mail/rates", "followups", needs(Scope.DLQ_READ)),
-    Forwarded("GET", "/a/{token}", "alerts", PUBLIC),
-    Forwarded("POST", "/a/{token}", "alerts", PUBLIC),
-    Forwarded("POST", "/api/opt-in", "consent", OPT_IN),
-    Forwarded("POST", "/api/unsubscribe", "consent", WITHDRAWAL),
-    Forwarded("GET", "/api/unsubscribe/status/{email}", "consent", STATUS),
-    Forwarded("POST", "/api/unsubscribe/status", "consent", needs(Scope.LEADS_READ)),
-    Forwarded("POST", "/api/revoke-consent", "consent", WITHDRAWAL),
-    Forwarded("GET", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
-    Forwarded("POST", "/unsubscribe", "consent", UNSUBSCRIBE_LINK),
-    Forwarded("GET", "/preferences", "consent", UNSUBSCRIBE_LINK),
-    Forwarded("POST", "/preferences", "consent", UNSUBSCRIBE_LINK),
-    Forwarded("GET", "/opt-in/confirm", "consent", OPT_IN_LINK),
-    Forwarded("POST", "/opt-in/confirm", "consent", OPT_IN_LINK),
-    Forwarded("GET", "/erasure/confirm", "consent", ERASURE_LINK),
-    Forwarded("POST", "/erasure/confirm", "consent", ERASURE_LINK),
-    Forwarded("GET", "/api/consent/audit/verify", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("POST", "/api/consent/audit/verify", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("GET", "/api/consent/audit/checkpoints", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("GET", "/api/consent/audit/{email}", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("GET", "/api/consent/export/{email}", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("GET", "/api/consent/report", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("POST", "/api/consent/report", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("GET", "/api/consent/erasures", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("GET", "/api/consent/erasures/awaiting", "consent", needs(Scope.CONSENT_READ)),
-    Forwarded("POST", "/api/consent/erase", "consent", needs(Scope.CONSENT_ACT)),
-    Forwarded("POST", "/api/consent/erasures/dismiss", "consent", needs(Scope.CONSENT_ACT)),
-    Forwarded("POST", "/api/consent/restrict", "consent", needs(Scope.CONSENT_ACT)),
-    Forwarded("POST", "/api/consent/replay-erasures", "consent", needs(Scope.CONSENT_ACT)),
-    Forwarded("GET", "/api/alerts", "alerts", needs(Scope.ALERTS_READ)),
-    Forwarded("POST", "/api/alerts/replay", "alerts", needs(Scope.DLQ_ACT)),
-    Forwarded("GET", "/api/dlq/pending", "alerts", needs(Scope.DLQ_READ)),
-    Forwarded("GET", "/api/dlq/failed", "alerts", needs(Scope.DLQ_READ)),
-    Forwarded("GET", "/api/dlq/in-doubt", "alerts", needs(Scope.DLQ_READ)),
-    Forwarded("GET", "/api/dlq/silenced", "alerts", needs(Scope.DLQ_READ)),
-    Forwarded("GET", "/api/dlq/stats", "alerts", needs(Scope.DLQ_READ)),
-    Forwarded("POST", "/api/dlq/retry", "alerts", needs(Scope.DLQ_ACT)),
-    Forwarded("POST", "/api/dlq/discard", "alerts", needs(Scope.DLQ_ACT)),
-    Forwarded("POST", "/api/dlq/resolve", "alerts", needs(Scope.DLQ_ACT)),
-    Forwarded("POST", "/api/dlq/cleanup", "alerts", needs(Scope.DLQ_ACT)),
-    Forwarded("GET", "/api/cases", "alerts", needs(Scope.CASES_READ)),
-    Forwarded("GET", "/api/cases/check", "alerts", needs(Scope.LEDGER_READ)),
-    Forwarded("GET", "/api/cases/{id:(?!check$)[^{}/]+}", "alerts", needs(Scope.CASES_READ)),
-    Forwarded("POST", "/api/cases/{id}/answer", "alerts", needs(Scope.CASES_ANSWER)),
-    Forwarded("POST", "/api/cases/{id}/cancel", "alerts", needs(Scope.ONCALL_WRITE)),
-    Forwarded("GET", "/api/breakers", "alerts", needs(Scope.DLQ_READ)),
-    Forwarded("POST", "/api/breakers/{target}/reset", "alerts", needs(Scope.BREAKERS_RESET)),
-    Forwarded("GET", "/api/ledger/check", "alerts", needs(Scope.LEDGER_READ)),
-    Forwarded("GET", "/api/oncall", "alerts", needs(Scope.ONCALL_READ)),
-    Forwarded("POST", "/api/oncall/overrides", "alerts", needs(Scope.ONCALL_WRITE)),
-    Forwarded("POST", "/api/oncall/swaps", "alerts", needs(Scope.ONCALL_WRITE)),
-    Forwarded("DELETE", "/api/oncall/overrides/{id}", "alerts", needs(Scope.ONCALL_WRITE)),
-    Forwarded("GET", "/api/silences", "alerts", needs(Scope.ONCALL_READ)),
-    Forwarded("POST", "/api/silences", "alerts", needs(Scope.ONCALL_WRITE)),
-    Forwarded("POST", "/api/silences/preview", "alerts", needs(Scope.ONCALL_READ)),
-    Forwarded(
-        "DELETE", "/api/silences/{id:(?!preview$)[^{}/]+}", "alerts", needs(Scope.ONCALL_WRITE)
-    ),
-    Forwarded("GET", "/api/heartbeats", "alerts", needs(Scope.HEARTBEATS_READ)),
-    Forwarded("POST", "/api/heartbeats", "alerts", needs(Scope.HEARTBEATS_WRITE)),
-    Forwarded("GET", "/api/heartbeats/{id}", "alerts", needs(Scope.HEARTBEATS_READ)),
-    Forwarded("PATCH", "/api/heartbeats/{id}", "alerts", needs(Scope.HEARTBEATS_WRITE)),
-    Forwarded("DELETE", "/api/heartbeats/{id}", "alerts", needs(Scope.HEARTBEATS_WRITE)),
-    Forwarded("POST", "/api/heartbeats/{id}/rotate", "alerts", needs(Scope.HEARTBEATS_WRITE)),
-    Forwarded("POST", "/api/migration/create-dead-letter-queue", "alerts", needs(Scope.DLQ_ACT)),
-    Forwarded("GET", "/api/migration/dlq-status", "alerts", needs(Scope.DLQ_READ)),
-    Forwarded("GET", "/api/keys", "console", needs(Scope.KEYS_MANAGE)),
-    Forwarded("POST", "/api/keys", "console", needs(Scope.KEYS_MANAGE)),
-    Forwarded("POST", "/api/keys/accept-restore", "console", needs(Scope.KEYS_MANAGE)),
-    Forwarded("POST", "/api/keys/{id}/rotate", "console", needs(Scope.KEYS_MANAGE)),
-    Forwarded("POST", "/api/keys/{id}/revoke", "console", needs(Scope.KEYS_MANAGE)),
-    Forwarded("GET", "/api/staff", "console", needs(Scope.STAFF_MANAGE)),
-    Forwarded("POST", "/api/staff", "console", needs(Scope.STAFF_MANAGE)),
-    Forwarded("POST", "/api/staff/{id}/invitation", "console", needs(Scope.STAFF_MANAGE)),
-    Forwarded("POST", "/api/staff/{id}/roles", "console", needs(Scope.STAFF_MANAGE)),
-    Forwarded("POST", "/api/staff/{id}/reset-factor", "console", needs(Scope.STAFF_MANAGE)),
-    Forwarded("POST", "/api/staff/{id}/disable", "console", needs(Scope.STAFF_MANAGE)),
-    Forwarded("GET", "/api/actions", "console", needs(Scope.ACTIONS_READ)),
-)
+def _routes() -> Iterator[Route]:
+    table = beside.toml(__file__, "routes.toml")
+    named = TypeAdapter(dict[str, Requirements]).validate_python(table.pop("requirements"))
+    for upstream, paths in table.items():
+        for path, methods in paths.items():
+            for method, given in methods.items():
+                how = {"requires": given} if isinstance(given, str) else given
+                requires = named.get(how["requires"]) or Requirements(Scope(how["requires"]))
+                yield Route(method, path, upstream, **how | {"requires": requires})
 
 
-class LimitChanges(Model):
-    """Limits to set; null removes an override."""
+ROUTES = tuple(_routes())
+FORWARDED = tuple(route for route in ROUTES if not route.handler)
 
-    chat: Limit | None = None
-    hour: Limit | None = None
-    minute: Limit | None = None
-    chat_budget: Limit | None = None
-    write_budget: Limit | None = None
-    withdrawal_budget: Limit | None = None
+_LIMITS: Any = dict.fromkeys(CHANGEABLE, (Limit | None, None))  # null removes an override
+LimitChanges = create_model("LimitChanges", __base__=Model, **_LIMITS)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -243,45 +114,22 @@ class Api:
     purge: Callable[[], int]
 
     def add_routes(self, app: web.Application, access: Access) -> None:
-        def add(method: str, path: str, requires: Requirements, handler: Handler) -> None:
-            for each in (method, hdrs.METH_HEAD) if method == hdrs.METH_GET else (method,):
-                route = app.router.add_route(each, path, handler, expect_handler=_expect_later)
-                access.guard(route, requires)
-
         if self.forms.contact is not None:
             app[CONTACT] = self.forms.contact
         for known in app.router.routes():
             if known.resource is not None and known.resource.canonical == HEALTH_PATH:
-                access.guard(known, UNLIMITED)
-        add("GET", "/api/health", UNLIMITED, self.alive)
-        add("GET", "/api/ready", UNLIMITED, self.ready)
-        add("GET", "/api/health/deep", HEALTH, self.deep)
-        add("POST", "/api/alerts", needs(Scope.ALERTS_WRITE), self.post_alert)
-        add("POST", "/api/alerts/batch", needs(Scope.ALERTS_WRITE), self.post_batch)
-        sender = "|".join(senders.SENDERS)
-        add("POST", f"/api/alerts/from/{{sender:{sender}}}", CARRIED, self.post_from)
-        # Not `batch`, or its 405 would offer GET.
-        one = "/api/alerts/{id:(?!(?:batch|replay)$)[^{}/]+}"
-        add("GET", one, needs(Scope.ALERTS_READ), self.get_alert)
-        add("GET", "/api/ratelimits", needs(Scope.LIMITS_READ), self.get_limits)
-        add("PUT", "/api/ratelimits", needs(Scope.LIMITS_WRITE), self.put_limits)
-        add("POST", "/api/cache/cleanup", needs(Scope.LIMITS_WRITE), self.clean_cache)
-        add("POST", "/api/slack/actions", SLACK, self.slack_action)
-        for method in (hdrs.METH_GET, hdrs.METH_POST):
-            add(method, "/ping/{token}", PINGED, self.pings.take)
-            signal = "/ping/{token}/{signal:start|fail|[0-9]{1,10}}"
-            add(method, signal, PINGED, self.pings.take)
-        add("GET", "/transcript", PUBLIC, self.moved)
-        # Counting would cost more, and an office with one address would lose its form.
-        add("GET", "/api/forms/{form}", UNLIMITED, self.forms.describe)
-        add("POST", "/api/leads", FORM, self.forms.post)
-        add("GET", "/forms/{form}", PUBLIC, self.forms.page)
-        add("GET", "/privacy", PUBLIC, self.forms.privacy)
-        for each in FORWARDED:
-            if each.upstream in self.upstreams:  # there may be no console
-                add(each.method, each.path, each.requires, self._forwarding(each))
+                access.guard(known, Requirements(policy="none"))
+        for each in ROUTES:
+            if not each.handler and each.upstream not in self.upstreams:  # there may be no console
+                continue
+            handler = attrgetter(each.handler)(self) if each.handler else self._forwarding(each)
+            for method in (each.method, "HEAD") if each.method == "GET" else (each.method,):
+                route = app.router.add_route(
+                    method, each.path, handler, expect_handler=_expect_later
+                )
+                access.guard(route, each.requires)
 
-    def _forwarding(self, route: Forwarded) -> Handler:
+    def _forwarding(self, route: Route) -> Handler:
         upstream = self.upstreams[route.upstream]
 
         async def plain(request: web.Request) -> web.StreamResponse:
@@ -291,13 +139,13 @@ class Api:
             body = await self.body_budget.read(request)
             key = key_of(request)
             sent = body
-            if route.requires is CHAT and media_type(request.headers) == JSON:
+            if route.requires.policy == "chat" and media_type(request.headers) == JSON:
                 sent = issued(body)
-            if key is None:
-                return await self._forward(request, upstream, sent)
             client = request[CONTEXT].client
-            holder = client.holder if client.role is not Role.PUBLIC else holder_of(body, key)
-            if holder is None:
+            holder: str | None = client.holder
+            if client.role is Role.PUBLIC:
+                holder = key and holder_of(body, key)
+            if key is None or holder is None:
                 return await self._forward(request, upstream, sent)
             async with self.idempotency.once(
                 key, route=route.path, holder=holder, body=body
@@ -319,22 +167,16 @@ class Api:
     ) -> web.StreamResponse:
         context = request[CONTEXT]
         headers = outgoing_headers(request, context.client, _request_id())
-        if (budget := context.requires.budget) is None:
-            return await forward(request, upstream, headers, body or None)
-        (window,) = self.overrides.policies[budget]
-        charge = await self.budgets.charge(context.client, budget, window)
-        if charge is not None and not charge.admitted:
-            if budget != WITHDRAWALS:
-                context.decision = charge
-                raise too_many(request)
-            headers[OVER_BUDGET] = "1"  # it is not refused, but no link is mailed for it
-        try:
-            response = await forward(request, upstream, headers, body or None)
-        except Problem as problem:
-            await self.budgets.settle(charge, problem.status)
-            raise
-        await self.budgets.settle(charge, response.status)
-        return response
+        if (budget := context.requires.budget) is not None:
+            (window,) = self.overrides.policies[budget]
+            charge = await self.budgets.charge(context.client, budget, window, made=context.charge)
+            if charge is not None and not charge.admitted:
+                if budget != WITHDRAWALS:
+                    context.decision = charge
+                    raise too_many(request)
+                headers[OVER_BUDGET] = "1"  # it is not refused, but no link is mailed for it
+            context.charge = charge
+        return await forward(request, upstream, headers, body or None)
 
     async def alive(self, _: web.Request) -> web.Response:
         return json_response({"status": "healthy"})

@@ -1,30 +1,19 @@
 """The gateway's environment."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from libs.common.http.server import MAX_CONNECTIONS
 from libs.common.process import certificates
-from libs.common.process.settings import BrokerSettings, ProcessSettings, RedisSettings
+from libs.common.process.settings import BrokerSettings, ProcessSettings, RedisSettings, readable_by
 from libs.domain.signed_links import parse_keys
 from services.gateway.door.clients import parse_networks
 from services.gateway.door.keys import parse_ids
 from services.gateway.door.limits import Limit, Schedule
 from services.gateway.door.overrides import Rules
-
-Text = TypeVar("Text", str, SecretStr)
-
-
-def _readable_by(parse: Callable[[str], object]) -> AfterValidator:
-    def check(text: Text) -> Text:
-        parse(text.get_secret_value() if isinstance(text, SecretStr) else text)
-        return text
-
-    return AfterValidator(check)
 
 
 def _origins(text: str) -> str:
@@ -63,7 +52,7 @@ def _strong(key: SecretStr) -> SecretStr:
 
 ApiKey = Annotated[SecretStr, AfterValidator(_strong)]
 Url = Annotated[str, AfterValidator(_url)]
-TokenKeys = Annotated[SecretStr, _readable_by(parse_keys)]
+TokenKeys = Annotated[SecretStr, readable_by(parse_keys)]
 
 
 def _with_certificate(port: int | None, others: ValidationInfo) -> int | None:
@@ -98,7 +87,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     console_internal_key: SecretStr | None = Field(default=None, min_length=16)
     keys_state_file: Path = Path(".local/gateway/keys.json")
     """A file, or the word `redis` to keep them there."""
-    keys_denied: Annotated[str, _readable_by(parse_ids)] = ""
+    keys_denied: Annotated[str, readable_by(parse_ids)] = ""
     """Ids of keys, separated by commas, that open nothing whatever the console says."""
 
     operator_keys: TokenKeys | None = None
@@ -114,6 +103,8 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     """Signs the time at which a form is shown, and challenges; without it no form checks how fast
     it was sent, and none may ask for a proof of work."""
     forms_config: Path = Path("config/forms.toml")
+    sandbox_port: int = Field(8090, ge=1, le=65535)
+    """Of the web site that forms.toml calls `sandbox`."""
     wording_grace_days: int = Field(default=30, ge=0, le=365)
     """How long a wording counts after it ended: a page may have been open."""
 
@@ -134,7 +125,7 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
     """Opt-ins."""
     public_withdrawal_budget: Limit = "1000 per hour"
     """Withdrawals without a mailed link; beyond it they succeed but mail no link."""
-    rate_limit_timezone: Annotated[str, _readable_by(_zone)] = "Europe/Warsaw"
+    rate_limit_timezone: Annotated[str, readable_by(_zone)] = "Europe/Warsaw"
     """Time zone of the hours in limits."""
     service_wait_seconds: float = Field(default=5, ge=0, le=20)
     """How long a request with a key waits for the next window when over the limit."""
@@ -149,10 +140,14 @@ class GatewaySettings(ProcessSettings, BrokerSettings, RedisSettings):
 
     gateway_workers: int = Field(default=1, ge=1, le=64)
 
-    trusted_proxies: Annotated[str, _readable_by(parse_networks)] = ""
+    trusted_proxies: Annotated[str, readable_by(parse_networks)] = ""
     cors_origins: Annotated[str, AfterValidator(_origins)] = ""
     public_base_url: str = ""
     alerts_config: Path = Path("config/alerts.toml")
+
+    @property
+    def sandbox_site(self) -> str:
+        return f"http://127.0.0.1:{self.sandbox_port}"
 
     def rules(self) -> Rules:
         names = {

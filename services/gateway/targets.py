@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from libs.common.process.config_file import ConfigFile
+from libs.domain import shipped
 
 # Only for services: follow-ups need a permit, and the mails of consent, alerts and the console have
 # fixed recipients. Posted by a client, they would bypass both.
@@ -26,7 +26,7 @@ class Targets:
     def read(cls, path: Path) -> "Targets":
         """:raises SystemExit: the file is missing, malformed, or a route leads nowhere."""
         try:
-            document = ConfigFile(path).raw
+            document = shipped.read(path, "alerts").whole
             names = frozenset(document["targets"])
             routes = {str(event): list(targets) for event, targets in document["routes"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:

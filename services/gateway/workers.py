@@ -19,11 +19,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from libs.common.http import server
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.common.process.service import Service
 from services.gateway.settings import GatewaySettings
-
-log = logs.get_logger(__name__)
 
 NUMBER, LINK = "GATEWAY_WORKER", "GATEWAY_WORKER_LINK"
 LONGEST_PAUSE = 15.0

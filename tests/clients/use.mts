@@ -1,29 +1,19 @@
-// What a site's own code would do with the generated types: node use.mjs URL KEY EMAIL
-import type { paths } from "./schema";
+// What a company's own program would do with the built client: node use.mjs URL KEY EMAIL
+import { ostoja } from "./typescript/dist/index.js";
 
 declare const process: { argv: string[] };
 
-type Alert = paths["/api/alerts"]["post"]["requestBody"]["content"]["application/json"];
-type Accepted = paths["/api/alerts"]["post"]["responses"]["202"]["content"]["application/json"];
-type Form = paths["/api/forms/{form}"]["get"]["responses"]["200"]["content"]["application/json"];
-type Lead = paths["/api/leads"]["post"]["requestBody"]["content"]["application/json"];
-type Taken = paths["/api/leads"]["post"]["responses"]["202"]["content"]["application/json"];
-
 const [base, key, email] = process.argv.slice(2) as [string, string, string];
+const call = ostoja(base, { "X-API-KEY": key });
+const once = () => ({ headers: { "Idempotency-Key": crypto.randomUUID() } });
 
-async function post<Body, Answer>(path: keyof paths, body: Body): Promise<Answer> {
-  const answer = await fetch(base + path, {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "X-API-KEY": key, "Idempotency-Key": crypto.randomUUID() },
-    body: JSON.stringify(body),
-  });
-  if (answer.status !== 202) throw new Error(await answer.text());
-  return (await answer.json()) as Answer;
-}
-
-const alert = await post<Alert, Accepted>("/api/alerts", {
-  event_type: "slack_alert", payload: { text: email, anything: { else: [1, 2] } },
+const alert = await call("post", "/api/alerts", {
+  body: { event_type: "slack_alert", payload: { text: email, anything: { else: [1, 2] } } }, ...once(),
 });
-const form = (await (await fetch(`${base}/api/forms/contact?language=pl`)).json()) as Form;
-const lead = await post<Lead, Taken>("/api/leads", { form: form.form, language: form.language, fields: { email } });
+const form = await call("get", "/api/forms/{form}", { path: { form: "contact" }, query: { language: "pl" } });
+const lead = await call("post", "/api/leads", {
+  body: { form: form.form, language: form.language, fields: { email } }, ...once(),
+});
+// @ts-expect-error an alert has no such field
+alert.nonsense;
 console.log(JSON.stringify({ alert: alert.id, form: form.fields.map((each) => each.name), lead: lead.id }));

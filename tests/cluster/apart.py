@@ -22,7 +22,7 @@ def hosts(folder: Path, *kinds: str, files: Path = FILES) -> Iterator[tuple[Netw
 
     :param files: their configuration
     """
-    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+    values = environment.defaults()
     ports = environment.cluster_ports(values, PORTS)
     with Network() as network:
         addresses = list(network.addresses.values())

@@ -8,14 +8,11 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-
-import psycopg2
-from psycopg2.extras import NamedTupleCursor
 
 from deploy.provision import provision_postgres, provision_rabbitmq, retry_policies
 from deploy.up import environment
@@ -26,6 +23,7 @@ from deploy.up.supervisor import DRAIN_SECONDS, SERVING
 from tests.cluster.harness import FILES, NAMES, PORTS, Cluster
 from tests.cluster.network import Network
 from tests.support.brokers import Management
+from tests.support.databases import rows
 from tests.support.ports import Ports
 from tests.support.sandbox import Sandbox, running_sandbox
 from tests.support.stack import HEALTH, QUICK, quick_alerts_config, quick_forms_config, status
@@ -288,13 +286,7 @@ class Fleet(System):
         """Ask the primary, past every service; rows have names."""
         host = next(iter(self.cluster.hosts.values()))
         dsn = host.dsn.removesuffix("/postgres") + f"/{environment.DATABASE}"
-        with (
-            closing(psycopg2.connect(dsn, connect_timeout=5)) as connection,
-            connection,
-            connection.cursor(cursor_factory=NamedTupleCursor) as cursor,
-        ):
-            cursor.execute(statement, values)  # type: ignore[no-untyped-call]  # its stub's fault
-            return cursor.fetchall() if cursor.description else []
+        return rows(dsn, statement, values)
 
     def _environment(self, name: str, host: str) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if key not in self.values}
@@ -327,7 +319,7 @@ def running_fleet(
     """
     _remove_orphans()
     with Network() as network, running_sandbox(ports, network.outside) as sandbox:
-        values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+        values = environment.defaults()
         values |= {name: make() for name, make in environment.GENERATED.items()}
         values |= (
             QUICK

@@ -10,7 +10,7 @@ import aio_pika
 import pytest
 
 from libs.common.messaging.broker import Broker, PublishError, message
-from libs.common.messaging.consumer import consume
+from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.topology import Binding, Exchange, request_queue
 from libs.common.process import tasks
 from tests.cluster.harness import Cluster, RabbitMQNode
@@ -124,7 +124,7 @@ async def traffic(cluster: Cluster) -> AsyncIterator[Traffic]:
         for _ in range(PARKED):
             await publisher.publish("alerts.dlx", parked, message("test", {}))
         flow = Traffic(vhost, lost, parked, publisher, observer, elsewhere)
-        async with consume(publisher, queue, flow.handler, prefetch=10):
+        async with Consumer(publisher, queue, flow.handler, prefetch=10):
             async with meanwhile(flow.publish(queue)):
                 await flow.flows()
                 yield flow

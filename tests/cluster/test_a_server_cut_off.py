@@ -12,7 +12,7 @@ import pytest
 
 from deploy.up.servers import Redis
 from libs.common.messaging.broker import Broker, PublishError, message
-from libs.common.messaging.consumer import consume
+from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.cluster.apart import changed, hosts
 from tests.cluster.harness import FILES, RabbitMQNode
@@ -82,7 +82,7 @@ async def test_a_consumer_at_a_cut_off_rabbitmq_goes_on_with_the_majority(
                 await eventually(once, SECONDS)
                 return confirmed[-1]
 
-            async with consume(consumer, QUEUE, handler, prefetch=10):
+            async with Consumer(consumer, QUEUE, handler, prefetch=10):
                 before = await sent()
                 await until(lambda: before in handler.ids)
                 with network.cut(both_ways("a")):

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.testing.cancellation import sweep
 
 from libs.common.database import postgres
+from libs.common.database.engine import alone
 from libs.common.database.statement import Statement
 from tests.conftest import NewDatabase
 from tests.support.databases import DatabaseUrl
@@ -77,6 +78,12 @@ async def fixed_statements(engine: AsyncEngine) -> None:
         async with engine.begin() as tx:
             await FIXED.execute(tx)
             raise LookupError
+    async with engine.begin() as tx:
+        await FIXED.execute(tx)
+        await FIXED.execute(tx, commits=True)
+    async with alone(engine) as tx:
+        await FIXED.execute(tx)
+        await FIXED.execute(tx)
 
 
 async def a_savepoint_that_fails(engine: AsyncEngine) -> None:
@@ -151,18 +158,18 @@ async def url(database: NewDatabase) -> DatabaseUrl:
 
 async def connections(watch: AsyncEngine) -> list[str]:
     query = "SELECT query FROM pg_stat_activity WHERE application_name = :name"
-    async with watch.connect() as connection:
+    async with alone(watch) as connection:
         return list((await connection.execute(sa.text(query), {"name": NAME})).scalars())
 
 
 async def assert_swept(url: DatabaseUrl, scenario: Scenario, **how: Any) -> None:
     def engine() -> AsyncEngine:
-        return postgres._engine(url, NAME, 5, autocommit=False, pool_size=2, max_overflow=0)
+        return postgres._engine(url, NAME, 5, pool_size=2, max_overflow=0)
 
     swept = sweep(engine, scenario, **how)  # type: ignore[no-untyped-call]  # as SQLAlchemy has it
     assert await swept == []
 
-    async with postgres.connect(url, application_name="watch", autocommit=True) as watch:
+    async with postgres.connect(url, application_name="watch") as watch:
 
         async def nothing_left() -> bool:
             return not await connections(watch)

@@ -122,6 +122,17 @@ class Rig:
         self.accepted[alert_id] = text
         return alert_id
 
+    async def accept_together(self, count: int) -> list[str]:
+        """Accept alerts whose work is one message, where the target's concurrency allows it."""
+        texts = [f"fault {uuid.uuid4()}" for _ in range(count)]
+        alerts = [{"event_type": "slack_alert", "payload": {"text": text}} for text in texts]
+        answer = await self.stack.http(
+            "POST", "/api/alerts/batch", {"alerts": alerts}, key="service"
+        )
+        ids = [alert["id"] for alert in answer.body["items"]]
+        self.accepted |= dict(zip(ids, texts, strict=True))
+        return ids
+
     async def end(self, **allowed: Any) -> None:
         await assert_everything_arrived(self.stack, self.accepted, failed=self.failed, **allowed)
 
@@ -160,6 +171,19 @@ class Rig:
         """Hold what this statement locks; at the end whoever waited for it is gone or goes on."""
         with closing(self._superuser()) as connection, connection.cursor() as cursor:
             cursor.execute(statement, values)
+            yield
+
+    @asynccontextmanager
+    async def holding_work(self) -> AsyncIterator[None]:
+        """Let work wait on its way into the outbox, but not what tells of targets there."""
+        with closing(self._superuser()) as connection, connection.cursor() as cursor:
+            cursor.execute("""
+                CREATE FUNCTION alerts.held() RETURNS trigger LANGUAGE plpgsql AS
+                    $$BEGIN PERFORM pg_advisory_xact_lock(815); RETURN NEW; END$$;
+                CREATE TRIGGER held BEFORE INSERT ON alerts.outbox FOR EACH ROW
+                    WHEN (NEW.type = 'alert.work') EXECUTE FUNCTION alerts.held()""")
+            connection.commit()
+            cursor.execute("SELECT pg_advisory_lock(815)")
             yield
 
     @asynccontextmanager

@@ -17,7 +17,7 @@ from tests.support.memory import resident
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = [pytest.mark.faults, pytest.mark.promise("P7", "L1")]
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P7", "P11")]
 
 FLOOD, AT_ONCE = 2_000, 40
 GROWTH = 16 * 1024

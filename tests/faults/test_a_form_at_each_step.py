@@ -1,4 +1,4 @@
-"""kill -9 of the gateway and of followups at each step of a form's way to staff (L1, L2).
+"""kill -9 of the gateway and of followups at each step of a form's way to staff (P11).
 
 After each restart, and after the page has asked again where it had no answer, the lead is stored
 once, its alert is in the ledger once, and so is its agreement in the trail.
@@ -32,7 +32,7 @@ from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
 LOCK = "LOCK TABLE followups.lead_submission IN SHARE MODE"
-pytestmark = [pytest.mark.faults, pytest.mark.promise("L1")]
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P11")]
 
 
 class Sent:

@@ -1,4 +1,4 @@
-"""With any one component down, a form is answered 202, and is one lead when it is back (L1)."""
+"""With any one component down, a form is answered 202, and is one lead when it is back (P11)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from tests.support.servers import kill_with_children
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = [pytest.mark.faults, pytest.mark.promise("P2", "L1")]
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P2", "P11")]
 
 FORMS = 10
 

@@ -8,6 +8,9 @@ does not run: each step recovers by its own rule. Only two steps allow a second 
   intake: rows not counted           a lock on the totals
   intake: rows, no work message      its publish, kept by the proxy
   intake: some work messages         the second of one write, kept by the proxy
+  a batch, not acked                 its publish, then another's, kept by the proxy
+  a batch, a refused row not parked  that row's own message, kept by the proxy
+  a batch, no responses yet          the responses, kept by the proxy    each
   intake: work messages, unconfirmed the confirm, kept by the proxy
   intake: work message, not acked    its ack, kept by the proxy
   intake over HTTP, not committed    a lock on the outbox
@@ -43,6 +46,9 @@ from tests.support.proxy import DOWN, UP, Proxy
 
 pytestmark = pytest.mark.promise("P1")
 
+MANY = {"concurrency": 64}
+"""Enough for a batch, though processes that were just killed count as alive for a while."""
+
 
 async def test_rows_written_and_no_work_published_delivers_once(rig: Rig) -> None:
     held = rig.broker.stall_before(UP, b"alert.work")
@@ -63,14 +69,9 @@ async def test_a_row_that_is_not_counted_is_not_there(rig: Rig) -> None:
 
 
 async def test_some_work_of_one_write_published_delivers_each_once(rig: Rig) -> None:
-    texts = [f"fault {uuid.uuid4()}" for _ in range(3)]
-    alerts = [{"event_type": "slack_alert", "payload": {"text": text}} for text in texts]
+    await rig.start(slack={"concurrency": 1})  # a message each
     async with rig.locked("LOCK TABLE alerts.ledger_total IN SHARE MODE"):
-        answer = await rig.stack.http(
-            "POST", "/api/alerts/batch", {"alerts": alerts}, key="service"
-        )
-        first, second, third = ids = [alert["id"] for alert in answer.body["items"]]
-        rig.accepted |= dict(zip(ids, texts, strict=True))
+        first, second, third = ids = await rig.accept_together(3)
         await rig.waits_for_a_lock()
         held = rig.broker.stall_before(UP, second.encode())
     await held.wait()
@@ -84,8 +85,62 @@ async def test_some_work_of_one_write_published_delivers_each_once(rig: Rig) -> 
         await rig.row(alert_id, attempt=1, generation=0)
 
 
+async def test_a_batch_published_and_not_acked_delivers_each_once(rig: Rig) -> None:
+    await rig.start(slack=MANY)
+    held = rig.broker.stall_before(UP, b"alert.works")
+    ids = await rig.accept_together(3)
+    await held.wait()
+    await rig.broker.resume()
+    for alert_id in ids:
+        await rig.row(alert_id, state="delivered")
+    held = rig.broker.stall_before(UP, b"alert.works")
+    ids += await rig.accept_together(3)
+    await held.wait()
+    await rig.kill()
+    assert await rig.depth("alerts.slack") == 0
+    await rig.restart()
+    await rig.end()
+    for alert_id in ids:
+        await rig.row(alert_id, attempt=1, generation=0)
+
+
+async def test_of_a_batch_each_row_comes_again_by_its_own_state(rig: Rig) -> None:
+    """Killed before the refused row's own message leaves, while another is being sent."""
+    await rig.start(slack=MANY)
+    await rig.stack.sandbox.behave("slack", status=500, fail_next=1)
+    rig.slack.stall(UP)
+    ids = await rig.accept_together(3)
+    for alert_id in ids:
+        await rig.row(alert_id, state="sending", attempt=1)
+    held = rig.broker.stall_before(UP, b"alerts.slack.retry")
+    await rig.slack.resume()
+    await held.wait()
+    await rig.kill()
+    await rig.until_depth("alerts.slack", 1)
+    states = [(await rig.row(alert_id)).state for alert_id in ids]
+    assert sorted(states) == ["delivered", "delivered", "pending"]
+    await rig.restart()
+    await rig.end()
+    attempts = [(await rig.row(alert_id, state="delivered")).attempt for alert_id in ids]
+    assert sorted(attempts) == [1, 1, 2]
+
+
+@pytest.mark.faults
+async def test_a_batch_without_a_response_delivers_each_again(rig: Rig) -> None:
+    await rig.start(slack=MANY)
+    rig.slack.stall(DOWN)
+    ids = await rig.accept_together(3)
+    await rig.reached_slack(3)
+    await rig.kill()
+    await rig.restart()
+    await rig.end(duplicates=3)
+    for alert_id in ids:
+        await rig.row(alert_id, attempt=2, generation=0)
+
+
 async def test_work_published_and_not_confirmed_delivers_once(rig: Rig) -> None:
-    held = rig.broker.stall_before(DOWN, ACK)
+    # The confirm and the work itself come in either order.
+    held = rig.broker.stall_before(DOWN, ACK, b"alert.work")
     alert_id = await rig.accept()
     await held.wait()
     await rig.kill()
@@ -360,7 +415,7 @@ async def test_a_backlog_release_that_has_not_committed_changes_nothing(rig: Rig
     ids = [await rig.accept() for _ in range(2)]
     for alert_id in ids:
         await rig.row(alert_id, state="pending", attempt=1)
-    async with rig.locked("LOCK TABLE alerts.outbox IN SHARE MODE"):
+    async with rig.holding_work():
         trial = await rig.accept()
         await rig.row(trial, state="delivered")
         await rig.moves_in_a_transaction(ids[0])

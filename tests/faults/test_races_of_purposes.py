@@ -21,7 +21,7 @@ from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.promise("P4")
+pytestmark = pytest.mark.promise("P4", "P14")
 
 STACK_SETTINGS = {"WITHDRAWAL_WAIT_SECONDS": "2.0"}
 PURPOSES = ("marketing", "reminders")

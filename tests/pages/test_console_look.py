@@ -2,6 +2,7 @@
 each screen, axe is content, keys work, and everyday tasks take few clicks.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.pages.conftest import photograph
 from tests.pages.test_console import AXE
 from tests.support.owners import EWA, Owners, lead
 from tests.unit.console.test_look import (  # noqa: F401 - fixtures
+    ONE,
     PAGES,
     nothing_stored,
     served,
@@ -32,7 +34,9 @@ async def page(
 ) -> AsyncIterator[Page]:
     owners, url = served
     owners.leads = [lead(n) for n in range(300)]
-    context = await browser.new_context(viewport={"width": 1280, "height": 900}, base_url=url)
+    context = await browser.new_context(
+        viewport={"width": 1280, "height": 900}, base_url=url, locale="pl-PL"
+    )
     opened = await context.new_page()
     await opened.goto("/console/")
     yield opened
@@ -46,7 +50,8 @@ async def test_each_page_fits_and_axe_is_content(page: Page, width: int, scheme:
     for path in (*PAGES, f"leads/{MINE}", f"leads/{MINE}?did=taken"):
         await page.goto(f"/console/{path}")
         assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
-        await photograph(page, f"look-{path.partition('?')[0].replace('/', '-')}-{width}-{scheme}")
+        name = re.sub(r"\W+", "-", path.replace(ONE, "one").replace(MINE, "mine"))
+        await photograph(page, f"look-{name}-{width}-{scheme}")
         if AXE.exists():
             await page.evaluate(AXE.read_text(encoding="utf-8"))
             found = await page.evaluate("axe.run({resultTypes: ['violations']})")

@@ -256,18 +256,3 @@ async def test_the_keyboard_alone_is_enough_and_shows_where_it_is(
         await page.keyboard.press("Enter")
         await says(page, "Done")
     assert not await agrees(stack, address)
-
-
-async def test_a_page_in_the_dark_is_as_readable(stack: Stack, visitor: Visitor) -> None:
-    _, link = await returning(stack, "pl")
-    async with visitor("pl", scheme="dark") as page:
-        await page.goto(link)
-        await is_well_made(page, "pl")
-        dark: Any = await page.evaluate(
-            "getComputedStyle(document.documentElement).backgroundColor"
-        )
-        assert dark != "rgb(255, 255, 255)"
-        await photograph(page, "dark")
-        await page.goto(link[:-1])
-        await is_well_made(page, "pl")
-        await photograph(page, "broken")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deploy import certs
+from deploy.up.environment import put
 from libs.common.process.certificates import AUTHORITIES
 
 NAME = "localhost"  # a certificate is of a name
@@ -48,7 +49,7 @@ class Authority:
         ends = ends or _in(days=1)
         signed = certs.issue(self._signed, name, hosts or (NAME,), ends, begins=begins)
         certs.write_pair(folder, signed)
-        certs.write(folder / AUTHORITIES, trusts or self.pem)
+        put(folder / AUTHORITIES, trusts or self.pem)
         return folder
 
     def expired(self, folder: Path) -> Path:

@@ -6,18 +6,18 @@ import signal
 import subprocess
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import psycopg2
-from psycopg2.extras import NamedTupleCursor
+from psycopg2.extensions import make_dsn
 
 from deploy.up import environment
 from deploy.up.environment import DATABASE, ROOT, VHOST
 from deploy.up.process import Process
 from deploy.up.servers import manage
 from tests.support.compose import Compose
+from tests.support.databases import rows
 from tests.support.ports import HOST, Ports
 from tests.support.runbooks import Block, answers
 from tests.support.sandbox import SandboxApi
@@ -144,21 +144,9 @@ class MadeUp(Checkout):
         self._process(name).signal(signal.SIGCONT)
 
     def query(self, statement: str) -> list[Any]:
-        with (
-            closing(
-                psycopg2.connect(
-                    host=HOST,
-                    port=self.values["POSTGRES_PORT"],
-                    dbname=DATABASE,
-                    user="postgres",
-                    password=self.values["POSTGRES_SUPERUSER_PASSWORD"],
-                )
-            ) as connection,
-            connection,
-            connection.cursor(cursor_factory=NamedTupleCursor) as cursor,
-        ):
-            cursor.execute(statement)  # type: ignore[no-untyped-call]  # its stub's fault
-            return cursor.fetchall() if cursor.description else []
+        password, port = (self.values[f"POSTGRES_{of}"] for of in ("SUPERUSER_PASSWORD", "PORT"))
+        dsn = make_dsn(host=HOST, port=port, dbname=DATABASE, user="postgres", password=password)
+        return rows(dsn, statement)
 
     def _process(self, name: str) -> Process:
         local = self.folder / ".local"
@@ -235,7 +223,7 @@ def fill(folder: Path, env: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def made_up(folder: Path, ports: Ports, kind: type[MadeUp] = MadeUp) -> Iterator[MadeUp]:
     """`make up` in a checkout of its own, on ports of this run's own."""
-    example = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+    example = environment.defaults()
     own = {name: str(ports.take()) for name in example if name.endswith("_PORT") and example[name]}
     # The last, so that the ports behind it are free: `make up-cluster` uses the next three.
     own["RABBITMQ_DIST_PORT"] = str(ports.take())

@@ -4,10 +4,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, cursor, make_dsn
+from psycopg2.extras import NamedTupleCursor
 
 from deploy.provision import ROLES, close_database, provision_postgres
 from deploy.up.servers import Postgres
@@ -15,6 +17,17 @@ from libs.common.database import migrate
 
 SERVICES = Path(__file__).parents[2] / "services"
 PASSWORDS = {role: f"{role}-password" for role in ROLES}
+
+
+def rows(dsn: str, statement: str, values: tuple[Any, ...] | None = None) -> list[Any]:
+    """Ask, or change, a database past every service; rows have names."""
+    with (
+        closing(psycopg2.connect(dsn, connect_timeout=5)) as connection,
+        connection,
+        connection.cursor(cursor_factory=NamedTupleCursor) as asking,
+    ):
+        asking.execute(statement, values)  # type: ignore[no-untyped-call]  # its stub's fault
+        return asking.fetchall() if asking.description else []
 
 
 class DatabaseUrl(str):

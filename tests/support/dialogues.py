@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ class Tally:
 
 
 def by_date(known: dict[str, Any]) -> dict[str, Any]:
-    """Return facts with the start as the cases write it: its date, without what it was called."""
+    """Return facts as the cases write them: a start is its date, a range its upper end."""
+    known = {name: each for name, each in known.items() if not name.endswith("_from")}
     return known | {"start": known["start"].split()[0]} if "start" in known else known
 
 
@@ -81,23 +82,23 @@ def categories() -> list[str]:
 def answer(
     state: State,
     message: str,
-    towns: tuple[str, ...] = FOLLOWUPS.towns,
+    towns: tuple[str, ...] = FOLLOWUPS.taps.towns,
     *,
     greeted: bool = False,
 ) -> dialogue.Turn:
     turn = dialogue.turn(
         state,
         message,
-        taps=FOLLOWUPS.taps,
+        taps=FOLLOWUPS.taps
+        if towns == FOLLOWUPS.taps.towns
+        else replace(FOLLOWUPS.taps, towns=towns),
         today=TODAY,
-        works=FOLLOWUPS.works,
-        towns=towns,
         greeted=greeted,
     )
     return turn._replace(reply=FOLLOWUPS.said(turn.reply, turn.state.language, NOW))
 
 
-def hold(turns: list[str], towns: tuple[str, ...] = FOLLOWUPS.towns) -> Seen:
+def hold(turns: list[str], towns: tuple[str, ...] = FOLLOWUPS.taps.towns) -> Seen:
     state, lead = State(), False
     topics: set[str] = set()
     actions: set[str] = set()
@@ -105,10 +106,10 @@ def hold(turns: list[str], towns: tuple[str, ...] = FOLLOWUPS.towns) -> Seen:
     for message in turns:
         turn = answer(state, message, towns)
         state, reply = turn.state, turn.reply
-        actions |= turn.actions
+        actions |= turn.heard.actions
         route = FOLLOWUPS.routes.named(state.route)
         if route is None or route.topic is None or state.wants_quote:
-            lead = lead or (turn.is_about_lead and state.reachable)
+            lead = lead or (turn.heard.is_about_lead and state.reachable)
         if route is None or route.topic is None:
             continue
         if state.reachable or FOLLOWUPS.topics[route.topic].at_once:

@@ -18,56 +18,7 @@ from tests.support.ports import Ports
 PATH = shutil.which("dovecot") or shutil.which("dovecot", path="/usr/sbin")
 needs_dovecot = pytest.mark.skipif(PATH is None, reason="needs Debian's dovecot-imapd")
 USER = "kontakt@example.com"
-_CONFIG = """
-dovecot_config_version = 2.4.1
-dovecot_storage_version = 2.4.1
-base_dir = {folder}/run
-state_dir = {folder}/state
-log_path = {folder}/log
-protocols = imap
-ssl = no
-auth_allow_cleartext = yes
-mail_driver = maildir
-mail_path = {folder}/mail
-first_valid_uid = 1
-mail_uid = {user}
-mail_gid = {group}
-default_internal_user = {user}
-default_internal_group = {group}
-default_login_user = {login}
-service imap-login {{
-  chroot =
-  inet_listener imap {{
-    listen = 127.0.0.1
-    port = {port}
-  }}
-  inet_listener imaps {{
-    port = 0
-  }}
-}}
-service anvil {{
-  chroot =
-}}
-service stats {{
-  chroot =
-  unix_listener stats-writer {{
-    mode = 0666
-  }}
-}}
-passdb static {{
-  password = {password}
-}}
-userdb static {{
-  fields {{
-    home = {folder}/home
-  }}
-}}
-namespace inbox {{
-  inbox = yes
-  separator = {separator}
-}}
-{more}
-"""
+_CONFIG = Path(__file__).with_suffix(".conf").read_text(encoding="utf-8")
 
 
 class Dovecot:
@@ -138,6 +89,13 @@ class Dovecot:
     @property
     def failed(self) -> int:
         return self.count(f"Ostoja{self.separator}failed")
+
+    def fill(self, *, ends: bool = False) -> None:
+        """Let the mailbox be over its quota: nothing can be delivered or moved; or end that."""
+        self.stop()
+        quota = 'quota "all" {\n  quota_driver = count\n  quota_storage_size = 1K\n}'
+        self.more = "" if ends else f"mail_plugins {{\n  quota = yes\n}}\n{quota}"
+        self.start()
 
     def jam(self, *, ends: bool = False) -> None:
         """Let nothing be moved, as on a full disk; or end that."""

@@ -16,7 +16,7 @@ from string import Template
 
 import pytest
 
-from deploy.up.environment import ROOT, SERVICES, WITH_TABLES
+from deploy.up.environment import ROOT, SERVICES, WITH_TABLES, parse
 from deploy.up.process import HOST, Process, wait_until
 from deploy.up.servers import Postgres, RabbitMQ
 from deploy.up.supervisor import DRAIN_SECONDS
@@ -73,6 +73,13 @@ class Release:
         given = json.dumps({**values, **self.config})
         made: dict[str, str] = json.loads(self.run("-c", code, given, service, given={}))
         return made
+
+    @property
+    def defaults(self) -> dict[str, str]:
+        """Its settings: it may read one that today's code no longer has."""
+        files = (self.root / ".env.example", self.root / "deploy" / "up" / "expert.env")
+        texts = (file.read_text(encoding="utf-8") for file in files if file.exists())
+        return parse("\n".join(texts))
 
     @property
     def config(self) -> dict[str, str]:

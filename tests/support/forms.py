@@ -1,16 +1,29 @@
 """Sends the shipped form as a page or a program does."""
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 from libs.domain import forms
 from tests.support.eventually import eventually
-from tests.support.shipped import EXAMPLE
+from tests.support.shipped import EXAMPLE, whole
 from tests.support.stack import Stack
 from tests.support.system import Answer, System
+from tests.support.toml import write_toml
 
 CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]
 SITE = CONTACT.origins[0]
+
+
+WIDE = dict.fromkeys(("address", "form"), "1000000 per hour")
+
+
+def config(folder: Path, *names: str, **options: Any) -> dict[str, str]:
+    """Write the shipped form with these options, under each name; return the setting."""
+    contact = whole("forms")["forms"]["contact"] | options
+    path = folder / "forms.toml"
+    write_toml(path, {"forms": dict.fromkeys(names or ("contact",), contact)})
+    return {"FORMS_CONFIG": str(path)}
 
 
 def new_key() -> str:

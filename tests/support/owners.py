@@ -42,6 +42,16 @@ def ago(**spans: float) -> str:
     return (datetime.now(UTC) - timedelta(**spans)).isoformat()
 
 
+def id_of(what: str) -> str:
+    return str(uuid5(SPACE, what))
+
+
+def varied(one: dict[str, Any], *changes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return objects like this one, each with its changes and, but the first, an id of its own."""
+    ids = ({"id": id_of(f"{one.get('id')} {n}")} if n else {} for n in range(len(changes)))
+    return [one | id_ | change for id_, change in zip(ids, changes, strict=True)]
+
+
 def lead(n: int) -> dict[str, Any]:
     state = STATES[n % len(STATES)]
     name = NAMES[n % len(NAMES)]
@@ -85,6 +95,37 @@ def lead(n: int) -> dict[str, Any]:
         "version": 1,
         "form": "kontakt" if n % 2 else None,
     }
+
+
+SUBSCRIPTION = {
+    "id": id_of("subscription"),
+    "url": "https://crm.example.com/ostoja",
+    "events": ["lead.*", "consent.withdrawn"],
+    "description": "CRM",
+    "owner_email": "dev@example.com",
+    "personal_data": True,
+    "state": "active",
+    "paused": None,
+    "failing_since": None,
+}
+FAILING = SUBSCRIPTION | {
+    "id": id_of("failing"),
+    "description": "",
+    "personal_data": False,
+    "state": "failing",
+    "failing_since": ago(hours=30),
+}
+SENT = [
+    {
+        "event": "lead.qualified",
+        "created_at": ago(minutes=3),
+        "status": "delivered",
+        "attempts": [
+            {"number": 1, "status": 500, "outcome": "failed", "answer": "try later"},
+            {"number": 2, "status": 204, "outcome": "delivered", "answer": ""},
+        ],
+    }
+]
 
 
 class Owners:
@@ -145,342 +186,261 @@ class Owners:
     def stats(self) -> dict[str, Any]:
         new = [one for one in self.leads if one["state"] == "new"]
         taken = [one for one in self.leads if one["state"] == "taken"]
-        many = bool(self.leads)
-        counts = {
-            "leads": 0,
-            "answered": 0,
-            "due": 0,
-            "within_hour": 0,
-            "median_answer_seconds": None,
-            "won": 0,
-        }
-        week = counts | (
-            (
-                many
-                and {
-                    "leads": 31,
-                    "answered": 28,
-                    "due": 30,
-                    "within_hour": 24,
-                    "median_answer_seconds": 1260,
-                    "won": 6,
-                }
-            )
-            or {}
-        )
-        before = counts | (
-            (
-                many
-                and {
-                    "leads": 26,
-                    "answered": 25,
-                    "due": 26,
-                    "within_hour": 18,
-                    "median_answer_seconds": 2340,
-                    "won": 7,
-                }
-            )
-            or {}
-        )
+        names = ("leads", "answered", "due", "within_hour", "median_answer_seconds", "won", "lost")
+
+        def counts(*numbers: int) -> dict[str, Any]:
+            found = numbers if self.leads else (0, 0, 0, 0, None, 0, 0)
+            return dict(zip(names, found, strict=True)) | {"won_values": {}, "lost_values": {}}
+
         days = [
-            counts
+            counts(2 + n * 7 % 6, 2, 3, n * 5 % 4, 600 + n * 911 % 3000, n * 2 % 3, n % 2)
             | {"day": ago(days=13 - n)[:10]}
-            | (
-                (
-                    many
-                    and {
-                        "leads": 2 + n * 7 % 6,
-                        "answered": 2,
-                        "due": 3,
-                        "within_hour": n * 5 % 4,
-                        "median_answer_seconds": 600 + n * 911 % 3000,
-                        "won": n * 2 % 3,
-                    }
-                )
-                or {}
-            )
             for n in range(14)
         ]
+        week = counts(31, 28, 30, 24, 1260, 6, 3)
         return {
             "waiting": len(new),
             "waiting_since": new[-1]["created_at"] if new else None,
             "taken": len(taken),
-            "mine": len([one for one in taken if one["owner"] == "Ewa Lis"]),
+            "mine": len([one for one in taken if one["owner"] == EWA]),
             "calls_today": 1 if taken else 0,
-            "topics": {"complaint": 2, "privacy": 1} if many else {},
-            "this_week": week,
-            "week_before": before,
+            "topics": {"complaint": 2, "privacy": 1} if self.leads else {},
+            "this_week": week | ({"won_values": {"PLN": 412_000}} if self.leads else {}),
+            "week_before": counts(26, 25, 26, 18, 2340, 7, 2),
             "days": days,
         }
 
     def _stream(self, talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ewa = f"staff:{UUID(int=7)} Ewa Lis"
         said: list[dict[str, Any]] = [one | {"kind": one["author"], "by": None} for one in talk]
-        done: list[dict[str, Any]] = [
+        taken = {"kind": "state", "by": ewa, "text": None, "before": "new", "after": "taken"}
+        note = "Ma wannę, chce prysznic. Klucze u sąsiadki."
+        edit = {"before": {"budget": 40000}, "after": {"budget": 45000}}
+        call = {"result": "no_answer", "call_at": ago(hours=-2)}
+        return [
+            *said,
             {"kind": "mail", "by": None, "text": "przypomnienie", "at": ago(minutes=20)},
-            {
-                "kind": "state",
-                "by": ewa,
-                "text": None,
-                "before": "new",
-                "after": "taken",
-                "reason": None,
-                "at": ago(minutes=18),
-            },
-            {
-                "kind": "call",
-                "by": ewa,
-                "text": None,
-                "result": "no_answer",
-                "call_at": ago(hours=-2),
-                "at": ago(minutes=15),
-            },
-            {
-                "kind": "note",
-                "by": ewa,
-                "text": "Ma wannę, chce prysznic. Klucze u sąsiadki.",
-                "at": ago(minutes=12),
-            },
-            {
-                "kind": "edit",
-                "by": ewa,
-                "text": None,
-                "before": {"budget": 40000},
-                "after": {"budget": 45000},
-                "at": ago(minutes=10),
-            },
+            taken | {"reason": None, "at": ago(minutes=18)},
+            {"kind": "call", "by": ewa, "text": None, "at": ago(minutes=15)} | call,
+            {"kind": "note", "by": ewa, "text": note, "at": ago(minutes=12)},
+            {"kind": "edit", "by": ewa, "text": None, "at": ago(minutes=10)} | edit,
+            # An undo says no reason.
+            taken | {"before": "won", "at": ago(minutes=8)},
         ]
-        # An undo says no reason.
-        done.append({**done[1], "before": "won", "at": ago(minutes=8)})
-        del done[-1]["reason"]
-        return said + done
 
     @property
     def answers(self) -> dict[str, Any]:
+        page = {"next_cursor": None}
+        ewa = f"staff:{UUID(int=7)} Ewa Lis"
         counts = {"pending": 0, "failed": 0, "in_doubt": 0, "delivered": 214}
-        waits = counts | {"pending": 12, "oldest_pending_seconds": 1860, "failed": 2}
+        idle = counts | {"oldest_pending_seconds": None}
         targets = {
-            "slack": waits,
-            "monday": counts | {"oldest_pending_seconds": None},
-            "email": counts | {"oldest_pending_seconds": None, "in_doubt": 1},
-            "sms": counts | {"oldest_pending_seconds": None},
-        }
+            "slack": counts | {"pending": 12, "oldest_pending_seconds": 1860, "failed": 3},
+            "monday": idle | {"failed": 1}, "email": idle | {"in_doubt": 1}, "sms": idle,
+        }  # fmt: skip
         held = BREAKER | {
-            "state": "open",
-            "open_since": ago(minutes=31),
-            "next_trial_at": ago(minutes=-4),
+            "state": "open", "open_since": ago(minutes=31), "next_trial_at": ago(minutes=-4),
             "paused": "unauthorized: 401 invalid_token",
-        }
+        }  # fmt: skip
         alert = {
-            "id": str(uuid5(SPACE, "alert")),
-            "event_type": "lead.qualified",
-            "severity": "warning",
-            "accepted_at": ago(minutes=50),
-            "created_at": ago(minutes=50),
-            "target": "slack",
-            "attempts": 4,
-            "reason": "timeout",
-            "status": "failed",
+            "id": id_of("alert"), "event_type": "lead.qualified", "severity": "warning",
+            "accepted_at": ago(minutes=50), "created_at": ago(minutes=50), "target": "slack",
+            "attempts": 4, "reason": "timeout", "status": "failed",
             "payload": {"text": "Nowy lead"},
-        }
+        }  # fmt: skip
+        alerts = varied(
+            alert,
+            {},
+            {"event_type": "lead.taken", "created_at": ago(hours=2)},
+            {"event_type": "backup.failed", "reason": "unauthorized", "created_at": ago(hours=3)},
+            {
+                "target": "monday",
+                "attempts": 6,
+                "reason": "server_error",
+                "created_at": ago(days=1),
+            },
+        )
         tries = [
             {
-                "at": ago(minutes=50 - 8 * n),
-                "reason": "timeout",
-                "outcome": "failed",
-                "status": 500,
-                "seconds": 10.0,
-                "excerpt": "upstream request timeout",
+                "at": ago(minutes=50 - 8 * n), "reason": "timeout", "outcome": "failed",
+                "status": 504, "seconds": 10.0, "excerpt": "upstream request timeout",
             }
             for n in range(4)
-        ]
+        ]  # fmt: skip
         delivery = {
-            "target": "slack",
-            "status": "failed",
-            "reason": "exhausted",
-            "error_message": "500",
-            "next_attempt_at": None,
-            "operator": None,
-            "history": tries,
+            "target": "slack", "status": "failed", "reason": "exhausted",
+            "error_message": "504 upstream request timeout", "next_attempt_at": None,
+            "operator": None, "history": tries,
+        }  # fmt: skip
+        went = {
+            "reason": "ok",
+            "outcome": "delivered",
+            "status": 250,
+            "seconds": 0.4,
+            "excerpt": "",
         }
         done = delivery | {
-            "target": "email",
-            "status": "delivered",
-            "reason": "ok",
-            "history": tries[:1],
-        }
+            "target": "email", "status": "delivered", "reason": "ok", "error_message": None,
+            "history": [tries[0] | went],
+        }  # fmt: skip
+        asked = {"name": "Ewa Lis", "target": "sms", "state": "delivered"}
         case = {
-            "id": str(uuid5(SPACE, "case")),
-            "event_type": "backup.failed",
-            "severity": "critical",
-            "opened_at": ago(minutes=26),
-            "owner_name": None,
-            "answered_at": None,
-            "failures": 0,
-            "state": "open",
-            "outcome": None,
-            "next_at": ago(minutes=-9),
-            "step": 1,
+            "id": id_of("case"), "event_type": "backup.failed", "severity": "critical",
+            "opened_at": ago(minutes=26), "owner_name": None, "answered_at": None, "failures": 0,
+            "state": "open", "outcome": None, "next_at": ago(minutes=-9), "step": 2,
             "steps_in_all": 3,
             "steps": [
-                {
-                    "name": "Ewa Lis",
-                    "target": "sms",
-                    "handed_out_at": ago(minutes=24),
-                    "state": "delivered",
-                }
+                asked | {"handed_out_at": ago(minutes=24)},
+                asked | {"name": "Jan Kos", "handed_out_at": ago(minutes=9), "state": None},
             ],
-        }
+        }  # fmt: skip
+        cases = varied(
+            case,
+            {},
+            {"event_type": "disk.full", "severity": "warning", "opened_at": ago(minutes=11)},
+            {"event_type": "import.late", "severity": "info", "opened_at": ago(minutes=4)},
+        )
+        shifts = [
+            {"person": who, "begins": ago(hours=-24 * n), "ends": ago(hours=-24 * n - 24)}
+            for n, who in enumerate(("ewa", "jan"))
+        ]
+        week = [
+            {
+                "person": ("ewa", "jan")[n % 2], "name": ("Ewa Lis", "Jan Kos")[n % 2],
+                "rule": "override" if n == 1 else "shift",
+                "begins": ago(hours=-n * 24 - (5 if n else 0)), "ends": ago(hours=-n * 24 - 29),
+            }
+            for n in range(7)
+        ]  # fmt: skip
         schedule = {
-            "name": "Ewa Lis",
-            "person": "ewa",
-            "until": ago(hours=-9),
-            "rule": "shift",
-            "fault": None,
-            "gap_seconds": 0,
-            "shifts": [
-                {"person": who, "begins": ago(hours=-24 * n), "ends": ago(hours=-24 * n - 24)}
-                for n, who in enumerate(("ewa", "jan"))
-            ],
-            "able": ["ewa", "jan", "maria"],
-            "week": [
-                {
-                    "person": ("ewa", "jan")[n % 2],
-                    "name": ("Ewa Lis", "Jan Kos")[n % 2],
-                    "rule": "override" if n == 1 else "shift",
-                    "begins": ago(hours=-n * 24 - (5 if n else 0)),
-                    "ends": ago(hours=-n * 24 - 29),
-                }
-                for n in range(7)
-            ],
-        }
+            "name": "Ewa Lis", "person": "ewa", "until": ago(hours=-9), "rule": "shift",
+            "fault": None, "gap_seconds": 0, "shifts": shifts, "able": ["ewa", "jan", "maria"],
+            "week": week,
+        }  # fmt: skip
+        stands_in = {
+            "id": 1, "schedule": "sales", "person": "maria", "begins": ago(hours=-4),
+            "ends": ago(hours=-28), "by": ewa, "why": "urlop",
+        }  # fmt: skip
         limits = dict.fromkeys(
             (
-                "chat",
-                "minute",
-                "hour",
-                "chat_budget",
-                "write_budget",
-                "withdrawal_budget",
-                "service",
-                "slack",
-                "health",
-                "console",
-                "login",
+                "chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget",
+                "service", "slack", "health", "console", "login",
             ),
             "30 per minute",
-        )
-        purposes = {
-            "marketing": {
-                "email": {"state": "granted", "since": ago(days=9), "wording": "chat-2026-11"}
-            }
-        }
-        trail = {
-            "subject": "s",
-            "restricted_since": None,
-            "erasure": None,
-            "next_cursor": None,
-            "entries": [
-                {
-                    "action": "opt-in",
-                    "timestamp": ago(days=9),
-                    "evidence": {
-                        "source": "chat",
-                        "wording": "Zgadzam się na informacje handlowe.",
-                    },
-                }
-            ],
-        }
+        )  # fmt: skip
+        granted = {"state": "granted", "since": ago(days=9), "wording": "chat-2026-11"}
+        evidence = {"source": "chat", "wording": "Zgadzam się na informacje handlowe."}
+        trail = page | {
+            "subject": "s", "restricted_since": None, "erasure": None,
+            "entries": [{"action": "opt-in", "timestamp": ago(days=9), "evidence": evidence}],
+        }  # fmt: skip
         step = {
-            "id": str(uuid5(SPACE, "step")),
-            "conversation_id": str(uuid5(SPACE, "c1")),
-            "status": "scheduled",
-            "email": "klient1@example.com",
-            "sequence": "default",
-            "step": 1,
-            "due_at": ago(hours=-20),
-            "handed_over_at": None,
-        }
+            "id": id_of("step"), "conversation_id": id_of("c1"), "status": "scheduled",
+            "email": "klient1@example.com", "sequence": "default", "step": 1,
+            "due_at": ago(hours=-20), "handed_over_at": None,
+        }  # fmt: skip
+        steps = [
+            {"email": f"klient{n}@example.com", "step": 1 + n % 2, "due_at": ago(hours=-5 * n)}
+            for n in (1, 4, 7, 8)
+        ]
+        mail = {"subject": "Wracamy do naszej rozmowy", "text": "Dzień dobry"}
+        sequence = {
+            "sequence": "default", "mails": {"pl": mail, "en": mail},
+            "counts": {"scheduled": 9, "sent": 84, "reply": 12, "unsubscribe": 3},
+        }  # fmt: skip
         suspect = {
-            "id": str(uuid5(SPACE, "suspect")),
-            "accepted_at": ago(hours=2),
-            "form": "kontakt",
+            "id": id_of("suspect"), "accepted_at": ago(hours=2), "form": "kontakt",
             "suspicion": "fast",
             "fields": {
-                "name": "SEO Expert",
-                "email": "seo@example.com",
+                "name": "SEO Expert", "email": "seo@example.com",
                 "message": "Your site can be first on Google.",
             },
+        }  # fmt: skip
+        human = {"name": "Zofia Mazur", "phone": "+48 601 088 777", "message": "Kuchnia, 12 m²."}
+        suspects = varied(
+            suspect, {}, {"suspicion": "busy", "fields": human, "accepted_at": ago(hours=5)}
+        )
+        silence = {
+            "id": 1, "matchers": ["event_type=backup.failed"], "critical": False, "weekly": None,
+            "active_until": ago(hours=-3), "ends": ago(hours=-3), "by": ewa,
+            "why": "przegląd serwera",
+        }  # fmt: skip
+        nights = {
+            "days": ["sat", "sun"],
+            "begins": "22:00",
+            "ends": "06:00",
+            "zone": "Europe/Warsaw",
         }
-        page = {"next_cursor": None}
+        weekly = silence | {
+            "id": 2, "matchers": ["target=sms", "severity!=critical"], "weekly": nights,
+            "active_until": None, "ends": ago(days=-300), "why": "weekend bez SMS-ów",
+        }  # fmt: skip
+        beat = {
+            "id": id_of("beat"), "name": "Kopia zapasowa", "every": "24h", "cron": None,
+            "event_type": "heartbeat.missed", "timezone": None, "grace": "30m",
+            "severity": "critical", "alert_id": None, "last_at": ago(hours=7),
+            "due_at": ago(hours=-17), "state": "up", "url": "https://x.example/api/ping/8f3a…",
+        }  # fmt: skip
+        beats = varied(
+            beat,
+            {},
+            {"name": "Import cennika", "every": None, "cron": "30 3 * * *", "severity": "warning"}
+            | {"state": "late", "timezone": "Europe/Warsaw", "due_at": ago(minutes=8)},
+            {"name": "Faktury do księgowości", "every": "1h", "severity": "info", "state": "new"}
+            | {"last_at": None, "due_at": None},
+        )
+        awaiting = {
+            "subject": "s", "email": "anna@example.com", "requested_at": ago(days=2),
+            "due_at": ago(days=-28),
+        }  # fmt: skip
+        subscription = f"subscriptions/{SUBSCRIPTION['id']}/deliveries"
         return {
-            "dlq/stats": counts | {"failed": 2, "in_doubt": 1, "targets": targets},
+            "dlq/stats": counts | {"failed": 4, "in_doubt": 1, "targets": targets},
             "breakers": {"slack": held, "monday": BREAKER, "email": BREAKER, "sms": BREAKER},
             "ledger/check": {"ok": True, "escalation_unsent_seconds": 0},
-            "alerts": page | {"items": [alert] * 3, "total": 3},
+            "alerts": page | {"items": alerts, "total": len(alerts)},
             "alerts/*": alert | {"deliveries": [delivery, done]},
             "dlq/*": page | {"items": [alert]},
-            "cases": page | {"items": [case], "next": None},
+            "cases": page | {"items": cases, "next": None},
             "cases/*": case,
-            "silences": page
-            | {
-                "items": [
-                    {
-                        "id": 1,
-                        "matchers": ["event_type=backup.failed"],
-                        "critical": False,
-                        "weekly": None,
-                        "active_until": ago(hours=-3),
-                        "ends": ago(hours=-3),
-                        "by": f"staff:{UUID(int=7)} Ewa Lis",
-                        "why": "przegląd serwera",
-                    }
-                ]
-            },
+            "subscriptions": page | {"items": [SUBSCRIPTION, FAILING]},
+            subscription: page | {"items": SENT},
+            "followups/sequences": page | {"items": varied(sequence, {"step": 1}, {"step": 2})},
+            "silences": page | {"items": [silence, weekly]},
+            "heartbeats": page | {"items": beats if self.leads else []},
             "oncall": {
                 "schedules": {
                     "sales": schedule,
                     "ops": schedule | {"name": "Jan Kos", "gap_seconds": 3600},
                 },
-                "overrides": [
-                    {
-                        "id": 1,
-                        "schedule": "sales",
-                        "person": "maria",
-                        "begins": ago(hours=-4),
-                        "ends": ago(hours=-28),
-                        "by": f"staff:{UUID(int=7)} Ewa Lis",
-                        "why": "urlop",
-                    }
-                ],
+                "people": {"maria": {"name": "Maria Sowa", "quiet": None}},
+                "you": None,
+                "overrides": [stands_in],
+            },
+            "oncall/quiet": {
+                "name": EWA,
+                "quiet": {
+                    "days": ["sat", "sun"],
+                    "begins": "22:00",
+                    "ends": "07:00",
+                    "zone": "Europe/Warsaw",
+                    "critical": True,
+                },
             },
             "ratelimits": {
-                "mode": "enforce",
-                "now": limits,
-                "sources": dict.fromkeys(limits, "default"),
+                "mode": "enforce", "now": limits, "sources": dict.fromkeys(limits, "default"),
                 **limits,
             },
-            "followups": page | {"items": [step]},
+            "followups": page | {"items": varied(step, *steps)},
             "leads/stats": self.stats(),
-            "leads/suspected": page | {"items": [suspect] if self.leads else []},
+            "leads/suspected": page | {"items": suspects if self.leads else []},
             "consent/erasures": {"in_progress": 0, "awaiting": 1},
-            "consent/erasures/awaiting": page
-            | {
-                "items": [
-                    {
-                        "subject": "s",
-                        "email": "anna@example.com",
-                        "requested_at": ago(days=2),
-                        "due_at": ago(days=-28),
-                    }
-                ]
-            },
+            "consent/erasures/awaiting": page | {"items": [awaiting]},
             "consent/audit": trail,
             "consent/*": trail,
             "unsubscribe/*": {
-                "purposes": purposes,
-                "restricted_since": None,
+                "purposes": {"marketing": {"email": granted}}, "restricted_since": None,
                 "unsubscribed": False,
             },
             "health/deep": {"queues": {"alerts.slack": 12, "alerts.monday": 0, "alerts.intake": 0}},
-        }
+        }  # fmt: skip

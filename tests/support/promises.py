@@ -1,7 +1,9 @@
-"""docs/promises.md, from the markers: `python -m tests.support.promises >docs/promises.md`."""
+"""Writes docs/promises.md's tables, from the markers: `python -m tests.support.promises`.
+
+The words of each promise are written in that page, by hand, and stay.
+"""
 
 import ast
-import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -9,26 +11,17 @@ from pathlib import Path
 from deploy.up.environment import ROOT
 
 PAGE = ROOT / "docs" / "promises.md"
-HEAD = """\
-# Which test proves which promise
-
-Generated from the tests' markers by `python -m tests.support.promises`; a test compares it.
-`promise` marks a test that attacks a [promise](../README.md#the-promises). `control` marks one
-that shows the attack at work: without one rule of ours, or given a forged history, the promise
-breaks and the test sees it. What was broken once, by hand, is with
-[each protocol](architecture.md#the-way-of-one-alert). P10 is about
-[three hosts](cluster.md#what-each-promise-rests-on). Files in **bold** run in `make test`.
-"""
 
 
 def _marks(node: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Name the marks below a node, each with its arguments."""
     for each in ast.walk(node):
-        if isinstance(each, ast.Attribute) and ast.unparse(each.value) == "pytest.mark":
-            yield each.attr, ()
-        elif isinstance(each, ast.Call) and ast.unparse(each.func).startswith("pytest.mark."):
-            given = (ast.literal_eval(one) for one in each.args if isinstance(one, ast.Constant))
-            yield ast.unparse(each.func).rpartition(".")[2], tuple(given)
+        match each:
+            case ast.Attribute(value=ast.Attribute(attr="mark"), attr=name):
+                yield name, ()
+            case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="mark"), attr=name)):
+                given = (str(one.value) for one in each.args if isinstance(one, ast.Constant))
+                yield name, tuple(given)
 
 
 class Marked:
@@ -65,16 +58,23 @@ def _tests() -> Iterator[Marked]:
                 yield Marked(file, node.name, shared + own)
 
 
+def words() -> dict[str, str]:
+    """Give what the page says by hand: its head under "", and each promise's words, in order."""
+    head, *rest = PAGE.read_text(encoding="utf-8").split("\n## ")
+    assert rest, "the page is empty: `git checkout docs/promises.md`; this writes it without a >"
+    parts = (each.partition("\n") for each in rest)
+    return {"": head} | {name: text.split("| level |")[0].strip() for name, _, text in parts}
+
+
 def promises() -> list[str]:
-    """Name README's promises and P10, in order."""
-    table = re.findall(r"^\| ([PLM]\d+) \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    return sorted({*table, "P10"}, key=lambda name: ("PLM".index(name[0]), int(name[1:])))
+    return [name for name in words() if name]
 
 
 def page() -> str:
-    found, lines = tests(), [HEAD]
+    found, said = tests(), words()
+    lines = [said[""]]
     for promise in promises():
-        lines += [f"## {promise}", "", "| level | tests |", "|---|---|"]
+        lines += [f"## {promise}", "", said[promise], "", "| level | tests |", "|---|---|"]
         proofs = [each for each in found if promise in each.promises - each.controls]
         for level in sorted({each.level for each in proofs}):
             of_level = [each for each in proofs if each.level == level]
@@ -93,4 +93,4 @@ def _cell(file: Path, found: list[Marked]) -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")  # noqa: T201
+    PAGE.write_text(page(), encoding="utf-8")

@@ -13,13 +13,12 @@ import prometheus_client
 import yaml
 
 from deploy.up.environment import (
-    EXAMPLE,
     EXAMPLE_CONFIG,
     GENERATED,
     ROOT,
     SERVICES,
+    defaults,
     for_process,
-    parse,
 )
 from services.alerts import topology
 from services.alerts.config import targets as config
@@ -123,13 +122,13 @@ def known() -> dict[str, tuple[str, ...]]:
 @cache
 def queues() -> list[str]:
     """Return every queue of the shipped configuration."""
-    settings = parse(EXAMPLE.read_text(encoding="utf-8"))
+    settings = defaults()
     settings |= {name: make() for name, make in GENERATED.items()}
     alerts, _ = config.load(EXAMPLE_CONFIG / "alerts.toml", for_process(settings, "alerts"))
     ours = [
         *topology.intake_queues(),
         *topology.data_subject_queues(),
-        *topology.target_queues(alerts),
+        *topology.target_queues(alerts.targets),
     ]
     for name in set(SERVICES) - {"alerts", "gateway"}:
         ours += import_module(f"services.{name}.topology").QUEUES
@@ -137,18 +136,14 @@ def queues() -> list[str]:
 
 
 @cache
-def values(metric: str, label: str) -> list[str]:
-    """Return what this label may be.
-
-    :raises KeyError: nobody said so yet; only what is told here may be asked for
-    """
-    scraped = [
-        job["job_name"]
-        for name in ("three-hosts.yml", "patroni.yml")
-        for job in yaml.safe_load((PROMETHEUS / name).read_text("utf-8"))["scrape_configs"]
-    ]
-    told: dict[tuple[str, str], list[Any] | type[Enum]] = {
+def _told() -> Mapping[tuple[str, str], list[Any] | type[Enum]]:
+    """Return what a metric's label may be; only what is told here may be asked for."""
+    return {
         ("alerts_breaker_state", "state"): BreakerState,
+        **{
+            (each, "target"): ["slack", "subscription.1"]
+            for each in ("alerts_breaker_state", "alerts_ledger_rows")
+        },
         ("alerts_ledger_rows", "state"): list(ledger_check.WATCHED),
         ("alerts_ledger_term", "term"): list(ledger_check.TERMS),
         ("alerts_case_term", "term"): list(case_queries.TERMS),
@@ -163,9 +158,19 @@ def values(metric: str, label: str) -> list[str]:
         ("rabbitmq_detailed_queue_messages", "queue"): queues(),
         ("rabbitmq_detailed_queue_consumers", "queue"): queues(),
     }
+
+
+@cache
+def values(metric: str, label: str) -> list[str]:
+    """:raises KeyError: nobody has told them yet"""
     if label == "job":
-        return scraped
-    return [str(each.value if isinstance(each, Enum) else each) for each in told[metric, label]]
+        return [
+            job["job_name"]
+            for name in ("three-hosts.yml", "patroni.yml")
+            for job in yaml.safe_load((PROMETHEUS / name).read_text("utf-8"))["scrape_configs"]
+        ]
+    told = _told()[metric, label]
+    return [str(each.value if isinstance(each, Enum) else each) for each in told]
 
 
 def faults(expression: str) -> Iterator[str]:

@@ -37,13 +37,15 @@ class _Trap:
     at: int | bytes  # so many bytes from now, over all connections; or this pattern
     include: bool  # whether the pattern, or the last of the bytes, still passes
     stall: bool
+    others: tuple[bytes, ...] = ()  # patterns that spring it too
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     def spring(self, data: bytes) -> int | None:
         """Return how many of these bytes still pass, or None when the trap is not reached."""
         if isinstance(self.at, bytes):
-            found = data.find(self.at)
-            return None if found < 0 else found + self.include * len(self.at)
+            places = [(data.find(one), len(one)) for one in (self.at, *self.others)]
+            found, size = min((place for place in places if place[0] >= 0), default=(-1, 0))
+            return None if found < 0 else found + self.include * size
         if len(data) < self.at:
             self.at -= len(data)
             return None
@@ -53,8 +55,10 @@ class _Trap:
         """Return how many bytes at the end may be the beginning of the pattern."""
         if isinstance(self.at, int):
             return 0
-        sizes = range(min(len(self.at) - 1, len(data)), 0, -1)
-        return next((size for size in sizes if data.endswith(self.at[:size])), 0)
+        patterns = (self.at, *self.others)
+        sizes = range(min(max(map(len, patterns)) - 1, len(data)), 0, -1)
+        begins = {one[:size] for one in patterns for size in range(1, len(one))}
+        return next((size for size in sizes if data[-size:] in begins), 0)
 
 
 class Proxy:
@@ -132,8 +136,9 @@ class Proxy:
         """Cut when n bytes from now, or this pattern, have passed."""
         return self._arm(direction, _Trap(at, include=True, stall=False))
 
-    def stall_before(self, direction: Direction, at: int | bytes) -> asyncio.Event:
-        return self._arm(direction, _Trap(at, include=False, stall=True))
+    def stall_before(self, direction: Direction, at: int | bytes, *others: bytes) -> asyncio.Event:
+        """Stall before the n-th byte from now, or before the first of these patterns, passes."""
+        return self._arm(direction, _Trap(at, include=False, stall=True, others=others))
 
     def stall_after(self, direction: Direction, at: int | bytes) -> asyncio.Event:
         return self._arm(direction, _Trap(at, include=True, stall=True))

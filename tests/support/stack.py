@@ -4,15 +4,11 @@ import asyncio
 import os
 import shutil
 import signal
-import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
-
-import psycopg2
-from psycopg2.extras import NamedTupleCursor
 
 from deploy.up import environment
 from deploy.up.environment import EXAMPLE_CONFIG, SERVICES, WITH_TABLES
@@ -22,9 +18,10 @@ from deploy.up.supervisor import DRAIN_SECONDS
 from libs.common.process import certificates
 from tests.support import warm
 from tests.support.brokers import Vhost
-from tests.support.databases import Databases, DatabaseUrl
+from tests.support.databases import Databases, DatabaseUrl, rows
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import Sandbox, running_sandbox
+from tests.support.shipped import whole
 from tests.support.system import System
 from tests.support.toml import write_toml
 
@@ -106,13 +103,7 @@ class Stack(System):
 
     def query(self, statement: str, *values: Any) -> list[Any]:
         """Ask, or change, the database past every service; rows have names."""
-        with (
-            closing(psycopg2.connect(self.database.superuser_url)) as connection,
-            connection,
-            connection.cursor(cursor_factory=NamedTupleCursor) as cursor,
-        ):
-            cursor.execute(statement, values)  # type: ignore[no-untyped-call]  # its stub's fault
-            return cursor.fetchall() if cursor.description else []
+        return rows(self.database.superuser_url, statement, values)
 
     def launch(self, name: str) -> None:
         inherited = {key: value for key, value in os.environ.items() if key not in self.values}
@@ -176,7 +167,7 @@ def running_stack(
     vhost = Vhost(rabbitmq, vhost_name)
     try:
         with running_sandbox(ports) as sandbox:
-            values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+            values = environment.defaults()
             values |= {name: make() for name, make in environment.GENERATED.items()}
             values |= {
                 f"{name.upper()}{kind}_PORT": str(ports.take())
@@ -239,14 +230,12 @@ def quick_forms_config(folder: Path) -> Path:
 
     Who sends the form `timed` needs as long as a person.
     """
-    text = (EXAMPLE_CONFIG / "forms.toml").read_text(encoding="utf-8")
-    for limit in ("20 per hour", "600 per hour"):
-        assert limit in text
-        text = text.replace(limit, "1000000 per hour")
-    timed = text[text.index("[forms.contact]") :].replace("forms.contact", "forms.timed")
-    text = text.replace("minimum_seconds = 3", "minimum_seconds = 0")
+    config = whole("forms")
+    timed = config["forms"]["contact"]
+    timed |= {"limits": dict.fromkeys(("address", "form"), "1000000 per hour")}
+    config["forms"] = {"contact": timed | {"minimum_seconds": 0}, "timed": timed}
     path = folder / "forms.toml"
-    path.write_text(f"{text}\n{timed}", encoding="utf-8")
+    write_toml(path, config)
     return path
 
 
@@ -257,15 +246,13 @@ def write_alerts_config(
 
     :param changes: options of targets; None removes one
     """
-    shipped = EXAMPLE_CONFIG / "alerts.toml"
-    config = tomllib.loads(shipped.read_text(encoding="utf-8")) | sections
+    config = whole("alerts") | sections
     for name, change in changes.items():
         options = config["targets"][name] | change
         config["targets"][name] = {k: v for k, v in options.items() if v is not None}
     path = folder / "alerts.toml"
     write_toml(path, config)
-    shutil.copytree(shipped.parent / "templates", folder / "templates", dirs_exist_ok=True)
-    shutil.copy(shipped.parent / "rota-sales.ics", folder)
+    shutil.copy(EXAMPLE_CONFIG / "rota-sales.ics", folder)
     return path
 
 

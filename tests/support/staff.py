@@ -2,7 +2,6 @@
 
 import re
 import time
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pyotp
 
-from deploy.up.environment import EXAMPLE_CONFIG
+from tests.support.shipped import whole
 from tests.support.stack import (
     HTTP_TARGETS,
     QUICK_MAIL,
@@ -37,14 +36,13 @@ def on_call_config(folder: Path) -> Path:
 
     The breaker of `webhook` stays open until somebody closes it.
     """
-    shipped = tomllib.loads((EXAMPLE_CONFIG / "alerts.toml").read_text(encoding="utf-8"))
-    step = {"to": "email", "person": "ewa", "wait": "1h"}
+    step = {"to": "email", "person": "manager", "wait": "1h"}
     chain = {"asks": ["sms"], "within": "1h", "hours": "always", "chain": [step]}
     short = {"asks": ["slack"], "within": "1s", "chain": [step | {"wait": "1s"}]}
     answers = {SILENCEABLE: chain, "lead.submitted": chain | short}
     broken = QUICK_TARGET | {"breaker": {"fail_max": 5, "reset_timeout": 600}}
     targets = {**dict.fromkeys(HTTP_TARGETS, QUICK_TARGET), "email": QUICK_MAIL, "webhook": broken}
-    return write_alerts_config(folder, targets, answers=shipped["answers"] | answers)
+    return write_alerts_config(folder, targets, answers=whole("alerts")["answers"] | answers)
 
 
 def code_of(secret: str, step: int = 0) -> str:

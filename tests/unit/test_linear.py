@@ -21,8 +21,7 @@ from aiohttp.test_utils import make_mocked_request
 from pydantic import BaseModel
 
 from libs.common.http import plain_form
-from libs.common.http.application import Problem, check_json, validate
-from libs.common.http.heads import MOST_BYTES, media_type
+from libs.common.http.application import MOST_BYTES, Problem, check_json, media_type, validate
 from libs.domain import email_address, forms, mentions, phone_number
 from libs.domain.acts import without_addresses
 from libs.domain.signed_links import InvalidToken, Tokens

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from deploy.up.environment import EXAMPLE, GENERATED, parse
+from deploy.up.environment import GENERATED, defaults
 from deploy.up.process import wait_until
 from deploy.up.servers import Postgres, RabbitMQ, Redis
 from tests.support import checkers
@@ -161,8 +161,7 @@ async def fleet(
     folder.mkdir()
     old = previous(BASE, folder)
     with running_sandbox(ports) as sandbox:
-        values = parse((old.root / ".env.example").read_text(encoding="utf-8"))
-        values |= parse(EXAMPLE.read_text(encoding="utf-8"))
+        values = old.defaults | defaults()
         values |= {name: make() for name, make in GENERATED.items()} | QUICK
         values |= {
             "DRAIN_DELAY_SECONDS": "1",

@@ -204,7 +204,7 @@ export function defineChat(gateway: string): void {
         conversation.id()
         const said: Turn[] = [{ mine: true, text, tap, key: random() }]
         const wording = taps.querySelector("p")?.textContent
-        if (wording) said.unshift({ mine: false, text: wording }) // it stays to be read
+        if (wording && !log.textContent?.includes(wording)) said.unshift({ mine: false, text: wording }) // it stays to be read
         conversation.change((kept) => kept.turns.push(...said))
         offer(null) // one tap is sent once; a refused one brings them back
         said.forEach(say)

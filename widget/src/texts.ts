@@ -5,7 +5,7 @@ const pl = {
   unavailable: "Formularz jest teraz niedostępny. Spróbuj ponownie za chwilę.",
   insecure: "Formularz otworzy się na osobnej stronie:",
   again: "Spróbuj ponownie",
-  optional: "(opcjonalnie)",
+  optional: "(nieobowiązkowe)",
   choose: "Wybierz…",
   trap: "Zostaw to pole puste",
   notice: "Informacja o przetwarzaniu danych",

@@ -104,7 +104,8 @@ class AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
                     else begin + operation
                 )
             await self._connection.execute(cursor, operation, parameters)
-            self._has_ended = operation in {"COMMIT", "ROLLBACK"}
+            is_text = isinstance(operation, str)
+            self._has_ended = is_text and operation.endswith(("COMMIT", "ROLLBACK"))
 
     def _begin_prefix(self) -> str:
         if self.autocommit or not self._idle:

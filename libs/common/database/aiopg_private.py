@@ -1,7 +1,6 @@
 """aiopg 1.4's connection with its defects fixed; each comment says what happens without the fix.
 
-NAMES lists every private name of aiopg that is used here. A unit test fails if a new version moves
-one.
+tests/unit/common/test_private_names.py fails if a new version moves a private name that is used.
 """
 # mypy: allow-untyped-calls
 
@@ -14,13 +13,6 @@ from typing import Any
 import aiopg
 import psycopg2
 from psycopg2 import extensions
-
-NAMES: dict[type, set[str]] = {
-    aiopg.Connection: {
-        *("_close", "_conn", "_connect", "_create_waiter", "_fileno", "_loop", "_notifies"),
-        *("_notifies_proxy", "_poll", "_ready", "_timeout", "_waiter", "_weakref", "_writing"),
-    },
-}
 
 _LOOK_AGAIN_SECONDS = 1.0
 

@@ -15,8 +15,6 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from libs.common.database.statement import Statement
 
-NAMES: dict[type, set[str]] = {sa.Engine: {"_has_events"}}
-
 _COMMIT, _ROLLBACK = Statement("COMMIT"), Statement("ROLLBACK")
 
 
@@ -25,11 +23,11 @@ class Engine(AsyncEngine):
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """Commit at the end, or roll back after an exception, as SQLAlchemy's `begin` does.
 
-        No other task may still use the connection when it ends. With asyncpg, and once anything
-        listens to events of the engine, such as its commit, this is SQLAlchemy's own.
+        No other task may still use the connection when it ends. Once anything listens to events of
+        the engine, such as its commit, this is SQLAlchemy's own.
         """
         engine = self.sync_engine
-        if engine.driver != "aiopg" or engine._has_events:  # noqa: SLF001
+        if engine._has_events:  # noqa: SLF001
             async with super().begin() as tx:
                 yield tx
             return
@@ -46,6 +44,18 @@ class Engine(AsyncEngine):
             except BaseException:
                 await _end(connection, tx, _ROLLBACK)
                 raise
+
+
+@asynccontextmanager
+async def alone(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Let each statement be a transaction of its own, which takes one round trip instead of two."""
+    async with engine.begin() as tx:
+        adapted: Any = (await tx.get_raw_connection()).dbapi_connection
+        adapted.autocommit = True
+        try:
+            yield tx
+        finally:
+            adapted.autocommit = False
 
 
 def _idle(engine: sa.Engine) -> sa.Connection | None:

@@ -1,13 +1,14 @@
 """Alembic per service: each has its own versions and version table, and migrates one at a time.
 
-`services/<name>/migrations/` contains only `versions/*.py`; the environment is here. The owner's
-`search_path` is the service's schema, so that neither tables nor migrations name it.
+A migration is `services/<name>/migrations/versions/NNNN_thing.sql`, and follows the one before. The
+owner's `search_path` is the service's schema, so that neither tables nor migrations name it.
 
 A migration runs while the previous release serves, so it may only add what that release ignores,
 and it must not hold a lock for long: docs/upgrade.md has the rules, and `make lint` checks the SQL.
 """
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 import psycopg2
@@ -22,7 +24,8 @@ from alembic import op
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionMap
 from psycopg2.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -90,69 +93,97 @@ def upgrade(service: str, owner_url: str, migrations: Path) -> None:
                 return
 
 
-def _run(service: str, connection: Connection, migrations: Path) -> None:
+@contextmanager
+def _environment(
+    migrations: Path, connection: Connection | None, options: dict[str, Any], **context: Any
+) -> Iterator[EnvironmentContext]:
     config, script = _script(migrations)
 
     def steps(revision: Any, _: MigrationContext) -> Any:
         return script._upgrade_revs("head", revision)  # noqa: SLF001 - as alembic's own command
 
-    with EnvironmentContext(config, script, fn=steps) as environment:
-        environment.configure(connection, version_table=VERSIONS, transaction_per_migration=True)
+    with EnvironmentContext(config, script, fn=steps, **options) as environment:
+        environment.configure(
+            connection, version_table=VERSIONS, transaction_per_migration=True, **context
+        )
         with environment.begin_transaction():
-            environment.run_migrations()
-        # The runtime role may read and write every table of the schema but this one. Repeated
-        # each time, for a run that was killed before it.
-        role = connection.dialect.identifier_preparer.quote_identifier(service)
-        connection.execute(text(f"REVOKE INSERT, UPDATE, DELETE ON {VERSIONS} FROM {role}"))
-        connection.commit()
+            yield environment
 
 
-def execute_beside(revision: str) -> None:
-    """In a migration: execute the SQL beside it, `0001_thing.sql` of `0001_thing.py`."""
-    op.execute(Path(revision).with_suffix(".sql").read_text(encoding="utf-8"))
+def _run(service: str, connection: Connection, migrations: Path) -> None:
+    with _environment(migrations, connection, {}) as environment:
+        environment.run_migrations()
+    # The runtime role may read and write every table of the schema but this one. Repeated each
+    # time, for a run that was killed before it.
+    role = connection.dialect.identifier_preparer.quote_identifier(service)
+    connection.execute(text(f"REVOKE INSERT, UPDATE, DELETE ON {VERSIONS} FROM {role}"))
+    connection.commit()
 
 
-def create_index_concurrently(name: str, on: str, *, unique: bool = False) -> None:
-    """In a migration: create an index on a table that may be large, while it is written.
+# An index on a table that may be large is built while it is written.
+_CONCURRENT = re.compile(r"^(CREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+)[^;]*);\n", re.MULTILINE)
+_INCLUDED = re.compile(r"^\\ir (\S+)\n", re.MULTILINE)  # as psql has it: beside this file
+_COMMENT = re.compile(r"^--.*\n", re.MULTILINE)
 
-    It commits what the migration did before. An index that an interrupted build left behind, which
-    PostgreSQL never uses, is dropped first.
 
-    :param on: what follows ON, such as `delivery (target) WHERE state = 'failed'`
+def _execute(migration: Path) -> None:
+    """Execute its SQL; an index that is built concurrently commits what is before it.
+
+    One that an interrupted build left behind, which PostgreSQL never uses, is dropped first.
     """
-    with op.get_context().autocommit_block():
-        op.execute("SET lock_timeout = 0")  # it blocks no reader and no writer while it waits
-        op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        op.execute(f"CREATE {'UNIQUE ' if unique else ''}INDEX CONCURRENTLY {name} ON {on}")
-        op.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+    sql = migration.read_text(encoding="utf-8")
+    sql = _INCLUDED.sub(lambda line: (migration.parent / line[1]).read_text(encoding="utf-8"), sql)
+    at = 0
+    for index in _CONCURRENT.finditer(sql):
+        _execute_some(sql[at : index.start()])
+        at = index.end()
+        with op.get_context().autocommit_block():
+            op.execute("SET lock_timeout = 0")  # it blocks no reader and no writer while it waits
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index[2]}")
+            op.execute(index[1])
+            op.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+    _execute_some(sql[at:])
+
+
+def _execute_some(sql: str) -> None:
+    if _COMMENT.sub("", sql).strip():
+        op.execute(sql)
+
+
+def _revisions(versions: Path) -> Iterator[Script]:
+    if stray := next(versions.glob("*.py"), None):
+        raise ValueError(f"{stray}: a migration is SQL (docs/upgrade.md)")
+    before = None
+    for path in sorted(versions.glob("*.sql")):
+        revision = path.name.partition("_")[0]
+
+        def upgrade(path: Path = path) -> None:
+            _execute(path)
+
+        module = ModuleType(path.stem)
+        module.__dict__.update(down_revision=before, upgrade=upgrade)
+        yield Script(module, revision, path)
+        before = revision
 
 
 def offline_sql(migrations: Path, after: str | None, output: TextIO) -> None:
     """Write the SQL of the migrations after a revision, or of all, without a database."""
-    config, script = _script(migrations)
-
-    def steps(revision: Any, _: MigrationContext) -> Any:
-        return script._upgrade_revs("head", revision)  # noqa: SLF001 - as alembic's own command
-
-    with EnvironmentContext(
-        config, script, fn=steps, as_sql=True, starting_rev=after
+    options = {"as_sql": True, "starting_rev": after}
+    with _environment(
+        migrations, None, options, dialect_name="postgresql", output_buffer=output
     ) as environment:
-        environment.configure(
-            dialect_name="postgresql",
-            version_table=VERSIONS,
-            transaction_per_migration=True,
-            output_buffer=output,
-        )
-        with environment.begin_transaction():
-            output.write(f"SET lock_timeout = '{LOCK_SECONDS}s';\n")
-            environment.run_migrations()
+        output.write(f"SET lock_timeout = '{LOCK_SECONDS}s';\n")
+        environment.run_migrations()
 
 
 def version(url: str, migrations: Path) -> Version:
     """Compare the schema's version with this code's; works for both roles."""
     with transaction(url) as connection:
-        found = MigrationContext.configure(connection).get_current_heads()
-    return compare(found, migrations)
+        return compare(heads(connection), migrations)
+
+
+def heads(connection: Connection) -> Sequence[str]:
+    return MigrationContext.configure(connection).get_current_heads()
 
 
 def compare(found: Sequence[str], migrations: Path) -> Version:
@@ -224,4 +255,6 @@ def _script(migrations: Path) -> tuple[Config, ScriptDirectory]:
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    return config, ScriptDirectory.from_config(config)
+    script = ScriptDirectory.from_config(config)
+    script.revision_map = RevisionMap(partial(_revisions, migrations / "versions"))
+    return config, script

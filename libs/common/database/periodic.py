@@ -3,21 +3,20 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from prometheus_client import Counter, Gauge
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.process import logs, tasks
-
-log = logs.get_logger(__name__)
+from libs.common.process import tasks
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 
 BEAT_SECONDS = postgres.IDLE_SECONDS / 4
 
 # Not `job`, which is Prometheus' own label for the process.
-RUNS = Counter("periodic_runs_total", "Runs of periodic jobs", ["task", "outcome"])
+RUNS = SHARED.counter("periodic_runs_total")
 
-FAILING = Gauge("periodic_failing", "1: a periodic job failed in its last run here.", ["task"])
+FAILING = SHARED.gauge("periodic_failing")
 
 
 async def every(

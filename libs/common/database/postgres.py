@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import json
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Self
 
 from sqlalchemy import URL, event, make_url, text
@@ -22,10 +24,10 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import await_
 
 import libs.common.database.aiopg_dialect  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
-from libs.common.database.engine import Engine
-from libs.common.process import logs, sockets, tasks
-
-log = logs.get_logger(__name__)
+from libs.common.database.engine import Engine, alone
+from libs.common.plain import plain
+from libs.common.process import sockets, tasks
+from libs.common.process.logs import log
 
 CONNECT_SECONDS = 5.0
 HOST_SECONDS = 1.5  # for each of several hosts: of three, the last is reached within POOL_SECONDS
@@ -52,19 +54,17 @@ async def connect(
     application_name: str,
     pool_size: int = 10,
     statement_timeout: float = STATEMENT_SECONDS,
-    autocommit: bool = False,
 ) -> AsyncIterator[AsyncEngine]:
     """Open an engine. It connects on first use, so the server may be unavailable at start.
 
-    :param url: `postgresql+aiopg://…` or `postgresql+asyncpg://…`; all of `libs.common` works
-        with both. Of several hosts (see sockets.each_host) the one that accepts writes is used.
+    :param url: `postgresql+aiopg://…`; of several hosts (see sockets.each_host) the one that
+        accepts writes is used
     :param statement_timeout: seconds
     """
     engine = _engine(
         url,
         application_name,
         statement_timeout,
-        autocommit=autocommit,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_SECONDS,
@@ -75,9 +75,7 @@ async def connect(
         await engine.dispose()
 
 
-def _engine(
-    url: str, application_name: str, statement_timeout: float, *, autocommit: bool, **pool: Any
-) -> AsyncEngine:
+def _engine(url: str, application_name: str, statement_timeout: float, **pool: Any) -> AsyncEngine:
     settings = {
         "statement_timeout": f"{statement_timeout * 1000:.0f}",
         "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
@@ -90,23 +88,17 @@ def _engine(
         "timeout": CONNECT_SECONDS,
         # a frozen server keeps connections alive and applies no time-out
         "command_timeout": statement_timeout + GRACE_SECONDS,
+        "application_name": application_name,
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        "tcp_user_timeout": int(DEAD_PEER_SECONDS * 1000),
+        "keepalives_idle": sockets.DEAD_PEER_SECONDS,
+        "keepalives_interval": 1,
     }
     if len(hosts) > 1:
         arguments |= {"timeout": HOST_SECONDS, "target_session_attrs": "read-write"}
-    if hosts[0].get_driver_name() == "asyncpg":
-        arguments["server_settings"] = settings | {"application_name": application_name}
-    else:
-        arguments |= {
-            "application_name": application_name,
-            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-            "tcp_user_timeout": int(DEAD_PEER_SECONDS * 1000),
-            "keepalives_idle": sockets.DEAD_PEER_SECONDS,
-            "keepalives_interval": 1,
-        }
-    if autocommit:
-        pool["isolation_level"] = "AUTOCOMMIT"
     # hide_parameters: they are personal data, and errors are logged
-    made = create_async_engine(hosts[0], connect_args=arguments, hide_parameters=True, **pool)
+    pool |= {"hide_parameters": True, "json_serializer": partial(json.dumps, default=plain)}
+    made = create_async_engine(hosts[0], connect_args=arguments, **pool)
     engine = Engine(made.sync_engine)
     event.listen(engine.sync_engine, "do_connect", _Hosts(hosts).open if hosts[1:] else _open)
     event.listen(engine.sync_engine, "handle_error", _translate)
@@ -114,15 +106,13 @@ def _engine(
     return engine
 
 
-# The drivers raise some network errors as OSError or TimeoutError. Callers could not tell them from
+# The driver raises some network errors as OSError or TimeoutError. Callers could not tell them from
 # their own (e.g. of a mail server), so they become database errors.
 
 
 def _open(driver: Any, _: Any, arguments: Any, keywords: Any) -> Any:
     try:
-        if driver.driver == "aiopg":
-            keywords = keywords | await_(_host_address(**keywords))
-        return driver.connect(*arguments, **keywords)
+        return driver.connect(*arguments, **keywords | await_(_host_address(**keywords)))
     except OSError as error:
         raise driver.dbapi.OperationalError(f"cannot connect: {error!r}") from error
 
@@ -158,7 +148,7 @@ class _Hosts:
                 opened = _open(driver, record, arguments, keywords | place)
             except MissingGreenlet:  # see Engine: it is tried again, with one
                 raise
-            except Exception as error:  # noqa: BLE001 - asyncpg's have no common class
+            except driver.dbapi.Error as error:
                 faults.append(f"{url.host}:{url.port}: {str(error).partition(chr(10))[0]}")
                 continue
             # Other tasks may have rotated the list by now, to this host or to another.
@@ -192,13 +182,10 @@ def _redact(context: ExceptionContext, error: BaseException) -> None:
     safe = f"SQLSTATE {state}" if state.startswith(_QUOTING_CLASS) else said.partition("\n")[0]
     shown.args = (str(shown.args[0]).replace(said, safe),)
     error.args = (safe,)
-    if (cause := error.__cause__) is not None:  # asyncpg's own, which a traceback shows as well
-        cause.args = (safe,)
-        vars(cause).update(detail=None, hint=None)
 
 
 def _discard_closed(_: Any, record: Any, __: Any) -> None:
-    # Both drivers notice a closed socket. Pinging before each use (pool_pre_ping) costs a quarter
+    # The driver notices a closed socket. Pinging before each use (pool_pre_ping) costs a quarter
     # of the CPU.
     if record.driver_connection.is_closed():
         raise DisconnectionError
@@ -248,55 +235,36 @@ def advisory_key(name: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-class Listener:
-    """`event` is set by each notification and after each reconnection, when some may be missed."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-
-
 @asynccontextmanager
-async def listen(url: str, channel: str) -> AsyncIterator[Listener]:
+async def listen(url: str, channel: str) -> AsyncIterator[asyncio.Event]:
     """LISTEN on a dedicated connection, and reconnect while the context is open.
 
-    A listener only shortens waits: its users must poll as well.
+    The event is set by each notification and after each reconnection, when some may be missed. It
+    only shortens waits: its users must poll as well.
     """
-    engine = _engine(
-        url, f"listen {channel}", STATEMENT_SECONDS, autocommit=True, poolclass=NullPool
-    )
-    listener = Listener()
-    task = asyncio.create_task(_listen(engine, channel, listener.event), name=f"listen {channel}")
+    engine = _engine(url, f"listen {channel}", STATEMENT_SECONDS, poolclass=NullPool)
+    notified = asyncio.Event()
+    task = asyncio.create_task(_listen(engine, channel, notified), name=f"listen {channel}")
     try:
-        yield listener
+        yield notified
     finally:
         await tasks.end(task)
 
 
 async def _listen(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
-    wait = _wait_asyncpg if engine.driver == "asyncpg" else _wait_aiopg
     while True:
         try:
-            await wait(engine, channel, notified)
+            await _wait(engine, channel, notified)
         except Exception as error:  # noqa: BLE001 - reconnect after any error
             log.warning("database.listen_lost", channel=channel, error=type(error).__name__)
         await asyncio.sleep(RECONNECT_SECONDS)
 
 
-async def _wait_aiopg(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
-    async with engine.connect() as connection:
+async def _wait(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
+    async with alone(engine) as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         name = engine.dialect.identifier_preparer.quote_identifier(channel)
         await connection.execute(text(f"LISTEN {name}"))
         while True:
             notified.set()
             await driver.wait_notified()
-
-
-async def _wait_asyncpg(engine: AsyncEngine, channel: str, notified: asyncio.Event) -> None:
-    async with engine.connect() as connection:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        lost = asyncio.Event()
-        driver.add_termination_listener(lambda _: lost.set())
-        await driver.add_listener(channel, lambda *_: notified.set())
-        notified.set()
-        await lost.wait()

@@ -4,13 +4,16 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common import beside
+from libs.common.database.engine import alone
 from libs.common.database.statement import Rows, Statement
 
 _SECTION: Final = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
@@ -35,17 +38,25 @@ def texts(path: Path, **given: object) -> dict[str, str]:
 
 class Queries:
     def __init__(
-        self, path: Path, parameters: Mapping[str, Any], columns: Mapping[str, Any] | None = None
+        self, module: str, file: str = ".sql", *, json: Iterable[str] = (), **given: object
     ) -> None:
-        """:param parameters, columns: types by name, which asyncpg needs where it cannot guess"""
-        self._statements: dict[str, Statement] = {}
-        for name, text in texts(path).items():
+        """:param file: beside the module
+        :param json: names of parameters that are written as JSON
+        :param given: as of `texts`
+        """
+        self.texts = texts(beside.path(module, file), **given)
+        self.statements: dict[str, Statement] = {}
+        for name, text in self.texts.items():
             clause = sa.text(text)
-            types = parameters.keys() & clause.compile().params.keys()
-            clause = clause.bindparams(*(sa.bindparam(p, type_=parameters[p]) for p in types))
-            typed = {column: kind for column, kind in (columns or {}).items() if column in text}
-            self._statements[name] = Statement(clause.columns(**typed) if typed else clause)
+            written = clause.compile().params.keys() & {*json}
+            typed = (sa.bindparam(each, type_=JSONB(none_as_null=True)) for each in written)
+            self.statements[name] = Statement(clause.bindparams(*typed))
 
     async def __call__(self, tx: AsyncConnection, name: str, /, **values: Any) -> Rows:
         """Execute one, as `Statement.execute` does."""
-        return await self._statements[name].execute(tx, values)
+        return await self.statements[name].execute(tx, values)
+
+    async def alone(self, engine: AsyncEngine, name: str, /, **values: Any) -> Rows:
+        """Execute one as a transaction of its own, which takes one round trip instead of two."""
+        async with alone(engine) as tx:
+            return await self(tx, name, **values)

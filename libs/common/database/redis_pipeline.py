@@ -9,21 +9,19 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import hiredis
-import prometheus_client
 
 from libs.common.database.redis_server import RedisServer
-from libs.common.process import certificates, logs, sockets
+from libs.common.process import certificates, sockets
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 
-log = logs.get_logger(__name__)
-_CONNECTED = prometheus_client.Gauge(
-    "gateway_redis_connected",
-    "1 while every worker counts the limits in Redis.",
-    multiprocess_mode="livemin",
-)
+_CONNECTED = SHARED.gauge("gateway_redis_connected", "livemin")
 
 ANSWER_SECONDS = 0.1
 LOOK_AGAIN_SECONDS = 0.02
@@ -42,10 +40,11 @@ class RedisUnavailable(ConnectionError):  # noqa: N818 - reads as the state it i
 class RedisPipeline:
     """A connection that `run` keeps open in the background."""
 
-    def __init__(self, url: str, scripts: Sequence[str] = ()) -> None:
+    def __init__(self, url: str, scripts: Iterable[Path] = ()) -> None:
+        """:param scripts: files of Lua, which `evaluate` knows by their names"""
         self._url = url
         self._server = RedisServer(url)
-        self._scripts = scripts
+        self._scripts = {each.stem: each.read_bytes() for each in scripts}
         self._shas: dict[str, bytes] = {}
         self._connection: _Connection | None = None
 
@@ -53,10 +52,10 @@ class RedisPipeline:
     def connected(self) -> bool:
         return self._connection is not None
 
-    async def evaluate(
+    def evaluate(
         self, script: str, keys: Sequence[str], arguments: Sequence[Argument], read: Read
-    ) -> None:
-        """Run a Lua script; pass its reply to `read` when it arrives.
+    ) -> Awaitable[None]:
+        """Run the Lua script of this name; pass its reply to `read` when it arrives.
 
         `read` runs before any other code, even if the caller was cancelled: what Redis has counted
         is known here before the next request is decided.
@@ -64,7 +63,7 @@ class RedisPipeline:
         :raises RedisUnavailable: at once without a connection, else after the time-out
         """
         sha = self._shas.get(script, b"")  # without a connection there is none yet
-        await self._call(read, "EVALSHA", sha, len(keys), *keys, *arguments)
+        return self._call(read, "EVALSHA", sha, len(keys), *keys, *arguments)
 
     async def command(self, *command: Argument) -> Any:
         """Return the reply to a command; raises as `evaluate`."""
@@ -72,10 +71,10 @@ class RedisPipeline:
         await self._call(answers.append, *command)
         return answers[0]
 
-    async def _call(self, read: Read, *command: Argument) -> None:
+    def _call(self, read: Read, *command: Argument) -> Awaitable[None]:
         if self._connection is None:
             raise RedisUnavailable("not connected")
-        await self._connection.call(read, *command)
+        return self._connection.call(read, *command)
 
     async def run(self) -> None:
         """Keep a connection for the life of the service; log each loss and return once."""
@@ -177,12 +176,10 @@ class RedisPipeline:
         await self._log_in(connection, options)
         if options.get("db"):
             await connection.call(_ignore, "SELECT", options["db"])
-        for script in self._scripts:
-
-            def keep(answer: bytes, script: str = script) -> None:
-                self._shas[script] = answer
-
-            await connection.call(keep, "SCRIPT", "LOAD", script)
+        for name, script in self._scripts.items():
+            shas: list[bytes] = []
+            await connection.call(shas.append, "SCRIPT", "LOAD", script)
+            self._shas[name] = shas[0]
 
     @staticmethod
     async def _log_in(connection: "_Connection", options: dict[str, Any]) -> None:
@@ -260,12 +257,10 @@ class _Connection(asyncio.Protocol):
         elif not again:
             # uvloop runs timers before it reads sockets: after a pause of this process, the reply
             # may be there unread. Wait one more loop iteration.
-            self._timer = self._loop.call_later(LOOK_AGAIN_SECONDS, self._look_again)
+            look = partial(self._look, again=True)
+            self._timer = self._loop.call_later(LOOK_AGAIN_SECONDS, look)
         else:
             self.fail(RedisUnavailable("no answer in time"))
-
-    def _look_again(self) -> None:
-        self._look(again=True)
 
     def fail(self, error: BaseException) -> None:
         """Close; every waiting call raises RedisUnavailable."""

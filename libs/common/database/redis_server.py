@@ -13,10 +13,9 @@ from redis.asyncio.connection import parse_url
 from redis.exceptions import RedisError
 
 from libs.common.process import sockets
-from libs.common.process.finding import RESTART, Finding, ok, wrong
+from libs.common.process.finding import Finding, say
 
 LOOK_SECONDS = 5.0
-LOOK = "redis-cli -p 26379 SENTINEL MASTERS, on each host; nothing is lost"
 MARK = "+sentinel"
 
 
@@ -55,31 +54,28 @@ def findings(url: str) -> Iterator[Finding]:
     if server.sentinels:
         masters = set()
         for place in server.sentinels:
-            where = f"the Sentinel at {_shown(place)}"
             try:
                 with _client(place, server.sentinel_options | {"decode_responses": True}) as client:
                     master = client.sentinel_get_master_addr_by_name(server.master)
             except RedisError as error:
-                yield wrong("Redis", f"{where}: {error}", "start it; two of three are needed")
+                yield say("sentinel-fault", where=_shown(place), fault=error)
                 continue
             if master is None:
-                yield wrong("Redis", f"{where} knows no master {server.master!r}", LOOK)
+                yield say("sentinel-unknowing", where=_shown(place), master=server.master)
             else:
                 masters.add(master)
     if len(masters) > 1:
-        names = ", ".join(map(_shown, sorted(masters)))
-        yield wrong("Redis", f"the Sentinels name different masters: {names}", LOOK)
+        yield say("sentinels-differ", names=", ".join(map(_shown, sorted(masters))))
     for master in sorted(masters):
         try:
             with _client(master, options) as client:
                 replicas = client.info("replication")["connected_slaves"]
         except RedisError as error:
-            do = f"{RESTART} starts it; nothing is lost"
-            yield wrong("Redis", f"{_shown(master)}: {error}", do)
+            yield say("redis-fault", where=_shown(master), fault=error)
         else:
-            yield ok("Redis", f"answers at {_shown(master)}")
+            yield say("redis", where=_shown(master))
             if server.sentinels and not replicas:
-                yield wrong("Redis", f"{_shown(master)} has no replica to fail over to", LOOK)
+                yield say("redis-alone", where=_shown(master))
 
 
 def _client(place: tuple[str, int], options: dict[str, Any]) -> Redis:

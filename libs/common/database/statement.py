@@ -17,11 +17,6 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 import libs.common.database.aiopg_dialect  # noqa: F401 - makes postgresql+aiopg:// known to SQLAlchemy
 
-NAMES: dict[type, set[str]] = {
-    sa.Connection: {"_handle_dbapi_exception", "_has_events"},
-    sa.Engine: {"_has_events"},
-}
-
 
 class Rows(list[Any]):
     """Named tuples, with those methods of SQLAlchemy's results that are used."""
@@ -61,28 +56,26 @@ class Statement:
 
     It names its columns: a `*` fails once a column is added. A name that no field of a named tuple
     can have (`from`, `_id`, one that occurs twice) becomes its position: `_2`.
-    aiopg's rows are as the driver made them, including JSON and UUIDs. asyncpg's need the types of
-    columns in the clause. A parameter of None is NULL with aiopg, also where its type is JSON.
+    Rows are as the driver made them, including JSON and UUIDs. A parameter of None is NULL, also
+    where its type is JSON.
     """
 
-    def __init__(self, clause: str | sa.Executable, *, after: sa.Executable | None = None) -> None:
-        """:param after: executed first. With aiopg both are sent at once; still, in READ COMMITTED
-        each of the two sees what was committed before it began.
-        """
+    def __init__(self, clause: str | sa.Executable) -> None:
         self._clause: Any = sa.text(clause) if isinstance(clause, str) else clause
-        self._after: Any = after
         self._compiled: _Compiled | None = None
         self._row: Callable[..., Any] | None = None
 
-    async def execute(self, tx: AsyncConnection, given: Mapping[str, Any] | None = None) -> Rows:
+    async def execute(
+        self, tx: AsyncConnection, given: Mapping[str, Any] | None = None, *, commits: bool = False
+    ) -> Rows:
         """Execute it, as `tx.execute` does.
 
         :param given: the parameters; those with a value in the clause may be missing
+        :param commits: it is the transaction's last, and its rows are not wanted: COMMIT is sent
+            with it. Whatever is executed next in this transaction raises
         :raises sqlalchemy.exc.DBAPIError: as from `tx.execute`
         """
         connection: Any = tx.sync_connection
-        if connection.dialect.driver != "aiopg":
-            return await self._execute_slowly(tx, given)
         if not connection.in_transaction():
             await tx.begin()
         sql, defaults, processors = self._compiled or self._compile(connection.dialect)
@@ -91,26 +84,23 @@ class Statement:
             if (value := parameters[name]) is not None:
                 parameters[name] = processors[name](value)
         adapted = connection.connection.dbapi_connection
+        heard = connection._has_events or connection.engine._has_events  # noqa: SLF001
+        if commits and not heard:
+            sql += ";COMMIT"
         try:
             cursor = adapted.driver_connection.raw.cursor()
-            if connection._has_events or connection.engine._has_events:  # noqa: SLF001
+            if heard:
                 for listener in connection.dispatch.before_cursor_execute:
                     listener(connection, cursor, sql, parameters, None, False)  # noqa: FBT003
             await adapted.send(cursor, sql, parameters)
         except BaseException as error:  # noqa: BLE001 - SQLAlchemy raises its own
             await greenlet_spawn(_raise, connection, error, sql, parameters)
+        if commits:
+            await tx.commit() if heard else connection.commit()  # which has nothing to send
         if cursor.description is None:
             return Rows((), cursor.rowcount)
         names = (column[0] for column in cursor.description)
         return self._rows(names, cursor.fetchall(), cursor.rowcount)
-
-    async def _execute_slowly(self, tx: AsyncConnection, given: Mapping[str, Any] | None) -> Rows:
-        if self._after is not None:
-            await tx.execute(self._after, given)
-        result = await tx.execute(self._clause, given)
-        if not result.returns_rows:
-            return Rows((), result.rowcount)
-        return self._rows(result.keys(), result, result.rowcount)
 
     def _rows(self, names: Iterable[str], found: Iterable[Any], rowcount: int) -> Rows:
         if self._row is None:
@@ -119,17 +109,14 @@ class Statement:
         return Rows(itertools.starmap(self._row, found), rowcount)
 
     def _compile(self, dialect: sa.Dialect) -> _Compiled:
-        clauses = (self._clause,) if self._after is None else (self._after, self._clause)
-        compiled = [each.compile(dialect=dialect) for each in clauses]
-        binds: dict[str, sa.BindParameter[Any]] = {}
-        for each in compiled:
-            binds |= each.binds
+        compiled = self._clause.compile(dialect=dialect)
+        binds: dict[str, sa.BindParameter[Any]] = compiled.binds
         processors = {
             name: bind.type.dialect_impl(dialect).bind_processor(dialect)
             for name, bind in binds.items()
         }
         self._compiled = _Compiled(
-            ";".join(each.string for each in compiled),
+            compiled.string,
             {name: bind.value for name, bind in binds.items() if not bind.required},
             {name: process for name, process in processors.items() if process is not None},
         )

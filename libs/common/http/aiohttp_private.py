@@ -1,7 +1,6 @@
 """aiohttp's request handler with bounds on what a connection keeps before a handler runs.
 
-NAMES lists every private name of aiohttp that is used here or in `server`. A unit test fails if a
-new version moves one.
+tests/unit/common/test_private_names.py fails if a new version moves a private name that is used.
 """
 
 import asyncio
@@ -16,18 +15,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo as MalformedRequest
 
 from libs.common.http.application import REQUEST_ID, Problem
-from libs.common.process import logs
-
-log = logs.get_logger(__name__)
-
-NAMES: dict[type, set[str]] = {
-    web.RequestHandler: {
-        *("_close", "_current_request", "_manager", "_messages", "_reading_paused"),
-        *("_request_count", "_task_handler", "_waiter"),
-    },
-    web.Server: {"_kwargs", "_loop"},
-    web.AppRunner: {"_kwargs", "_make_server"},
-}
+from libs.common.process.logs import log
 
 MAX_HEAD = 16 * 1024
 """The same limit as Node's. aiohttp only limits line length and count, 1 MiB kept while idle."""

@@ -5,7 +5,7 @@ import hmac
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
@@ -14,19 +14,27 @@ from time import perf_counter
 from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
-import prometheus_client
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import istr
 from opentelemetry.trace import SpanKind
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+)
 
-from libs.common.http.fast_response import FastResponse
-from libs.common.http.heads import MOST_BYTES, media_type
+from libs.common import beside
+from libs.common.plain import plain
 from libs.common.process import logs, tracing
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 
 M = TypeVar("M", bound=BaseModel)
-log = logs.get_logger(__name__)
+T = TypeVar("T")
 
 JSON = "application/json"
 MAX_BODY = 256 * 1024
@@ -46,19 +54,19 @@ CALLER_KEY = "X-Caller-Key"
 CLIENT_ADDRESS = "X-Client-Address"
 ADDRESS_FROM = "X-Client-Address-From"
 ACCEPTED_AT = "X-Accepted-At"
+PERSONAL = "X-Personal-Data"
+"""`yes`, if the caller may see personal data of events."""
 OVER_BUDGET = "X-Over-Budget"
 HEALTH_PATH = "/health"
 
+_HEADS = beside.toml(__file__, "heads.toml")
+MOST_BYTES: Mapping[bytes, int] = {name.encode(): most for name, most in _HEADS.items()}
 _LEAST = min(MOST_BYTES.values())
 _REQUEST_ID = web.RequestKey("request_id", str)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-_REQUESTS = prometheus_client.Counter(
-    "http_requests_total", "Requests answered.", ["method", "route", "status"]
-)
-_SECONDS = prometheus_client.Histogram(
-    "http_request_seconds", "Time to answer, by route template.", ["route"]
-)
+_REQUESTS = SHARED.counter("http_requests_total")
+_SECONDS = SHARED.histogram("http_request_seconds")
 
 
 class Model(BaseModel):
@@ -79,6 +87,18 @@ def in_utc(at: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(in_utc)]
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError("not a date or time in ISO 8601") from None
+    return in_utc(at if at.tzinfo else at.replace(tzinfo=UTC))
+
+
+Time = Annotated[datetime, BeforeValidator(_time)]
+"""Of a query: a date, or a time, which without an offset is in UTC."""
 
 
 def accepted_at(request: web.Request) -> datetime:
@@ -119,7 +139,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
             body["detail"] = self.detail
         if self.errors:
             body["errors"] = [{"field": field, "message": text} for field, text in self.errors]
-        return FastResponse(
+        return web.Response(
             text=json.dumps(body),
             status=self.status,
             headers=self.headers,
@@ -127,11 +147,11 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
         )
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=str).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=plain).encode
 
 
 def json_response(data: Any, status: int = 200) -> web.Response:
-    return FastResponse(text=_encode(data), status=status, content_type=JSON)
+    return web.Response(text=_encode(data), status=status, content_type=JSON)
 
 
 def path_id(request: web.Request, what: str) -> UUID:
@@ -146,6 +166,21 @@ def path_id(request: web.Request, what: str) -> UUID:
         raise Problem(404, detail=f"no such {what}") from None
 
 
+def there(found: T | None, what: str) -> T:
+    """:raises Problem: 404 it is not there"""
+    if found is None:
+        raise Problem(404, detail=f"no such {what}")
+    return found
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """Return the Content-Type without its parameters, in lower case; empty without one.
+
+    aiohttp's `content_type` parses them as well, and its `charset` may name a slow codec.
+    """
+    return headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower()
+
+
 async def parse(request: web.Request, model: type[M], *, max_depth: int = MAX_DEPTH) -> M:
     """Read the body as JSON of this model.
 
@@ -156,14 +191,32 @@ async def parse(request: web.Request, model: type[M], *, max_depth: int = MAX_DE
     return validate(await request.read(), model, max_depth)
 
 
-def validate(body: bytes, model: type[M], max_depth: int = MAX_DEPTH) -> M:
+def parse_query(request: web.Request, model: type[M]) -> M:
+    """Read the query as JSON, in which each value is a text; raises as `parse` does."""
+    return validate(json.dumps(dict(request.query)).encode(), model, whole="query")
+
+
+def validate(body: bytes, model: type[M], max_depth: int = MAX_DEPTH, whole: str = "body") -> M:
     """Validate a JSON document; raises as `parse` does."""
     check_json(body, max_depth)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         detail = "one or more fields are invalid"
-        raise Problem(422, detail=detail, errors=faults(error, "body")) from None
+        raise Problem(422, detail=detail, errors=faults(error, whole)) from None
+
+
+def page(
+    rows: Sequence[Any], limit: int, cursor: Callable[[Any], Any],
+    shown: Callable[[Any], Any] = lambda row: row._asdict(),
+) -> dict[str, Any]:  # fmt: skip
+    """Return the body of a list.
+
+    :param rows: one more than `limit`, if there is another page
+    """
+    some = rows[:limit]
+    more = cursor(some[-1]) if len(rows) > limit else None
+    return {"items": list(map(shown, some)), "next_cursor": more}
 
 
 def faults(error: ValidationError, whole: str) -> list[tuple[str, str]]:

@@ -89,7 +89,10 @@ class Connection(asyncio.Protocol):
         self._overhead = 0  # bytes since the last of a body, or since the head
         self._transport: asyncio.Transport | None = None
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._timeout = _ReadTimeout(self)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._read_timeout = 0.0
+        self._heard_at = 0.0  # when anything was last received
         self._waiter: asyncio.Future[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -147,7 +150,8 @@ class Connection(asyncio.Protocol):
             await self._send_parts(parts, read_timeout)
         if self.response.complete:
             return
-        self._timeout.start(read_timeout)
+        self._heard_at, self._read_timeout = self._loop.time(), read_timeout
+        self._timer = self._loop.call_later(read_timeout, self._look)
         if not self.response.streamed:
             await self.receive()
 
@@ -172,7 +176,7 @@ class Connection(asyncio.Protocol):
             raise response.fault
         if response.paused:
             self._resume()
-        self._waiter = self._timeout.loop.create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -181,7 +185,7 @@ class Connection(asyncio.Protocol):
     def _resume(self) -> None:
         if self._transport is not None:
             self.response.paused = False
-            self._timeout.restart()  # it was not read until now
+            self._heard_at = self._loop.time()  # it was not read until now
             self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
@@ -189,7 +193,7 @@ class Connection(asyncio.Protocol):
             self.close()
             return
         self.response.begun = True
-        self._timeout.restart()
+        self._heard_at = self._loop.time()
         self._overhead += len(data)
         try:
             self._parser.feed_data(data)
@@ -209,7 +213,7 @@ class Connection(asyncio.Protocol):
         if self.response.streamed and not bounded and exc is None:
             self._state = State.CLOSED  # the end of the connection ends the body
             self.response.complete = True
-            self._timeout.stop()
+            self._stop_timer()
             self._wake()
         else:
             self.fail(Broken(self._end(exc)))
@@ -260,7 +264,7 @@ class Connection(asyncio.Protocol):
         reusable = self._state is State.RECEIVING and self._parser.should_keep_alive()
         self._state = State.IDLE if reusable else State.CLOSED
         response.complete = True
-        self._timeout.stop()
+        self._stop_timer()
         if response.paused:
             self._resume()  # for the next request, and to see the end of an idle connection
         self._wake()
@@ -273,47 +277,29 @@ class Connection(asyncio.Protocol):
             self._waiter.set_exception(fault)
         self.close()
 
+    def _look(self) -> None:
+        if self.response.paused:  # the reader is slow, not the server
+            self._heard_at = self._loop.time()
+        left = self._heard_at + self._read_timeout - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self.fail(TimeoutError(f"silent for {self._read_timeout:g} s"))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def close(self) -> None:
         self._state = State.CLOSED
-        self._timeout.stop()
+        self._stop_timer()
         if self._transport is not None:
             self._transport.abort()
-
-
-class _ReadTimeout:
-    """Fails a connection that was silent for too long."""
-
-    def __init__(self, connection: Connection) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._connection = connection
-        self._timer: asyncio.TimerHandle | None = None
-        self._seconds = 0.0
-        self._since = 0.0
-
-    def start(self, seconds: float) -> None:
-        self._since, self._seconds = self.loop.time(), seconds
-        self._timer = self.loop.call_later(seconds, self._look)
-
-    def restart(self) -> None:
-        self._since = self.loop.time()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self) -> None:
-        if self._connection.response.paused:  # the reader is slow, not the server
-            self.restart()
-        left = self._since + self._seconds - self.loop.time()
-        if left > 0:
-            self._timer = self.loop.call_later(left, self._look)
-        else:
-            self._connection.fail(TimeoutError(f"silent for {self._seconds:g} s"))
 
 
 class Pool:

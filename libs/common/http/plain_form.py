@@ -12,8 +12,7 @@ from multidict import MultiDict
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from libs.common.http.application import Problem
-from libs.common.http.heads import media_type
+from libs.common.http.application import Problem, media_type
 
 URLENCODED, MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 TYPES = frozenset({URLENCODED, MULTIPART})

@@ -5,11 +5,10 @@ import resource
 import socket
 import time
 from asyncio import Transport
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -17,15 +16,16 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
     CollectorRegistry,
-    Counter,
     generate_latest,
 )
+from pydantic import SecretStr
 
 from libs.common.http.aiohttp_private import MAX_HEAD, RequestHandler
-from libs.common.process import certificates, logs
+from libs.common.process import certificate_ends, certificates
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 from libs.common.process.service import Service
-
-log = logs.get_logger(__name__)
+from libs.common.process.settings import ProcessSettings
 
 IDLE_SECONDS = 75.0
 """How long a connection may wait for a complete head; longer than a proxy keeps it idle (60)."""
@@ -43,11 +43,7 @@ OTHER_DESCRIPTORS = 500
 """File descriptors reserved for files and connections to other servers."""
 
 LOG_SECONDS = 10.0
-_DROPPED = Counter(
-    "http_connections_dropped_total",
-    "Connections closed to make room for a new one.",
-    ["bound"],  # client | all
-)
+_DROPPED = SHARED.counter("http_connections_dropped_total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +155,14 @@ class _Runner(web.AppRunner):
             **self._kwargs,
         )
 
-    async def drain(self) -> None:
-        """Stop accepting, and finish the requests in flight."""
+    async def __aenter__(self) -> Self:
+        await self.setup()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
         await self.cleanup()
+
+    drain = web.AppRunner.cleanup  # it stops accepting, and finishes the requests in flight
 
 
 async def serve(
@@ -201,7 +202,7 @@ async def serve(
             response.force_close()
 
     app.on_response_prepare.append(close_behind)
-    await service.enter(_cleaned_up(runner))
+    await service.enter(runner)
     tls = certificates.server(tls_dir) if tls_dir and certificates.is_complete(tls_dir) else None
     listeners = {port: tls} if https_port is None else {port: None, https_port: tls}
     for each, context in listeners.items():
@@ -218,6 +219,22 @@ def _unquoted(record: logging.LogRecord) -> bool:
     return True
 
 
+async def serve_all(
+    service: Service,
+    app: web.Application,
+    settings: ProcessSettings,
+    links: Mapping[str, SecretStr] = {},
+) -> None:
+    """Serve a service and its metrics, and watch the certificates of its links.
+
+    :param links: links beyond the servers in its settings
+    """
+    watch = certificate_ends.watch(settings.tls_dir, settings.servers | {**links})
+    service.spawn("certificates", watch)
+    await serve_metrics(service, settings.http_host, settings.metrics_port)
+    await serve(service, app, settings.http_host, settings.http_port, tls_dir=settings.tls_dir)
+
+
 async def serve_metrics(
     service: Service, host: str, port: int, registry: CollectorRegistry = REGISTRY
 ) -> None:
@@ -231,12 +248,3 @@ async def serve_metrics(
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     await serve(service, app, host, port)
-
-
-@asynccontextmanager
-async def _cleaned_up(runner: _Runner) -> AsyncIterator[_Runner]:
-    await runner.setup()
-    try:
-        yield runner
-    finally:
-        await runner.cleanup()

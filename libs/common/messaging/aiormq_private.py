@@ -1,4 +1,7 @@
-"""The private names of aiormq 7.2 that we use; a unit test fails if a new version moves one."""
+"""What of aiormq 7.2 is private and used.
+
+tests/unit/common/test_private_names.py fails if a new version moves one of the names.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,14 +18,6 @@ from pamqp.header import ContentHeader
 BLOCKED = "_Connection__handle_connection_blocked"
 UNBLOCKED = "_Connection__handle_connection_unblocked"
 CLOSE_CHANNEL = "_Channel__close_after_failure"
-NAMES: dict[type, set[str]] = {
-    aiormq.Connection: {"_closing", BLOCKED, UNBLOCKED},
-    # Its own publish is public, but takes a lock, two task switches and a write per message.
-    aiormq.Channel: {
-        *("_split_body", "lock", "write_queue", "delivery_tag", "confirmations"),
-        *("message_id_delivery_tag", CLOSE_CHANNEL, "_close_exception"),
-    },
-}
 
 # aio-pika 10.2 registers each channel on its connection's `closing` and removes it when the channel
 # is closed. aiormq 7.2 returns a new future at each access, all of which the connection keeps:
@@ -76,7 +71,8 @@ async def publish(
 ) -> list[asyncio.Future[Any]]:
     """Publish messages in one write; return the futures that aiormq sets when they are confirmed.
 
-    If this raises, nothing was written.
+    Its own takes a lock, two task switches and a write per message. If this raises, nothing was
+    written.
     """
     method = aiormq.spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=True)
     begin = frame.marshal(method, channel.number)

@@ -19,7 +19,6 @@ from typing import Any, cast
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, HeadersType
-from prometheus_client import Counter, Gauge
 
 from libs.common.messaging.queue_depths import Depths, QueueDepths
 from libs.common.messaging.session import (
@@ -34,8 +33,8 @@ from libs.common.messaging.session import (
 )
 from libs.common.messaging.topology import Binding, Exchange, Queue
 from libs.common.process import logs, sockets, tasks, tracing
-
-log = logs.get_logger(__name__)
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 
 REQUEST_ID = "x-request-id"
 HIGH = 5
@@ -50,12 +49,8 @@ _DECLARE_SECONDS = 2.0
 _DECLARE_AGAIN_SECONDS = 1.0
 _DECLARE_ALL_SECONDS = 60.0
 
-CONNECTED = Gauge(
-    "broker_connected",
-    "1 while connected",
-    multiprocess_mode="livemin",  # where several processes share one view: all of them
-)
-PUBLISHED = Counter("broker_published_total", "Publishes by their outcome", ["outcome"])
+CONNECTED = SHARED.gauge("broker_connected", "livemin")  # of several processes: all of them
+PUBLISHED = SHARED.counter("broker_published_total")
 _count = cache(PUBLISHED.labels)  # of a closed set
 
 
@@ -98,13 +93,7 @@ def message(type: str, body: Mapping[str, Any], **properties: Any) -> Message:  
     return Message(str(uuid.uuid4()), type, body, **properties)
 
 
-@dataclass(frozen=True)
-class _Bind:
-    queue: str
-    binding: Binding
-
-
-_Step = Exchange | Queue | _Bind
+_Step = Exchange | Queue | tuple[Queue, Binding]
 
 
 class Broker:
@@ -177,9 +166,7 @@ class Broker:
             if isinstance(item, Queue):
                 self.queues[item.name] = item
                 steps |= {
-                    f"binding {bound.exchange.name} {bound.key} {item.name}": _Bind(
-                        item.name, bound
-                    )
+                    f"binding {bound.exchange.name} {bound.key} {item.name}": (item, bound)
                     for bound in item.bindings
                 }
             self._steps |= steps
@@ -190,6 +177,20 @@ class Broker:
                     await self._declare(self._session)
             except Exception as error:  # noqa: BLE001 - see report; _keep_declared tries again
                 report(log, "broker.not_declared", error)
+
+    async def remove(self, *queues: Queue) -> None:
+        """Delete queues with their messages, and declare them no longer.
+
+        :raises BrokerUnavailable: not connected; they stay, without a consumer
+        """
+        for queue in queues:
+            self.queues.pop(queue.name, None)
+            for step in [each for each in self._steps if each.endswith(f" {queue.name}")]:
+                del self._steps[step]
+                self._undeclared.discard(step)
+        async with self._temporary_channel() as channel:
+            for queue in queues:
+                await channel.queue_delete(queue.name, timeout=CALL_SECONDS)
 
     async def declare_once(self, queue: Queue) -> None:
         """Declare a queue on this connection only, so that its loss is noticed.
@@ -242,7 +243,7 @@ class Broker:
         self,
         exchange: str,
         routing_key: str,
-        message: Message,
+        message: Message | aio_pika.Message,
         *,
         timeout: float = 5.0,  # noqa: ASYNC109 - it decides between two outcomes, see the raises
     ) -> None:
@@ -252,7 +253,13 @@ class Broker:
         :raises BrokerUnavailable: not connected or blocked: certainly not stored
         :raises Unconfirmed: unknown, e.g. no confirmation within the timeout
         """
-        await self.send(exchange, routing_key, self.encode(message), timeout=timeout)
+        sent = self.encode(message) if isinstance(message, Message) else message
+        (failed,) = await self.send_all(exchange, routing_key, [sent], timeout=timeout)
+        if failed is not None:
+            try:
+                raise failed
+            finally:
+                del failed  # a cycle with this frame would keep what the caller was handling
 
     def encode(self, message: Message, body: str | None = None) -> aio_pika.Message:
         """Make the AMQP message that `publish` sends, with the current trace if it is its own.
@@ -280,22 +287,6 @@ class Broker:
             expiration=message.expiration,
             priority=message.priority,
         )
-
-    async def send(
-        self,
-        exchange: str,
-        routing_key: str,
-        message: aio_pika.Message,
-        *,
-        timeout: float,  # noqa: ASYNC109 - as publish
-    ) -> None:
-        """Publish an AMQP message as `publish` does."""
-        (failed,) = await self.send_all(exchange, routing_key, [message], timeout=timeout)
-        if failed is not None:
-            try:
-                raise failed
-            finally:
-                del failed  # a cycle with this frame would keep what the caller was handling
 
     async def send_all(
         self,
@@ -461,7 +452,7 @@ class Broker:
         async with self._declaring:
             channel: AbstractChannel | None = None
             steps = self._steps.items()
-            for name, step in sorted(steps, key=lambda item: isinstance(item[1], _Bind)):
+            for name, step in sorted(steps, key=lambda item: isinstance(item[1], tuple)):
                 if name not in self._undeclared:
                     continue
                 if channel is None or channel.is_closed:
@@ -502,6 +493,6 @@ async def _declare_step(channel: AbstractChannel, step: _Step) -> None:
             await channel.declare_queue(
                 step.name, durable=True, arguments=dict(step.arguments), timeout=CALL_SECONDS
             )
-        case _Bind():
-            queue = await channel.get_queue(step.queue, ensure=False)
-            await queue.bind(step.binding.exchange.name, step.binding.key, timeout=CALL_SECONDS)
+        case (Queue(name), Binding(exchange, key)):
+            queue = await channel.get_queue(name, ensure=False)
+            await queue.bind(exchange.name, key, timeout=CALL_SECONDS)

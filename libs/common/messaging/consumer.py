@@ -11,14 +11,14 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
 from aiormq.abc import DeliveredMessage
 from opentelemetry.trace import SpanKind
 from prometheus_client import Counter
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from libs.common.database import postgres
 from libs.common.messaging.acks import Acks
@@ -34,9 +34,10 @@ from libs.common.messaging.session import (
 )
 from libs.common.messaging.topology import Queue, dead_name, retry_name
 from libs.common.process import logs, tasks, tracing
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 
 M = TypeVar("M", bound=BaseModel)
-log = logs.get_logger(__name__)
 
 REASON = "x-reason"
 FAILURES = "x-failures"
@@ -51,7 +52,7 @@ _DATABASE_SECONDS = (0.5, 1.0, 2.0, *[5.0] * 11)
 # returning one then costs the connection.
 _TAG = "only"
 
-CONSUMED = Counter("broker_consumed_total", "Deliveries by their outcome", ["queue", "outcome"])
+CONSUMED = SHARED.counter("broker_consumed_total")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,12 @@ class Unreadable(Exception):  # noqa: N818 - reads as what happened
     """Not one of our messages, or not for this queue; raised by a handler, it goes to `.dead`."""
 
 
+class Body(BaseModel):
+    """Of a message. Unknown fields are ignored: its sender may be newer."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
 def read(message: Message, model: type[M], type_: str | None = None) -> M:
     """Parse the body.
 
@@ -136,11 +143,22 @@ class _Subscription:
 
 
 class Consumer:
-    """Use `consume`."""
+    """Consumes while its context is open, across losses of the broker."""
 
     def __init__(
-        self, broker: Broker, queue: Queue, handler: Handler, *, prefetch: int, max_retries: int
+        self,
+        broker: Broker,
+        queue: str | Queue,
+        handler: Handler,
+        *,
+        prefetch: int,
+        max_retries: int = 10,
     ) -> None:
+        """:param queue: a work queue that was declared with `broker.declare`
+        :param prefetch: maximum number of messages in flight
+        :param max_retries: unexpected exceptions of the handler before the message goes to `.dead`
+        """
+        queue = broker.queues[queue if isinstance(queue, str) else queue.name]
         self._broker = broker
         self._queue = queue
         self._handler = handler
@@ -167,8 +185,16 @@ class Consumer:
     def consuming(self) -> bool:
         return self._subscription is not None and self._subscription.taking
 
-    def start(self) -> None:
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=f"consume {self._queue.name}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drain()
+        if self._task is not None:
+            await tasks.end(self._task)
+        if self._retiring:
+            await asyncio.wait(self._retiring)
 
     async def pause(self) -> None:
         """Stop taking messages; finish those in flight."""
@@ -199,13 +225,6 @@ class Consumer:
             if unfinished:
                 log.warning("consumer.abandoned", queue=self._queue.name, count=len(unfinished))
             await tasks.end(*unfinished)
-
-    async def close(self) -> None:
-        await self.drain()
-        if self._task is not None:
-            await tasks.end(self._task)
-        if self._retiring:
-            await asyncio.wait(self._retiring)
 
     def _end_subscription(self) -> None:
         if self._subscription is not None:
@@ -443,35 +462,11 @@ class Consumer:
         try:
             if self._queue.dlx is None:
                 raise Unroutable(f"{self._queue.name} has no dead-letter exchange")
-            await self._broker.send(self._queue.dlx.name, key, moved, timeout=CALL_SECONDS)
+            await self._broker.publish(self._queue.dlx.name, key, moved, timeout=CALL_SECONDS)
         except PublishError as error:  # it returns unchanged by way of `.retry`
             log.warning("consumer.not_moved", queue=self._queue.name, to=key, error=repr(error))
             return Retry(reason)
         return Ack()
-
-
-@asynccontextmanager
-async def consume(
-    broker: Broker,
-    queue: str | Queue,
-    handler: Handler,
-    *,
-    prefetch: int,
-    max_retries: int = 10,
-) -> AsyncIterator[Consumer]:
-    """Consume while the context is open, across losses of the broker.
-
-    :param queue: a work queue that was declared with `broker.declare`
-    :param prefetch: maximum number of messages in flight
-    :param max_retries: unexpected exceptions of the handler before the message goes to `.dead`
-    """
-    declared = broker.queues[queue if isinstance(queue, str) else queue.name]
-    consumer = Consumer(broker, declared, handler, prefetch=prefetch, max_retries=max_retries)
-    consumer.start()
-    try:
-        yield consumer
-    finally:
-        await consumer.close()
 
 
 def _headers(incoming: DeliveredMessage) -> Mapping[str, Any]:

@@ -8,23 +8,16 @@ import asyncio
 import collections
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from prometheus_client import Counter, Gauge
-from sqlalchemy import (
-    Float,
-    bindparam,
-    text,
-)
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database import postgres
 from libs.common.database.group_commit import Batches
-from libs.common.database.statement import Statement
+from libs.common.database.queries import Queries
 from libs.common.messaging.broker import (
     REQUEST_ID,
     Broker,
@@ -33,9 +26,9 @@ from libs.common.messaging.broker import (
     PublishError,
     Unroutable,
 )
-from libs.common.process import logs, tasks, tracing
-
-log = logs.get_logger(__name__)
+from libs.common.process import tasks, tracing
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 
 Outgoing = tuple[str, str, Message]
 """Exchange, routing key and message."""
@@ -50,81 +43,14 @@ UNCONFIRMED_SECONDS = 1
 UNROUTABLE_SECONDS = 10
 _PRIORITY = "x-priority"  # among the headers of a row only
 
-LAG = Gauge("outbox_lag_seconds", "Age of the oldest message that is not published yet")
-CONNECTED = Gauge(
-    "database_connected",
-    "1 while the database answers the relay, which asks it every second, and commits",
-)
+LAG = SHARED.gauge("outbox_lag_seconds")
+CONNECTED = SHARED.gauge("database_connected")
 CONNECTED.set(math.nan)  # a process without a relay, such as the gateway, does not report it
-RELAYED = Counter("outbox_published_total", "Attempts to publish a message", ["outcome"])
+RELAYED = SHARED.counter("outbox_published_total")
 
-_SQL = """
-CREATE TABLE outbox (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    message_id text NOT NULL,
-    exchange text NOT NULL,
-    routing_key text NOT NULL,
-    type text NOT NULL,
-    body jsonb NOT NULL,
-    headers jsonb NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT now(),
-    due_at timestamptz NOT NULL DEFAULT now()
-);
-CREATE INDEX outbox_due ON outbox (due_at, id);
-
-CREATE FUNCTION outbox_notify() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_notify(TG_TABLE_SCHEMA || '_outbox', '');
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER outbox_notify AFTER INSERT ON outbox
-    FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();
-"""
-
-# One parameter for any number of rows: a VALUES list would be compiled each time.
-ADD = (
-    "INSERT INTO outbox (message_id, exchange, routing_key, type, body, headers, due_at) "
-    "SELECT given.*, now() + make_interval(secs => :later) FROM jsonb_to_recordset(:rows) AS given "
-    "(message_id text, exchange text, routing_key text, type text, body jsonb, headers jsonb)"
-)
-"""The SQL of `add_all`, to include in another statement; its parameters are PARAMETERS."""
-PARAMETERS = bindparam("rows", type_=JSONB), bindparam("later", 0.0, type_=Float)
-_ADD = Statement(text(ADD).bindparams(*PARAMETERS))
-_HOLD = Statement(text(f"{ADD} RETURNING id, due_at").bindparams(*PARAMETERS))
-_COUNT = Statement(
-    "UPDATE outbox SET body = jsonb_set(body, '{count}', "
-    "to_jsonb(CAST(body->>'count' AS bigint) + :more)) "
-    # Only while it waits: a relay that has sent it defers or deletes it, and would not send more.
-    "WHERE id = :id AND due_at = :due_at AND due_at > now()"
-)
-_RELEASE = Statement("UPDATE outbox SET due_at = now() WHERE id = :id")
-_CLAIM = Statement(
-    text(
-        # The body as text: parsing and serialising it costs a tenth of a follow-up.
-        "SELECT id, message_id, exchange, routing_key, type, body::text AS json, headers "
-        "FROM outbox WHERE due_at <= now() AND routing_key <> ALL(CAST(:late AS text[])) "
-        "ORDER BY due_at, id LIMIT :batch FOR UPDATE SKIP LOCKED"
-    ).columns(headers=JSONB)
-)
-_DELETE = Statement("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS bigint[]))")
-_DEFER = Statement(
-    # Not now(), the start of the transaction: the wait for the confirm came after it.
-    "UPDATE outbox SET due_at = clock_timestamp() + make_interval(secs => :seconds) "
-    "WHERE id = ANY(CAST(:ids AS bigint[]))"
-)
-_MEASURE = Statement(
-    "SELECT coalesce(extract(epoch FROM now() - "
-    "(SELECT created_at FROM outbox ORDER BY id LIMIT 1)), 0) AS lag, "
-    # A commit waits until a standby confirms it; no time-out of the server ends that.
-    "EXISTS (SELECT FROM pg_stat_activity WHERE usename = current_user "
-    "AND wait_event = 'SyncRep' AND state_change < now() - interval '2 s') AS waits"
-)
-
-
-def upgrade(op: Any) -> None:
-    """Create the table and its trigger, in a migration."""
-    op.execute(_SQL)
+_run = Queries(__file__, json=["rows"])
+ADD = _run.texts["add"]
+"""The SQL of `add_all`, to include in another statement."""
 
 
 async def add(tx: AsyncConnection, exchange: str, routing_key: str, message: Message) -> None:
@@ -138,7 +64,7 @@ async def add_all(tx: AsyncConnection, messages: Sequence[Outgoing], *, later: f
     :param later: delay in seconds; messages added in the meantime go first
     """
     if messages:
-        await _ADD.execute(tx, {"rows": rows(messages), "later": later})
+        await _run(tx, "add", rows=rows(messages), later=later)
 
 
 def rows(messages: Sequence[Outgoing]) -> list[dict[str, Any]]:
@@ -170,17 +96,21 @@ async def hold(
 
     :param message: with a `count` in its body
     """
-    parameters = {"rows": rows([(exchange, routing_key, message)]), "later": seconds}
-    return Held._make((await _HOLD.execute(tx, parameters)).one())
+    held = rows([(exchange, routing_key, message)])
+    return Held._make((await _run(tx, "hold", rows=held, later=seconds)).one())
 
 
 async def count(tx: AsyncConnection, held: Held, more: int) -> bool:
     """Add to the count of a message on hold; False if it may already be published."""
-    return (await _COUNT.execute(tx, {**held._asdict(), "more": more})).rowcount == 1
+    return (await _run(tx, "count", **held._asdict(), more=more)).rowcount == 1
+
+
+async def length(tx: AsyncConnection) -> int:
+    return int((await _run(tx, "length")).scalar_one())
 
 
 async def release(tx: AsyncConnection, held: Held) -> None:
-    await _RELEASE.execute(tx, {"id": held.id})
+    await _run(tx, "release", id=held.id)
 
 
 class Relay:
@@ -200,31 +130,30 @@ class Relay:
     async def run(self) -> None:
         """Relay until cancelled; wait while the database or the broker is unavailable."""
         CONNECTED.set(0)
-        async with self._ending(), postgres.listen(self._url, self._channel) as listener:
-            measured_at = -math.inf
-            while True:
-                # Cleared before the query: later notifications cause another one.
-                listener.event.clear()
-                more = False
-                with postgres.through_outages("outbox.database_unavailable") as outage:
-                    more = self._broker.connected and await self.relay()
-                    if (now := time.monotonic()) >= measured_at + POLL_SECONDS:
-                        await self._measure()
-                        measured_at = now
-                if outage.error:
-                    CONNECTED.set(0)
-                    await asyncio.sleep(POLL_SECONDS)
-                if not more:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(POLL_SECONDS):
-                            await listener.event.wait()
-
-    @asynccontextmanager
-    async def _ending(self) -> AsyncIterator[None]:
         try:
-            yield
+            async with postgres.listen(self._url, self._channel) as notified:
+                await self._relay_on(notified)
         finally:
             await tasks.end(*self._following)
+
+    async def _relay_on(self, notified: asyncio.Event) -> None:
+        measured_at = -math.inf
+        while True:
+            # Cleared before the query: later notifications cause another one.
+            notified.clear()
+            more = False
+            with postgres.through_outages("outbox.database_unavailable") as outage:
+                more = self._broker.connected and await self.relay()
+                if (now := time.monotonic()) >= measured_at + POLL_SECONDS:
+                    await self._measure()
+                    measured_at = now
+            if outage.error:
+                CONNECTED.set(0)
+                await asyncio.sleep(POLL_SECONDS)
+            if not more:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await notified.wait()
 
     async def relay(self) -> bool:
         """Publish one batch, and wait for its slowest messages only for a moment.
@@ -232,7 +161,7 @@ class Relay:
         :returns: whether more may be ready to publish
         """
         async with self._engine.begin() as tx:
-            rows = await _CLAIM.execute(tx, {"batch": BATCH, "late": list(self._slow)})
+            rows = await _run(tx, "claim", batch=BATCH, late=list(self._slow))
             publishing = [asyncio.create_task(self._publish(row)) for row in rows]
             if publishing:
                 await asyncio.wait(publishing, timeout=BATCH_SECONDS)
@@ -247,12 +176,12 @@ class Relay:
             for result, ids in by_result.items():
                 RELAYED.labels("published" if result is None else result.__name__).inc(len(ids))
                 if result is None:
-                    await _DELETE.execute(tx, {"ids": ids})
+                    await _run(tx, "delete", ids=ids)
                 elif result is not BrokerUnavailable:
                     seconds = UNROUTABLE_SECONDS if result is Unroutable else UNCONFIRMED_SECONDS
-                    await _DEFER.execute(tx, {"ids": ids, "seconds": seconds})
+                    await _run(tx, "defer", ids=ids, seconds=seconds)
             if late:
-                await _DEFER.execute(tx, {"ids": late, "seconds": CONFIRM_SECONDS + 1})
+                await _run(tx, "defer", ids=late, seconds=CONFIRM_SECONDS + 1)
         return len(rows) == BATCH and BrokerUnavailable not in by_result
 
     def _follow(self, row: Any, publishing: asyncio.Task[type[PublishError] | None]) -> None:
@@ -274,15 +203,14 @@ class Relay:
             self._slow -= collections.Counter((row.routing_key,))
 
     async def _delete(self, ids: Sequence[int]) -> Sequence[None]:
-        async with self._engine.begin() as tx:
-            await _DELETE.execute(tx, {"ids": list(ids)})
+        await _run.alone(self._engine, "delete", ids=list(ids))
         return [None] * len(ids)
 
     async def _publish(self, row: Any) -> type[PublishError] | None:
         priority = row.headers.pop(_PRIORITY, None)
         sent = Message(row.message_id, row.type, {}, headers=row.headers, priority=priority)
         try:
-            await self._broker.send(
+            await self._broker.publish(
                 row.exchange,
                 row.routing_key,
                 self._broker.encode(sent, row.json),
@@ -299,8 +227,7 @@ class Relay:
         return None
 
     async def _measure(self) -> None:
-        async with self._engine.connect() as connection:
-            measured = (await _MEASURE.execute(connection)).one()
+        measured = (await _run.alone(self._engine, "measure")).one()
         LAG.set(float(measured.lag))
         CONNECTED.set(not measured.waits)
         if measured.waits:

@@ -21,9 +21,8 @@ from libs.common.messaging.session import (
     open_channel,
     report,
 )
-from libs.common.process import logs, tasks
-
-log = logs.get_logger(__name__)
+from libs.common.process import tasks
+from libs.common.process.logs import log
 
 REPLIES = "replies"
 _RETRY_SECONDS = 1.0

@@ -13,8 +13,7 @@ from yarl import URL
 
 from libs.common.messaging import aiormq_private
 from libs.common.process import logs, sockets
-
-log = logs.get_logger(__name__)
+from libs.common.process.logs import log
 
 CALL_SECONDS = 5.0
 SILENT_SECONDS = 30.0

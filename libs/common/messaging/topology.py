@@ -37,7 +37,7 @@ class Queue:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     bindings: tuple[Binding, ...] = ()
     delivery_limit: int | None = None
-    """After this many returns to its position in the queue, `consume` rejects a message unread."""
+    """After this many returns to its position in the queue, `Consumer` rejects a message unread."""
     dlx: Exchange | None = None
     """Through it `.dead` is reached."""
     sent_again: bool = False
@@ -60,19 +60,20 @@ def dead_name(work: str) -> str:
 def work_queue(
     name: str,
     *,
-    exchange: Exchange,
     dlx: Exchange,
+    exchange: Exchange | None = None,
     bindings: Iterable[Binding] = (),
     delivery_limit: int = DELIVERY_LIMIT,
     sent_again: bool = False,
 ) -> tuple[Queue, Queue, Queue]:
     """Return a work queue with its `.retry` and `.dead`.
 
-    :param exchange: returns messages from `.retry`, by the queue's own name
+    :param exchange: returns messages from `.retry`, by the queue's own name; None: `dlx` does
     :param delivery_limit: how often a message may return to its old position (after a crash,
-        a lost connection or a requeue) before `consume` rejects it unread, so that even a message
+        a lost connection or a requeue) before `Consumer` rejects it unread, so that even a message
         that kills its process runs out of tries
     """
+    exchange = exchange or dlx
     return (
         Queue(
             name,

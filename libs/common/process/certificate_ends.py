@@ -14,13 +14,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from prometheus_client import Gauge
 from pydantic import SecretStr
 
-from libs.common.process import certificates, logs, sockets
-from libs.common.process.finding import Finding, ok, wrong
-
-log = logs.get_logger(__name__)
+from libs.common.process import certificates, sockets
+from libs.common.process.finding import Finding, say
+from libs.common.process.logs import log
+from libs.common.process.metrics import SHARED
 
 WATCH_SECONDS = 600.0
 CONNECT_SECONDS = 5.0
@@ -28,17 +27,10 @@ REFUSAL_SECONDS = 0.5
 """In TLS 1.3 a server refuses a client's certificate only after the client is done."""
 DUE = timedelta(days=21)
 """The same as in the rule CertificateDue."""
-PAGE = "docs/tls.md"
-DUE_PAGE = "docs/runbooks/certificate-due.md"
 PORTS = {"amqps": 5671, "https": 443, "postgresql": 5432, "rediss": 6379}
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # PostgreSQL's protocol, section SSLRequest
 
-END = Gauge(
-    "tls_certificate_end_time_seconds",
-    "When a certificate ends, as Unix time.",
-    ["certificate"],  # ca.crt, tls.crt, or the server that a link leads to
-    multiprocess_mode="livemin",
-)
+END = SHARED.gauge("tls_certificate_end_time_seconds", "livemin")
 
 
 @dataclass(frozen=True)
@@ -151,34 +143,25 @@ def findings(tls_dir: Path | None, links: Mapping[str, str]) -> Iterator[Finding
             for name, end in own(tls_dir):
                 yield _judged(f"{tls_dir.name}/{name}", end)
         except (OSError, ValueError) as error:
-            yield wrong("TLS", str(error), f"make certs HOSTS=… writes it; {PAGE}")
+            yield say("certificates-unreadable", fault=error)
     for link, url in links.items():
         for peer in peers(link, url):
             name = f"{link} at {peer.host}:{peer.port}"
             try:
                 yield _judged(name, peer.end(tls_dir))
             except OSError as error:
-                yield wrong("TLS", f"{name}: {error}", f"{PAGE}, section 'When a link is refused'")
+                yield say("link-refused", name=name, fault=error)
         hosts = [Peer(link, each).host for each in sockets.each_host(url)]
         if not certificates.uses_tls(url) and not all(map(_is_here, hosts)):
-            yield wrong(
-                "TLS",
-                f"{link} at {', '.join(hosts)}: passwords and people's data cross the network in "
-                "clear text",
-                PAGE,
-            )
+            yield say("link-open", link=link, hosts=", ".join(hosts))
     mode = certificates.options(links.get("postgres", "")).get("sslmode", "verify-full")
     if mode != "verify-full":
-        yield wrong(
-            "TLS",
-            f"postgres: sslmode={mode} does not check whose certificate it is",
-            "set sslmode=verify-full in POSTGRES_OPTIONS",
-        )
+        yield say("link-unchecked", mode=mode)
 
 
 def _judged(name: str, end: datetime) -> Finding:
-    found = f"the certificate of {name} ends on {end:%Y-%m-%d}"
-    return wrong("TLS", found, DUE_PAGE) if end < datetime.now(UTC) + DUE else ok("TLS", found)
+    due = end < datetime.now(UTC) + DUE
+    return say("certificate-due" if due else "certificate", name=name, end=end)
 
 
 def _is_here(host: str) -> bool:

@@ -35,12 +35,17 @@ class FaultError(ValueError):
 
 
 class ConfigFile:
+    raw: dict[str, Any]
+    """What the file says."""
+    whole: dict[str, Any]
+    """What counts: of a file that is put over a shipped one, both."""
+
     def __init__(self, path: Path) -> None:
         """:raises SystemExit: it cannot be read, or is not TOML"""
         self.path = path
         try:
             self._text = path.read_text(encoding="utf-8")
-            self.raw: dict[str, Any] = tomllib.loads(self._text)
+            self.raw = self.whole = tomllib.loads(self._text)
         except OSError as error:
             raise SystemExit(f"{path}: {error.strerror}") from None
         except UnicodeDecodeError:
@@ -53,7 +58,7 @@ class ConfigFile:
     def load(self, model: type[M]) -> M:
         """:raises SystemExit: names every fault"""
         try:
-            return model.model_validate(self.raw)
+            return model.model_validate(self.whole)
         except ValidationError as error:
             raise SystemExit("\n".join(self.faults(error, model))) from None
 

@@ -1,8 +1,12 @@
 """One result of a check, for `ostoja doctor`; it travels as JSON."""
 
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TypedDict
+from typing import Any, TypedDict
 
+from libs.common import beside
+
+SAID: Mapping[str, Mapping[str, str]] = beside.toml(__file__)
 RESTART = "make up, or docker compose up -d"
 MOST_SECONDS = 2.0
 """Between clocks: a permit is valid for 20 s, and leases use another machine's clock."""
@@ -17,16 +21,10 @@ class Finding(TypedDict):
     """How to correct it."""
 
 
-def ok(part: str, found: str) -> Finding:
-    return Finding(part=part, status="ok", found=found, do="")
-
-
-def wrong(part: str, found: str, do: str) -> Finding:
-    return Finding(part=part, status="wrong", found=found, do=do)
-
-
-def unknown(part: str, found: str, do: str = "") -> Finding:
-    return Finding(part=part, status="unknown", found=found, do=do)
+def say(key: str, of: Mapping[str, Mapping[str, str]] = SAID, **values: Any) -> Finding:
+    said = {"status": "wrong", "do": "", **of[key]}
+    part, found, do = (said[each].format(**values) for each in ("part", "found", "do"))
+    return Finding(part=part, status=said["status"], found=found, do=do.replace("RESTART", RESTART))
 
 
 def clock(name: str, there: float, before: float, after: float, *, exact_to: float = 0) -> Finding:
@@ -37,12 +35,9 @@ def clock(name: str, there: float, before: float, after: float, *, exact_to: flo
     early, late = before - (there + exact_to), there - after
     apart = max(early, late, 0.0)
     if apart > MOST_SECONDS:
-        return wrong(
-            "clock",
-            f"{name}'s is {apart:.0f} s {'behind' if early > late else 'ahead of'} this machine's",
-            "let NTP set the clock of every machine (timedatectl shows whether it does)",
-        )
-    return ok("clock", f"{name}'s clock agrees with this machine's")
+        which = "behind" if early > late else "ahead of"
+        return say("clock-apart", name=name, apart=apart, which=which)
+    return say("clock", name=name)
 
 
 def of_header(date: str) -> float:

@@ -6,27 +6,19 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 import uvloop
 
 from libs.common.process import logs, settings, tasks, tracing
+from libs.common.process.logs import log
 from libs.common.process.settings import ProcessSettings
 
 T = TypeVar("T")
 P = TypeVar("P", bound=ProcessSettings)
-log = logs.get_logger(__name__)
 
 DRAIN_SECONDS = 30.0
 YOUNG_OBJECTS = 10_000  # made by a few hundred requests or messages
-
-
-@runtime_checkable
-class Intake(Protocol):
-    """A source of work: all of them are drained together before anything is closed."""
-
-    async def drain(self) -> None:
-        """Stop taking work at once; return when all work taken is finished."""
 
 
 class Service:
@@ -42,7 +34,7 @@ class Service:
         self.stopping = asyncio.Event()
         self.failed = False
         self.drain_delay = drain_delay
-        self._intakes: list[Intake] = []
+        self._drains: list[Callable[[], Awaitable[None]]] = []
         self._stack = AsyncExitStack()
 
     def leave(self) -> None:
@@ -52,9 +44,12 @@ class Service:
         asyncio.get_running_loop().call_later(delay, self.stopping.set)
 
     async def enter(self, resource: AbstractAsyncContextManager[T]) -> T:
+        """Open it. All that have a `drain`, which stops taking work at once and finishes what was
+        taken, are drained together before anything is closed.
+        """
         entered = await self._stack.enter_async_context(resource)
-        if isinstance(entered, Intake):
-            self._intakes.append(entered)
+        if (drain := getattr(entered, "drain", None)) is not None:
+            self._drains.append(drain)
         return entered
 
     def spawn(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -78,9 +73,7 @@ class Service:
 
     async def close(self) -> None:
         """Drain all sources of work together, then close in reverse order."""
-        drained = await asyncio.gather(
-            *(intake.drain() for intake in self._intakes), return_exceptions=True
-        )
+        drained = await asyncio.gather(*(drain() for drain in self._drains), return_exceptions=True)
         for error in drained:
             if error is not None:
                 log.error("service.drain_failed", exc_info=error)
@@ -139,11 +132,6 @@ async def _serve(service: Service, start: Callable[[Service], Awaitable[None]]) 
     return 1 if service.failed else 0
 
 
-async def _traced(service: Service, start: Callable[[Service], Awaitable[None]]) -> int | str:
-    async with tracing.exporting(service.name):
-        return await _serve(service, start)
-
-
 def run_with(kind: type[P], name: str, start: Callable[[Service, P], Awaitable[None]]) -> int | str:
     """Run a service with the settings of its environment."""
     configured = settings.load(kind)
@@ -161,7 +149,12 @@ def run(
     :returns: for `sys.exit`: 1 if the start failed, a task died or the drain took too long; or the
         fault that `start` reports
     """
+
+    async def traced() -> int | str:
+        async with tracing.exporting(name):
+            return await _serve(Service(name, drain_delay), start)
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(_traced(Service(name, drain_delay), start))
+        code = runner.run(traced())
     sys.stdout.flush()
     return code

@@ -1,36 +1,28 @@
 """Environment → frozen typed settings; every fault is reported at once, secrets never."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from libs.common.process import certificates
 
 S = TypeVar("S", bound="Settings")
+Text = TypeVar("Text", str, SecretStr)
 
 
-class _SecretFiles(PydanticBaseSettingsSource):
-    """`NAME_FILE=/run/secrets/name` stands for `NAME`, as in the official images."""
+def readable_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Refuse a text that this function cannot read; an empty one is not given."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        path = os.environ.get(f"{field_name.upper()}_FILE")
-        if not path or "SecretStr" not in str(field.annotation):
-            return None, field_name, False
-        try:
-            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
-        except OSError as error:
-            raise SystemExit(f"{field_name.upper()}_FILE: {error}") from None
+    def check(text: Text) -> Text:
+        if given := text.get_secret_value() if isinstance(text, SecretStr) else text:
+            parse(given)
+        return text
 
-    def __call__(self) -> dict[str, Any]:
-        values = {
-            name: self.get_field_value(field, name)[0]
-            for name, field in self.settings_cls.model_fields.items()
-        }
-        return {name: value for name, value in values.items() if value is not None}
+    return AfterValidator(check)
 
 
 def _with_files(url: SecretStr, others: ValidationInfo) -> SecretStr:
@@ -60,17 +52,6 @@ class Settings(BaseSettings):
             name: getattr(self, field) for name, field in fields.items() if hasattr(self, field)
         }
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - make and compose read .env
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by ours
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _SecretFiles(settings_cls)
-
 
 class ProcessSettings(Settings):
     http_host: str = "127.0.0.1"
@@ -98,8 +79,23 @@ class BrokerSettings(Settings):
     amqp_url: Url
 
 
+class StoringSettings(ServiceSettings, DatabaseSettings, BrokerSettings):
+    """Of a service with tables."""
+
+
 class RedisSettings(Settings):
     redis_url: Url
+
+
+def _secret_files(cls: type[Settings]) -> Iterator[tuple[str, Any]]:
+    """`NAME_FILE=/run/secrets/name` stands for `NAME`, as in the official images."""
+    for name, field in cls.model_fields.items():
+        path = os.environ.get(f"{name.upper()}_FILE")
+        if path and "SecretStr" in str(field.annotation) and not os.environ.get(name.upper()):
+            try:
+                yield name, Path(path).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise SystemExit(f"{name.upper()}_FILE: {error}") from None
 
 
 def load(cls: type[S]) -> S:
@@ -108,7 +104,7 @@ def load(cls: type[S]) -> S:
     :raises SystemExit: names every missing or malformed setting at once, never a value
     """
     try:
-        return cls()
+        return cls(**dict(_secret_files(cls)))
     except ValidationError as error:
         faults = (
             f"{'_'.join(map(str, fault['loc'])).upper()}: "

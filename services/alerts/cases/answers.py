@@ -12,12 +12,12 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import outbox
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from services.alerts import messages, metrics, topology
-from services.alerts.cases.steps import new_row
-from services.alerts.intake import accept_rows
+from services.alerts.cases import steps
+from services.alerts.config.texts import language_of
 from services.alerts.rules import case
 from services.alerts.rules.case import (
     FOLLOWUPS,
@@ -28,15 +28,12 @@ from services.alerts.rules.case import (
     Moved,
     Refused,
     Rules,
-    Standing,
     State,
     Verb,
     Via,
 )
 from services.alerts.store.cases import cases
 from services.alerts.store.cases.cases import Ticked
-
-log = logs.get_logger(__name__)
 
 Result = dict[str, Any]
 """The case's state: state, owner (a name), since (ISO 8601), version."""
@@ -51,14 +48,6 @@ class Refusal:
     language: str | None = None  # of the staff
 
 
-class UnknownCase(Exception):  # noqa: N818 - reads as what happened
-    """There is no case of this alert."""
-
-
-class KeyUsed(Exception):  # noqa: N818 - reads as what happened
-    """This key belongs to another answer."""
-
-
 @dataclass(frozen=True, eq=False)
 class Answers:
     engine: AsyncEngine
@@ -70,8 +59,6 @@ class Answers:
         """Take an answer; when this returns a result, it is durable and no further step starts.
 
         :param act: of a caller of the API; answers by link or in Slack are in the case itself
-        :raises UnknownCase:
-        :raises KeyUsed:
         """
         async with self.engine.begin() as tx:
             row, known = await self._begin(tx, case_id, answer)
@@ -84,46 +71,27 @@ class Answers:
                 latest = await self._latest(tx, row, now)
             elif answer.verb is Verb.REMIND:
                 latest = now + LONGEST_WISH
-            standing = Standing(
-                State(row.state), row.owner, row.generation, closed=row.outcome is not None
-            )
-            decided = case.decide(standing, answer, now=now, latest=latest)
+            decided = case.decide(row, answer, now=now, latest=latest)
             if isinstance(decided, Refused):
                 return _refusal(row, decided)
-            after = row
-            if decided is not None and answer.verb is Verb.HAND_OVER:
+            if decided is None:
+                after = row
+            elif decided.state is State.CANCELLED:
+                after = await cases.cancel(tx, row, Cancelled.MANUAL)
+            elif answer.verb is Verb.HAND_OVER:
                 after = await self._hand_over(tx, row, answer, decided, now)
-            elif decided is not None:
+            else:
                 done_by = self._done_by(row, decided, now)
                 after = await cases.change(tx, row, decided, done_by)
             result = _result(after)
             await cases.record(tx, row, answer, result)
             await self._tell_followups(tx, row, after)
             if act is not None:
-                await acts_outbox.record(tx, act)
+                await acts_outbox.add(tx, act)
         if after.state == State.ANSWERED != row.state and row.event_type in self.rules.policies:
             waited = (after.answered_at - row.opened_at).total_seconds()
             metrics.CASE_ANSWER_SECONDS.labels(row.event_type).observe(waited)
         log.info("case.answered", case_id=str(case_id), verb=answer.verb, via=answer.via)
-        return result
-
-    async def cancel(
-        self, case_id: UUID, answer: Answer, act: Act | None = None
-    ) -> Result | Refusal:
-        """End a case that is open or unanswered, for an operator; raises as `answer`."""
-        async with self.engine.begin() as tx:
-            row, known = await self._begin(tx, case_id, answer)
-            if known is not None:
-                return known
-            if row.state == State.CANCELLED:
-                return _refusal(row, Refused.ENDED)
-            if row.state == State.ANSWERED:
-                return _refusal(row, Refused.ANSWERED)
-            result = _result(await cases.cancel(tx, row, Cancelled.MANUAL))
-            await cases.record(tx, row, answer, result)
-            if act is not None:
-                await acts_outbox.record(tx, act)
-        log.info("case.cancelled", case_id=str(case_id), operator=answer.name)
         return result
 
     async def _tell_followups(self, tx: AsyncConnection, row: Any, after: Any) -> None:
@@ -158,14 +126,13 @@ class Answers:
         await cases.record(tx, free, theirs, _result(after))
         notice = self.rules.reminder(case.chain_of(row.chain), to)
         told = Ticked.of(after, Moved(State.ANSWERED, after.step, after.next_at, notice), to)
-        await cases.tick(tx, [told])
-        await accept_rows(tx, [new_row(told, now, self.rules.needs, row.named)])
+        await steps.tick(tx, [told], now, self.rules.needs)
         return await cases.lock(tx, row.alert_id)
 
     async def give_back(self, case_id: UUID) -> None:
         """Release a case in its owner's name, if it has no outcome and they were reminded."""
         async with self.engine.begin() as tx:
-            row = await cases.lock_forgotten(tx, case_id)
+            row = (await cases.run(tx, "lock_forgotten", case_id=case_id)).one_or_none()
             if row is None:  # closed or released in the meantime
                 return
             # No header of a caller has a line break, so none can have used this key.
@@ -180,17 +147,17 @@ class Answers:
 
     async def _begin(
         self, tx: AsyncConnection, case_id: UUID, answer: Answer
-    ) -> tuple[Any, Result | None]:
-        await cases.limit_statements(tx)
+    ) -> tuple[Any, Result | Refusal | None]:
+        await cases.run(tx, "limit")
         row = await cases.lock(tx, case_id)
         if row is None:
-            raise UnknownCase
-        known = await cases.answered_before(tx, case_id, answer.key)
-        if known is None:
+            return None, Refusal(Refused.UNKNOWN)
+        before = await cases.run(tx, "answered_before", case_id=case_id, key=answer.key)
+        if (known := before.one_or_none()) is None:
             return row, None
         if (known.verb, known.person) != (answer.verb, answer.person):
-            raise KeyUsed
-        return row, dict(known.result)
+            return row, Refusal(Refused.KEY_USED)
+        return row, known.result
 
     def _done_by(self, row: Any, what: Change, now: datetime) -> datetime | None:
         """Return when the owner is to be reminded."""
@@ -205,7 +172,7 @@ class Answers:
         policy = self.rules.policies.get(row.event_type)
         if policy is None:  # it is no longer configured
             return None
-        before = await cases.laters(tx, row.alert_id)
+        before = await cases.run(tx, "laters", case_id=row.alert_id)
         return case.latest(policy, self.rules.hours_of(row.hours), before, now)
 
 
@@ -221,5 +188,4 @@ def _result(row: Any) -> Result:
 
 def _refusal(row: Any, why: Refused) -> Refusal:
     result = _result(row)
-    language = (row.payload or {}).get("staff_language")
-    return Refusal(why, result["owner"], result["since"], row.reason, language)
+    return Refusal(why, result["owner"], result["since"], row.reason, language_of(row))

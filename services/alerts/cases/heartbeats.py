@@ -14,14 +14,12 @@ from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Disposition, read
 from libs.common.messaging.queue_depths import KEPT_SECONDS, Depths
 from libs.common.messaging.topology import retry_name
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.alerts import messages, metrics, topology
 from services.alerts.intake import Intake, beat
 from services.alerts.messages import HeartbeatPing
 from services.alerts.rules.case import Rules
 from services.alerts.store.cases import cases, heartbeats
-
-log = logs.get_logger(__name__)
 
 PREFETCH = 8
 """Fewer than the connections to the database: pings of one job wait for each other in them."""
@@ -46,12 +44,16 @@ class Heartbeats:
         if not self._configured:
             async with self.engine.begin() as tx:
                 now = await cases.now(tx)
-                watched = {name: self.rules.deadline(name, now) for name in self.rules.heartbeats}
-                await heartbeats.configure(tx, watched)
+                watched = {name: each.deadline(now) for name, each in self.rules.heartbeats.items()}
+                # Watch those that are new, and forget those that are not watched any more.
+                await heartbeats.run(tx, "forget", names=list(watched))
+                times = list(watched.values())
+                await heartbeats.run(tx, "watch", names=list(watched), times=times)
             self._configured = True
         async with self.engine.connect() as tx:
             now = await cases.now(tx)
-            late = await heartbeats.any_over(tx, self.rules.heartbeats, now)
+            over = {"event_types": list(self.rules.heartbeats), "before": now}
+            late = (await heartbeats.run(tx, "any_over", **over)).scalar_one()
         if not late or (known := await self._known_until(now)) is None:
             return
         async with self.engine.begin() as tx:
@@ -80,13 +82,14 @@ class Heartbeats:
 
     async def _raise(self, tx: AsyncConnection, before: datetime) -> list[tuple[str, str | None]]:
         alerts, missed = [], []
-        for row in await heartbeats.over(tx, self.rules.heartbeats, before):
-            now = await cases.now(tx)
-            opens = self.rules.schedule(row).hours.next_opening(now)
+        over = {"event_types": list(self.rules.heartbeats), "before": before}
+        for row in await heartbeats.run(tx, "lock_over", **over):
+            now, schedule = await cases.now(tx), self.rules.schedule(row)
+            opens = schedule.hours.next_opening(now)
             if opens > now:  # found late
                 await heartbeats.change(tx, row.id, {"next_at": opens})
                 continue
-            alert = messages.heartbeat_missed(row, self.rules.within(row.event_type), now)
+            alert = messages.heartbeat_missed(row, schedule, now)
             await heartbeats.change(tx, row.id, {"case_id": alert.id})
             alerts.append(alert)
             missed.append((row.name, row.event_type))
@@ -101,7 +104,7 @@ class Heartbeats:
     async def take(self, ping: HeartbeatPing, request_id: str | None) -> None:
         """Apply a ping, once: what comes again changes nothing."""
         async with self.engine.begin() as tx:
-            row = await heartbeats.lock_one(tx, ping.heartbeat)
+            row = (await heartbeats.run(tx, "lock", id=ping.heartbeat)).one_or_none()
             if row is None or row.version != ping.url_version:
                 known = False  # it was deleted, or has another URL by now
             elif known := await heartbeats.log(tx, ping):

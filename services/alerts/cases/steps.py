@@ -1,32 +1,39 @@
-"""The ledger row of a message of a case, which is written when it is claimed."""
+"""Hands out the messages of cases; the ledger row of each is written with it."""
 
 from collections.abc import Container, Sequence
 from datetime import datetime
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from services.alerts import messages
+from services.alerts.intake import accept_rows
 from services.alerts.rules.delivery import Reason
+from services.alerts.store.cases import cases
 from services.alerts.store.cases.cases import Ticked
 from services.alerts.store.ledger.intake import NewRow
 
 
-def new_row(
-    ticked: Ticked, now: datetime, targets: Container[str], subjects: Sequence[str]
-) -> NewRow:
-    """:param subjects: of the case, as text"""
-    ask, row = ticked.moved.handed_out, ticked.case
-    assert ask is not None  # noqa: S101 - it has an alert id
-    assert ticked.alert_id is not None  # noqa: S101
-    return NewRow(
-        alert_id=ticked.alert_id,
-        target=ask.to,
-        event_type=messages.CASE_STEP,
-        severity=row.severity,
-        source="alerts",
-        payload={"case_id": str(row.alert_id)},
-        dedup_key=None,
-        request_id=row.request_id,
-        accepted_at=now,
-        subjects=tuple(subjects),
-        # The target may no longer be configured.
-        failed=None if ask.to in targets else Reason.UNROUTED,
-    )
+async def tick(
+    tx: AsyncConnection, ticked: Sequence[Ticked], now: datetime, targets: Container[str]
+) -> None:
+    """Change these locked cases, and hand out their messages."""
+    await cases.tick(tx, ticked)
+    rows = [
+        NewRow(
+            alert_id=each.alert_id,
+            target=ask.to,
+            event_type=messages.CASE_STEP,
+            severity=each.case.severity,
+            source="alerts",
+            payload={"case_id": str(each.case.alert_id)},
+            dedup_key=None,
+            request_id=each.case.request_id,
+            accepted_at=now,
+            subjects=tuple(each.case.named),
+            # The target may no longer be configured.
+            failed=None if ask.to in targets else Reason.UNROUTED,
+        )
+        for each in ticked
+        if each.alert_id is not None and (ask := each.moved.handed_out) is not None
+    ]
+    await accept_rows(tx, rows)

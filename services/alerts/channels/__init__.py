@@ -7,6 +7,7 @@ from pkgutil import iter_modules
 
 from services.alerts.channels.channel import SECTIONS, Channel, Target
 from services.alerts.channels.network import Network, Networks
+from services.alerts.channels.subscription import Subscription, SubscriptionTarget
 from services.alerts.channels.templates import Templates
 
 __all__ = ["Channel", "opened"]
@@ -22,7 +23,10 @@ async def opened(
     """:param private: networks, beside the public internet, in which a target may be"""
     async with AsyncExitStack() as closing:
         network = Network(name, private, target.concurrency)
+        kind = SECTIONS.get(type(target), Subscription)
+        if isinstance(target, SubscriptionTarget):
+            network.setting, network.public = "SUBSCRIPTIONS_PRIVATE_NETWORKS", target.encrypted
         closing.push_async_callback(network.close)
-        channel = SECTIONS[type(target)](name, target, templates, network)
+        channel = kind(name, target, templates, network)
         closing.push_async_callback(channel.close)
         yield channel

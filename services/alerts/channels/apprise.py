@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from services.alerts.channels.channel import BaseChannel, Secret, Target
 from services.alerts.channels.network import Network
 from services.alerts.channels.redact import Redactor
-from services.alerts.channels.responses import text_of
 from services.alerts.channels.templates import Templates
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
@@ -46,7 +45,7 @@ class Apprise(BaseChannel[AppriseTarget], section=AppriseTarget):
         self._threads = ThreadPoolExecutor(target.concurrency, f"apprise-{name}")
 
     async def send(self, job: Claimed) -> Outcome:
-        text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
+        text = self._templates.text(self._name, job)
         title = job.payload.get("subject")
         sockets = _Sockets(self._network)
         sending = self._threads.submit(

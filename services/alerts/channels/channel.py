@@ -25,6 +25,9 @@ from services.alerts.rules.delivery import Claimed, Outcome, Policy
 Seconds = Annotated[float, Field(gt=0, le=30 * 24 * 3600, allow_inf_nan=False)]
 
 
+TOGETHER_SECONDS = 200.0
+
+
 class FromEnv(str):
     """A value from the environment, which may therefore be a secret."""
 
@@ -74,6 +77,8 @@ class Target(Part):
     needs: ClassVar[str | None] = None
     """The contact that a person must have to be asked here, as [people] names it."""
     read_by_people: ClassVar[bool] = True
+    waits_in_ledger: ClassVar[bool] = False
+    """Whether a failed attempt has no message until its next one is due."""
     identity: ClassVar[tuple[str, ...]] = ("url", "token")
     """The options that a target which refuses us may object to."""
 
@@ -113,6 +118,18 @@ class Target(Part):
             return taken
         return min(taken, math.ceil(self.rate_per_minute / 60 * self.timeout))
 
+    def together(self, processes: int) -> int:
+        """Rows of one work message, at most.
+
+        What a process holds is sent within some minutes, also if each attempt takes all of its
+        time-out: RabbitMQ closes a channel with a message unacknowledged for thirty.
+
+        :param processes: that share the concurrency; 0: one of them reads no such message
+        """
+        if not processes or self.rate_per_minute is not None:
+            return 1
+        return max(1, min(self.concurrency // processes, int(TOGETHER_SECONDS / self.timeout)))
+
     @model_validator(mode="after")
     def _later_delays_have_a_queue(self) -> Self:
         # Such a delay's queue is named by its whole seconds; the first delay is .retry's policy.
@@ -125,7 +142,7 @@ class Target(Part):
     def _parking_outlasts_the_lease(self) -> Self:
         # Otherwise a duplicate parked in .retry could return, and be parked again, forever before
         # the lease of the worker in flight ends (protocols.md, last paragraph of B).
-        if self.retry_delays[0] < self.lease:
+        if not self.waits_in_ledger and self.retry_delays[0] < self.lease:
             raise ValueError(
                 f"retry_delays[0] ({self.retry_delays[0]:g} s) must be at least the lease "
                 f"({self.lease:g} s: time-outs and margin together)"

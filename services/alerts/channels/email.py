@@ -24,8 +24,7 @@ from pydantic import Field, SecretStr, model_validator
 from services.alerts.channels.channel import BaseChannel, Seconds, Secret, Target
 from services.alerts.channels.network import Network, reason
 from services.alerts.channels.redact import Redactor
-from services.alerts.channels.responses import text_of
-from services.alerts.channels.templates import Templates
+from services.alerts.channels.templates import Templates, text_of
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
 # The headers that a payload may set. With any other, a caller could add recipients, for example.
@@ -142,7 +141,7 @@ class Email(BaseChannel[EmailTarget], section=EmailTarget):
         }
         for name, value in headers.items():
             message[name] = " ".join(str(value).split())  # a line end would end the header
-        message.set_content(str(text or text_of(job.event_type, payload)))
+        message.set_content(str(text or text_of(job)))
         if html := payload.get("html"):
             message.add_alternative(str(html), subtype="html")
         return recipient, message.as_bytes()

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from services.alerts.channels.channel import Secret, Url
 from services.alerts.channels.post import HttpChannel, HttpTarget, Response
-from services.alerts.channels.responses import refused, text_of
+from services.alerts.channels.responses import said
+from services.alerts.channels.templates import text_of
 from services.alerts.rules.delivery import MAX_PAUSE_SECONDS, Claimed, Kind, Outcome, Reason
 
 API_VERSION = "2025-10"
@@ -32,10 +33,14 @@ CHANGE = (
     "{ change_multiple_column_values "
     "(board_id: $board, item_id: $item, column_values: $values) { id } }"
 )
-_UNAUTHORIZED = ("unauth", "notauth", "permission", "forbidden", "accessdenied", "=401", "=403")
-_GONE = ("boardid",)  # the board is a setting, no part of an alert
 _BUSY = ("complexity", "rate", "concurrency", "limit")
-_BAD = ("invalid", "columnvalue", "parse", "argument", "notfound", "itemname", "correctedvalue")
+_REASONS = {
+    ("unauth", "notauth", "permission", "forbidden", "accessdenied", "=401", "=403"):
+        Reason.UNAUTHORIZED,
+    ("boardid",): Reason.GONE,  # the board is a setting, no part of an alert
+    ("invalid", "columnvalue", "parse", "argument", "notfound", "itemname", "correctedvalue"):
+        Reason.BAD_PAYLOAD,
+}  # fmt: skip
 
 
 class MondayTarget(HttpTarget):
@@ -76,7 +81,7 @@ class Monday(HttpChannel[MondayTarget], section=MondayTarget):
     def _item(self, job: Claimed) -> dict[str, Any]:
         rendered = self._templates.render(self._name, job)
         if rendered is None:
-            return {"item_name": text_of(job.event_type, job.payload)[:255]}
+            return {"item_name": text_of(job)[:255]}
         item: dict[str, Any] = json.loads(rendered)
         return item
 
@@ -116,13 +121,13 @@ def read(answer: Response) -> Outcome:
     outcome = answer.outcome
     if outcome.kind is not Kind.DELIVERED:
         return outcome
+    data = answer.data
+    errors = data.get("errors") or ([data] if "error_code" in data else [])
     try:
-        data = json.loads(answer.body)
-        errors = data.get("errors") or ([data] if "error_code" in data else [])
         if not errors and _is_whole(*data["data"].values()):
             return outcome
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        errors = []
+    except (KeyError, TypeError, AttributeError):
+        pass
     first = errors[0] if isinstance(errors, list) and errors else {}
     if isinstance(first, str):  # {"errors": ["Not Authenticated"]}
         first = {"error_code": first}
@@ -138,9 +143,5 @@ def read(answer: Response) -> Outcome:
             reason=Reason.RATE_LIMITED,
             retry_after=float(min(wait, MAX_PAUSE_SECONDS)),
         )
-    for words, reason in ((_UNAUTHORIZED, Reason.UNAUTHORIZED), (_GONE, Reason.GONE)):
-        if any(word in code for word in words):
-            return refused(outcome, reason)
-    if any(word in code for word in _BAD):
-        return replace(outcome, kind=Kind.NEVER, reason=Reason.BAD_PAYLOAD)
-    return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
+    known = (reason for words, reason in _REASONS.items() if any(each in code for each in words))
+    return said(outcome, next(known, Reason.BAD_ANSWER))

@@ -3,9 +3,7 @@
 import aiohttp
 from pydantic import SecretStr
 
-from libs.common.process import logs
-
-log = logs.get_logger(__name__)
+from libs.common.process.logs import log
 
 TIMEOUT = aiohttp.ClientTimeout(total=10)
 

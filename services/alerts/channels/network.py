@@ -15,10 +15,8 @@ from ipaddress import (
 
 import aiohappyeyeballs
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.alerts.rules.delivery import Reason
-
-log = logs.get_logger(__name__)
 
 Address = IPv4Address | IPv6Address
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -33,8 +31,11 @@ _IETF = ip_network("192.0.0.0/24")
 _NAT64 = ip_network("64:ff9b::/96")
 
 
-def allowed(address: str, private: Networks) -> bool:
-    """Return whether a numeric address is on the public internet or in one of these networks."""
+def allowed(address: str, private: Networks, *, public: bool = True) -> bool:
+    """Return whether a numeric address is in one of these networks, or on the public internet.
+
+    :param public: whether the latter counts
+    """
     try:
         reached = _reached(ip_address(address))
     except ValueError:  # a name would be looked up again, perhaps with another result
@@ -42,7 +43,8 @@ def allowed(address: str, private: Networks) -> bool:
     if any(reached in network for network in private):
         return True
     return (
-        reached.is_global
+        public
+        and reached.is_global
         and not reached.is_multicast
         and reached not in _IETF
         and (reached.version == 4 or reached in _UNICAST)
@@ -79,13 +81,15 @@ class Network:
     def __init__(self, name: str, private: Networks, threads: int) -> None:
         self._name = name
         self._private = private
+        self.public = True  # whether it may also be on the public internet
+        self.setting = "ALERTS_PRIVATE_NETWORKS"  # has these networks
         self._threads = ThreadPoolExecutor(threads, f"dns-{name}")
 
     def check(self, address: str) -> None:
         """:raises OSError: EACCES: the address is not allowed"""
-        if not allowed(address, self._private):
+        if not allowed(address, self._private, public=self.public):
             log.warning("address.refused", target=self._name, address=address)
-            text = f"{address} is not public, and not in ALERTS_PRIVATE_NETWORKS"
+            text = f"{address} is not public, and not in {self.setting}"
             raise OSError(errno.EACCES, text)
 
     async def connect(self, host: str, port: int) -> socket.socket:

@@ -5,12 +5,14 @@ have taken effect, and the retry delays decide when to try again.
 """
 
 import asyncio
+import json
 import ssl
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
+from aiohttp import BasicAuth
 from pydantic import SecretStr
 from yarl import URL
 
@@ -31,6 +33,15 @@ class Response:
     body: bytes  # the first MAX_BODY bytes
     outcome: Outcome  # by the status alone
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The JSON object in the body; empty if it is none."""
+        try:
+            data = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return data if isinstance(data, dict) else {}
+
 
 class Poster:
     """A target's own connections, so that a hanging one cannot exhaust another target's."""
@@ -45,8 +56,10 @@ class Poster:
             f"Host: {self._url.host_port_subcomponent}\r\n"
             "Accept: */*\r\nAccept-Encoding: identity\r\nUser-Agent: ostoja\r\n"
         )
-        self._headers = {"Content-Type": "application/json", **_credentials(self._url)}
-        self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
+        self._headers = {"Content-Type": "application/json"}
+        if (login := BasicAuth.from_url(self._url, encoding="utf-8")) is not None:
+            self._headers["Authorization"] = login.encode()
+        self._tls = _tls() if self._url.scheme == "https" else None
         self._pool = Pool(self._connect, target.concurrency)
 
     async def post(
@@ -120,8 +133,7 @@ class HttpChannel(BaseChannel[T]):
         await self._poster.close()
 
 
-def _credentials(url: URL) -> dict[str, str]:
-    if url.user is None and url.password is None:
-        return {}
-    pair = f"{url.user or ''}:{url.password or ''}".encode()
-    return {"Authorization": f"Basic {b64encode(pair).decode()}"}
+@cache
+def _tls() -> ssl.SSLContext:
+    """Return the settings of all targets: each copy would take a megabyte."""
+    return ssl.create_default_context()

@@ -6,38 +6,34 @@ It also replies to a press of a button: with a text that only that person sees, 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from yarl import URL
 
-from libs.common.process import logs
-from services.alerts.channels import responses
+from libs.common.process.logs import log
 from services.alerts.channels.channel import Secret, SecretUrl, Url
 from services.alerts.channels.network import Network, Networks
 from services.alerts.channels.post import HttpChannel, HttpTarget, Poster, Response
-from services.alerts.channels.responses import text_of
-from services.alerts.channels.templates import Templates, escape_slack
+from services.alerts.channels.responses import said
+from services.alerts.channels.templates import Templates, escape_slack, text_of
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.rules.delivery import Button, Claimed, Kind, Outcome, Reason
 
-log = logs.get_logger(__name__)
-
 # What refuses us, whatever we send: an app's words, inside a 200, and a webhook's, whose status may
 # also be 400 or 200 (docs.slack.dev).
-_UNAUTHORIZED = frozenset({
-    *("invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired"),
-    *("missing_scope", "no_permission", "not_in_channel", "ekm_access_denied", "access_denied"),
-    *("accesslimited", "not_allowed_token_type", "org_login_required", "restricted_action"),
-    *("team_access_not_granted", "enterprise_is_restricted"),
-    *("invalid_token", "action_prohibited", "posting_to_general_channel_denied"),
-})  # fmt: skip
-_GONE = frozenset({
-    *("channel_not_found", "is_archived"),
-    *("channel_is_archived", "no_service", "no_service_id", "no_team", "team_disabled"),
-})  # fmt: skip
+_REFUSALS = dict.fromkeys((
+    "invalid_auth", "not_authed", "account_inactive", "token_revoked", "token_expired",
+    "missing_scope", "no_permission", "not_in_channel", "ekm_access_denied", "access_denied",
+    "accesslimited", "not_allowed_token_type", "org_login_required", "restricted_action",
+    "team_access_not_granted", "enterprise_is_restricted", "invalid_token", "action_prohibited",
+    "posting_to_general_channel_denied",
+), Reason.UNAUTHORIZED) | dict.fromkeys((
+    "channel_not_found", "is_archived", "channel_is_archived", "no_service", "no_service_id",
+    "no_team", "team_disabled",
+), Reason.GONE)  # fmt: skip
 _BAD = frozenset({"invalid_blocks", "invalid_blocks_format", "msg_too_long", "no_text"})
-
 
 _SECTION, _MESSAGE = 3000, 40_000  # characters: Slack's limits
 _UNCHANGEABLE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed"})
@@ -69,21 +65,19 @@ class SlackTarget(HttpTarget):
 
 
 class Slack(HttpChannel[SlackTarget], section=SlackTarget):
-    def __init__(
-        self, name: str, target: SlackTarget, templates: Templates, network: Network
-    ) -> None:
-        super().__init__(name, target, templates, network)
-        self._changer = Poster(target, f"{target.api}/chat.update", network)
+    @cached_property
+    def _changer(self) -> Poster:
+        return Poster(self._target, f"{self._target.api}/chat.update", self._network)
 
     async def send(self, job: Claimed) -> Outcome:
         if token := self._target.token.get_secret_value():
             return await self._send_as_app(job, {"Authorization": f"Bearer {token}"}, self._end())
         answer = await self._poster.post(_body(self._templates, job), {})
-        said = answer.body.strip().decode("ascii", "replace")
-        if (reason := _refusal(said)) is not None:
-            return responses.refused(answer.outcome, reason)
-        if answer.outcome.kind is Kind.DELIVERED and said != "ok":
-            return replace(answer.outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
+        text = answer.body.strip().decode("ascii", "replace")
+        if (reason := _REFUSALS.get(text)) is not None:
+            return said(answer.outcome, reason)
+        if answer.outcome.kind is Kind.DELIVERED and text != "ok":
+            return said(answer.outcome, Reason.BAD_ANSWER)
         return answer.outcome
 
     async def _send_as_app(self, job: Claimed, headers: Mapping[str, str], until: float) -> Outcome:
@@ -91,7 +85,9 @@ class Slack(HttpChannel[SlackTarget], section=SlackTarget):
         if job.event_type == CASE_UPDATE and (receipt := job.payload["receipt"]):
             body = json.dumps({**changed(self._templates, job), **receipt}).encode()
             answer = await self._changer.post(body, headers, until)
-            if _error(answer) not in _UNCHANGEABLE | _GONE:  # gone: the channel of that message
+            error = str(answer.data.get("error"))
+            # Gone: the channel of that message.
+            if error not in _UNCHANGEABLE and _REFUSALS.get(error) is not Reason.GONE:
                 return read(answer)
         message = _with_buttons(json.loads(_body(self._templates, job)), job)
         message["channel"] = self._target.post_to
@@ -124,7 +120,7 @@ def _body(templates: Templates, job: Claimed) -> bytes:
     rendered = templates.render(job.target, job)
     if rendered is not None:
         return rendered.encode()
-    text = text_of(job.event_type, job.payload)
+    text = text_of(job)
     # A visitor may have written it: `<!channel>` notifies all, `<https://…|Open>` deceives.
     marked_up = job.payload.get("mrkdwn") is True
     return json.dumps({"text": text if marked_up else escape_slack(text)}).encode()
@@ -164,36 +160,14 @@ def read(answer: Response) -> Outcome:
     outcome = answer.outcome
     if outcome.kind is not Kind.DELIVERED:
         return outcome
-    error = _error(answer)
-    if error is None:
-        return replace(outcome, receipt=_receipt(answer))
-    if (reason := _refusal(error)) is not None:
-        return responses.refused(outcome, reason)
-    if error in _BAD:
-        return replace(outcome, kind=Kind.NEVER, reason=Reason.BAD_PAYLOAD)
-    return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
-
-
-def _refusal(said: str) -> Reason | None:
-    if said in _UNAUTHORIZED:
-        return Reason.UNAUTHORIZED
-    return Reason.GONE if said in _GONE else None
-
-
-def _error(answer: Response) -> str | None:
-    """Return Slack's error code; None if nothing is wrong."""
-    try:
-        data = json.loads(answer.body)
-        return None if data["ok"] is True else str(data.get("error"))
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return ""
-
-
-def _receipt(answer: Response) -> dict[str, str] | None:
-    """Return what identifies the message for later changes, if Slack says it."""
-    data = json.loads(answer.body)
-    found = {key: data.get(key) for key in ("channel", "ts")}
-    return found if all(isinstance(value, str) for value in found.values()) else None
+    data = answer.data
+    if data.get("ok") is not True:
+        error = str(data.get("error"))
+        bad = Reason.BAD_PAYLOAD if error in _BAD else Reason.BAD_ANSWER
+        return said(outcome, _REFUSALS.get(error, bad))
+    receipt: dict[str, Any] = {key: data.get(key) for key in ("channel", "ts")}
+    named = all(isinstance(value, str) for value in receipt.values())
+    return replace(outcome, receipt=receipt if named else None)
 
 
 HOOKS = URL("https://hooks.slack.com")

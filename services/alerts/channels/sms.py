@@ -1,20 +1,21 @@
 """SMSAPI's sms.do or a compatible API. Its errors have numbers, inside a 200."""
 
-import json
-from dataclasses import replace
 from typing import Literal
 from urllib.parse import urlencode
 
 from services.alerts.channels.channel import Secret, Url
 from services.alerts.channels.post import HttpChannel, HttpTarget, Response
-from services.alerts.channels.responses import refused, text_of
+from services.alerts.channels.responses import said
 from services.alerts.messages import CASE_EVENTS
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
 
 SMS_LETTERS = 1_500
 """Ten parts; providers refuse more."""
-_UNAUTHORIZED = frozenset({101, 102, 103, 105, 110})  # 103: the account has no credits left
-_BAD = frozenset({8, 11, 12, 13, 14, 17, 18, 104})
+_REASONS = {
+    # 103: the account has no credits left
+    **dict.fromkeys(("101", "102", "103", "105", "110"), Reason.UNAUTHORIZED),
+    **dict.fromkeys(("8", "11", "12", "13", "14", "17", "18", "104"), Reason.BAD_PAYLOAD),
+}
 
 
 class SmsTarget(HttpTarget):
@@ -28,7 +29,7 @@ class SmsTarget(HttpTarget):
 
 class Sms(HttpChannel[SmsTarget], section=SmsTarget):
     async def send(self, job: Claimed) -> Outcome:
-        text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
+        text = self._templates.text(self._name, job)
         # A case takes its recipient from the configuration; any other `to` is a caller's.
         own = job.payload.get("to") if job.event_type in CASE_EVENTS else None
         form = {
@@ -46,18 +47,7 @@ class Sms(HttpChannel[SmsTarget], section=SmsTarget):
 
 def read(answer: Response) -> Outcome:
     """Classify a response: only a list of queued messages is success."""
-    outcome = answer.outcome
-    if outcome.kind is not Kind.DELIVERED:
+    outcome, data = answer.outcome, answer.data
+    if outcome.kind is not Kind.DELIVERED or (data.get("count") and not data.get("error")):
         return outcome
-    try:
-        data = json.loads(answer.body)
-        if data.get("count") and not data.get("error"):
-            return outcome
-        code = int(data.get("error") or 0)
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        code = 0
-    if code in _UNAUTHORIZED:
-        return refused(outcome, Reason.UNAUTHORIZED)
-    if code in _BAD:
-        return replace(outcome, kind=Kind.NEVER, reason=Reason.BAD_PAYLOAD)
-    return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
+    return said(outcome, _REASONS.get(str(data.get("error")), Reason.BAD_ANSWER))

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from services.alerts.channels.channel import Secret, Url
 from services.alerts.channels.post import HttpChannel, HttpTarget, Response
-from services.alerts.channels.responses import refused, text_of
+from services.alerts.channels.responses import said
 from services.alerts.rules.delivery import MAX_PAUSE_SECONDS, Claimed, Kind, Outcome, Reason
 
 _LETTERS = 4096
@@ -28,7 +28,7 @@ class TelegramTarget(HttpTarget):
 
 class Telegram(HttpChannel[TelegramTarget], section=TelegramTarget):
     async def send(self, job: Claimed) -> Outcome:
-        text = self._templates.render(self._name, job) or text_of(job.event_type, job.payload)
+        text = self._templates.text(self._name, job)
         message = {
             "chat_id": self._target.chat,
             "text": text[:_LETTERS],
@@ -43,19 +43,15 @@ class Telegram(HttpChannel[TelegramTarget], section=TelegramTarget):
 
 def read(answer: Response) -> Outcome:
     """Classify a response: only `"ok": true` is success; how long to wait is in the body."""
-    outcome = answer.outcome
-    try:
-        data = json.loads(answer.body)
-        said, wait = data.get("description"), data.get("parameters", {}).get("retry_after")
-        ok = data["ok"] is True
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        said, wait, ok = None, None, False
-    if outcome.kind is Kind.DELIVERED and not ok:
-        return replace(outcome, kind=Kind.FAILED, reason=Reason.BAD_ANSWER)
-    if outcome.kind is Kind.LATER and isinstance(wait, int) and wait > 0:
-        return replace(outcome, retry_after=float(min(wait, MAX_PAUSE_SECONDS)))
+    outcome, data = answer.outcome, answer.data
+    if outcome.kind is Kind.DELIVERED and data.get("ok") is not True:
+        return said(outcome, Reason.BAD_ANSWER)
+    if outcome.kind is Kind.LATER and isinstance(parameters := data.get("parameters"), dict):
+        wait = parameters.get("retry_after")
+        if isinstance(wait, int) and wait > 0:
+            return replace(outcome, retry_after=float(min(wait, MAX_PAUSE_SECONDS)))
     if outcome.status == HTTPStatus.BAD_REQUEST:
-        if any(words in str(said).lower() for words in _GONE):
-            return refused(outcome, Reason.GONE)
-        return replace(outcome, reason=Reason.BAD_PAYLOAD)
+        description = str(data.get("description")).lower()
+        gone = any(words in description for words in _GONE)
+        return said(outcome, Reason.GONE if gone else Reason.BAD_PAYLOAD)
     return outcome

@@ -8,6 +8,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from services.alerts.rules.delivery import Claimed
 
+SHIPPED = Path(__file__).parents[1] / "templates"
+
 
 class Templates:
     """Parsed at start, so that a syntax error stops the start and not the first alert."""
@@ -15,7 +17,7 @@ class Templates:
     def __init__(self, folder: Path) -> None:
         # The text is JSON, Slack markup or plain, so each template escapes for itself.
         self._environment = ImmutableSandboxedEnvironment(
-            loader=jinja2.FileSystemLoader(folder), autoescape=False
+            loader=jinja2.FileSystemLoader([folder, SHIPPED]), autoescape=False
         )
         # Jinja's tojson escapes for HTML, and Slack and Monday would show \u003c.
         self._environment.filters["tojson"] = _json
@@ -41,6 +43,17 @@ class Templates:
             alert_id=str(job.alert_id),
             accepted_at=job.accepted_at,
         )
+
+    def text(self, target: str, job: Claimed) -> str:
+        return self.render(target, job) or text_of(job)
+
+
+def text_of(job: Claimed) -> str:
+    """Return the text of an alert without a template."""
+    text = job.payload.get("text")
+    if isinstance(text, str) and text:
+        return text
+    return f"{job.event_type}\n{json.dumps(job.payload, ensure_ascii=False, indent=1)[:2900]}"
 
 
 def _json(value: object) -> str:

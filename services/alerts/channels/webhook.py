@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, SecretStr
@@ -9,9 +10,7 @@ from standardwebhooks import Webhook as Signer
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from services.alerts.channels.channel import Secret, SecretUrl
-from services.alerts.channels.network import Network
 from services.alerts.channels.post import HttpChannel, HttpTarget
-from services.alerts.channels.templates import Templates
 from services.alerts.rules.delivery import Claimed, Outcome
 
 MOST_KEYS = 2
@@ -43,14 +42,22 @@ class WebhookTarget(HttpTarget):
 
 
 class Webhook(HttpChannel[WebhookTarget], section=WebhookTarget):
-    def __init__(
-        self, name: str, target: WebhookTarget, templates: Templates, network: Network
-    ) -> None:
-        super().__init__(name, target, templates, network)
-        self._signers = _signers(target.secret)
+    @cached_property
+    def _signers(self) -> list[Signer]:
+        return _signers(self._target.secret)
 
     async def send(self, job: Claimed) -> Outcome:
-        body = self._templates.render(self._name, job) or json.dumps(
+        body = self._body(job)
+        now, id_ = datetime.now(UTC), str(job.alert_id)
+        headers = {
+            "webhook-id": id_,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(each.sign(id_, now, body) for each in self._signers),
+        }
+        return (await self._poster.post(body.encode(), headers)).outcome
+
+    def _body(self, job: Claimed) -> str:
+        return self._templates.render(self._name, job) or json.dumps(
             {
                 "type": job.event_type,
                 "timestamp": job.accepted_at.isoformat(),
@@ -60,10 +67,3 @@ class Webhook(HttpChannel[WebhookTarget], section=WebhookTarget):
             },
             ensure_ascii=False,
         )
-        now, id_ = datetime.now(UTC), str(job.alert_id)
-        headers = {
-            "webhook-id": id_,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": " ".join(each.sign(id_, now, body) for each in self._signers),
-        }
-        return (await self._poster.post(body.encode(), headers)).outcome

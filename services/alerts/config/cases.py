@@ -69,9 +69,6 @@ class Answers(Part):
     stops_followups: bool = True
     done_within: Annotated[Wait, Field(le=LONGEST)] | None = None
 
-    def asks_schedule(self, name: str) -> bool:
-        return any(step.schedule == name for step in self.chain)
-
     @property
     def policy(self) -> Policy:
         return Policy(
@@ -152,15 +149,10 @@ class Person(Part):
 
     @property
     def person(self) -> case.Person:
-        quiet = self.quiet
-        return case.Person(
-            self.name,
-            self.slack,
-            self.email,
-            self.phone,
-            None if quiet is None else quiet.daily,
-            quiet_if_critical=quiet is not None and quiet.critical,
-        )
+        quiet = None if self.quiet is None else self.quiet.daily
+        critical = self.quiet is not None and self.quiet.critical
+        contacts = (self.slack, self.email, self.phone)
+        return case.Person(self.name, *contacts, quiet, quiet_if_critical=critical)
 
     def lacks(self, needs: frozenset[str]) -> list[str]:
         return sorted(need for need in needs if getattr(self, need) is None)
@@ -184,18 +176,12 @@ class CaseSections(BaseModel):
 
     def hours_for(self, schedule: str) -> Hours:
         """Return the hours in which a schedule is used: of its first user, or always."""
-        used = [each.hours for each in self.answers.values() if each.asks_schedule(schedule)]
-        return self.hours_of(ALWAYS if ALWAYS in used else next(iter(used), ALWAYS))
-
-    def zone_of(self, schedule: str) -> ZoneInfo:
-        """Return the time zone of a schedule's all-day shifts: that of its user's hours."""
-        used = (
-            self.hours[each.hours].zone
+        used = [
+            each.hours
             for each in self.answers.values()
-            if each.hours in self.hours and each.asks_schedule(schedule)
-        )
-        zone: ZoneInfo = next(used, self.hours_of(ALWAYS).zone)
-        return zone
+            if any(step.schedule == schedule for step in each.chain)
+        ]
+        return self.hours_of(ALWAYS if ALWAYS in used else next(iter(used), ALWAYS))
 
     def needs_of(self, schedule: str, targets: Mapping[str, Target]) -> frozenset[str]:
         """Return the contacts that a person on call needs: slack, email, phone."""

@@ -3,7 +3,7 @@
 Shifts are in memory, so that no transaction waits for a disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -28,20 +28,22 @@ class Rota:
     """One schedule."""
 
     path: Path
-    zone: ZoneInfo  # for all-day shifts and times without a zone
     otherwise: str
-    hours: Hours  # of its user
+    hours: Hours  # of its user; their zone is that of all-day shifts and times without a zone
     able: frozenset[str]  # people with the contacts that its messages need
     shifts: Sequence[Shift] = ()
     fault: str | None = None
     _read: tuple[int, datetime] | None = field(default=None, init=False)
+
+    def who(self, overrides: Sequence[Shift], now: datetime) -> OnCall:
+        return oncall.who(self.otherwise, self.shifts, overrides, now)
 
     def refresh(self, now: datetime) -> None:
         """Read the file if it has changed. If it cannot be read, the last shifts stay."""
         try:
             changed = self.path.stat().st_mtime_ns
             if self._read is None or self._read[0] != changed or now - self._read[1] >= AGAIN:
-                found = read(self.path, self.zone, now, now + AHEAD)
+                found = read(self.path, self.hours.zone, now, now + AHEAD)
                 known = [each for each in found if each.person in self.able]
                 strangers = sorted({each.person for each in found} - self.able)
                 self.shifts, self._read = known, (changed, now)
@@ -89,36 +91,25 @@ def _instant(at: date, zone: ZoneInfo) -> datetime:
     return (at if at.tzinfo else at.replace(tzinfo=zone)).astimezone(UTC)
 
 
-def _able(config: Config, schedule: str) -> frozenset[str]:
-    needs = config.needs_of(schedule, config.targets)
-    return frozenset(name for name, each in config.people.items() if not each.lacks(needs))
+def load(config: Config, folder: Path) -> dict[str, Rota]:
+    """Read all schedules.
+
+    :param folder: the configuration's folder; paths of files are relative to it
+    """
+    rotas = {}
+    for name, schedule in config.schedules.items():
+        needs = config.needs_of(name, config.targets)
+        able = frozenset(key for key, each in config.people.items() if not each.lacks(needs))
+        rotas[name] = Rota(
+            folder / schedule.file,
+            schedule.otherwise,
+            config.hours_for(name),
+            able,
+        )
+        rotas[name].refresh(datetime.now(UTC))
+    return rotas
 
 
-class Rotas:
-    """All schedules."""
-
-    def __init__(self, config: Config, folder: Path) -> None:
-        """:param folder: the configuration's folder; paths of files are relative to it"""
-        self.by_name = {
-            name: Rota(
-                folder / schedule.file,
-                config.zone_of(name),
-                schedule.otherwise,
-                config.hours_for(name),
-                _able(config, name),
-            )
-            for name, schedule in config.schedules.items()
-        }
-
-    def refresh(self, now: datetime) -> None:
-        for rota in self.by_name.values():
-            rota.refresh(now)
-
-    def faults(self) -> dict[str, str]:
-        """The faults of schedules' files, by schedule."""
-        return {name: rota.fault for name, rota in self.by_name.items() if rota.fault}
-
-    def who(self, schedule: str, overrides: Sequence[Shift], now: datetime) -> OnCall:
-        """:raises KeyError: no such schedule"""
-        rota = self.by_name[schedule]
-        return oncall.who(rota.otherwise, rota.shifts, overrides, now)
+def faults(rotas: Mapping[str, Rota]) -> dict[str, str]:
+    """Return the faults of schedules' files, by schedule."""
+    return {name: rota.fault for name, rota in rotas.items() if rota.fault}

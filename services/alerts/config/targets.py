@@ -1,7 +1,6 @@
 """Reads alerts.toml into frozen, typed targets and routes; reports every fault at once."""
 
-from collections.abc import Callable, Collection, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, Union
@@ -9,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, Union
 import jinja2
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from libs.common.process.config_file import ConfigFile, FaultError, Where, did_you_mean
+from libs.common.process.config_file import FaultError, Where, did_you_mean
+from libs.domain import shipped
 from services.alerts.channels.channel import SECTIONS, FromEnv, Part, Target
 from services.alerts.channels.templates import Templates
 from services.alerts.config.cases import ALWAYS, CaseSections
 from services.alerts.messages import ESCALATION, STAFF_MAIL
-from services.alerts.rules.case import Heartbeat, Links, Rules
+from services.alerts.rules.case import Rules
+from services.alerts.rules.heartbeats import Schedule
 
 
 class Dedup(Part):
@@ -44,6 +45,7 @@ class Config(CaseSections):
         reserved = self.targets.keys() & {
             "intake",
             "epoch",
+            "occurred",
             "erasures",
             "pings",
             "requests",
@@ -73,22 +75,14 @@ class Config(CaseSections):
                 raise FaultError(where, f"{target.fallback} has a fallback itself")
         return self
 
-    def rules(
-        self,
-        on_call: Callable[[str, datetime], str | None],
-        links: Links | None,
-        rota: Callable[[str], Collection[str]] = lambda _: (),
-    ) -> Rules:
-        """:param on_call: returns a schedule's person at a time, `rota` all; both from memory"""
+    @property
+    def rules(self) -> Rules:
         return Rules(
             policies={event: section.policy for event, section in self.answers.items()},
             hours={name: self.hours_of(name) for name in (*self.hours, ALWAYS)},
             people={key: each.person for key, each in self.people.items()},
-            on_call=on_call,
-            rota=rota,
-            links=links,
             heartbeats={
-                event: Heartbeat(each.within.total_seconds(), each.hours)
+                event: Schedule(each.within.total_seconds(), hours=self.hours_of(each.hours))
                 for event, each in self.heartbeats.items()
             },
             needs={name: target.needs for name, target in self.targets.items()},
@@ -119,10 +113,10 @@ def load(path: Path, env: Mapping[str, str]) -> tuple[Config, Templates]:
 
     :raises SystemExit: naming each fault, never a value
     """
-    file = ConfigFile(path)
+    file = shipped.read(path, "alerts")
     faults: list[str] = []
     resolved = _resolve(
-        file.raw, env, (), lambda where, text: faults.append(file.fault(where, text))
+        file.whole, env, (), lambda where, text: faults.append(file.fault(where, text))
     )
     config = None
     if not faults:
@@ -147,7 +141,7 @@ def load(path: Path, env: Mapping[str, str]) -> tuple[Config, Templates]:
     if config is None or faults:
         raise SystemExit("\n".join(faults))
     for name, target in config.targets.items():
-        raw = file.raw["targets"][name]
+        raw = file.whole["targets"][name]
         config._settings[name] = tuple(  # noqa: SLF001 - they are not in the file
             raw[each]["env"] if isinstance(raw[each], dict) else f"targets.{name}.{each}"
             for each in target.identity

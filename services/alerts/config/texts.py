@@ -3,91 +3,86 @@
 case_texts.toml has them all.
 """
 
-import tomllib
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, time
-from importlib.resources import files
+from typing import Any
 from zoneinfo import ZoneInfo
 
+from libs.common import beside
+from libs.domain.hours import Hours
 from services.alerts.channels.sms import SMS_LETTERS
 from services.alerts.rules.case import Cancelled, Choice, Refused, State, Verb
 
-_TEXTS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
-    files(__package__).joinpath("case_texts.toml").read_text(encoding="utf-8")
-)
+_TEXTS: dict[str, dict[str, dict[str, str]]] = beside.toml(__file__, "case_texts.toml")
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """The parts of a case that its messages show."""
+def line(row: Any, hours: Hours, *, reminds: bool = False) -> str:
+    """Describe a case's state in one line that names no data subject.
 
-    id: str
-    event_type: str
-    language: str | None
-    score: object | None
-    state: State
-    reason: str | None
-    outcome: str | None
-    owner: str | None  # name
-    opened_at: datetime
-    answered_at: datetime | None
-    until: datetime | None  # when its chain starts again
-    now: datetime
-    minutes: int  # of business time since it was opened
-    returns: bool = False  # it is another request of the same person
-    topic: str | None = None  # of a request that is no order
-    about: str = ""  # the job and the town
+    :param row: with `now`
+    :param hours: of the case
+    :param reminds: also ask its owner for an outcome
+    """
+    payload, language = row.payload or {}, language_of(row)
+    lines = texts("lines", language)
+    if row.reason == Cancelled.ERASED:
+        return lines["erased"]
+    name = payload.get("heartbeat")
+    title = f"{row.event_type} ({name})" if name else row.event_type
+    if (score := payload.get("score")) is not None:
+        topic = _short(payload, "topic")  # of a request that is no order
+        title = topic or lines["returning" if payload.get("previous") else "lead"]
+        if about := ", ".join(filter(None, (_short(payload, part) for part in ("work", "city")))):
+            title = f"{title}: {about}"
+        elif topic is None:
+            title = lines["scored"].format(title=title, score=score)
+    anew = row.state == State.OPEN and row.generation and not row.step
+    until = row.next_at if anew and row.next_at > row.now else None
+    closed = row.outcome is not None
+    state = "reminds" if reminds else "later" if until else "closed" if closed else row.state
+    waited = hours.between(row.opened_at, row.now)
+    return lines[state].format(
+        until=_clock(until, row.now, hours.zone),
+        title=title,
+        owner=row.owner_name,
+        minutes=int(waited.total_seconds() // 60),
+        outcome=texts("outcomes", language).get(row.outcome or ""),
+        since=_clock(row.answered_at, row.now, hours.zone),
+        opened=_clock(row.opened_at, row.now, hours.zone),
+    )
 
-    def line(self, zone: ZoneInfo, *, reminds: bool = False) -> str:
-        """Describe the case's state in one line that names no data subject.
 
-        :param reminds: also ask its owner for an outcome
-        """
-        lines = texts("lines", self.language)
-        if self.reason == Cancelled.ERASED:
-            return lines["erased"]
-        title = self.event_type
-        if self.score is not None:
-            title = self.topic or lines["returning" if self.returns else "lead"]
-            if self.about:
-                title = f"{title}: {self.about}"
-            elif self.topic is None:
-                title = lines["scored"].format(title=title, score=self.score)
-        put_off = self.until is not None and self.until > self.now
-        closed = self.outcome is not None
-        state = "reminds" if reminds else "later" if put_off else "closed" if closed else self.state
-        return lines[state].format(
-            until=self._clock(self.until, zone),
-            title=title,
-            owner=self.owner,
-            minutes=self.minutes,
-            outcome=texts("outcomes", self.language).get(self.outcome or ""),
-            since=self._clock(self.answered_at, zone),
-            opened=self._clock(self.opened_at, zone),
-        )
+def _short(payload: Mapping[str, Any], name: str) -> str | None:
+    value = payload.get(name)
+    return value[:60] if isinstance(value, str) and value.isprintable() else None
 
-    def at(self, url: str) -> str:
-        """Say where its person answers."""
-        name = "close_at" if self.state is State.ANSWERED else "at"
-        return texts("lines", self.language)[name].format(url=url)
 
-    def how_to_take(self) -> str | None:
-        """Say what to type, where there is no link."""
-        if self.state in {State.OPEN, State.UNANSWERED}:
-            return texts("lines", self.language)["take"].format(id=self.id)
+def _clock(at: datetime | None, now: datetime, zone: ZoneInfo) -> str:
+    """Return the time of day, after the date if that is another day."""
+    if at is None:
+        return ""
+    local = at.astimezone(zone)
+    today = local.date() == now.astimezone(zone).date()
+    return f"{local:%H:%M}" if today else f"{local:%d.%m. %H:%M}"
+
+
+def answer_at(row: Any, url: str) -> str:
+    """Say where its person answers."""
+    name = "close_at" if row.state == State.ANSWERED else "at"
+    return texts("lines", language_of(row))[name].format(url=url)
+
+
+def how_to(row: Any, *, reminds: bool) -> str | None:
+    """Say what to type, where there is no link."""
+    if not reminds and row.state not in {State.OPEN, State.UNANSWERED}:
         return None
+    how = "close" if reminds else "take"
+    return texts("lines", language_of(row))[how].format(id=row.alert_id)
 
-    def how_to_close(self) -> str:
-        return texts("lines", self.language)["close"].format(id=self.id)
 
-    def _clock(self, at: datetime | None, zone: ZoneInfo) -> str:
-        """Return the time of day, after the date if that is another day."""
-        if at is None:
-            return ""
-        local = at.astimezone(zone)
-        today = local.date() == self.now.astimezone(zone).date()
-        return f"{local:%H:%M}" if today else f"{local:%d.%m. %H:%M}"
+def language_of(row: Any) -> str:
+    return "pl" if (row.payload or {}).get("staff_language") == "pl" else "en"
 
 
 def texts(section: str, language: str | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from time import monotonic
 
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Disposition, Retry
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.alerts import metrics
 from services.alerts.channels.email import Email, EmailTarget, boottime
 from services.alerts.delivery import ending
@@ -17,8 +17,6 @@ from services.alerts.rules.delivery import Claimed, Kind, Once, Reason, RowStatu
 from services.alerts.store.ledger import transitions
 from services.alerts.store.ledger.transitions import Attempt, Ended
 from services.alerts.targets.breaker import Admission
-
-log = logs.get_logger(__name__)
 
 
 @dataclass(eq=False)

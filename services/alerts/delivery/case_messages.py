@@ -10,9 +10,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from services.alerts.channels.responses import text_of
-from services.alerts.channels.templates import escape_slack
-from services.alerts.config.texts import Shown, item, label, texts, without_diacritics
+from libs.common.database.engine import alone
+from services.alerts.channels.templates import escape_slack, text_of
+from services.alerts.config import texts
 from services.alerts.messages import CASE_UPDATE
 from services.alerts.rules.case import (
     ButtonValue,
@@ -25,8 +25,7 @@ from services.alerts.rules.case import (
     offered,
 )
 from services.alerts.rules.delivery import Button, Claimed
-from services.alerts.store.cases import links as case_links
-from services.alerts.store.cases import places
+from services.alerts.store.cases import cases, places
 
 
 async def written(
@@ -36,7 +35,7 @@ async def written(
 
     :param channel: the target's channel
     """
-    async with engine.connect() as tx:
+    async with alone(engine) as tx:
         row = await places.read(tx, shown_at(job), job.target)
         link = await _link(tx, rules, channel, row)
     if row is None:  # the case was purged, long after its end
@@ -51,7 +50,7 @@ async def unknown_copy(
 
     Such a message is a second copy: the response to its first posting was lost, with its `ts`.
     """
-    async with engine.connect() as tx:
+    async with alone(engine) as tx:
         row = await places.read(tx, value.shown_at, target)
     if row is None or row.alert_id != value.case_id or row.receipt == receipt:
         return None
@@ -68,16 +67,17 @@ async def unknown_copy(
 
 
 def _written(rules: Rules, channel: str, job: Claimed, row: Any, link: str | None) -> Claimed:
-    case = shown(row, rules)
-    line = case.line(rules.hours_of(row.hours).zone, reminds=_reminds(row))
+    reminds = _reminds(row)
+    line = texts.line(row, rules.hours_of(row.hours), reminds=reminds)
     person = rules.person(row.person)
-    how = case.how_to_close() if _reminds(row) else case.how_to_take()
+    how = texts.how_to(row, reminds=reminds)
     if how and link is None and rules.links is not None:
         link = rules.links.page(row.alert_id, row.payload or {})
-    said = (line, case.at(link) if link else how)
+    at = link and texts.answer_at(row, link)
+    said = (line, at or how)
     payload: dict[str, Any] = {"subject": line, "text": "\n".join(filter(None, said))}
     if channel == "sms":
-        payload["text"] = without_diacritics(" ".join(filter(None, (line, link and case.at(link)))))
+        payload["text"] = texts.without_diacritics(" ".join(filter(None, (line, at))))
     elif channel == "slack":
         mention = f"<@{person.slack}> " if person.slack and how else ""
         payload = {"text": mention + escape_slack(payload["text"]), "mrkdwn": True}
@@ -91,16 +91,16 @@ def _written(rules: Rules, channel: str, job: Claimed, row: Any, link: str | Non
 
 async def with_buttons(engine: AsyncEngine, rules: Rules, job: Claimed) -> Claimed:
     """Return an alert's own job, with its case's buttons if it asks at this target."""
-    async with engine.connect() as tx:
+    async with alone(engine) as tx:
         row = await places.read(tx, job.alert_id, job.target)
     return job if row is None else replace(job, buttons=_buttons(rules, row, job.alert_id))
 
 
 def recovered(job: Claimed) -> Claimed:
     """Return the job with texts that first say that it is over."""
-    line = texts("lines", job.payload.get("staff_language"))["recovered"]
+    line = texts.texts("lines", job.payload.get("staff_language"))["recovered"]
     subject = job.payload.get("subject") or job.event_type
-    text = line.format(text=text_of(job.event_type, job.payload))
+    text = line.format(text=text_of(job))
     said = {"subject": line.format(text=subject), "text": text, "resolved": True}
     return replace(job, payload={**job.payload, **said})
 
@@ -113,7 +113,7 @@ def _reminds(row: Any) -> bool:
 
 
 def _buttons(rules: Rules, row: Any, shown_at: UUID) -> tuple[Button, ...]:
-    language, hours = (row.payload or {}).get("staff_language"), rules.hours_of(row.hours)
+    language, hours = texts.language_of(row), rules.hours_of(row.hours)
     value = ButtonValue(row.alert_id, row.generation, shown_at)
     others = [(key, each.name[:75]) for key, each in rules.people.items() if key != row.owner]
     colleagues = others[:100]  # Slack's limits
@@ -121,11 +121,12 @@ def _buttons(rules: Rules, row: Any, shown_at: UUID) -> tuple[Button, ...]:
     def button(verb: Verb) -> Button:
         items = menu(verb, hours)
         choices = [
-            (item(each, hours.opens, language), str(replace(value, choice=each))) for each in items
+            (texts.item(each, hours.opens, language), str(replace(value, choice=each)))
+            for each in items
         ]
         if verb is Verb.HAND_OVER:
             choices = [(name, str(replace(value, to=key))) for key, name in colleagues]
-        return Button(verb, label(verb, language), str(value), tuple(choices))
+        return Button(verb, texts.label(verb, language), str(value), tuple(choices))
 
     verbs = offered(State(row.state), row.outcome)
     return tuple(button(verb) for verb in verbs if verb is not Verb.HAND_OVER or colleagues)
@@ -147,34 +148,8 @@ async def _link(tx: AsyncConnection, rules: Rules, channel: str, row: Any) -> st
     if rules.links is None or not asks or _address(rules, channel, row.person) is None:
         return None
     token = rules.links.token(row.alert_id, row.person, row.generation)
-    await case_links.add(tx, hashed(token), row.alert_id, row.person, row.generation)
+    await cases.run(
+        tx, "add_link", hash=hashed(token), case_id=row.alert_id, person=row.person,
+        generation=row.generation,
+    )  # fmt: skip
     return rules.links.url(token)
-
-
-def shown(row: Any, rules: Rules) -> Shown:
-    payload = row.payload or {}
-    name = payload.get("heartbeat")
-    waited = rules.hours_of(row.hours).between(row.opened_at, row.now)
-    return Shown(
-        id=str(row.alert_id),
-        event_type=f"{row.event_type} ({name})" if name else row.event_type,
-        language=payload.get("staff_language"),
-        score=payload.get("score"),
-        state=State(row.state),
-        reason=row.reason,
-        outcome=row.outcome,
-        owner=row.owner_name,
-        opened_at=row.opened_at,
-        answered_at=row.answered_at,
-        until=row.next_at if row.state == State.OPEN and row.generation and not row.step else None,
-        now=row.now,
-        minutes=int(waited.total_seconds() // 60),
-        returns=bool(payload.get("previous")),
-        topic=_text(payload, "topic"),
-        about=", ".join(filter(None, (_text(payload, part) for part in ("work", "city")))),
-    )
-
-
-def _text(payload: Mapping[str, Any], name: str) -> str | None:
-    value = payload.get(name)
-    return value[:60] if isinstance(value, str) and value.isprintable() else None

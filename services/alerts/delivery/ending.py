@@ -1,15 +1,17 @@
 """Publishes the effects of an ended row in the transaction that ends it, so no crash loses them."""
 
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import outbox
 from libs.common.messaging.topology import dead_name
+from libs.domain.events import occurred
 from services.alerts import messages, topology
 from services.alerts.rules.delivery import Once, Reason, State
-from services.alerts.store.ledger import escalations, transitions
+from services.alerts.store import incidents, subscriptions
+from services.alerts.store.ledger import transitions
 from services.alerts.store.ledger.transitions import Ended
 
 _EVENTS: dict[State, messages.Settled] = {
@@ -45,10 +47,20 @@ async def notify(
 
     :param until: when it may be submitted again
     """
-    if ended.event_type == messages.ESCALATION and state is State.FAILED:
-        await escalations.mark_unsent(tx, ended.alert_id)
+    if subscriptions.is_one(ended.target):  # nothing more is raised for it, or it would go round
+        if reason is Reason.GONE:
+            await subscriptions.end_by(tx, ended.target)
+    elif ended.event_type == messages.ESCALATION and state is State.FAILED:
+        await incidents.run(tx, "mark_unsent", digest=ended.alert_id)
     elif state in {State.FAILED, State.IN_DOUBT} or reason is Reason.NO_PERMIT:
-        await escalations.escalate(tx, ended, reason)
+        await incidents.run(
+            tx, "escalate", alert_id=ended.alert_id, target=ended.target,
+            event_type=ended.event_type, reason=reason, error=ended.error,
+        )  # fmt: skip
+    if state is State.FAILED and not subscriptions.is_one(ended.target):
+        failed = uuid5(ended.alert_id, f"{ended.target} {ended.attempt}")
+        about = {"alert_id": ended.alert_id, "event_type": ended.event_type, "reason": reason}
+        await outbox.add_all(tx, [occurred("alert.failed", failed, target=ended.target, **about)])
     if state is State.FAILED and reason is not Reason.UNROUTED:  # which has no such queue
         await outbox.add(
             tx,
@@ -75,7 +87,7 @@ async def mark_in_doubt(engine: AsyncEngine, alert_id: UUID, target: str) -> boo
     :returns: False when the row is in another state by now; nothing has changed
     """
     async with engine.begin() as tx:
-        ended = await transitions.mark_in_doubt(tx, alert_id, target)
-        if ended is not None:
-            await notify(tx, ended, State.IN_DOUBT, Reason.CRASHED)
-    return ended is not None
+        found = await transitions.run(tx, "mark_in_doubt", alert_id=alert_id, target=target)
+        for row in found:
+            await notify(tx, transitions.ended(row), State.IN_DOUBT, Reason.CRASHED)
+    return bool(found)

@@ -2,17 +2,16 @@
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from time import monotonic
 
 from pydantic import ValidationError
 
 from libs.common.messaging.rpc import NoReply, Requester
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.alerts import messages, metrics, topology
 from services.alerts.messages import PermitAnswer
 from services.alerts.rules.delivery import Claimed, Once
-
-log = logs.get_logger(__name__)
 
 _SAMPLE_SECONDS = 0.25
 _WINDOW_SECONDS = 5.0
@@ -38,10 +37,10 @@ class LoopLag:
             self._worst.append((now, now - due))
 
 
+@dataclass(frozen=True, eq=False)
 class Permits:
-    def __init__(self, requester: Requester, lag: LoopLag) -> None:
-        self._requester = requester
-        self._lag = lag
+    requester: Requester
+    lag: LoopLag
 
     async def ask(
         self, job: Claimed, once: Once, *, seconds: float, margin: float
@@ -54,11 +53,11 @@ class Permits:
             the permit is to be returned
         """
         answer = None
-        if self._lag.seconds > margin / 2:
-            log.warning("permit.not_asked", lag=self._lag.seconds)
+        if self.lag.seconds > margin / 2:
+            log.warning("permit.not_asked", lag=self.lag.seconds)
         else:
             try:
-                body = await self._requester.ask(
+                body = await self.requester.ask(
                     topology.CONSENT_COMMANDS,
                     messages.PERMIT_REQUEST,
                     messages.PERMIT_REQUEST,

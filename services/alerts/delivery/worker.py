@@ -20,24 +20,30 @@ one alert". These rules must hold:
 Claims made at the same moment share a statement, and so do outcomes (group_commit.py). A statement
 is one transaction: a crash in it leaves all of its rows as before, and each row moves as if alone.
 
-At most `concurrency` rows are claimed and not sent yet. A message that was sent frees its slot
-before its outcome is recorded, so up to twice as many messages are in flight. After a crash at most
-that many come again: the message of an ended row is acknowledged, any other alert may reach the
-target twice.
+A message may hold several rows (`alert.works`). Each is handled as if it came alone, and it is done
+when all are: ended, or with a message of their own.
+
+At most `concurrency` rows are claimed and not sent yet. A row that was sent frees its slot before
+its outcome is recorded, so up to twice as many rows are in flight. After a crash only these may
+reach the target twice: the message of an ended row is acknowledged, and no other row had begun.
 """
 
 import asyncio
 import math
 from collections.abc import Awaitable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from random import random
 from time import monotonic
+from typing import cast
 from uuid import UUID
 
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
+from libs.common.database.engine import alone
 from libs.common.database.group_commit import Batches, pace
 from libs.common.messaging.broker import HIGH, Broker, Message, PublishError
 from libs.common.messaging.consumer import (
@@ -49,8 +55,9 @@ from libs.common.messaging.consumer import (
     Retry,
     read,
 )
-from libs.common.messaging.topology import dead_name, delay_name
+from libs.common.messaging.topology import dead_name, delay_name, retry_name
 from libs.common.process import logs, tracing
+from libs.common.process.logs import log
 from services.alerts import messages, metrics, topology
 from services.alerts.channels.channel import Channel, Target
 from services.alerts.delivery import case_messages, ending
@@ -73,8 +80,6 @@ from services.alerts.store.ledger.transitions import Attempt, Ended
 from services.alerts.targets.breaker import Admission, Breaker
 from services.alerts.targets.throttle import Throttle
 
-log = logs.get_logger(__name__)
-
 RETRY_DATABASE_SECONDS = 0.5
 
 
@@ -93,18 +98,72 @@ class Worker:
 
     def __post_init__(self) -> None:
         self._retries = len(self.target.retry_delays)
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._unrecorded: set[UUID] = set()  # alerts whose outcome the database does not have yet
         limit = self.target.prefetch
         self._outcomes = Batches(self._record_batch, limit=limit, pace=pace(limit))
         limit = min(limit, self.target.concurrency)
         self._claims = Batches(self._claim, limit=limit, pace=pace(limit))
         self._takeover = asyncio.Lock()
+        self._room = asyncio.Semaphore(self.target.prefetch)
 
     async def handle(self, message: Message) -> Disposition:
-        """Process one work message; an open breaker requeues it without counting an attempt."""
-        if message.type == messages.ALERT_DEAD:
-            return await self._retry_moved_back(read(message, AlertDead))
+        """Process one message; an open breaker requeues it without counting an attempt."""
+        match message.type:
+            case messages.ALERT_DEAD:
+                return await self._retry_moved_back(read(message, AlertDead))
+            case messages.ALERT_WORKS:
+                return await self._handle_together(messages.each_work(message))
+        return await self._handle(message)
+
+    async def _handle_together(self, works: Sequence[Message]) -> Disposition:
+        """Handle each work of a batch as if it came alone."""
+        outcomes: list[Disposition | Exception] = [Requeue()] * len(works)
+
+        async def handle(position: int, work: Message) -> None:
+            logs.request_id.set(work.request_id)
+            try:
+                outcomes[position] = await self._handle(work)
+            except Exception as error:  # noqa: BLE001 - raised when the others have ended
+                outcomes[position] = error
+            finally:
+                self._room.release()
+
+        async with asyncio.TaskGroup() as rows:
+            for position, work in enumerate(works):
+                waits = self._room.locked()
+                await self._room.acquire()
+                if waits and not self.throttle.taking:
+                    self._room.release()
+                    break
+                # In its own context, so that its span is in the trace of its request.
+                rows.create_task(handle(position, work), context=Context())
+        for error in outcomes:
+            if isinstance(error, Exception):
+                raise error
+        return await self._leave(works, outcomes)
+
+    async def _leave(
+        self, works: Sequence[Message], outcomes: Sequence[Disposition | Exception]
+    ) -> Disposition:
+        """Give what is not done messages of its own, confirmed before the batch is acknowledged."""
+        left = [pair for pair in zip(works, outcomes, strict=True) if pair[1] != Ack()]
+        if len(left) == len(works) and len({type(outcome) for _, outcome in left}) == 1:
+            return cast("Disposition", outcomes[0])  # the whole batch comes again
+        rest = [work for work, outcome in left if isinstance(outcome, Requeue)]
+        parked = [work for work, outcome in left if not isinstance(outcome, Requeue)]
+        queue = topology.work_name(self.name)
+        sent: list[PublishError | None] = []
+        for exchange, key, each in (
+            (topology.DLX, retry_name(queue), parked),
+            (topology.ALERTS, queue, [messages.works(rest)] if rest else []),
+        ):
+            if each:
+                encoded = list(map(self.broker.encode, each))
+                sent += await self.broker.send_all(exchange.name, key, encoded, timeout=5.0)
+        failed = next(filter(None, sent), None)
+        return Retry(type(failed).__name__) if failed else Ack()
+
+    async def _handle(self, message: Message) -> Disposition:
         work = read(message, AlertWork)
         if work.alert_id in self._unrecorded:  # its lease may be over, but it is not abandoned
             return Retry("parked")
@@ -128,7 +187,7 @@ class Worker:
         """Claim the row and send the alert, or say what to do with the message instead."""
         job = await self._claims.submit((work.alert_id, work.generation))
         if job is None:
-            async with self._autocommit.connect() as tx:
+            async with alone(self.engine) as tx:
                 seen = await transitions.see(tx, work.alert_id, self.name)
             return await self._unclaimed(work, message, seen, admission)
         if job.severity != "critical":  # which overtakes others
@@ -138,7 +197,7 @@ class Worker:
     async def _claim(
         self, asked: Sequence[tuple[UUID, int]], *, take_over: bool = False
     ) -> list[Claimed | None]:
-        async with self._autocommit.connect() as tx:
+        async with alone(self.engine) as tx:
             return await transitions.claim(
                 tx,
                 self.name,
@@ -176,9 +235,9 @@ class Worker:
         while True:
             try:
                 if not case:
-                    return await case_messages.with_buttons(self._autocommit, self.rules, job), None
+                    return await case_messages.with_buttons(self.engine, self.rules, job), None
                 return await case_messages.written(
-                    self._autocommit, self.rules, self.target.channel, job
+                    self.engine, self.rules, self.target.channel, job
                 )
             except Exception as error:
                 if postgres.is_transient(error):
@@ -208,17 +267,16 @@ class Worker:
         return Ack() if over else Retry("parked")
 
     async def _exhaust(self, work: AlertWork) -> bool:
+        key = {"alert_id": work.alert_id, "target": self.name, "generation": work.generation}
         async with self.engine.begin() as tx:
-            ended = await transitions.exhaust(
-                tx, work.alert_id, self.name, work.generation, self._retries
-            )
-            if ended is not None:
+            found = await transitions.run(tx, "exhaust", **key, retries=self._retries)
+            for ended in map(transitions.ended, found):
                 if ended.once is not None:
                     await ending.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
                 await ending.notify(tx, ended, State.FAILED, Reason.EXHAUSTED)
-        if ended is not None and ended.event_type == messages.CASE_STEP:
-            await self._bring_forward(ended.alert_id)
-        return ended is not None
+        if found and found[0].event_type == messages.CASE_STEP:
+            await self._bring_forward(work.alert_id)
+        return bool(found)
 
     async def _keep_orphan(self, work: AlertWork, message: Message) -> bool:
         """Keep the last trace of an alert whose row the database has lost.
@@ -226,9 +284,11 @@ class Worker:
         It goes to alerts.intake.dead: no runbook empties that queue unread, its messages open an
         incident, and the ledger check fails.
         """
-        async with self._autocommit.connect() as tx:
-            if await transitions.may_be_purged(tx, self.name, work.at or datetime.now(UTC)):
-                return True
+        async with alone(self.engine) as tx:
+            at = work.at or datetime.now(UTC)
+            purged = await transitions.run(tx, "may_be_purged", target=self.name, at=at)
+        if purged.scalar_one():
+            return True
         lost = replace(message, headers={REASON: "no row"})
         try:
             await self.broker.publish(topology.DLX.name, dead_name(topology.INTAKE_QUEUE), lost)
@@ -269,7 +329,7 @@ class Worker:
             rows = await queries.locked(tx, "failed", chosen, None, 1, retriable=True)
             # An old update would race the next one of its place.
             rows = [row for row in rows if row.event_type != messages.CASE_UPDATE]
-            await upkeep.requeue(tx, rows, **upkeep.RESET, operator="rabbitmq")
+            await upkeep.requeue(tx, rows, **upkeep.RESET | {"operator": "rabbitmq"})
         log.info("dead_letter.requeued", alert_id=str(dead.alert_id), retried=bool(rows))
         return Ack()
 
@@ -292,6 +352,8 @@ class Worker:
             once=job.once is not None,
             singled_out=job.singled_out,
         )
+        if self.target.waits_in_ledger:
+            transition = alert.spread(transition, outcome, random())  # noqa: S311
         if outcome.kind is Kind.LATER:  # before another message can take the slot
             self.throttle.hold(outcome.retry_after or transition.delay)
         return Attempt(job, outcome, transition, seconds)
@@ -325,8 +387,7 @@ class Worker:
 
         Not in the transaction that records the outcome, which must not wait for a case.
         """
-        async with self._autocommit.connect() as tx:
-            await cases.bring_forward(tx, alert_id)
+        await cases.run.alone(self.engine, "bring_forward", alert_id=alert_id)
 
     async def _record(self, attempt: Attempt) -> State | None:
         """Record the outcome; retry until the database has it or the process stops.
@@ -349,7 +410,7 @@ class Worker:
             self._unrecorded.discard(attempt.job.alert_id)
 
     async def _record_batch(self, attempts: Sequence[Attempt]) -> list[State | None]:
-        async with self._autocommit.connect() as tx:
+        async with alone(self.engine) as tx:
             return await transitions.record(tx, attempts)
 
     async def _record_and_notify(self, attempt: Attempt) -> State | None:
@@ -362,7 +423,10 @@ class Worker:
                 await ending.return_permit(tx, job.alert_id, job.attempt, job.once)
             if attempt.want is not None and state is State.DELIVERED:
                 shown_at = case_messages.shown_at(job)
-                await places.shown(tx, shown_at, self.name, attempt.want, outcome.receipt)
+                await places.run(
+                    tx, "shown", alert_id=shown_at, target=self.name, want=attempt.want,
+                    receipt=outcome.receipt,
+                )  # fmt: skip
             if state is transition.state is not State.PENDING:  # it was not recalled in flight
                 ended = Ended(
                     job.alert_id,
@@ -377,6 +441,8 @@ class Worker:
 
     async def _retry_later(self, message: Message, delay: float, reason: str) -> Disposition:
         """Send the message to the queue that delays it by this many seconds."""
+        if self.target.waits_in_ledger:
+            return Ack()
         apart = topology.APART if message.priority == HIGH else ""
         if delay == self.target.retry_delays[0] and not apart:
             return Retry(reason)
@@ -390,10 +456,10 @@ class Worker:
     async def _fenced(self, job: Claimed, receipt: Mapping[str, str] | None = None) -> Disposition:
         """Acknowledge only over an ended row: the worker that took over may have no message."""
         log.info("delivery.fenced", alert_id=str(job.alert_id), attempt=job.attempt)
-        async with self._autocommit.connect() as tx:
+        async with alone(self.engine) as tx:
             if job.event_type in messages.CASE_EVENTS or job.event_type in self.rules.policies:
                 shown_at = case_messages.shown_at(job)
-                await places.rearm(tx, shown_at, self.name, receipt)
+                await places.run(tx, "rearm", alert_id=shown_at, target=self.name, receipt=receipt)
             seen = await transitions.see(tx, job.alert_id, self.name)
         action = alert.unclaimed(seen, generation=job.generation, retries=self._retries)
         return Ack() if action is Unclaimed.ACK else Retry("fenced")

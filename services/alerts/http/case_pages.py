@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -13,11 +12,11 @@ import jinja2
 from aiohttp import web
 from markupsafe import Markup
 
+from libs.common import beside
 from libs.common.http import plain_form
 from libs.domain import email_address, phone_number
-from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
-from services.alerts.config.texts import label, refusal, texts
-from services.alerts.delivery.case_messages import shown
+from services.alerts.cases.answers import Answers, Refusal
+from services.alerts.config.texts import label, language_of, line, refusal, texts
 from services.alerts.rules.case import (
     TOKEN_BYTES,
     Answer,
@@ -29,17 +28,17 @@ from services.alerts.rules.case import (
     hashed,
     offered,
 )
-from services.alerts.store.cases import links as case_links
+from services.alerts.store.cases import cases
 
 _MINE = (Verb.WON, Verb.LOST, Verb.NOT_A_LEAD, Verb.REMIND, Verb.RELEASE)
 _CHOICES = {Verb.LATER: Choice.HOUR, Verb.REMIND: Choice.HALF_HOUR}
 _CONTACT = ("name", "phone", "email", "city", "summary", "text", "transcript_url")
 _JOB = ("summary", "city")
 """What a lead is about, for everyone with a link: without who it is."""
-_STYLE = files(__package__).joinpath("case_page.css").read_text(encoding="utf-8")
+_STYLE = beside.text(__file__, "case_page.css")
 _PAGE = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-).from_string(files(__package__).joinpath("case_page.html").read_text(encoding="utf-8"))
+).from_string(beside.text(__file__, "case_page.html"))
 _HEADERS = {
     "Cache-Control": "no-store",
     "Referrer-Policy": "no-referrer",  # whoever has the URL may act
@@ -68,18 +67,16 @@ class CasePages:
         answer = await self._answer(request, row) if row is not None else None
         if row is None or answer is None:
             return self._gone()
-        try:
-            result = await self.answers.answer(row.alert_id, answer)
-        except (UnknownCase, KeyUsed):
-            return self._gone()
+        result = await self.answers.answer(row.alert_id, answer)
         after = await self._case(request)
-        return self._gone() if after is None else self._answered(after, result)
-
-    def _answered(self, row: Any, result: Result | Refusal) -> web.Response:
+        if after is None:
+            return self._gone()
         if not isinstance(result, Refusal):
-            return self._page(row)
-        note = refusal(result.why, result.owner, _language(row))
-        return self._page(row, note, 422 if result.why is Refused.TOO_LATE else 409)
+            return self._page(after)
+        if result.why in {Refused.UNKNOWN, Refused.KEY_USED}:
+            return self._gone()
+        note = refusal(result.why, result.owner, language_of(after))
+        return self._page(after, note, 422 if result.why is Refused.TOO_LATE else 409)
 
     async def _answer(self, request: web.Request, row: Any) -> Answer | None:
         form = await plain_form.read(request)
@@ -106,14 +103,15 @@ class CasePages:
         token = request.match_info["token"]
         if len(token) > 2 * TOKEN_BYTES:
             return None
-        async with self.answers.engine.connect() as tx:
-            row = await case_links.find(tx, hashed(token))
+        row = (
+            await cases.run.alone(self.answers.engine, "of_link", hash=hashed(token))
+        ).one_or_none()
         if row is None or row.reason == "erased" or row.person not in self.answers.rules.people:
             return None
         return row
 
     def _page(self, row: Any, note: str = "", status: int = 200) -> web.Response:
-        rules, language = self.answers.rules, _language(row)
+        rules, language = self.answers.rules, language_of(row)
         words = texts("page", language)
         mine = row.state == State.ANSWERED and row.owner == row.person
         # Only the owner may close it; everyone else sees who has it.
@@ -122,7 +120,7 @@ class CasePages:
         return self._html(
             status,
             language=language,
-            title=shown(row, rules).line(rules.hours_of(row.hours).zone),
+            title=line(row, rules.hours_of(row.hours)),
             note=note,
             details=list(_details(row.payload or {}, words, _CONTACT if mine else _JOB)),
             buttons=[(verb.value, words.get(verb, label(verb, language))) for verb in buttons],
@@ -169,7 +167,3 @@ def _link(key: str, value: str) -> str | None:
     except ValueError:
         pass
     return None
-
-
-def _language(row: Any) -> str:
-    return "pl" if (row.payload or {}).get("staff_language") == "pl" else "en"

@@ -1,6 +1,5 @@
 """Cases: answer, cancel, list, show and check them."""
 
-import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -15,16 +14,17 @@ from libs.common.http.application import (
     Moment,
     Problem,
     json_response,
+    page,
     parse,
+    parse_query,
     path_id,
-    validate,
 )
 from libs.domain.acts import Act
 from libs.domain.scopes import PERSON
-from services.alerts.cases.answers import Answers, KeyUsed, Refusal, Result, UnknownCase
+from services.alerts.cases.answers import Answers, Refusal, Result
 from services.alerts.http.common import admin, operator, service_or_admin
 from services.alerts.messages import columns
-from services.alerts.rules.case import Answer, Refused, State, Verb, Via
+from services.alerts.rules.case import Answer, Refused, State, Verb, Via, key_of
 from services.alerts.store.cases import queries as case_queries
 from services.alerts.upkeep.ledger_check import LedgerCheck
 
@@ -40,23 +40,11 @@ _CASE = (
 
 Flag = Annotated[bool, Field(strict=False)]
 Reason = Annotated[str, Field(min_length=1, max_length=500)]
-Verbs = Literal[
-    "taken",
-    "later",
-    "not_a_lead",
-    "false_alarm",
-    "done",
-    "won",
-    "lost",
-    "release",
-    "reopen",
-    "remind",
-    "hand_over",
-]
+VERBS = tuple(each.value for each in Verb if each is not Verb.CANCEL)
 
 
 class Given(Model):
-    answer: Verbs
+    answer: Literal[VERBS]  # type: ignore[valid-type]
     by: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     reason: Reason | None = None
     until: Moment | None = None
@@ -135,8 +123,7 @@ class CaseRoutes:
         if caller is None or not caller.startswith(PERSON):
             raise Problem(422, errors=[("by", "is missing")])
         key, _, name = caller.partition(" ")
-        same = [each for each, person in people.items() if person.name == name]
-        return (same[0] if len(same) == 1 else key), name or key
+        return key_of(people, name) or key, name or key
 
     async def cancel(self, request: web.Request) -> web.Response:
         case_id = path_id(request, "case")
@@ -145,51 +132,30 @@ class CaseRoutes:
         key = _key(request, required=False)
         answer = Answer(Verb.CANCEL, "admin", name, Via.API, key, reason=body.reason, admin=True)
         act = Act.of(request.headers, "case.cancel", "case", str(case_id), reason=body.reason)
-        return await _response(self.answers.cancel(case_id, answer, act))
+        return await _response(self.answers.answer(case_id, answer, act))
 
     async def cases(self, request: web.Request) -> web.Response:
-        asked = validate(json.dumps(dict(request.query)).encode(), Asked).model_dump()
-        async with self.answers.engine.connect() as tx:
-            rows = await case_queries.page(tx, PAGE + 1, **asked)
-        items = rows[:PAGE]
-        last = str(items[-1].alert_id) if len(rows) > PAGE else None
-        shown = [_case(row) for row in items]
+        which = parse_query(request, Asked).model_dump()
+        rows = await case_queries.run.alone(self.answers.engine, "page", **which, limit=PAGE + 1)
+        found = page(rows, PAGE, lambda row: str(row.alert_id), _case)
         # `next` is the old name, for one more release.
-        return json_response({"items": shown, "next_cursor": last, "next": last})
+        return json_response(found | {"next": found["next_cursor"]})
 
     async def case(self, request: web.Request) -> web.Response:
         case_id = path_id(request, "case")
+        rules = self.answers.rules
         async with self.answers.engine.connect() as tx:
-            found = await case_queries.find(tx, case_id)
-        if found is None:
-            raise _unknown()
-        return json_response(
-            {
-                **_case(found.case),
-                "chain": found.case.chain,
-                "people": {key: each.name for key, each in self.answers.rules.people.items()},
-                "steps": [self._step(row) for row in found.steps],
-                "answers": [_answer(row) for row in found.answers],
-                "places": [
-                    {
-                        "alert_id": str(row.alert_id),
-                        "target": row.target,
-                        "up_to_date": row.want <= (row.shown or 0),
-                    }
-                    for row in found.places
-                ],
+            row = (await case_queries.run(tx, "case", case_id=case_id)).one_or_none()
+            if row is None:
+                raise _unknown()
+            found = {
+                name: [each._asdict() for each in await case_queries.run(tx, name, case_id=case_id)]
+                for name in ("steps", "answers", "places")
             }
-        )
-
-    def _step(self, row: Any) -> dict[str, Any]:
-        # Its state is null once the ledger has purged its row.
-        names = ("generation", "number", "target", "person", "handed_out_at", "state", "reason")
-        return {
-            "alert_id": str(row.alert_id),
-            "name": self.answers.rules.person(row.person).name,
-            "error_message": row.error,
-            **columns(row, *names),
-        }
+        for step in found["steps"]:
+            step["name"] = rules.person(step["person"]).name
+        people = {key: each.name for key, each in rules.people.items()}
+        return json_response({**_case(row), "chain": row.chain, "people": people, **found})
 
     async def check(self, _: web.Request) -> web.Response:
         return json_response(await self.ledger_check.check_cases())
@@ -210,15 +176,14 @@ def _unknown() -> Problem:
 
 async def _response(answered: Awaitable[Result | Refusal]) -> web.Response:
     """:raises Problem: 403 only an admin may; 409 the state is another; 422 `later` is over"""
-    try:
-        result = await answered
-    except UnknownCase:
-        raise _unknown() from None
-    except KeyUsed:
-        raise Problem(422, errors=[(_KEY, "was used for another answer")]) from None
+    result = await answered
     if not isinstance(result, Refusal):
         return json_response(result)
     match result.why:
+        case Refused.UNKNOWN:
+            raise _unknown()
+        case Refused.KEY_USED:
+            raise Problem(422, errors=[(_KEY, "was used for another answer")])
         case Refused.ADMIN:
             raise Problem(403, detail="only the admin key may reopen a case")
         case Refused.TOO_LATE:
@@ -236,8 +201,3 @@ async def _response(answered: Awaitable[Result | Refusal]) -> web.Response:
 
 def _case(row: Any) -> dict[str, Any]:
     return {"id": str(row.alert_id), "steps_in_all": len(row.chain), **columns(row, *_CASE)}
-
-
-def _answer(row: Any) -> dict[str, Any]:
-    names = ("name", "via", "at", "reason", "until", "generation")
-    return {"answer": row.verb, "by": row.person, **columns(row, *names)}

@@ -1,12 +1,18 @@
 """Helpers shared by the routes."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
+from pydantic import AfterValidator, Field
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.http.application import only
+from libs.common.database.queries import Queries
+from libs.common.http.application import only, path_id, there
+from libs.domain.acts_outbox import record
 from services.alerts.messages import columns
 from services.alerts.rules.delivery import TERMINAL, State
 
@@ -20,13 +26,29 @@ def operator(request: web.Request) -> str | None:
     return request.headers.get("X-Operator", "")[:200] or None
 
 
-def known_zone(name: str) -> str:
-    """:raises ValueError: there is no such time zone"""
+@asynccontextmanager
+async def acting(
+    engine: AsyncEngine, request: web.Request, run: Queries, kind: str, what: str
+) -> AsyncIterator[tuple[AsyncConnection, Any]]:
+    """Lock the row that the path names, and record the act unless it is refused.
+
+    :raises Problem: 404 there is none
+    """
+    async with engine.begin() as tx:
+        row = there((await run(tx, "lock", id=path_id(request, kind))).one_or_none(), kind)
+        yield tx, row
+        await record(tx, request, f"{kind}.{what}", kind, row.id)
+
+
+def _known(name: str) -> str:
     try:
         ZoneInfo(name)
     except (KeyError, OSError, ValueError):
         raise ValueError("no such time zone, as in Europe/Warsaw") from None
     return name
+
+
+ZoneName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_known)]
 
 
 def number_in_path(request: web.Request) -> int:
@@ -46,6 +68,6 @@ def shown(row: Any) -> dict[str, Any]:
         "error_message": row.error,
         "attempts": row.attempt,
         "retry_count": max(row.attempts - 1, 0),
-        "last_retry_at": row.last_attempt_at and row.last_attempt_at.isoformat(),
-        "next_attempt_at": row.due_at.isoformat() if open_ else None,
+        "last_retry_at": row.last_attempt_at,
+        "next_attempt_at": row.due_at if open_ else None,
     }

@@ -1,8 +1,9 @@
-"""The dead-letter queue: list, retry, discard, resolve and clean up deliveries."""
+"""The dead-letter queue: list, retry, replay, discard, resolve and clean up deliveries."""
 
 import base64
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,38 +13,88 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.http.application import Model, Moment, Problem, in_utc, json_response, parse
-from libs.common.process import logs
+from libs.common.http.application import (
+    Model,
+    Moment,
+    Problem,
+    Time,
+    in_utc,
+    json_response,
+    page,
+    parse,
+    parse_query,
+)
+from libs.common.plain import plain
+from libs.common.process.logs import log
 from libs.domain import acts_outbox
 from libs.domain.acts import Act, chosen, refs
-from libs.domain.acts_outbox import Counted
+from libs.domain.acts_outbox import Counted, record
 from services.alerts.delivery import ending
 from services.alerts.http.common import admin, operator, service, shown
 from services.alerts.intake import Intake
-from services.alerts.messages import CASE_EVENTS, CASE_STEP, shown_payload
+from services.alerts.messages import CASE_EVENTS, CASE_STEP, STAFF_MAIL, shown_payload
 from services.alerts.rules.delivery import Reason, State
 from services.alerts.store.cases import cases
 from services.alerts.store.ledger import queries, transitions, upkeep
 from services.alerts.store.ledger.queries import Cursor, Filter
-from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep import retention
-
-log = logs.get_logger(__name__)
 
 PAGE = 100
 MAX_PAGE = 1_000
 PAGE_BYTES = 8 * 1024 * 1024  # of payloads; a page ends early beyond it
 BATCH = 200
-LISTS = ("pending", "failed", "in_doubt", "silenced")
+MOST_REPLAYED = 10_000
 # The gateway waits 20 s for a response. The call answers before that, and the next one continues.
 BULK_SECONDS = 12.0
 RETRIED_PER_SECOND = 2_000
 
 
+def _key(row: Any) -> Cursor:
+    return row.created_at, row.alert_id, row.target
+
+
+def cursor_of(at: datetime, alert_id: UUID, target: str = "") -> str:
+    text = json.dumps([at, alert_id, target], default=plain)
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def cursor_in(text: str) -> Cursor:
+    """:raises ValueError:"""
+    try:
+        at, alert_id, target = json.loads(base64.urlsafe_b64decode(text))
+        after = in_utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
+    except (ValueError, TypeError, AttributeError):
+        after = None
+    if after is None or "\0" in after[2]:
+        raise ValueError("not a cursor of this list")
+    return after
+
+
 Text = Annotated[str, Field(min_length=1, max_length=2_000)]
+After = Annotated[Cursor, BeforeValidator(cursor_in)]
+
+
+class Query(Model):
+    """Of a list: which rows, after which one, and how many."""
+
+    id: UUID | None = None
+    target: str | None = None
+    event_type: str | None = None
+    since: Time | None = None
+    until: Time | None = None
+    limit: Annotated[int, Field(strict=False, ge=1, le=MAX_PAGE)] = PAGE
+    cursor: After | None = None
+
+    def filter(self) -> Filter:
+        ids = None if self.id is None else [self.id]
+        return Filter(ids, self.target, self.event_type, self.since, self.until)
+
+
+class Listed(Query):
+    state: Literal["pending", "failed", "in_doubt", "silenced"]
 
 
 class Chosen(Model):
@@ -70,10 +121,10 @@ class Chosen(Model):
         whole = self.filter()
         return [whole] if self.ids is None else [replace(whole, ids=[each]) for each in self.ids]
 
-    def act(self, request: web.Request, action: str, reason: str | None = None) -> Counted:
+    @property
+    def ref(self) -> str:
         filters = self.model_dump(mode="json", exclude={"ids", "reason"}, exclude_none=True)
-        ref = f"{refs(self.ids or ())} {chosen(**filters)}".strip()
-        return Counted(Act.of(request.headers, action, "alert", ref, reason=reason))
+        return f"{refs(self.ids or ())} {chosen(**filters)}".strip()
 
     def lists(self) -> tuple[str, ...]:
         if self.status is not None:
@@ -92,6 +143,14 @@ class Resolve(Model):
     target: Text | None = None
 
 
+class Replay(Model):
+    target: Text
+    since: Moment
+    until: Moment
+    event_type: Text | None = None
+    dry_run: bool = False
+
+
 class Cleanup(Model):
     older_than_hours: Annotated[float, Field(ge=0, le=87_600)]
 
@@ -100,65 +159,54 @@ class Cleanup(Model):
 class DlqRoutes:
     engine: AsyncEngine
     intake: Intake
-    throttles: Mapping[str, Throttle]
+    targets: Container[str]
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/alerts", service(self.alerts))
-        app.router.add_get("/api/dlq/pending", admin(partial(self.rows, "pending")))
-        app.router.add_get("/api/dlq/failed", admin(partial(self.rows, "failed")))
-        app.router.add_get("/api/dlq/in-doubt", admin(partial(self.rows, "in_doubt")))
-        app.router.add_get("/api/dlq/silenced", admin(partial(self.rows, "silenced")))
+        for name in ("pending", "failed", "in_doubt", "silenced"):
+            path = f"/api/dlq/{name.replace('_', '-')}"
+            app.router.add_get(path, admin(partial(self.rows, name)))
         app.router.add_get("/api/dlq/stats", admin(self.stats))
+        app.router.add_post("/api/alerts/replay", admin(self.replay))
         app.router.add_post("/api/dlq/retry", admin(self.retry))
         app.router.add_post("/api/dlq/discard", admin(self.discard))
         app.router.add_post("/api/dlq/resolve", admin(self.resolve))
         app.router.add_post("/api/dlq/cleanup", admin(self.cleanup))
 
     async def rows(self, name: str, request: web.Request) -> web.Response:
-        chosen, after, limit = _query(request)
+        query = parse_query(request, Query)
+        chosen, after = query.filter(), query.cursor
         rows: list[Any] = []
         size, more = 0, True
         async with self.engine.begin() as tx:
-            while more and len(rows) < limit and size < PAGE_BYTES:
-                asked = min(PAGE, limit - len(rows))
-                some = list(await tx.execute(queries.paged(name, chosen, after, asked + 1)))
-                more = len(some) > asked
-                rows += some[:asked]
+            while more and len(rows) < query.limit and size < PAGE_BYTES:
+                most = min(PAGE, query.limit - len(rows))
+                some = await queries.paged(tx, name, chosen, after, most + 1)
+                more = len(some) > most
+                rows += some[:most]
                 size += sum(row.size or 0 for row in some)
                 after = _key(rows[-1]) if rows else None
             seen = {row.alert_id for row in rows}
             filters = {"state": name} | asdict(chosen)
             await acts_outbox.look(tx, request.headers, "alert.look", "alert", seen, **filters)
-        return json_response(
-            {
-                "items": [shown(row) | {"payload": shown_payload(row)} for row in rows],
-                "next_cursor": _cursor_of(rows[-1]) if more else None,
-            }
-        )
+        items = [shown(row) | {"payload": shown_payload(row)} for row in rows]
+        cursor = cursor_of(*_key(rows[-1])) if more else None
+        return json_response({"items": items, "next_cursor": cursor})
 
     async def alerts(self, request: web.Request) -> web.Response:
         """List deliveries; `total`, on the first page, counts them all.
 
         Without payloads and errors, which may quote them: the list has those of every program.
         """
-        chosen, after, limit = _query(request, {"state"})
-        if (state := request.query.get("state")) not in LISTS:
-            raise Problem(422, errors=[("state", f"must be one of {', '.join(LISTS)}")])
+        query = parse_query(request, Listed)
+        chosen, state, most = query.filter(), query.state, query.limit
         async with self.engine.connect() as tx:
-            listed = queries.paged(state, chosen, after, limit + 1, bare=True)
-            rows = list(await tx.execute(listed))
-            total = None if after else (await queries.count(tx, chosen, (state,)))[0]
-        more, rows = len(rows) > limit, rows[:limit]
-        items = [shown(row) for row in rows]
-        for each in items:
+            rows = await queries.paged(tx, state, chosen, query.cursor, most + 1, bare=True)
+            total = None if query.cursor else (await queries.count(tx, chosen, (state,)))[0]
+        found = page(rows, most, lambda row: cursor_of(*_key(row)), shown)
+        for each in found["items"]:
             del each["error_message"]
-        return json_response(
-            {
-                "items": items,
-                "next_cursor": _cursor_of(rows[-1]) if more else None,
-                "total": total,
-            }
-        )
+        return json_response(found | {"total": total})
 
     async def stats(self, _: web.Request) -> web.Response:
         async with self.engine.connect() as tx:
@@ -177,37 +225,32 @@ class DlqRoutes:
         """Requeue the chosen rows; the same call again continues where this one stopped."""
         body = await parse(request, Chosen)
         changes = {**upkeep.RESET, "operator": operator(request)}
-        act = body.act(request, "alert.retry")
         async with self.engine.connect() as tx:
             lists = () if body.status is None and body.ids is not None else body.lists()
             matched, empty = await queries.count(tx, body.filter(), lists)
-        requeued = 0
         steps_of_cases: list[Any] = []
 
         async def requeue(tx: AsyncConnection, rows: list[Any]) -> None:
-            nonlocal requeued
             steps_of_cases.extend(row for row in rows if row.event_type in CASE_EVENTS)
             rows = [row for row in rows if row.event_type not in CASE_EVENTS]
-            known = [row for row in rows if row.target in self.throttles]
-            await upkeep.requeue(tx, known, later=requeued / RETRIED_PER_SECOND, **changes)
+            known = [row for row in rows if row.target in self.targets]
+            await upkeep.requeue(tx, known, later=act.total / RETRIED_PER_SECOND, **changes)
             done = len(known)
             for row in rows:
-                if row.target not in self.throttles:
+                if row.target not in self.targets:
                     done += await self.intake.reroute(tx, row, operator(request))
             await act.add(tx, done)
-            requeued += done
 
-        complete = await self._for_each_batch(body, requeue, retriable=True)
-        over = 0
-        for row in steps_of_cases:
-            done = await self._retry_step(row, changes, act)
-            requeued, over = requeued + done, over + (not done)
-        await self._end_act(act)
-        log.info("dlq.retried", operator=operator(request), matched=matched, requeued=requeued)
-        answer = {"matched": matched, "requeued": requeued, "skipped": max(0, matched - requeued)}
+        async with self._counted(request, "alert.retry", body.ref) as act:
+            complete = await self._for_each_batch(body, requeue, retriable=True)
+            done = [await self._retry_step(row, changes, act) for row in steps_of_cases]
+        log.info("dlq.retried", operator=operator(request), matched=matched, requeued=act.total)
+        answer = {"matched": matched, "requeued": act.total}
+        answer["skipped"] = max(0, matched - act.total)
         if empty:  # erased or expired: there is nothing to send
             answer["without_payload"] = empty
-        if over:  # steps whose case was answered, or whose chain restarted; and updates of places
+        if over := done.count(False):
+            # Steps whose case was answered, or whose chain restarted; and updates of places.
             answer["case_over"] = over
         return json_response(answer if complete else {**answer, "more": True})
 
@@ -223,25 +266,65 @@ class DlqRoutes:
             await act.add(tx, len(free))
         return bool(free)
 
-    async def _end_act(self, act: Counted) -> None:
+    @asynccontextmanager
+    async def _counted(
+        self, request: web.Request, action: str, ref: str, **more: Any
+    ) -> AsyncIterator[Counted]:
+        act = Counted(Act.of(request.headers, action, "alert", ref, **more))
+        yield act
         async with self.engine.begin() as tx:
             await act.end(tx)
 
     async def discard(self, request: web.Request) -> web.Response:
         body = await parse(request, Discard)
-        act = body.act(request, "alert.discard", body.reason)
-        discarded = 0
 
         async def end(tx: AsyncConnection, rows: list[Any]) -> None:
-            nonlocal discarded
             await _end(tx, rows, State.DISCARDED, body.reason, operator(request))
             await act.add(tx, len(rows))
-            discarded += len(rows)
 
-        complete = await self._for_each_batch(body, end)
-        await self._end_act(act)
-        log.info("dlq.discarded", operator=operator(request), rows=discarded)
-        return json_response({"discarded": discarded, **({} if complete else {"more": True})})
+        async with self._counted(request, "alert.discard", body.ref, reason=body.reason) as act:
+            complete = await self._for_each_batch(body, end)
+        log.info("dlq.discarded", operator=operator(request), rows=act.total)
+        return json_response({"discarded": act.total, **({} if complete else {"more": True})})
+
+    async def replay(self, request: web.Request) -> web.Response:
+        """Send again what a target has accepted, for a receiver that lost it.
+
+        What was sent again is delivered after `until`, so no call chooses it twice: the same call
+        again continues.
+        """
+        body = await parse(request, Replay)
+        errors = []
+        if body.target not in self.targets:
+            errors.append(("target", "no target has this name"))
+        if not body.since < body.until <= datetime.now(UTC):
+            errors.append(("until", "must be after since, and not in the future"))
+        if errors:
+            raise Problem(422, errors=errors)
+        which = body.model_dump(exclude={"dry_run"}) | {"never": [*CASE_EVENTS, STAFF_MAIL]}
+        counted = await upkeep.run.alone(
+            self.engine, "count_replayable", **which, limit=MOST_REPLAYED + 1
+        )
+        matched = counted.scalar_one()
+        if matched > MOST_REPLAYED:
+            text = f"more than {MOST_REPLAYED:,} match: choose less time"
+            raise Problem(422, errors=[("since", text)])
+        if body.dry_run:
+            return json_response({"matched": matched, "requeued": 0})
+        ref = chosen(**body.model_dump(mode="json", exclude={"dry_run"}))
+        changes = {**upkeep.RESET, "keep_error": False, "operator": operator(request)}
+        more, stop = True, monotonic() + BULK_SECONDS
+        async with self._counted(request, "alert.replay", ref) as act:
+            while more and monotonic() < stop:
+                async with self.engine.begin() as tx:
+                    rows = await upkeep.run(tx, "replayable", **which, limit=BATCH)
+                    later = act.total / RETRIED_PER_SECOND
+                    await upkeep.requeue(tx, rows, later=later, **changes)
+                    await act.add(tx, len(rows))
+                more = len(rows) == BATCH
+        log.info("alerts.replayed", operator=operator(request), rows=act.total, more=more)
+        answer = {"matched": matched, "requeued": act.total}
+        return json_response(answer | {"more": True} if more else answer)
 
     async def _for_each_batch(
         self,
@@ -286,27 +369,23 @@ class DlqRoutes:
             if body.outcome == "resend":
                 if any(row.empty for row in rows):
                     raise Problem(409, detail="its payload was erased or has expired")
-                if any(row.target not in self.throttles for row in rows):
+                if any(row.target not in self.targets for row in rows):
                     raise Problem(409, detail="its target is no longer configured")
-                changes = {**upkeep.RESET, "error": body.reason, "operator": operator(request)}
-                await upkeep.requeue(tx, rows, **changes)
+                said = {"error": body.reason, "keep_error": False, "operator": operator(request)}
+                await upkeep.requeue(tx, rows, **upkeep.RESET | said)
             else:
                 await _end(tx, rows, State(body.outcome), body.reason, operator(request))
             ref = str(body.id) + (f" {body.target}" if body.target else "")
-            act = Act.of(
-                request.headers, "alert.resolve", "alert", ref,
-                reason=body.reason, outcome=body.outcome,
-            )  # fmt: skip
-            await acts_outbox.record(tx, act, len(rows))
+            why = {"reason": body.reason, "outcome": body.outcome}
+            await record(tx, request, "alert.resolve", "alert", ref, len(rows), **why)
         log.info("dlq.resolved", operator=operator(request), id=str(body.id), outcome=body.outcome)
         return json_response({"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)})
 
     async def cleanup(self, request: web.Request) -> web.Response:
         body = await parse(request, Cleanup)
         ref = chosen(older_than_hours=body.older_than_hours)
-        act = Counted(Act.of(request.headers, "alert.cleanup", "alert", ref))
-        deleted = await retention.purge(self.engine, body.older_than_hours * 3600, act.add)
-        await self._end_act(act)
+        async with self._counted(request, "alert.cleanup", ref) as act:
+            deleted = await retention.purge(self.engine, body.older_than_hours * 3600, act.add)
         log.info("dlq.cleaned_up", operator=operator(request), deleted=deleted)
         return json_response({"deleted": deleted})
 
@@ -317,66 +396,3 @@ async def _end(
     await upkeep.end(tx, rows, state, Reason.MANUAL, error, by)
     for row in rows:
         await ending.notify(tx, transitions.ended(row), state, Reason.MANUAL)
-
-
-def _key(row: Any) -> Cursor:
-    return row.created_at, row.alert_id, row.target
-
-
-def _cursor_of(row: Any) -> str:
-    at, alert_id, target = _key(row)
-    text = json.dumps([at.isoformat(), str(alert_id), target])
-    return base64.urlsafe_b64encode(text.encode()).decode()
-
-
-def _cursor(text: str) -> Cursor:
-    at, alert_id, target = json.loads(base64.urlsafe_b64decode(text))
-    after = in_utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
-    if "\0" in after[2]:
-        raise ValueError(after)
-    return after
-
-
-def _query(request: web.Request, more: Iterable[str] = ()) -> tuple[Filter, Cursor | None, int]:
-    """Read a list's query: which rows, after which one, and how many.
-
-    :param more: parameters that the caller reads
-    :raises Problem: 422, each bad parameter
-    """
-    query = request.query
-    faults: list[tuple[str, str]] = [
-        (name, "unknown")
-        for name in query
-        if name not in {"id", "target", "event_type", "since", "until", "limit", "cursor", *more}
-    ]
-    faults += [(name, "a NUL byte is not allowed") for name, text in query.items() if "\0" in text]
-    times: dict[str, datetime | None] = {"since": None, "until": None}
-    for name in times:
-        if name in query:
-            try:
-                at = datetime.fromisoformat(query[name])
-                times[name] = in_utc(at if at.tzinfo else at.replace(tzinfo=UTC))
-            except ValueError:
-                faults.append((name, "not an ISO 8601 time"))
-    ids: list[UUID] | None = None
-    if "id" in query:
-        try:
-            ids = [UUID(query["id"])]
-        except ValueError:
-            faults.append(("id", "not a UUID"))
-    asked = query.get("limit", str(PAGE))
-    limit = int(asked) if asked.isdecimal() else 0
-    if not 1 <= limit <= MAX_PAGE:
-        faults.append(("limit", f"must be 1 to {MAX_PAGE}"))
-    after: Cursor | None = None
-    if "cursor" in query:
-        try:
-            after = _cursor(query["cursor"])
-        except (ValueError, TypeError, AttributeError):
-            faults.append(("cursor", "not a cursor of this list"))
-    if faults:
-        raise Problem(422, errors=faults)
-    chosen = Filter(
-        ids, query.get("target"), query.get("event_type"), times["since"], times["until"]
-    )
-    return chosen, after, limit

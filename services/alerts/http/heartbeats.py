@@ -1,43 +1,49 @@
 """Heartbeats of jobs: make, list, change and delete them; and pings while the broker is away."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import AfterValidator, Field, PlainSerializer
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.http.application import Model, Problem, json_response, parse, path_id
+from libs.common.http.application import Model, Problem, json_response, parse, path_id, there
 from libs.common.process import logs
 from libs.common.process.config_file import Duration
+from libs.common.process.logs import log
 from libs.domain import acts_outbox
-from libs.domain.acts import Act
+from libs.domain.acts_outbox import record
 from libs.domain.signed_links import Tokens
 from services.alerts import messages
 from services.alerts.cases.heartbeats import Heartbeats
-from services.alerts.http.common import admin, known_zone, service
+from services.alerts.http.common import ZoneName, acting, admin, service
 from services.alerts.messages import HEARTBEAT_MISSED, HeartbeatPing, columns
 from services.alerts.rules import heartbeats as rules
 from services.alerts.store.cases import cases, heartbeats
-
-log = logs.get_logger(__name__)
 
 MOST = 1_000
 PINGS_SHOWN = 20
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _AtLeast = timedelta(minutes=1)
 _Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")]
-Span = Annotated[Duration, Field(ge=_AtLeast, le=timedelta(days=366))]
+Span = Annotated[
+    Duration,
+    Field(ge=_AtLeast, le=timedelta(days=366)),
+    AfterValidator(lambda span: int(span.total_seconds())),
+    PlainSerializer(int),  # else pydantic warns that a number is not a timedelta
+]
+"""Seconds."""
 
 
 class Changes(Model):
     name: _Name | None = None
     every: Span | None = None
     cron: Annotated[str, Field(max_length=100)] | None = None
-    timezone: Annotated[str, Field(max_length=50)] | None = None
+    timezone: ZoneName | None = None
     grace: Span | None = None
     severity: Literal["info", "warning", "critical"] | None = None
     paused: bool | None = None
@@ -72,21 +78,19 @@ class HeartbeatRoutes:
         return json_response({}, status=202)
 
     async def listed(self, _: web.Request) -> web.Response:
-        async with self.heartbeats.engine.connect() as tx:
-            rows = await heartbeats.listed(tx)
+        rows = await heartbeats.run.alone(self.heartbeats.engine, "listed")
         return json_response({"items": [self._shown(row) for row in rows], "next_cursor": None})
 
     async def one(self, request: web.Request) -> web.Response:
         heartbeat_id = path_id(request, "heartbeat")
         async with self.heartbeats.engine.begin() as tx:
-            row, pings = await heartbeats.find(tx, heartbeat_id, PINGS_SHOWN)
+            row = (await heartbeats.run(tx, "find", id=heartbeat_id)).one_or_none()
+            pings = await heartbeats.run(tx, "pings", id=heartbeat_id, limit=PINGS_SHOWN)
             if any(ping.log for ping in pings):  # a log may name people
                 action = "heartbeat.look"
                 await acts_outbox.look(tx, request.headers, action, "heartbeat", [heartbeat_id])
-        if row is None:
-            raise _unknown()
         said = [columns(ping, "at", "kind", "code", "log") for ping in pings]
-        return json_response(self._shown(row) | {"pings": said})
+        return json_response(self._shown(there(row, "heartbeat")) | {"pings": said})
 
     async def add(self, request: web.Request) -> web.Response:
         body = await parse(request, New)
@@ -95,51 +99,51 @@ class HeartbeatRoutes:
         if not self.routed:
             text = f"{HEARTBEAT_MISSED} has no target in [routes] of alerts.toml"
             raise Problem(422, errors=[("body", text)])
-        values = _values(body.model_dump())
         async with self.heartbeats.engine.begin() as tx:
-            values["next_at"] = _deadline(values, await cases.now(tx))
+            values = _columns(body.model_dump(), await cases.now(tx))
             row = await heartbeats.add(tx, values, MOST)
             if row is None:
                 raise Problem(409, detail=f"there are {MOST} heartbeats; delete one first")
-            await _record(tx, request, "heartbeat.create", row.id)
+            await record(tx, request, "heartbeat.create", "heartbeat", row.id)
         log.info("heartbeat.created", id=str(row.id))
         return json_response(self._shown(row), status=201)
+
+    @asynccontextmanager
+    async def _acting(
+        self, request: web.Request, what: str
+    ) -> AsyncIterator[tuple[AsyncConnection, Any]]:
+        engine = self.heartbeats.engine
+        async with acting(engine, request, heartbeats.run, "heartbeat", what) as (tx, row):
+            if row.event_type is not None:
+                raise Problem(409, detail="it is in [heartbeats] of alerts.toml: change it there")
+            yield tx, row
 
     async def change(self, request: web.Request) -> web.Response:
         """Change it; a new time counts from now, and a pause ends what it was alerted about."""
         changes = (await parse(request, Changes)).model_dump(exclude_unset=True)
-        async with self.heartbeats.engine.begin() as tx:
-            row = await _lock(tx, path_id(request, "heartbeat"))
+        async with self._acting(request, "change") as (tx, row):
             kept = {name: getattr(row, name) for name in Changes.model_fields}
             if {"every", "cron"} & changes.keys():  # one instead of the other
                 kept |= {"every": None, "cron": None, "timezone": None}
-            values = _values(_read(kept) | changes)
-            deadline = _deadline(values, await cases.now(tx))
-            if changes.keys() - {"name", "severity"}:
-                values |= {"next_at": None if values["paused"] else deadline, "started_at": None}
-            if values["paused"]:
+            values = _columns(kept | changes, await cases.now(tx)) | {"started_at": None}
+            if not changes.keys() - {"name", "severity"}:
+                values = kept | changes
+            elif values["paused"]:
                 values |= await self._over(tx, row, "is paused")
-            await heartbeats.change(tx, row.id, values)
-            await _record(tx, request, "heartbeat.change", row.id)
-            row, _ = await heartbeats.find(tx, row.id, 0)
-        return json_response(self._shown(row))
+            changed = await heartbeats.change(tx, row.id, values)
+        return json_response(self._shown(changed))
 
     async def rotate(self, request: web.Request) -> web.Response:
         """Give it another URL; pings of the one before count no more."""
-        async with self.heartbeats.engine.begin() as tx:
-            row = await _lock(tx, path_id(request, "heartbeat"))
+        async with self._acting(request, "rotate") as (tx, row):
             signed = {"version": row.version + 1, "signed_at": await cases.now(tx)}
-            await heartbeats.change(tx, row.id, signed)
-            await _record(tx, request, "heartbeat.rotate", row.id)
-            row, _ = await heartbeats.find(tx, row.id, 0)
-        return json_response(self._shown(row))
+            changed = await heartbeats.change(tx, row.id, signed)
+        return json_response(self._shown(changed))
 
     async def remove(self, request: web.Request) -> web.Response:
-        async with self.heartbeats.engine.begin() as tx:
-            row = await _lock(tx, path_id(request, "heartbeat"))
+        async with self._acting(request, "delete") as (tx, row):
             await self._over(tx, row, "is deleted")
-            await heartbeats.remove(tx, row.id)
-            await _record(tx, request, "heartbeat.delete", row.id)
+            await heartbeats.run(tx, "remove", id=row.id)
         log.info("heartbeat.deleted", id=str(row.id))
         return json_response({"deleted": str(row.id)})
 
@@ -160,7 +164,7 @@ class HeartbeatRoutes:
             **shown,
             "every": _text(row.every),
             "grace": _text(row.grace),
-            "due_at": due and due.isoformat(),
+            "due_at": due,
             "alert_id": row.case_id and str(row.case_id),
             "url": self._url(row),
         }
@@ -172,48 +176,28 @@ class HeartbeatRoutes:
         return f"{self.base_url}/ping/{self.tokens.sign(str(row.id), version, 'ping', signed)}"
 
 
-def _values(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns.
+def _columns(given: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """Return what a heartbeat is to be, with its deadline.
 
     :raises Problem: 422, with each place
     """
-    errors = []
-    if (given["every"] is None) == (given["cron"] is None):
+    every, cron = given["every"], given["cron"]
+    errors = [(name, "is missing") for name in ("name", "grace", "severity") if given[name] is None]
+    if (every is None) == (cron is None):
         errors.append(("every", "give either every, or cron with timezone"))
-    elif given["cron"] is None and given["timezone"] is not None:
+    elif cron is None and given["timezone"] is not None:
         errors.append(("timezone", "is for cron"))
-    elif given["cron"] is not None:
-        given["timezone"] = given["timezone"] or "UTC"
-        try:
-            known_zone(given["timezone"])
-        except ValueError as error:
-            errors.append(("timezone", str(error)))
-    errors += [
-        (name, "is missing") for name in ("name", "grace", "severity") if given[name] is None
-    ]
     if errors:
         raise Problem(422, errors=errors)
-    every = given["every"] and int(given["every"].total_seconds())
-    return given | {
-        "every": every,
-        "grace": int(given["grace"].total_seconds()),
-        "paused": bool(given["paused"]),
-    }
-
-
-def _deadline(values: dict[str, Any], now: datetime) -> datetime:
-    """:raises Problem: 422 the cron line is malformed, or never fires"""
-    zone = ZoneInfo(values["timezone"] or "UTC")
-    schedule = rules.Schedule(values["every"], values["grace"], values["cron"], zone)
+    zone = None if cron is None else given["timezone"] or "UTC"
     try:
-        return schedule.deadline(now)
+        schedule = rules.Schedule(every, given["grace"], cron, ZoneInfo(zone or "UTC"))
+        deadline = schedule.deadline(now)
     except ValueError as error:
         raise Problem(422, errors=[("cron", str(error))]) from None
-
-
-def _read(kept: dict[str, Any]) -> dict[str, Any]:
-    spans = {name: kept[name] for name in ("every", "grace") if kept[name] is not None}
-    return kept | {name: timedelta(seconds=seconds) for name, seconds in spans.items()}
+    paused = bool(given["paused"])
+    next_at = None if paused else deadline
+    return given | {"timezone": zone, "paused": paused, "next_at": next_at}
 
 
 def _text(seconds: int | None) -> str | None:
@@ -221,23 +205,3 @@ def _text(seconds: int | None) -> str | None:
     if not seconds:
         return None
     return next(f"{seconds // of}{unit}" for unit, of in _UNITS.items() if seconds % of == 0)
-
-
-async def _lock(tx: AsyncConnection, heartbeat_id: UUID) -> Any:
-    row = await heartbeats.lock_one(tx, heartbeat_id)
-    if row is None:
-        raise _unknown()
-    if row.event_type is not None:
-        raise Problem(409, detail="it is in [heartbeats] of alerts.toml: change it there")
-    return row
-
-
-async def _record(
-    tx: AsyncConnection, request: web.Request, action: str, heartbeat_id: UUID
-) -> None:
-    act = Act.of(request.headers, action, "heartbeat", str(heartbeat_id))
-    await acts_outbox.record(tx, act)
-
-
-def _unknown() -> Problem:
-    return Problem(404, detail="no such heartbeat")

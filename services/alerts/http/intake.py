@@ -47,39 +47,24 @@ class IntakeRoutes:
     async def alert(self, request: web.Request) -> web.Response:
         alert_id = path_id(request, "alert")
         async with self.engine.begin() as tx:
-            found = await queries.find(tx, alert_id)
+            rows = await queries.run(tx, "find", alert_id=alert_id)
             # What a target said may quote the alert. Callers who wait for it see none of that.
-            if any(row.error for row in found.rows) or any(each.excerpt for each in found.attempts):
+            if any(row.error or any(each["excerpt"] for each in row.history) for row in rows):
                 await acts_outbox.look(tx, request.headers, "alert.look", "alert", [alert_id])
-        rows = found.rows
         if not rows:
             # An alert that was just accepted may not be in the ledger yet.
             raise Problem(404, detail="no such alert", headers={"Retry-After": "1"})
+        first = rows[0]
         return json_response(
             {
-                "id": str(alert_id),
-                "event_type": rows[0].event_type,
-                "severity": rows[0].severity,
+                "id": alert_id,
+                **columns(first, "event_type", "severity"),
                 "state": _overall(rows),
                 "attempts": sum(row.attempt for row in rows),
-                "accepted_at": rows[0].asked_at.isoformat(),
-                "request_id": rows[0].asked_by,
+                "accepted_at": first.asked_at,
+                "request_id": first.asked_by,
                 "deliveries": [
-                    shown(row)
-                    | {
-                        "duplicate_of": row.duplicate_of and str(row.duplicate_of),
-                        "history": [
-                            {
-                                "attempt": each.number,
-                                "at": each.ended_at.isoformat(),
-                                "seconds": round(each.seconds, 4),
-                                **columns(each, "outcome", "reason", "status", "excerpt"),
-                            }
-                            for each in found.attempts
-                            if (each.alert_id, each.target) == (row.alert_id, row.target)
-                        ],
-                    }
-                    for row in rows
+                    shown(row) | columns(row, "duplicate_of", "history") for row in rows
                 ],
             }
         )

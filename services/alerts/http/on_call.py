@@ -1,6 +1,6 @@
-"""Routes for on-call: who is on call, and overrides."""
+"""Routes for on-call: who is on call, overrides, and when people are not asked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -10,18 +10,18 @@ from pydantic import Field
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
-from libs.common.process import logs
 from libs.common.process.config_file import did_you_mean
-from libs.domain import acts_outbox
-from libs.domain.acts import Act
+from libs.common.process.logs import log
+from libs.domain.acts import Actor
+from libs.domain.acts_outbox import record
 from services.alerts.cases.on_call import Schedules
+from services.alerts.config.rota import Rota
 from services.alerts.http.common import admin, number_in_path, operator
+from services.alerts.http.silences import Repeats, weekly
 from services.alerts.messages import columns
-from services.alerts.rules.case import Person
-from services.alerts.rules.shifts import Shift
+from services.alerts.rules.case import Person, key_of
+from services.alerts.rules.shifts import OnCall, Shift
 from services.alerts.store.cases import overrides
-
-log = logs.get_logger(__name__)
 
 _OVERRIDE = ("id", "schedule", "person", "begins", "ends", "by", "why")
 WEEK = timedelta(days=7)
@@ -44,68 +44,68 @@ class Override(Model):
     why: str | None = Field(None, max_length=500)
 
 
+class Hours(Model):
+    weekly: Repeats | None = None
+    critical: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class OnCallRoutes:
     engine: AsyncEngine
     schedules: Schedules
-    people: Mapping[str, Person]
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/oncall", admin(self.now))
         app.router.add_post("/api/oncall/overrides", admin(self.add))
         app.router.add_post("/api/oncall/swaps", admin(self.swap))
         app.router.add_delete("/api/oncall/overrides/{id}", admin(self.remove))
+        app.router.add_get("/api/oncall/quiet", admin(self.own))
+        app.router.add_put("/api/oncall/quiet", admin(self.quiet))
+        app.router.add_put("/api/oncall/quiet/{person}", admin(self.quiet))
 
-    async def now(self, _: web.Request) -> web.Response:
+    async def now(self, request: web.Request) -> web.Response:
         async with self.engine.connect() as tx:
-            rows = await overrides.listed(tx)
+            rows = await overrides.run(tx, "current")
+            people = self.schedules.with_quiet(await overrides.run(tx, "quiet"))
         now = datetime.now(UTC)
         return json_response(
             {
-                "schedules": {name: self._schedule(name, rows, now) for name in self._rotas},
+                "schedules": {
+                    name: self._schedule(name, rows, now) for name in self.schedules.rotas
+                },
                 "overrides": [columns(row, *_OVERRIDE) for row in rows],
+                "people": {key: _person(each) for key, each in people.items()},
+                "you": key_of(people, Actor.of(request.headers).name),
             }
         )
 
-    @property
-    def _rotas(self) -> Mapping[str, Any]:
-        return self.schedules.rotas.by_name
-
     def _schedule(self, name: str, rows: Any, now: datetime) -> dict[str, Any]:
         mine = [Shift(row.begins, row.ends, row.person) for row in rows if row.schedule == name]
-        found = self.schedules.rotas.who(name, mine, now)
-        person = self.people.get(found.person)  # who may have left since the override was made
-        return {
-            "person": found.person,
-            "name": person.name if person else found.person,
-            "rule": found.rule,
-            "until": found.until.isoformat() if found.until else None,
+        rota = self.schedules.rotas[name]
+        shifts = [each for each in rota.shifts[:MOST_SHIFTS] if each.ends > now]
+        found = rota.who(mine, now)
+        return self._one(found) | {
+            "until": found.until,
             "gap_seconds": self.schedules.gap(name, now).total_seconds(),
-            "fault": self._rotas[name].fault,
-            "able": sorted(self._rotas[name].able),
-            "week": list(self._week(name, mine, now)),
-            "shifts": [
-                columns(each, "person", "begins", "ends")
-                for each in self._rotas[name].shifts[:MOST_SHIFTS]
-                if each.ends > now
-            ],
+            "fault": rota.fault,
+            "able": sorted(rota.able),
+            "week": list(self._week(rota, mine, now)),
+            "shifts": [columns(each, "person", "begins", "ends") for each in shifts],
         }
 
-    def _week(self, name: str, mine: list[Shift], now: datetime) -> Iterator[dict[str, Any]]:
+    def _week(self, rota: Rota, mine: list[Shift], now: datetime) -> Iterator[dict[str, Any]]:
         """Yield who is on call in the next seven days, one after the other."""
         begins, end = now, now + WEEK
         while begins < end:
-            found = self.schedules.rotas.who(name, mine, begins)
+            found = rota.who(mine, begins)
             ends = min(found.until or end, end)
-            person = self.people.get(found.person)
-            yield {
-                "person": found.person,
-                "name": person.name if person else found.person,
-                "rule": found.rule,
-                "begins": begins.isoformat(),
-                "ends": ends.isoformat(),
-            }
+            yield self._one(found) | {"begins": begins, "ends": ends}
             begins = ends
+
+    def _one(self, found: OnCall) -> dict[str, Any]:
+        person = self.schedules.people.get(found.person)  # may have left since an override was made
+        name = person.name if person else found.person
+        return {"person": found.person, "name": name, "rule": found.rule}
 
     async def add(self, request: web.Request) -> web.Response:
         body = await parse(request, Override)
@@ -113,22 +113,29 @@ class OnCallRoutes:
         if errors := self._errors(body, begins):
             raise Problem(422, errors=errors)
         shift = Shift(begins, body.ends, body.person)
-        by = operator(request) or "unknown"
-        async with self.engine.begin() as tx:
-            number = await overrides.add(tx, body.schedule, shift, by=by, why=body.why)
-            if number is not None:
-                ref = f"{number} {body.schedule}: {body.person}"
-                act = Act.of(request.headers, "oncall.override", "override", ref, reason=body.why)
-                await acts_outbox.record(tx, act)
-        if number is None:
-            raise Problem(409, detail=f"another override of {body.schedule} is at that time")
-        log.info("oncall.overridden", schedule=body.schedule, person=body.person, operator=by)
+        (number,) = await self._stand_in(request, body.schedule, [shift], body.person, body.why)
         return json_response({"id": number})
+
+    async def _stand_in(
+        self, request: web.Request, schedule: str, shifts: list[Shift], who: str, why: str | None
+    ) -> list[int]:
+        """:raises Problem: 409 another is at the time of one; none is made"""
+        by, numbers = operator(request) or "unknown", list[int]()
+        async with self.engine.begin() as tx:
+            for shift in shifts:
+                number = await overrides.add(tx, schedule, shift, by=by, why=why)
+                if number is None:
+                    raise Problem(409, detail=f"another override of {schedule} is at that time")
+                numbers.append(number)
+            ref = f"{numbers[0]} {schedule}: {who}"
+            await record(tx, request, "oncall.override", "override", ref, reason=why)
+        log.info("oncall.overridden", schedule=schedule, persons=who, operator=by)
+        return numbers
 
     async def swap(self, request: web.Request) -> web.Response:
         """Let two people stand in for each other, in one transaction."""
         body = await parse(request, Swap)
-        rota, now = self._rotas.get(body.schedule), datetime.now(UTC)
+        rota, now = self.schedules.rotas.get(body.schedule), datetime.now(UTC)
         if rota is None:
             raise Problem(422, errors=[("schedule", "no schedule has this name")])
         shifts = [each for each in rota.shifts if each.ends > now]
@@ -142,25 +149,16 @@ class OnCallRoutes:
         if one is None or other is None or one.person == other.person:
             raise Problem(422, errors=errors or [("shifts", "they are of the same person")])
         swapped = [replace(one, person=other.person), replace(other, person=one.person)]
-        by, numbers = operator(request) or "unknown", list[int]()
-        async with self.engine.begin() as tx:
-            for each in swapped:
-                shift = replace(each, begins=max(each.begins, now))
-                number = await overrides.add(tx, body.schedule, shift, by=by, why=body.why)
-                if number is None:
-                    raise Problem(409, detail=f"an override of {body.schedule} is at that time")
-                numbers.append(number)
-            ref = f"{numbers[0]} {body.schedule}: {one.person} and {other.person}"
-            act = Act.of(request.headers, "oncall.override", "override", ref, reason=body.why)
-            await acts_outbox.record(tx, act)
-        log.info("oncall.swapped", schedule=body.schedule, operator=by)
+        swapped = [replace(each, begins=max(each.begins, now)) for each in swapped]
+        who = f"{one.person} and {other.person}"
+        numbers = await self._stand_in(request, body.schedule, swapped, who, body.why)
         return json_response({"ids": numbers})
 
     def _errors(self, body: Override, begins: datetime) -> list[tuple[str, str]]:
         errors = []
-        rota = self._rotas.get(body.schedule)
+        rota = self.schedules.rotas.get(body.schedule)
         if rota is None:
-            meant = did_you_mean(body.schedule, list(self._rotas))
+            meant = did_you_mean(body.schedule, list(self.schedules.rotas))
             errors.append(("schedule", f"no schedule is named {body.schedule}{meant}"))
         elif body.person not in rota.able:
             meant = did_you_mean(body.person, sorted(rota.able))
@@ -173,9 +171,41 @@ class OnCallRoutes:
     async def remove(self, request: web.Request) -> web.Response:
         number = number_in_path(request)
         async with self.engine.begin() as tx:
-            if not await overrides.remove(tx, number):
+            if not (await overrides.run(tx, "remove", id=number)).rowcount:
                 raise Problem(404, detail="there is no such override")
-            act = Act.of(request.headers, "oncall.override-end", "override", str(number))
-            await acts_outbox.record(tx, act)
+            await record(tx, request, "oncall.override-end", "override", number)
         log.info("oncall.override_removed", id=number, operator=operator(request))
         return json_response({"removed": number})
+
+    def _whose(self, request: web.Request) -> str:
+        """Return the person that the path names, or who calls."""
+        known = self.schedules.configured
+        person = request.match_info.get("person") or key_of(known, Actor.of(request.headers).name)
+        if person is None or person not in known:
+            raise Problem(404, detail="no one of this name is in [people]")
+        return person
+
+    async def own(self, request: web.Request) -> web.Response:
+        person = self._whose(request)
+        rows = await overrides.run.alone(self.engine, "quiet")
+        return json_response(_person(self.schedules.with_quiet(rows)[person]))
+
+    async def quiet(self, request: web.Request) -> web.Response:
+        """Say when a person is asked after others; without `weekly`, as the file says."""
+        body, person = await parse(request, Hours), self._whose(request)
+        async with self.engine.begin() as tx:
+            if body.weekly is None:
+                await overrides.run(tx, "forget_quiet", person=person)
+            else:
+                given = {"weekly": body.weekly.stored(), "critical": body.critical}
+                by = operator(request) or "unknown"
+                await overrides.run(tx, "keep_quiet", person=person, by=by, **given)
+            await record(tx, request, "oncall.quiet", "person", person)
+            rows = await overrides.run(tx, "quiet")
+        log.info("oncall.quiet", person=person, operator=operator(request))
+        return json_response(_person(self.schedules.with_quiet(rows)[person]))
+
+
+def _person(person: Person) -> dict[str, Any]:
+    quiet = person.quiet and weekly(person.quiet) | {"critical": person.quiet_if_critical}
+    return {"name": person.name, "quiet": quiet}

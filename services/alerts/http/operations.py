@@ -10,22 +10,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import health
 from libs.common.http.application import Problem, json_response
-from libs.common.process import logs
-from libs.common.process.finding import RESTART, Finding, ok, wrong
+from libs.common.process.finding import Finding, say
+from libs.common.process.logs import log
 from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from services.alerts.cases.on_call import Schedules
 from services.alerts.http.common import admin, operator
 from services.alerts.rules.delivery import BreakerState
-from services.alerts.store import schema
+from services.alerts.store import schema, subscriptions
 from services.alerts.store.ledger import queries
 from services.alerts.store.schema import NotOwner, Schema
 from services.alerts.targets.status import TargetStatus
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep.ledger_check import LedgerCheck
 from services.alerts.upkeep.reconcile import Reconciler
-
-log = logs.get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +62,7 @@ class OperationsRoutes:
             act = Act.of(
                 request.headers, "schema.create", "relation", schema.RELATION, outcome="intended"
             )
-            await acts_outbox.record(tx, act)
+            await acts_outbox.add(tx, act)
         try:
             found, made = await self.schema.create()
         except NotOwner:
@@ -77,7 +75,7 @@ class OperationsRoutes:
         message = "created" if made else "already exists"
         return json_response(
             {
-                "success": found.complete,
+                "success": found.current,
                 "message": f"{schema.RELATION} {message}",
                 "tables": found.tables,
                 "indexes": found.indexes,
@@ -96,13 +94,17 @@ class OperationsRoutes:
         )
 
     async def health(self) -> dict[str, Any]:
-        database, _ = await health.postgres(self.engine, queries.ping)
-        connected = self.reconciler.broker_connected
+        database, _ = await health.postgres(self.engine, lambda tx: queries.run(tx, "ping"))
+        connected = self.reconciler.broker.connected
         breakers = await self.target_status.now()
         sound = (
             database["status"] == "healthy"
             and connected
-            and all(each["state"] == BreakerState.CLOSED for each in breakers.values())
+            and all(
+                each["state"] == BreakerState.CLOSED
+                for name, each in breakers.items()
+                if not subscriptions.is_one(name)  # whose receivers are others' programs
+            )
         )
         return {
             # Not unhealthy: without one of the two servers, intake works through the other.
@@ -121,16 +123,12 @@ class OperationsRoutes:
         for name, breaker in (await self.target_status.now()).items():
             if isinstance(refused := breaker.get("paused"), str):
                 settings = ", ".join(breaker.get("settings", ())) or f"[targets.{name}]"
-                held = f"{refused}, since {breaker.get('open_since')}; its alerts wait"
-                do = (
-                    f"correct what is wrong of {settings}, then {RESTART}; a start tries it at once"
+                since = breaker.get("open_since")
+                found.append(
+                    say("target-refuses", name=name, why=refused, since=since, settings=settings)
                 )
-                found.append(wrong(f"target {name}", held, do))
-        for name, rota in sorted(self.schedules.rotas.by_name.items()):
+        for name, rota in sorted(self.schedules.rotas.items()):
             gap = self.schedules.gap(name, datetime.now(UTC)).total_seconds() / 3600
-            if rota.fault or gap:
-                said = rota.fault or f"no one has the shift {name} for {gap:.1f} h of the next day"
-                found.append(wrong("on call", said, "docs/runbooks/oncall-gap.md"))
-            else:
-                found.append(ok("on call", f"{name}: no gap within a day"))
+            what = "rota-fault" if rota.fault else "on-call-gap" if gap else "on-call"
+            found.append(say(what, name=name, fault=rota.fault, hours=gap))
         return found

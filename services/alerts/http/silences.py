@@ -6,27 +6,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http.application import Model, Moment, Problem, json_response, parse
-from libs.common.process import logs
-from libs.domain import acts_outbox
-from libs.domain.acts import Act, chosen
+from libs.common.process.logs import log
+from libs.domain.acts import chosen
+from libs.domain.acts_outbox import record
 from services.alerts import messages
+from services.alerts.config.matchers import MOST_MATCHERS, MOST_TEXT, BadMatcherError, matcher
 from services.alerts.config.targets import Config
-from services.alerts.http.common import admin, known_zone, number_in_path, operator
+from services.alerts.http.common import ZoneName, admin, number_in_path, operator
 from services.alerts.messages import columns
-from services.alerts.rules.silence import (
-    MOST_MATCHERS,
-    MOST_TEXT,
-    BadMatcherError,
-    Silence,
-    matcher,
-)
+from services.alerts.rules.silence import Silence, Weekly
 from services.alerts.store.cases import silences
-
-log = logs.get_logger(__name__)
 
 LONGEST = timedelta(days=14)
 LONGEST_WEEKLY = timedelta(days=366)
@@ -44,11 +37,25 @@ class Repeats(Model):
     days: Annotated[list[Literal[DAYS]], Field(min_length=1, max_length=7)]  # type: ignore[valid-type]
     begins: Clock
     ends: Clock
-    zone: Annotated[Short, AfterValidator(known_zone)]
+    zone: ZoneName
+
+    @field_validator("ends")
+    @classmethod
+    def _last_a_while(cls, ends: str, info: ValidationInfo) -> str:
+        if ends == info.data.get("begins"):
+            raise ValueError("must differ from begins")
+        return ends
 
     def stored(self) -> dict[str, Any]:
         days = [1 + DAYS.index(day) for day in self.days]
         return self.model_dump() | {"days": sorted(set(days))}
+
+
+def weekly(found: Weekly) -> dict[str, Any]:
+    """Return what `Repeats` reads."""
+    days = [DAYS[day - 1] for day in sorted(found.days)]
+    begins, ends = (f"{each:%H:%M}" for each in (found.begins, found.ends))
+    return {"days": days, "begins": begins, "ends": ends, "zone": found.zone.key}
 
 
 class Covered(Model):
@@ -63,8 +70,7 @@ class Covered(Model):
 
     @property
     def texts(self) -> list[str]:
-        old = ((name, getattr(self, name)) for name in silences.OLD_MATCHERS)
-        return [*self.matchers, *(f'{name}="{value}"' for name, value in old if value is not None)]
+        return [*self.matchers, *silences.old_texts(self)]
 
 
 class Asked(Covered):
@@ -86,8 +92,7 @@ class SilenceRoutes:
         app.router.add_delete("/api/silences/{id}", admin(self.end))
 
     async def running(self, _: web.Request) -> web.Response:
-        async with self.engine.connect() as tx:
-            rows = await silences.running(tx)
+        rows = await silences.run.alone(self.engine, "running")
         return json_response({"items": [_shown(row) for row in rows]})
 
     async def add(self, request: web.Request) -> web.Response:
@@ -98,8 +103,6 @@ class SilenceRoutes:
         errors = list(self._faults(body))
         if not begins < body.ends <= begins + most:
             errors.append(("ends", f"must be after it begins, and at most {most.days} days later"))
-        if body.weekly is not None and body.weekly.begins == body.weekly.ends:
-            errors.append(("weekly.ends", "must differ from weekly.begins"))
         if by is None:
             errors.append(("X-Operator", "say who you are"))
         if errors:
@@ -112,8 +115,7 @@ class SilenceRoutes:
             if number is None:
                 raise Problem(409, detail=f"{silences.MOST} silences run: end one first")
             ref = f"{number} {chosen(matchers=', '.join(body.texts), critical=body.critical)}"
-            act = Act.of(request.headers, "silence.begin", "silence", ref, reason=body.why)
-            await acts_outbox.record(tx, act)
+            await record(tx, request, "silence.begin", "silence", ref, reason=body.why)
         log.info("silence.added", id=number, operator=by)
         return json_response({"id": number})
 
@@ -145,9 +147,10 @@ class SilenceRoutes:
         asked = Silence(0, tuple(map(matcher, body.texts)), body.critical, now, now)
         items = list[dict[str, Any]]()
         async with self.engine.connect() as tx:
-            keys = await silences.open_keys(tx)
+            keys = await silences.run(tx, "open_keys", batch=silences.MOST_OPEN)
             for at in range(0, len(keys), silences.CHUNK):
-                for row in await silences.rows(tx, keys[at : at + silences.CHUNK]):
+                ids, targets = map(list, zip(*keys[at : at + silences.CHUNK], strict=True))
+                for row in await silences.run(tx, "rows", ids=ids, targets=targets):
                     if messages.may_be_silenced(row.event_type) and asked.fits(row):
                         items.append({"id": str(row.alert_id), **columns(row, *_REGULAR)})
         complete = len(keys) < silences.MOST_OPEN
@@ -160,21 +163,16 @@ class SilenceRoutes:
             cases = await silences.end(tx, number)
             if cases is None:
                 raise Problem(404, detail="no such silence runs")
-            await acts_outbox.record(
-                tx, Act.of(request.headers, "silence.end", "silence", str(number)), cases
-            )
+            await record(tx, request, "silence.end", "silence", number, cases)
         log.info("silence.ended", id=number, cases=cases, operator=operator(request))
         return json_response({"ended": number, "cases": cases})
 
 
 def _shown(row: Any) -> dict[str, Any]:
     found = silences.read(row)
-    now = datetime.now(UTC)
-    until = found.until(now)
-    weekly = row.weekly and row.weekly | {"days": [DAYS[day - 1] for day in row.weekly["days"]]}
     return {
-        "matchers": [f"{each.name}{each.op}{each.value}" for each in found.matchers],
+        "matchers": list(map(str, found.matchers)),
         **columns(row, "id", "critical", "begins", "ends", "by", "why"),
-        "weekly": weekly,
-        "active_until": until and until.isoformat(),
+        "weekly": found.weekly and weekly(found.weekly),
+        "active_until": found.until(datetime.now(UTC)),
     }

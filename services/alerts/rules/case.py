@@ -55,6 +55,8 @@ _RESTARTING = frozenset({Verb.RELEASE, Verb.REOPEN})
 _ADMINS = _RESTARTING | {Verb.HAND_OVER}
 """An admin may do it in the owner's place."""
 _OF_AN_OWNER = frozenset({Verb.REMIND, Verb.HAND_OVER})
+_OF_NOBODY_S = frozenset({Verb.LATER, Verb.CANCEL})
+"""Of a case that nobody has, not even whoever says so."""
 LONGEST_WISH = timedelta(days=14)
 
 
@@ -127,14 +129,6 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """How often an event type comes at least."""
-
-    within: float  # seconds of business time
-    hours: str
-
-
-@dataclass(frozen=True, slots=True)
 class Person:
     """A member of staff from the configuration."""
 
@@ -145,6 +139,12 @@ class Person:
     quiet: Weekly | None = None
     """When a chain asks others first."""
     quiet_if_critical: bool = False
+
+
+def key_of(people: Mapping[str, Person], name: str | None) -> str | None:
+    """Return the key of the one person of this name, who has one name in the console, too."""
+    found = [key for key, each in people.items() if each.name == name]
+    return found[0] if len(found) == 1 else None
 
 
 TOKEN_BYTES = 16  # 22 characters, which fit an SMS
@@ -193,27 +193,16 @@ class Rules:
     """Links by which people answer; None: messages have no link."""
     needs: Mapping[str, str | None] = field(default_factory=dict)
     """The contact that a person needs to be asked at a target: slack, email or phone."""
-    heartbeats: Mapping[str, Heartbeat] = field(default_factory=dict)  # by event type
+    heartbeats: Mapping[str, Schedule] = field(default_factory=dict)  # by event type
 
     def hours_of(self, name: str) -> Hours:
         """Return these hours; those of an open case may no longer be configured."""
         return self.hours.get(name, ALWAYS)
 
-    def deadline(self, event_type: str, at: datetime) -> datetime:
-        """Return the deadline for the next event of a type that came at `at`."""
-        return self._watching(event_type).deadline(at)
-
-    def _watching(self, event_type: str) -> Schedule:
-        watched = self.heartbeats[event_type]
-        return Schedule(watched.within, hours=self.hours_of(watched.hours))
-
-    def within(self, event_type: str | None) -> float | None:
-        return None if event_type is None else self.heartbeats[event_type].within
-
     def schedule(self, row: Any) -> Schedule:
         """Return the schedule of a heartbeat; the file has those of event types."""
         if row.event_type is not None:
-            return self._watching(row.event_type)
+            return self.heartbeats[row.event_type]
         return Schedule(row.every, row.grace, row.cron, ZoneInfo(row.timezone or "UTC"))
 
     def whom(self, ask: Ask, now: datetime) -> str | None:
@@ -315,16 +304,6 @@ def update_id(alert_id: UUID, target: str, want: int) -> UUID:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A case, read under its row lock."""
-
-    state: State
-    owner: str | None
-    generation: int
-    closed: bool = False  # it has an outcome
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer to a case."""
 
@@ -360,6 +339,8 @@ def chosen(answer: Answer, hours: Hours, now: datetime) -> Answer:
 
 
 class Refused(StrEnum):
+    UNKNOWN = auto()  # there is no case of this alert, or it was purged
+    KEY_USED = auto()  # for another answer
     ANSWERED = auto()  # someone else owns it
     ENDED = auto()  # it was cancelled
     STALE = auto()  # the state that was shown is out of date
@@ -382,32 +363,33 @@ class Change:
 
 
 def decide(
-    case: Standing, answer: Answer, *, now: datetime, latest: datetime | None = None
+    case: Any, answer: Answer, *, now: datetime, latest: datetime | None = None
 ) -> Change | Refused | None:
     """Decide the effect of an answer.
 
+    :param case: its row, locked
     :param latest: until when `later` may last; None: no longer possible
     :returns: None if the case already has the answered state
     """
-    mine = case.state is State.ANSWERED and case.owner == answer.person
+    mine = case.state == State.ANSWERED and case.owner == answer.person
     until = answer.until
     in_time = until is not None and latest is not None and now < until <= latest
     if (refused := _refused(case, answer, mine=mine, in_time=in_time)) is not None:
         return refused
-    if answer.verb is Verb.LATER:
-        return Change(State.OPEN, restart=until)
-    if answer.verb in _RESTARTING:
-        return Change(State.OPEN, restart=now)
+    if answer.verb is Verb.CANCEL:
+        return Change(State.CANCELLED)
+    if answer.verb is Verb.LATER or answer.verb in _RESTARTING:
+        return Change(State.OPEN, restart=until if answer.verb is Verb.LATER else now)
     if answer.verb in _OF_AN_OWNER:
         return _owners(case, answer)
     outcome = answer.verb if answer.verb in CLOSING else None
     if mine and outcome is None:
         return None
-    late = case.state is State.UNANSWERED
+    late = case.state == State.UNANSWERED
     return Change(State.ANSWERED, answer.person, answer.name, outcome, late, tell=not mine)
 
 
-def _owners(case: Standing, answer: Answer) -> Change | None:
+def _owners(case: Any, answer: Answer) -> Change | None:
     if answer.verb is Verb.REMIND:
         return Change(State.ANSWERED, remind=answer.until, tell=False)
     if answer.to is None or answer.to_key == case.owner:
@@ -415,8 +397,8 @@ def _owners(case: Standing, answer: Answer) -> Change | None:
     return Change(State.ANSWERED, answer.to_key, answer.to.name)
 
 
-def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Refused | None:
-    verb, state = answer.verb, case.state
+def _refused(case: Any, answer: Answer, *, mine: bool, in_time: bool) -> Refused | None:
+    verb, state = answer.verb, State(case.state)
     old = answer.generation is not None and answer.generation < case.generation
     theirs = state is State.ANSWERED and not mine
     rules = (
@@ -425,9 +407,9 @@ def _refused(case: Standing, answer: Answer, *, mine: bool, in_time: bool) -> Re
         (old and verb is not Verb.TAKEN, Refused.STALE),
         (verb in _RESTARTING and state is State.OPEN, Refused.STALE),
         (verb is Verb.RELEASE and state is State.UNANSWERED, Refused.STALE),
-        (verb in _OF_AN_OWNER and (state is not State.ANSWERED or case.closed), Refused.STALE),
+        (verb in _OF_AN_OWNER and (state is not State.ANSWERED or case.outcome), Refused.STALE),
         (verb is Verb.REMIND and mine and not in_time, Refused.TOO_LATE),
-        (verb is Verb.LATER and state is State.ANSWERED, Refused.ANSWERED),
+        (verb in _OF_NOBODY_S and state is State.ANSWERED, Refused.ANSWERED),
         (verb is Verb.LATER and (state is State.UNANSWERED or not in_time), Refused.TOO_LATE),
         (theirs and not (verb in _ADMINS and answer.admin), Refused.ANSWERED),
     )
@@ -446,13 +428,9 @@ class Moved:
     chain: tuple[Ask, ...] | None = None  # in another order
 
 
-def _awake(_: Ask) -> None:
-    """Return None: the person is to be asked."""
-
-
 def tick(
     chain: tuple[Ask, ...], step: int, hours: Hours, now: datetime,
-    quiet: Callable[[Ask], datetime | None] = _awake,
+    quiet: Callable[[Ask], datetime | None],
 ) -> Moved:  # fmt: skip
     """Send the next step, end the case, or wait until the hours begin, or a person's quiet ends.
 

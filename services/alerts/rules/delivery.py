@@ -13,7 +13,7 @@ A message that is sent at most once has one more state before sending, and one m
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum, auto
 from typing import Any
@@ -170,6 +170,14 @@ def decide(
     if age + delay > policy.max_age:
         return Transition(State.FAILED, Reason.EXPIRED)
     return Transition(State.PENDING, outcome.reason, delay, refund)
+
+
+def spread(transition: Transition, outcome: Outcome, part: float) -> Transition:
+    """Wait as long as the target asked, or as the policy says, and up to a fifth longer.
+
+    :param part: from 0 to 1
+    """
+    return replace(transition, delay=(outcome.retry_after or transition.delay) * (1 + part / 5))
 
 
 class Unclaimed(StrEnum):

@@ -40,6 +40,10 @@ class Wanted:
     numbers: Collection[Hash] = ()
     """Phone numbers given in those conversations, which are unproven."""
 
+    @property
+    def hashes(self) -> list[Hash]:
+        return [*self.own, *self.numbers]
+
     def holds(self, named: Iterable[Hash]) -> bool:
         """Return whether a row that names these names the subject.
 

@@ -5,25 +5,25 @@ lets one process make one trial. Its success closes the breaker for all, its fai
 and another process takes over the trial of one that falls silent.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.queries import Queries
 from services.alerts.rules.delivery import HELD_TIMES, MAX_PAUSE_SECONDS, BreakerState
-from services.alerts.store.sql import statements
 
 ALIVE_SECONDS: Final = 15.0
 TRIAL_SECONDS: Final = 15.0  # until another process takes over the trial of a silent one
 PAUSED: Final = f"""coalesce(
     paused_until BETWEEN now() AND now() + interval '{MAX_PAUSE_SECONDS} s', false)"""
 
-SQL: Final = statements(
+run = Queries(
     __file__,
+    json=["reports"],
     held_times=HELD_TIMES,
     trial_seconds=TRIAL_SECONDS,
     paused=PAUSED,
@@ -44,41 +44,12 @@ class BreakerStatus:
     paused: float  # seconds left of a pause
     since: datetime | None  # since when nothing has been delivered, or the target refuses us
     processes: int
+    together: bool = False  # each of them reads several works in one message
     held: str | None = None  # what the target said when it refused us
-
-
-async def join(tx: AsyncConnection, targets: Sequence[str]) -> None:
-    """Create a row for each target, and delete processes that have been dead for an hour.
-
-    A target that refused us is tried at once: whoever starts may have the corrected setting.
-    """
-    await tx.execute(SQL["forget_dead"])
-    await tx.execute(SQL["try_refused"])
-    await tx.execute(SQL["add_missing"], {"targets": list(targets)})
-
-
-async def report(tx: AsyncConnection, process: UUID, reports: Sequence[Mapping[str, Any]]) -> None:
-    """Report what this process observed, and that it is alive; the breakers move accordingly.
-
-    :param reports: for each target its breaker's observations, whether it `wants_trial`, for how
-        many seconds it asked to be `paused`, and the breaker's settings
-    """
-    await tx.execute(SQL["be_alive"], {"process": process})
-    if reports:
-        await tx.execute(SQL["report"], {"process": process, "reports": json.dumps(list(reports))})
+    title: str | None = None  # of a subscription, whose name says nothing
 
 
 async def read(tx: AsyncConnection, process: UUID) -> Mapping[str, BreakerStatus]:
     """Return the breakers by target, as this process sees them."""
-    rows = await tx.execute(SQL["read"], {"process": process})
+    rows = await run(tx, "read", process=process)
     return {target: BreakerStatus(BreakerState(state), *rest) for target, state, *rest in rows}
-
-
-async def leave(tx: AsyncConnection, process: UUID) -> None:
-    """Stop counting as alive, and leave a trial to another process."""
-    await tx.execute(SQL["leave"], {"process": process})
-
-
-async def reset(tx: AsyncConnection, target: str) -> None:
-    """Close this breaker for all processes, and its incident, for an operator."""
-    await tx.execute(SQL["reset"], {"target": target})

@@ -1,24 +1,29 @@
--- name: forget_dead
-DELETE FROM replica WHERE seen_at < now() - interval '1 hour'
-
--- name: try_refused
-UPDATE breaker SET next_trial_at = now() WHERE target IN (
-    SELECT target FROM breaker WHERE held IS NOT NULL AND state = 'open'
-    ORDER BY target FOR UPDATE)
-
--- name: add_missing
+-- name: join
+-- Creates a row for each target, and forgets processes that have been dead for an hour. A target that
+-- refused us is tried at once: whoever starts may have the corrected setting.
+WITH dead AS (
+    DELETE FROM replica WHERE seen_at < now() - interval '1 hour'
+), refused AS (
+    UPDATE breaker SET next_trial_at = now() WHERE target IN (
+        SELECT target FROM breaker
+        WHERE held IS NOT NULL AND state = 'open' AND target = ANY(CAST(:targets AS text[]))
+        ORDER BY target FOR UPDATE)
+)
 INSERT INTO breaker (target) SELECT unnest(CAST(:targets AS text[])) AS target
 ORDER BY target ON CONFLICT DO NOTHING
 
--- name: be_alive
-INSERT INTO replica (process, numbers) VALUES (:process, true) ON CONFLICT (process) DO UPDATE
-SET seen_at = now() WHERE replica.seen_at NOT BETWEEN now() - interval '5 s' AND now()
-
 -- name: report
+-- What this process observed, and that it is alive; the breakers move accordingly. A report has a
+-- target, its breaker's observations, whether it `wants_trial`, for how many seconds the target asked
+-- to be `paused`, and the breaker's settings.
 -- Locked in order, so that two processes wait for each other but never deadlock. A time further off
 -- than any that is ever set means that the clock was set back. Whether a refusal is the target's
 -- or one alert's the next alert tells, so its first trial is at once.
-WITH report AS (
+WITH alive AS (
+    INSERT INTO replica (process, numbers, together) VALUES (:process, true, true)
+    ON CONFLICT (process) DO UPDATE SET seen_at = now()
+    WHERE replica.seen_at NOT BETWEEN now() - interval '5 s' AND now()
+), report AS (
     SELECT * FROM jsonb_to_recordset(CAST(:reports AS jsonb)) AS t(
         target text, healthy boolean, failures integer, trial boolean, wants_trial boolean,
         refused text, paused float, fail_max integer, reset_timeout float)
@@ -78,15 +83,20 @@ SELECT breaker.target, state, failures,
     CASE WHEN {paused} THEN CAST(extract(epoch FROM paused_until - now()) AS float)
         ELSE 0 END, since,
     (SELECT count(*) FROM replica WHERE seen_at BETWEEN
-        now() - interval '{alive_seconds} s' AND now() + interval '{alive_seconds} s'), held
+        now() - interval '{alive_seconds} s' AND now() + interval '{alive_seconds} s'),
+    NOT EXISTS (SELECT FROM replica WHERE NOT together AND seen_at > now() - interval '1 hour'),
+    held, coalesce(nullif(description, ''), substring(url FROM '^[^/]+//[^/?]+'))
 FROM breaker LEFT JOIN incident ON incident.target = breaker.target AND kind = 'breaker'
+LEFT JOIN subscription ON breaker.target = 'subscription.' || subscription.id
 
 -- name: leave
+-- Stops counting as alive, and leaves a trial to another process.
 WITH trial AS (UPDATE breaker SET state = 'open', next_trial_at = now(), trial_by = NULL
     WHERE trial_by = :process)
 DELETE FROM replica WHERE process = :process
 
 -- name: reset
+-- Closes this breaker for all processes, and its incident, for an operator.
 WITH over AS (DELETE FROM incident WHERE kind = 'breaker' AND target = :target)
 UPDATE breaker SET state = 'closed', failures = 0, next_trial_at = NULL, trial_by = NULL,
     paused_until = NULL, held = NULL

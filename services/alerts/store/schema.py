@@ -4,14 +4,15 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import migrate
 from libs.common.database.migrate import Version
+from libs.common.database.queries import Queries
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 RELATION = "dead_letter_queue"
+run = Queries(__file__, "relations.sql")
 COMMAND = "OWNER_DATABASE_URL=… python -m services.alerts migrate"
 
 
@@ -26,22 +27,6 @@ class SchemaStatus:
     tables: list[str]
     indexes: list[str]
 
-    @property
-    def complete(self) -> bool:
-        return self.current and RELATION in self.tables
-
-
-_TABLES = sa.text("""
-    SELECT relname FROM pg_class
-    WHERE relnamespace = CAST(current_schema() AS regnamespace) AND relkind IN ('r', 'v')
-        AND relname <> 'alembic_version'
-    ORDER BY relname
-""").columns(relname=sa.Text)
-_INDEXES = sa.text("""
-    SELECT indexname FROM pg_indexes
-    WHERE schemaname = current_schema() AND starts_with(indexname, :relation) ORDER BY indexname
-""").columns(indexname=sa.Text)
-
 
 class Schema:
     def __init__(self, engine: AsyncEngine, url: str, owner_url: str | None) -> None:
@@ -51,9 +36,8 @@ class Schema:
 
     async def status(self) -> SchemaStatus:
         version = await asyncio.to_thread(migrate.version, self._url, MIGRATIONS)
-        async with self._engine.connect() as tx:
-            tables = list((await tx.execute(_TABLES)).scalars())
-            indexes = list((await tx.execute(_INDEXES, {"relation": RELATION})).scalars())
+        tables = (await run.alone(self._engine, "tables")).scalars()
+        indexes = (await run.alone(self._engine, "indexes", relation=RELATION)).scalars()
         return SchemaStatus(version is Version.CURRENT, tables, indexes)
 
     async def create(self) -> tuple[SchemaStatus, bool]:
@@ -63,7 +47,7 @@ class Schema:
         :raises NotOwner: it is out of date, and only its owner can change it
         """
         found = await self.status()
-        if found.complete:
+        if found.current:
             return found, False
         if self._owner_url is None:
             raise NotOwner

@@ -271,6 +271,7 @@ CREATE INDEX delivery_dedup ON delivery (dedup_key, target, accepted_at) WHERE (
 CREATE INDEX delivery_delivered ON delivery (finished_at) WHERE (state = 'delivered');
 CREATE INDEX delivery_due ON delivery (target, due_at) WHERE (state = ANY (ARRAY['pending', 'claimed', 'sending']));
 CREATE INDEX delivery_kept ON delivery (state, created_at, alert_id, target, event_type) WHERE (state = ANY (ARRAY['failed', 'in_doubt', 'discarded']));
+CREATE INDEX delivery_of_subscription ON delivery (target, created_at, alert_id) WHERE (target ~~ 'subscription.%');
 CREATE INDEX delivery_open ON delivery (created_at, alert_id, target, event_type) WHERE (state = ANY (ARRAY['pending', 'claimed', 'sending']));
 CREATE INDEX delivery_payload ON delivery (finished_at) WHERE ((state = ANY (ARRAY['failed', 'in_doubt', 'discarded'])) AND (payload IS NOT NULL));
 CREATE INDEX delivery_recalled ON delivery (lease_until) WHERE recalled;
@@ -327,6 +328,24 @@ CREATE INDEX escalation_alert ON escalation (alert_id, target);
 CREATE INDEX escalation_digest ON escalation (digest) WHERE (digest IS NOT NULL);
 CREATE INDEX escalation_unsent ON escalation (target, created_at) WHERE (digest IS NULL);
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE escalation TO alerts;
+
+CREATE TABLE event (
+    id uuid NOT NULL,
+    number bigint NOT NULL GENERATED ALWAYS AS IDENTITY,
+    type text NOT NULL,
+    data jsonb NOT NULL,
+    subjects bytea[] DEFAULT '{}'::bytea[] NOT NULL,
+    at timestamptz NOT NULL,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT event_number UNIQUE (number),
+    CONSTRAINT event_pkey PRIMARY KEY (id)
+);
+COMMENT ON TABLE event IS 'what happened in the last two weeks, for replays and for those who ask';
+COMMENT ON COLUMN event.number IS 'in the order in which the transactions ended';
+COMMENT ON COLUMN event.subjects IS 'keyed hashes of the data subjects it names (subjects.py)';
+CREATE INDEX event_created ON event (created_at);
+CREATE INDEX event_subjects ON event USING gin (subjects) WHERE (subjects <> '{}'::bytea[]);
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE event TO alerts;
 
 CREATE TABLE heartbeat (
     name text NOT NULL,
@@ -473,13 +492,28 @@ CREATE INDEX outbox_due ON outbox (due_at, id);
 CREATE TRIGGER outbox_notify AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION outbox_notify();
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE outbox TO alerts;
 
+CREATE TABLE quiet_hours (
+    person text NOT NULL,
+    weekly jsonb NOT NULL,
+    critical boolean NOT NULL,
+    by text NOT NULL,
+    at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT quiet_hours_pkey PRIMARY KEY (person)
+);
+COMMENT ON TABLE quiet_hours IS 'when a person of [people] is asked after others';
+COMMENT ON COLUMN quiet_hours.weekly IS 'days (1 is Monday), begins, ends and zone';
+COMMENT ON COLUMN quiet_hours.critical IS 'also of critical alerts';
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE quiet_hours TO alerts;
+
 CREATE TABLE replica (
     process uuid NOT NULL,
     seen_at timestamptz DEFAULT now() NOT NULL,
     numbers boolean DEFAULT false NOT NULL,
+    together boolean DEFAULT false NOT NULL,
     CONSTRAINT replica_pkey PRIMARY KEY (process)
 );
 COMMENT ON COLUMN replica.numbers IS 'it notes them; a release that does not makes gaps';
+COMMENT ON COLUMN replica.together IS 'it reads several works in one message; a release before does not';
 CREATE TRIGGER replica_kept BEFORE DELETE ON replica FOR EACH ROW WHEN (((NOT old.numbers) AND (old.seen_at > (now() - '01:00:00'::interval)))) EXECUTE FUNCTION replica_kept();
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE replica TO alerts;
 
@@ -505,3 +539,36 @@ COMMENT ON COLUMN silence.critical IS 'it covers critical alerts, too';
 COMMENT ON COLUMN silence.weekly IS 'its days (1 is Monday), begins, ends and zone; NULL: it runs all the time';
 CREATE INDEX silence_ends ON silence (ends);
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE silence TO alerts;
+
+CREATE TABLE subscription (
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    url text NOT NULL,
+    events text[] NOT NULL,
+    description text NOT NULL,
+    owner_email text NOT NULL,
+    personal_data boolean NOT NULL,
+    made_by text NOT NULL,
+    paused text,
+    told bigint DEFAULT 0 NOT NULL,
+    replay jsonb,
+    created_at timestamptz DEFAULT now() NOT NULL,
+    CONSTRAINT subscription_pause_known CHECK ((paused = ANY (ARRAY['asked', 'failing', 'gone', 'key_revoked', 'restored']))),
+    CONSTRAINT subscription_pkey PRIMARY KEY (id)
+);
+COMMENT ON TABLE subscription IS 'a target whose definition is a row: subscription.<id>';
+COMMENT ON COLUMN subscription.made_by IS 'who made it; key:<id> if by an API key, with which it stops';
+COMMENT ON COLUMN subscription.paused IS 'why it gets nothing; gone: its receiver answered 410';
+COMMENT ON COLUMN subscription.told IS 'for how many days of failures its owner was warned; 5: that it is paused';
+COMMENT ON COLUMN subscription.replay IS 'what is still to be sent again';
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE subscription TO alerts;
+
+CREATE TABLE subscription_secret (
+    subscription uuid NOT NULL,
+    secret text NOT NULL,
+    made_at timestamptz DEFAULT now() NOT NULL,
+    ends_at timestamptz,
+    CONSTRAINT subscription_secret_pkey PRIMARY KEY (subscription, secret),
+    CONSTRAINT subscription_secret_subscription_fkey FOREIGN KEY (subscription) REFERENCES subscription(id) ON DELETE CASCADE
+);
+COMMENT ON COLUMN subscription_secret.ends_at IS 'NULL: it is the newest';
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE subscription_secret TO alerts;

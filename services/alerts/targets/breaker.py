@@ -20,20 +20,12 @@ from typing import Any
 import aiobreaker
 from aiobreaker.listener import CircuitBreakerListener
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.alerts import metrics
 from services.alerts.rules.delivery import HELD_TIMES, Kind
 from services.alerts.rules.delivery import BreakerState as State
 from services.alerts.store.breakers import TRIAL_SECONDS
 
-log = logs.get_logger(__name__)
-
-
-_STATES = {
-    aiobreaker.CircuitBreakerState.CLOSED: State.CLOSED,
-    aiobreaker.CircuitBreakerState.OPEN: State.OPEN,
-    aiobreaker.CircuitBreakerState.HALF_OPEN: State.HALF_OPEN,
-}
 POLL_SECONDS = 0.5  # until the database has said which process makes the trial
 GRANT_SECONDS = TRIAL_SECONDS - 5.0
 """How long a trial stays this process's own without renewal: less than the database says."""
@@ -69,13 +61,11 @@ class Breaker:
         fail_max: int,
         reset_timeout: float,
         clock: Callable[[], float] = time.monotonic,
-        shared: bool = False,
     ) -> None:
         """Create a closed breaker.
 
         :param fail_max: failures in a row that open it
         :param reset_timeout: seconds from opening to the trial
-        :param shared: make a trial only after `follow` has said that it is ours
         """
         self.target = target
         self.on_change: Callable[[State], None] = lambda _: None
@@ -87,7 +77,6 @@ class Breaker:
         self.reset_timeout = reset_timeout
         self.era = 0
         self._clock = clock
-        self._shared = shared
         self._granted_until = 0.0
         self._probe: Admission | None = None
         self._trial_at = 0.0
@@ -99,7 +88,7 @@ class Breaker:
 
     @property
     def state(self) -> State:
-        return _STATES[self._breaker.current_state]
+        return State[self._breaker.current_state.name]
 
     @property
     def failures(self) -> int:
@@ -107,11 +96,11 @@ class Breaker:
 
     @property
     def seconds_to_trial(self) -> float:
-        """Seconds until a call may be tried; 0 unless open."""
+        """Seconds until a call may be tried; 0 if closed, or once `follow` gave us the trial."""
         if self.state is State.CLOSED:
             return 0.0
         wait = 0.0 if self.state is State.HALF_OPEN else max(0.0, self._trial_at - self._clock())
-        return wait if wait or self._granted else POLL_SECONDS
+        return wait if wait or self._clock() < self._granted_until else POLL_SECONDS
 
     @property
     def wants_trial(self) -> bool:
@@ -119,10 +108,6 @@ class Breaker:
         return self.state is State.HALF_OPEN or (
             self.state is State.OPEN and self._trial_at <= self._clock()
         )
-
-    @property
-    def _granted(self) -> bool:
-        return not self._shared or self._clock() < self._granted_until
 
     def admit(self) -> Admission | None:
         """Return the right to make a call, or None: not now. End each admission with `record`."""
@@ -221,4 +206,4 @@ class _Listener(CircuitBreakerListener):  # type: ignore[misc]  # the package sh
 
     def state_change(self, breaker: object, old: object, new: Any) -> None:  # noqa: ARG002
         # From the argument: the breaker itself still has its old state here.
-        self._ours._state_changed(_STATES[new.state])  # noqa: SLF001 - one thing in two classes
+        self._ours._state_changed(State[new.state.name])  # noqa: SLF001 - one thing in two classes

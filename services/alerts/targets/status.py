@@ -11,25 +11,27 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.process import logs
+from libs.common.messaging import outbox
+from libs.common.process.logs import log
 from libs.domain import acts_outbox
 from libs.domain.acts import Act
+from libs.domain.events import occurred
 from services.alerts import metrics
 from services.alerts.rules.delivery import BreakerState
 from services.alerts.store import breakers as store
+from services.alerts.store import subscriptions
 from services.alerts.store.breakers import BreakerStatus
 from services.alerts.store.ledger import upkeep
 from services.alerts.targets.breaker import Breaker, Observations
 from services.alerts.targets.throttle import Throttle
 
-log = logs.get_logger(__name__)
-
+_EVENTS = UUID("5b7cf3c1-2f53-4f0b-93a5-7c9d5f0c2a11")
 EXCHANGE_SECONDS = 1.0  # until what another process reported has reached this one
 
 
@@ -46,11 +48,19 @@ class TargetStatus:
         self._throttles = throttles
         self._settings = settings
         self._process: UUID = uuid4()
-        self._joined = False
+        self._joined: set[str] = set()
         self._last: Mapping[str, BreakerStatus] = {}
         self._observed = asyncio.Event()
-        for breaker in breakers.values():
-            breaker.on_observation = self._observed.set
+
+    def sharing(self, target: str) -> int:
+        """Return how many processes share a target's work; 0 while it must come one by one.
+
+        That is while a process of the last hour reads no batches, and while nothing is taken: in
+        what waits then, RabbitMQ lets two critical messages overtake one other.
+        """
+        status, throttle = self._last.get(target), self._throttles[target]
+        together = status is not None and status.together and throttle.seconds_shut == 0
+        return status.processes if status is not None and together else 0
 
     @asynccontextmanager
     async def membership(self) -> AsyncIterator[None]:
@@ -59,8 +69,7 @@ class TargetStatus:
             yield
         finally:
             with suppress(SQLAlchemyError):  # unavailable: it counts as dead within seconds
-                async with self._engine.begin() as tx:
-                    await store.leave(tx, self._process)
+                await store.run.alone(self._engine, "leave", process=self._process)
 
     async def run(self) -> None:
         """Exchange once a second, and at once after an observation; runs until cancelled."""
@@ -77,6 +86,9 @@ class TargetStatus:
     async def exchange(self) -> None:
         """Report what was observed here, and follow what all processes have observed."""
         eras = {name: breaker.era for name, breaker in self._breakers.items()}
+        new = eras.keys() - self._joined
+        for breaker in self._breakers.values():
+            breaker.on_observation = self._observed.set
         observed: dict[str, Observations] = {}
         reports: list[dict[str, Any]] = []
         for name, breaker in self._breakers.items():
@@ -95,23 +107,29 @@ class TargetStatus:
                 )
         try:
             async with self._engine.begin() as tx:
-                if not self._joined:
-                    await store.join(tx, list(self._breakers))
-                await store.report(tx, self._process, reports)
-                self._last = await store.read(tx, self._process)
+                if new:
+                    await store.run(tx, "join", targets=sorted(new))
+                await store.run(tx, "report", process=self._process, reports=reports)
+                last = await store.read(tx, self._process)
+                await outbox.add_all(tx, _changes(self._last, last))
         except BaseException:
-            for name, breaker in self._breakers.items():  # not reported: what came since is added
+            for name in observed.keys() & self._breakers.keys():  # what came since is added
+                breaker = self._breakers[name]
                 breaker.observations = _together(observed[name], breaker.observations)
             raise
-        self._joined = True
+        self._last, self._joined = last, set(eras)
         for each in reports:
-            self._throttles[each["target"]].reported(each["paused"])
+            if (throttle := self._throttles.get(each["target"])) is not None:
+                throttle.reported(each["paused"])
+        self._follow(eras)
+
+    def _follow(self, eras: Mapping[str, int]) -> None:
         for name, status in self._last.items():
             metrics.REPLICAS.set(status.processes)
             metrics.HELD.labels(name).set(status.held is not None)
             # A breaker that has changed since then must first report its own observations.
-            if name in eras and self._breakers[name].era == eras[name]:
-                breaker = self._breakers[name]
+            breaker = self._breakers.get(name)
+            if breaker is not None and breaker.era == eras.get(name):
                 breaker.follow(status.state, status.seconds_to_trial, mine=status.mine)
                 self._throttles[name].follow(status.paused, status.processes)
 
@@ -129,8 +147,8 @@ class TargetStatus:
     async def reset(self, target: str, act: Act) -> None:
         """Close a breaker: here at once, in the other processes within a second or two."""
         async with self._engine.begin() as tx:
-            await store.reset(tx, target)
-            await acts_outbox.record(tx, act)
+            await store.run(tx, "reset", target=target)
+            await acts_outbox.add(tx, act)
         self._breakers[target].observations = Observations()
         self._breakers[target].reset()
         self._throttles[target].release()
@@ -163,6 +181,7 @@ class TargetStatus:
             "paused": f"refused us: {status.held}" if status.held else shut,
             "settings": list(self._settings.get(name, ())) if status.held else [],
             "processes": status.processes,
+            "title": status.title,
         }
 
 
@@ -177,11 +196,34 @@ async def release_backlog(
         while released == per_second and throttle.seconds_shut == 0:
             with postgres.through_outages("backlog.database_unavailable"):
                 async with engine.begin() as tx:
-                    rows = await upkeep.waiting(tx, target, per_second)
+                    rows: list[Any] = []
+                    for critical in (True, False):
+                        left = per_second - len(rows)
+                        rows += await upkeep.run(
+                            tx, "waiting", target=target, critical=critical, limit=left
+                        )
                     await upkeep.requeue(tx, rows)
                 released = len(rows)
                 log.info("backlog.released", target=target, rows=released)
             await asyncio.sleep(1)
+
+
+def _changes(
+    before: Mapping[str, BreakerStatus], now: Mapping[str, BreakerStatus]
+) -> list[outbox.Outgoing]:
+    """Return the events of targets that stopped or began to deliver; every process says the same.
+
+    A subscription's would be delivered to it.
+    """
+    said = []
+    for name in before.keys() & now.keys():
+        was, since = before[name].since, now[name].since
+        if subscriptions.is_one(name) or (was is None) == (since is None):
+            continue
+        event_type = "target.paused" if since else "target.recovered"
+        event_id = uuid5(_EVENTS, f"{event_type} {name} {since or was}")
+        said.append(occurred(event_type, event_id, target=name))
+    return said
 
 
 def _together(before: Observations, after: Observations) -> Observations:

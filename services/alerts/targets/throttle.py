@@ -72,7 +72,6 @@ class Throttle:
 
     :param per_minute: the target's own rate, for all replicas together; None: unlimited
     :param concurrency: for all replicas together, at least one for each
-    :param shared: `follow` is called with what all processes know
     """
 
     def __init__(
@@ -81,13 +80,12 @@ class Throttle:
         *,
         per_minute: float | None = None,
         concurrency: int = 1,
-        shared: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.closed_again = asyncio.Event()  # the breaker has closed: the backlog may be released
         # They share the rate and the concurrency. 0: not known yet, and nothing is taken.
-        self.replicas = 0 if shared else 1
-        self.slots = Slots(0 if shared else concurrency)
+        self.replicas = 0
+        self.slots = Slots(0)
         self.unreported_pause = 0.0  # seconds; the other processes do not know of it yet
         self.reached: datetime | None = None  # when the row that was claimed last had fallen due
         self._concurrency = concurrency

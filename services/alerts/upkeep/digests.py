@@ -6,45 +6,33 @@ reports. So it waits, is retried and survives a crash as they do. When it fails 
 it reported is unsent again (`delivery.ending`), and due after a pause that grows with each failure.
 """
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum, auto
-from importlib.resources import files
 from typing import Any
 from uuid import uuid4
 
+import jinja2
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.process import logs
+from libs.common import beside
+from libs.common.process.logs import log
 from libs.domain.acts import without_addresses
 from services.alerts import metrics
 from services.alerts.intake import Intake
 from services.alerts.messages import ESCALATION, AlertAccepted, may_be_silenced
-from services.alerts.rules.delivery import Reason
 from services.alerts.store import incidents
 from services.alerts.store.cases import cases
 from services.alerts.store.cases.cases import CASES
-from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace, Unhealthy
-from services.alerts.store.ledger import escalations, gaps, queries
-from services.alerts.store.ledger.escalations import Unsent
+from services.alerts.store.incidents import IncidentKind, Pace
+from services.alerts.store.ledger import gaps, queries
 from services.alerts.upkeep.reconcile import Reconciler
-
-log = logs.get_logger(__name__)
 
 LISTED = 20
 """Cases that a mail lists."""
 MOST_LINE = 90
 INTAKE = "intake"  # stands for the target of messages that could not become rows
 MISSING = "missing"  # and this for that of alerts that never came
-
-
-class Part(StrEnum):
-    """What a digest reports; a metric label."""
-
-    FAILURES = auto()
-    INCIDENTS = auto()
 
 
 @dataclass(eq=False)
@@ -73,62 +61,56 @@ class Digests:
         pace = replace(self.pace, pause=0.0) if self._runs == 2 else self.pace
         numbers = await self._observe()
         async with self.engine.connect() as tx:
-            targets = {
-                *await escalations.targets_due(tx, pace.pause),
-                *await incidents.targets_due(tx, pace),
-            }
-        for target in sorted(targets):
+            failing = await incidents.run(tx, "failures_due", pause=pace.pause)
+            targets = await incidents.run(tx, "incidents_due", **asdict(pace))
+        for target in sorted({*failing.scalars(), *targets.scalars()}):
             await self._send(target, numbers.get(target, {}), pace)
 
     async def run_at_once(self) -> None:
         """Send what does not wait for the next window: that a target refuses us."""
         async with self.engine.connect() as tx:
-            targets = await incidents.targets_due(tx, self.pace)
+            targets = await incidents.run(tx, "incidents_due", **asdict(self.pace))
             numbers = await queries.stats(tx) if targets else {}
-        for target in targets:
+        for target in targets.scalars():
             await self._send(target, numbers.get(target, {}), self.pace)
 
     async def _observe(self) -> dict[str, dict[str, Any]]:
         unread = await self.reconciler.unread()
         async with self.engine.begin() as tx:
             numbers = await queries.stats(tx)
-            pending = {
-                name: each["pending"]
-                for name, each in numbers.items()
-                if each["pending"] > self.pending
+            pending = {name: each["pending"] for name, each in numbers.items()}
+            seen = {
+                IncidentKind.UNANSWERED: {CASES: (await cases.unanswered(tx, 0))[0]},
+                IncidentKind.ROTA: dict.fromkeys(self.rota_faults(), 1),
+                IncidentKind.PENDING: {k: n for k, n in pending.items() if n > self.pending},
+                IncidentKind.IN_DOUBT: {name: each["in_doubt"] for name, each in numbers.items()},
             }
-            in_doubt = {name: each["in_doubt"] for name, each in numbers.items()}
-            unanswered, _ = await cases.unanswered(tx, 0)
-            await incidents.observe(tx, IncidentKind.UNANSWERED, {CASES: unanswered})
-            await incidents.observe(tx, IncidentKind.ROTA, dict.fromkeys(self.rota_faults(), 1))
-            await incidents.observe(tx, IncidentKind.PENDING, pending)
-            await incidents.observe(tx, IncidentKind.IN_DOUBT, in_doubt)
             if unread is not None:  # while it is unknown, the last observation still counts
                 missing = sum(each["count"] for each in await gaps.found(tx))
-                lost = {INTAKE: unread, MISSING: missing}
-                await incidents.observe(tx, IncidentKind.UNREAD, lost)
+                seen[IncidentKind.UNREAD] = {INTAKE: unread, MISSING: missing}
+            for kind, found in seen.items():
+                await incidents.run(tx, "observe", kind=kind, numbers=found)
         return numbers
 
     async def _send(self, target: str, numbers: Mapping[str, Any], pace: Pace) -> None:
         digest = uuid4()
         async with self.engine.begin() as tx:
-            unsent = await escalations.take(tx, target, digest)
-            open_incidents = await incidents.take(tx, target, digest, pace)
-            if unsent is None and not open_incidents:  # another replica was faster
+            mine = {"target": target, "digest": digest}
+            unsent = (await incidents.run(tx, "take_failures", **mine)).one()
+            open_incidents = await incidents.run(tx, "take_incidents", **mine, **asdict(pace))
+            if not unsent.count and not open_incidents:  # another replica was faster
                 return
-            now = Now(
-                numbers.get("pending", 0),
-                numbers.get("oldest_pending_seconds") or 0.0,
-                numbers.get("failed", 0),
-                numbers.get("in_doubt", 0),
-                await incidents.last_error(tx, target) if open_incidents else None,
-                self.rota_faults().get(target),
-                settings=self.reconciler.config.settings.get(target, ()),
-            )
+            error = await incidents.run(tx, "last_error", target=target)
+            now = {
+                **numbers,
+                "last_error": error.scalar(),
+                "rota_fault": self.rota_faults().get(target),
+                "settings": self.reconciler.config.settings.get(target, ()),
+            }
             if target == CASES:
-                now = Now(cases=await cases.unanswered(tx, LISTED))
+                now["unanswered"], now["cases"] = await cases.unanswered(tx, LISTED)
             subject, text = compose(target, unsent, open_incidents, now, self.base_url)
-            other = self._way(await incidents.unhealthy(tx))
+            other = self._way(await incidents.run(tx, "unhealthy"))
             if other is not None and self.reconciler.config.targets[other].channel == "sms":
                 text = subject
             accepted = AlertAccepted(
@@ -141,19 +123,19 @@ class Digests:
                 accepted_at=datetime.now(UTC),
             )
             await self.intake.accept(tx, [accepted], None)
-        if unsent is not None:
-            metrics.DIGESTS.labels(Part.FAILURES).inc()
+        if unsent.count:
+            metrics.DIGESTS.labels("failures").inc()
         if open_incidents:
-            metrics.DIGESTS.labels(Part.INCIDENTS).inc()
+            metrics.DIGESTS.labels("incidents").inc()
         log.warning(
             "digest.sent",
             target=target,
-            failures=unsent.count if unsent else 0,
+            failures=unsent.count,
             incidents=[each.kind for each in open_incidents],
             digest=str(digest),
         )
 
-    def _way(self, unhealthy: Mapping[str, Unhealthy]) -> str | None:
+    def _way(self, unhealthy: Sequence[Any]) -> str | None:
         """Return the first target that is well; None: by mail, as `escalation` is routed.
 
         Mail is not well if all of its targets refuse us, or nothing has got through for as long as
@@ -163,10 +145,10 @@ class Digests:
         mail = config.route(ESCALATION, None)
         after = timedelta(seconds=self.pace.after)
         broken = {
-            name for name, each in unhealthy.items()
+            each.target for each in unhealthy
             if each.refuses or (each.shut and now - each.since >= after)
         }  # fmt: skip
-        shut = {name for name, each in unhealthy.items() if each.shut}
+        shut = {each.target for each in unhealthy if each.shut}
         read = (name for name, each in config.targets.items() if each.read_by_people)
         for name in self.by or (*mail, *read):
             if name not in broken and (name in mail or name not in shut):
@@ -174,75 +156,44 @@ class Digests:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
-    """A target's numbers when the mail is written."""
-
-    pending: int = 0
-    oldest_seconds: float = 0.0
-    failed: int = 0
-    in_doubt: int = 0
-    last_error: str | None = None
-    rota_fault: str | None = None
-    cases: tuple[int, Sequence[Any]] = (0, ())
-    """How many are unanswered, and the oldest of them."""
-    settings: Sequence[str] = ()
-    """The target's options that it may object to."""
-
-
 def compose(
     target: str,
-    unsent: Unsent | None,
-    open_incidents: Iterable[OpenIncident],
-    now: Now,
+    unsent: Any,
+    open_incidents: Iterable[Any],
+    now: Mapping[str, Any],
     base_url: str,
 ) -> tuple[str, str]:
     """Write the mail for an operator who was asleep: what, since when, numbers, the commands.
 
+    :param now: the target's numbers when it is written
     :returns: subject and text
     """
-    known = {"target": target, "url": base_url, "admin": _ADMIN, "post": _POST}
+    about = {"target": target, "unsent": unsent, "now": now, "url": base_url}
     if target == CASES:  # its escalations and its incident say the same
-        parts = [_part(IncidentKind.UNANSWERED, **known, **_cases(*now.cases))]
+        parts: list[tuple[str, Any]] = [(IncidentKind.UNANSWERED, None)]
     else:
-        parts = [_part("failures", **known, **_failures(unsent))] if unsent is not None else []
-        parts += [
-            _part(_name(target, each), **known, **(_cases(*now.cases) | _numbers(each, now)))
-            for each in open_incidents
+        parts = [("failures", None)] if unsent.count else []
+        parts += [(_name(target, each), each) for each in open_incidents]
+    texts = [
+        [
+            _JINJA.get_template(f"{name}.{part}").render(about, incident=incident)
+            for name, incident in parts
         ]
+        for part in ("heading", "text")
+    ]
     rest = f", and {len(parts) - 1} more" if len(parts) > 1 else ""
     return (
-        f"Ostoja: {parts[0][0]}{rest}",
-        "\n\n".join(f"{heading[0].upper()}{heading[1:]}.\n\n{body}" for heading, body in parts),
+        f"Ostoja: {texts[0][0]}{rest}",
+        "\n\n".join(
+            f"{head[0].upper()}{head[1:]}.\n\n{body}" for head, body in zip(*texts, strict=True)
+        ),
     )
 
 
-_ADMIN = 'curl -H "X-ADMIN-API-KEY: $ADMIN_API_KEY"'
-_POST = f'{_ADMIN} -H "Content-Type: application/json"'
-_TEXTS = tomllib.loads(files(__package__).joinpath("digests.toml").read_text(encoding="utf-8"))
-
-
-def _part(name: str, **values: Any) -> tuple[str, str]:
-    return _TEXTS[name]["heading"].format(**values), _TEXTS[name]["text"].format(**values)
-
-
-def _name(target: str, incident: OpenIncident) -> str:
-    if incident.kind is IncidentKind.BREAKER and incident.number:
+def _name(target: str, incident: Any) -> str:
+    if incident.kind == IncidentKind.BREAKER and incident.number:
         return "refuses"
     return target if target == MISSING else incident.kind
-
-
-def _failures(unsent: Unsent) -> dict[str, Any]:
-    return {
-        "n": unsent.count,
-        "reasons": ", ".join(f"{reason} {n}" for reason, n in sorted(unsent.reasons.items())),
-        "first": f"{_utc(unsent.first_at)}  {unsent.first_error}",
-        "last": f"{_utc(unsent.last_at)}  {unsent.last_error}",
-        "alerts": "\n".join(
-            f"        {row['id']}  {_said(row['event_type'], row['said'])}" for row in unsent.alerts
-        ),
-        "cancelled": _TEXTS["cancelled"] if Reason.NO_PERMIT in unsent.reasons else "",
-    }
 
 
 def _said(event_type: str, said: str | None) -> str:
@@ -253,29 +204,14 @@ def _said(event_type: str, said: str | None) -> str:
     return f"{event_type}: {without_addresses(first)}"[:MOST_LINE]
 
 
-def _cases(count: int, oldest: Sequence[Any]) -> dict[str, Any]:
-    rows = (
-        f"{_utc(row.opened_at)}  {_said(row.event_type, row.said)}"
-        f"{' (nobody is asked: case.timer_failed in the log of alerts)' * (row.failures > 1)}"
-        f"\n    ostoja take {row.alert_id} --as NAME"
-        for row in oldest
-    )
-    return {"n": count, "alerts": "alert" if count == 1 else "alerts", "oldest": "\n".join(rows)}
-
-
-def _numbers(incident: OpenIncident, now: Now) -> dict[str, Any]:
-    since, minutes = _utc(incident.since), f"{now.oldest_seconds / 60:.0f} min"
-    return {
-        "n": incident.number,
-        "since": since,
-        "numbers": f"""\
-since   {since}
-now     {now.pending} pending, the oldest {minutes}; {now.failed} failed, {now.in_doubt} in doubt
-error   {now.last_error or "none yet"}""",
-        "settings": ", ".join(now.settings) or "its settings",
-        "fault": now.rota_fault or "It can be read again by now.",
-    }
-
-
-def _utc(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+_TEXTS = {
+    f"{name}.{part}": text
+    for name, parts in beside.toml(__file__).items()
+    for part, text in parts.items()
+}
+_JINJA = jinja2.Environment(  # noqa: S701 - it makes no page
+    loader=jinja2.DictLoader(_TEXTS), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+)
+_JINJA.filters |= {"said": _said, "utc": lambda at: f"{at:%Y-%m-%d %H:%M:%S} UTC"}
+_ADMIN = 'curl -H "X-ADMIN-API-KEY: $ADMIN_API_KEY"'
+_JINJA.globals |= {"admin": _ADMIN, "post": f'{_ADMIN} -H "Content-Type: application/json"'}

@@ -10,15 +10,13 @@ from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.process import logs
 from services.alerts import metrics
 from services.alerts.channels import monitor
+from services.alerts.store import incidents
 from services.alerts.store.cases import queries as case_queries
-from services.alerts.store.ledger import escalations, gaps, queries
+from services.alerts.store.ledger import gaps, queries
 from services.alerts.targets.throttle import Throttle
 from services.alerts.upkeep.reconcile import Reconciler
-
-log = logs.get_logger(__name__)
 
 _ENDS: Final = ("delivered", "pending", "failed", "discarded", "in_doubt")
 TERMS: Final = ("accepted", *_ENDS, "duplicates", "stranded", "unread", "missing")
@@ -46,18 +44,19 @@ class LedgerCheck:
         """
         empty = await self.reconciler.targets_without_messages()
         unread = await self.reconciler.unread()
-        watched = [name for name in empty if self.throttles[name].seconds_shut == 0]
+        throttles = ((name, self.throttles.get(name)) for name in empty)
+        watched = [name for name, each in throttles if each and each.seconds_shut == 0]
         async with self.engine.begin() as tx:
             terms = await queries.check(tx, watched, self.overdue)
             cases = await case_queries.check(tx)
-            unsent = await escalations.unsent_seconds(tx)
+            unsent = await incidents.run(tx, "unsent_seconds")
             lost = await gaps.found(tx)
         missing = sum(each["count"] for each in lost)
         balanced = terms["accepted"] == sum(terms[name] for name in _ENDS)
         ok = balanced and terms["stranded"] == 0 and not unread and not missing
         known = None if ok and unread is None else ok
         found = {"ok": known, **terms, "unread": unread, "missing": missing, "gaps": lost}
-        return found | {"cases": cases, "escalation_unsent_seconds": unsent}
+        return found | {"cases": cases, "escalation_unsent_seconds": unsent.scalar_one()}
 
     async def check_cases(self) -> dict[str, Any]:
         async with self.engine.connect() as tx:
@@ -86,12 +85,11 @@ class LedgerCheck:
             found = await queries.last_check(tx, max_age)
         if found is None:
             found = await self.check()
-            async with self.engine.begin() as tx:
-                await queries.keep_check(tx, found)
+            await queries.run.alone(self.engine, "keep", found=found)
         async with self.engine.connect() as tx:
             by_target = await queries.stats(tx)
-            unsent = await escalations.unsent_seconds(tx)
-        metrics.ESCALATION_UNSENT.set(unsent)
+            unsent = await incidents.run(tx, "unsent_seconds")
+        metrics.ESCALATION_UNSENT.set(unsent.scalar_one())
         self.ok = found["ok"]
         metrics.LEDGER_OK.set(_number(self.ok))
         for term in TERMS:

@@ -6,11 +6,12 @@ Steps 5 and 6 of protocol C (docs/protocols.md) are here and in intake.py.
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -22,21 +23,25 @@ from libs.common.messaging.dead_letters import DeadLetter, DeadLetters
 from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import retry_name
-from libs.common.process import logs
+from libs.common.process.logs import log
+from libs.domain.events import occurred
 from libs.domain.mentions import emails, phones, strings
 from services.alerts import messages, topology
 from services.alerts.delivery import ending
+from services.alerts.delivery.events import person
 from services.alerts.messages import ExportRequest, SubjectErased, columns
 from services.alerts.rules.delivery import Reason, State
 from services.alerts.rules.subjects import Hash, Kind, Subjects, Wanted
+from services.alerts.store import subscriptions
 from services.alerts.store.cases import privacy as case_privacy
 from services.alerts.store.ledger import privacy, transitions
 from services.alerts.store.ledger.privacy import BEGINNING, Key
 
-log = logs.get_logger(__name__)
-
 DEAD_LETTERS_PAGE = 8
 """Per reply: a batch may be 1 MiB, and RabbitMQ takes no message above 16 MiB."""
+_EVENTS = -(10**12)
+"""`after` of the first page of events; those of the next pages are below it."""
+_EVENTS_PAGE = 100
 _CASES = -1
 """`after` of the first page of cases; those of the next pages are below it."""
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -65,9 +70,15 @@ class Privacy:
             return Retry("intake")
         wanted = self._wanted(order)
         async with self._engine.begin() as tx:
-            await privacy.mark_erased(tx, wanted.own)
+            await subscriptions.run(tx, "order_events")  # one is either here, or sees the mark
+            await privacy.run(tx, "mark", hashes=sorted(wanted.own))
+            named = await subscriptions.run(tx, "naming", hashes=wanted.hashes)
+            theirs = [str(row.id) for row in named if wanted.holds(row.named)]
+            await subscriptions.run(tx, "erase", ids=theirs)
         in_flight = await self._erase_cases(wanted)  # which lock before their steps
-        async for rows in self._pages(wanted, BEGINNING):
+        after: Key | None = BEGINNING
+        while after is not None:
+            rows, after = await self._look(wanted, after)
             in_flight += sum([not await self._erase(wanted, row) for row in rows])
         log.info("subject.erased", in_flight=in_flight)
         if in_flight:
@@ -83,14 +94,21 @@ class Privacy:
                 messages.ERASURE_RECEIPT,
                 messages.erasure_receipt(order.erasure_id, datetime.now(UTC)),
             )
+            told = occurred(
+                "person.erased",
+                order.erasure_id,
+                erasure_id=order.erasure_id,
+                persons=person(self._subjects, order.email),
+                conversations=list(map(str, order.conversations)),
+            )
+            await outbox.add_all(tx, [told])
         return Ack()
 
     async def _erase_cases(self, wanted: Wanted) -> int:
         """:returns: how many still have a message in Slack that is to be overwritten"""
         found: list[Any] = []
         async with self._engine.connect() as tx:
-            hashes = [*wanted.own, *wanted.numbers]
-            while rows := await case_privacy.page(tx, hashes, len(found)):
+            while rows := await case_privacy.page(tx, wanted.hashes, len(found)):
                 found += rows
         waiting = 0
         for row in found:
@@ -109,13 +127,16 @@ class Privacy:
 
         :returns: False when the row is being sent at this moment: try again after that
         """
+        key = {"alert_id": row.alert_id, "target": row.target}
         async with self._engine.begin() as tx:
-            if not self._is_theirs(wanted, row):
-                payload = self._subjects.strike(row.payload, wanted.own)
-                return await privacy.strike(tx, row, payload, wanted.own)
-            before = await privacy.erase(tx, row)
-            if before is State.PENDING:
-                await ending.notify(tx, transitions.ended(row), State.DISCARDED, Reason.ERASED)
+            before = (await privacy.run(tx, "lock", **key)).scalar()
+            if self._is_theirs(wanted, row):
+                await privacy.run(tx, "erase", **key)
+                if before == State.PENDING:
+                    await ending.notify(tx, transitions.ended(row), State.DISCARDED, Reason.ERASED)
+            else:
+                left = self._subjects.strike(row.payload, wanted.own)
+                await privacy.run(tx, "strike", **key, payload=left, hashes=list(wanted.own))
         return before not in {State.CLAIMED, State.SENDING}
 
     async def requests(self, message: Message) -> Disposition:
@@ -124,21 +145,21 @@ class Privacy:
         after = asked.after or BEGINNING
         end: Key | tuple[int] | None
         everybody = asked.email is None and asked.phone is None
-        if len(after) == 1 and after[0] < 0:  # cases, after those already sent
-            wanted = None if everybody else self._wanted(asked)
-            records, end = await self._cases_of(wanted, _CASES - after[0])
+        wanted = None if everybody else self._wanted(asked)
+        if len(after) == 2:
+            records, end = await self._deliveries(wanted, after)
+            end = end or (_CASES,)
+        elif after[0] <= _EVENTS:  # after the one with this number
+            records, end = await self._events_of(wanted, _EVENTS - after[0])
             end = end or (None if everybody else (0,))
-        elif len(after) == 1:
+        elif after[0] < 0:  # cases, after those already sent
+            records, end = await self._cases_of(wanted, _CASES - after[0])
+            end = end or (_EVENTS,)
+        else:
             try:
                 records, end = await self._dead_letters_of(self._wanted(asked), after[0])
             except PublishError:
                 return Retry("dead letters")  # without a reply, the export says it is incomplete
-        elif everybody:
-            records, end = await self._addresses(after)
-            end = end or (_CASES,)
-        else:
-            records, end = await self._deliveries(self._wanted(asked), after)
-            end = end or (_CASES,)
         await reply(self._broker, message, messages.export_reply(records, end))
         return Ack()
 
@@ -189,21 +210,37 @@ class Privacy:
             wanted, row.payload, row.once_address, row.dedup_key
         )
 
-    async def _deliveries(self, wanted: Wanted, after: Key) -> tuple[messages.Records, Key | None]:
-        async with self._engine.connect() as tx:
-            rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
-            end = (rows[-1].alert_id, rows[-1].target) if len(rows) == privacy.PAGE else None
-            mine = [row for row in rows if self._is_theirs(wanted, row)]
-            attempts = await privacy.attempts(tx, mine)
+    async def _look(self, wanted: Wanted, after: Key) -> tuple[list[Any], Key | None]:
+        """Return the rows that name them of the next page, and where the one behind it begins."""
+        rows = await privacy.run.alone(self._engine, "look", hashes=wanted.hashes, after=after)
+        end = (rows[-1].alert_id, rows[-1].target) if len(rows) == privacy.PAGE else None
+        return [row for row in rows if wanted.holds(row.named)], end
+
+    async def _deliveries(
+        self, wanted: Wanted | None, after: Key
+    ) -> tuple[messages.Records, Key | None]:
+        """Return a page of the ledger; without `wanted`, of the addresses in it: after a restore,
+        consent looks for erased ones.
+        """
+        if wanted is None:
+            part = await privacy.run.alone(self._engine, "words", after=after)
+            end = (part[-1].alert_id, part[-1].target) if len(part) == privacy.BATCH else None
+            named = [row for row in part if row.names_somebody]
+            more = [text or "" for row in named for text in (row.dedup_key, row.once_address)]
+            return _addresses_in(chain(more, *(strings(row.payload) for row in named))), end
+        rows, end = await self._look(wanted, after)
+        mine = [row for row in rows if self._is_theirs(wanted, row)]
+        ids, targets = [row.alert_id for row in mine], [row.target for row in mine]
+        tried = await privacy.run.alone(self._engine, "attempts", ids=ids, targets=targets)
+        attempts = [columns(each, *each._fields) for each in tried]
         return {"deliveries": [_record(row) for row in mine], "attempts": attempts}, end
 
     async def _cases_of(
         self, wanted: Wanted | None, done: int
     ) -> tuple[messages.Records, tuple[int] | None]:
         """Return a page of cases with their answers; without `wanted`, of the addresses in them."""
-        hashes = None if wanted is None else [*wanted.own, *wanted.numbers]
         async with self._engine.connect() as tx:
-            rows = await case_privacy.page(tx, hashes, done)
+            rows = await case_privacy.page(tx, wanted.hashes if wanted else None, done)
             mine = [row for row in rows if wanted is None or self._is_theirs(wanted, row)]
             answers = await case_privacy.answers(tx, [row.alert_id for row in mine])
         end = None if len(rows) < case_privacy.PAGE else (_CASES - done - len(rows),)
@@ -212,25 +249,21 @@ class Privacy:
             return _addresses_in(texts), end
         return {"cases": [_case_record(row, answers) for row in mine]}, end
 
-    async def _addresses(self, after: Key) -> tuple[messages.Records, Key | None]:
-        """List the stored e-mails and phones: after a restore, consent looks for erased ones."""
-        async with self._engine.connect() as tx:
-            rows, end = await privacy.page(tx, after)
-        texts = (
-            text or ""
-            for row in rows
-            for text in (*strings(row.payload), row.dedup_key, row.once_address)
-        )
-        return _addresses_in(texts), end
-
-    async def _pages(self, wanted: Wanted, after: Key) -> AsyncIterator[list[Any]]:
-        while True:
-            async with self._engine.connect() as tx:
-                rows = await privacy.look(tx, [*wanted.own, *wanted.numbers], after)
-            yield [row for row in rows if wanted.holds(row.named)]
-            if len(rows) < privacy.PAGE:
-                return
-            after = (rows[-1].alert_id, rows[-1].target)
+    async def _events_of(
+        self, wanted: Wanted | None, number: int
+    ) -> tuple[messages.Records, tuple[int] | None]:
+        """Return a page of the kept events; without `wanted`, of the addresses in them."""
+        given = {
+            "hashes": wanted.hashes if wanted else None,
+            "after": number,
+            "limit": _EVENTS_PAGE,
+        }
+        rows = await subscriptions.run.alone(self._engine, "named_events", **given)
+        end = (_EVENTS - rows[-1].number,) if len(rows) == _EVENTS_PAGE else None
+        if wanted is None:
+            return _addresses_in(text for row in rows for text in strings(row.data)), end
+        mine = [row for row in rows if wanted.holds(row.named)]
+        return {"events": [columns(row, "type", "data", "at") for row in mine]}, end
 
     def _wanted(self, asked: SubjectErased | ExportRequest) -> Wanted:
         hashes = self._subjects.hashes
@@ -248,8 +281,7 @@ class Privacy:
         # Dead letters that intake had, or an operator was moving, while their subject was erased.
         with suppress(PublishError):
             await self._dead_letters.sift(partial(self._take_out, None))
-        async with self._engine.begin() as tx:
-            await privacy.forget_erased(tx, self._kept)
+        await privacy.run.alone(self._engine, "forget", seconds=self._kept)
 
 
 def _addresses_in(texts: Iterable[str]) -> messages.Records:

@@ -13,19 +13,17 @@ from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker, BrokerUnavailable
 from libs.common.messaging.queue_depths import Depths
 from libs.common.messaging.topology import Queue, dead_name, delay_name, retry_name
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.alerts import metrics, topology
 from services.alerts.config.targets import Config
 from services.alerts.delivery import ending
 from services.alerts.rules.delivery import Reason, State
-from services.alerts.store import incidents
+from services.alerts.store import incidents, subscriptions
 from services.alerts.store.cases import cases
 from services.alerts.store.incidents import Way
 from services.alerts.store.ledger import gaps, transitions, upkeep
-from services.alerts.store.ledger.queries import Cursor
+from services.alerts.store.ledger.queries import BEGINNING
 from services.alerts.targets.throttle import Throttle
-
-log = logs.get_logger(__name__)
 
 BATCH = 500
 REQUEUED_PER_SECOND = 500  # half of what the outbox publishes on a busy machine
@@ -48,10 +46,6 @@ class Reconciler:
         self._empty_before: set[str] = set()  # targets without a ready message in the last run
         self._intake_empty = False  # in the last run
 
-    @property
-    def broker_connected(self) -> bool:
-        return self.broker.connected
-
     async def run(self) -> None:
         """Run once. Too early or twice does no harm: the claim absorbs the duplicate messages."""
         # A worker that waits for the database with an outcome is not dead, though its lease may be
@@ -62,18 +56,21 @@ class Reconciler:
 
     async def _run(self, *, steady: bool) -> None:
         async with self.engine.connect() as tx:
-            abandoned = await upkeep.abandoned(tx) if steady else []
+            abandoned = await upkeep.run(tx, "abandoned") if steady else []
+            # Also those that could not be started here yet.
+            ids = (await subscriptions.run(tx, "running_ids")).scalars()
+            running = map(subscriptions.target_of, ids)
         if steady:
-            async with self.engine.begin() as tx:
-                await upkeep.discard_recalled(tx)
+            await upkeep.run.alone(self.engine, "discard_recalled")
         for alert_id, target in abandoned:
             await ending.mark_in_doubt(self.engine, alert_id, target)
-        for target, options in self.config.targets.items() if steady else ():
-            old = upkeep.too_old(target, options.max_age)
-            await self._end(old, Reason.EXPIRED, NEVER_TRIED)
-        left = upkeep.of_no_target(list(self.config.targets), UNROUTED_SECONDS)
-        await self._end(left, Reason.UNROUTED, "its target is no longer configured")
-        if not self.broker_connected:
+        for target, options in list(self.config.targets.items()) if steady else ():
+            old = {"target": target, "seconds": options.max_age}
+            await self._end("too_old", old, Reason.EXPIRED, NEVER_TRIED)
+        left = {"targets": [*self.config.targets, *running], "seconds": UNROUTED_SECONDS}
+        why = "its target is no longer configured"
+        await self._end("of_no_target", left, Reason.UNROUTED, why)
+        if not self.broker.connected:
             return
         try:
             if await self._broker_is_new():
@@ -85,11 +82,11 @@ class Reconciler:
         except BrokerUnavailable:
             log.warning("reconcile.broker_lost")
 
-    async def _end(self, which: upkeep.Which, reason: Reason, why: str) -> None:
+    async def _end(self, name: str, which: Mapping[str, Any], reason: Reason, why: str) -> None:
         """End rows that would wait forever: for a breaker that never closes, or for no target."""
         while True:
             async with self.engine.begin() as tx:
-                rows = await upkeep.to_end(tx, which, BATCH)
+                rows = await upkeep.run(tx, name, **which, limit=BATCH)
                 if not rows:
                     return
                 await upkeep.end(tx, rows, State.FAILED, reason, why, keep_error=True)
@@ -106,11 +103,10 @@ class Reconciler:
 
         Run more often than the rest.
         """
-        async with self.engine.connect() as tx:
-            unhealthy = await incidents.unhealthy(tx)
-        refusing = {name for name, each in unhealthy.items() if each.refuses}
-        shut = {name for name, each in unhealthy.items() if each.shut}
-        for target, options in self.config.targets.items():
+        unhealthy = await incidents.run.alone(self.engine, "unhealthy")
+        refusing = {each.target for each in unhealthy if each.refuses}
+        shut = {each.target for each in unhealthy if each.shut}
+        for target, options in list(self.config.targets.items()):
             if (to := options.fallback) is not None:
                 way = Way(target, to, self.fallback_after, target in refusing, to in shut)
                 await self._move(way)
@@ -153,12 +149,12 @@ class Reconciler:
         return await self._empty(await self._not_in_outbox())
 
     async def _not_in_outbox(self) -> list[str]:
-        async with self.engine.connect() as tx:
-            keys = await upkeep.outbox_keys(tx)
+        keys = (await upkeep.run.alone(self.engine, "outbox_keys")).scalars()
         return [name for name in self.config.targets if topology.work_name(name) not in keys]
 
     async def _empty(self, targets: Sequence[str]) -> list[str]:
-        queues = {target: self._queues(target) for target in targets}
+        # A subscription may have gone since.
+        queues = {name: self._queues(name) for name in targets if name in self.config.targets}
         depths = await self.broker.depths([name for names in queues.values() for name in names])
         return [
             target for target, names in queues.items() if all(depths[name] == 0 for name in names)
@@ -187,14 +183,18 @@ class Reconciler:
         # None waits there from one run to the next.
         empty = set(await self._empty(targets))
         nowhere, self._empty_before = empty & self._empty_before, empty
-        for target, which in product(targets, (upkeep.CRITICAL, upkeep.OTHERS)):
-            reached = None if target in nowhere else self.throttles[target].reached
+        for target, critical in product(targets, (True, False)):
+            throttle = self.throttles.get(target)
+            reached = throttle.reached if throttle and target not in nowhere else None
             if reached is None and target not in nowhere:
                 continue  # it is unknown which messages are lost
             more = True
             while more:
                 async with self.engine.begin() as tx:
-                    rows = await upkeep.overdue(tx, target, self.overdue, reached, BATCH, which)
+                    rows = await upkeep.run(
+                        tx, "overdue", target=target, critical=critical, reached=reached,
+                        seconds=self.overdue, limit=BATCH,
+                    )  # fmt: skip
                     await _requeue(tx, rows, requeued)
                 more = len(rows) == BATCH
 
@@ -209,28 +209,29 @@ class Reconciler:
 
     async def _requeue_all(self) -> None:
         requeued: Counter[str] = Counter()
-        for which in (upkeep.CRITICAL, upkeep.OTHERS):
-            after: Cursor | None = None
+        for critical in (True, False):
+            after: tuple[Any, ...] = BEGINNING
             more = True
             while more:
                 async with self.engine.begin() as tx:
                     targets = list(self.config.targets)
-                    rows = await upkeep.open_after(tx, targets, after, BATCH, which)
+                    rows = await upkeep.run(
+                        tx, "open_after", targets=targets, critical=critical, after=after,
+                        limit=BATCH,
+                    )  # fmt: skip
                     await _requeue(tx, rows, requeued)
                 if more := len(rows) == BATCH:
-                    after = (rows[-1].created_at, rows[-1].alert_id, rows[-1].target)
+                    after = tuple(rows[-1])
 
     async def _broker_is_new(self) -> bool:
         """Return whether the epoch's marker queue is gone, because the broker lost its disk."""
-        async with self.engine.connect() as tx:
-            epoch = await upkeep.epoch_of(tx)
+        epoch = (await upkeep.run.alone(self.engine, "epoch")).scalar()
         return epoch is None or not await self.broker.exists(f"alerts.epoch.{epoch}")
 
     async def _begin_epoch(self) -> None:
         """Begin an epoch, the queue last: after a crash in between, all is requeued once more."""
         epoch = uuid4()
-        async with self.engine.begin() as tx:
-            await upkeep.begin_epoch(tx, epoch)
+        await upkeep.run.alone(self.engine, "begin_epoch", id=epoch)
         marker = Queue(f"alerts.epoch.{epoch}", {"x-queue-type": "quorum"})
         await self.broker.declare_once(marker)
 

@@ -1,19 +1,17 @@
 """Purges the ledger: one batch, and one short transaction, at a time."""
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.alerts.rules.delivery import State
-from services.alerts.store.cases import heartbeats, silences
-from services.alerts.store.cases import links as case_links
+from services.alerts.store import subscriptions
+from services.alerts.store.cases import cases, heartbeats, silences
 from services.alerts.store.cases import privacy as case_privacy
 from services.alerts.store.ledger import upkeep
-from services.alerts.store.ledger.upkeep import Batch
-
-log = logs.get_logger(__name__)
+from services.alerts.store.ledger.queries import BEGINNING
 
 BATCH = 1_000
 Note = Callable[[AsyncConnection, int], Awaitable[None]]
@@ -28,21 +26,22 @@ async def run(engine: AsyncEngine, *, delivered: float, payloads: float) -> None
     """
     purged = await purge(engine, delivered)
     async with engine.begin() as tx:
-        await case_links.purge(tx)
-        await silences.purge(tx)
-        await heartbeats.purge(tx, payloads)
-    forgotten = await _all(engine, partial(upkeep.forget, seconds=payloads))
+        await cases.run(tx, "purge_links")
+        await silences.run(tx, "purge")
+        await heartbeats.run(tx, "purge", seconds=payloads)
+        await subscriptions.run(tx, "purge")
+    forgotten = await _all(engine, "forget", {"seconds": payloads})
     await _cases(engine, payloads)
     if purged or forgotten:
         log.info("retention.done", purged=purged, forgotten=forgotten)
 
 
 async def _cases(engine: AsyncEngine, payloads: float) -> None:
-    for work in (partial(case_privacy.forget, seconds=payloads), case_privacy.purge):
+    for name, seconds in (("forget", payloads), ("purge", case_privacy.KEPT_SECONDS)):
         done = BATCH
         while done == BATCH:
-            async with engine.begin() as tx:
-                done = await work(tx, batch=BATCH)
+            found = await case_privacy.run.alone(engine, name, seconds=seconds, batch=BATCH)
+            done = found.scalar_one()
 
 
 async def purge(engine: AsyncEngine, seconds: float, note: Note | None = None) -> int:
@@ -52,19 +51,23 @@ async def purge(engine: AsyncEngine, seconds: float, note: Note | None = None) -
     """
     done = 0
     for state in (State.DELIVERED, State.DISCARDED):
-        done += await _all(engine, partial(upkeep.purge, state=state, seconds=seconds), note)
+        done += await _all(engine, "purge", {"state": state, "seconds": seconds}, note)
     return done
 
 
 async def _all(
-    engine: AsyncEngine, work: Callable[..., Awaitable[Batch]], note: Note | None = None
+    engine: AsyncEngine, name: str, which: Mapping[str, Any], note: Note | None = None
 ) -> int:
-    done, after = 0, upkeep.BEGINNING
+    """Each batch begins where the last one ended: none scans the dead rows of those before it.
+
+    :param name: of a statement
+    """
+    total, begin = 0, BEGINNING[0]
     while True:
         async with engine.begin() as tx:
-            batch = await work(tx, after=after, batch=BATCH)
+            done, last = (await upkeep.run(tx, name, **which, begin=begin, batch=BATCH)).one()
             if note is not None:
-                await note(tx, batch.done)
-        if not batch.done:
-            return done
-        done, after = done + batch.done, batch.last
+                await note(tx, done)
+        if not done:
+            return total
+        total, begin = total + done, last

@@ -4,9 +4,8 @@ import asyncio
 import itertools
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, time
-from itertools import islice
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from libs.common.http.application import Model, Problem, json_response, only, parse
 from libs.common.messaging.broker import BrokerUnavailable
 from libs.common.messaging.rpc import Requester
+from libs.common.plain import plain
 from libs.domain import acts_outbox, company
-from libs.domain.acts import Act
 from libs.domain.company import Channel, PurposeName, pair
-from services.consent import erasure_orders, export, report
+from services.consent import erasure_orders, export, standing
 from services.consent.changes import Note
 from services.consent.dead_letters import SubjectDeadLetters
 from services.consent.http.caller import (
@@ -33,24 +32,35 @@ from services.consent.http.caller import (
     path_subject,
     withdrawal_response,
 )
-from services.consent.identity import parse_subject
 from services.consent.recovery.replay import Replay
 from services.consent.recovery.withdrawals import Answer, Withdrawals
-from services.consent.rules import HOLDERS, Action, ErasureStatus, Subject, WithdrawalResult
+from services.consent.rules import (
+    HOLDERS,
+    MARKETING,
+    Action,
+    ErasureStatus,
+    Subject,
+    WithdrawalResult,
+)
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, data_subjects, erasures, links
-from services.consent.store.data_subjects import Lock, SubjectRow
+from services.consent.store import consents, data_subjects
+from services.consent.store.data_subjects import Lock, SubjectRow, parse_subject
 from services.consent.store.sql import run
-from services.consent.store.trail import START, Position
 from services.consent.store.vault import Vault
 from services.consent.trail import chain, checkpoints
-from services.consent.trail.chain import Entry
+from services.consent.trail.chain import START, Entry, Position
 from services.consent.trail.checkpoints import Checkpoint, Witnesses
 
+NOBODY = "0" * 32
+"""Before every subject's id."""
 VERIFY_SECONDS = 20.0  # half of what the gateway waits for an answer
 MAX_CHECKPOINTS = 1_000
 MAX_ERRORS = 10
 MAX_AWAITING = 100
+HELD = (
+    "states", "restrictions", "permits", "preferences", "undeliverable", "suppressions",
+    "link_mails", "erasures",
+)  # fmt: skip
 BEGUN = ("person.erase", "intended")
 """The record of an erasure: it may still wait, and the trail says when it is done."""
 
@@ -73,27 +83,18 @@ class Verify(Model):
     checkpoints: Annotated[list[Checkpoint], Field(max_length=MAX_CHECKPOINTS)]
 
 
+@dataclass
 class AdminRoutes:
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        requester: Requester,
-        vault: Vault,
-        settings: ConsentSettings,
-        withdrawals: Withdrawals,
-        dead_letters: SubjectDeadLetters,
-    ) -> None:
-        self._engine = engine
-        self._requester = requester
-        self._vault = vault
-        self._export_seconds = settings.export_seconds
-        known = company.load(settings.company_config)
-        self._processing, self._pairs = known.processing, known.pairs
-        self._withdrawals = withdrawals
-        self._dead_letters = dead_letters
-        self._signer = settings.signer()
-        self._checkpoints = settings.checkpoint_file
-        self._replay = Replay(engine, vault, settings, withdrawals, requester)
+    engine: AsyncEngine
+    requester: Requester
+    vault: Vault
+    settings: ConsentSettings
+    withdrawals: Withdrawals
+    dead_letters: SubjectDeadLetters
+
+    def __post_init__(self) -> None:
+        self._company = company.load(self.settings.company_config)
+        self._signer = self.settings.signer()
 
     def add_to(self, app: web.Application) -> None:
         for method, path, handler in (
@@ -115,10 +116,10 @@ class AdminRoutes:
 
     async def audit(self, request: web.Request) -> web.Response:
         (given, subject), after = path_subject(request), _cursor(request)
-        async with self._engine.begin() as tx:
-            row = await data_subjects.find(tx, self._vault, subject.identity)
+        async with self.engine.begin() as tx:
+            row = await data_subjects.find(tx, self.vault, subject.identity)
             entries = (
-                await chain.entries(tx, row.id, row.key(self._vault), after=after) if row else []
+                await chain.entries(tx, row.id, row.key(self.vault), after=after) if row else []
             )
             await look(tx, request, row)
             restricted = row and await data_subjects.restricted(tx, row.id)
@@ -130,38 +131,30 @@ class AdminRoutes:
                 "entries": entries,
                 "next_cursor": str(entries[-1]["id"]) if more else None,
                 "erasure": await self._erasure(subject),
-                "restricted_since": restricted and restricted.since.isoformat(),
+                "restricted_since": restricted and restricted.since,
             }
         )
 
     async def erasures(self, _: web.Request) -> web.Response:
-        async with self._engine.connect() as tx:
-            count, days, awaiting = await erasures.open_erasures(tx)
-        left = days if count else None
-        return json_response({"in_progress": count, "days_left": left, "awaiting": awaiting})
+        found = (await run.alone(self.engine, "open_erasures")).one()
+        return json_response(found._asdict())
 
     async def awaiting(self, request: web.Request) -> web.Response:
         """List requests that nobody has confirmed by the mailed link: a person must answer them."""
         items = []
-        async with self._engine.begin() as tx:
+        async with self.engine.begin() as tx:
             for each in await run(tx, "awaiting", batch=MAX_AWAITING):
-                row = await data_subjects.find_by_id(tx, each.subject_id)
+                row = await data_subjects.find_by_id(tx, each.subject)
                 await look(tx, request, row)
-                items.append(
-                    {
-                        "email": row and await chain.last_email(tx, row.id, row.key(self._vault)),
-                        "subject": str(each.subject_id),
-                        "requested_at": each.requested_at.isoformat(),
-                        "due_at": each.due_at.isoformat(),
-                    }
-                )
+                email = row and await chain.last_email(tx, row.id, row.key(self.vault))
+                items.append({"email": email, **each._asdict()})
         return json_response({"items": items})
 
     async def dismiss(self, request: web.Request) -> web.Response:
         """End a request that waits for its confirmation; its mailed link becomes void."""
         subject = parse_subject((await parse(request, Named)).given)
-        async with self._engine.begin() as tx:
-            row = await data_subjects.find(tx, self._vault, subject.identity, Lock.CHANGE)
+        async with self.engine.begin() as tx:
+            row = await data_subjects.find(tx, self.vault, subject.identity, Lock.CHANGE)
             if row is None or not (await run(tx, "dismiss", subject=row.id)).rowcount:
                 raise Problem(404, detail="no request for erasure waits for its confirmation")
             await note_of(request, "person.dismiss")(tx, row.id)
@@ -173,19 +166,16 @@ class AdminRoutes:
         try:
             at = datetime.fromisoformat(query["at"])
             at = at if at.tzinfo else datetime.combine(at, time.max, UTC)
-            after = UUID(query.get("cursor") or str(report.START))
+            after = UUID(query.get("cursor") or NOBODY)
         except (KeyError, ValueError):
             raise Problem(422, errors=[("at", "a date, or a time with its offset")]) from None
         purpose = pair(query.get("purpose", ""), query.get("channel", "email"))
-        if not report.is_asked_for(purpose, self._pairs):
+        if purpose not in {MARKETING, *self._company.pairs}:
             raise Problem(422, errors=[("purpose", "not one of [purposes] in company.toml")])
-        async with self._engine.begin() as tx:
-            found, cursor = await report.page(tx, self._vault, purpose, at, after)
-            await acts_outbox.record(
-                tx, Act.of(request.headers, "person.export", "person", f"report {purpose}")
-            )
-        shown = {"items": found, "next_cursor": cursor and str(cursor)}
-        return json_response(shown | {"at": at.isoformat()})
+        async with self.engine.begin() as tx:
+            found, cursor = await standing.had_agreed(tx, self.vault, purpose, at, after)
+            await acts_outbox.record(tx, request, "person.export", "person", f"report {purpose}")
+        return json_response({"items": found, "next_cursor": cursor, "at": at})
 
     async def sign_report(self, request: web.Request) -> web.Response:
         """Sign a report's hash, and keep it in the trail."""
@@ -193,28 +183,22 @@ class AdminRoutes:
         about = body.model_dump(mode="json")
         signed = json.dumps(about, sort_keys=True, separators=(",", ":"))
         signature = self._signer.sign_text(f"ostoja consent report\n{signed}\n")
-        async with self._engine.begin() as tx:
-            row = await data_subjects.get_or_create(tx, self._vault, "report", Lock.CHANGE)
+        async with self.engine.begin() as tx:
+            row = await data_subjects.get_or_create(tx, self.vault, "report", Lock.CHANGE)
             evidence = {"report": about, **signature, **operator(request)}
             entry = Entry(Action.EXPORT, "report", origin(request), evidence=evidence)
-            await chain.append(tx, row.id, row.key(self._vault), entry)
+            await chain.append(tx, row.id, row.key(self.vault), entry)
         return json_response({"report": about, "signed": signed, **signature})
 
     async def _erasure(self, subject: Subject) -> dict[str, Any] | None:
-        async with self._engine.begin() as tx:
-            found = await erasures.find_erasure(tx, self._vault.suppression_hash(subject.identity))
+        hashed = self.vault.suppression_hash(subject.identity)
+        found = (await run.alone(self.engine, "find_erasure", hash=hashed)).one_or_none()
         if found is None:
             return None
-        return {
-            "status": found.status,
-            "requested_at": found.requested_at.isoformat(),
-            "confirmed_at": found.confirmed_at and found.confirmed_at.isoformat(),
-            "finished_at": found.finished_at and found.finished_at.isoformat(),
-            "due_at": found.due_at.isoformat(),
-            "waiting_for": [name for name in HOLDERS if name not in found.receipts]
-            if found.status == ErasureStatus.IN_PROGRESS
-            else [],
-        }
+        shown: dict[str, Any] = found._asdict()
+        del shown["id"], shown["receipts"]
+        waits = HOLDERS if found.status == ErasureStatus.IN_PROGRESS else ()
+        return shown | {"waiting_for": [name for name in waits if name not in found.receipts]}
 
     async def verify(self, request: web.Request) -> web.Response:
         """Verify for as long as an answer may take; a long trail takes several calls.
@@ -225,10 +209,10 @@ class AdminRoutes:
         if request.method == hdrs.METH_POST:
             theirs = (await parse(request, Verify)).checkpoints
             self._check_signatures(theirs)
-        seen = itertools.chain(checkpoints.read(self._checkpoints), theirs)
+        seen = itertools.chain(self.settings.checkpoint_file.read(Checkpoint), theirs)
         witnesses = await asyncio.to_thread(Witnesses, seen, self._signer)
         found = await chain.verify(
-            self._engine, start=_position(request), seconds=VERIFY_SECONDS, witnesses=witnesses
+            self.engine, start=_position(request), seconds=VERIFY_SECONDS, witnesses=witnesses
         )
         return json_response(checkpoints.report(found, witnesses))
 
@@ -244,10 +228,9 @@ class AdminRoutes:
     async def checkpoints(self, request: web.Request) -> web.Response:
         """Return checkpoints, oldest first, for the caller to keep elsewhere."""
         after = _cursor(request)
+        kept = self.settings.checkpoint_file.read(Checkpoint)
         found = await asyncio.to_thread(
-            lambda: list(
-                islice(checkpoints.read(self._checkpoints), after, after + MAX_CHECKPOINTS)
-            )
+            lambda: list(itertools.islice(kept, after, after + MAX_CHECKPOINTS))
         )
         more = len(found) == MAX_CHECKPOINTS
         return json_response(
@@ -264,44 +247,47 @@ class AdminRoutes:
     async def _export(self, request: web.Request, given: str, subject: Subject) -> dict[str, Any]:
         """Gather what all services store (Art. 15, 20), and record the export in the trail."""
         identity = subject.identity
-        others, incomplete = await export.gather(self._requester, subject, self._export_seconds)
+        seconds = self.settings.export_seconds
+        others, incomplete = await export.gather(self.requester, subject, seconds)
         held: dict[str, Any] = {"consents": {}, "entries": [], "waiting_opt_ins": []}
         try:
-            held["dead_letters"] = await self._dead_letters.naming(identity)
+            held["dead_letters"] = await self.dead_letters.naming(identity)
         except BrokerUnavailable:
             incomplete.append("consent")
         evidence = operator(request) | ({"incomplete": incomplete} if incomplete else {})
         entry = Entry(Action.EXPORT, given, origin(request), evidence=evidence)
-        async with self._engine.begin() as tx:
+        async with self.engine.begin() as tx:
             # An export that finds nothing does not make the subject known.
             known = bool(held.get("dead_letters")) or any(
                 records for found in others.values() for records in found.values()
             )
             find = data_subjects.get_or_create if known else data_subjects.find
-            row = await find(tx, self._vault, identity, Lock.CHANGE)
-            suppression_hash = self._vault.suppression_hash(identity)
-            held |= await data_subjects.stored_data(tx, row.id if row else None, suppression_hash)
+            row = await find(tx, self.vault, identity, Lock.CHANGE)
+            # What the hash finds may outlive the subject's row.
+            whose = {"subject": row and row.id, "hash": self.vault.suppression_hash(identity)}
+            for kind in HELD:
+                held[kind] = [each._asdict() for each in await run(tx, f"held_{kind}", **whose)]
             if row is not None:
-                held["consents"] = await consents.states(tx, self._vault.lookup_hash(identity))
+                held["consents"] = await consents.states(tx, self.vault.lookup_hash(identity))
                 held |= await self._sealed_data(tx, row)
-                await chain.append(tx, row.id, row.key(self._vault), entry)
+                await chain.append(tx, row.id, row.key(self.vault), entry)
             ref = str(row.id) if row is not None else UNKNOWN
-            await acts_outbox.record(tx, Act.of(request.headers, "person.export", "person", ref))
+            await acts_outbox.record(tx, request, "person.export", "person", ref)
         held["erasure"] = await self._erasure(subject)
         services = {"consent": held, **others}
-        about = {"processing": self._processing}
+        about = {"processing": self._company.processing}
         return {"email": given, **about, "services": services, "incomplete": incomplete}
 
     async def _sealed_data(self, tx: AsyncConnection, row: SubjectRow) -> dict[str, Any]:
-        key = row.key(self._vault)
+        key = row.key(self.vault)
         entries: list[dict[str, Any]] = []
         while page := await chain.entries(
             tx, row.id, key, after=entries[-1]["id"] if entries else 0
         ):
             entries += page
         waiting = [
-            {"asked_at": at.isoformat(), "agreement": key.decrypt("agreement", sealed)}
-            for _, at, sealed in await links.waiting_agreements(tx, row.id)
+            {"asked_at": at, "agreement": key.decrypt("agreement", sealed)}
+            for _, at, sealed in await run(tx, "waiting_agreements", subject=row.id)
         ]
         restricted = await data_subjects.restricted(tx, row.id)
         kept = restricted and key.decrypt("restriction", restricted.kept)
@@ -317,12 +303,9 @@ class AdminRoutes:
         note = note_of(request, *BEGUN)
         if not await self._order_repeated(subject.identity, note):
             entry = Entry(
-                action=Action.ERASURE_REQUESTED,
-                email=given,
-                origin=origin(request),
-                evidence=operator(request),
+                Action.ERASURE_REQUESTED, given, origin(request), evidence=operator(request)
             )
-            answer = await self._withdrawals.erase(entry, note)
+            answer = await self.withdrawals.erase(entry, note)
         status = (
             ErasureStatus.IN_PROGRESS
             if answer.result is WithdrawalResult.DONE
@@ -340,31 +323,28 @@ class AdminRoutes:
         body = await parse(request, Restrict)
         subject, incomplete = parse_subject(body.given), []
         note = note_of(request, "person.unrestrict" if body.lifted else "person.restrict")
-        async with self._engine.begin() as tx:  # from here on no permit is granted
-            row = await data_subjects.get_or_create(tx, self._vault, subject.identity, Lock.CHANGE)
-            if body.lifted:
-                await run(tx, "lift", subject=row.id)
-            else:
-                await run(tx, "restrict", subject=row.id)
+        async with self.engine.begin() as tx:  # from here on no permit is granted
+            row = await data_subjects.get_or_create(tx, self.vault, subject.identity, Lock.CHANGE)
+            await run(tx, "lift" if body.lifted else "restrict", subject=row.id)
             await note(tx, row.id)
         if not body.lifted:
             held = await self._export(request, body.given, subject)
             if not (incomplete := held["incomplete"]):
-                kept = row.key(self._vault).encrypt("restriction", json.dumps(held))
-                async with self._engine.begin() as tx:
-                    await run(tx, "keep", subject=row.id, kept=kept)
+                kept = row.key(self.vault).encrypt("restriction", json.dumps(held, default=plain))
+                await run.alone(self.engine, "keep", subject=row.id, kept=kept)
         shown = {"success": True, "email": body.given, "restricted": not body.lifted}
         return json_response(shown | {"incomplete": incomplete})
 
     async def _order_repeated(self, identity: str, note: Note) -> bool:
         """Repeat the order of an erasure in progress; the subject is no longer known here."""
-        async with self._engine.begin() as tx:
-            if await data_subjects.find(tx, self._vault, identity) is not None:
+        async with self.engine.begin() as tx:
+            if await data_subjects.find(tx, self.vault, identity) is not None:
                 return False
-            found = await erasures.find_erasure(tx, self._vault.suppression_hash(identity))
+            hashed = self.vault.suppression_hash(identity)
+            found = (await run(tx, "find_erasure", hash=hashed)).one_or_none()
             if found is None or found.status != ErasureStatus.IN_PROGRESS:
                 return False
-            if not await erasure_orders.repeat(tx, self._vault, found.id):
+            if not await erasure_orders.repeat(tx, self.vault, found.id):
                 return False
             await note(tx, None)  # this service has forgotten who was erased
             return True
@@ -376,7 +356,8 @@ class AdminRoutes:
         def entry(email: str) -> Entry:
             return Entry(Action.ERASURE_REQUESTED, email, origin(request), evidence=evidence)
 
-        replayed = await self._replay.run(entry, note_of(request, *BEGUN))
+        replay = Replay(self.engine, self.vault, self.settings, self.withdrawals, self.requester)
+        replayed = await replay.run(entry, note_of(request, *BEGUN))
         return json_response(asdict(replayed), status=200 if replayed.done else 202)
 
 

@@ -15,18 +15,26 @@ from libs.common.http.application import (
     OVER_BUDGET,
     Model,
     Problem,
+    accepted_at,
     json_response,
 )
 from libs.domain import acts_outbox
-from libs.domain.acts import DONE, Act
+from libs.domain.acts import DONE
+from libs.domain.company import Wording
 from libs.domain.email_address import normalise
 from libs.domain.phone_number import Phone
 from libs.domain.signed_links import Claims, InvalidToken, Tokens
 from services.consent.changes import Note
-from services.consent.identity import parse_subject
 from services.consent.recovery.withdrawals import Answer
-from services.consent.rules import LANGUAGES, Action, Subject, WithdrawalResult, preferred_language
-from services.consent.store.data_subjects import SubjectRow
+from services.consent.rules import (
+    LANGUAGES,
+    Action,
+    Agreement,
+    Subject,
+    WithdrawalResult,
+    preferred_language,
+)
+from services.consent.store.data_subjects import SubjectRow, parse_subject
 from services.consent.trail.chain import Origin
 
 UNKNOWN = "unknown"
@@ -60,6 +68,12 @@ def origin(request: web.Request) -> Origin:
     return Origin(headers.get(CLIENT_ADDRESS), headers.get("User-Agent"), headers.get(ADDRESS_FROM))
 
 
+def agreed(request: web.Request, wording: Wording, source: str) -> Agreement:
+    """Return the agreement to a published wording that a request brings."""
+    at = accepted_at(request)
+    return Agreement(wording.text, wording.language, source, at, version=wording.version)
+
+
 def operator(request: web.Request) -> dict[str, str]:
     operator = request.headers.get("X-Operator")
     return {"operator": operator[:200]} if operator else {}
@@ -70,9 +84,7 @@ def note_of(request: web.Request, action: str, outcome: str = DONE) -> Note:
 
     async def record(tx: AsyncConnection, subject: UUID | None) -> None:
         ref = str(subject) if subject is not None else UNKNOWN
-        await acts_outbox.record(
-            tx, Act.of(request.headers, action, "person", ref, outcome=outcome)
-        )
+        await acts_outbox.record(tx, request, action, "person", ref, outcome=outcome)
 
     return record
 
@@ -101,18 +113,11 @@ def language(request: web.Request, chosen: str | None = None) -> str:
     return preferred_language(request.headers.get("Accept-Language", ""))
 
 
-def path_email(request: web.Request) -> str:
-    email = request.match_info["email"]
-    try:
-        return _is_email(email)
-    except ValueError as error:
-        raise Problem(422, errors=[("email", str(error))]) from None
-
-
-def path_subject(request: web.Request) -> tuple[str, Subject]:
+def path_subject(request: web.Request, *, by_phone: bool = True) -> tuple[str, Subject]:
+    """Return whom the path names, as it was given and as it is stored."""
     given = request.match_info["email"]
     try:
-        return given, parse_subject(given)
+        return given, parse_subject(given) if by_phone else Subject(normalise(given))
     except ValueError as error:
         raise Problem(422, errors=[("email", str(error))]) from None
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import AfterValidator, Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from libs.common.database.engine import alone
 from libs.common.database.group_commit import Batches
-from libs.common.http.application import Model, Problem, accepted_at, json_response, only, parse
-from libs.common.process import logs
+from libs.common.http.application import Model, Problem, json_response, only, parse
+from libs.common.process.logs import log
 from libs.domain.acts import Actor
 from libs.domain.company import Channel, PurposeName, Wording, pair, split_pair
 from libs.domain.email_address import normalise
@@ -22,29 +22,26 @@ from services.consent.changes import ErasedSince, WithdrawalRequest
 from services.consent.http.caller import (
     Email,
     Named,
+    agreed,
     claims_of,
     language,
     look,
     note_of,
     origin,
     over_budget,
-    path_email,
     path_subject,
     trusted,
     withdrawal_response,
 )
-from services.consent.identity import channel_of, parse_subject
 from services.consent.mails import LinkMails
 from services.consent.optin import OptIns
 from services.consent.recovery.withdrawals import Withdrawals
-from services.consent.rules import ALL, MARKETING, Action, Agreement, ErasureStatus, State
-from services.consent.standing import Standing
-from services.consent.store import consents, data_subjects, erasures
+from services.consent.rules import ALL, MARKETING, Action, ErasureStatus, State
+from services.consent.store import consents, data_subjects
+from services.consent.store.data_subjects import channel_of, parse_subject
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
-from services.consent.trail import chain
 from services.consent.trail.chain import Entry
-
-log = logs.get_logger(__name__)
 
 MAX_BATCH = 100
 
@@ -105,7 +102,6 @@ class PublicRoutes:
 
     def __post_init__(self) -> None:
         self._states = Batches(self._read_states, limit=MAX_BATCH)
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_post("/api/opt-in", self.opt_in)
@@ -117,19 +113,8 @@ class PublicRoutes:
     async def opt_in(self, request: web.Request) -> web.Response:
         body = await parse(request, OptIn)
         for who, purpose, wording in self._granted(body):
-            entry = Entry(
-                action=Action.OPT_IN,
-                email=who,
-                origin=origin(request),
-                session_id=body.session_id,
-            )
-            agreement = Agreement(
-                wording.text,
-                wording.language,
-                body.source or "api",
-                accepted_at(request),
-                version=wording.version,
-            )
+            entry = Entry(Action.OPT_IN, who, origin(request), session_id=body.session_id)
+            agreement = agreed(request, wording, body.source or "api")
             try:
                 # Of their own: one that locks the trail's head must not lock another subject.
                 async with self.engine.begin() as tx:
@@ -172,13 +157,9 @@ class PublicRoutes:
         body = await parse(request, Unsubscribe)
         purposes = self._withdrawn(body)
         entry = Entry(
-            action=Action.UNSUBSCRIBE,
-            email=body.given,
-            origin=origin(request),
-            reason=body.reason,
-            session_id=body.session_id,
-            evidence={"source": "objection" if body.objection else "api"},
-        )
+            Action.UNSUBSCRIBE, body.given, origin(request), body.reason, body.session_id,
+            {"source": "objection" if body.objection else "api"},
+        )  # fmt: skip
         # What people and programs withdraw for themselves is only in the trail.
         by_staff = Actor.of(request.headers).kind == "staff"
         act = "person.object" if body.objection else "person.withdraw"
@@ -201,13 +182,8 @@ class PublicRoutes:
 
     async def revoke(self, request: web.Request) -> web.Response:
         body = await parse(request, Revoke)
-        entry = Entry(
-            action=Action.REVOKE,
-            email=body.email,
-            origin=origin(request),
-            reason=body.reason,
-            evidence={"source": "api"},
-        )
+        evidence = {"source": "api"}
+        entry = Entry(Action.REVOKE, body.email, origin(request), body.reason, evidence=evidence)
         unmailed = over_budget(request)
         make_mail = self.link_mails.erasure(language(request, body.language))
         answer = await self.withdrawals.withdraw(
@@ -225,38 +201,35 @@ class PublicRoutes:
         if trusted(request):
             suppression_hash = self.vault.suppression_hash(normalise(body.email))
             async with self.engine.begin() as tx:
-                if found := await erasures.find_erasure(tx, suppression_hash):
-                    shown["erasure"] = {"status": found.status}
+                if found := await run(tx, "find_erasure", hash=suppression_hash):
+                    shown["erasure"] = {"status": found.one().status}
         return withdrawal_response(shown, answer)
 
     async def status(self, request: web.Request) -> web.Response:
-        if trusted(request):
-            given, subject = path_subject(request)
-            email = subject.identity  # or a number
-        else:
-            given = path_email(request)
-            email = normalise(given)
-        full = trusted(request) or self._has_link(request, email)
-        states = await self._states.submit(self.vault.lookup_hash(email))
-        last = await self._last_action(request, email) if full else None
-        granted = {MARKETING: states.get(MARKETING) is State.GRANTED}
-        purposes, since = None, None
-        if full:
-            async with self.engine.connect() as tx:
-                purposes = await self._purposes(tx, email)
-                if trusted(request):
-                    since = await data_subjects.restricted_since(tx, self.vault, email)
-        return json_response(
-            {
-                "email": given if full else None,
-                "unsubscribed": states.get(MARKETING) is State.WITHDRAWN,
-                "consents": granted if full else None,
-                "purposes": purposes,
-                "restricted_since": since and since.isoformat(),
-                "last_action": last and last[0],
-                "last_action_at": last and last[1].isoformat(),
-            }
-        )
+        has_key = trusted(request)
+        given, subject = path_subject(request, by_phone=has_key)
+        identity = subject.identity
+        states = await self._states.submit(self.vault.lookup_hash(identity))
+        state = states.get(MARKETING)
+        shown: dict[str, Any] = {"email": None, "unsubscribed": state is State.WITHDRAWN}
+        names = ("consents", "purposes", "restricted_since", "last_action", "last_action_at")
+        shown |= dict.fromkeys(names)
+        if has_key or self._has_link(request, identity):
+            async with self.engine.begin() as tx:
+                row = await data_subjects.find(tx, self.vault, identity)
+                last = row and (await run(tx, "last_row", subject=row.id)).one_or_none()
+                shown |= {
+                    "email": given,
+                    "consents": {MARKETING: state is State.GRANTED},
+                    "purposes": await self._purposes(tx, identity),
+                    "last_action": last and last.action,
+                    "last_action_at": last and last.timestamp,
+                }
+                if has_key:
+                    await look(tx, request, row)
+                    restricted = row and await data_subjects.restricted(tx, row.id)
+                    shown["restricted_since"] = restricted and restricted.since
+        return json_response(shown)
 
     async def statuses(self, request: web.Request) -> web.Response:
         """Say how the consents of several addresses and numbers stand, in one answer."""
@@ -268,32 +241,13 @@ class PublicRoutes:
         return json_response({"items": found})
 
     async def _purposes(self, tx: AsyncConnection, identity: str) -> dict[str, dict[str, Any]]:
-        found = await standing.of_address(
-            tx, self.vault, identity, self.opt_ins.pairs, self.opt_ins.lifetime
-        )
-        purposes: dict[str, dict[str, Any]] = {}
-        for each, stands in found.items():
-            purpose, channel = split_pair(each)
-            purposes.setdefault(purpose, {})[channel] = _shown(stands)
-        return purposes
+        asked = self.opt_ins.pairs, self.opt_ins.lifetime
+        return await standing.purposes(tx, self.vault, identity, *asked)
 
     async def _read_states(self, lookup_hashes: Sequence[bytes]) -> list[dict[str, State]]:
-        async with self._autocommit.connect() as tx:
+        async with alone(self.engine) as tx:
             return await consents.states_of_all(tx, lookup_hashes)
-
-    async def _last_action(self, request: web.Request, email: str) -> tuple[str, datetime] | None:
-        async with self.engine.begin() as tx:
-            subject = await data_subjects.find(tx, self.vault, email)
-            if trusted(request):
-                await look(tx, request, subject)
-            return await chain.last_action(tx, subject.id) if subject else None
 
     def _has_link(self, request: web.Request, email: str) -> bool:
         claims = claims_of(self.tokens, request)
         return claims is not None and normalise(claims.subject) == email
-
-
-def _shown(standing: Standing) -> dict[str, Any]:
-    since, about = standing.since, standing.agreement
-    wording = about and about["version"]
-    return {"state": standing.state, "since": since and since.isoformat(), "wording": wording}

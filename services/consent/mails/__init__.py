@@ -1,28 +1,25 @@
 """The mails with links that confirm an opt-in or an erasure, in Polish and English."""
 
-import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
 import jinja2
 
+from libs.common import beside
 from libs.domain.company import Company
 from libs.domain.signed_links import Claims, Tokens
 from services.consent.rules import Agreement, LinkMail, wording_hash
 from services.consent.settings import ConsentSettings
 
-_FOLDER = files(__package__)
-TEXTS: dict[str, dict[str, dict[str, str]]] = tomllib.loads(
-    _FOLDER.joinpath("texts.toml").read_text(encoding="utf-8")
-)
-_HTML = jinja2.Environment(
+TEXTS: dict[str, dict[str, dict[str, str]]] = beside.toml(__file__, "texts.toml")
+HTML = jinja2.Environment(
     autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
 )
-_MAIL = _HTML.from_string(_FOLDER.joinpath("mail.html").read_text(encoding="utf-8"))
-_FOOTER = _HTML.overlay(autoescape=False).from_string(
+_MAIL = HTML.from_string(beside.text(__file__, "mail.html"))
+_FOOTER = HTML.overlay(autoescape=False).from_string(
     "\n--\n{{ company.name }}\n{{ about.controller }} {{ company.legal_name }}, "
     "{{ company.address }}, NIP {{ company.nip }}\n{{ about.contact }} {{ company.contacts }}\n"
     "{{ about.privacy }}: {{ company.privacy_url }}\n"
@@ -32,22 +29,19 @@ MakeMail = Callable[[str, UUID], dict[str, Any]]
 """Makes the mail to this address, with a link that confirms the request with this id."""
 
 
+@dataclass(frozen=True)
 class LinkMails:
-    def __init__(self, tokens: Tokens, settings: ConsentSettings) -> None:
-        self._tokens = tokens
-        self._company = settings.company
-        self._site = settings.site
-        self._base_url = settings.public_base_url.rstrip("/")
-        self._opt_in_lifetime = timedelta(days=settings.opt_in_link_days)
-        self._erasure_lifetime = timedelta(hours=settings.erasure_link_hours)
+    tokens: Tokens
+    settings: ConsentSettings
 
     def erasure(self, language: str) -> MakeMail:
         def make(email: str, erasure_id: UUID) -> dict[str, Any]:
             # For one request only: a used or older link cannot start another erasure.
             link = self._link("erasure/confirm", email, str(erasure_id), LinkMail.ERASURE)
-            lifetime = self._erasure_lifetime
+            lifetime = timedelta(hours=self.settings.erasure_link_hours)
+            company = self.settings.company
             return {"to": email} | render(
-                "erasure_mail", language, company=self._company, link=link, lifetime=lifetime
+                "erasure_mail", language, company=company, link=link, lifetime=lifetime
             )
 
         return make
@@ -58,18 +52,18 @@ class LinkMails:
             return {"to": email} | render(
                 "opt_in_mail",
                 language,
-                company=self._company,
+                company=self.settings.company,
                 link=self._link("opt-in/confirm", email, about, LinkMail.OPT_IN),
-                lifetime=self._opt_in_lifetime,
-                place=TEXTS["place"][language][agreement.place].format(site=self._site),
+                lifetime=timedelta(days=self.settings.opt_in_link_days),
+                place=TEXTS["place"][language][agreement.place].format(site=self.settings.site),
                 wording=agreement.text,
             )
 
         return make
 
     def _link(self, path: str, email: str, about: str, action: LinkMail) -> str:
-        token = self._tokens.sign(email, about, action, datetime.now(UTC))
-        return f"{self._base_url}/{path}?token={token}"
+        token = self.tokens.sign(email, about, action, datetime.now(UTC))
+        return f"{self.settings.public_base_url.rstrip('/')}/{path}?token={token}"
 
 
 def read_opt_in(claims: Claims) -> tuple[str, UUID, str]:

@@ -15,26 +15,22 @@ from typing import Any
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database.group_commit import Batches
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.consent import changes, metrics
 from services.consent.changes import WithdrawalRequest
-from services.consent.identity import parse_subject
 from services.consent.rules import Action
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, data_subjects, restores, trail
-from services.consent.store.data_subjects import SubjectRow
+from services.consent.store import data_subjects
+from services.consent.store.data_subjects import Lock, SubjectRow, parse_subject
 from services.consent.store.sql import run
-from services.consent.store.trail import START, Position
 from services.consent.store.vault import Vault, WrappedKey
 from services.consent.trail import chain
 from services.consent.trail.append_only_file import AppendOnlyFile
-from services.consent.trail.chain import Entry
-
-log = logs.get_logger(__name__)
+from services.consent.trail.chain import START, Entry, Position
 
 LOOK_SECONDS = 1.0
 RECORD_SECONDS = 5.0
@@ -87,12 +83,7 @@ class JournalEntry(BaseModel):
 def read(file: AppendOnlyFile) -> dict[UUID, JournalEntry]:
     """Read what is known of each data subject."""
     found: dict[UUID, JournalEntry] = {}
-    for record in file.read():
-        try:
-            entry = JournalEntry.model_validate(record)
-        except ValidationError:
-            log.warning("journal.damaged", file=file.path.name)
-            continue
+    for entry in file.read(JournalEntry):
         if (subject := entry.subject) is not None:
             found[subject] = entry.added_to(found[subject]) if subject in found else entry
     return found
@@ -104,18 +95,14 @@ def trim(file: AppendOnlyFile, days: int) -> None:
     The newest line stays: its position reveals a restore, and shows where to follow the trail.
     """
     oldest = datetime.now(UTC) - timedelta(days=days)
-    newest = next(file.newest(), None)
+    newest = next(file.newest(JournalEntry), None)
 
-    def is_kept(record: dict[str, Any]) -> bool:
-        try:
-            entry = JournalEntry.model_validate(record)
-        except ValidationError:
-            return False
+    def is_kept(entry: JournalEntry) -> bool:
         times = [at for at in (*entry.withdrawn.values(), entry.erased_at) if at is not None]
-        return entry.subject is None or any(at > oldest for at in times) or record == newest
+        return entry.subject is None or any(at > oldest for at in times) or entry == newest
 
-    if not all(map(is_kept, file.read())):
-        file.keep(is_kept)
+    if not all(map(is_kept, file.read(JournalEntry))):
+        file.keep(JournalEntry, is_kept)
 
 
 class Journal:
@@ -132,7 +119,7 @@ class Journal:
     async def is_current(self, tx: AsyncConnection) -> bool:
         """Return whether the database is the one that every host followed last."""
         newest = max((copy.position for copy in self._copies), key=lambda each: each.rows)
-        return await restores.is_current(tx, newest)
+        return bool((await run(tx, "is_current", **newest._asdict())).scalar())
 
     async def update(self) -> None:
         """Write new entries of the trail; runs every second.
@@ -201,28 +188,27 @@ class _Copy:
         newest = self._newest()
         if newest != self._position:  # also when another process of this host has written
             self._position, self._followed = newest, newest.rows
+        place = newest._asdict()
         async with self._engine.begin() as tx:
-            is_there = await restores.has(tx, newest)
-        if is_there:
+            found = (await run(tx, "has_position", **place)).one()
+            if found.is_there and found.noticed:
+                await run(tx, "position_is_back", **place)
+        if found.is_there:
             await self._follow()
         else:
             await self._recover(newest)
-        return [is_there] * len(callers)
+        return [bool(found.is_there)] * len(callers)
 
     def _newest(self) -> Position:
-        for record in self._file.newest():
-            try:
-                return JournalEntry.model_validate(record).position
-            except ValidationError:
-                continue
-        return START
+        newest = next(self._file.newest(JournalEntry), None)
+        return newest.position if newest else START
 
     async def _follow(self) -> None:
         while True:
             async with self._engine.connect() as tx:
-                if await trail.may_be_undone(tx):
+                if await chain.may_be_undone(tx):
                     return
-                head = (await trail.head(tx)).rows
+                head = (await chain.head(tx)).rows
                 asked = {"after": self._followed, "until": head, "batch": BATCH}
                 rows = await run(tx, "withdrawn_after", **asked)
             entries = [self._entry(row) for row in rows]
@@ -270,8 +256,9 @@ class _Copy:
 
     async def _recover(self, position: Position) -> None:
         log.error("journal.restored", rows=position.rows)
-        async with self._engine.begin() as tx:
-            replayed = await restores.record_missing(tx, position)
+        replayed = (
+            await run.alone(self._engine, "record_missing", **position._asdict())
+        ).scalar_one()
         if self._applied != position:
             await self._apply()
             self._applied = position
@@ -297,9 +284,16 @@ class _Copy:
         ]
         repeated = 0
         for start in range(0, len(withdrawals), BATCH):
-            async with self._engine.connect() as tx:  # a backup has nearly all of them
-                missing = await restores.without(tx, withdrawals[start : start + BATCH])
-            for subject_id, purpose, at in missing:
+            part = withdrawals[start : start + BATCH]
+            subjects, purposes, times = zip(*part, strict=True)
+            given = {
+                "ids": [*map(str, subjects)],
+                "purposes": [*purposes],
+                "times": [at.isoformat() for at in times],
+            }
+            lacking = await run.alone(self._engine, "withdrawals_without", **given)
+            for number in lacking.scalars():
+                subject_id, purpose, at = part[number - 1]
                 async with self._engine.begin() as tx:
                     repeated += await self._withdraw_again(
                         tx, subject_id, entries[subject_id], purpose, at
@@ -315,12 +309,11 @@ class _Copy:
         if not known and entry.lookup_hash is not None:
             # The subject became known after the backup, and may be known again by now.
             lookup_hash = self._vault.rehash(bytes.fromhex(entry.lookup_hash), entry.keys)
-            subject_id = await data_subjects.create_by_hash(
-                tx, self._vault, subject_id, lookup_hash
-            )
+            await data_subjects.insert(tx, self._vault, subject_id, lookup_hash)
+            subject_id = (await run(tx, Lock.NONE, hash=lookup_hash)).one().id
         elif not known:
             return False
-        await data_subjects.lock(tx, subject_id)
+        await run(tx, "lock_subject", subject=subject_id)
         said = {"subject": subject_id, "purpose": purpose, "at": at}
         if (await run(tx, "agreed_after", **said)).scalar():
             return False
@@ -329,11 +322,12 @@ class _Copy:
         if subject is not None:
             email = await chain.last_email(tx, subject_id, subject.key(self._vault))
         if email is None:
-            await consents.withdraw(tx, subject_id, [purpose], at)
+            withdrawn = {"subject": subject_id, "purposes": [purpose]}
+            await run(tx, "withdraw", **withdrawn, at=at)
             if entry.suppression_hash is not None:
                 hashed = self._vault.rehash(bytes.fromhex(entry.suppression_hash), entry.keys)
-                await consents.suppress(
-                    tx, subject_id, hashed, [purpose], self._suppression_days,
+                await run(
+                    tx, "suppress", **withdrawn, hash=hashed, days=self._suppression_days,
                     never_ask=entry.never_ask,
                 )  # fmt: skip
         else:

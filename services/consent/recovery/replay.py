@@ -16,21 +16,19 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging.rpc import Requester
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.consent import erasure_orders, export
 from services.consent.changes import Note
-from services.consent.identity import parse_subject
 from services.consent.recovery import journal
 from services.consent.recovery.withdrawals import Withdrawals
-from services.consent.rules import ALL, Subject, WithdrawalResult
+from services.consent.rules import ALL, ErasureStatus, Subject, WithdrawalResult
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, data_subjects, erasures
+from services.consent.store import data_subjects
+from services.consent.store.data_subjects import parse_subject
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry
-
-log = logs.get_logger(__name__)
 
 AT_ONCE = 50
 BUDGET_SECONDS = 5.0  # it may then wait 25 s for permits; the gateway waits 40 s for an answer
@@ -67,22 +65,16 @@ class Replayed:
         return not (self.in_flight or self.left or self.incomplete)
 
 
+@dataclass
 class Replay:
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        vault: Vault,
-        settings: ConsentSettings,
-        withdrawals: Withdrawals,
-        requester: Requester,
-    ) -> None:
-        self._engine = engine
-        self._vault = vault
-        self._withdrawals = withdrawals
-        self._requester = requester
-        self._export_seconds = settings.export_seconds
-        self._kept = timedelta(days=settings.suppression_retention_days)
-        self._files = settings.withdrawal_files
+    engine: AsyncEngine
+    vault: Vault
+    settings: ConsentSettings
+    withdrawals: Withdrawals
+    requester: Requester
+
+    def __post_init__(self) -> None:
+        self._kept = timedelta(days=self.settings.suppression_retention_days)
 
     async def run(self, entry: Callable[[str], Entry], note: Note) -> Replayed:
         """Repeat the erasures in the journal; repeating them is harmless.
@@ -94,7 +86,7 @@ class Replay:
         until = monotonic() + BUDGET_SECONDS
         done = Replayed()
         entries = await asyncio.to_thread(self._read)
-        async with self._engine.connect() as tx:
+        async with self.engine.connect() as tx:
             known = await data_subjects.known(tx, list(entries))
         alive = [each for each in entries if known.get(each)]
         unknown = [each for subject_id, each in entries.items() if subject_id not in known]
@@ -114,22 +106,21 @@ class Replay:
         elif unknown:
             await self._by_address(unknown, done, note)
         # Another host, which recorded nothing itself, grants permits from the next line on.
-        if done.done and not await self._withdrawals.journal.settled(BUDGET_SECONDS):
+        if done.done and not await self.withdrawals.journal.settled(BUDGET_SECONDS):
             done.left += 1
         if done.done:
-            async with self._engine.begin() as tx:
-                await run(tx, "record_replayed")
+            await run.alone(self.engine, "record_replayed")
         log.info("erasures.replayed", **asdict(done))
         return done
 
     def _read(self) -> dict[UUID, Erased]:
         oldest = datetime.now(UTC) - self._kept  # older than any backup
         found = {}
-        for file in self._files:
+        for file in self.settings.withdrawal_files:
             for subject_id, entry in journal.read(file).items():
                 if entry.erased_at is None or entry.erased_at <= oldest:
                     continue
-                hashed = entry.suppression_hash and self._vault.rehash(
+                hashed = entry.suppression_hash and self.vault.rehash(
                     bytes.fromhex(entry.suppression_hash), entry.keys
                 )
                 erasure = entry.erasure or uuid4()
@@ -140,15 +131,15 @@ class Replay:
         self, subject_id: UUID, entry: Callable[[str], Entry], note: Note
     ) -> WithdrawalResult | None:
         """Erase again; None: the address is unknown here, but another service may have it."""
-        async with self._engine.begin() as tx:
+        async with self.engine.begin() as tx:
             row = await data_subjects.find_by_id(tx, subject_id)
             if row is None:  # erased by a duplicate of this call
                 return WithdrawalResult.DONE
             await run(tx, "lift", subject=subject_id)  # as it was when they were erased
-            email = await chain.last_email(tx, subject_id, row.key(self._vault))
+            email = await chain.last_email(tx, subject_id, row.key(self.vault))
         if email is None:  # a row that a permit made, or the journal
             return None
-        return (await self._withdrawals.erase(entry(email), note)).result
+        return (await self.withdrawals.erase(entry(email), note)).result
 
     async def _by_address(self, unknown: Sequence[Erased], done: Replayed, note: Note) -> None:
         wanted: dict[bytes | None, list[Erased]] = {}
@@ -162,16 +153,16 @@ class Replay:
                     subject = parse_subject(str(record.get("address")))
                 except ValueError:
                     continue
-                if (hashed := self._vault.suppression_hash(subject.identity)) in wanted:
+                if (hashed := self.vault.suppression_hash(subject.identity)) in wanted:
                     found[hashed] = subject
 
-        done.incomplete = await export.addresses(self._requester, self._export_seconds, look)
+        done.incomplete = await export.addresses(self.requester, self.settings.export_seconds, look)
         if done.incomplete:
             done.left += len(unknown)
             return
         for suppression_hash, erased in wanted.items():
             subject = suppression_hash and found.get(suppression_hash)
-            async with self._engine.begin() as tx:
+            async with self.engine.begin() as tx:
                 for each in erased:
                     await self._record_missed(tx, each, subject or None)
                     if subject:
@@ -183,13 +174,13 @@ class Replay:
         self, tx: AsyncConnection, erased: Erased, subject: Subject | None
     ) -> None:
         # The row was made by a permit or the journal.
-        await data_subjects.forget(tx, erased.subject)
-        await erasures.record_missed(
-            tx, erased.subject, erased.erasure, erased.suppression_hash, erased.at,
-            in_progress=bool(subject),
-        )  # fmt: skip
+        await run(tx, "forget", subject=erased.subject)
+        # In progress: another service has the address and must erase it.
+        status = str(ErasureStatus.IN_PROGRESS if subject else ErasureStatus.DONE)
+        whose = {"subject": erased.subject, "hash": erased.suppression_hash}
+        await run(tx, "record_missed", **whose, id=erased.erasure, at=erased.at, status=status)
         if erased.suppression_hash is not None:
             left = erased.at + self._kept - datetime.now(UTC)
-            await consents.suppress(tx, erased.subject, erased.suppression_hash, ALL, left.days)
+            await run(tx, "suppress", **whose, purposes=[*ALL], days=left.days, never_ask=False)
         if subject:
-            await erasure_orders.order(tx, self._vault, erased.erasure, subject)
+            await erasure_orders.order(tx, self.vault, erased.erasure, subject)

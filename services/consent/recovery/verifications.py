@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from services.consent import metrics
 from services.consent.settings import ConsentSettings
-from services.consent.trail import checkpoints
+from services.consent.trail.checkpoints import Checkpoint
 
 LOOK_SECONDS = 60.0
 
@@ -19,15 +19,8 @@ class _Verification(BaseModel):
 
 async def show(settings: ConsentSettings) -> None:
     """Update the metric; with several hosts the newest counts, so each shows its own."""
-    metrics.BACKUP_VERIFIED.set(_last(settings).timestamp())
-
-
-def _last(settings: ConsentSettings) -> datetime:
-    for record in settings.verification_file.newest():
-        try:
-            return _Verification.model_validate(record).at
-        except ValidationError:
-            continue
     # A deployment without any backup is as old as its first checkpoint.
-    first = next(checkpoints.read(settings.checkpoint_file), None)
-    return first.at if first else datetime.now(UTC)
+    last = next(settings.verification_file.newest(_Verification), None) or next(
+        settings.checkpoint_file.read(Checkpoint), None
+    )
+    metrics.BACKUP_VERIFIED.set((last.at if last else datetime.now(UTC)).timestamp())

@@ -9,10 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent import changes, permits
 from services.consent.changes import Note, Withdrawal, WithdrawalRequest
-from services.consent.identity import parse_subject
 from services.consent.recovery.journal import Journal
 from services.consent.rules import Action, WithdrawalResult
 from services.consent.settings import ConsentSettings
+from services.consent.store.data_subjects import parse_subject
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry
 

@@ -5,22 +5,21 @@ A process with other keys would find no subject and mail suppressed addresses, s
 
 from collections.abc import Callable, Sequence
 
-import sqlalchemy as sa
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.consent.store.sql import run
-from services.consent.store.tables import data_subject, erasure, hash_key, link_mail, suppression
 
 BATCH = 5_000
-_HASHES: tuple[sa.Column[bytes], ...] = (
-    data_subject.c.lookup_hash,
-    *(table.c.suppression_hash for table in (suppression, erasure, link_mail)),
+_HASHES = (
+    ("data_subject", "lookup_hash"),
+    *((table, "suppression_hash") for table in ("suppression", "erasure", "link_mail")),
 )
 
 
 async def applied(tx: AsyncConnection, configured: Sequence[str]) -> tuple[str, ...]:
     """Return the keys' fingerprints, oldest first; record the oldest in a new database."""
-    await run(tx, "first_hash_key", fingerprint=configured[0])
+    await run(tx, "add_hash_key", position=1, fingerprint=configured[0])
     return tuple((await run(tx, "hash_keys")).scalars())
 
 
@@ -33,22 +32,18 @@ async def rehash(
     :returns: how many were replaced
     """
     count = 0
-    for column in _HASHES:
-        found = await tx.execute(sa.select(column).distinct().where(column.is_not(None)))
-        old = list(found.scalars())
+    for table, column in _HASHES:
+        every = text(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL")
+        old = list((await tx.execute(every)).scalars())
         for start in range(0, len(old), BATCH):
             part = old[start : start + BATCH]
-            await tx.execute(
-                sa.text(f"""
-                    UPDATE {column.table.name} SET {column.name} = given.new
-                    FROM unnest(CAST(:old AS bytea[]), CAST(:new AS bytea[])) AS given (old, new)
-                    WHERE {column.name} = given.old
-                """),
-                {"old": part, "new": [hashed(each) for each in part]},
-            )
+            replace = text(f"""
+                UPDATE {table} SET {column} = given.new
+                FROM unnest(CAST(:old AS bytea[]), CAST(:new AS bytea[])) AS given (old, new)
+                WHERE {column} = given.old
+            """)
+            await tx.execute(replace, {"old": part, "new": [hashed(each) for each in part]})
         count += len(old)
-    added = enumerate(configured[made_by:], made_by + 1)
-    await tx.execute(
-        sa.insert(hash_key), [{"position": place, "fingerprint": each} for place, each in added]
-    )
+    for position, fingerprint in enumerate(configured[made_by:], made_by + 1):
+        await run(tx, "add_hash_key", position=position, fingerprint=fingerprint)
     return count

@@ -30,9 +30,6 @@ SELECT CAST(ceil(greatest(extract(epoch FROM greatest(paused_until,
     last_at + make_interval(days => days)) - clock_timestamp()), 1)) AS integer)
 FROM preference WHERE subject_id = :subject AND purpose = :purpose;
 
--- name: preferences
-SELECT purpose, paused_until, days FROM preference WHERE subject_id = :subject;
-
 -- name: prefer
 -- A pause of so many days from now, or as before, and at most one mail in so many days; NULL: none.
 INSERT INTO preference AS mine (subject_id, purpose, paused_until, days)
@@ -185,6 +182,31 @@ VALUES (:id, :hash, :master, :key) ON CONFLICT DO NOTHING;
 -- name: lock_subject
 SELECT id FROM data_subject WHERE id = :subject FOR UPDATE;
 
+-- name: held_states
+-- What an export shows, by kind; nothing under a subject or a hash that is NULL.
+SELECT purpose, state, version, changed_at FROM consent_state WHERE subject_id = :subject;
+
+-- name: held_restrictions
+SELECT since FROM restriction WHERE subject_id = :subject;
+
+-- name: held_permits
+SELECT message, attempt, purpose, granted_at, returned_at FROM permit WHERE subject_id = :subject;
+
+-- name: held_preferences
+SELECT purpose, paused_until, days FROM preference WHERE subject_id = :subject;
+
+-- name: held_undeliverable
+SELECT since, takes_mail FROM undeliverable WHERE subject_id = :subject;
+
+-- name: held_suppressions
+SELECT purpose, created_at, keep_until FROM suppression WHERE suppression_hash = :hash;
+
+-- name: held_link_mails
+SELECT kind, first_at, last_at, count FROM link_mail WHERE suppression_hash = :hash;
+
+-- name: held_erasures
+SELECT status, requested_at, confirmed_at, finished_at FROM erasure WHERE suppression_hash = :hash;
+
 -- name: wrapped_before
 -- Subjects whose key is wrapped with an earlier master key, in the order of their hashes.
 SELECT id, lookup_hash, master_key_id, wrapped_key FROM data_subject
@@ -245,7 +267,8 @@ RETURNING id;
 SELECT EXISTS (SELECT FROM erasure WHERE id = :id AND subject_id = :subject);
 
 -- name: find_erasure
--- An address's erasure: the one in progress, else the one requested last.
+-- An address's erasure: the one in progress, else the one requested last. `due_at`: when it must be
+-- done (Art. 12(3) GDPR), a month after the request.
 SELECT id, status, requested_at, confirmed_at, finished_at,
     requested_at + interval '1 month' AS due_at,
     ARRAY(SELECT service FROM erasure_receipt WHERE erasure_id = erasure.id) AS receipts
@@ -271,7 +294,7 @@ ON CONFLICT DO NOTHING;
 SELECT id FROM erasure WHERE id = :id FOR UPDATE;
 
 -- name: receive
--- Record a service's receipt; before its turn it is ignored (protocol C).
+-- Record a service's receipt; out of order it is ignored (protocol C).
 INSERT INTO erasure_receipt (erasure_id, service)
 SELECT :id, CAST(:service AS text) WHERE CAST(:earlier AS text[]) <@ ARRAY(
     SELECT service FROM erasure_receipt WHERE erasure_id = :id)
@@ -321,7 +344,7 @@ RETURNING id, master_key_id, sealed_subject,
 
 -- name: awaiting
 -- Unconfirmed requests, the oldest first.
-SELECT subject_id, requested_at, requested_at + interval '1 month' AS due_at
+SELECT subject_id AS subject, requested_at, requested_at + interval '1 month' AS due_at
 FROM erasure WHERE status = 'awaiting_confirmation' ORDER BY requested_at LIMIT :batch;
 
 -- name: dismiss
@@ -335,8 +358,9 @@ SELECT count(*) FILTER (WHERE status = 'in_progress') AS in_progress,
     count(*) FILTER (WHERE status = 'awaiting_confirmation') AS awaiting
 FROM erasure WHERE status IN ('in_progress', 'awaiting_confirmation');
 
--- name: first_hash_key
-INSERT INTO hash_key (position, fingerprint) VALUES (1, :fingerprint) ON CONFLICT DO NOTHING;
+-- name: add_hash_key
+INSERT INTO hash_key (position, fingerprint) VALUES (:position, :fingerprint)
+ON CONFLICT DO NOTHING;
 
 -- name: hash_keys
 SELECT fingerprint FROM hash_key ORDER BY position;
@@ -351,7 +375,9 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid();
 
 -- name: may_mail
--- Note a link that is mailed now, unless the address has reached its limit of this kind.
+-- Note a link that is mailed now, unless the address has reached its limit of this kind: one an hour
+-- and some a day, so that requests of one kind cannot block the other kind. The row decides, so any
+-- number of requests at once, in any number of processes, make one mail.
 INSERT INTO link_mail AS mine (suppression_hash, kind, first_at, last_at, count)
 SELECT CAST(:hash AS bytea), CAST(:kind AS text), now(), now(), 1 WHERE CAST(:may AS boolean)
 ON CONFLICT (suppression_hash, kind) DO UPDATE SET
@@ -380,6 +406,7 @@ SELECT EXISTS (SELECT FROM opt_in WHERE id = :id AND subject_id = :subject);
 DELETE FROM opt_in WHERE id = :id;
 
 -- name: waiting_agreements
+-- Those that wait for confirmation, the oldest first, sealed with the subject's key.
 SELECT purpose, asked_at, agreement FROM opt_in WHERE subject_id = :subject ORDER BY asked_at;
 
 -- name: has_position
@@ -442,13 +469,14 @@ INSERT INTO consent_audit_log
 VALUES (:subject, :action, :email, :ip_address, :user_agent, :reason, :session_id, :evidence);
 
 -- name: rows_of
--- A subject's rows in the order of the chain.
-SELECT id, action, "timestamp", email, ip_address, user_agent, reason, session_id, evidence
-FROM consent_audit_log WHERE subject_id = :subject AND id > :after ORDER BY id LIMIT :batch;
-
--- name: origins
--- Stored origins; those past their retention are missing.
-SELECT hash, sealed FROM trail_origin WHERE hash = ANY(CAST(:hashes AS bytea[]));
+-- A subject's rows in the order of the chain, with the originals of their hashes: of origins past
+-- their retention, NULL.
+SELECT id, action, "timestamp", email, address.sealed AS ip_address, browser.sealed AS user_agent,
+    reason, session_id, evidence
+FROM consent_audit_log
+LEFT JOIN trail_origin AS address ON address.hash = ip_address
+LEFT JOIN trail_origin AS browser ON browser.hash = user_agent
+WHERE subject_id = :subject AND id > :after ORDER BY id LIMIT :batch;
 
 -- name: last_row
 SELECT action, "timestamp", email FROM consent_audit_log
@@ -470,6 +498,16 @@ ORDER BY id;
 
 -- name: head
 SELECT id, hash FROM consent_audit_log ORDER BY id DESC LIMIT 1;
+
+-- name: append_only
+-- What this role may do to the trail beside appending, and the triggers that are always enabled.
+SELECT
+    ARRAY(SELECT what FROM unnest(ARRAY['UPDATE', 'REFERENCES']) what
+        WHERE has_any_column_privilege('consent_audit_log', what))
+    || ARRAY(SELECT what FROM unnest(ARRAY['DELETE', 'TRUNCATE', 'TRIGGER']) what
+        WHERE has_table_privilege('consent_audit_log', what)) AS may,
+    ARRAY(SELECT CAST(tgname AS text) FROM pg_trigger
+        WHERE tgrelid = CAST('consent_audit_log' AS regclass) AND tgenabled = 'A') AS enabled;
 
 -- name: may_be_undone
 -- Whether the next primary may lack rows that this server shows. A primary that is demoted ends the
@@ -552,8 +590,9 @@ UPDATE data_subject
 SET lookup_hash = NULL, master_key_id = NULL, wrapped_key = NULL, erased_at = now()
 WHERE id = ANY(CAST(:ids AS uuid[])) AND {expired};
 
--- name: outbox_length
-SELECT count(*) FROM outbox;
+-- name: purge_calls
+-- The record of calls with the admin key before decision 53; the table enforces at least a year.
+SELECT admin_action_purge(:calls);
 
 -- name: idle
 -- One round trip, so that timing does not reveal which answer it is.

@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from libs.common.process import logs
+from pydantic import BaseModel, ValidationError
 
-log = logs.get_logger(__name__)
+from libs.common.process.logs import log
+
+M = TypeVar("M", bound=BaseModel)
 
 _TAIL = 64 * 1024
 
@@ -37,7 +39,7 @@ class AppendOnlyFile:
         if is_new:
             _sync_directory(self.path.parent)
 
-    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+    def keep(self, model: type[M], wanted: Callable[[M], bool]) -> None:
         """Drop the other lines, and damaged ones; blocks. A kill at any step leaves the file whole.
 
         :raises OSError:
@@ -46,7 +48,7 @@ class AppendOnlyFile:
         with self._locked():
             with unfinished.open("w", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), 0o600)
-                file.writelines(json.dumps(each) + "\n" for each in self.read() if wanted(each))
+                file.writelines(line for line, record in self._lines(model) if wanted(record))
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(self.path)
@@ -70,20 +72,23 @@ class AppendOnlyFile:
         """As `write`, in a separate thread."""
         await asyncio.to_thread(self.write, records)
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self, model: type[M]) -> Iterator[M]:
         """Read every whole line; a damaged one is logged and skipped."""
+        return (record for _, record in self._lines(model))
+
+    def _lines(self, model: type[M]) -> Iterator[tuple[str, M]]:
         try:
             file = self.path.open(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
         with file:
             for number, line in enumerate(file, 1):
-                if (record := _parse(line)) is not None:
-                    yield record
+                if (record := _parse(line, model)) is not None:
+                    yield line, record
                 elif line.strip():
                     log.warning("append_only_file.damaged", file=self.path.name, line=number)
 
-    def newest(self) -> Iterator[dict[str, Any]]:
+    def newest(self, model: type[M]) -> Iterator[M]:
         """Read the last whole lines, the newest first."""
         try:
             with self.path.open("rb") as file:
@@ -92,16 +97,15 @@ class AppendOnlyFile:
         except FileNotFoundError:
             return
         for line in reversed(lines):
-            if (record := _parse(line)) is not None:
+            if (record := _parse(line, model)) is not None:
                 yield record
 
 
-def _parse(line: str | bytes) -> dict[str, Any] | None:
+def _parse(line: str | bytes, model: type[M]) -> M | None:
     try:
-        record = json.loads(line)
-    except ValueError:
+        return model.model_validate_json(line)
+    except ValidationError:
         return None
-    return record if isinstance(record, dict) else None
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

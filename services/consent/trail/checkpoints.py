@@ -8,27 +8,21 @@ the last minute, or about the last thousand.
 import base64
 import binascii
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-    Ed25519PrivateKey,
-    Ed25519PublicKey,
-)
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_serializer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.consent import metrics
-from services.consent.store import trail
-from services.consent.store.trail import Position
 from services.consent.store.vault import parse_keys
 from services.consent.trail import chain
 from services.consent.trail.append_only_file import AppendOnlyFile
-
-log = logs.get_logger(__name__)
+from services.consent.trail.chain import Position
 
 EVERY_ROWS = 1_000
 EVERY = timedelta(seconds=60)
@@ -84,40 +78,24 @@ class Signer:
         unsigned = Checkpoint(
             rows=position.rows, hash=position.hash.hex(), at=at, key=self._current, signature=""
         )
-        signature = self._private[self._current].sign(unsigned.signed())
-        return unsigned.model_copy(update={"signature": base64.b64encode(signature).decode()})
+        return unsigned.model_copy(update={"signature": self._signature(unsigned.signed())})
 
     def sign_text(self, text: str) -> dict[str, str]:
         """Return the signature of a text, with the key's id and its public part."""
-        signature = self._private[self._current].sign(text.encode())
-        public = self.public_keys[self._current]
-        signed = base64.b64encode(signature).decode()
-        return {"key": self._current, "public_key": public, "signature": signed}
+        public, signature = self.public_keys[self._current], self._signature(text.encode())
+        return {"key": self._current, "public_key": public, "signature": signature}
+
+    def _signature(self, text: bytes) -> str:
+        return base64.b64encode(self._private[self._current].sign(text)).decode()
 
     def is_ours(self, checkpoint: Checkpoint) -> bool:
-        private = self._private.get(checkpoint.key)
-        return private is not None and _verifies(private.public_key(), checkpoint)
-
-
-def _verifies(key: Ed25519PublicKey, checkpoint: Checkpoint) -> bool:
-    try:
-        signature = base64.b64decode(checkpoint.signature, validate=True)
-        key.verify(signature, checkpoint.signed())
-    except (binascii.Error, InvalidSignature):
-        return False
-    return True
-
-
-def read(file: AppendOnlyFile) -> Iterator[Checkpoint]:
-    return _parse(file, file.read())
-
-
-def _parse(file: AppendOnlyFile, records: Iterable[dict[str, Any]]) -> Iterator[Checkpoint]:
-    for record in records:
         try:
-            yield Checkpoint.model_validate(record)
-        except ValidationError:
-            log.warning("checkpoints.damaged", file=file.path.name)
+            signature = base64.b64decode(checkpoint.signature, validate=True)
+            private = self._private[checkpoint.key]
+            private.public_key().verify(signature, checkpoint.signed())
+        except (KeyError, binascii.Error, InvalidSignature):
+            return False
+        return True
 
 
 async def keep(engine: AsyncEngine, file: AppendOnlyFile, signer: Signer) -> None:
@@ -126,20 +104,19 @@ async def keep(engine: AsyncEngine, file: AppendOnlyFile, signer: Signer) -> Non
     Each process writes to its own host's disk: duplicates do no harm, and processes that share a
     file see each other's. A trail that contradicts its last checkpoint gets no further one.
     """
-    # A damaged line must not stop the signing.
-    last = next(_parse(file, file.newest()), None)
+    last = next(file.newest(Checkpoint), None)
     signed = last.rows if last else 0
     async with engine.connect() as tx:
-        if await trail.may_be_undone(tx):
+        if await chain.may_be_undone(tx):
             return
-        head = await trail.head(tx)
-        if last is not None and await trail.positions(tx, [signed]) != [last.position]:
+        head = await chain.head(tx)
+        if last is not None and await chain.positions(tx, [signed]) != [last.position]:
             metrics.TRAIL_MISMATCH.set(1)
             log.error("checkpoints.trail_mismatch", rows=signed, at=last.at.isoformat())
             return
         now = datetime.now(UTC)
         due = range(signed + EVERY_ROWS, head.rows + 1, EVERY_ROWS)[:MOST]
-        positions = await trail.positions(tx, due)
+        positions = await chain.positions(tx, due)
     if not positions and head.rows > signed and (last is None or now - last.at >= EVERY):
         positions = [head]
     metrics.UNSIGNED_ROWS.set(head.rows - signed)  # set it even if the file cannot be written

@@ -16,35 +16,37 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.process import logs
+from libs.common.messaging import outbox
+from libs.common.process.logs import log
 from libs.domain.acts import Actor
+from libs.domain.events import KEY_REVOKED, occurred
 from libs.domain.scopes import NOT_FOR_KEYS, READS_PERSONS, Scope
-from services.console import metrics
+from services.console import metrics, record
 from services.console.keys.sync import Sync
 from services.console.people.notices import Notices
 from services.console.rules import (
     MOST_KEYS,
+    WHY,
     RefusedError,
     Role,
     Secret,
-    Why,
     new_key_id,
     new_secret,
 )
-from services.console.store import actions, keys, people, sessions, versions
+from services.console.store import people, sessions, versions
 from services.console.store.sql import run
-from services.console.store.versions import Reader, Version, change
-
-log = logs.get_logger(__name__)
+from services.console.store.versions import Version, change
 
 CONFIRM_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 KIND = "api_key"
+AWAY = {"unseen": 600, "replaced": 30}
+"""Seconds after which a gateway process that was not seen is assumed to serve nobody; the second
+is of one with a successor of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class Confirmation:
     """Which gateways have a change: all processes, unless some are still awaited."""
 
     in_force_on: int
-    waiting_for: Sequence[Reader]
+    waiting_for: Sequence[Mapping[str, Any]]
+    """`process` and `seen_at`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def grantable(roles: Collection[str]) -> list[Scope]:
 def _check(actor: Actor, scopes: Collection[str]) -> None:
     """Check that the person who gets the text of a key with these scopes may grant them."""
     if actor.kind == "staff" and not set(scopes) <= set(grantable(actor.roles)):
-        raise RefusedError(*Why.NOT_YOURS)
+        raise RefusedError(**WHY["not_yours"])
 
 
 class Keys:
@@ -98,13 +101,11 @@ class Keys:
         secret = new_secret(new_key_id())
         async with change(self._engine) as tx:
             if (await run(tx, "count_in_force")).scalar_one() >= MOST_KEYS:
-                raise RefusedError(*Why.TOO_MANY_KEYS)
+                raise RefusedError(**WHY["too_many_keys"])
             version = await versions.advance(tx)
-            await keys.add(tx, {**values, "id": secret.key_id, "created_by": str(actor)})
-            await keys.add_digest(tx, secret, version.version)
-            await actions.record(
-                tx, actor, "key.create", KIND, secret.key_id, reason=values["purpose"]
-            )
+            await run(tx, "add_key", **values, id=secret.key_id, created_by=str(actor))
+            await self._add_digest(tx, secret, version)
+            await record.act(tx, actor, "key.create", KIND, secret.key_id, reason=values["purpose"])
             await self._tell(tx, actor, secret.key_id, values["name"], values["scopes"])
         return secret, await self._confirmed("create", version)
 
@@ -115,32 +116,33 @@ class Keys:
         secret = new_secret(key_id)
         now = datetime.now(UTC)
         async with change(self._engine) as tx:
-            found = await keys.find(tx, key_id)
+            found = (await run(tx, "find_key", key=key_id)).one_or_none()
             if found is None:
-                raise RefusedError(*Why.UNKNOWN_KEY)
+                raise RefusedError(**WHY["unknown_key"])
             if found.revoked_at is not None or found.expires_at <= now:
-                raise RefusedError(*Why.KEY_ENDED)
+                raise RefusedError(**WHY["key_ended"])
             _check(actor, found.scopes)
             version = await versions.advance(tx)
-            await keys.end_digests(tx, key_id, now + overlap)
-            await keys.add_digest(tx, secret, version.version)
+            await run(tx, "end_digests", key=key_id, at=now + overlap)
+            await self._add_digest(tx, secret, version)
             if expires_at is not None:
-                await keys.change(tx, key_id, expires_at=expires_at)
-            await actions.record(tx, actor, "key.rotate", KIND, key_id)
+                await run(tx, "extend_key", key=key_id, at=expires_at)
+            await record.act(tx, actor, "key.rotate", KIND, key_id)
             await self._tell(tx, actor, key_id, found.name, found.scopes)
         return secret, await self._confirmed("rotate", version)
 
     async def revoke(self, actor: Actor, key_id: str, reason: str) -> Confirmation:
         """Revoke a key, whatever its scopes. If it is already revoked, only wait again."""
         async with change(self._engine) as tx:
-            found = await keys.find(tx, key_id)
+            found = (await run(tx, "find_key", key=key_id)).one_or_none()
             if found is None:
-                raise RefusedError(*Why.UNKNOWN_KEY)
+                raise RefusedError(**WHY["unknown_key"])
             version = await versions.current(tx)
             if found.revoked_at is None:
                 version = await versions.advance(tx)
-                await keys.change(tx, key_id, revoked_at=sa.func.now())
-                await actions.record(tx, actor, "key.revoke", KIND, key_id, reason=reason)
+                await run(tx, "revoke_key", key=key_id)
+                await outbox.add_all(tx, [occurred(KEY_REVOKED, uuid4(), key=key_id)])
+                await record.act(tx, actor, "key.revoke", KIND, key_id, reason=reason)
         return await self._confirmed("revoke", version)
 
     async def restored(self) -> Lacking | None:
@@ -153,12 +155,14 @@ class Keys:
             lost: set[bytes] = set()
             for each in found:
                 if each.held is not None:
-                    revoked.update(await keys.not_held(tx, each.version, each.held))
+                    has = {"version": each.version, "held": each.held}
+                    revoked.update((await run(tx, "keys_not_held", **has)).scalars())
                     lost.update(each.held)
+            known = (await run(tx, "known_digests", held=[*lost])).scalar_one()
             return Lacking(
                 noticed_at=found[0].noticed_at,
                 revoked=sorted(revoked),
-                lost=await keys.unknown_digests(tx, lost),
+                lost=len(lost) - known,
                 people=await people.changed_since(tx, _standing(found)),
                 reported=all(each.held is not None for each in found),
             )
@@ -170,22 +174,27 @@ class Keys:
         """
         lacking = await self.restored()
         if lacking is None:
-            raise RefusedError(*Why.NOT_RESTORED)
+            raise RefusedError(**WHY["not_restored"])
         async with self._engine.begin() as tx:
             await versions.lock(tx)
             found = await versions.open_restores(tx)
             for each in found:
                 if each.held is not None:
-                    await keys.end_not_held(tx, each.version, each.held)
+                    await run(tx, "end_not_held", version=each.version, held=each.held)
+                    await run(tx, "revoke_ended")
             for staff_id in await people.changed_since(tx, _standing(found)):
                 await people.block(tx, UUID(staff_id))
             await run(tx, "end_invitations")
             await sessions.end(tx)
             await run(tx, "accept_restores")
             version = await versions.advance(tx, new_epoch=True)
-            await actions.record(tx, actor, "key.accept-restore", KIND, version.epoch)
+            await record.act(tx, actor, "key.accept-restore", KIND, version.epoch)
         metrics.KEYS_BEHIND.set(0)
         return lacking, await self._confirmed("accept-restore", version)
+
+    async def _add_digest(self, tx: AsyncConnection, secret: Secret, since: Version) -> None:
+        new = {"sha256": secret.sha256, "key": secret.key_id, "version": since.version}
+        await run(tx, "add_digest", **new)
 
     async def _tell(
         self, tx: AsyncConnection, actor: Actor, key_id: str, name: str, scopes: Collection[str]
@@ -198,9 +207,10 @@ class Keys:
         """Wait until each gateway process has come back with this version, or a later one."""
         deadline = time.monotonic() + CONFIRM_SECONDS
         while True:
-            async with self._engine.connect() as tx:
-                found = await versions.readers(tx)
-            waiting = [reader for reader, has in found if has < version.version]
+            found = await run.alone(self._engine, "readers", **AWAY, version=version.version)
+            waiting = [
+                {"process": each.process, "seen_at": each.seen_at} for each in found if not each.has
+            ]
             # Until it is settled, a process may be missing on the list.
             if time.monotonic() > deadline if waiting else self._sync.settled:
                 break

@@ -7,19 +7,18 @@ time in which this process, or the database, was away must not count as unseen.
 
 import asyncio
 import time
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.console import metrics
 from services.console.messages import Report
-from services.console.store import keys, people, versions
+from services.console.store import people, versions
 from services.console.store.sql import run
 from services.console.store.versions import KeysRestoredError, Version
-
-log = logs.get_logger(__name__)
 
 LOOK_SECONDS = 0.25
 UNSEEING_SECONDS = 5.0
@@ -75,8 +74,7 @@ class Sync:
         return found
 
     async def leave(self, process: str, instance: str) -> None:
-        async with self._engine.begin() as tx:
-            await run(tx, "leave", process=process, instance=instance)
+        await run.alone(self._engine, "leave", process=process, instance=instance)
 
     async def _note(self, report: Report, has: Version | None) -> None:
         """Commit before the keys are read: see keys.py."""
@@ -87,9 +85,10 @@ class Sync:
                 await run(tx, "use_key", key=use.id, at=use.at, calls=use.calls)
             who = {"process": report.process, "instance": report.instance}
             await run(tx, "see_reader", **who, version=has.version if has else 0)
-            if has is not None and not await versions.is_known(tx, has):
+            if has is not None and not (await run(tx, "is_known", **asdict(has))).scalar():
                 held = None if report.held is None else [*map(bytes.fromhex, report.held)]
-                new = await versions.note_restore(tx, has, held, report.people)
+                lacking = {**asdict(has), "held": held, "people": report.people}
+                new = bool((await run(tx, "note_restore", **lacking)).scalar_one())
         if new:
             log.error("keys.behind", process=report.process, epoch=has and has.epoch)
 
@@ -103,7 +102,8 @@ class Sync:
             version = await versions.current(tx)
             if version == has:
                 return None
-            found = {"keys": await keys.in_force(tx), "people": await people.standing(tx)}
+            keys = [each._asdict() for each in await run(tx, "keys_in_force")]
+            found = {"keys": keys, "people": await people.standing(tx)}
         return {"epoch": str(version.epoch), "version": version.version, **found}
 
     async def _wait(self, seconds: float, has: Version | None) -> None:

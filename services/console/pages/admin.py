@@ -12,23 +12,11 @@ from services.console.api import acts_of, key_id, key_state
 from services.console.keys.keys import grantable
 from services.console.messages import CreateKey, Invite
 from services.console.pages.base import Call, Site
-from services.console.pages.lists import Listing
-from services.console.rules import ADMIN, RefusedError, Role
-from services.console.store import keys
+from services.console.rules import RefusedError, Role
 from services.console.store.sessions import Visitor
 from services.console.store.sql import run
-from services.console.texts import moment
 
-DAYS = (30, 90, 365)
-OVERLAPS = (24, 0, 168)
 BAD = {"email": "bad_email", "name": "bad_name", "roles": "no_roles", "language": "no_roles"}
-PRESETS = {
-    "site": ["alerts:write"],
-    "crm": ["leads:read", "leads:write"],
-    "monitor": ["alerts:read", "dlq:read", "ledger:read"],
-    "watched": ["heartbeats:write"],
-}
-"""Scopes that go together, in words."""
 FILTERS = ("actor", "action", "day")
 KEYS = (
     "ADMIN_API_KEY", "SERVICE_API_KEY", "ADMIN_API_KEY_PREVIOUS", "SERVICE_API_KEY_PREVIOUS",
@@ -37,26 +25,19 @@ KEYS = (
 
 async def all_keys(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str, Any]:
     async with site.engine.connect() as tx:
-        found = await keys.listed(tx)
-    shown = [
-        {
-            **each,
-            "state": key_state(each).replace(" ", "_"),
-            "ends": moment(each["revoked_at"] or each["expires_at"]),
-            "used": each["last_used_at"] and moment(each["last_used_at"]),
-        }
-        for each in found
-    ]
+        found = await run(tx, "all_keys")
+    shown = [each._asdict() | {"state": key_state(each).replace(" ", "_")} for each in found]
     return {"items": shown, "scopes": grantable(visitor.roles)}
 
 
 async def create_key(call: Call) -> Mapping[str, Any]:
     limit, form = call.text("limit"), call.form
+    preset = call.offers["presets"].get(call.text("preset"))
     try:
         body = CreateKey.model_validate(
             {
                 **{name: str(form.get(name, "")) for name in ("name", "purpose", "owner")},
-                "scopes": PRESETS.get(call.text("preset")) or list(form.getall("scope", ())),
+                "scopes": preset or list(form.getall("scope", ())),
                 "expires_at": datetime.now(UTC) + timedelta(days=int(call.text("days"))),
                 "limits": [limit] if limit else [],
             }
@@ -69,7 +50,7 @@ async def create_key(call: Call) -> Mapping[str, Any]:
 
 async def rotate_key(call: Call) -> Mapping[str, Any]:
     """Show the new secret in the answer itself, not after a redirect: it must not be in a URL."""
-    if (hours := call.text("overlap")) not in map(str, OVERLAPS):
+    if (hours := call.text("overlap")) not in map(str, call.offers["overlaps"]):
         raise RefusedError("bad_key", 422)
     actor, overlap = call.visitor.actor, timedelta(hours=int(hours))
     secret, confirmed = await call.site.keys.rotate(actor, key_id(call.request), overlap, None)
@@ -124,31 +105,11 @@ def _roles(call: Call) -> list[Role]:
 async def record(site: Site, _: Visitor, request: web.Request) -> Mapping[str, Any]:
     # A form sends all of its fields, including empty ones.
     given = {name: value for name, value in request.query.items() if value}
-    found, older = await acts_of(site.engine, given)
+    found = await acts_of(site.engine, given)
     known = await site.people.listed()
     async with site.engine.connect() as tx:
         kinds = (await run(tx, "kinds_of_acts")).scalars()
     asked = {name: request.query.get(name, "") for name in FILTERS}
     actors = [(str(each.id), each.name) for each in known] + [(key, key) for key in KEYS]
-    more = older and urlencode({**asked, "cursor": older})
-    return {"items": found, "asked": asked, "kinds": kinds, "actors": actors, "more": more}
-
-
-OURS = (
-    Listing(
-        name="keys", roles=ADMIN, acting=ADMIN, fresh=True, more=all_keys,
-        values={
-            "days": DAYS, "overlaps": OVERLAPS, "presets": PRESETS, "secret": None,
-            "confirmed": None,
-        },
-        acts={"": create_key, "/{id}/rotate": rotate_key, "/{id}/revoke": revoke_key},
-    ),
-    Listing(
-        name="staff", roles=ADMIN, acting=ADMIN, fresh=True, more=everybody, values={"invited": ""},
-        acts={
-            "": invite, "/{id}/invitation": invite_again, "/{id}/roles": set_roles,
-            "/{id}/factor": reset_factor, "/{id}/disable": disable,
-        },
-    ),
-    Listing(name="actions", roles=(Role.ADMIN, Role.PRIVACY), more=record),
-)  # fmt: skip
+    more = (older := found["next_cursor"]) and urlencode({**asked, "cursor": older})
+    return {"items": found["items"], "asked": asked, "kinds": kinds, "actors": actors, "more": more}

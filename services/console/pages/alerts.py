@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -15,10 +16,8 @@ from services.console.gateway import items
 from services.console.pages.base import Act, Call, Page
 from services.console.pages.page import page, redirect, unavailable
 from services.console.rules import ON_CALL, OPS, RefusedError, may
-from services.console.store import bulk
 from services.console.store.sessions import Visitor
 from services.console.store.sql import run
-from services.console.texts import moment
 
 LISTS = {"failed": "failed", "in_doubt": "in-doubt", "pending": "pending", "silenced": "silenced"}
 """The states that need a person, and the list that has their payloads."""
@@ -96,13 +95,11 @@ class BulkPage(Page):
 
     async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
         async with self.site.engine.connect() as tx:
-            found = await bulk.find(tx, path_id(request, "bulk"))
+            found = (await run(tx, "bulk", id=path_id(request, "bulk"))).one_or_none()
         if found is None:
             raise web.HTTPNotFound
         return page(
-            request, "bulk.html", "bulk", visitor, bulk=found,
-            began=moment(found.at), ended=found.ended_at and moment(found.ended_at),
-            acts=may(visitor.roles, *OPS), **said,
+            request, "bulk.html", "bulk", visitor, bulk=found, acts=may(visitor.roles, *OPS), **said
         )  # fmt: skip
 
     async def _stop(self, call: Call) -> None:
@@ -113,7 +110,8 @@ class AlertPage(Page):
     path, roles, acting = "/console/alerts/{id}", ON_CALL, OPS
 
     def acts(self) -> Mapping[str, Act]:
-        return {"/retry": self._retry, "/discard": self._discard, "/resolve": self._resolve}
+        verbs = {f"/{verb}": partial(self._act, verb=verb) for verb in VERBS}
+        return {**verbs, "/resolve": self._resolve}
 
     async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
         alert_id = path_id(request, "alert")
@@ -143,14 +141,9 @@ class AlertPage(Page):
             if row["payload"] is not None
         }
 
-    async def _retry(self, call: Call) -> None:
-        await self._act(call, "retry")
-
-    async def _discard(self, call: Call) -> None:
-        await self._act(call, "discard", reason=call.reason())
-
-    async def _act(self, call: Call, verb: str, **more: str) -> None:
-        body = {"ids": [str(call.id("alert"))], "target": _target(call), **more}
+    async def _act(self, call: Call, verb: str) -> None:
+        body: dict[str, Any] = {"reason": call.reason()} if verb == "discard" else {}
+        body |= {"ids": [str(call.id("alert"))], "target": _target(call)}
         answer = await call.ask("POST", f"/api/dlq/{verb}", body)
         if not answer.body[VERBS[verb]]:
             raise RefusedError("nothing_to_do", 409)

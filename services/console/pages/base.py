@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +53,7 @@ class Call:
     visitor: Visitor
     request: web.Request
     form: MultiMapping[Any]
+    offers: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -113,6 +115,8 @@ class Page:
     path: str
     roles: tuple[Role, ...]
     acting: tuple[Role, ...] = ()
+    offers: Mapping[str, Any] = MappingProxyType({})
+    """Among what its forms let people choose."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -137,7 +141,7 @@ class Page:
         raise NotImplementedError
 
     async def posted(self, request: web.Request, visitor: Visitor, act: Act) -> web.StreamResponse:
-        call = Call(self.site, visitor, request, await plain_form.read(request))
+        call = Call(self.site, visitor, request, await plain_form.read(request), self.offers)
         try:
             said = await act(call)
         except RefusedError as error:

@@ -1,10 +1,7 @@
-"""The pages that list something, as a table: the gateway's call of each, and its acts.
-
-The columns of each are in its template, which extends list.html.
-"""
+"""The pages that list something: lists.toml has their calls and acts, and here is what these do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,27 +11,24 @@ from uuid import uuid4
 
 from aiohttp import web
 
-from services.console.gateway import LOOK_SECONDS, Answer, items
+from libs.common import beside
+from services.console.gateway import LOOK_SECONDS, Answer, items, part
+from services.console.pages import admin
 from services.console.pages.base import Act, Call, Page, Site
 from services.console.pages.door import REFRESH
 from services.console.pages.leads import colleagues, many
-from services.console.pages.page import page
-from services.console.rules import ON_CALL, OPS, SALES, RefusedError, Role, may
+from services.console.pages.page import GROUPS, HOME, page
+from services.console.rules import RefusedError, Role, may
 from services.console.samples import PERIODS, begins, charts
-from services.console.store import samples
 from services.console.store.sessions import Visitor
+from services.console.store.sql import run
 from services.console.texts import ZONE
 
 More = Callable[[Site, Visitor, web.Request], Awaitable[Mapping[str, Any]]]
 About = Callable[[Site, Visitor, list[Mapping[str, Any]]], Awaitable[list[Mapping[str, Any]]]]
-SILENT_HOURS = (1, 4, 8, 24, 72, 336)
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-REPLAY_HOURS = (1, 4, 8, 24)
 WEEKLY = timedelta(days=365)
-ON_CALL_HOURS = (4, 8, 24, 72, 168, 336)
-CHANGEABLE = ("chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget")
-SEVERITIES = ("info", "warning", "critical")
-STOP_REASONS = ("staff", "reply", "bounce")
+SHOWN = 20
+"""Deliveries."""
 CARDS = 12
 """Of a state, where states are columns."""
 MOST_ASKED = 50
@@ -47,42 +41,32 @@ CHART_TIMES = {"hour": "%d.%m %H:%M", "day": "%d.%m"}
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
+    """A section of lists.toml, which says what each means."""
+
     name: str
-    """The name of its title in texts.toml, and of its template."""
-    path: str = ""
-    """Its path; else /console/<name>."""
-    api: str = ""
-    """The gateway's call; empty: `more` gives all."""
+    path: str
     roles: tuple[Role, ...]
-    acting: tuple[Role, ...] = ()
-    acts: Mapping[str, Act] = field(default_factory=dict)
-    states: tuple[str, ...] = ()
-    """Its tabs; the first one is shown if none is chosen."""
-    columns: tuple[str, ...] = ()
-    """States that are shown beside each other instead."""
+    acts: Mapping[str, Act]
+    api: str = ""
+    states: Sequence[str] = ()
+    columns: Sequence[str] = ()
     filters: Mapping[str, str] = field(default_factory=dict)
-    """What else the page's address and the call may say, and what counts if it says nothing."""
     state: str = "state"
-    """What the API calls a state,"""
     cursor: str = "cursor"
-    """and a page."""
     query: Mapping[str, str | int] = field(default_factory=dict)
     look: tuple[str, str, str] | None = None
-    """The act to record for each look, the kind of object, and the column of its id."""
     live: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     more: More | None = None
-    """Returns the template's values beside the list."""
     about: About | None = None
-    """Adds to the items what another service knows."""
     fresh: bool = False
 
 
 class ListPage(Page):
     def __init__(self, site: Site, of: Listing) -> None:
         super().__init__(site)
-        self.of, self.path = of, of.path or f"/console/{of.name}"
-        self.roles, self.acting = of.roles, of.acting
+        self.of, self.path, self.roles, self.offers = of, of.path, of.roles, of.values
+        self.acting = tuple(role for role in of.roles if role is not Role.VIEWER)
 
     def acts(self) -> Mapping[str, Act]:
         return self.of.acts
@@ -117,14 +101,14 @@ class ListPage(Page):
         shown: dict[str, Any] = {
             "name": of.name, "items": shown_items, "body": body, "path": self.path, "state": state,
             "states": of.states, "fault": found.fault, "status": found.page_status,
-            "acts": may(visitor.roles, *of.acting),
+            "acts": may(visitor.roles, *self.acting),
             "more": cursor and urlencode({"state": state, **chosen, "cursor": cursor}),
             "chosen": given, "nonce": uuid4(), "done": None, **of.values, **more,
         }  # fmt: skip
         return page(request, f"{of.name}.html", of.name, visitor, live=of.live, **shown | said)
 
     async def _asked(
-        self, visitor: Visitor, query: Mapping[str, Any], columns: tuple[str, ...]
+        self, visitor: Visitor, query: Mapping[str, Any], columns: Sequence[str]
     ) -> Answer:
         if not self.of.api:
             return Answer(200)
@@ -141,15 +125,6 @@ async def _none() -> Mapping[str, Any]:
     return {}
 
 
-def asks(method: str, path: str) -> Act:
-    """Return the act that calls this path of the gateway with the name in the form's path."""
-
-    async def act(call: Call) -> None:
-        await call.ask(method, path.format(call.name))
-
-    return act
-
-
 def _covered(form: Mapping[str, Any]) -> dict[str, Any]:
     lines = str(form.get("matchers", "")).splitlines()
     return {"matchers": [line for line in lines if line.strip()], "critical": "critical" in form}
@@ -157,16 +132,28 @@ def _covered(form: Mapping[str, Any]) -> dict[str, Any]:
 
 async def silence(call: Call) -> None:
     body = _covered(call.form) | {"why": call.reason()}
-    if days := call.form.getall("day", []):
-        begins, ends = call.text("begins"), call.text("ends")
-        body["weekly"] = {"days": days, "begins": begins, "ends": ends, "zone": str(ZONE)}
+    if (weekly := _weekly(call)) is not None:
+        body["weekly"] = weekly
         body["ends"] = (datetime.now(UTC) + WEEKLY).isoformat()
     else:
-        body["ends"] = _ends(call, SILENT_HOURS, timedelta(seconds=-1))  # 14 days at most
+        body["ends"] = _ends(call, timedelta(seconds=-1))  # 14 days at most
     answer = await call.site.gateway.post(call.visitor, "/api/silences", body)
     if answer.fault is not None:
         bad = _errors(answer)
         raise RefusedError(answer.fault, answer.page_status, given=call.form, bad=bad)
+
+
+def _weekly(call: Call) -> dict[str, Any] | None:
+    days, begins, ends = call.form.getall("day", []), call.text("begins"), call.text("ends")
+    return {"days": days, "begins": begins, "ends": ends, "zone": str(ZONE)} if days else None
+
+
+async def quiet(call: Call) -> None:
+    """Set somebody's quiet hours, or one's own; without a day, those of the file count again."""
+    body = {"weekly": _weekly(call), "critical": "critical" in call.form}
+    person = call.text("person")
+    path = f"/api/oncall/quiet/{part(person)}" if person else "/api/oncall/quiet"
+    await call.ask("PUT", path, body, not_accepted="bad_hours")
 
 
 def _errors(answer: Answer) -> list[str]:
@@ -195,14 +182,37 @@ async def watch(call: Call) -> None:
         "name": call.text("name"),
         **(cron if " " in when else {"every": when}),
         "grace": call.text("grace"),
-        "severity": call.chosen("severity", SEVERITIES),
+        "severity": call.chosen("severity", call.offers["severities"]),
     }
     await call.ask("POST", "/api/heartbeats", body, not_accepted="bad_heartbeat")
 
 
 async def pause(call: Call) -> None:
+    """Pause what the form's path names, or resume it."""
+    _, kind, *_ = call.request.path.strip("/").split("/")
     body = {"paused": call.chosen("paused", ("yes", "no")) == "yes"}
-    await call.ask("PATCH", f"/api/heartbeats/{call.name}", body)
+    await call.ask("PATCH", f"/api/{kind}/{call.name}", body)
+
+
+async def send_again(call: Call) -> None:
+    """Replay what failed on the last day."""
+    now = datetime.now(UTC)
+    times = {"since": (now - timedelta(days=1)).isoformat(), "until": now.isoformat()}
+    body = times | {"only_failed": True}
+    await call.ask("POST", f"/api/subscriptions/{call.name}/replay", body)
+
+
+async def deliveries(site: Site, visitor: Visitor, request: web.Request) -> Mapping[str, Any]:
+    """Return the last deliveries of the subscription that the page's address names."""
+    if (of := request.query.get("of")) is None:
+        return {}
+    found = await site.gateway.get(visitor, f"/api/subscriptions/{part(of)}/deliveries")
+    return {"of": of, "deliveries": items(found)[:SHOWN]}
+
+
+async def sequences(site: Site, visitor: Visitor, _: web.Request) -> Mapping[str, Any]:
+    found = await site.gateway.get(visitor, "/api/followups/sequences")
+    return {"steps": items(found)}
 
 
 async def stand_in(call: Call) -> None:
@@ -212,7 +222,7 @@ async def stand_in(call: Call) -> None:
     if call.text("day"):
         body |= {"begins": call.time("begins"), "ends": call.time("ends"), "why": call.text("day")}
     else:
-        body |= {"ends": _ends(call, ON_CALL_HOURS), "why": call.reason()}
+        body |= {"ends": _ends(call), "why": call.reason()}
     named = {"changed_meanwhile": "stands_in_already"}
     await call.ask("POST", "/api/oncall/overrides", body, **named)
 
@@ -224,22 +234,22 @@ async def swap(call: Call) -> None:
     await call.ask("POST", "/api/oncall/swaps", body, **named)
 
 
-def _ends(call: Call, among: tuple[int, ...], less: timedelta = timedelta()) -> str:
-    if (hours := call.text("hours")) not in map(str, among):
+def _ends(call: Call, less: timedelta = timedelta()) -> str:
+    if (hours := call.text("hours")) not in map(str, call.offers["hours"]):
         raise RefusedError("bad_reason", 422)
     return (datetime.now(UTC) + timedelta(hours=int(hours)) + less).isoformat()
 
 
 async def change_limit(call: Call) -> None:
     """Without a text, undo the earlier change."""
-    if call.name not in CHANGEABLE:
+    if call.name not in call.offers["changeable"]:
         raise web.HTTPNotFound
     body = {call.name: call.text("limit") or None}
     await call.ask("PUT", "/api/ratelimits", body, not_accepted="bad_limit")
 
 
 async def stop_follow_ups(call: Call) -> None:
-    reason = call.chosen("reason", STOP_REASONS)
+    reason = call.chosen("reason", call.offers["reasons"])
     body = {"conversation_id": str(call.id("conversation")), "reason": reason}
     await call.ask("POST", "/api/followups/stop", body)
 
@@ -249,17 +259,12 @@ async def decide(call: Call) -> None:
     await call.ask("POST", f"/api/leads/suspected/{call.name}/{verb}")
 
 
-def _replayed(form: Mapping[str, Any]) -> dict[str, Any]:
-    if (hours := str(form.get("hours"))) not in map(str, REPLAY_HOURS):
-        raise web.HTTPBadRequest
+async def replay(call: Call) -> Mapping[str, Any]:
+    hours = call.chosen("hours", [*map(str, call.offers["replay_hours"])])
     now = datetime.now(UTC)
     since = (now - timedelta(hours=int(hours))).isoformat()
-    return {"target": form.get("target"), "since": since, "until": now.isoformat()}
-
-
-async def replay(call: Call) -> Mapping[str, Any]:
-    dry_run = call.text("act") != "send"
-    body = _replayed(call.form) | {"dry_run": dry_run}
+    body = {"target": call.form.get("target"), "since": since, "until": now.isoformat()}
+    body |= {"dry_run": call.text("act") != "send"}
     done = await call.ask("POST", "/api/alerts/replay", body)
     return {"replay": done.body, "given": call.form}
 
@@ -292,7 +297,8 @@ async def backlog(site: Site, visitor: Visitor, request: web.Request) -> Mapping
     unit, count = PERIODS.get(request.query.get("days", ""), PERIODS["1"])
     times = begins(unit, count, datetime.now(UTC), ZONE)
     async with site.engine.connect() as tx:
-        sampled = await samples.by_time(tx, unit, str(ZONE), times[0])
+        since = {"unit": unit, "zone": str(ZONE), "since": times[0]}
+        sampled = await run(tx, "samples_by_time", **since)
     counted, health, mail = await asyncio.gather(
         site.gateway.get(visitor, "/api/dlq/stats"),
         site.gateway.get(visitor, "/api/health/deep"),
@@ -312,72 +318,37 @@ async def backlog(site: Site, visitor: Visitor, request: web.Request) -> Mapping
     }
 
 
-SUSPECTED = Listing(
-    name="suspected", path="/console/leads/suspected", api="/api/leads/suspected", roles=SALES,
-    acting=SALES, acts={"/{id}": decide}, query={"limit": 25},
-    look=("lead.look", "submission", "id"),
-)  # fmt: skip
-LISTS = (
-    Listing(
-        name="leads", api="/api/leads", roles=SALES, acting=SALES, query={"limit": 50},
-        live="leads", states=("new", "taken", "won", "lost", "not_a_lead"),
-        columns=("new", "taken", "won", "lost"), look=("lead.look", "lead", "id"), more=counted,
-        about=with_consents,
-        filters={"topic": "lead", "owner": "", "order": "", "q": ""}, acts={"": many},
-    ),
-    SUSPECTED,
-    # Those of programs: cases of leads are on the leads' pages.
-    Listing(
-        name="cases", api="/api/cases", roles=OPS, states=("open", "unanswered", "answered"),
-        cursor="after", query={"leads": "false", "closed": "false"}, live="cases",
-    ),
-    Listing(
-        name="silences", api="/api/silences", roles=ON_CALL, acting=OPS,
-        acts={"": silence, "/{id}/end": asks("DELETE", "/api/silences/{}")},
-        values={"hours": SILENT_HOURS, "days": DAYS, "given": {}, "bad": ()}, more=preview,
-    ),
-    Listing(
-        name="heartbeats", api="/api/heartbeats", roles=OPS, acting=OPS,
-        acts={
-            "": watch, "/{id}/pause": pause,
-            "/{id}/rotate": asks("POST", "/api/heartbeats/{}/rotate"),
-            "/{id}/delete": asks("DELETE", "/api/heartbeats/{}"),
-        },
-        values={"severities": SEVERITIES, "zone": str(ZONE)},
-    ),
-    Listing(
-        name="oncall", api="/api/oncall", roles=ON_CALL, acting=OPS,
-        values={"hours": ON_CALL_HOURS},
-        acts={
-            "": stand_in, "/swap": swap,
-            "/{id}/remove": asks("DELETE", "/api/oncall/overrides/{}"),
-        },
-    ),
-    Listing(
-        name="limits", api="/api/ratelimits", roles=ON_CALL, acting=OPS,
-        acts={"/{name}": change_limit},
-        values={
-            "changeable": CHANGEABLE, "others": ("service", "slack", "health", "console", "login"),
-        },
-    ),
-    # A conversation is one person; its id stays after their steps have ended.
-    Listing(
-        name="followups", api="/api/followups", roles=SALES, acting=SALES, state="status",
-        states=("scheduled", "handed_over", "in_doubt"), values={"reasons": STOP_REASONS},
-        look=("followups.look", "conversation", "conversation_id"),
-        acts={
-            "/{id}/cancel": asks("DELETE", "/api/followups/{}"), "/{id}/stop": stop_follow_ups,
-        },
-    ),
-    Listing(
-        name="undeliverable", api="/api/mail/undeliverable", roles=SALES, acting=SALES,
-        look=("mail.look", "conversation", "conversation_id"),
-        acts={"/{id}/retry": asks("POST", "/api/mail/undeliverable/{}/retry")},
-    ),
-    Listing(
-        name="targets", api="/api/breakers", roles=ON_CALL, acting=OPS, live="alerts breakers",
-        more=backlog,
-        acts={"/replay": replay, "/{target}/reset": asks("POST", "/api/breakers/{}/reset")},
-        values={"replay_hours": REPLAY_HOURS, "replay": None, "given": {}},
-    ),
-)  # fmt: skip
+FUNCTIONS: Mapping[str, Any] = {
+    each.__name__: each
+    for each in (
+        many, counted, with_consents, decide, silence, preview, watch, pause, send_again,
+        deliveries, stand_in, swap, quiet, change_limit, sequences, stop_follow_ups, replay,
+        backlog, admin.all_keys, admin.create_key, admin.rotate_key, admin.revoke_key,
+        admin.everybody, admin.invite, admin.invite_again, admin.set_roles, admin.reset_factor,
+        admin.disable, admin.record,
+    )
+}  # fmt: skip
+
+
+def _act(said: str) -> Act:
+    """Return a function, or the act that makes this call with the name in the form's path."""
+    method, _, path = said.partition(" ")
+    if not path:
+        named: Act = FUNCTIONS[said]
+        return named
+
+    async def ask(call: Call) -> None:
+        await call.ask(method, path.format(call.name))
+
+    return ask
+
+
+def _read(path: str, of: dict[str, Any]) -> Listing:
+    roles = tuple(map(Role, of.pop("roles", None) or NEEDED[path]))
+    acts = {below: _act(said) for below, said in of.pop("acts", {}).items()}
+    of |= {name: FUNCTIONS[of[name]] for name in ("more", "about") if name in of}
+    return Listing(name=path.rpartition("/")[2], path=HOME + path, roles=roles, acts=acts, **of)
+
+
+NEEDED = {path: roles for pages in GROUPS.values() for path, roles in pages.items()}
+LISTS = {path: _read(path, of) for path, of in beside.toml(__file__).items()}

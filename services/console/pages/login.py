@@ -10,14 +10,15 @@ from libs.common.http import plain_form
 from libs.domain.email_address import MalformedEmail, normalise
 from services.console.pages.base import Act, Call, Page, Site
 from services.console.pages.door import address_of, browser_of, enter, leave, next_page
+from services.console.pages.lists import quiet
 from services.console.pages.page import HEADERS, page, redirect, static
 from services.console.people.factor import NEW_SECRET, SECRET, picture, uri_of
 from services.console.people.logins import Try, UsedInvitationError
 from services.console.people.passwords import TooManyError, WeakPasswordError
 from services.console.rules import LANGUAGES, LONGEST, RefusedError
-from services.console.store import people, sessions
+from services.console.store import people
 from services.console.store.sessions import Visitor
-from services.console.texts import moment
+from services.console.store.sql import run
 
 MOST_LETTERS = 4 * LONGEST
 
@@ -112,7 +113,8 @@ class LoginRoutes:
     ) -> web.Response:
         """Mail scanners open links: only the form uses this one."""
         async with self._site.engine.connect() as tx:
-            found = await people.invited(tx, request.match_info["token"])
+            token = people.digest(request.match_info["token"])
+            found = (await run(tx, "invited", token=token)).one_or_none()
         if found is None:
             return page(request, "message.html", "used", status=410, text="used_text")
         ways = self._site.door.ways
@@ -170,31 +172,23 @@ class MePage(Page):
     path, roles = "/console/me", ()
 
     def acts(self) -> Mapping[str, Act]:
-        return {"/password": self._password, "/language": self._language, "/end": self._end}
+        own = {"/password": self._password, "/language": self._language, "/end": self._end}
+        return {**own, "/quiet": quiet}
 
     async def show(self, request: web.Request, visitor: Visitor, **said: Any) -> web.Response:
         async with self.site.engine.connect() as tx:
-            found = await sessions.of(tx, visitor.staff_id, self.site.door.ages)
-        shown = [
-            {
-                "id": bytes(each.token_sha256).hex(),
-                "mine": bytes(each.token_sha256) == visitor.session,
-                "browser": each.browser,
-                "at": moment(each.created_at),
-                "seen": moment(each.seen_at),
-            }
-            for each in found
-        ]
+            shown = await run(tx, "sessions_of", id=visitor.staff_id, **self.site.door.ages)
         by_password = visitor.by_password and self.site.door.ways.passwords
+        hours = await self.site.gateway.get(visitor, "/api/oncall/quiet")
         return page(
-            request, "me.html", "me", visitor, sessions=shown,
-            by_password=by_password, **said,
+            request, "me.html", "me", visitor, sessions=shown, by_password=by_password,
+            hours=hours.body if hours.ok else None, **said,
         )  # fmt: skip
 
     async def _language(self, call: Call) -> None:
         if (chosen := call.text("language")) in LANGUAGES:
             async with self.site.engine.begin() as tx:
-                await people.change(tx, call.visitor.staff_id, language=chosen)
+                await run(tx, "set_language", id=call.visitor.staff_id, language=chosen)
 
     async def _end(self, call: Call) -> None:
         try:

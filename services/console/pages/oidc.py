@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 
 from libs.common.http import plain_form
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.signed_links import InvalidToken, Tokens
 from services.console.pages.door import Door, browser_of, enter, next_page
 from services.console.pages.page import page, redirect
@@ -23,8 +23,6 @@ COOKIE = "__Host-ostoja-oidc"
 LIFETIME = timedelta(minutes=10)
 CALLBACK = "/console/oidc/callback"
 SIGNED_FOR = "oidc"
-
-log = logs.get_logger(__name__)
 
 
 class OidcRoutes:

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from importlib.resources import files
@@ -11,8 +10,10 @@ from uuid import uuid5
 
 import jinja2
 from aiohttp import hdrs, web
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from libs.common import beside
+from libs.domain import company
 from libs.domain.scopes import PERSON
 from services.console.gateway import Answer
 from services.console.rules import LANGUAGES, Role, may
@@ -29,7 +30,7 @@ _FILES: dict[str, bytes] = {}
 """By path. With their hash in it, a browser may keep them for a year."""
 
 
-def dress(company: str = "Ostoja", style: str = "") -> None:
+def dress(name: str = "Ostoja", style: str = company.style()) -> None:
     """Give the pages the company's name and accent."""
     sheet = style + "".join(_STATIC.joinpath(name).read_text(encoding="utf-8") for name in _SHEETS)
     made = {name.rpartition("/")[2]: _STATIC.joinpath(name).read_bytes() for name in _OTHERS}
@@ -40,7 +41,7 @@ def dress(company: str = "Ostoja", style: str = "") -> None:
     }
     _FILES.clear()
     _FILES.update((path, made[name]) for name, path in paths.items())
-    _HTML.globals |= {"company": company, "files": paths}
+    _HTML.globals |= {"company": name, "files": paths, "zone": str(ZONE)}
 
 
 HEADERS = {
@@ -52,10 +53,10 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Robots-Tag": "noindex, nofollow, noarchive",
 }
-GROUPS: Mapping[str, Mapping[str, tuple[Role, ...]]] = tomllib.loads(
-    files("services.console.pages").joinpath("menu.toml").read_text(encoding="utf-8")
-)
+GROUPS: Mapping[str, Mapping[str, tuple[Role, ...]]] = beside.toml(__file__, "menu.toml")
 MOST_IN_BAR = 4
+BELOW = {"/console/undeliverable": "/console/followups"}
+"""Pages that are not in the menu, by the one they belong to."""
 _HTML = jinja2.Environment(
     loader=jinja2.PackageLoader("services.console.pages"),
     autoescape=True,
@@ -136,6 +137,7 @@ _HTML.filters |= {
     "tone": tone,
     "number": number,
     "thousands": lambda n: f"{n:,}".replace(",", "\xa0"),
+    "address": lambda text: escape(text).replace("@", Markup("<wbr>@")),
     "of": uuid5,
 }
 
@@ -229,10 +231,10 @@ def _pages(visitor: Visitor | None) -> dict[str, list[str]]:
 
 def _menu(visitor: Visitor | None, here: str) -> dict[str, list[Item]]:
     """Return the groups, the pages of the one that shows, what a phone's bar has, and the rest."""
-    found = _pages(visitor)
+    found, at = _pages(visitor), BELOW.get(here, here)
     menu: dict[str, list[Item]] = {"groups": [], "tabs": []}
     for name, pages in found.items():
-        within = (path for path in pages if f"{here}/".startswith(path.rstrip("/") + "/"))
+        within = (path for path in pages if f"{at}/".startswith(path.rstrip("/") + "/"))
         shown = max(within, key=len, default=None) if name != "home" or here == HOME else None
         menu["groups"].append((pages[0], name, shown is not None))
         if shown and len(pages) > 1:

@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from libs.common.plain import plain
 from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, items, part
 from services.console.pages.base import Act, Call, Page
 from services.console.pages.page import HEADERS, page
@@ -80,7 +81,7 @@ class PersonPage(Page):
         services["console"] = {"acts": await self.site.looks.of(refs)}
         name = "person-incomplete.json" if found["incomplete"] else "person.json"
         return web.Response(
-            text=json.dumps(found, ensure_ascii=False, indent=2),
+            text=json.dumps(found, ensure_ascii=False, indent=2, default=plain),
             content_type="application/json",
             headers={**HEADERS, hdrs.CONTENT_DISPOSITION: f'attachment; filename="{name}"'},
         )

@@ -2,7 +2,6 @@
 
 from aiohttp import web
 
-from services.console.pages.admin import OURS
 from services.console.pages.alerts import AlertPage, AlertsPage, BulkPage
 from services.console.pages.base import Site
 from services.console.pages.cases import CasePage
@@ -21,7 +20,7 @@ PAGES = (
 
 def add_to(app: web.Application, site: Site) -> None:
     LoginRoutes(site).add_to(app)
-    for of in (*LISTS, *OURS):
+    for of in LISTS.values():
         ListPage(site, of).add_to(app)
     for page in PAGES:
         page(site).add_to(app)

@@ -20,6 +20,7 @@ from services.console.rules import ON_CALL, OPS, PRIVACY, SALES, Role, may
 from services.console.samples import Chart
 from services.console.store import people
 from services.console.store.sessions import Visitor
+from services.console.store.sql import run
 from services.console.texts import moment
 
 CARDS = 5
@@ -70,7 +71,8 @@ def _deliveries(body: Any) -> Rows:
 
 
 def _breakers(body: Any) -> Rows:
-    halted = sum(each["state"] != "closed" for each in body.values())
+    # A subscription's owner is told.
+    halted = sum(each["state"] != "closed" and not each.get("title") for each in body.values())
     yield "breakers", halted, "/console/targets"
 
 
@@ -123,7 +125,7 @@ class StartPage(Page):
         shown = list(zip(parts, await asyncio.gather(*asked), strict=True))
         admin = Role.ADMIN in visitor.roles
         async with self.site.engine.connect() as tx:
-            found = await people.told(tx, visitor.staff_id, admin=admin)
+            found = await run(tx, "told", acts=[*people.TOLD], admin=admin, id=visitor.staff_id)
         told = [(moment(each.at), _told(visitor, each)) for each in found]
         got = {part.key: answer.body for part, answer in shown if part.key and answer.ok}
         leads = [*items_in(got.get("waiting")), *items_in(got.get("mine"))]
@@ -190,5 +192,6 @@ NUMBERS: Mapping[str, Callable[[Mapping[str, Any]], int | None]] = {
     "answer": itemgetter("median_answer_seconds"),
     "hour": lambda counts: 100 * counts["within_hour"] // counts["due"] if counts["due"] else None,
     "won": itemgetter("won"),
+    "lost": itemgetter("lost"),
 }
 """How a week or a day went, by its counts."""

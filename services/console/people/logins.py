@@ -12,22 +12,20 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.acts import Actor
-from services.console import metrics
+from services.console import metrics, record
 from services.console.people.factor import Seal, new_recovery_codes, plain, step_of
 from services.console.people.notices import Notices
 from services.console.people.oidc import Identity, OidcError
 from services.console.people.passwords import Passwords, TooManyError
 from services.console.people.people import KIND
 from services.console.rules import MOST_WRONG_CODES, STEP_UP, Ways, login_wait
-from services.console.store import actions, people, sessions, versions
+from services.console.store import people, sessions, versions
 from services.console.store.people import digest
 from services.console.store.sessions import Visitor
 from services.console.store.sql import run
 from services.console.store.versions import change, people_change
-
-log = logs.get_logger(__name__)
 
 MOST_WAITING = 50
 """Tries that wait after failures; each uses a connection of the gateway's."""
@@ -85,17 +83,17 @@ class Logins:
         :raises UsedInvitationError, WeakPasswordError:
         """
         self._require_passwords()
-        async with self._engine.connect() as tx:
-            found = await people.invited(tx, token)
+        found = (await run.alone(self._engine, "invited", token=digest(token))).one_or_none()
         if found is None:
             raise UsedInvitationError
         hashed = await self.hashed(found, given.password)
         async with people_change(self._engine) as tx:
-            if not await people.use_invitation(tx, token):
+            # Another use may have been first: the row's lock decides.
+            if not (await run(tx, "use_invitation", token=digest(token))).rowcount:
                 raise UsedInvitationError
             await people.set_credential(tx, found.id, kind=people.PASSWORD, hash=hashed)
             await self._replaced(tx, found)
-            await actions.record(tx, _actor(found), "staff.join", KIND, str(found.id))
+            await record.act(tx, _actor(found), "staff.join", KIND, str(found.id))
             return None if found.factor else await sessions.begin(tx, found.id, given.browser)
 
     async def log_in(self, email: str, given: Try) -> str | None:
@@ -107,7 +105,7 @@ class Logins:
         await self._slow(email, given.address)
         async with self._engine.connect() as tx:
             found = await people.find(tx, email=email)
-            hashed = await people.password_hash(tx, found.id) if found else None
+            hashed = (await run(tx, "password_hash", id=found.id)).scalar() if found else None
         right = await self._passwords.verify(hashed, given.password)
         session = None
         if right and found is not None and hashed is not None and found.disabled_at is None:
@@ -118,7 +116,7 @@ class Logins:
                     if fresh:
                         await run(tx, "rehash", id=found.id, hashed=fresh)
                     session = await sessions.begin(tx, found.id, given.browser)
-                    await actions.record(tx, _actor(found), "session.begin", KIND, str(found.id))
+                    await record.act(tx, _actor(found), "session.begin", KIND, str(found.id))
         if session is None:
             await self._refuse(email, found, given.address)
         else:
@@ -134,7 +132,7 @@ class Logins:
         await self._slow(visitor.email, given.address)
         async with self._engine.connect() as tx:
             found = await people.find(tx, id=visitor.staff_id)
-            hashed = await people.password_hash(tx, visitor.staff_id)
+            hashed = (await run(tx, "password_hash", id=visitor.staff_id)).scalar()
         if await self._passwords.verify(hashed, given.password):
             async with self._engine.begin() as tx:
                 if await self._opens(tx, found, str(hashed), given):
@@ -144,12 +142,12 @@ class Logins:
 
     async def _opens(self, tx: AsyncConnection, person: Any, hashed: str, given: Try) -> bool:
         """Use the code given with a right password, and forget earlier failures."""
-        if not await people.still_opens(tx, person.id, hashed):  # an invitation came between
-            return False
+        if not await run(tx, "still_opens", id=person.id, hashed=hashed):
+            return False  # an invitation came between
         if person.factor is not None and not await self._code_opens(tx, person, given.code):
             return False
         for tried in ((person.email, given.address), (person.email,), (person.email, "code")):
-            await people.forget_tries(tx, *tried)
+            await run(tx, "forget_tries", tried=digest(" ".join(tried)))
         return True
 
     async def _code_opens(self, tx: AsyncConnection, person: Any, code: str) -> bool:
@@ -157,12 +155,14 @@ class Logins:
         # Tries with the right password: too few to guess a code, and recovery codes still work.
         if await people.count_try(tx, person.email, "code") < MOST_WRONG_CODES:
             step = step_of(secret, code, time.time())
-        left = await people.use_code(tx, person.id, step, digest(plain(code)))
+        given = {"step": step, "code": digest(plain(code))}
+        left = (await run(tx, "use_code", id=person.id, **given)).scalar()
         if left is None:
             return False
         if left < len(person.recovery):
             await self._notices.mail_what(tx, person, "recovery", n=left)
-        await people.change(tx, person.id, factor=self._seal.close(secret))  # by today's key
+        sealed = self._seal.close(secret)  # by today's key
+        await run(tx, "seal_factor", id=person.id, factor=sealed)
         return True
 
     async def set_own_password(self, visitor: Visitor, hashed: str, browser: str) -> str:
@@ -205,11 +205,11 @@ class Logins:
         """
         action = "session.begin"
         async with change(self._engine) as tx:
-            found = await people.by_identity(tx, identity.issuer, identity.subject)
+            named = {"issuer": identity.issuer, "subject": identity.subject}
+            found = (await run(tx, "by_identity", **named)).one_or_none()
             if found is None and identity.email is not None:
-                found = await people.use_invitation_of(tx, identity.email)
-                if found is not None:
-                    named = {"issuer": identity.issuer, "subject": identity.subject}
+                used = await run(tx, "use_invitation_of", email=identity.email)
+                if (found := used.one_or_none()) is not None:
                     await people.set_credential(tx, found.id, kind=people.OIDC, **named)
                     await self._replaced(tx, found)
                     await versions.advance(tx)
@@ -218,7 +218,7 @@ class Logins:
                 metrics.LOGINS.labels("refused").inc()
                 raise StrangerError
             session = await sessions.begin(tx, found.id, browser, identity.proved_at)
-            await actions.record(tx, _actor(found), action, KIND, str(found.id), reason="oidc")
+            await record.act(tx, _actor(found), action, KIND, str(found.id), reason="oidc")
         metrics.LOGINS.labels("done").inc()
         return session
 
@@ -228,7 +228,8 @@ class Logins:
         :raises StrangerError, StaleError:
         """
         async with self._engine.begin() as tx:
-            found = await people.by_identity(tx, identity.issuer, identity.subject)
+            named = {"issuer": identity.issuer, "subject": identity.subject}
+            found = (await run(tx, "by_identity", **named)).one_or_none()
             if found is None or found.id != visitor.staff_id:
                 raise StrangerError
             if datetime.now(UTC) - identity.proved_at > STEP_UP:
@@ -239,7 +240,7 @@ class Logins:
         async with people_change(self._engine) as tx:
             await sessions.end(tx, visitor.staff_id, session)
             ref = str(visitor.staff_id)
-            await actions.record(tx, visitor.actor, "session.end", KIND, ref)
+            await record.act(tx, visitor.actor, "session.end", KIND, ref)
 
     async def hashed(self, person: Any, password: str) -> str:
         """:raises WeakPasswordError:"""
@@ -255,7 +256,7 @@ class Logins:
     async def _told(self, tx: AsyncConnection, visitor: Visitor, what: str) -> None:
         """Record a change to one's own account, and notify the person: it may have been another."""
         ref = str(visitor.staff_id)
-        await actions.record(tx, visitor.actor, f"staff.{what}", KIND, ref)
+        await record.act(tx, visitor.actor, f"staff.{what}", KIND, ref)
         await self._notices.mail_what(tx, visitor, what)
 
     async def _slow(self, email: str, address: str) -> None:
@@ -288,7 +289,7 @@ class Logins:
                 return
             noted, reason = await tx.begin_nested(), f"failures: {failures}"
             actor = Actor("env", "login", client_address=address)
-            await actions.record(tx, actor, "session.refuse", KIND, account, reason=reason)
+            await record.act(tx, actor, "session.refuse", KIND, account, reason=reason)
             # An unknown account costs the same work, but nobody fills the record with names.
             await (noted.commit() if found else noted.rollback())
 

@@ -14,9 +14,9 @@ from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
 from libs.domain.acts import Actor
+from services.console import record
 from services.console.messages import staff_mail
 from services.console.rules import Role
-from services.console.store import actions
 from services.console.store.sql import run
 from services.console.texts import TEXTS, moment
 
@@ -57,7 +57,7 @@ class Notices:
         :param detail: roles or scopes, as one text
         :param also: a row of `staff`, who is also notified
         """
-        await actions.record(tx, actor, action, kind, ref, reason=detail or None)
+        await record.act(tx, actor, action, kind, ref, reason=detail or None)
         admins = await run(tx, "admins")
         for each in {each.id: each for each in (*admins, also) if each}.values():
             what = sentence(each.language, action, actor, whom, detail)

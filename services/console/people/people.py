@@ -16,9 +16,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.domain.acts import Actor
+from services.console import record
 from services.console.people.notices import Notices, name_of
-from services.console.rules import INVITATION, READERS, RefusedError, Role, Ways, Why
-from services.console.store import actions, people, sessions
+from services.console.rules import INVITATION, READERS, WHY, RefusedError, Role, Ways
+from services.console.store import people, sessions
 from services.console.store.sql import run
 from services.console.store.versions import KeysRestoredError, change, people_change
 
@@ -42,8 +43,7 @@ class People:
         self._notices = notices
 
     async def listed(self) -> Sequence[Any]:
-        async with self._engine.connect() as tx:
-            return await people.listed(tx, self._ways)
+        return await run.alone(self._engine, "everybody", **self._ways.opens)
 
     async def invite(
         self, actor: Actor, email: str, name: str, roles: Sequence[Role], language: str, *,
@@ -58,14 +58,14 @@ class People:
             values = {"name": name, "roles": list(roles), "language": language}
             if found is None:
                 staff_id = uuid.uuid4()
-                await people.add(tx, {"id": staff_id, "email": email, **values})
+                await run(tx, "add_person", id=staff_id, email=email, **values)
             elif found.disabled_at is not None:
                 staff_id = found.id
-                await people.change(tx, staff_id, disabled_at=None, **values)
+                await run(tx, "take_back", id=staff_id, **values)
             else:
-                raise RefusedError(*Why.KNOWN_PERSON)
+                raise RefusedError(**WHY["known_person"])
             reason = ", ".join(sorted(roles))
-            await actions.record(tx, actor, "staff.invite", KIND, str(staff_id), reason=reason)
+            await record.act(tx, actor, "staff.invite", KIND, str(staff_id), reason=reason)
             person = await self._person(tx, staff_id)
             link = await self._link(tx, actor, person, "invited", show=show)
             await self._tell_powers(tx, actor, person, set(roles))
@@ -81,7 +81,7 @@ class People:
         async with people_change(self._engine) as tx:
             person = await self._person(tx, staff_id)
             if person.disabled_at is not None:
-                raise RefusedError(*Why.UNKNOWN_PERSON)
+                raise RefusedError(**WHY["unknown_person"])
             link = await self._link(tx, actor, person, "link", show=show)
             if link is None:
                 await self._notices.tell(tx, actor, "staff.link", str(staff_id), person.name)
@@ -92,9 +92,9 @@ class People:
             found = await self._person(tx, staff_id)
             if Role.ADMIN not in roles:
                 await self._keep_an_admin(tx, staff_id, found.roles)
-            await people.change(tx, staff_id, roles=list(roles))
+            await run(tx, "set_roles", id=staff_id, roles=list(roles))
             reason = ", ".join(sorted(roles))
-            await actions.record(tx, actor, "staff.roles", KIND, str(staff_id), reason=reason)
+            await record.act(tx, actor, "staff.roles", KIND, str(staff_id), reason=reason)
             await self._tell_powers(tx, actor, found, set(roles) - set(found.roles))
 
     async def disable(self, actor: Actor, staff_id: UUID, reason: str) -> None:
@@ -105,7 +105,7 @@ class People:
             await self._keep_an_admin(tx, staff_id, found.roles)
             await people.block(tx, staff_id)
             await sessions.end(tx, staff_id)
-            await actions.record(tx, actor, "staff.disable", KIND, str(staff_id), reason=reason)
+            await record.act(tx, actor, "staff.disable", KIND, str(staff_id), reason=reason)
 
     async def reset_factor(self, actor: Actor, staff_id: UUID) -> None:
         """Remove a second factor that its owner has lost; notify the owner and every admin."""
@@ -118,7 +118,7 @@ class People:
     async def first_invitation(self, email: str) -> str | None:
         """Return a link for the first admin, who has every role; None if an admin can log in."""
         async with self._engine.connect() as tx:
-            if await people.other_admins(tx, uuid.UUID(int=0), self._ways):
+            if await self._other_admins(tx, uuid.UUID(int=0)):
                 return None
             found = await people.find(tx, email=email)
         actor = Actor("env", "make up")
@@ -130,7 +130,7 @@ class People:
 
     async def _person(self, tx: AsyncConnection, staff_id: UUID) -> Any:
         if (found := await people.find(tx, id=staff_id)) is None or found.email == str(staff_id):
-            raise RefusedError(*Why.UNKNOWN_PERSON)  # nobody, or erased
+            raise RefusedError(**WHY["unknown_person"])  # nobody, or erased
         return found
 
     async def _link(
@@ -138,9 +138,10 @@ class People:
     ) -> str | None:
         """Make a link that lets a person in, and mail it; if it is shown instead, notify admins."""
         if show and actor.kind != "env":
-            raise RefusedError(*Why.SHOWN)
+            raise RefusedError(**WHY["shown"])
         token = secrets.token_urlsafe(32)
-        await people.add_invitation(tx, token, person.id, datetime.now(UTC) + INVITATION)
+        until = datetime.now(UTC) + INVITATION
+        await run(tx, "add_invitation", token=people.digest(token), id=person.id, at=until)
         link = self._notices.link(token)
         if not show:
             await self._notices.mail(tx, person, text, link=link, who=name_of(actor))
@@ -161,5 +162,8 @@ class People:
     async def _keep_an_admin(
         self, tx: AsyncConnection, staff_id: UUID, roles: Sequence[str]
     ) -> None:
-        if Role.ADMIN in roles and not await people.other_admins(tx, staff_id, self._ways):
-            raise RefusedError(*Why.LAST_ADMIN)
+        if Role.ADMIN in roles and not await self._other_admins(tx, staff_id):
+            raise RefusedError(**WHY["last_admin"])
+
+    async def _other_admins(self, tx: AsyncConnection, staff_id: UUID) -> bool:
+        return bool((await run(tx, "other_admins", id=staff_id, **self._ways.opens)).scalar())

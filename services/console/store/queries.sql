@@ -44,6 +44,31 @@ FROM staff ORDER BY name;
 SELECT EXISTS (SELECT FROM staff JOIN staff_credential ON staff_id = staff.id
     WHERE staff.id <> :id AND disabled_at IS NULL AND 'admin' = ANY(roles) AND ({opens}));
 
+-- name: add_person
+INSERT INTO staff (id, email, name, roles, language)
+VALUES (:id, :email, :name, :roles, :language);
+
+-- name: take_back
+-- Enable a person who was disabled.
+UPDATE staff SET name = :name, roles = :roles, language = :language, disabled_at = NULL
+WHERE id = :id;
+
+-- name: set_roles
+UPDATE staff SET roles = :roles WHERE id = :id;
+
+-- name: set_language
+UPDATE staff SET language = :language WHERE id = :id;
+
+-- name: set_factor
+UPDATE staff SET factor = :factor, factor_step = :step, recovery = :recovery, proof_at = now()
+WHERE id = :id;
+
+-- name: seal_factor
+UPDATE staff SET factor = :factor WHERE id = :id;
+
+-- name: block
+UPDATE staff SET disabled_at = now() WHERE id = :id;
+
 -- name: add_invitation
 -- A link; those before it end.
 WITH earlier AS (DELETE FROM invitation WHERE staff_id = :id)
@@ -74,6 +99,11 @@ SELECT hash FROM staff_credential WHERE staff_id = :id AND kind = 'password';
 -- name: end_credentials
 DELETE FROM staff_credential WHERE staff_id = :id;
 
+-- name: add_credential
+WITH proved AS (UPDATE staff SET proof_at = now() WHERE id = :id)
+INSERT INTO staff_credential (staff_id, kind, hash, issuer, subject)
+VALUES (:id, :kind, :hash, :issuer, :subject);
+
 -- name: still_opens
 -- Until the commit no invitation replaces this password.
 SELECT staff_id FROM staff_credential WHERE staff_id = :id AND hash = :hashed FOR UPDATE;
@@ -82,7 +112,8 @@ SELECT staff_id FROM staff_credential WHERE staff_id = :id AND hash = :hashed FO
 UPDATE staff_credential SET hash = :hashed WHERE staff_id = :id AND kind = 'password';
 
 -- name: use_code
--- Use the code of this step, or this recovery code: each once, as the row's lock decides.
+-- Use the code of this step, or this recovery code: each once, as the row's lock decides. Returns how
+-- many recovery codes are left; no row: the code does not open.
 UPDATE staff SET factor_step = greatest(factor_step, CAST(:step AS bigint)),
     recovery = array_remove(recovery, :code)
 WHERE id = :id AND (coalesce(factor_step < CAST(:step AS bigint), FALSE) OR :code = ANY(recovery))
@@ -155,6 +186,14 @@ WHERE ended_at IS NULL AND staff_id = coalesce(:id, staff_id)
 -- name: purge_sessions
 DELETE FROM staff_session WHERE seen_at < now() - make_interval(days => :days);
 
+-- name: add_act
+-- An act of now, or of another service, unless it is already here.
+INSERT INTO staff_action (id, at, actor_kind, actor_id, actor_name, roles, client_address, action,
+    object_kind, object_ref, reason, request_id, outcome, count)
+VALUES (:id, coalesce(:at, now()), :actor_kind, :actor_id, :actor_name, :roles, :client_address,
+    :action, :object_kind, :object_ref, :reason, :request_id, :outcome, :count)
+ON CONFLICT DO NOTHING;
+
 -- name: looked_at
 -- What a person has looked at since their session began.
 SELECT object_ref FROM staff_action WHERE actor_kind = 'staff' AND actor_id = :actor
@@ -192,11 +231,16 @@ SELECT staff_action_purge(:days);
 SELECT bulk_action.id, at, verb, filter, bulk_action.reason, expected, done, state, ended_at, name
 FROM bulk_action JOIN staff ON staff.id = staff_id WHERE bulk_action.id = :id;
 
+-- name: add_bulk
+INSERT INTO bulk_action (id, staff_id, verb, filter, reason, expected)
+VALUES (:id, :staff, :verb, :filter, :reason, :expected);
+
 -- name: running_bulks
 SELECT id, verb, expected, done FROM bulk_action WHERE state = 'running' ORDER BY at;
 
 -- name: claim_bulk
--- Take one that no process works on, until its lease is over, with who began it.
+-- Take one that no process works on, until its lease is over, with who began it; none while a restored
+-- database is not accepted.
 UPDATE bulk_action SET lease_until = now() + make_interval(secs => :seconds) FROM staff
 WHERE bulk_action.id = (
     SELECT id FROM bulk_action WHERE state = 'running' AND NOT {held}
@@ -242,9 +286,21 @@ SELECT id, name, purpose, owner, scopes, limits, networks, created_at, created_b
 FROM api_key ORDER BY created_at DESC;
 
 -- name: keys_in_force
-SELECT id, scopes, limits, networks, expires_at, sha256, until
+-- As the gateways get them.
+SELECT id, jsonb_agg(jsonb_build_object('sha256', encode(sha256, 'hex'), 'until', until)) AS digests,
+    scopes, limits, networks, expires_at
 FROM api_key JOIN api_key_digest ON key_id = api_key.id
-WHERE {in_force} AND {unended} ORDER BY id;
+WHERE {in_force} AND {unended} GROUP BY id ORDER BY id;
+
+-- name: add_key
+INSERT INTO api_key (id, name, purpose, owner, scopes, limits, networks, expires_at, created_by)
+VALUES (:id, :name, :purpose, :owner, :scopes, :limits, :networks, :expires_at, :created_by);
+
+-- name: extend_key
+UPDATE api_key SET expires_at = :at WHERE id = :key;
+
+-- name: revoke_key
+UPDATE api_key SET revoked_at = now() WHERE id = :key;
 
 -- name: use_key
 -- Note calls with a key; `greatest` ignores NULL. An unknown key changes nothing.
@@ -302,8 +358,8 @@ ON CONFLICT (process, instance) DO UPDATE SET
 DELETE FROM key_reader WHERE process = :process AND instance = :instance;
 
 -- name: readers
--- Each process that may serve.
-SELECT process, seen_at, version FROM key_reader
+-- Each process that may serve, and whether it has this version.
+SELECT process, seen_at, version >= :version AS has FROM key_reader
 WHERE seen_at > now() - make_interval(secs => :unseen) AND (
     seen_at > now() - make_interval(secs => :replaced) OR NOT EXISTS (
         SELECT FROM key_reader AS successor WHERE successor.process = key_reader.process
@@ -333,8 +389,15 @@ WHERE accepted_at IS NULL ORDER BY noticed_at;
 -- name: accept_restores
 UPDATE key_restore SET accepted_at = now() WHERE accepted_at IS NULL;
 
+-- name: add_sample
+-- What a target has now, unless this minute has been kept.
+INSERT INTO sample (at, target, pending, delivered, failed)
+VALUES (date_trunc('minute', now()), :target, :pending, :delivered, :failed)
+ON CONFLICT DO NOTHING;
+
 -- name: samples_by_time
--- The most that waited, and what was added since, in each unit of time of a zone.
+-- The most that waited, and what was added since, in each unit of time of a zone; one without a sample
+-- has no row.
 WITH step AS (
     SELECT target, pending,
         date_trunc(CAST(:unit AS text), at, CAST(:zone AS text)) AS begin,

@@ -1,10 +1,9 @@
 """Sessions: who is logged in, on which browser."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -75,10 +74,6 @@ async def step_up(tx: AsyncConnection, session: bytes, proved_at: datetime | Non
     token = secrets.token_urlsafe(32)
     await run(tx, "step_up", token=digest(token), session=session, at=proved_at)
     return token
-
-
-async def of(tx: AsyncConnection, staff_id: UUID, ages: Ages) -> Sequence[Any]:
-    return await run(tx, "sessions_of", id=staff_id, **ages)
 
 
 async def end(

@@ -18,10 +18,6 @@ from services.console.rules import RefusedError
 from services.console.store.sql import run
 
 LOCK = advisory_key("console:keys")
-UNSEEN_SECONDS = 600
-"""A gateway process that was not seen for this long is assumed to serve nobody."""
-REPLACED_SECONDS = 30
-"""The same, for one with a successor of its name."""
 
 
 class KeysRestoredError(RefusedError):
@@ -59,12 +55,6 @@ class Version:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    process: str
-    seen_at: datetime
-
-
 async def current(tx: AsyncConnection) -> Version:
     return Version(*(await run(tx, "current_version")).one())
 
@@ -88,27 +78,6 @@ def _epoch(version: int) -> str:
     """Return the name of an epoch that begins now; it sorts behind all others."""
     began = datetime.fromtimestamp(version / 1000, UTC)
     return f"{began:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-
-
-async def is_known(tx: AsyncConnection, version: Version) -> bool:
-    return bool((await run(tx, "is_known", **asdict(version))).scalar())
-
-
-async def readers(tx: AsyncConnection) -> list[tuple[Reader, int]]:
-    """Return each process that may serve, with its version."""
-    found = await run(tx, "readers", unseen=UNSEEN_SECONDS, replaced=REPLACED_SECONDS)
-    return [(Reader(process, seen_at), version) for process, seen_at, version in found]
-
-
-async def note_restore(
-    tx: AsyncConnection, lacking: Version, held: list[bytes] | None, people: Any
-) -> bool:
-    """Note a version that this database lacks.
-
-    :returns: whether it was not noted yet
-    """
-    noted = await run(tx, "note_restore", **asdict(lacking), held=held, people=people)
-    return bool(noted.scalar_one())
 
 
 async def open_restores(tx: AsyncConnection) -> list[Any]:

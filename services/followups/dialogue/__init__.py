@@ -4,18 +4,14 @@ Consent counts only as a clear yes to the configured wording that
 was shown. Anything else is asked once more and then dropped.
 """
 
-import hashlib
 from datetime import date
 from typing import NamedTuple
 
-from services.followups.dialogue import ask_a_person as handovers
-from services.followups.dialogue import hints, memory, replies
-from services.followups.dialogue.hearing import Heard
-from services.followups.dialogue.hints import NOTHING, Hint
+from services.followups.dialogue import memory
+from services.followups.dialogue.hearing import NO_HINT, Heard, Hint
+from services.followups.dialogue.replies import Reply
 from services.followups.dialogue.state import State
-from services.followups.dialogue.taps import SKIP, Tapped, Taps, ask_again
-from services.followups.reading.consent_answer import Answer
-from services.followups.reading.routing import Action
+from services.followups.dialogue.taps import SKIP, Tapped, Taps, ask_again, digest
 from services.followups.reading.text import readable
 from services.followups.rules.facts import Facts
 
@@ -25,13 +21,7 @@ __all__ = ("SKIP", "Taps", "Turn", "turn")
 class Turn(NamedTuple):
     state: State
     reply: str
-    answer: Answer | None
-    """The meaning of the message for consent."""
-    unclear: str | None
-    """The message, if no rule knows what it says: a model may."""
-    is_about_lead: bool
-    """False while the conversation does not concern sales."""
-    actions: frozenset[Action]
+    heard: Heard
 
 
 def turn(
@@ -43,11 +33,9 @@ def turn(
     language: str | None = None,
     passed: Facts | None = None,
     agreed: str | None = None,
-    works: tuple[str, ...] = (),
-    towns: tuple[str, ...] = (),
     tap: Tapped | None = None,
     greeted: bool = False,
-    hint: Hint = NOTHING,
+    hint: Hint = NO_HINT,
 ) -> Turn:
     """Answer one message, or a tap.
 
@@ -58,55 +46,24 @@ def turn(
     """
     if tap is not None and tap.forgets:
         state = state._replace(facts=state.facts._replace(**{tap.forgets: None}))
-    heard = Heard(
-        state,
-        readable(message),
-        today=today,
-        passed=passed,
-        works=works,
-        routes=taps.routes,
-        towns=towns,
-        given_language=language,
-        default_language=taps.default_language,
-        forms=taps.texts.keys(),
-        handovers=taps.handover.keys(),
-        tap=tap,
-    )
-    unclear, sure = hints.is_unclear(heard, state), heard.news.known()
-    if unclear:
-        heard = hints.apply(heard, hint, state, taps.routes, today, works)
+    heard = Heard(state, readable(message), taps, today, passed, language, tap, hint)
+    sure = heard.read.known()
     known, agrees = memory.remember(state, heard, passed, agreed)
-    doubts = [*(name for name in state.unsure if name not in sure), *heard.news.known()]
+    doubts = [*state.unsure, *heard.news.known()]
     known = known._replace(unsure=tuple(dict.fromkeys(each for each in doubts if each not in sure)))
+    script = taps.handover[heard.spoken] if heard.by_person else taps.texts[heard.language]
     if tap is not None and tap.asks:
-        known, text = ask_again(known, tap.asks, taps.script(heard.language, heard.spoken))
+        known, text = ask_again(known, tap.asks, script)
         parts = [text]
-    elif heard.spoken in taps.handover and all(
-        heard.spoken in each.answer for each in heard.urgent
-    ):
-        known, parts = handovers.reply(known, state, heard, taps.handover[heard.spoken])
+    elif tap is not None and tap.grants and taps.open(known):  # the others have their own chips
+        parts = [script["consent_each"].format(facts=tap.text)]
     else:
-        known, parts = replies.reply(
-            known,
-            state,
-            heard,
-            taps.texts[heard.language],
-            agrees=agrees,
-            greets=not (tap or greeted),
-        )
-    said, script = " ".join(parts), taps.script(heard.language, heard.spoken)
-    if _hash(said) == state.last_reply:
+        reply = Reply(known, state, heard, script)
+        parts = reply.parts(agrees=agrees, greets=not (tap or greeted))
+        known = reply.state
+    said = " ".join(dict.fromkeys(parts or [script["thanks"]]))
+    if (last := digest(said)[:16]) == state.last_reply:
         is_thanks = said == script["thanks"]
         said = script["thanks_again"] if is_thanks else script["as_before"] + said
-    return Turn(
-        known._replace(replies=state.replies + 1, last_reply=_hash(said)),
-        said,
-        heard.answer,
-        unclear=heard.understood.rest if unclear else None,
-        is_about_lead=heard.is_about_lead,
-        actions=heard.actions,
-    )
-
-
-def _hash(reply: str) -> str:
-    return hashlib.sha256(reply.encode()).hexdigest()[:16]
+        last = digest(said)[:16]
+    return Turn(known._replace(replies=state.replies + 1, last_reply=last), said, heard)

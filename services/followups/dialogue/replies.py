@@ -1,215 +1,420 @@
-"""The reply in a language that has the form."""
+"""The reply: answers to the message, what was understood, and one question at most.
 
-from collections.abc import Sequence
+It promises nothing in vain. A text that a language does not have is not said.
+"""
 
-from services.followups.dialogue import questions
-from services.followups.dialogue.hearing import Heard
+from typing import Any
+
+from services.followups.dialogue.hearing import Heard, may_offer
 from services.followups.dialogue.memory import (
     TIMES_ASKED,
     gives_up_on_consent,
     refused_for,
     refuses_contact,
 )
-from services.followups.dialogue.questions import Reply
-from services.followups.dialogue.state import State
-from services.followups.dialogue.texts import Script
+from services.followups.dialogue.state import ABOUT_WORKS, Script, State
 from services.followups.reading import small_talk
 from services.followups.reading.routing import Route
-from services.followups.rules.fact_texts import describe
-from services.followups.rules.facts import NO_FACTS
+from services.followups.reading.speech import says
+from services.followups.rules.fact_texts import describe, describe_phone
+from services.followups.rules.facts import NO_FACTS, Question
 
 
-def reply(
-    state: State, before: State, heard: Heard, script: Script, *, agrees: bool, greets: bool
-) -> Reply:
-    """Answer the message, say what was understood, and ask the next question.
+class Reply:
+    def __init__(self, state: State, before: State, heard: Heard, script: Script) -> None:
+        """:param before: the state before the message; `state`: after it, and with the reply"""
+        self.state, self.before = state._replace(asking=None), before
+        self.heard, self.script = heard, script
 
-    :param agrees: the words of the message granted consent
-    :param greets: False if the page shows the opening
-    """
-    own = _of_the_firm(heard, script)
-    parts = opening(
-        heard.answers[:2],
-        before,
-        script,
-        heard.language,
-        asks=heard.is_question,
-        greets=greets,
-        own=own,
-    )
-    parts += _on_consent(state, before, heard, script, agrees=agrees)
-    state, reactions = _reactions(state, heard, script)
-    reactions = [each for each in reactions if each not in parts]
-    is_answered = parts or reactions or heard.held or heard.asks_of_record or heard.offers_consent
-    if (
-        heard.is_worth_telling
-        and before.asking != "consent"
-        and not is_answered
-        and heard.news._replace(wish=None) == NO_FACTS
-    ):
-        reactions.append(script["heard"])
-    if script["notice"] in " ".join(parts + reactions):
-        state = state._replace(noticed=True)
-    if "erasure" in heard.actions:
-        state = state._replace(consent="refused")
-    rest: list[str] = []
-    if script["withdraw_where"] in parts:
-        state = state._replace(asking=None)
-    else:
-        state, rest = questions.go_on(state, heard, script)
-    is_left = before.asking == "consent" != state.asking and heard.news == NO_FACTS
-    if is_left and gives_up_on_consent(state):
-        reactions.append(script["consent_left"])
-    if heard.asks_of_record and before.closed:
-        rest = []
-    is_answered = heard.is_question and all(route.then == "form" for route in heard.answers)
-    if heard.answers and before.closed and (heard.held or is_answered):
-        rest = [part for part in rest if part not in {script["added"], script["thanks"]}]
-    if heard.defers and not heard.answers:  # which says that it is passed on
-        rest = [part for part in rest if part != script["added"]]
-    noted = _noted(state, heard, script, rest)
-    if (hint := heard.understood.district) and "{} ({}?)".format(*hint) in " ".join(noted):
-        state = state._replace(city_asked=hint[1])
-    return state, [*parts, *noted, *reactions, *rest] or [script["thanks"]]
+    def parts(self, *, agrees: bool, greets: bool) -> list[str]:
+        """Answer the message, say what was understood, and ask the next question.
 
+        :param agrees: the words of the message granted consent
+        :param greets: False if the page shows the opening
+        """
+        before, heard, script = self.before, self.heard, self.script
+        parts = self._opening(greets=greets) + self._on_consent(agrees=agrees)
+        reactions = self._reactions()
+        is_answered = parts or reactions or heard.asks_of_record or heard.offers_consent
+        is_new = heard.is_worth_telling and heard.news._replace(wish=None) == NO_FACTS
+        if is_new and before.asking != "consent" and not (is_answered or heard.route):
+            reactions = self._say("heard")
+        if script["notice"] in " ".join(parts):
+            self._keep(noticed=True)
+        if script["withdraw_where"] in parts:
+            return parts + reactions
+        rest = self._go_on()
+        is_left = before.asking == "consent" != self.state.asking and heard.news == NO_FACTS
+        if is_left and gives_up_on_consent(self.state):
+            reactions += self._say("consent_left")
+        if before.closed and heard.asks_of_record:
+            rest = []
+        elif before.closed and (parts or reactions):
+            idle = ["thanks", "added"] if heard.answers or heard.defers else ["thanks"]
+            rest = [part for part in rest if part not in map(script.get, idle)]
+        return [*parts, *self._noted(rest), *reactions, *rest]
 
-def opening(
-    answers: Sequence[Route],
-    before: State,
-    script: Script,
-    language: str,
-    *,
-    asks: bool,
-    greets: bool = True,
-    own: Sequence[str] = (),
-) -> list[str]:
-    """Return the greeting and the answers of the routes; in an emergency they come first.
+    def _say(self, name: str, **given: str) -> list[str]:
+        text = self.script.get(name)
+        return [text.format(**given) if given else text] if text else []
 
-    :param greets: False if the page shows the opening
-    :param own: what the firm's own facts answer
-    """
-    parts = list(own)
-    for route in sorted(answers, key=lambda each: each.name == before.answered):
-        if route.name == before.answered and route.again:
-            parts += questions.again(route, before, script, language, asks=asks)
-        else:
-            parts.append(route.answer[language])
-    if before.language is not None or not greets:
+    def _keep(self, **changes: Any) -> None:
+        self.state = self.state._replace(**changes)
+
+    def _times(self, of: str) -> int:
+        return self.state.asked.get(of, 0)
+
+    def _count(self, of: str) -> None:
+        self._keep(asked={**self.state.asked, of: self._times(of) + 1})
+
+    # --- Answers ----------------------------------------------------------------------------------
+
+    def _opening(self, *, greets: bool) -> list[str]:
+        """Return the greeting and the answers of the routes; in an emergency they come first."""
+        before, heard = self.before, self.heard
+        language, parts = heard.of_reply, self._of_the_firm()
+        answers = [route for route in heard.answers if language in route.answer][:2]
+        for route in sorted(answers, key=lambda each: each.name == before.answered):
+            is_again = route.name == before.answered and route.again
+            parts += self._again(route) if is_again else [route.answer[language]]
+        if before.language is not None or not greets:
+            return parts
+        if answers and answers[0].first:
+            return parts + self._say("greeting_in_emergency")
+        return self._say("greeting") + parts
+
+    def _again(self, route: Route) -> list[str]:
+        """Reply to a later message on a route; promise nothing until staff can be notified."""
+        heard = self.heard
+        is_told = route.then != "contact" or route.at_once or self.before.reachable
+        if heard.of_reply not in route.again or not is_told:
+            return []
+        passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
+        return [route.again[heard.of_reply], *(self._passed_on() if passes else ())]
+
+    def _passed_on(self) -> list[str]:
+        return self._say("question_kept" if refuses_contact(self.state) else "question_passed")
+
+    def _of_the_firm(self) -> list[str]:
+        """Answer what the configuration knows: whether the firm does this, and where it works."""
+        asked, towns = self.heard.asked, self.heard.taps.towns
+        parts = self._say("we_do") if asked.works else []
+        for name, found in (("town_ours", asked.ours), ("town_other", asked.others)):
+            parts += self._say(name, town=", ".join(found)) if found else []
+        if towns and not asked.ours and (asked.area or asked.others):
+            parts += self._say("our_towns", towns=", ".join(towns))
         return parts
-    if answers and answers[0].first:
-        return [*parts, script["greeting_in_emergency"]]
-    return [script["greeting"], *parts]
+
+    def _on_consent(self, *, agrees: bool) -> list[str]:
+        state, before, heard = self.state, self.before, self.heard
+        facts = state.facts
+        if agrees:
+            withdrew = state.withdrawn_from is not None and state.withdrawn_from == facts.email
+            return self._say("consent_to_confirm" if withdrew else "consent_given")
+        if heard.by_person and all(says(heard.message, f"{each} yes") for each in _AGREES_TO_MAILS):
+            return self._say("no_consent_here")
+        is_other = refused_for(state) != refused_for(before) and not heard.is_about_lead
+        is_new = state.consent == "refused" and (before.consent != "refused" or is_other)
+        # An erasure includes the withdrawal; a withdrawal of calls is answered as such.
+        is_of_calls = (
+            not heard.actions.isdisjoint({"no_calls", "lost"})
+            and (facts.email, facts.phone is None) == (None, False)
+            and not says(heard.message, "mails of")
+        )
+        is_erasing = "erasure" in heard.actions or (state.wants_erasure and not before.reachable)
+        is_elsewhere = is_erasing or is_of_calls or "drop_email" in heard.actions
+        if is_elsewhere or not (heard.answer == "no" or is_new):
+            return []
+        # A lead without an address must unsubscribe plainly to be asked for it.
+        is_lead = facts.phone is not None or facts.tells_of_works
+        is_plain = not is_lead or says(heard.message, "unsubscribes")
+        asks_where = facts.email is None and is_plain
+        return self._say("withdraw_where" if asks_where else "consent_refused")
+
+    def _noted(self, rest: list[str]) -> list[str]:
+        """Say what was understood, so that it can be corrected; a contact only once."""
+        state, heard = self.state, self.heard
+        if heard.asks_of_record:
+            facts = describe(state.facts, heard.language)
+            return self._say("record" if state.reachable else "record_none", facts=facts)
+        is_end = heard.held is not None and heard.held.then == "end"
+        is_idle = heard.held is None and not heard.is_about_lead and not state.wants_mails
+        if is_end or is_idle or heard.tap:  # a tap is on the card
+            return []
+        news, contact = heard.news, _contact_of(state)
+        said = {"email": news.email, "phone": news.phone}
+        is_said = contact in " ".join(rest)
+        for name, value in said.items():
+            known = getattr(state.facts, name)  # or another person's
+            if value != known or (is_said and contact in {value, describe_phone(str(value))}):
+                news = news._replace(**{name: None})
+        if news.city in heard.asked.ours + heard.asked.others:
+            news = news._replace(city=None)
+        noted = describe(news, heard.of_reply)
+        return self._say("noted", facts=noted) if noted else []
+
+    def _reactions(self) -> list[str]:
+        """Answer what is neither a fact nor the route's matter."""
+        heard, held = self.heard, self.heard.held
+        names = [self._reaction()]
+        if heard.understood.past_start and heard.is_about_lead:
+            names.append("start_past")
+        if held and held.then == "contact" and held.action != "call" and "call" in heard.actions:
+            names.append("call_noted")
+        return [text for name in names if name for text in self._say(name)] + self._afar()
+
+    def _afar(self) -> list[str]:
+        """Say once of a town that is none of the firm's that an adviser tells."""
+        heard, city = self.heard, self.heard.news.city
+        towns, is_new = heard.taps.towns, city is not None and self.before.facts.city is None
+        is_said = city in (*towns, *heard.asked.ours, *heard.asked.others)
+        is_due = is_new and towns and not is_said and heard.held is None and heard.is_about_lead
+        return self._say("town_other", town=str(city)) if is_due else []
+
+    def _reaction(self) -> str | None:
+        heard, state = self.heard, self.state
+        if heard.answer == "question":
+            return "consent_help"
+        asks = "?" in heard.message and says(heard.message, "asks more_mails")
+        if asks and state.consent == "refused":
+            return "no_more_mails"
+        if heard.answers or not heard.defers or heard.asked.ours or heard.asked.others:
+            return None
+        # Their contact was asked for, and is asked for no more.
+        was_asked = self._times("contact") > TIMES_ASKED and not state.reachable
+        if was_asked or refuses_contact(state):
+            return "question_kept"
+        first = "question" if state.reachable else "question_unreachable"
+        name = "question_another" if self._times("question") else first
+        self._count("question")
+        return name
+
+    # --- What is asked next, or how it closes -----------------------------------------------------
+
+    def _go_on(self) -> list[str]:
+        """Continue after what the message itself was answered."""
+        state, heard = self.state, self.heard
+        if doubt := state.doubt:  # the only question: a yes must not also answer one as consent
+            return self._say("email_doubt", address=doubt)
+        if number := heard.mistyped_phone:
+            self._keep(asking="contact")
+            return self._say("phone_doubt", number=number)
+        if heard.route is not None:
+            return self._held(heard.route)
+        wants_now = heard.offers_consent and state.consent is None
+        if state.wants_mails and state.barred is None and (wants_now or not heard.is_about_lead):
+            return self._on_mails()
+        if not heard.is_about_lead or (heard.is_off_topic and heard.news == NO_FACTS):
+            return []
+        return self._in_the_form()
+
+    def _held(self, route: Route) -> list[str]:
+        """Ask amid a route for a consent to mails that were wished for, else continue on it."""
+        heard, offers = self.heard, may_offer(route)
+        is_due = heard.offers_consent or heard.news.email or self.before.asking == "consent"
+        if self.state.wants_mails and is_due and offers and self._needs_consent():
+            return self._ask_in_the_form("consent")
+        parts = self._on_the_route(route)
+        has_phone_only = self.state.reachable and self.state.facts.email is None
+        if heard.offers_consent and offers and has_phone_only:
+            parts = [part for part in parts if part != self.script["thanks"]] + self._on_mails()
+        return parts
+
+    def _on_the_route(self, route: Route) -> list[str]:
+        """Continue on a route, where the only question is for a contact."""
+        state, heard = self.state, self.heard
+        language, is_end = heard.of_reply, route.then == "end"
+        is_said = heard.says and (heard.is_worth_telling or heard.answer is None)
+        is_due = is_said or (is_end and not small_talk.acknowledges(heard.message))
+        later = self._again(route) if is_due and not heard.answers else []
+        asks = not is_end or (language in route.ask and not state.closed)
+        if asks and self._may_ask_on(route):
+            return self._ask_on(route, later)
+        if is_end and not (asks and state.reachable):
+            self._keep(closed=True)
+            return (later or self._say("thanks")) if state.closed and not heard.answers else []
+        if state.closed and heard.news.email is not None and language in route.told_without_email:
+            later = [route.told[language]]  # they were told that it was missing
+        if later and (state.closed or not state.reachable):
+            return later
+        if heard.answers and refuses_contact(state):
+            return []
+        told = route.told.get(language, self.script["passed_on"])
+        if state.facts.email is None:
+            told = route.told_without_email.get(language, told)
+        parts = self._close(told)
+        if heard.is_question and not heard.answers:
+            parts[int(state.reachable) : int(state.reachable)] = self._passed_on()
+        return parts
+
+    def _may_ask_on(self, route: Route) -> bool:
+        is_left = self.state.reachable or self.heard.closes or refuses_contact(self.state)
+        # Staff know of a topic `at_once`, and can do nothing without a number.
+        insists = (self.heard.held or route).first or "call" in self.heard.actions
+        return not is_left and (insists or self._times("contact") < TIMES_ASKED)
+
+    def _ask_on(self, route: Route, later: list[str]) -> list[str]:
+        """Ask for a contact, the second time in other words."""
+        heard, times = self.heard, self._times("contact")
+        # In an emergency the privacy notice follows with the contact.
+        parts = [] if route.first else self._notice(asks=True)
+        own = self.script.get("ask_contact_for_call", self.script["ask_contact"])
+        text = route.ask.get(heard.of_reply, own)
+        if times and not route.first:
+            text = self.script["again_contact" if times % 2 else "closing_unreachable"]
+        parts += self._ask("contact", text)
+        if not (later or heard.answers or heard.asks_of_record):
+            is_heard = times and heard.is_worth_telling
+            name = "question_passed" if heard.is_question else "heard" if is_heard else ""
+            later = self._say(name)
+        return later + parts
+
+    def _in_the_form(self) -> list[str]:
+        state, heard = self.state, self.heard
+        # They were handed over in another language, and a few Polish words start no form.
+        handed_over = state.closed and state.asked.keys() <= {"contact"} and not heard.news.known()
+        is_over = heard.closes or self._times("refused") or handed_over
+        if heard.offer and not (is_over or heard.answers):
+            self._keep(offered=heard.offer.name)
+            self._count(heard.offer.name)
+            return [heard.offer.answer[heard.language]]
+        question = None if is_over else self._next_question()
+        if question is None:
+            is_left = heard.answers or heard.is_question
+            if refuses_contact(state) and not heard.closes and is_left:
+                return []
+            return self._close(self.script["closing"])
+        told: list[str] = []
+        if state.reachable and not state.closed:  # first of all they must know that it arrived
+            told = self._close(self.script["received"])
+        parts = self._ask_in_the_form(question)
+        # The wording of the consent has the privacy notice in it.
+        return [part for part in told if part not in parts[-1]] + parts
+
+    def _on_mails(self) -> list[str]:
+        """Ask for what a consent to mails needs, and for nothing else."""
+        is_over = self.state.consent is not None or not self._may_ask_for_consent()
+        if not is_over and self.state.facts.email is not None:
+            return self._ask_in_the_form("consent")
+        if is_over or self._times("mails") >= TIMES_ASKED:
+            return self._say("thanks")
+        self._count("mails")
+        return self._ask("contact", self.script["ask_email"], counts=False)
+
+    def _ask_in_the_form(self, question: Question) -> list[str]:
+        state, heard, script = self.state, self.heard, self.script
+        times = self._times(question)
+        if question != "consent":
+            own = [each.ask for each in heard.answers if heard.language in each.ask]
+            text = script[f"{'again' if times else 'ask'}_{question}"]
+            if question == "contact" and own:
+                text = own[0][heard.language]
+            elif question == "contact" and heard.defers and not times:
+                text = script["ask_contact_to_answer"]
+            return self._ask(question, text)
+        shown = self._times("shown")
+        # It was shown twice, or a moment ago, and the answer was another fact: a yes is one to it.
+        is_enough = shown >= TIMES_ASKED or (shown and times and heard.news != NO_FACTS)
+        if is_enough and state.wording == script["consent_wording"]:  # for this address
+            return self._ask(question, script["ask_consent_short"])
+        asks_back = heard.answer == "question" or heard.is_question
+        is_early = state.wants_mails and not shown
+        again = "ask_consent_early" if is_early else "ask_consent"
+        text = script["ask_consent_again" if times and not asks_back else again]
+        return self._ask(question, text, counts=not asks_back)
+
+    def _ask(self, question: Question, text: str, *, counts: bool = True) -> list[str]:
+        parts = [*self._notice(), text]
+        self._keep(asking=question, by_email=text == self.script.get("ask_email"))
+        if counts:
+            self._count(question)
+        if question == "consent" and text != self.script["ask_consent_short"]:
+            wording = self.script["consent_wording"]
+            self._count("shown")
+            self._keep(wording=wording)
+            parts = [part for part in parts if part not in wording] + [wording]
+        return parts
+
+    def _notice(self, *, asks: bool = False) -> list[str]:
+        """Return the privacy notice (GDPR art. 13) once: with a contact, or as a route asks for it.
+
+        The form asks for consent next, whose wording has it.
+        """
+        if self.state.noticed or not (asks or self.state.reachable):
+            return []
+        self._keep(noticed=True)
+        return self._say("notice")
+
+    def _close(self, told: str) -> list[str]:
+        """Close without promising too much: staff are notified only of who can be reached."""
+        state, heard = self.state, self.heard
+        if not state.reachable:
+            times = self._times("contact")
+            if times > TIMES_ASKED:
+                is_left = self.before.asking == "contact" or refuses_contact(state)
+                if heard.news != NO_FACTS and not (is_left or heard.closes):
+                    return self._ask("contact", self.script["again_contact"])
+                return self._say("thanks") if heard.closes or heard.news == NO_FACTS else []
+            if times == TIMES_ASKED:
+                self._count("contact")
+            return self._say("closing_unreachable")
+        if state.closed:
+            # Staff get something of the message.
+            is_new = heard.is_worth_telling or heard.news != NO_FACTS
+            return self._say("added" if is_new else "thanks")
+        parts = self._notice()
+        is_end = heard.held is not None and heard.held.then == "end"
+        if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:
+            told = self.script["added"]  # only a phone, and the person wants no calls
+        self._keep(closed=True)
+        return [told.replace("{contact}", _contact_of(state)), *parts]
+
+    def _next_question(self) -> Question | None:
+        state, heard = self.state, self.heard
+        lacks_contact = not state.reachable and self._times("contact") < TIMES_ASKED
+        if lacks_contact and heard.defers and heard.answers:  # only a person can help
+            return "contact"
+        agrees = self._needs_consent()
+        if state.wants_mails and agrees:
+            return "consent"
+        if self._times("shown") >= TIMES_ASKED and state.wording is None:
+            agrees = False  # another address, for which the wording would be shown a third time
+        asked = state.asked if state.reachable else {}  # what was not asked yet comes first
+        for question in sorted(ABOUT_WORKS, key=lambda each: asked.get(each, 0)):
+            is_missing = getattr(state.facts, question) is None
+            if is_missing and self._times(question) < self._most(question):
+                return question
+        if lacks_contact:
+            return "contact"
+        return "consent" if agrees else None
+
+    def _most(self, question: Question) -> int:
+        """A person who gave a contact instead of an answer is not asked the same again, unless this
+        message says more about the works.
+        """
+        heard, news = self.heard, self.heard.news
+        tells = self.before.asking != "consent" and (
+            news.tells_of_works or not (news == NO_FACTS or news.phone or news.email)
+        )
+        speaks = says(heard.message, f"names {question}")
+        declines = speaks and says(heard.message, "declines yes")
+        is_open = not self.state.reachable or (tells and not declines)
+        return TIMES_ASKED if is_open else 1
+
+    def _needs_consent(self) -> bool:
+        return bool(self.heard.taps.open(self.state)) and self._may_ask_for_consent()
+
+    def _may_ask_for_consent(self) -> bool:
+        """Ask twice, and once more after a question about the consent itself."""
+        most = TIMES_ASKED + (self.heard.answer == "question")
+        return "consent_wording" in self.script and self._times("consent") < most
 
 
-def _of_the_firm(heard: Heard, script: Script) -> list[str]:
-    """Answer what the configuration knows of the firm: whether it does this, and where it works."""
-    asked = heard.asked
-    if not asked.is_answered:
-        return []
-    ours = [town for town in asked.there if town in asked.towns]
-    others = [town for town in asked.there if town not in asked.towns]
-    parts = [script["we_do"]] if asked.works else []
-    for name, found in (("town_ours", ours), ("town_other", others)):
-        parts += [script[name].format(town=", ".join(found))] if found else []
-    if asked.towns and not ours and (asked.area or others):
-        parts.append(script["our_towns"].format(towns=", ".join(asked.towns)))
-    return parts
+_AGREES_TO_MAILS = ("accepts", "of_mails")
 
 
-def refuses(state: State, before: State, heard: Heard) -> bool:
-    """Return whether mails are stopped by this message."""
-    is_new = before.consent != "refused" and state.consent == "refused"
-    is_other = state.consent == "refused" and refused_for(state) != refused_for(before)
-    is_other = is_other and not heard.is_about_lead
-    return heard.answer == "no" or is_new or is_other
-
-
-def _on_consent(
-    state: State, before: State, heard: Heard, script: Script, *, agrees: bool
-) -> list[str]:
-    withdrew = state.withdrawn_from is not None and state.withdrawn_from == state.facts.email
-    given = "consent_to_confirm" if withdrew else "consent_given"
-    parts = [script[given]] if agrees else []
-    # An erasure includes the withdrawal; a withdrawal of calls is answered as such.
-    is_of_calls = (
-        not heard.actions.isdisjoint({"no_calls", "lost"})
-        and (state.facts.email, state.facts.phone is None) == (None, False)
-        and not small_talk.names_mails(heard.message)
-    )
-    is_told = before.wants_erasure or is_of_calls or "drop_email" in heard.actions
-    if refuses(state, before, heard) and not is_told:
-        parts.append(script["withdraw_where" if asks_where(state, heard) else "consent_refused"])
-    return parts
-
-
-def asks_where(state: State, heard: Heard) -> bool:
-    """Return whether a withdrawal needs an address: a lead without one must unsubscribe plainly."""
+def _contact_of(state: State) -> str:
+    """Return where we will get in touch, for people to read."""
     facts = state.facts
-    is_lead = facts.phone is not None or facts.tells_of_works
-    return facts.email is None and not (is_lead and not small_talk.unsubscribes(heard.message))
-
-
-def _noted(state: State, heard: Heard, script: Script, rest: list[str]) -> list[str]:
-    """Say what was understood, so that it can be corrected; a contact only once."""
-    is_end = heard.held is not None and heard.held.then == "end"
-    if is_end or (heard.held is None and not heard.is_about_lead and not state.wants_mails):
-        return []
-    news = heard.news
-    if news.email != state.facts.email:  # another person's
-        news = news._replace(email=None)
-    if (news.phone or news.email) and questions.contact_of(state) in " ".join(rest):
-        is_phone = news.phone and questions.contact_of(state) != news.email
-        news = news._replace(phone=None) if is_phone else news._replace(email=None)
-    if heard.held and heard.held.first:
-        news = news._replace(city=None)
-    noted = describe(
-        news,
-        heard.language,
-        budget_from=heard.understood.budget_from,
-        area_from=heard.area_from,
-    )
-    if heard.asks_of_record:
-        facts = describe(state.facts, heard.language)
-        told = script["record" if state.reachable else "record_none"].format(facts=facts)
-        return [told]
-    hint = heard.understood.district
-    if hint and news.city is None and state.facts.city in {None, "{} ({}?)".format(*hint)}:
-        district, city = hint
-        asks = "" if state.asking == "consent" else "?"  # a yes would answer both questions
-        noted = ", ".join(filter(None, (f"{district} ({city}{asks})", noted)))
-    return [script["noted"].format(facts=noted)] if noted else []
-
-
-def _reactions(state: State, heard: Heard, script: Script) -> Reply:
-    """Answer what is neither a fact nor the route's matter."""
-    state, reaction = _reaction(state, heard)
-    held = heard.held
-    calls = held and held.then == "contact" and held.action != "call" and "call" in heard.actions
-    whole = "noted_whole" if heard.understood.in_several else None
-    past = "start_past" if heard.understood.past_start and heard.is_about_lead else None
-    names = (reaction, whole, past, "call_noted" if calls else None)
-    return state, [script[name] for name in names if name]
-
-
-def _reaction(state: State, heard: Heard) -> tuple[State, str | None]:
-    understood = heard.understood
-    is_answered = bool(heard.answers or heard.held)
-    if heard.answer == "question":
-        return state, "consent_help"
-    if understood.disowns_email and not is_answered:
-        return state, "email_struck"
-    if state.consent == "refused" and small_talk.asks_for_more_mails(heard.message):
-        return state, "no_more_mails"
-    if not heard.defers or is_answered or (heard.asked.there and not heard.asked.other):
-        return state, None
-    return _on_question(state)
-
-
-def _on_question(state: State) -> tuple[State, str]:
-    was_asked = state.asked.get("contact", 0) > TIMES_ASKED  # and is asked no more
-    if refuses_contact(state) or (was_asked and not state.reachable):
-        return state, "question_kept"
-    times = state.asked.get("question", 0)
-    state = state._replace(asked={**state.asked, "question": times + 1})
-    first = "question" if state.reachable else "question_unreachable"
-    return state, "question_another" if times else first
+    by_phone = facts.phone and not (facts.email and state.no_calls)
+    return describe_phone(str(facts.phone)) if by_phone else str(facts.email)

@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from services.followups.reading.mailbox import Barred
+from services.followups.reading.consent_answer import Barred
 from services.followups.rules.facts import OF_WORKS, Facts, Question
 
+Script = Mapping[str, str]
+"""The texts of one language: texts.*.toml."""
+ABOUT_WORKS: tuple[Question, ...] = ("wish", "area", "budget", "start")
+"""The facts that the form asks for, in their order, before the contact."""
 SAID, SAID_LENGTH = 6, 400
 """Messages kept until staff are notified, and the characters kept of each."""
 
@@ -27,12 +31,7 @@ class State(NamedTuple):
     barred: Barred | None = None
     doubt: str | None = None
     """The suggested correction of an address, which the last reply asked about."""
-    city_asked: str | None = None
-    """The city that the last reply asked about: `Krowodrza (Kraków?)`."""
-    email_just_given: bool = False
-    passed_email: str | None = None
-    passed_phone: str | None = None
-    passed_name: str | None = None
+    passed: Mapping[str, str] = MappingProxyType({})
     """What the page's own fields held. A page repeats them with each message, which must not undo a
     correction."""
     passed_consent: bool = False
@@ -40,6 +39,8 @@ class State(NamedTuple):
     granted_to: str | None = None
     """The address whose grant was recorded. It is recorded once: a page that repeats its checkbox
     with each message must not undo a later withdrawal."""
+    grants: Mapping[str, str] = MappingProxyType({})
+    """What else was agreed to here, by purpose and channel, each with the address or number."""
     withdrawn_from: str | None = None
     """The address whose withdrawal was recorded. A refusal also holds for the next address."""
     route: str | None = None
@@ -48,10 +49,6 @@ class State(NamedTuple):
     """The route that was answered last; next time its `again` is used, if it has one."""
     said: tuple[str, ...] = ()
     """Messages that staff have not been notified of."""
-    budget_from: int | None = None
-    """The lower end of the budget."""
-    area_from: int | None = None
-    """The lower end of the area, if a band was tapped."""
     call_time: str | None = None
     """What the person said about when to call."""
     replies: int = 0
@@ -123,8 +120,6 @@ _OF_REQUEST = (
     "route",
     "answered",
     "said",
-    "budget_from",
-    "area_from",
     "call_time",
     "offered",
     "wants_call",

@@ -10,29 +10,32 @@ from datetime import date
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from services.followups.dialogue.state import State
-from services.followups.dialogue.texts import Script
+from services.followups.dialogue.state import ABOUT_WORKS, Script, State
 from services.followups.reading.consent_answer import Answer
 from services.followups.reading.routing import Route, Routes
 from services.followups.rules.fact_texts import describe, describe_start
 from services.followups.rules.facts import MAX_AREA, MAX_BUDGET, MIN_AREA, NO_FACTS, Facts, Question
 
-Kind = Literal["choice", "number", "month", "phone", "email", "consent"]
 Value = tuple[Literal["number", "month", "phone", "email"], float | str]
 """A typed value in its normal form: a number, an ISO month or date, E.164, or an address."""
 
 CARD, SKIP = "card", "skip"
 OPENING = "opening"
 """The ask before the first message."""
-_KINDS: Mapping[str, Kind] = {
-    "area": "number",
-    "budget": "number",
-    "start": "month",
-    "contact": "phone",
-    "email": "email",
-    "consent": "consent",
+_ASKS = {
+    "opening": ("choice", "greeting"),
+    "doubt": ("choice", "email_doubt"),
+    "wish": ("choice", "ask_wish"),
+    "area": ("number", "ask_area"),
+    "budget": ("number", "ask_budget"),
+    "start": ("month", "ask_start"),
+    "contact": ("phone", "change_phone"),
+    "email": ("email", "change_email"),
+    "consent": ("consent", "ask_consent"),
 }
+"""The kind of each ask, and the text that is its label."""
 _CONTACTS = {"contact", "email"}
+_SKIPPABLE = {*ABOUT_WORKS, "consent"}
 _MONTHS, _YEARS = 12, 10
 """The months that are offered, and the years within which a start must be."""
 _MIN_BUDGET = 1000
@@ -62,8 +65,6 @@ class Tapped(NamedTuple):
     text: str
     """What stands on it: what the visitor said."""
     facts: Facts = NO_FACTS
-    least: int | None = None
-    """The lower end of a band."""
     answer: Answer | None = None
     route: Route | None = None
     skips: tuple[Question, ...] = ()
@@ -71,22 +72,39 @@ class Tapped(NamedTuple):
     """The fact to forget, or to replace by another value."""
     asks: str | None = None
     """The fact that it asks for again."""
+    grants: str | None = None
+    """The purpose and channel that it agrees to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taps:
-    """What is configured to be tapped. `tap_<name>` of the texts stands on it."""
+    """What is configured to be said and tapped. `tap_<name>` of the texts stands on a chip."""
 
     texts: Mapping[str, Script]
     handover: Mapping[str, Script]
     default_language: str
     routes: Routes
+    works: tuple[str, ...]
+    """Lower-case stems of words for our works (`remont`, `kitchen`)."""
+    towns: tuple[str, ...]
+    """Where we work; empty: that is not configured."""
     opening: Mapping[str, str]
     """The route that each chip starts; empty: the form."""
     wish: Sequence[str]
     area: Sequence[int]
     """The bounds of the bands."""
     budget: Sequence[int]
+    grants: Sequence[str]
+    """What the wording in use grants, marketing by e-mail first; `tap_<each>` is its chip."""
+
+    def open(self, state: State) -> dict[str, str]:
+        """Return what may still be agreed to, each with the address or number that it is for."""
+        if state.consent == "refused" or state.barred:
+            return {}
+        given = {*state.grants, *(self.grants[:1] if state.consent == "given" else ())}
+        by = {True: state.facts.phone, False: state.facts.email}
+        known = {each: by[each.endswith(":phone")] for each in self.grants if each not in given}
+        return {each: who for each, who in known.items() if who}
 
     def ask(self, state: State, today: date) -> dict[str, Any] | None:
         """Return what the last reply asks, as clients get it; None: nothing that can be tapped."""
@@ -94,19 +112,17 @@ class Taps:
         if name is None:
             return None
         language, script = self._script(state)
+        choices = self._choices(name, state, today)
         found = {
             "id": _id(state),
-            "kind": _KINDS.get(name, "choice"),
+            "kind": _ASKS[name][0] if name in _ASKS else "choice",
             "label": self._label(name, state, script),
-            "choices": [
-                {"id": id_, "label": tapped.text}
-                for id_, tapped in self._choices(name, state, today).items()
-            ],
+            "choices": [{"id": each, "label": choices[each].text} for each in choices],
             "skippable": _is_skippable(name, state),
         }
         if name == "consent":
             wording = str(state.wording)
-            found["wording"] = {"text": wording, "language": language, "sha256": _hash(wording)}
+            found["wording"] = {"text": wording, "language": language, "sha256": digest(wording)}
         return found
 
     def card(self, state: State) -> list[dict[str, Any]]:
@@ -117,11 +133,11 @@ class Taps:
             {
                 "name": name,
                 "label": script[f"fact_{name}"],
-                "value": known[name],
-                "text": _text(state, name, language),
-                "sure": name not in state.unsure and not str(known[name]).endswith("?)"),
+                "value": value,
+                "text": value if name == "wish" else describe(only(state.facts, name), language),
+                "sure": name not in state.unsure,
             }
-            for name in known
+            for name, value in known.items()
         ]
 
     def again(self, state: State) -> str:
@@ -151,12 +167,12 @@ class Taps:
             facts = _valued(name, tap.value, today)
             return Tapped(describe(facts, language), facts)
         if tap.choice == SKIP and _is_skippable(name, state):
-            skips = {"wish", "area", "budget", "start", "consent"} & {name}
-            return Tapped(script["tap_skip"], skips=tuple(skips))  # type: ignore[arg-type]
+            skips: Any = (name,) if name in _SKIPPABLE else ()
+            return Tapped(script["tap_skip"], skips=skips)
         found = self._choices(name, state, today).get(str(tap.choice))
         if found is None:
             raise Unfit("tap.choice", "is not offered")
-        return None if name == "consent" and tap.wording != _hash(str(state.wording)) else found
+        return None if name == "consent" and tap.wording != digest(str(state.wording)) else found
 
     def _on_card(self, state: State) -> dict[str, Any]:
         """Without a form nothing but a contact can be asked for again."""
@@ -173,85 +189,80 @@ class Taps:
         return own, self.script(language, spoken)
 
     def _label(self, name: str, state: State, script: Script) -> str:
-        if name == "doubt":
-            return script["email_doubt"].format(address=state.doubt)
-        if name == "route":
-            route = self.routes.named(state.offered)
-            return route.answer[state.language or self.default_language] if route else ""
-        if name == "city":
-            return str(state.facts.city)
-        own = {OPENING: "greeting", "contact": "change_phone", "email": "change_email"}
-        return script[own.get(name, f"ask_{name}")]
+        if name != "route":
+            return script[_ASKS[name][1]].replace("{address}", str(state.doubt))
+        route = self.routes.named(state.offered)
+        return route.answer[state.language or self.default_language] if route else ""
+
+    def _agreements(self, state: State, script: Script) -> dict[str, Tapped]:
+        """Return what can be agreed to, each by itself: one tap never agrees to two.
+
+        An older wording that was shown, or another page's, may grant less than the one in use.
+        """
+        found = {}
+        for each in self.open(state):
+            tapped = Tapped(script[f"tap_{each}"], grants=each)
+            if each == self.grants[0]:
+                found["yes"] = tapped._replace(answer="yes")
+            elif state.wording == script["consent_wording"]:
+                found[f"yes-{each}".replace(":", "-")] = tapped
+        return found
 
     def _choices(self, name: str, state: State, today: date) -> Mapping[str, Tapped]:
         language, script = self._script(state)
-        if name in {"consent", "doubt", "route", "city"}:
-            yes, no = Tapped(script["tap_yes"]), Tapped(script["tap_no"])
-            if name == "consent":
-                yes, no = yes._replace(answer="yes"), no._replace(answer="no")
-            elif name == "doubt":
-                yes = yes._replace(facts=Facts(email=state.doubt))
-            elif name == "city":
-                yes = yes._replace(facts=Facts(city=state.city_asked))
-            else:
+        yes, no = Tapped(script["tap_yes"]), Tapped(script["tap_no"])
+        match name:
+            case "consent":
+                found = self._agreements(state, script)
+                if not (state.grants or state.consent == "given"):
+                    found["no"] = no._replace(answer="no")
+            case "doubt":
+                found = {"yes": yes._replace(facts=Facts(email=state.doubt)), "no": no}
+            case "route":
                 offer = self.routes.named(state.offered)
-                yes = yes._replace(route=offer and self.routes.named(offer.offers))
-                no = Tapped(script["tap_new"])
-            return {"yes": yes, "no": no}
-        if name == OPENING:
-            return {
-                id_: Tapped(script[f"tap_{id_}"], route=self.routes.named(route))
-                for id_, route in self.opening.items()
-            }
-        if name == "wish":
-            labels = {id_: script[f"tap_{id_}"] for id_ in self.wish}
-            return {
-                id_: Tapped(label, Facts(wish=label), forgets="wish")
-                for id_, label in labels.items()
-            }
-        if name == "start":
-            month = today.year * 12 + today.month - 1
-            months = [f"{n // 12}-{n % 12 + 1:02}" for n in range(month, month + _MONTHS)]
-            starts = {
-                each: Tapped(describe_start(each, language), Facts(start=each))
-                for each in ("asap", *months)
-            }
-            unknown = Tapped(script["tap_unknown"], skips=("start",), forgets="start")
-            return starts | {"unknown": unknown}
-        if name in _CONTACTS:
-            other = "phone" if name == "email" else "email"
-            return {other: Tapped(script[f"tap_{other}"], asks=other)}
-        return _bands(name, self.area if name == "area" else self.budget, language, script)
+                meant = offer and self.routes.named(offer.offers)
+                found = {"yes": yes._replace(route=meant), "no": Tapped(script["tap_new"])}
+            case "opening":
+                found = {
+                    each: Tapped(script[f"tap_{each}"], route=self.routes.named(route))
+                    for each, route in self.opening.items()
+                }
+            case "wish":
+                labels = ((each, script[f"tap_{each}"]) for each in self.wish)
+                found = {
+                    each: Tapped(label, Facts(wish=label), forgets="wish") for each, label in labels
+                }
+            case "start":
+                month = today.year * 12 + today.month - 1
+                months = (f"{n // 12}-{n % 12 + 1:02}" for n in range(month, month + _MONTHS))
+                found = {
+                    each: Tapped(describe_start(each, language), Facts(start=each))
+                    for each in ("asap", *months)
+                }
+                found["unknown"] = Tapped(script["tap_unknown"], skips=("start",), forgets="start")
+            case "contact" | "email":
+                other = "phone" if name == "email" else "email"
+                found = {other: Tapped(script[f"tap_{other}"], asks=other)}
+            case _:
+                bounds = self.area if name == "area" else self.budget
+                found = _bands(name, bounds, language, script)
+        return found
 
 
 def ask_again(state: State, name: str, script: Script) -> tuple[State, str]:
     """Ask for a fact that is known, or for the other kind of contact."""
-    is_contact = name in {"email", "phone"}
-    asking = "contact" if is_contact else None if name == "city" else name
-    town = str(state.facts.city).rpartition("(")[2].removesuffix("?)")
-    state = state._replace(
-        asking=asking,  # type: ignore[arg-type]
-        by_email=name == "email",
-        doubt=None,
-        offered=None,
-        city_asked=town if name == "city" and town != state.facts.city else None,
-    )
-    if name == "city" and state.city_asked:
-        return state, str(state.facts.city)
+    asking: Any = {"email": "contact", "phone": "contact", "city": None}.get(name, name)
+    state = state._replace(asking=asking, by_email=name == "email", doubt=None, offered=None)
     return state, script.get(f"change_{name}") or script[f"ask_{name}"]
 
 
 def _name(state: State) -> str | None:
     if not state.replies and state.spoken is None:  # an older release did not count them
         return OPENING
-    if state.doubt:
-        return "doubt"
-    if state.offered:
-        return "route"
+    if state.doubt or state.offered:
+        return "doubt" if state.doubt else "route"
     if state.asking == "contact":
         return "email" if state.by_email else "contact"
-    if state.asking is None and state.city_asked:
-        return "city"
     return None if state.asking == "name" else state.asking
 
 
@@ -259,32 +270,30 @@ def _id(state: State) -> str:
     return f"{_name(state)}-{state.replies}"
 
 
-def _hash(wording: str) -> str:
-    return hashlib.sha256(wording.encode()).hexdigest()
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_skippable(name: str, state: State) -> bool:
-    return name != OPENING and (name not in _CONTACTS or state.reachable)
+    return name in _SKIPPABLE or (name in _CONTACTS and state.reachable)
 
 
-def _text(state: State, name: str, language: str) -> str:
-    facts = state.facts
-    if name == "wish":
-        return str(facts.wish)
-    one = Facts(**{name: getattr(facts, name), "currency": facts.currency})
-    return describe(one, language, budget_from=state.budget_from, area_from=state.area_from)
+def only(facts: Facts, name: str) -> Facts:
+    names = (name, "currency", f"{name}_from")
+    return Facts.of({each: getattr(facts, each, None) for each in names})
 
 
-def _bands(name: str, bounds: Sequence[int], language: str, script: Script) -> Mapping[str, Tapped]:
+def _bands(name: str, bounds: Sequence[int], language: str, script: Script) -> dict[str, Tapped]:
     """Return a choice for each band. Its fact is the upper end, and for the last one the lower."""
     found: dict[str, Tapped] = {}
-    for least, most in pairwise((None, *bounds, None) if bounds else ()):
-        facts = _number(name, most or least or 0)
-        ends = least if most else None
-        text = describe(facts, language, budget_from=ends, area_from=ends)
-        if least is None or most is None:
-            text = script["tap_up_to" if least is None else "tap_over"].format(facts=text)
-        found[f"{least or 0}-{most or ''}"] = Tapped(text, facts, ends)
+    for least, most in pairwise((0, *bounds, 0) if bounds else ()):
+        facts = _number(name, most or least)
+        if most:
+            facts = facts.learn(Facts.of({f"{name}_from": least}))
+        text = describe(facts, language)
+        found[f"{least}-{most or ''}"] = Tapped(
+            text if most else script["tap_over"].format(facts=text), facts
+        )
     return found
 
 
@@ -294,16 +303,15 @@ def _number(name: str, number: float) -> Facts:
 
 def _valued(name: str, value: Value, today: date) -> Facts:
     kind, given = value
-    if kind not in {_KINDS.get(name), *({"phone", "email"} if name in _CONTACTS else ())}:
+    kinds = {"phone", "email"} if name in _CONTACTS else {_ASKS.get(name, ("",))[0]}
+    if kind not in kinds:
         raise Unfit("tap.value", f"a {kind} does not answer this")
-    if isinstance(given, str):
-        if kind != "month":
-            return Facts(phone=given) if kind == "phone" else Facts(email=given)
-        day = today.isoformat()[: len(given)]
-        if not day <= given <= f"{today.year + _YEARS}-12-31":
-            raise Unfit("tap.value", "is past, or too far away")
-        return Facts(start=given)
-    least, most = (MIN_AREA, MAX_AREA) if name == "area" else (_MIN_BUDGET, MAX_BUDGET)
-    if not least <= given <= most:
-        raise Unfit("tap.value", "is out of range")
-    return _number(name, given)
+    if not isinstance(given, str):
+        least, most = (MIN_AREA, MAX_AREA) if name == "area" else (_MIN_BUDGET, MAX_BUDGET)
+        if not least <= given <= most:
+            raise Unfit("tap.value", "is out of range")
+        return _number(name, given)
+    day = today.isoformat()[: len(given)]
+    if kind == "month" and not day <= given <= f"{today.year + _YEARS}-12-31":
+        raise Unfit("tap.value", "is past, or too far away")
+    return Facts.of({"start" if kind == "month" else kind: given})

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Self
 
@@ -26,7 +27,7 @@ from libs.common.http.application import (
     json_response,
     parse,
 )
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain import email_address, phone_number
 from libs.domain.company import Wording
 from libs.domain.email_address import Email
@@ -34,7 +35,7 @@ from libs.domain.forms import MARKETING
 from services.followups import chat
 from services.followups.chat import Reply
 from services.followups.config import Config
-from services.followups.dialogue.hints import NOTHING, Hint
+from services.followups.dialogue.hearing import NO_HINT, Hint
 from services.followups.dialogue.state import State
 from services.followups.dialogue.taps import Tap, Unfit, Value
 from services.followups.http.model import Model as ChatModel
@@ -42,8 +43,6 @@ from services.followups.leads import staff
 from services.followups.mails.enrolment import Said
 from services.followups.reading import phone
 from services.followups.rules import facts
-
-log = logs.get_logger(__name__)
 
 MESSAGE_LENGTH = 4000
 WORDING_LENGTH = 4000
@@ -80,7 +79,7 @@ def _value(given: Any) -> Value:
 
 class ChatTap(Model):
     ask: str = Field(pattern=r"^[a-z]{1,20}(-[0-9]{1,9})?$")
-    choice: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,40}$")
+    choice: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,60}$")
     value: Annotated[Value, PlainValidator(_value)] | None = None
     wording: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     """The SHA-256 of the wording of consent that was shown."""
@@ -119,15 +118,13 @@ class ChatMessage(Model):
         return message
 
 
+@dataclass(frozen=True, eq=False)
 class ChatRoutes:
-    def __init__(
-        self, engine: AsyncEngine, config: Config, link: staff.Link, model: ChatModel | None = None
-    ) -> None:
-        self._engine = engine
-        self._config = config
-        self._link = link
-        self._model = model
-        self._turns = asyncio.Semaphore(TURNS_AT_A_TIME)
+    engine: AsyncEngine
+    config: Config
+    link: staff.Link
+    model: ChatModel | None = None
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TURNS_AT_A_TIME))
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/chatbot/chat", self.opening)
@@ -135,13 +132,13 @@ class ChatRoutes:
 
     async def opening(self, request: web.Request) -> web.Response:
         """What a chat can show before the first message; it stores nothing."""
-        language = self._config.language_of(request.query.get("language"))
+        language = self.config.language_of(request.query.get("language"))
         return json_response(self.opening_in(language))
 
     def opening_in(self, language: str) -> dict[str, Any]:
-        today = self._config.today(datetime.now(UTC))
-        ask = self._config.taps.ask(State(language=language), today)
-        return {"reply": self._config.texts[language]["greeting"], "ask": ask}
+        today = self.config.today(datetime.now(UTC))
+        ask = self.config.taps.ask(State(language=language), today)
+        return {"reply": self.config.texts[language]["greeting"], "ask": ask}
 
     async def chat(self, request: web.Request) -> web.Response:
         body = await parse(request, ChatMessage)
@@ -167,7 +164,7 @@ class ChatRoutes:
         """
         agreed: Wording | None = None
         if body.consent and body.consent.marketing:
-            agreed = self._config.published(body.consent.wording or body.consent.text)
+            agreed = self.config.published(body.consent.wording or body.consent.text)
             if agreed is None or not agreed.allows(MARKETING):
                 # It proves nothing. The dialogue asks again, with the configured wording.
                 agreed = None
@@ -188,16 +185,16 @@ class ChatRoutes:
             ip_address_from=request.headers.get(ADDRESS_FROM),
             user_agent=request.headers.get("User-Agent"),
         )
-        now, taps = accepted_at(request), self._config.taps
-        reply = await self._turn(said, now, replies, None if self._model else NOTHING)
-        if reply.unclear and self._model:
-            hint = await self._model.read(reply.unclear)
+        now, taps = accepted_at(request), self.config.taps
+        reply = await self._turn(said, now, replies, None if self.model else NO_HINT)
+        if reply.unclear and self.model:
+            hint = await self.model.read(reply.unclear)
             reply = await self._turn(said, now, replies, hint)
-        ask = taps.ask(reply.state, self._config.today(now))
+        ask = taps.ask(reply.state, self.config.today(now))
         return reply, {"reply": reply.reply, "ask": ask, "card": taps.card(reply.state)}
 
     async def _turn(
         self, said: Said, now: datetime, replies: str | None, hint: Hint | None
     ) -> Reply:
-        async with self._turns, self._engine.begin() as tx:
-            return await chat.take_turn(tx, self._config, self._link, said, now, replies, hint)
+        async with self.turns, self.engine.begin() as tx:
+            return await chat.take_turn(tx, self.config, self.link, said, now, replies, hint)

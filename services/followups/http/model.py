@@ -2,22 +2,19 @@
 
 import asyncio
 import json
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 
 import aiohttp
 from pydantic import BaseModel, Field, SecretStr
 
-from libs.common.process import logs
-from services.followups.dialogue.hints import NOTHING, Hint, OfWorks
-
-log = logs.get_logger(__name__)
+from libs.common import beside
+from libs.common.process.logs import log
+from services.followups.dialogue.hearing import NO_HINT, Hint, OfWorks
 
 SECONDS = 2
 AT_A_TIME = 4
 _ANSWER_BYTES = 64 * 1024
-_PROMPT: str = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["prompt"]
+_PROMPT: str = beside.toml(__file__)["prompt"]
 
 
 class _Quote(BaseModel):
@@ -67,6 +64,6 @@ class Model:
             read = _Read.model_validate_json(json.loads(raw)["choices"][0]["message"]["content"])
         except (aiohttp.ClientError, LookupError, OSError, TypeError, ValueError) as error:
             log.warning("chat.model_failed", fault=type(error).__name__)
-            return NOTHING
+            return NO_HINT
         kind = read.kind if read.kind in self._kinds else None
         return Hint(kind, tuple((fact.name, fact.quote) for fact in read.facts))

@@ -1,21 +1,21 @@
 """Submissions of forms: from the gateway when the broker is unavailable, and those kept apart."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from operator import itemgetter
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from libs.common.http.application import (
     CALLER,
     Model,
     Problem,
-    faults,
     json_response,
     only,
+    page,
     parse,
+    parse_query,
     path_id,
 )
 from libs.domain import acts_outbox
@@ -24,14 +24,13 @@ from libs.domain.email_address import Email
 from libs.domain.phone_number import Phone
 from services.followups.leads.submissions import NotHeld, Submissions
 from services.followups.messages import LeadSubmit
-from services.followups.store import submissions as store
+from services.followups.store import sql
 from services.followups.store.conversations import Subject
-from services.followups.store.tables import Row
 
 
 class Wanted(Model):
     limit: int = Field(100, ge=1, le=1000, strict=False)
-    cursor: UUID | None = Field(None, strict=False)
+    cursor: UUID | None = None
 
 
 class Correction(Model):
@@ -73,46 +72,27 @@ class SubmissionRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         """List the suspected submissions, oldest first."""
-        try:
-            wanted = Wanted.model_validate(dict(request.query))
-        except ValidationError as error:
-            raise Problem(422, errors=faults(error, "query")) from None
+        wanted = parse_query(request, Wanted)
         async with self.submissions.engine.begin() as tx:
-            last = await store.one(tx, wanted.cursor) if wanted.cursor else None
-            after = (last["accepted_at"], last["id"]) if last else None
-            rows = await store.apart(tx, after, wanted.limit + 1)
-            seen = [row["id"] for row in rows[: wanted.limit]]
+            rows = await sql.rows(tx, "suspected", after=wanted.cursor, limit=wanted.limit + 1)
+            found = page(rows, wanted.limit, itemgetter("id"), dict)
+            seen = [row["id"] for row in found["items"]]
             await acts_outbox.look(tx, request.headers, "lead.look", "submission", seen)
-        items = [_item(row) for row in rows[: wanted.limit]]
-        more = len(rows) > wanted.limit
-        return json_response({"items": items, "next_cursor": items[-1]["id"] if more else None})
+        return json_response(found)
 
     async def release(self, request: web.Request) -> web.Response:
         """Take a submission as a lead after all: notify staff, and record an agreement."""
-        return await self._decided(request, "released")
+        return await self._decided(request, "release", "released")
 
     async def discard(self, request: web.Request) -> web.Response:
-        return await self._decided(request, "discarded")
+        return await self._decided(request, "discard", "discarded")
 
-    async def _decided(self, request: web.Request, state: str) -> web.Response:
+    async def _decided(self, request: web.Request, verb: str, state: str) -> web.Response:
         submission_id = path_id(request, "submission")
         by = (request.headers.get("X-Operator") or request.headers.get(CALLER) or "staff")[:200]
-        released = state == "released"
-        action = "submission.release" if released else "submission.discard"
-        act = Act.of(request.headers, action, "submission", str(submission_id))
-        decide = self.submissions.release if released else self.submissions.discard
+        act = Act.of(request.headers, f"submission.{verb}", "submission", str(submission_id))
         try:
-            await decide(submission_id, by, act)
+            await self.submissions.decide(submission_id, state, by, act)
         except NotHeld:
             raise Problem(404, detail="no suspected submission has this id") from None
         return json_response({"id": str(submission_id), "state": state})
-
-
-def _item(row: Row) -> dict[str, Any]:
-    shown = (
-        "id", "form", "form_version", "language", "fields", "page", "suspicion", "accepted_at",
-    )  # fmt: skip
-    return {
-        name: row[name].isoformat() if isinstance(row[name], datetime) else row[name]
-        for name in shown
-    } | {"id": str(row["id"])}

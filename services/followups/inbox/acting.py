@@ -1,4 +1,4 @@
-"""Acts on a mail that came back, in the transaction that stores it (decision 68, promise M1).
+"""Acts on a mail that came back, in the transaction that stores it (decision 68, promise P13).
 
     mailbox, or HTTP       followups                                   outbox relay
     the mail         ->    mail, steps, lead, outbox: commit     ->    withdrawal.record,
@@ -19,17 +19,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.email_address import MalformedEmail, normalise
 from services.followups import chat, messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue.state import State
-from services.followups.inbox import addresses, worker
+from services.followups.inbox import worker
 from services.followups.inbox.reader import WORDS, Read
 from services.followups.leads import staff
 from services.followups.mails import enrolment
 from services.followups.mails.marks import Marks
-from services.followups.store import conversations, leads, mails, steps, submissions
+from services.followups.store import leads, sql, steps
+from services.followups.store.sql import run
 from services.followups.store.tables import Row
 from services.followups.topology import ALERTS, ALERTS_INTAKE
 
@@ -38,13 +39,12 @@ SOFT_BOUNCES = 3
 TOLD_AN_HOUR = 20
 """Mails that we did not cause of which staff are told one by one; of the rest once a day."""
 SAID_LENGTH = 4000
+BOUNCED = "bounced"
 
 Outcome = Literal[
     "hard", "soft", "complaint", "unsubscribe", "auto", "reply", "unknown", "duplicate", "left"
 ]
 _WITHDRAWAL = UUID("2d7c6c02-5f0e-4f5d-9d3e-39a1c0f1b768")
-
-log = logs.get_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,36 +54,35 @@ class Inbox:
     link: staff.Link
     marks: Marks
 
-    async def take(self, raw: bytes, *, is_shared: bool = False) -> Outcome:
+    async def take(self, raw: bytes, *, leaves: bool = False) -> Outcome:
         """Store a mail and act on it; a second copy changes nothing.
 
-        :param is_shared: people read the mailbox: a mail that names no step is `left` to them
+        :param leaves: what names no step of ours is `left`: it is for others, or of no use
         :raises Unreadable:
         """
-        return await self.act(await worker.read(raw), is_shared=is_shared)
+        return await self.act(await worker.read(raw), leaves=leaves)
 
-    async def act(self, mail: Read, *, is_shared: bool = False) -> Outcome:
+    async def act(self, mail: Read, *, leaves: bool = False) -> Outcome:
         async with self.engine.begin() as tx:
-            outcome, stopped = await self._act(tx, mail, is_shared=is_shared)
+            outcome, stopped = await self._act(tx, mail, leaves=leaves)
         metrics.MAILS.labels(outcome).inc()
         metrics.ENDED.labels("cancelled").inc(stopped)
         log.info("mail.taken", outcome=outcome, stopped=stopped)
         return outcome
 
-    async def _act(
-        self, tx: AsyncConnection, mail: Read, *, is_shared: bool
-    ) -> tuple[Outcome, int]:
+    async def _act(self, tx: AsyncConnection, mail: Read, *, leaves: bool) -> tuple[Outcome, int]:
         now = datetime.now(UTC)
         step = await self._step(tx, mail)
-        if step is None and is_shared:
+        if step is None and leaves:
             return "left", 0
         talk = None
         if step is not None:  # lock order: the conversation, contacts and lead, the address
             since = now - self.config.lead.reopens_after
-            talk = await conversations.reenter(tx, step["conversation_id"], since)
+            here = step["conversation_id"]
+            talk = await sql.row(tx, "reenter", conversation=here, since=since)
         outcome = _outcome(mail, is_known=talk is not None)
         email = step["email"] if step is not None and talk is not None else _address(mail.sender)
-        taken = await mails.run(
+        taken = await run(
             tx, "take", key=mail.key, kind=outcome, status=mail.status or None,
             step=step["id"] if step is not None else None,
             conversation=talk["id"] if talk is not None else None,
@@ -98,7 +97,7 @@ class Inbox:
                 stopped = await self._bounced(tx, step, mail.status or "bounced", now)
             case "soft":
                 stopped = 0
-                if (await mails.run(tx, "soft", email=email)).scalar_one() >= SOFT_BOUNCES:
+                if (await run(tx, "soft", email=email)).scalar_one() >= SOFT_BOUNCES:
                     reason = f"{SOFT_BOUNCES} soft bounces in a week, {mail.status}".strip(" ,")
                     stopped = await self._bounced(tx, step, reason, now)
             case "complaint" | "unsubscribe":
@@ -112,16 +111,23 @@ class Inbox:
     async def _step(self, tx: AsyncConnection, mail: Read) -> Row | None:
         named = [*filter(None, map(self.marks.step, mail.tokens)), *map(UUID, mail.steps)]
         for each in dict.fromkeys(named):
-            if (found := await steps.step(tx, each)) is not None:
+            if (found := await sql.row(tx, "step", id=each)) is not None:
                 return found
-        return None
+        return await sql.row(tx, "newest_to", email=mail.recipient) if mail.recipient else None
 
     async def _bounced(self, tx: AsyncConnection, step: Row, reason: str, now: datetime) -> int:
-        stopped = await addresses.bury(tx, step["conversation_id"], step["email"], reason)
-        for lost in await mails.run(tx, "out_of_reach", email=step["email"]):
+        """Send nothing more to this address; the caller has locked the conversation."""
+        here, email = step["conversation_id"], step["email"]
+        await run(tx, "end_followups", conversation=here, email=email, reason="bounce")
+        await steps.lock_address(tx, email)
+        await run(tx, "bury", email=email, conversation=here, reason=reason)
+        await report_address(tx, email, takes_mail=False)
+        stopped = await steps.stop(tx, BOUNCED, here, email=email)
+        await outbox.add_all(tx, [steps.event("followup.bounced", step, reason=reason)])
+        for lost in await run(tx, "out_of_reach", email=email):
             await self._tell(
                 tx, f"{lost.id} unreachable {step['id']}", "unreachable", [reason], now,
-                lead_id=lost.id, conversation_id=step["conversation_id"], email=step["email"],
+                lead_id=lost.id, conversation_id=here, email=email,
                 name=lost.name, language=lost.language,
             )  # fmt: skip
         return len(stopped)
@@ -131,17 +137,15 @@ class Inbox:
     ) -> int:
         """Withdraw the consent to all marketing; the permit enforces it."""
         body = messages.withdrawal_record(
-            step["email"], None, None, None, None, now,
-            source="complaint" if source == "complaint" else "mail",
-        )  # fmt: skip
+            step["email"], now, source="complaint" if source == "complaint" else "mail"
+        )
         command_id = uuid.uuid5(_WITHDRAWAL, mail.key)
         await outbox.add_all(tx, [enrolment.command(messages.WITHDRAWAL_RECORD, body, command_id)])
-        await steps.lock_address(tx, step["email"])
         reason = "complaint" if source == "complaint" else enrolment.UNSUBSCRIBED
-        return len(await steps.stop(tx, steps.of_address(step["email"]), reason))
+        return len(await steps.stop(tx, reason, email=step["email"]))
 
     async def _replied(
-        self, tx: AsyncConnection, mail: Read, step: Row, talk: dict[str, Any], now: datetime
+        self, tx: AsyncConnection, mail: Read, step: Row, talk: Row, now: datetime
     ) -> int:
         """Add what they wrote to the lead's conversation, and end the sequence."""
         before = State.entered(talk)
@@ -162,17 +166,18 @@ class Inbox:
         outgoing: list[outbox.Outgoing] = []
         changes: list[leads.Change] = []
         state = await staff.record(tx, self.config, self.link, heard, outgoing, changes)
-        await submissions.save_conversation(
-            tx, talk["id"], said=_transcript(mail), state=state.stored(), email=facts.email,
-            score=talk["score"], qualified_at=talk["qualified_at"],
+        await run(
+            tx, "save_form", conversation=talk["id"], said=_transcript(mail), state=state.stored(),
+            email=facts.email, score=talk["score"], qualified_at=talk["qualified_at"],
         )  # fmt: skip
         named = sorted(chat.named_in(mail.text))
-        await mails.run(tx, "name", conversation=talk["id"], emails=named)
+        await run(tx, "name", conversation=talk["id"], emails=named)
         await leads.save(tx, changes)
+        outgoing.append(steps.event("followup.replied", step, lead_id=state.lead))
         await outbox.add_all(tx, outgoing)
         is_theirs = _address(mail.sender) == step["email"]
         lead_id = UUID(state.lead) if state.lead else None
-        found = await leads.one(tx, lead_id) if lead_id else None
+        found = await sql.row(tx, "lead", id=lead_id) if lead_id else None
         about = {
             "lead_id": lead_id, "conversation_id": talk["id"], "email": facts.email,
             "name": facts.name, "language": state.language,
@@ -183,32 +188,34 @@ class Inbox:
             await self._tell(tx, mail.key, "reply", [said], now, **about)
         if mail.stops and is_theirs:
             return await self._withdraw(tx, mail, step, "mail", now)
-        await steps.lock_address(tx, step["email"])
-        which = steps.of_recipient(talk["id"], step["email"])
-        return len(await steps.stop(tx, which, "reply"))
+        return len(await steps.stop(tx, "reply", talk["id"], email=step["email"]))
 
     async def _unknown(
         self, tx: AsyncConnection, mail: Read, email: str | None, now: datetime
     ) -> int:
         """Show staff a mail that names no step. It proves nothing: only the sender's mails end."""
-        if (await mails.run(tx, "told_lately")).scalar_one() < TOLD_AN_HOUR:
-            await mails.run(tx, "told", key=mail.key)
+        if (await run(tx, "told_lately")).scalar_one() < TOLD_AN_HOUR:
+            await run(tx, "told", key=mail.key)
             said = [mail.subject, mail.text[:SAID_LENGTH], *(name for name, _ in mail.files)]
             await self._tell(
                 tx, mail.key, "unknown", [*filter(None, said)], now, email=email or mail.sender
             )
         if mail.kind != "message" or email is None:
             return 0
-        await steps.lock_address(tx, email)
-        return len(await steps.stop(tx, steps.of_address(email), "reply"))
+        return len(await steps.stop(tx, "reply", email=email))
 
     async def tell_of_the_rest(self) -> None:
         """Tell staff how many mails there were that they were not told of, once a day."""
         now = datetime.now(UTC)
         async with self.engine.begin() as tx:
-            count = (await mails.run(tx, "untold")).scalar_one()
+            count = (await run(tx, "not_reported")).scalar_one()
             if count:
                 await self._tell(tx, f"digest {now.date()}", "digest", [str(count)], now)
+
+    async def confirm(self, address: str) -> None:
+        """Ask staff to open what SNS sent: only then Amazon SES reports."""
+        async with self.engine.begin() as tx:
+            await self._tell(tx, f"sns {address}", "confirm", [address], datetime.now(UTC))
 
     async def unreadable(self, place: str) -> None:
         """Tell staff of a mail that broke its reader; of several in one place once a day."""
@@ -224,12 +231,18 @@ class Inbox:
         language = self.config.staff_language
         lead_id = known.get("lead_id")
         body = messages.visitor_mail(
-            key, about=WORDS["staff"][language][about], said=said, staff_language=language, at=now,
-            page=self.link(lead_id) if lead_id else None, **known,
+            key, now, topic=WORDS["staff"][language][about], said=said, staff_language=language,
+            transcript_url=self.link(lead_id) if lead_id else None, **known,
         )  # fmt: skip
         alert = messages.visitor_alert("visitor.mail", "warning", body)
         message = Message(body["id"], messages.ALERT_ACCEPTED, alert)
         await outbox.add(tx, ALERTS.name, ALERTS_INTAKE, message)
+
+
+async def report_address(tx: AsyncConnection, email: str, *, takes_mail: bool) -> None:
+    body = messages.address_report(email, takes_mail=takes_mail, at=datetime.now(UTC))
+    sent = enrolment.command(messages.ADDRESS_REPORT, body, uuid.uuid4())
+    await outbox.add_all(tx, [sent])
 
 
 def _outcome(mail: Read, *, is_known: bool) -> Outcome:

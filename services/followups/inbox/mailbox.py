@@ -1,4 +1,4 @@
-"""Reads the company's mailbox: IDLE, and a look each minute. It deletes nothing (M1).
+"""Reads the company's mailbox: IDLE, and a look each minute. It deletes nothing (P13).
 
 One process at a time reads it. A mail is marked and moved only after the transaction that acts on
 it; killed before that, the next look finds it again, and its key says that it is known.
@@ -8,7 +8,6 @@ import asyncio
 import math
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,13 +17,12 @@ from imapclient import SEEN, IMAPClient, SocketTimeout
 from imapclient.exceptions import IMAPClientError
 
 from libs.common.database import postgres
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.followups import metrics
 from services.followups.inbox.acting import Inbox
 from services.followups.inbox.reader import MOST_BYTES
-from services.followups.inbox.worker import Unreadable
 from services.followups.settings import parse_mailbox
-from services.followups.store import mails
+from services.followups.store.sql import run
 
 PERIOD = 1.0
 IDLE_SECONDS = 60.0
@@ -34,11 +32,9 @@ PAUSE_SECONDS = 60.0
 AT_ONCE = 200
 YOUNG = timedelta(days=7)
 """Of a mailbox that people read, older mail is not looked at when it is new to us."""
-TRIES = 2
 DONE, FAILED = "done", "failed"
 
 T = TypeVar("T")
-log = logs.get_logger(__name__)
 
 
 class Mailbox:
@@ -54,7 +50,6 @@ class Mailbox:
         self._validity = 0
         self._can_idle = False
         self._failures = 0
-        self._broken: Counter[int] = Counter()
         metrics.LOOKED.set(time.time())  # of a mailbox that never opens, the rule counts from here
 
     async def look(self) -> None:
@@ -107,19 +102,17 @@ class Mailbox:
     async def _read_shared(self) -> int:
         """Take the mails that are about a step; remember how far the others were looked at."""
         engine = self._inbox.engine
-        async with engine.connect() as tx:
-            rows = [*(await mails.run(tx, "place", name=self._name))]
+        rows = [*(await run.alone(engine, "place", name=self._name))]
         known = rows[0].uid if rows and rows[0].validity == self._validity else None
         found = (await self._call(self._after, known))[:AT_ONCE]
         for uid in found:
             place = await self._take(uid)
             if place == DONE:
                 await self._call(self._move, uid, place)
-            async with engine.begin() as tx:
-                await mails.run(
-                    tx, "move_place", name=self._name, validity=self._validity, uid=uid,
-                    more=int(place != DONE),
-                )  # fmt: skip
+            await run.alone(
+                engine, "move_place", name=self._name, validity=self._validity, uid=uid,
+                more=int(place != DONE),
+            )  # fmt: skip
         return len(found)
 
     async def _take(self, uid: int) -> str | None:
@@ -130,22 +123,17 @@ class Mailbox:
         raw: bytes | None = await self._call(self._fetch, uid)
         if raw is None:
             return None
-        while True:
-            try:
-                outcome = await self._inbox.take(raw, is_shared=self._is_shared)
-            except Exception as error:
-                if postgres.is_transient(error):
-                    raise
-                self._broken[uid] += 1
-                if not isinstance(error, Unreadable) and self._broken[uid] < TRIES:
-                    continue
-                log.warning("mailbox.broken_mail", uid=uid, error=type(error).__name__)
-                if self._is_shared:  # spam, perhaps: it must not ring
-                    return None
-                await self._inbox.unreadable(f"UIDVALIDITY {self._validity}, UID {uid}")
-                del self._broken[uid]
-                return FAILED
-            return None if outcome == "left" else DONE
+        try:
+            outcome = await self._inbox.take(raw, leaves=self._is_shared)
+        except Exception as error:
+            if postgres.is_transient(error):
+                raise
+            log.warning("mailbox.broken_mail", uid=uid, error=type(error).__name__)
+            if self._is_shared:  # spam, perhaps: it must not ring
+                return None
+            await self._inbox.unreadable(f"UIDVALIDITY {self._validity}, UID {uid}")
+            return FAILED
+        return None if outcome == "left" else DONE
 
     async def _call(self, call: Callable[..., T], *args: Any, seconds: float = CALL_SECONDS) -> T:
         """Run a blocking call in a thread; one that takes too long loses its connection."""

@@ -10,8 +10,8 @@ import re
 import resource
 import signal
 import sys
-import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from email.header import decode_header, make_header
 from email.message import Message
 from email.parser import BytesParser
@@ -19,12 +19,12 @@ from email.policy import compat32
 from email.utils import parseaddr
 from html.parser import HTMLParser
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from flufl.bounce import all_failures
 from mailparser_reply import EmailReplyParser
 
+from libs.common import beside
 from services.followups.reading import consent_answer
 
 MOST_BYTES = 10 * 1024 * 1024
@@ -36,7 +36,7 @@ TEXT_LENGTH, WHOLE_LENGTH, EXCERPT_LENGTH, LINE_LENGTH, STOP_LENGTH = 20_000, 40
 QUOTES_SECONDS = 1.0
 
 Kind = Literal["hard", "soft", "complaint", "unsubscribe", "auto", "message"]
-WORDS = tomllib.loads((Path(__file__).parent / "words.toml").read_text("utf-8"))
+WORDS = beside.toml(__file__, "words.toml")
 _HEADERS = frozenset(WORDS["headers"])
 """Others may be as many and as long as they like: nobody reads them."""
 _TO = ("To", "Cc", "Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To")
@@ -45,6 +45,8 @@ _UUID = r"<([0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12})@"
 _THREAD = re.compile(_UUID, re.IGNORECASE)
 _RETURNED = re.compile(r"^[> \t]*Message-ID:\s{0,4}" + _UUID, re.IGNORECASE | re.MULTILINE)
 _STATUS = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?![\d.])")
+SOFT = ("4.", "5.2.3", "5.3.", "5.6.", "5.7.")
+"""Too much, or it refuses what we sent, or us: that says nothing of the address (decision 68)."""
 _CODE = re.compile(r"(?<!\d)55[0-4](?=[ -])")
 _ROBOTS = re.compile(r"mail(?:er)?-?daemon|postmaster|double-bounce", re.IGNORECASE)
 _COMPLAINTS = {"abuse", "fraud", "other", "opt-out", "opt-out-list", "miscategorized"}
@@ -55,7 +57,6 @@ class Read(NamedTuple):
     key: str
     """A hash of its Message-ID and body: the same mail has the same, by whichever way it comes."""
     kind: Kind
-    message_id: str
     sender: str
     """As it says. No proof."""
     subject: str
@@ -71,6 +72,8 @@ class Read(NamedTuple):
     """Ids of Message-IDs that may be ours."""
     status: str
     """Of a bounce: 5.1.1."""
+    recipient: str = ""
+    """As a provider reports it, whom we believe. A mail proves it by a token or a step."""
 
 
 def read(raw: bytes) -> Read:
@@ -95,7 +98,6 @@ def read(raw: bytes) -> Read:
     return Read(
         key=_key(mail, raw),
         kind=kind,
-        message_id=_header(mail, "Message-ID")[:200],
         sender=parseaddr(_header(mail, "From"))[1][:254],
         subject=_decoded(_header(mail, "Subject"))[:200],
         text=text[:TEXT_LENGTH],
@@ -182,9 +184,8 @@ def _delivery(report: Message, text: str) -> tuple[Kind, str] | None:
 
 
 def _bounce(status: str, text: str) -> tuple[Kind, str]:
-    # 5.7: it refuses what we sent, or us. That says nothing of the address (decision 68).
     is_full = status == "5.2.2" or (status in {"", "5.0.0", "5.2.0"} and _says(text, "full"))
-    is_soft = is_full or status.startswith(("4.", "5.2.3", "5.3.", "5.6.", "5.7."))
+    is_soft = is_full or status.startswith(SOFT)
     return ("soft" if is_soft else "hard"), status
 
 
@@ -294,7 +295,7 @@ def _own(whole: str) -> tuple[str, str]:
     """Return what the person wrote themselves, and that without their signature."""
     text = _unquoted(whole)
     try:
-        with _Alarm(QUOTES_SECONDS):  # its patterns are not linear
+        with _within(QUOTES_SECONDS):  # its patterns are not linear
             first = EmailReplyParser(languages=["pl", "en", "de"]).read(text).replies[0]
         said, own = first.content.strip(), first.body.strip()
     except (TimeoutError, IndexError, RecursionError):
@@ -316,15 +317,13 @@ def _unquoted(whole: str) -> str:
     return "\n".join(line for line in lines if not line.startswith(">"))
 
 
-class _Alarm:
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def __enter__(self) -> None:
-        signal.signal(signal.SIGALRM, _late)
-        signal.setitimer(signal.ITIMER_REAL, self._seconds)
-
-    def __exit__(self, *_: object) -> None:
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    signal.signal(signal.SIGALRM, _late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 

@@ -6,7 +6,7 @@ import math
 import sys
 from pathlib import Path
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.followups.inbox import reader
 from services.followups.inbox.reader import Read
 
@@ -15,8 +15,6 @@ MEMORY = 1024 * 1024 * 1024
 TRIES = 2
 _ROOT = Path(__file__).parents[3]
 _one_after_another = asyncio.Semaphore(2)
-
-log = logs.get_logger(__name__)
 
 
 class Unreadable(Exception):  # noqa: N818 - reads as the answer it is

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.http.application import CALLER, Problem
+from libs.common.http.application import CALLER, Problem, there
 from libs.common.messaging import outbox
+from libs.common.plain import plain
 from libs.domain import acts_outbox
 from libs.domain.acts import Act
 from services.followups import metrics
@@ -22,8 +23,9 @@ from services.followups.leads import staff
 from services.followups.messages import LEAD
 from services.followups.rules import score as lead_score
 from services.followups.rules.fact_texts import describe_budget, summary
-from services.followups.store import acts, conversations, leads, steps
+from services.followups.store import acts, leads, sql, steps
 from services.followups.store.leads import Lead
+from services.followups.store.sql import run
 from services.followups.store.tables import Row
 
 MOST_CHANGES = 20
@@ -60,12 +62,13 @@ class Acts:
         """:raises Problem: 404; 409 it has changed since this version"""
         by, stopped = who(headers), []
         async with self.engine.begin() as tx:
-            row = _there(await leads.one(tx, lead_id), "no such lead")
+            row = there(await sql.row(tx, "lead", id=lead_id), "lead")
             here, email = row["conversation_id"], row["known"].get("email")
             # The follow-ups of a request that follows it go on.
             if ends := ends_followups and row["next"] is None:
                 # Lock order: a conversation before its lead.
-                await conversations.end_followups(tx, here, email, "staff")
+                ending = {"conversation": here, "email": email, "reason": "staff"}
+                await run(tx, "end_followups", **ending)
             row = await self._locked(tx, lead_id, version)
             if (doing := decide(row)) is not None:
                 values = {**doing.values, **await self._tell(tx, row, doing, by)}
@@ -77,13 +80,11 @@ class Acts:
                     tx, row, values, kind=doing.kind, by=by, text=doing.text, data=doing.data
                 )
             if ends:
-                if email:
-                    await steps.lock_address(tx, email)
-                stopped = await steps.stop(tx, steps.of_recipient(here, email), "staff")
+                stopped = await steps.stop(tx, "staff", here, email=email)
             outcome = doing.outcome if doing else "unchanged"
             act = Act.of(headers, action, "lead", str(lead_id), reason=reason, outcome=outcome)
-            await acts_outbox.record(tx, act)
-            done = _there(await leads.one(tx, lead_id), "no such lead")
+            await acts_outbox.add(tx, act)
+            done = there(await sql.row(tx, "lead", id=lead_id), "lead")
         metrics.ENDED.labels("cancelled").inc(len(stopped))
         return done
 
@@ -93,7 +94,7 @@ class Acts:
         :raises Problem: 409 its last change of state closed nothing, or another request follows it
         """
         async with self.engine.connect() as tx:
-            last = next(iter(await acts.of_lead(tx, lead_id, 1, kind="state")), None)
+            last = await sql.row(tx, "acts", lead=lead_id, after=0, kind="state", limit=1)
 
         def decide(row: Row) -> Doing:
             state = row["state"]
@@ -125,13 +126,15 @@ class Acts:
         return f"{at.astimezone(self.config.hours.zone):%d.%m.%Y %H:%M}"
 
     async def _locked(self, tx: AsyncConnection, lead_id: UUID, version: int | None) -> Row:
-        row = _there(
-            await leads.one(tx, lead_id, locked=True), "this person was erased in the meantime"
-        )
+        row = there(await sql.row(tx, "lock_lead", id=lead_id), "lead")
         if version is None or version == row["revision"]:
             return row
-        since = await acts.of_lead(tx, lead_id, MOST_CHANGES, after=version)
-        changes = [acts.shown(each) | {"at": each["at"].isoformat()} for each in reversed(since)]
+        asked = {"lead": lead_id, "after": version, "kind": None, "limit": MOST_CHANGES}
+        names = ("kind", "by", "at", "text")
+        changes = [
+            {name: plain(each[name]) for name in names} | each["data"]
+            for each in reversed(await sql.rows(tx, "acts", **asked))
+        ]
         told = "; ".join(f"{each['by']}: {each['kind']}" for each in changes)
         raise Problem(
             409,
@@ -162,9 +165,3 @@ class Acts:
 def who(headers: Mapping[str, str]) -> str:
     by = headers.get("X-Operator") or headers.get(CALLER) or "staff"
     return (leads.person(by) or by)[:200]
-
-
-def _there(row: Row | None, otherwise: str) -> Row:
-    if row is None:
-        raise Problem(404, detail=otherwise)
-    return row

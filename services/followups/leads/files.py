@@ -1,15 +1,16 @@
 """Import of leads and their consents from files.
 
 Each batch of rows is one transaction. Importing a row again changes nothing: an address has one
-conversation without a chat, and a grant's id is derived from its evidence. An import enrols no one,
-undoes no withdrawal, and stores nothing of a person who was ever erased. A grant counts if its text
-was published, its date is possible and its source is given; any other is kept as evidence, and the
-person is asked by mail.
+conversation without a chat, and the id of a grant or a withdrawal is derived from its evidence. An
+import enrols no one, undoes no withdrawal, and stores nothing of a person who was ever erased. A
+grant counts if its text was published, its date is possible and its source is given; any other is
+kept as evidence, and the person is asked by mail. A withdrawal counts from its import on, whatever
+date it has: it also ends what an earlier import granted.
 """
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Self
@@ -20,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http.application import Model, Problem, faults
 from libs.common.messaging import outbox
 from libs.common.messaging.rpc import NoReply, Requester
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.acts_outbox import Counted
 from libs.domain.company import Channel, PurposeName, pair
 from libs.domain.email_address import normalise
@@ -35,8 +36,8 @@ from services.followups.rules import facts
 from services.followups.rules import score as lead_score
 from services.followups.rules.fact_texts import describe_start
 from services.followups.rules.facts import Facts
-from services.followups.store import conversations, steps
-from services.followups.store.conversations import Imported, Subject
+from services.followups.store.conversations import Subject
+from services.followups.store.sql import run
 from services.followups.store.submissions import Erased
 from services.followups.topology import CONSENT_COMMANDS
 
@@ -45,16 +46,15 @@ BATCH = 500
 OUTBOX_FULL = 1000
 """Pause the import at this many waiting messages, so that alerts do not queue behind its grants."""
 PATIENCE_SECONDS = 20.0  # below the gateway's own time-out
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS, LOOK_SECONDS = 10.0, 2.0
 CLOCKS = timedelta(minutes=1)
 """More than two clocks may differ by."""
 FAULTS = 5  # reported per row
 DETAILED_ROWS = 10_000
 """Rejected rows reported with all their faults; later ones are reported with one."""
 FAULT_LENGTH = 100
+MOST_SENT = 1_000
 _GRANTS = uuid.UUID("b1f6f0de-4a0a-4d7f-8f57-6f6a7d1b0c2e")
-
-log = logs.get_logger(__name__)
 
 
 def _number(value: Any) -> Any:
@@ -67,7 +67,7 @@ def _number(value: Any) -> Any:
     return found
 
 
-def _moment(value: Any) -> datetime:
+def moment(value: Any) -> datetime:
     """Accept an ISO 8601 time with its offset, or a date (midnight UTC)."""
     if not isinstance(value, str):
         raise ValueError("must be a string in ISO 8601")  # noqa: TRY004 - pydantic's way
@@ -123,11 +123,15 @@ class LeadRow(Model):
     currency: Currency | None = None
     start: Start | None = None
     consent_text: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
-    consent_at: Annotated[datetime, BeforeValidator(_moment)] | None = None
+    consent_at: Annotated[datetime, BeforeValidator(moment)] | None = None
     consent_source: Annotated[Words, Field(max_length=200)] | None = None
     consent_ip: Annotated[str, Field(max_length=45, pattern=r"^[0-9a-fA-F:.]+$")] | None = None
     consent_purpose: PurposeName = messages.MARKETING
     consent_channel: Channel = "email"
+    withdrawn_at: Annotated[datetime, BeforeValidator(moment)] | None = None
+    followup_number: Annotated[int, Field(ge=1, le=MOST_SENT, strict=False)] | None = None
+    """A step of the sequence `default` that another system has sent."""
+    followup_sent_at: Annotated[datetime, BeforeValidator(moment)] | None = None
 
     @model_validator(mode="after")
     def _an_agreement_has_its_evidence(self) -> Self:
@@ -137,6 +141,8 @@ class LeadRow(Model):
             raise ValueError("consent_source and consent_ip need consent_text")
         if self.consent_text is not None and self._whose is None:
             raise ValueError("consent_channel phone needs phone")
+        if (self.followup_number is None) != (self.followup_sent_at is None):
+            raise ValueError("followup_number and followup_sent_at must be given together")
         return self
 
     @property
@@ -160,8 +166,16 @@ class LeadRow(Model):
             wish=self.wish,
         )
 
+    def declared(self) -> Iterator[tuple[uuid.UUID, str, dict[str, Any]]]:
+        """Yield the commands to consent, each with its id, which is derived from the evidence."""
+        if (grant := self.grant()) is not None:
+            yield grant[0], messages.GRANT_RECORD, grant[1]
+        if self.withdrawn_at is not None:
+            proof = f"{self.email}\nwithdrawn\n{self.withdrawn_at.isoformat()}"
+            body = messages.withdrawal_record(self.email, self.withdrawn_at, source="import")
+            yield uuid.uuid5(_GRANTS, proof), messages.WITHDRAWAL_RECORD, body
+
     def grant(self) -> tuple[uuid.UUID, dict[str, Any]] | None:
-        """Return the grant.record for consent and its id, which is derived from the evidence."""
         if self.consent_text is None or self.consent_at is None:
             return None
         purpose = pair(self.consent_purpose, self.consent_channel)
@@ -172,12 +186,10 @@ class LeadRow(Model):
             str(self._whose),
             purpose=purpose,
             wording=self.consent_text,
+            at=self.consent_at,
             language=self.language,
-            session_id=None,
             ip_address=self.consent_ip,
             ip_address_from="import" if self.consent_ip else None,
-            user_agent=None,
-            at=self.consent_at,
             source=f"import: {self.consent_source}" if self.consent_source else "import",
             place="import",
             proven=self.consent_source is not None,
@@ -186,6 +198,15 @@ class LeadRow(Model):
 
 
 COLUMNS = frozenset(LeadRow.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A conversation that an import creates, without a chat."""
+
+    email: str
+    state: Mapping[str, Any]
+    score: int
 
 
 @dataclass(slots=True)
@@ -197,36 +218,55 @@ class Report:
     grants: int = 0
     to_confirm: int = 0
     """Grants that count only once the person confirms them by a mailed link."""
+    withdrawals: int = 0
+    followups: int = 0
     rejected: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
-class Erasures:
-    """Who was erased: consent knows for years, `marks` since consent was asked."""
+class Consent:
+    """What consent says when it is asked."""
 
     requester: Requester
     marks: Erased
+    """Of who was erased since it was asked."""
 
     async def without(self, rows: list[LeadRow]) -> list[LeadRow]:
         """Leave out the rows that name anyone who was ever erased.
 
         :raises Problem: 503 consent does not answer
         """
-        body = messages.erased_request({each for row in rows for each in row.contacts})
-        exchange, kind = CONSENT_COMMANDS.name, messages.ERASED_REQUEST
         try:
-            found = await self.requester.ask(exchange, kind, kind, body, timeout=ANSWER_SECONDS)
+            named = {each for row in rows for each in row.contacts}
+            found = await self._ask(messages.ERASED_REQUEST, named, ANSWER_SECONDS)
             erased = messages.ErasedAnswer.model_validate(found).erased
         except (NoReply, ValidationError):
             raise _later("consent does not say who was erased") from None
         return [row for row in rows if erased.isdisjoint(row.contacts)]
 
+    async def marketing(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how a lead's consent to marketing stands now, by channel of its contacts.
+
+        It is `unknown` while consent does not answer.
+        """
+        contacts = {by: known[by] for by in ("email", "phone") if known.get(by)}
+        if not contacts:
+            return {}
+        try:
+            found = await self._ask(messages.STANDING_REQUEST, {*contacts.values()}, LOOK_SECONDS)
+            purposes = messages.StandingAnswer.model_validate(found).purposes
+        except (NoReply, ValidationError):
+            return {by: {"state": "unknown", "since": None, "wording": None} for by in contacts}
+        stands = {who: found.get(messages.MARKETING, {}) for who, found in purposes.items()}
+        return {by: stands.get(who, {}).get(by) for by, who in contacts.items()}
+
+    async def _ask(self, kind: str, contacts: set[str], seconds: float) -> dict[str, Any]:
+        where, body = CONSENT_COMMANDS.name, messages.about(contacts)
+        return await self.requester.ask(where, kind, kind, body, timeout=seconds)
+
 
 async def take(
-    engine: AsyncEngine, config: Config, erasures: Erasures, records: AsyncIterable[Record],
+    engine: AsyncEngine, config: Config, consent: Consent, records: AsyncIterable[Record],
     act: Counted,
 ) -> Report:  # fmt: skip
     """Import every valid row, and count the imported ones for the record of acts.
@@ -238,7 +278,7 @@ async def take(
     batch: list[LeadRow] = []
     async for record in records:
         if report.rows == MAX_ROWS:
-            await _write(engine, config, erasures, batch, report, act)
+            await _write(engine, config, consent, batch, report, act)
             raise Problem(
                 413,
                 detail=f"more than {MAX_ROWS} rows; rows before line {record.line} were imported",
@@ -248,9 +288,9 @@ async def take(
         if row is not None:
             batch.append(row)
         if len(batch) == BATCH:
-            await _write(engine, config, erasures, batch, report, act)
+            await _write(engine, config, consent, batch, report, act)
             batch = []
-    await _write(engine, config, erasures, batch, report, act)
+    await _write(engine, config, consent, batch, report, act)
     async with engine.begin() as tx:
         await act.end(tx)
     log.info("leads.imported", rows=report.rows, rejected=len(report.rejected))
@@ -278,48 +318,59 @@ def _fault(field: str, message: str) -> dict[str, str]:
 
 
 async def _write(
-    engine: AsyncEngine, config: Config, erasures: Erasures, given: list[LeadRow], report: Report,
+    engine: AsyncEngine, config: Config, consent: Consent, given: list[LeadRow], report: Report,
     act: Counted,
 ) -> None:  # fmt: skip
     if not given:
         return
     await _outbox_has_room(engine)
     asked_at = datetime.now(UTC) - CLOCKS
-    batch = await erasures.without(given)
+    batch = await consent.without(given)
     async with engine.begin() as tx:
         named = [each for row in batch for each in Subject(row.email, row.phone).contacts]
-        if await erasures.marks.since(tx, named, asked_at):
+        if await consent.marks.since(tx, named, asked_at):
             raise _later("somebody of this file has just been erased")
-        known = await conversations.lock_imported(tx, sorted({row.email for row in batch}))
+        locked = await run(tx, "lock_imported", emails=list({row.email for row in batch}))
+        known = {row.email: Imported(*row) for row in locked}
         before = dict(known)
         for row in batch:
             known[row.email] = _learn(known.get(row.email), row, config)
-        grants, agreed = {}, {}
+        commands, declared = {}, {}
         for row in batch:
-            if (grant := row.grant()) is not None:
-                grants[grant[0]], agreed[grant[0]] = grant[1], row.email
-        for grant_id in await conversations.known_grants(tx, grants):
-            del grants[grant_id], agreed[grant_id]
-        news = set(agreed.values())
+            for id_, kind, body in row.declared():
+                commands[id_], declared[id_] = (kind, body), row.email
+        for id_ in (await run(tx, "known_grants", ids=list(commands))).scalars():
+            del commands[id_], declared[id_]
+        news = set(declared.values())
         changed = [
             each for email, each in known.items() if each != before.get(email) or email in news
         ]
-        await conversations.save_imported(tx, changed)
-        await conversations.keep_grants(tx, agreed)
+        await run(tx, "save_imported", imported=list(map(asdict, changed)))
+        await run(tx, "keep_grants", ids=list(declared), emails=list(declared.values()))
+        sent = {
+            (row.email, row.followup_number): row.followup_sent_at
+            for row in batch
+            if row.followup_number
+        }
+        if sent:
+            emails, numbers = map(list, zip(*sent, strict=True))
+            added = await run(
+                tx, "add_sent", name=enrolment.DEFAULT_SEQUENCE, emails=emails, numbers=numbers,
+                times=list(sent.values()),
+            )  # fmt: skip
+            report.followups += added.rowcount
         await outbox.add_all(
-            tx,
-            [
-                enrolment.command(messages.GRANT_RECORD, body, grant_id)
-                for grant_id, body in grants.items()
-            ],
+            tx, [enrolment.command(kind, body, id_) for id_, (kind, body) in commands.items()]
         )
         await act.add(tx, len(batch))
+    grants = [body for kind, body in commands.values() if kind == messages.GRANT_RECORD]
     created = sum(each.email not in before for each in changed)
     report.created += created
     report.updated += len(changed) - created
     report.unchanged += len(given) - len(changed)
     report.grants += len(grants)
-    report.to_confirm += sum(not _is_proof(body, config) for body in grants.values())
+    report.to_confirm += sum(not _is_proof(body, config) for body in grants)
+    report.withdrawals += len(commands) - len(grants)
     metrics.IMPORTED.labels("taken").inc(len(batch))
 
 
@@ -344,7 +395,7 @@ async def _outbox_has_room(engine: AsyncEngine) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 async with engine.connect() as tx:
-                    if await steps.outbox_length(tx) < OUTBOX_FULL:
+                    if await outbox.length(tx) < OUTBOX_FULL:
                         return
                 await asyncio.sleep(0.2)
     except TimeoutError:

@@ -5,19 +5,16 @@ on, whatever crashes next. Later changes wait in the row until `due_at`, so that
 a row make one update.
 """
 
-import asyncio
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.database import postgres
+from libs.common import beside
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import HIGH, Message
 from libs.common.process import logs
@@ -26,13 +23,12 @@ from services.followups.config import Config
 from services.followups.dialogue.state import SAID, State
 from services.followups.messages import LEAD
 from services.followups.rules import score as lead_score
-from services.followups.rules.fact_texts import CONTACTS, summary, wishes
+from services.followups.rules.fact_texts import CONTACTS, for_lead, summary, wishes
 from services.followups.rules.facts import OF_WORKS, Facts
-from services.followups.store import acts, conversations, leads
+from services.followups.store import acts, conversations, leads, sql
 from services.followups.store.leads import OF_FORM, Change, Lead
+from services.followups.store.sql import run
 from services.followups.topology import ALERTS, ALERTS_INTAKE, EVENTS
-
-log = logs.get_logger(__name__)
 
 OPEN, CLOSED = 2, 3
 WORK_WORDS = 3
@@ -42,12 +38,9 @@ HEARD = 4000
 """Letters of what was said, for the search: the last ones."""
 _WORKS = {*OF_WORKS, "budget_range", "area_range"}
 _PERSON = CONTACTS | {"name"}
-POLL_SECONDS = 1.0
 BATCH = 50
 
-WORDS: dict[str, dict[str, str]] = tomllib.loads(
-    files(__package__).joinpath("act_words.toml").read_text(encoding="utf-8")
-)
+WORDS: dict[str, dict[str, str]] = beside.toml(__file__, "act_words.toml")
 """What staff read about the acts of others."""
 Link = Callable[[UUID], str]
 """Makes the link to a lead's page in the console, which asks for a login and records who looks."""
@@ -153,7 +146,7 @@ async def record(
     # Only in the lead's first conversation: in another one, anyone could name its number.
     if takes == OPEN and heard.is_lost and is_own and not is_shared:
         reason = " ".join(state.said[-1:]) or None
-        if (ended := await leads.one(tx, row.id)) is not None:
+        if (ended := await sql.row(tx, "lead", id=row.id)) is not None:
             await acts.change_state(tx, ended, "lost", "chat", heard.now, reason=reason)
     dropped = [] if is_shared else [f"{kind}:{value}" for kind, value in taken_back.items()]
     changes.append(Change(row, contacts, dropped, is_heard=heard.is_request))
@@ -177,13 +170,13 @@ async def _request(
 ) -> tuple[Lead, int] | None:
     """Find the request that this is about, or begin one.
 
-    :returns: it, and how it takes this (leads.TAKES, or CLOSED: staff only read it); 0: it is new.
+    :returns: it, and how it takes this (`takes`, or CLOSED: staff only read it); 0: it is new.
         None: staff correct one that was erased
     """
     state = heard.state
     known_id = UUID(state.lead) if topic == LEAD and state.lead else None
     if not heard.is_request:
-        row = known_id and await leads.one(tx, known_id)
+        row = known_id and await sql.row(tx, "lead", id=known_id)
         return (Lead.of(row), OPEN) if row else None
     since = heard.now - config.lead.reopens_after
     found = await leads.find(
@@ -194,7 +187,9 @@ async def _request(
         return Lead.of(found), found["takes"] or (OPEN if is_open else CLOSED)
     if found and topic == LEAD:  # no other lead of these contacts is open and young
         email = state.facts.email
-        await conversations.resume_followups(tx, heard.conversation_id, email, waits=False)
+        # A conversation that another turn has locked keeps its bar: that turn waits for our locks.
+        here = heard.conversation_id
+        await run(tx, "resume_followups_of_free", conversation=here, email=email)
     return await _new(tx, heard, topic, found), 0
 
 
@@ -270,7 +265,7 @@ async def _new(
         by = previous["state_by"] if previous["state"] != "new" else None
         owner = leads.person(previous["owner"] or by)  # releases before 0006 did not note it
         follows = {"id": str(previous["id"]), "state": previous["state"], "owner": owner}
-        taken = await leads.ids(tx, here, topic)
+        taken = (await run(tx, "lead_ids", conversation=here, topic=topic)).scalars()
         number = len(taken)
         while messages.lead_id(here, topic, number) in taken:
             number += 1
@@ -334,16 +329,14 @@ def _known(state: State) -> dict[str, Any]:
         "no_calls": state.no_calls,
         "wants_call": state.wants_call,
         "call_time": state.call_time,
-        "budget_range": state.budget_from and [state.budget_from, state.facts.budget],
-        "area_range": state.area_from and [state.area_from, state.facts.area],
     }
-    return state.facts.known() | {name: value for name, value in flags.items() if value}
+    return for_lead(state.facts) | {name: value for name, value in flags.items() if value}
 
 
 def _may_mail(heard: Notice, known: Mapping[str, Any]) -> str | None:
     """Return the state of consent to mails: as consent last said, or as this turn will make it.
 
-    A yes here waits until consent says that it counts (`leads.hear_consent`).
+    A yes here waits until consent says that it counts (`hear_consent` of queries.sql).
     """
     state, email = heard.state, heard.state.facts.email
     before = known.get("may_mail") if known.get("email") == email else None
@@ -407,13 +400,13 @@ def _body(
         conversation_id=row.heard_in,
         session_id=session_id,
         known=row.known,
-        changes=_changes(row),
+        changes=list(_changes(row)),
         said=row.said,
         language=row.language,
         staff_language=config.staff_language,
         score=scored.points,
-        is_hot=scored.points >= config.lead.threshold,
-        reasons=scored.reasons,
+        hot=scored.points >= config.lead.threshold,
+        reasons=list(scored.reasons),
         summary=summary(row.known, config.staff_language),
         work=_work(row.known.get("wish"), config.works),
         transcript_url=link(row.id),
@@ -489,18 +482,15 @@ class Announcer:
         self._link = link
 
     async def run(self) -> None:
-        while True:
-            with postgres.through_outages("staff.database_unavailable"):
-                while await self.announce(datetime.now(UTC)) == BATCH:
-                    pass
-                while await self.remind(datetime.now(UTC)) == BATCH:
-                    pass
-            await asyncio.sleep(POLL_SECONDS)
+        while await self.announce(datetime.now(UTC)) == BATCH:
+            pass
+        while await self.remind(datetime.now(UTC)) == BATCH:
+            pass
 
     async def announce(self, now: datetime) -> int:
         """:returns: how many leads were due"""
         async with self._engine.begin() as tx:
-            rows = await leads.due(tx, BATCH)
+            rows = await sql.rows(tx, "due_leads", limit=BATCH)
             announced = [
                 announce(self._config, self._link, Lead.of(row), row["session_id"], now)
                 for row in rows
@@ -513,6 +503,6 @@ class Announcer:
     async def remind(self, now: datetime) -> int:
         """:returns: how many planned calls were due"""
         async with self._engine.begin() as tx:
-            rows = await leads.calls(tx, BATCH)
+            rows = await sql.rows(tx, "due_calls", limit=BATCH)
             await outbox.add_all(tx, [remind(self._config, self._link, row, now) for row in rows])
         return len(rows)

@@ -18,29 +18,30 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.messaging import inbox, outbox
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain import acts_outbox
 from libs.domain.acts import Act, refs
 from libs.domain.company import split_pair
+from libs.domain.events import occurred
 from libs.domain.forms import Form, Forms
 from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue.state import State
 from services.followups.leads import staff
 from services.followups.mails import enrolment
-from services.followups.messages import LeadSubmit
+from services.followups.messages import MARKETING, LeadSubmit
 from services.followups.reading import area, money, starts
 from services.followups.rules import facts
 from services.followups.rules import score as lead_score
+from services.followups.rules.fact_texts import for_lead
 from services.followups.rules.facts import Facts
-from services.followups.store import conversations, leads, steps, submissions
+from services.followups.store import conversations, leads, sql, steps
 from services.followups.store.conversations import Subject
+from services.followups.store.sql import run
 from services.followups.store.submissions import Erased
 from services.followups.topology import LEADS_QUEUE
 
 SAID_LENGTH = 4000
-
-log = logs.get_logger(__name__)
 
 
 class NotHeld(Exception):  # noqa: N818 - reads as the answer it is
@@ -62,31 +63,28 @@ class Submissions:
         metrics.SUBMISSIONS.labels(given.form, outcome).inc()
         log.info("lead.submitted", form=given.form, outcome=outcome)
 
-    async def release(self, submission_id: uuid.UUID, by: str, act: Act) -> None:
-        """Treat a suspected submission as a lead after all.
+    async def decide(self, submission_id: uuid.UUID, state: str, by: str, act: Act) -> None:
+        """Treat a suspected submission as a lead after all (`released`), or delete its content.
 
         :raises NotHeld:
         """
+        outcome = None
         async with self.engine.begin() as tx:
-            given = await self._held(tx, submission_id)
+            row = await sql.row(tx, "submission", id=submission_id)
+            given = LeadSubmit.model_validate(row["held"]) if row and row["held"] else None
             # Contacts are locked first, as everywhere; then the decision is looked at again.
-            if await self.erased.since(tx, given.contacts, given.accepted_at):
+            if given is None or await self.erased.since(tx, given.contacts, given.accepted_at):
                 raise NotHeld
-            row = await submissions.one(tx, submission_id, locked=True)
+            row = await sql.row(tx, "lock_submission", id=submission_id)
             if row is None or row["state"] != "suspected":
                 raise NotHeld
-            outcome = await self._store(tx, given, released_by=by)
-            await acts_outbox.record(tx, act)
-        metrics.SUBMISSIONS.labels(given.form, outcome).inc()
-
-    async def discard(self, submission_id: uuid.UUID, by: str, act: Act) -> None:
-        """:raises NotHeld:"""
-        async with self.engine.begin() as tx:
-            row = await submissions.one(tx, submission_id, locked=True)
-            if row is None or row["state"] != "suspected":
-                raise NotHeld
-            await submissions.discard(tx, submission_id, by)
-            await acts_outbox.record(tx, act)
+            if state == "released":
+                outcome = await self._store(tx, given, released_by=by)
+            else:
+                await run(tx, "discard", id=submission_id, by=by)
+            await acts_outbox.add(tx, act)
+        if outcome:
+            metrics.SUBMISSIONS.labels(given.form, outcome).inc()
 
     async def correct(
         self, subject: Subject, right: Mapping[str, str], headers: Mapping[str, str]
@@ -97,10 +95,11 @@ class Submissions:
         """
         now, ids = datetime.now(UTC), []
         async with self.engine.begin() as tx:
-            rows = await conversations.own(tx, subject)
+            rows = await sql.rows(tx, "own", email=subject.email, phone=subject.phone)
             given = [Facts.of(right), *(State.of(row["state"]).facts for row in rows)]
             contacts = {each for facts in given for each in staff.contacts_of(facts)}
-            await leads.lock(tx, [row["id"] for row in rows], messages.LEAD, contacts)
+            talks = [row["id"] for row in rows]
+            known = await run(tx, "lock_leads", contacts=list(contacts), conversations=talks)
             for row in rows:
                 outgoing: list[outbox.Outgoing] = []
                 changes: list[leads.Change] = []
@@ -109,32 +108,27 @@ class Submissions:
                 old, new = before.facts.email, state.facts.email
                 if old != new and state.consent == "given":  # it does not carry over
                     state = state._replace(consent=None, wording=None)
-                for lead in await leads.ids(tx, row["id"], messages.LEAD):
-                    about = state._replace(lead=str(lead), route=None)
+                for lead in (each for each in known if each.conversation_id == row["id"]):
+                    about = state._replace(lead=str(lead.id), route=None)
                     heard = staff.Notice(
                         row["id"], row["session_id"], before, about,
                         is_about_lead=True, is_lost=False, now=now, agrees=False, is_request=False,
                     )  # fmt: skip
                     told = await staff.record(tx, self.config, self.link, heard, outgoing, changes)
                     state = state._replace(said=told.said)
+                said = enrolment.Said(
+                    "", row["session_id"] or "", Facts(), None, None, None, None,
+                    source="correction",
+                )  # fmt: skip
+                outgoing += enrolment.undone(said, before, state, now)
                 if old and old != new:
-                    said = enrolment.Said(
-                        "", row["session_id"] or "", Facts(), None, None, None, None,
-                        source="correction",
-                    )  # fmt: skip
-                    state = await enrolment.leave(tx, row["id"], said, before, state, now, outgoing)
-                await conversations.correct(tx, row, state.stored(), new)
+                    state = await enrolment.leave(tx, row["id"], before, state)
+                await run(tx, "correct", id=row["id"], state=state.stored(), email=new)
                 await leads.save(tx, changes)
                 await outbox.add_all(tx, outgoing)
                 ids += [change.row.id for change in changes]
             act = Act.of(headers, "person.correct", "lead", refs(ids))
-            await acts_outbox.record(tx, act)
-
-    async def _held(self, tx: AsyncConnection, submission_id: uuid.UUID) -> LeadSubmit:
-        row = await submissions.one(tx, submission_id)
-        if row is None or row["held"] is None:
-            raise NotHeld
-        return LeadSubmit.model_validate(row["held"])
+            await acts_outbox.add(tx, act)
 
     async def _take(self, tx: AsyncConnection, given: LeadSubmit) -> str:
         if await self.erased.since(tx, given.contacts, given.accepted_at):
@@ -144,7 +138,8 @@ class Submissions:
         if given.suspicion is None:
             return await self._store(tx, given)
         held = given.model_dump(mode="json")
-        await submissions.save(tx, _row(given) | {"state": "suspected", "held": held})
+        row = _row(given) | {"state": "suspected", "held": held}
+        await run(tx, "save_submission", submission=row)
         return "suspected"
 
     async def _store(
@@ -158,25 +153,24 @@ class Submissions:
         """
         config, now = self.config, datetime.now(UTC)
         form = self.forms.get(given.form)
-        row = await conversations.enter_conversation(
+        talk = await conversations.enter_conversation(
             tx, given.session_id or f"form:{given.id}", now - config.lead.reopens_after
         )
-        conversation_id: uuid.UUID = row["id"]
-        before = State.entered(row)
-        told, least = _facts(given.facts, now.astimezone(config.hours.zone).date())
+        conversation_id: uuid.UUID = talk["id"]
+        before = State.entered(talk)
+        told = _facts(given.facts, now.astimezone(config.hours.zone).date())
         facts = before.facts.learn(told)
-        budget_from = least if told.budget else before.budget_from
         if before.lead and before.facts.contradicts(told):  # other works than the chat's
             facts = facts._replace(**before.facts.of_works())
-            budget_from = before.budget_from
         state = before._replace(
             facts=facts,
-            budget_from=budget_from,
             language=given.language,
             route=None,  # a form is a request, whatever the chat was about
             said=_said(given, form, config.staff_language),
         )
-        email = state.facts.email
+        email, others = state.facts.email, {each.purpose for each in given.consents} - {MARKETING}
+        grants = {each: given.facts[split_pair(each)[1]] for each in others}
+        state = state._replace(grants={**state.grants, **grants})
         if agreed := next(iter(given.to_mails), None):
             state = state._replace(
                 consent="given",
@@ -185,7 +179,7 @@ class Submissions:
                 withdrawn_from=None,
             )
         scored = lead_score.score(state.facts.known(), config.rules)
-        qualifies = row["qualified_at"] is None and scored.points >= config.lead.threshold
+        qualifies = talk["qualified_at"] is None and scored.points >= config.lead.threshold
         outgoing: list[outbox.Outgoing] = []
         heard = staff.Notice(
             conversation_id=conversation_id,
@@ -199,7 +193,7 @@ class Submissions:
             submission=staff.Submission(
                 given.id,
                 form=given.form,
-                known=told.known() | ({"budget_range": [least, told.budget]} if least else {}),
+                known=for_lead(told),
                 qualifies=qualifies,
                 is_told=qualifies or form is None or form.alert == "always",
             ),
@@ -216,62 +210,47 @@ class Submissions:
             user_agent=given.user_agent,
             ip_address_from=given.client_address_from,
         )
+        outgoing += enrolment.undone(said, before, state, now)
         if before.facts.email and before.facts.email != email:
-            left = await enrolment.leave(tx, conversation_id, said, before, state, now, outgoing)
+            left = await enrolment.leave(tx, conversation_id, before, state)
             state = left._replace(granted_to=state.granted_to)
         outgoing += [grant(given, consent) for consent in given.consents]
-        await submissions.save_conversation(
+        await run(
             tx,
-            conversation_id,
+            "save_form",
+            conversation=conversation_id,
             said=_transcript(given, form),
             state=state.stored(),
             email=email,
             score=scored.points,
-            qualified_at=now if qualifies else row["qualified_at"],
+            qualified_at=now if qualifies else talk["qualified_at"],
         )
-        await submissions.save(
-            tx,
-            _row(given)
-            | {
-                "state": "accepted" if released_by is None else "released",
-                "conversation_id": conversation_id,
-                "lead_id": state.lead and uuid.UUID(state.lead),
-                "held": None,
-                "taken_by": released_by,
-            },
-        )
+        row = _row(given) | {
+            "state": "accepted" if released_by is None else "released",
+            "conversation_id": conversation_id,
+            "lead_id": state.lead,
+            "taken_by": released_by,
+        }
+        await run(tx, "save_submission", submission=row)
         await leads.save(tx, changes)
-        await outbox.add_all(tx, outgoing)
+        submitted = occurred(
+            "form.submitted", uuid.uuid5(given.id, "form.submitted"), lead_id=state.lead,
+            conversation_id=conversation_id, form=given.form, language=given.language,
+            email=email, phone=state.facts.phone,
+            name=state.facts.name, values=given.fields,
+        )  # fmt: skip
+        await outbox.add_all(tx, [*outgoing, submitted])
         if email:
-            await self._enrol(tx, given, form, conversation_id, before, state, qualifies, now)
+            await steps.lock_address(tx, email)
+            sequence = form.sequence if form is not None else enrolment.DEFAULT_SEQUENCE
+            agrees = bool(given.to_mails) or (qualifies and state.consent == "given")
+            starts = sequence if agrees and state.barred is None else None
+            again = bool(before.facts.email)
+            await enrolment.go_on(
+                tx, config, conversation_id, email, now, again=again, starts=starts, by="form"
+            )
         kinds = [message.type for _, _, message in outgoing]
         return next((kind for kind in kinds if kind in messages.LEAD_EVENTS), "none")
-
-    async def _enrol(
-        self,
-        tx: AsyncConnection,
-        given: LeadSubmit,
-        form: Form | None,
-        conversation_id: uuid.UUID,
-        before: State,
-        state: State,
-        qualifies: bool,  # noqa: FBT001 - of one caller
-        now: datetime,
-    ) -> None:
-        """Start the form's mails if the lead agreed; other mails end or restart, as in the chat."""
-        email = str(state.facts.email)
-        await steps.lock_address(tx, email)
-        enrolled = (
-            await enrolment.replied(tx, self.config, conversation_id, now)
-            if before.facts.email
-            else ()
-        )
-        sequence = form.sequence if form is not None else enrolment.DEFAULT_SEQUENCE
-        agreed = bool(given.to_mails) or (qualifies and state.consent == "given")
-        if agreed and state.barred is None and sequence not in enrolled:
-            due = self.config.due_times(sequence, now)
-            request_id = logs.request_id.get()
-            await steps.enrol(tx, conversation_id, email, sequence, due, "form", request_id)
 
 
 def check(forms: Forms, config: Config) -> None:
@@ -282,37 +261,28 @@ def check(forms: Forms, config: Config) -> None:
             raise SystemExit(f"forms.{name}.sequence: {form.sequence!r} is none of {known}")
 
 
+_KEPT = {
+    "id", "form", "form_version", "language", "fields", "page", "notice_version",
+    "consents_not_recorded", "suspicion", "accepted_at",
+}  # fmt: skip
+
+
 def _row(given: LeadSubmit) -> dict[str, Any]:
-    return {
-        "id": given.id,
-        "form": given.form,
-        "form_version": given.form_version,
-        "language": given.language,
-        "email": given.facts.get("email"),
-        "phone": given.facts.get("phone"),
-        "fields": given.fields,
-        "page": given.page,
-        "notice_version": given.notice_version,
-        "consents_not_recorded": list(given.consents_not_recorded),
-        "suspicion": given.suspicion,
-        "accepted_at": given.accepted_at,
-    }
+    contacts = {name: given.facts.get(name) for name in ("email", "phone")}
+    return given.model_dump(include=_KEPT) | contacts
 
 
-def _facts(given: Mapping[str, str], today: date) -> tuple[Facts, int | None]:
-    """Read each fact as the chat reads the answer to its question.
-
-    :returns: them, and the lower end of the budget, if it is a range
-    """
+def _facts(given: Mapping[str, str], today: date) -> Facts:
+    """Read each fact as the chat reads the answer to its question."""
     found: dict[str, Any] = {name: given.get(name) for name in ("email", "phone")}
     if (name := given.get("name")) is not None:
         found["name"] = facts.person_name(name)
     if (wish := given.get("wish")) is not None:
         found["wish"] = " ".join(wish.split())[: facts.WISH_LENGTH]
-    found["area"] = area.find(given.get("area", ""), today, "area")[1].get("area")
+    found |= area.find(given.get("area", ""), today, "area")[1]
     found |= money.find(given.get("budget", ""), today, "budget")[1]
     found |= starts.find(given.get("start", ""), today, "start")[1]
-    return Facts.of(found), found.get("budget_from")
+    return Facts.of(found)
 
 
 def _said(given: LeadSubmit, form: Form | None, language: str) -> tuple[str, ...]:
@@ -325,7 +295,7 @@ def _said(given: LeadSubmit, form: Form | None, language: str) -> tuple[str, ...
         elif field is None or field.fact is None:
             lines.append(f"{_label(name, form, language)}: {value}")
     # Whether sales may call for marketing, by which words: as of this form; the page asks consent.
-    lines += [f"✓ {each.text}" for each in given.consents if each.purpose != messages.MARKETING]
+    lines += [f"✓ {each.text}" for each in given.consents if each.purpose != MARKETING]
     said = "\n".join(lines)[:SAID_LENGTH]
     return (said,) if said else ()
 

@@ -1,10 +1,11 @@
 """Renders one follow-up as a mail: subject, text, HTML and the unsubscribe headers."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
+from itertools import product
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -76,7 +77,11 @@ class Mails:
         self._subject = cache(self._text.from_string)  # compiling takes a millisecond
         # Mail programs drop style sheets, so they are inlined. Never fetch one that is linked.
         self._styles = CSSInliner(load_remote_stylesheets=False)
-        self._check()
+        self.examples: dict[tuple[str, int], dict[str, dict[str, str]]] = {}
+        """By sequence and step, in each language: subject and text for who said much."""
+        for _, step, language, mail in self.samples("a@example.com"):
+            shown = self.examples.setdefault(step, {})
+            shown[language] = {name: mail[name] for name in ("subject", "text")}
 
     def render(self, step: Step, to: Recipient, now: datetime) -> dict[str, Any]:
         """Return the payload of the alert that carries this mail."""
@@ -128,19 +133,22 @@ class Mails:
             "start": facts.start and fact_texts.describe_start(facts.start, language),
         }
 
-    def _check(self) -> None:
-        for sequence, steps in self._config.sequences.items():
-            for step in steps:
-                for language in LANGUAGES:
-                    for facts in SAMPLES.values():
-                        to = Recipient(uuid.UUID(int=0), "a@example.com", language, facts)
-                        self._render_or_exit(sequence, step, to)
+    def samples(self, address: str) -> Iterator[tuple[str, tuple[str, int], str, dict[str, Any]]]:
+        """Yield each step in each language for each of SAMPLES: a name of it, its sequence and
+        number, its language and the payload.
 
-    def _render_or_exit(self, sequence: str, step: Step, to: Recipient) -> None:
-        try:
-            self.render(step, to, datetime.fromtimestamp(0).astimezone())
-        except Exception as error:  # noqa: BLE001 - a template may raise anything
-            raise SystemExit(
-                f"cannot start, template {step.template} ({to.language}) of sequence {sequence}: "
-                f"{type(error).__name__}: {error}"
-            ) from None
+        :raises SystemExit: names the template that does not render
+        """
+        for sequence, steps in self._config.sequences.items():
+            for number, step in enumerate(steps, 1):
+                for language, (known, facts) in product(LANGUAGES, SAMPLES.items()):
+                    to = Recipient(uuid.uuid4(), address, language, facts)
+                    try:
+                        mail = self.render(step, to, datetime.now(UTC))
+                    except Exception as error:  # noqa: BLE001 - a template may raise anything
+                        raise SystemExit(
+                            f"cannot start, template {step.template} ({language}) of sequence "
+                            f"{sequence}: {type(error).__name__}: {error}"
+                        ) from None
+                    name = f"{sequence}-{number}.{language}.{known}"
+                    yield name, (sequence, number), language, mail

@@ -1,7 +1,6 @@
 """A lead's effect on its mails: it agrees, refuses, writes again, or changes its address."""
 
 import uuid
-from collections.abc import Collection
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,8 +13,10 @@ from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue.state import State
 from services.followups.dialogue.taps import Tap
+from services.followups.messages import MARKETING
 from services.followups.rules.facts import Facts
-from services.followups.store import steps
+from services.followups.store import sql, steps
+from services.followups.store.sql import run
 from services.followups.store.tables import Row
 from services.followups.topology import CONSENT_COMMANDS
 
@@ -43,51 +44,49 @@ class Said(NamedTuple):
     source: str = "chat"
     """The name in consent's trail."""
 
+    @property
+    def origin(self) -> dict[str, str | None]:
+        names = ("session_id", "ip_address", "ip_address_from", "user_agent")
+        return {name: getattr(self, name) for name in names}
 
-def grant(said: Said, state: State, now: datetime) -> outbox.Outgoing:
+
+def grant(
+    said: Said, state: State, who: str, now: datetime, purpose: str = MARKETING
+) -> outbox.Outgoing:
     """Record the grant with consent: the agreed wording and where it was given."""
     body = messages.grant_record(
-        str(state.facts.email),
-        wording=str(state.wording),
+        who,
+        str(state.wording),
+        now,
+        **said.origin,
         language=str(state.language),
-        session_id=said.session_id,
-        ip_address=said.ip_address,
-        ip_address_from=said.ip_address_from,
-        user_agent=said.user_agent,
-        at=now,
+        purpose=purpose,
     )
     metrics.GRANTS.inc()
     return command(messages.GRANT_RECORD, body)
 
 
 def withdrawal(
-    said: Said, email: str, now: datetime, *, language: str | None = None, erase: bool = False
+    said: Said, who: str, now: datetime, *, language: str | None = None, erase: bool = False
 ) -> outbox.Outgoing:
     body = messages.withdrawal_record(
-        email=email,
-        session_id=said.session_id,
-        ip_address=said.ip_address,
-        ip_address_from=said.ip_address_from,
-        user_agent=said.user_agent,
-        at=now,
-        language=language,
-        erase=erase,
-        source=said.source,
+        who, now, **said.origin, language=language, erase=erase, source=said.source
     )
     metrics.WITHDRAWALS.inc()
     return command(messages.WITHDRAWAL_RECORD, body)
 
 
+def undone(said: Said, before: State, state: State, now: datetime) -> list[outbox.Outgoing]:
+    """Withdraw what was granted for an address or a number that was given by mistake."""
+    kept = {None, before.withdrawn_from, state.facts.email, state.facts.phone}
+    granted = {before.granted_to, *before.grants.values()} - kept
+    return [withdrawal(said, str(who), now) for who in granted]
+
+
 async def leave(
-    tx: AsyncConnection,
-    conversation_id: uuid.UUID,
-    said: Said,
-    before: State,
-    state: State,
-    now: datetime,
-    outgoing: list[outbox.Outgoing],
+    tx: AsyncConnection, conversation_id: uuid.UUID, before: State, state: State
 ) -> State:
-    """Undo the grant and steps for an address that was given by mistake.
+    """Undo the steps for an address that was given by mistake.
 
     Scheduled steps move to the new address. A step that was handed over needs a permit, which
     consent denies after the withdrawal.
@@ -95,10 +94,8 @@ async def leave(
     old, new = str(before.facts.email), state.facts.email
     for address in sorted(filter(None, (old, new))):  # one lock order everywhere
         await steps.lock_address(tx, address)
-    if before.granted_to == old and before.withdrawn_from != old:
-        outgoing.append(withdrawal(said, old, now))
-    await steps.move(tx, conversation_id, old, new)
-    stopped = await steps.stop(tx, steps.of_mailbox(conversation_id, old), CORRECTED)
+    await run(tx, "move", conversation=conversation_id, old=old, new=new)
+    stopped = await steps.stop(tx, CORRECTED, conversation_id, email=old, both=True)
     metrics.ENDED.labels("cancelled").inc(len(stopped))
     return state._replace(granted_to=None, withdrawn_from=None)
 
@@ -115,25 +112,37 @@ def command(
     return CONSENT_COMMANDS.name, kind, message
 
 
-async def replied(
-    tx: AsyncConnection, config: Config, conversation_id: uuid.UUID, now: datetime
-) -> Collection[str]:
-    """End the sequences of a lead that writes, or restart their delays.
+async def go_on(
+    tx: AsyncConnection,
+    config: Config,
+    conversation_id: uuid.UUID,
+    email: str,
+    now: datetime,
+    *,
+    again: bool,
+    starts: str | None,
+    by: steps.EnrolledBy,
+) -> None:
+    """End the sequences of a lead that writes, or restart their delays; start what it agrees to.
 
     If a step was handed over, or staff enrolled the lead, the message is a reply and the remaining
     steps are cancelled. Otherwise the lead is still talking, and the delays restart now. This holds
-    only in the lead's own conversation: in another one, anyone could name the address.
+    only in the lead's own conversation: in another one, anyone could name the address. The caller
+    has the address lock.
 
-    :returns: the sequences that this conversation was ever enrolled in
+    :param again: it had an address before; without one nothing can be enrolled yet
+    :param starts: a sequence, in which this conversation was not yet
     """
     sequences: dict[str, list[Row]] = {}
-    for row in await steps.rows_of_conversation(tx, conversation_id):
+    for row in await sql.rows(tx, "heard", conversation=conversation_id) if again else ():
         sequences.setdefault(row["sequence"], []).append(row)
     for sequence, rows in sequences.items():
         if any(row["enrolled_by"] == "api" or row["handed_over_at"] for row in rows):
-            stopped = await steps.stop(tx, steps.from_step(rows[0]), "reply")
+            stopped = await steps.stop(tx, "reply", conversation_id, since=rows[0])
             metrics.ENDED.labels("cancelled").inc(len(stopped))
         elif waiting := [row for row in rows if row["status"] == "scheduled"]:
             due = config.due_times(sequence, now, from_step=waiting[0]["step"])
             await steps.retime(tx, waiting, due, "chat")
-    return sequences
+    if starts is not None and starts not in sequences:
+        due, request_id = config.due_times(starts, now), logs.request_id.get()
+        await steps.enrol(tx, conversation_id, email, starts, due, by, request_id)

@@ -4,26 +4,23 @@ One transaction claims the steps and adds the messages to the outbox. After a cr
 commit the steps are still scheduled; after the commit the relay publishes the messages.
 """
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.database import postgres
 from libs.common.messaging import outbox
 from libs.common.messaging.broker import Message
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.followups import messages, metrics
 from services.followups.config import Config
 from services.followups.dialogue.state import State
 from services.followups.mails.compose import Mails, Recipient
 from services.followups.rules.sequence import ON_ITS_WAY, after_cap
 from services.followups.store import steps
+from services.followups.store.sql import run
 from services.followups.store.tables import Row
 from services.followups.topology import ALERTS, ALERTS_INTAKE
-
-log = logs.get_logger(__name__)
 
 POLL_SECONDS = 1.0
 """Due steps must be handed over within 5 s. A poll that finds nothing costs one index probe."""
@@ -38,11 +35,8 @@ class Scheduler:
         self._cap = cap
 
     async def run(self) -> None:
-        while True:
-            with postgres.through_outages("scheduler.database_unavailable"):
-                while await self.hand_over(datetime.now(UTC)) == BATCH:
-                    pass
-            await asyncio.sleep(POLL_SECONDS)
+        while await self.hand_over(datetime.now(UTC)) == BATCH:
+            pass
 
     async def hand_over(self, now: datetime) -> int:
         """Claim one batch of due steps and put their mails into the outbox.
@@ -84,12 +78,12 @@ class Scheduler:
         for row in claimed:
             others = recent.get(row["email"])
             if others is None:  # another scheduler has this address: try again at the next poll
-                await steps.put_off(tx, row, row["due_at"])
+                await run(tx, "put_off", id=row["id"], due_at=row["due_at"])
             elif row["email"] in on_their_way:
-                await steps.put_off(tx, row, now + ON_ITS_WAY)
+                await run(tx, "put_off", id=row["id"], due_at=now + ON_ITS_WAY)
                 metrics.DEFERRED.inc()
             elif (later := after_cap(others, self._cap, now, self._config.hours)) is not None:
-                await steps.put_off(tx, row, later)
+                await run(tx, "put_off", id=row["id"], due_at=later)
                 metrics.DEFERRED.inc()
             else:
                 on_their_way.add(row["email"])
@@ -128,7 +122,7 @@ class Scheduler:
         )
 
     async def _fail(self, tx: AsyncConnection, row: Row, reason: str) -> None:
-        await steps.fail(tx, row["id"], reason)
+        await run(tx, "fail", id=row["id"], reason=reason)
         metrics.ENDED.labels("failed").inc()
         log.error(
             "scheduler.step_failed", sequence=row["sequence"], step=row["step"], reason=reason

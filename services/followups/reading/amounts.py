@@ -1,288 +1,304 @@
 """Numbers with their units, and what several of them come to: the base of areas and budgets.
 
-vocabulary/amounts.toml has the words, and area.toml the nouns that a number may count.
+A number is read with its evidence: its unit, the nearest noun before it, and the phrases that begin or
+end at it. area.py and money.py say which evidence makes it their fact; how two of them belong together
+is the same for both. vocabulary/amounts.toml has the words, and area.toml the nouns.
 """
 
 import itertools
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from services.followups.reading.numbers import NUMBER, in_digits
 from services.followups.reading.text import MARK
-from services.followups.reading.tokens import Match, Said, Token, Vocabulary
+from services.followups.reading.tokens import Match, Said, Vocabulary
 
 _TOKEN = re.compile(
     rf"(?P<iso>20\d\d-\d\d?-\d\d?(?!\d))|(?P<amount>{NUMBER})|(?P<side>(?<=\dx)\d\d?(?:[.,]\d\d?)?)|(?P<number>\d+)"
     r"|(?P<word>(?:m|mkw?|ft|м)2(?!\d)|m[./-](?=\w)|[^\W\d_]+)|(?P<sign>[^\w\s])",
     re.IGNORECASE,
 )
-WORDS = Vocabulary("area", "money", "corrections", shared="amounts", pattern=_TOKEN)
 _NOUNS = ("part", "whole", "height", "other")
-MONEY = ("{thousand}", "{million}", "{currency}")
-_SQUARE_FOOT = 0.09290304
-_FLAT = 20
-"""An area of this or more, before that of a room, is that of the whole: `95 m², salon 30 m`."""
-NEAR, LONGEST_LINK, MOST_BETWEEN = 9, 12, 40
+AREAS = {"square", "metres", "feet"}
+_SCALES = {"feet": 0.09290304}
+"""Into square metres; the unit of money is a number."""
+_LONGEST_SIDE = 30
+NEAR, MOST_BETWEEN = 9, 12
 """In tokens: how far a word speaks of a number, and what is between two that belong together."""
-_SIGNS = {",", ";", ".", "!", "?", "(", "|", "-", "–"}
+_SIGNS = {",", ";", ".", "!", "?", "(", "|", "-", "–", MARK}
+_LINKS = ("corrects", "of_it", "or")
+_LISTS = (["i"], ["oraz"], ["and"], ["+"])
 
 
 @dataclass(frozen=True, slots=True)
-class Quantity:
-    """A number in a message that may be the fact."""
+class Amount:
+    """A number in a message, or a range of two, as it is written: `150-180 tys. zł`."""
 
     start: int
     end: int
-    """Numbers of tokens."""
+    """Tokens: its first one, and the one after it."""
     value: float
-    of: str | None = None
-    """`part` if the name of a part (a room, materials) is next to it, `whole`, or None."""
-    weight: int = 0
-    """A clearer context wins: `na remont` against an amount without any word."""
-    noun: str | None = None
-    """The noun next to it, the same in all cases: `kuch`."""
+    """With its scale: 180,000."""
+    unit: str | None = None
+    """Of `AREAS`, `currency`, or how many zł it stands for: `1000`."""
+    currency: str | None = None
+    least: float | None = None
+    """The lower end of a range."""
     listed: bool = False
     """It shares the unit of a later one: `37, 42 i 51 m2`."""
+    of: str | None = None
+    """`part` if the name of a part (a room, materials) is next to it, `whole`, or None."""
+    noun: str | None = None
+    """The noun next to it, the same in all cases: `kuch`."""
+    weight: int = 0
+    """A clearer context wins: `na remont` against an amount without any word."""
+
+    def like(self, other: "Amount") -> "Amount":
+        """Return a small number without a unit in that of another."""
+        scale = _scale(other.unit) if self.value < 1000 else 1
+        return replace(self, value=self.value * scale, unit=other.unit, currency=other.currency)
+
+
+def _scale(unit: str | None) -> float:
+    return float(unit) if unit and unit.isdecimal() else _SCALES.get(unit or "", 1)
 
 
 class Amounts(Said):
     """A message with its numbers and the nouns that they may count."""
 
-    def __init__(self, text: str, file: str) -> None:
-        super().__init__(WORDS, text, file, tokens=_tokens(text))
-        self.numbers = [at for at, each in enumerate(self.tokens) if "{amount}" in each.kinds]
+    vocabulary = Vocabulary("amounts", "area", "money", "corrections", pattern=_TOKEN)
+
+    @cached_property
+    def numbers(self) -> list[Amount]:
+        """Return the numbers with their units; of a range, one."""
+        units = sorted(
+            self.of("unit", "sides"), key=lambda each: (each.end, each.value == "metres")
+        )
+        begun = {each.start: each for each in units}  # the longest
+        found: list[Amount] = []
+        for at, token in enumerate(self.tokens):
+            if (found and at < found[-1].end) or not (at in begun or "{amount}" in token.kinds):
+                continue
+            each = self._number(at, begun.get(at))
+            last = found[-1] if found else each
+            if last.least is None and self._is_range(last, each):
+                each = each if each.unit else each.like(last)
+                last = last if last.unit or last.value >= each.value else last.like(each)
+                each = replace(each, start=last.start, least=last.value)
+                found.pop()
+            elif each.unit is None and self._is_same(last, each):
+                each = each.like(last)
+            found.append(each)
+        for at in range(len(found) - 2, -1, -1):
+            each, after = found[at : at + 2]
+            link = self.words(each.end, after.start)
+            if (
+                not each.unit
+                and after.unit
+                and (link in _LISTS or (after.listed and link == [","]))
+            ):
+                found[at] = replace(each.like(after), listed=True)
+        return found
+
+    def _number(self, at: int, unit: Match | None) -> Amount:
+        if unit and unit.name == "sides":
+            return self._sides(unit)
+        end = unit.end if unit else at + 1
+        currency = self.tokens[end - 1].kinds.get("{currency}")
+        start = at
+        if self.is_kind(at - 1, "{sign}"):
+            start, currency = at - 1, currency or self.tokens[at - 1].kinds["{sign}"]
+        name = unit.value if unit else currency and "currency"
+        number = self.value(at) if "{amount}" in self.tokens[at].kinds else 1
+        return Amount(start, end, number * _scale(name), name, currency)
+
+    def _is_range(self, last: Amount, each: Amount) -> bool:
+        """Return whether two numbers are its ends: `między 70 a 75`, `25 tys, może 30`."""
+        first, end = last.end, each.start
+        more = each if each.unit else each.like(last)
+        is_money = last.unit and not AREAS & {last.unit, more.unit}
+        is_more = last.value < more.value <= 2 * last.value and not self.begins(
+            "counts yes", each.end
+        )
+        if is_money and is_more and (first, end) in self.all("rise yes"):
+            return True
+        is_between = self.is_kind(first, "{and}") and self.has("between range", first - NEAR, first)
+        return end - first == 1 and (is_between or self.is_kind(first, "{range}"))
+
+    def _is_same(self, last: Amount, each: Amount) -> bool:
+        """Return whether it has the unit of the last: `30 tys, a właściwie 35`."""
+        is_more = last.unit == "1000" and self.has("same more", last.end, each.end + 1)
+        return is_more or self.has("same yes", last.end, each.end + 1)
+
+    def _sides(self, each: Match) -> Amount:
+        """Read `4 x 5 m` and `350 x 420 cm`."""
+        scale = 0.01 if each.value == "in_cm" else 1
+        a, b = (scale * one for one in (each.said["amount"] + each.said.get("side", []))[:2])
+        ends = (self.end_of(f"unit {name}", each.end - 1) for name in ("metres", "square"))
+        value = a * b if max(a, b) <= _LONGEST_SIDE else 0
+        return Amount(each.start, max(*ends, each.end), value, "square")
 
     @cached_property
     def cuts(self) -> list[int]:
         """Return where clauses end."""
-        return [at for at in range(len(self.tokens)) if self._is_cut(at)]
-
-    def _is_cut(self, at: int) -> bool:
-        word = self.tokens[at].word
-        if word not in _SIGNS:
-            return word == MARK or self.begins("cut yes", at)
-        is_glued = word in {"-", "–"} and (at == 0 or not self.is_loose(at - 1))
-        return self.is_loose(at) and not is_glued
+        signs = (at for at, each in enumerate(self.tokens) if each.word in _SIGNS)
+        return sorted({*filter(self.is_loose, signs), *(at for at, _ in self.all("cut yes"))})
 
     @cached_property
     def nouns(self) -> list[Match]:
         """Return them; their name is `part`, `whole`, `height` or `other`, and their value the noun."""
-        found: list[Match] = []
-        heard = self.of(*_NOUNS)
-        for each in sorted(heard, key=lambda one: (one.start, _NOUNS.index(one.name), -one.end)):
-            if not found or each.start >= found[-1].end:
-                found.append(each)
-        return found
+        return self.apart(*_NOUNS, order=_NOUNS)
 
     def value(self, at: int) -> float:
         return float(self.tokens[at].kinds["{amount}"])
 
-    def is_small(self, at: int) -> bool:
-        word = self.tokens[at].word
-        return word.isdecimal() and len(word) < 4
-
-    def at(self, offset: int) -> int:
-        """Return the first token from here on."""
-        return bisect_left(self.tokens, offset, key=lambda each: each.start)
-
-    def is_number(self, at: int) -> bool:
-        return self.tokens[at].word[0].isdecimal()
-
     def nouns_in(self, first: int, end: int) -> list[Match]:
         return [each for each in self.nouns if first <= each.start and each.end <= end]
 
-    def before(self, at: int, kind: str = "{about}") -> int:
-        """Return where the words of this kind before a token begin."""
-        while at and self.is_kind(at - 1, kind):
-            at -= 1
-        return at
-
-    def since(self, at: int, *stops: str, most: int = NEAR) -> int:
+    def since(self, at: int, stops: str = "", most: int = NEAR) -> int:
         """Return where the words without numbers and these signs before a token begin."""
         first = max(0, at - most)
-        for each in range(at - 1, first - 1, -1):
-            if self.tokens[each].word in stops or (
-                self.is_number(each)
-                and not "".join(self.words(each + 1, each + 2)).startswith("pok")
-            ):
-                return each + 1
-        return first
+        before = range(at - 1, first - 1, -1)
+        words = ((each, self.tokens[each].word) for each in before)
+        ends = (each + 1 for each, word in words if word in stops or word[0].isdecimal())
+        return next(ends, first)
 
-    def noun_before(self, at: int) -> tuple[str | None, str | None]:
-        """Classify the nearest noun before a number: in its clause, or the whole in one before."""
-        first = self.since(at)
-        clause = max(first, *(each + 1 for each in self.cuts if each < at), 0)
-        if nouns := self.nouns_in(clause, at):
-            return nouns[-1].name, nouns[-1].value
-        nouns = self.nouns_in(self.since(at, ";", ".", "!", "?"), at)
-        return ("whole" if any(each.value in _FLATS for each in nouns) else None), None
+    def near(self, name: str, at: int) -> bool:
+        """Return whether a phrase stands before a token (or ends with it), without a number between."""
+        return self.has(name, self.since(at, ",;!?@", most=7), at + 1)
 
-    def unit(self, at: int) -> tuple[int, float, bool] | None:
-        """Return where the unit of a number ends, its metres, and whether it may be a length."""
-        if self.begins("unit address", at) and not self.begins("unit some", at):
-            return None
-        plain, feet = self.end_of("unit plain", at), self.end_of("unit feet", at)
-        end = max(plain, feet, self.end_of("unit metres", at))
-        is_one = end and not self.begins("unit none", at)
-        return (end, _SQUARE_FOOT if end == feet else 1, end == plain) if is_one else None
+    def noun_before(self, at: int) -> Match | None:
+        """Return the nearest noun before a number in its clause."""
+        clause = max((each + 1 for each in self.cuts if each < at), default=0)
+        return next(reversed(self.nouns_in(max(self.since(at), clause), at)), None)
 
     def is_rejected(self, at: int) -> bool:
         """Return whether the value that starts here is negated: `nie 60`."""
-        is_old = self.ends("before was", at) and not self.is_said("after not")
-        return is_old or self.ends("before not", at)
+        return self.ends("before not", at) or self.ends("before was", at)
 
     def times(self, at: int) -> int:
         """Return how many of it there are: 2 before `10` in `dwa pokoje po 10`."""
         counts = [each.said["amount"][0] for each in self.of("several") if each.end == at + 1]
         return next((int(each) for each in counts if 1 < each < 50), 1)
 
-    def bare(self, beside: Sequence[tuple[int, int]]) -> list[int]:
-        """Return the numbers of clauses that consist of a number: `jakieś 80, nie 60`."""
-        found: list[int] = []
-        cuts = [at for at in self.cuts if self.tokens[at].word != "a"]
-        for start, end in itertools.pairwise([-1, *cuts, len(self.tokens)]):
-            if self.is_bare(start + 1, end, beside):
-                found += [at for at in self.numbers if start < at < end]
-        return found
+    def bare(self, beside: Sequence[tuple[int, int]]) -> tuple[set[int], bool]:
+        """Return the numbers of clauses that consist of a number (`jakieś 80, nie 60`), and whether
+        all do.
 
-    def is_bare(self, first: int, end: int, beside: Sequence[tuple[int, int]]) -> bool:
-        """Return whether this consists of numbers, and of words that may be next to them."""
-        among = {at for start, stop in beside for at in range(start, stop)}
-        return all(
-            at in among
-            or not word[0].isalnum()
-            or self.is_kind(at, "{filler}")
-            or self._is_alone(at)
-            for at, word in enumerate(self.words(first, end), first)
-        )
-
-    def _is_alone(self, at: int) -> bool:
-        """Return whether it is a number like `250 000`, but `697.512.68` and `80m` are not."""
-        word = self.tokens[at].word
-        is_apart = self.is_loose(at) or not self.tokens[at + 1].word[0].isalnum()
-        return is_apart and self.is_kind(at, "{amount}") and (len(word) < 7 or word[-3].isalnum())
+        :param beside: what may be next to them, besides words that say nothing
+        """
+        said = {at for at, each in enumerate(self.tokens) if each.word[0].isalnum()}
+        said -= {at for start, stop in beside for at in range(start, stop)}
+        said = {at for at in said if not self.is_kind(at, "{amount}", "{filler}")}
+        bare: set[int] = set()
+        for start, end in itertools.pairwise([-1, *self.cuts, len(self.tokens)]):
+            clause = range(start + 1, end)
+            bare.update(clause if said.isdisjoint(clause) else ())
+        return bare, not said
 
     # --- Several ------------------------------------------------------------------------------
 
     def amended(self) -> int | None:
         """Return the number of `sory, 4,5 metra`, `jednak będzie 61` or `61 jednak`."""
-        ends = ((each, self.ends("amended is", each + 1)) for each in self.numbers)
-        return next((at for at, is_new in ends if is_new or self.begins("amended after", at)), None)
-
-    def near(self, name: str, at: int, *stops: str, first: int = 0, most: int = NEAR) -> bool:
-        """Return whether a phrase stands before, without a number or one of these signs between."""
-        return self.has(name, max(first, self.since(at, *stops, most=most)), at)
-
-    def corrects(self, first: int, end: int, most: int = NEAR) -> bool:
-        is_limit = self.near("between limits", end, ",", ";", first=first)
-        return end - first <= most and (is_limit or self.has("between corrects", first, end))
-
-    def replaces(self, first: int, end: int) -> bool:
-        words = self.words(first, end)
-        is_measured = end - first <= LONGEST_LINK and self.has("between measured", first, end)
-        is_range = len(words) == 1 and self.is_kind(first, "{range}")
-        return self.corrects(first, end) or is_measured or is_range or words == [",", "no"]
-
-    def _is_instead(self, last: Quantity, each: Quantity) -> bool:
-        """Return whether a value replaces the last one: a correction, or a range: `między 70 a 75`."""
-        span = last.end, each.start
-        if each.weight > last.weight or (each.noun == "gor" and last.of == "part"):  # not `at most`
-            return each.weight > last.weight
-        is_and = span[1] - span[0] == 1 and self.is_kind(span[0], "{and}")
-        is_range = is_and and self.ends("between range", last.start + 1)
-        is_limit = each.value > last.value and self.has("between up_to", last.end, each.start + 1)
-        return is_range or is_limit or self.replaces(*span)
-
-    def of_it(self, first: int, end: int) -> bool:
-        words = self.words(first, end)
-        return words[:1] == ["("] or words == ["z"] or self.has("between of_it", first, end)
-
-    def _is_sum(self, last: Quantity, each: Quantity) -> bool:
-        first, end = last.end, each.start
-        if _are_rooms(last, each) or (self.has("between added", first, end) and each.of != "whole"):
-            return True
-        if last.listed or self._is_joined(first, end):
-            return last.of == each.of or None in {last.of, each.of}
-        words = self.words(first, end)
-        is_listed = all(word.isalpha() or word in {":", ".", ","} for word in words)
-        return (
-            last.of == each.of == "part" and is_listed and len(words) < NEAR > words.count(",") * 5
+        said = self.of("amended")
+        return min(
+            (each.end - 1 if each.value == "is" else each.start for each in said), default=None
         )
 
-    def _is_joined(self, first: int, end: int) -> bool:
-        """`12 m salon i jakieś 9`: words only, and one of them joins."""
-        while first < end and self.tokens[first].word in {".", ","}:
-            first += 1
-        joints = self.spans("between joins", first, end)
-        is_plain = all(word.isalpha() or word in {"+", "."} for word in self.words(first, end))
-        return bool(joints) and is_plain and joints[0][0] - first <= 3 and end - joints[-1][0] <= 6
+    def link(self, first: int, end: int) -> str | None:
+        """Return how what stands between two values joins them, by the first table that has it."""
+        names = _LINKS if end - first <= MOST_BETWEEN else ()
+        return next((name for name in names if self.has(f"between {name}", first, end + 1)), None)
 
-    def total(self, found: Sequence[Quantity]) -> float | None:
+    def _is_sum(self, last: Amount, each: Amount) -> bool:
+        first, end = last.end, each.start
+        is_part = last.of == each.of == "part"
+        if is_part and len({last.noun, each.noun} - {None}) > 1:
+            return True
+        if last.of != each.of and None not in {last.of, each.of}:
+            return False
+        is_list = is_part and self.words(first, end).count(",") < 2
+        return last.listed or is_list or self.has("between joins", first, end)
+
+    def total(self, found: Sequence[Amount]) -> float | None:
         """Return what several values come to; None if a person would ask back."""
-        is_joint = self.is_said("between adds") and not self.is_said("between adds_to")
+        is_joint = self.is_said("between adds")
         own = [each for each in found if is_joint or not self._is_of_another(each)]
         total, last = 0.0, None
-        for each in own or (() if self.is_said("of not_theirs") else found):
-            first = max(last.end, each.start - MOST_BETWEEN) if last else 0
-            is_of_parts = each.of == "part" and last is not None and last.of == "whole"
-            is_total = self.near("between total", each.start, ",", ";", first=first, most=7)
-            if is_total and not is_of_parts:
+        for each in own or found:
+            link = self.link(last.end, each.start) if last else None
+            if self.near("between total", each.start):
                 return each.value
-            if last is None or self._is_instead(last, each):
+            if last is None or each.weight > last.weight or link == "corrects":
                 total = each.value
-            elif self._is_of_it(last, each, total, first):
-                continue
             elif self._is_sum(last, each):
                 total += each.value
-            elif _is_part_of(last, each, total):
+            elif link or each.value == total or each.weight < last.weight:
                 continue
-            elif {each.of, last.of} == {None, "whole"}:
-                total = each.value if each.of else total
+            elif last.of != each.of and "whole" in {last.of, each.of}:
+                total = each.value if last.of is None else total  # `mieszkanie 72 m2, salon 30 m2`
+                continue
             else:
                 return None
             last = each
         return total if last else None
 
-    def _is_of_another(self, each: Quantity) -> bool:
+    def _is_of_another(self, each: Amount) -> bool:
         """Return whether it is said of another person: `szwagier ma 80 m`."""
-        return self.near("of kin", each.start, ",", ";", ".", most=6)
-
-    def _is_of_it(self, last: Quantity, each: Quantity, total: float, first: int) -> bool:
-        is_same = each.value == total and not _are_rooms(last, each)
-        return is_same or self.of_it(first, each.start) or self.has("between or", first, each.start)
-
-
-_FLATS = {"mies", "dom", "loka", "biur", "kawa"}
-
-
-def _is_part_of(last: Quantity, each: Quantity, total: float) -> bool:
-    """`mieszkanie 72 m2, salon 30 m2`"""
-    is_less = last.of is None and each.of == "part" and each.value < total >= _FLAT
-    return is_less or each.weight < last.weight or {each.of, last.of} == {"part", "whole"}
-
-
-def _are_rooms(last: Quantity, each: Quantity) -> bool:
-    """Return whether they are two rooms."""
-    nouns = {last.noun, each.noun}
-    return last.of == each.of == "part" and len(nouns) > 1 and None not in nouns
+        return self.near("of kin", each.start)
 
 
 @lru_cache(16)  # an area and a budget are read of the same message
-def _tokens(text: str) -> list[Token]:
-    return WORDS.tokens(text)
+def read(text: str) -> Amounts:
+    """Return a text with its numbers in digits, as tokens."""
+    return Amounts(in_digits(text))
 
 
-def flats(text: str) -> int:
-    """Return how many flats or rooms a text speaks of: 2 of `mam dwa mieszkania`."""
-    heard = read(text, "corrections").of("several")
-    counts = [each.said["amount"][0] for each in heard if each.value == "flats"]
-    return next((int(each) for each in counts if 1 < each < 5), 1)
+# --- Of something that was said before: `80, nie 60` ------------------------------------------
+
+_LOOK_BACK = 40
 
 
-@lru_cache(16)
-def read(text: str, file: str) -> Amounts:
-    """Return a text with its numbers in digits, as tokens, with the phrases of a file of words."""
-    return Amounts(in_digits(text), file)
+def is_rejected(text: str, start: int) -> bool:
+    """Return whether the value that starts here is negated: `nie 60`."""
+    said = read(text[max(0, start - _LOOK_BACK) : start])
+    return said.is_rejected(len(said.tokens))
+
+
+def rejected(text: str) -> float | None:
+    """Return the number that another replaces: 46 in `64, nie 46`."""
+    found = read(text).of("instead")
+    return next((each.said["amount"][-(each.value == "last")] for each in found), None)
+
+
+def meant(text: str, found: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """Return the person's own value (`mój`, `nowy`), else the first that is not negated, else the
+    last of those that correct one another or form a range.
+
+    :param found: where each begins and ends
+    """
+    if len(found) < 2:
+        return next((each for each in found if not is_rejected(text, each[0])), None)
+    first = max(0, found[0][0] - _LOOK_BACK)
+    said = read(text[first : found[-1][0]])
+    starts = [each.start for each in said.tokens]
+    spans = {each: [bisect_left(starts, at - first) for at in each] for each in found}
+    own = [each for each, (at, _) in spans.items() if said.near("own yes", at)]
+    chosen: tuple[int, int] | None = None
+    for each in own or found:
+        start = spans[each][0]
+        if said.is_rejected(start):
+            continue
+        if chosen is None or said.link(spans[chosen][1], start) == "corrects":
+            chosen = each
+    return chosen
+
+
+def corrects(words: str) -> bool:
+    if len(words) > _LOOK_BACK:
+        return False
+    said = read(words)
+    return said.link(0, len(said.tokens)) == "corrects"

@@ -1,43 +1,71 @@
-"""Numbers that are not facts: streets, postcodes, URLs, orders, accounts, personal ids."""
+"""Numbers that are not facts: streets, postcodes, links, orders, accounts. vocabulary/ids.toml has the words."""
 
 import re
 
-from services.followups.reading.text import MARK, beginnings, vocabulary
+from services.followups.reading.text import MARK
+from services.followups.reading.tokens import Said, Vocabulary
 from services.followups.rules.facts import Question
 
-_UNIT = r"(?:m\b|m2|m²|m\s2\b|mkw|kw\b|metr|sqm|tys|tyś|mln|mili|z[łl]|pln|eur|€|k\b|usd)"
-_CAPITAL = r"[A-ZĄĆĘŁŃÓŚŹŻ][\w.'-]*"
-_PHONE = (
+_LINK = re.compile(
+    r"https?://\S{1,200}|www\.\S{1,200}|\b(?:[\w-]{1,63}\.){1,4}(?:pl|com|eu)\b", re.IGNORECASE
+)
+_TOKEN = re.compile(r"(?P<digits>\d(?:[\d/]|[ -]\d)*)|(?P<word>[^\W\d_]+2?)|(?P<sign>[^\w\s])")
+_PHONE = re.compile(
     r"\s*(?:\+?48[\s-]?)?(?:\d{3}(?:[\s-]?\d{3}){2}|\d\d[\s-]\d{3}(?:[\s-]\d\d){2})(?![\s-]?\d)"
 )
-_HOUSE = rf"(?:(?!{_PHONE})\s*\d{{1,4}}[a-zA-Z]?(?:\s?/\s?\d{{1,4}})?(?:\s?m\.?\s?\d{{1,4}})?(?![\d.]|\s?(?:m2|m²|mkw|metr)))"
-_IDS = re.compile(
-    r"(?i:\bhttps?://\S{1,200}|\bwww\.\S{1,200}|\b(?:[\w-]{1,63}\.){1,4}(?:pl|com|eu)\b)"
-    rf"|\b(?i:ul\.?|ulic[aąęy]|al\.|alej[aiąę]\w*|pl\.|plac\w*|os\.|osiedl\w*|rondo|rondzie)\s+(?:\d{{1,2}}\s+)?(?:{_CAPITAL}(?:\s+(?!w\b|we\b){_CAPITAL}){{0,3}}|[^\W\d_]+(?=\s*\d)){_HOUSE}?"
-    rf"|\b(?i:na|przy)\s+\d{{1,2}}\s+(?:Maja|Listopada|Stycznia|Lutego|Kwietnia|Czerwca|Lipca|Sierpnia|Grudnia)\b{_HOUSE}?"
-    r"|(?i:\b(?:nip|pesel|regon|krs|iban|konto|(?:nr|numer\w*)\s+(?:konta|zam[óo]wienia|faktury|umowy|dzia[łl]ki|klienta|oferty|sprawy|ksi[ęe]gi|paczki|przesy[łl]ki|paragonu|rachunku|reklamacji|zg[łl]oszenia)"
-    r"|(?:zam[óo]wieni|zleceni|faktur|umow|ofert|order|invoice)\w*)"
-    r"(?:(?:\s+(?:nr|numer|no|number))?\W{0,3}|(?:\s+(?:w|we|ze?|od|u|na|from|in|at)\s+[^\W\d]+){1,2}(?:\s+(?:nr|numer|no|number))?[\s:]{1,2}(?=\d{7}))\d[\d\s/-]*+)"
-    rf"(?![.,]\d|(?i:{_UNIT}))"  # `w umowie 73 m`, `wg umowy 49,87`
-)  # fmt: skip
-
-
-_POSTCODE = re.compile(rf"(?<![\d+-])\b\d\d-\d{{3}}\b(?![\s-]?\d|\s?{_UNIT})", re.IGNORECASE)
-
-
-_LEADS = vocabulary(
-    "http www pl com eu ul al os ulic alej plac osie rond maja listo stycz luteg kwiet czerw lipca sierp grudn "
-    "nip pese rego krs iban konto nr numer zamo zlec fakt umow ofer orde invo"
+_HOUSE = re.compile(
+    r"\s*\d{1,4}[a-zA-Z]?(?:\s?/\s?\d{1,4})?(?:\s?m\.?\s?\d{1,4})?(?![\d.]|\s?(?:m2|m²|mkw|metr))"
 )
-"""How a word of each begins."""
+_LONGEST_NAME = 4
+_LEAST_LONG = 7
+_POSTCODE = re.compile(
+    r"(?<![\d+-])\b\d\d-\d{3}\b(?![\s-]?\d|\s?(?:tys|k\b|z[łl]|m2|m²|met))", re.IGNORECASE
+)
+
+
+class _Ids(Said):
+    vocabulary = Vocabulary("ids", pattern=_TOKEN)
+
+    def _street(self, at: int) -> int | None:
+        """Return the token after the name of a street: `ul. 3 Maja`, `na osiedlu tęczowym`."""
+        if self.is_kind(at, "{at}"):  # `na 3 Maja`
+            is_dated = self.is_kind(at + 1, "{digits}") and self.is_kind(at + 2, "{month}")
+            return at + 3 if is_dated and self.is_title(at + 2) else None
+        first = at + 1 + (self.words(at + 1, at + 2) == ["."])
+        first += self.is_kind(first, "{digits}") and self.is_title(first + 1)
+        end = first
+        while end < first + _LONGEST_NAME and self.is_title(end) and not self.is_kind(end, "{in}"):
+            end += 1
+        is_low = end == first and self.is_kind(end, "{word}") and self.is_kind(end + 1, "{digits}")
+        return end + is_low if end > first or is_low else None
+
+    def found(self) -> dict[int, int]:
+        """Return where each begins and ends, in letters."""
+        found: dict[int, int] = {}
+        for each in self.of("of"):
+            number = self.tokens[each.end - 1]
+            is_long = each.value == "number" or len(number.word) >= _LEAST_LONG
+            is_decimal = re.match(r"[.,]\d", self.text[number.end :])
+            if is_long and not is_decimal and not self.is_kind(each.end, "{unit}"):
+                found[self.tokens[each.start].start] = number.end
+        for each in self.of("street"):
+            if (end := self._street(each.start)) is not None:
+                last = self.tokens[end - 1].end
+                house = None if _PHONE.match(self.text, last) else _HOUSE.match(self.text, last)
+                found[self.tokens[each.start].start] = house.end() if house else last
+        return found
 
 
 def without(text: str, asked: Question | None) -> str:
     """Remove them, so that no reader takes them for an area, a budget or a date."""
-    if not _LEADS.isdisjoint(beginnings(text)):
-        text = _IDS.sub(f" {MARK} ", text)
-    if "-" not in text:
-        return text
-    if asked == "budget" and re.fullmatch(r"\D*\d\d-\d\d0\W*", text):  # `80-100`
-        return text
+    text = _LINK.sub(f" {MARK} ", text) if "." in text else text
+    parts, done = [], 0
+    may_have = _Ids.vocabulary.may_be_in(text)
+    for start, end in sorted(_Ids(text).found().items()) if may_have else ():
+        if start >= done:
+            parts.append(text[done:start])
+            done = end
+    text = f" {MARK} ".join([*parts, text[done:]])
+    if "-" not in text or (asked == "budget" and re.fullmatch(r"\D*\d\d-\d\d0\W*", text)):
+        return text  # `80-100`
     return _POSTCODE.sub(f" {MARK} ", text)

@@ -1,22 +1,38 @@
 """The kind of each word of a message, as consent_words.toml lists them."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
 from operator import ne
-from pathlib import Path
 
 from services.followups.reading.phrases import plain
+from services.followups.reading.text import told
 
-TABLES: Mapping[str, Mapping[str, Mapping[str, str]]] = tomllib.loads(
-    (Path(__file__).parent / "consent_words.toml").read_text(encoding="utf-8")
-)
+TABLES: dict[str, Mapping[str, Mapping[str, str]]] = told("consent_words")
+PATTERNS: dict[str, list[str]] = TABLES.pop("patterns")  # type: ignore[assignment]
 FOREIGN = "."
 MISTYPED = range(5, 20)
 """How long a word is that may be mistyped: a shorter one is too near to others."""
 _ENTRY = re.compile("[,\n]")
+
+
+_EDGES = {"start": "^", "end": "$"}
+
+
+def pattern(phrase: str) -> str:
+    """Return a pattern of letters for kinds in their order, as [patterns] explains."""
+    found = among = ""
+    for part in phrase.split():
+        kinds = part.rstrip("*").split("|")
+        letters = "".join(kind[0] for kind in kinds if kind not in _EDGES)
+        if part.endswith("*"):
+            among += letters
+            continue
+        ways = [f"[{letters}]"] * bool(letters) + [_EDGES[each] for each in kinds if each in _EDGES]
+        found += f"[lp{among}]*" * bool(found) + f"(?:{'|'.join(ways)})"
+        among = ""
+    return found
 
 
 class Kinds:
@@ -34,8 +50,9 @@ class Kinds:
                         kinds[" ".join(words).rstrip("*")] = kind[0]
         self._known = {word for phrase in self._phrases for word in phrase.split()}
         self._longest: dict[str, int] = {}
-        for first, *others in (phrase.split() for phrase in self._phrases):
-            self._longest[first] = max(1 + len(others), self._longest.get(first, 0))
+        for said in (phrase.split() for phrase in self._phrases):
+            begun = " ".join(said[:2])
+            self._longest[begun] = max(len(said), self._longest.get(begun, 0))
         self._shortened: dict[str, list[str]] = {}
         meant = (word for word in self._known if self._phrases.get(word) != FOREIGN)
         for word in sorted(filter(_may_be_mistyped, meant)):
@@ -43,19 +60,12 @@ class Kinds:
                 self._shortened.setdefault(each, []).append(word)
         self._read = lru_cache(4096)(self._word)
 
-    def beginnings(self, kinds: str, length: int) -> frozenset[str]:
-        """Return how words begin of which one is in each text that has one of these kinds."""
-        entries = {**self._stems, **self._phrases}.items()
-        return frozenset(
-            max(entry.split(), key=len)[:length] for entry, kind in entries if kind in kinds
-        )
-
     def of(self, words: list[str]) -> str:
         """Return the kind of each word, and one for words that are a phrase together."""
         read = [self._read(word[: MISTYPED.stop]) for word in words]
         words, kinds, at = [word for word, _ in read], "", 0
         while at < len(words):
-            size = min(self._longest.get(words[at], 1), len(words) - at)
+            size = min(self._longest.get(" ".join(words[at : at + 2]), 1), len(words) - at)
             while size > 1 and " ".join(words[at : at + size]) not in self._phrases:
                 size -= 1
             kinds += self._phrases[" ".join(words[at : at + size])] if size > 1 else read[at][1]

@@ -7,38 +7,26 @@ these words.
 
 import re
 from collections.abc import Iterator
-from datetime import date
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from services.followups.reading.text import MARK, PHONE_MARK, Reading, fold, words
-from services.followups.reading.tokens import Said, Vocabulary, told
-from services.followups.rules.facts import Question
+from services.followups.reading.phrases import plain
+from services.followups.reading.text import MARK, PHONE_MARK, Reading, told, words
+from services.followups.reading.tokens import Said, Vocabulary, words_of
 
 _TOKEN = re.compile(rf"(?P<mark>{MARK}+)|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)|(?P<sign>[^\s])")
-_WORDS = Vocabulary("name", pattern=_TOKEN)
+_TOLD = told("name")
 FIRST_NAMES = frozenset(
-    fold(name)
+    plain(name)
     for line in (Path(__file__).parent / "first_names.txt").read_text(encoding="utf-8").splitlines()
     if not line.startswith("#")
     for name in line.split()
 )
-_FAMILY = re.compile(r"(?!\w*polska)\w{3,21}(?:[sc]k[ia]|dzk[ia]|wicz|czyk|[ic]zak|iak)")
+_FAMILY = tuple(_TOLD["words"]["family"]["yes"])
 """`Tu Kowalczyk`"""
-_FAMILIES = ("ska", "ski", "cka", "cki", "dzka", "dzki", "wicz", "czyk", "zak")
-_NOUN = re.compile(r"\w{2,16}(?:[eaiyu]k|ec|[oa]rz)")
-_NO_SIGNATURE = re.compile(r"^sam\b|\s\S*(?:ę|ł[ae]m?|my|e|y|(?<![scdz]k)i)$", re.IGNORECASE)
-"""`sam zrobię`, `ola dzwoniła`"""
-_LEADS = frozenset(
-    max(phrase.split(), key=len)
-    for lead in ("said", "signed", "surname")
-    for phrase in told("name")["lead"][lead]
-)
-_SIGNS = set(",;:.!-–")
+_KNOWN = FIRST_NAMES | words_of("name", "leads")
 _BESIDE = {*",;:.!|()-–/", MARK, PHONE_MARK}
-_ENDS = {".", "!", MARK, PHONE_MARK}
-_LONGEST = 6
+_LONGEST = 4
 
 
 class _Run(NamedTuple):
@@ -51,18 +39,17 @@ class _Run(NamedTuple):
     right: str
     cut: tuple[int, int]
     """With the words that say so."""
-    is_known: bool
-    """Its first or last word is a first name."""
-    is_title: bool
 
 
 class _Names(Said):
-    def __init__(self, text: str) -> None:
-        super().__init__(_WORDS, text, "name")
-        self.size = len(self.tokens)
+    vocabulary = Vocabulary("name", pattern=_TOKEN)
+
+    @property
+    def size(self) -> int:
+        return len(self.tokens)
 
     def is_word(self, at: int) -> bool:
-        return 0 <= at < self.size and self.tokens[at].word[0].isalpha()
+        return self.is_kind(at, "{word}")
 
     def is_title(self, at: int) -> bool:
         return self.is_word(at) and self.text[self.tokens[at].start : self.tokens[at].end].istitle()
@@ -70,11 +57,9 @@ class _Names(Said):
     def is_first(self, at: int) -> bool:
         return self.is_word(at) and self.tokens[at].word in FIRST_NAMES
 
-    def is_family(self, at: int, *, noun: bool = False) -> bool:
-        """Return whether it ends as names of families do; some also as a `noun`: `Rożek`."""
+    def is_family(self, at: int) -> bool:
         word = self.tokens[at].word
-        is_noun = noun and _NOUN.fullmatch(word) and not self.is_kind(at, "{place}")
-        return self.is_word(at) and bool(_FAMILY.fullmatch(word) or is_noun)
+        return self.is_word(at) and len(word) > 5 and word.endswith(_FAMILY)
 
     def _may_be(self, at: int) -> bool:
         if not self.is_word(at) or self.is_kind(at, "{no_name}") or len(self.tokens[at].word) < 2:
@@ -82,12 +67,10 @@ class _Names(Said):
         return self.is_title(at) or self.is_first(at) or self.is_family(at)
 
     def _goes_on(self, at: int) -> bool:
-        """Return whether a name goes on with this token: `Maj-Nowak`, `Ewa i Tomasz Kruk`, `Jan W.`"""
+        """Return whether a name goes on with this token: `Maj-Nowak`, `Jan W.`"""
         word = self.tokens[at].word
-        is_joint = (word == "-" and not (self.is_loose(at) or self.is_loose(at - 1))) or (
-            word == "i" and self.is_first(at - 1) and self.is_first(at + 1)
-        )
-        is_initial = len(word) == 1 and self.is_title(at) and self.words(at + 1, at + 2) == ["."]
+        is_joint = word == "-" and not (self.is_loose(at) or self.is_loose(at - 1))
+        is_initial = self.is_title(at) and self.words(at + 1, at + 2) == ["."] and len(word) == 1
         return is_joint or is_initial or self._may_be(at)
 
     def runs(self) -> Iterator[_Run]:
@@ -102,29 +85,18 @@ class _Names(Said):
 
     def _run(self, start: int, end: int) -> _Run:
         left, first = self._left(start)
-        firsts = [at for at in range(start, end) if self.is_first(at)]
-        if firsts and start + 1 < firsts[0] < end - 1:  # `Beauty Studio Ewelina Pająk`
-            start = first = firsts[0]
-            left = "sign"
-        is_short = end - start == 1 or "i" in self.words(start, end)
         is_free = self.is_word(end) and not self.is_kind(end, "{no_name}")
-        if is_short and is_free and self.is_first(end - 1):  # `jan nowak 600 700 800`
+        if is_free and end - start == 1 and self.is_first(start):  # `jan nowak 600 700 800`
             beside = {left, self._edge(end + 1, step=1)}
-            is_all = (start, end + 1) == (0, self.size) or beside == {"end", "mark"}
+            is_all = (start, end + 1) == (0, self.size)
             end += is_all or ("word" not in beside and not beside.isdisjoint({"phone", "said"}))
-        return self.run(start, end, left, first)
-
-    def run(self, start: int, end: int, left: str, first: int) -> _Run:
-        words = [at for at in range(start, end) if self.is_word(at)]
-        is_known = self.is_first(words[0]) or self.is_first(words[-1])
-        is_title = all(self.is_title(at) or self.tokens[at].word == "i" for at in words)
         right, last = self._right(end)
-        return _Run(start, end, left, right, (first, last), is_known, is_title)
+        return _Run(start, end, left, right, (first, last))
 
     def _left(self, at: int) -> tuple[str, int]:
         at -= self.is_kind(at - 1, "{title}")
         end = at
-        while end and self.tokens[end - 1].word in _SIGNS:
+        while end and self.tokens[end - 1].word in _BESIDE - {MARK, PHONE_MARK}:
             end -= 1
         led = at - (self.words(at - 1, at) == [":"])
         for lead, stop in (("signed", end), ("said", led), ("introduced", led)):
@@ -133,14 +105,12 @@ class _Names(Said):
         return self._edge(at - 1, step=-1), at
 
     def _right(self, at: int) -> tuple[str, int]:
-        ends = _ENDS if self.begins("side mowi", at) else _BESIDE
-        side = max(self.end_of("side yes", at), self.end_of("side mowi", at))
-        if side and (side == self.size or self.tokens[side].word in ends):
+        side = self.end_of("side yes", at)
+        if side and (side == self.size or self.tokens[side].word in _BESIDE - {":"}):
             return "side", side
         if self.words(at, at + 1) in (["z"], ["ze"]) and self.is_title(at + 1):
             return self._edge(at + 2, step=1), at  # `Marta z Lublina`
-        last = at + (self.words(at, at + 1) == ["."] and len(self.tokens[at - 1].word) == 1)
-        return "sign" if self.is_kind(at, "{role}") else self._edge(at, step=1), last
+        return "sign" if self.is_kind(at, "{role}") else self._edge(at, step=1), at
 
     def _edge(self, at: int, *, step: int) -> str:
         """Return `phone` or `mark`, also beyond signs and labels; else `sign`, `end` or `word`."""
@@ -157,120 +127,57 @@ class _Names(Said):
         return "end"
 
 
-def find(text: str, _: date, asked: Question | None) -> Reading:
+def find(text: str, *_: object) -> Reading:
     said = words(text)
-    is_family = any(word.endswith(_FAMILIES) for word in said)
-    if not is_family and FIRST_NAMES.isdisjoint(said) and _LEADS.isdisjoint(said):
+    if said.isdisjoint(_KNOWN) and not any(word.endswith(_FAMILY) for word in said):
         return text, {}
     names = _Names(text)
-    last = _surname(names)
-    runs = [each for each in _joined(names, [*names.runs()]) if each.start != last]
-    rated = [(rank, each) for each in runs if (rank := _rank(names, each, asked))]
-    cuts, name = list[tuple[int, int]](), ""
-    if rated:
-        run = min(rated)[1]
-        cuts, name = [run.cut], _written(names, run)
-    if last is not None:
-        cuts.append((names.start_of("lead surname", last), last + 1))
-        name = name if " " in name else f"{name} {names.said(last, last + 1)}".strip()
-    for first, stop in sorted(cuts, reverse=True):
-        before, after = names.tokens[first].start, names.tokens[stop - 1].end
-        text = f"{text[:before]} {MARK} {text[after:]}"
-    return text, {"name": name} if name else {}
-
-
-def _surname(names: _Names) -> int | None:
-    """Return the token of `nazwisko Kot, imię Wanda`."""
-    for _, end in names.all("lead surname"):
-        at = end + (names.words(end, end + 1) in ([":"], [","]))
-        if names.is_title(at) and not names.is_first(at) and not names.is_kind(at, "{no_name}"):
-            return at
-    return None
-
-
-def _joined(names: _Names, runs: list[_Run]) -> list[_Run]:
-    """Join `Rożek, Waldemar` and `Oliwia, Oliwia Sadowska`."""
-    for number, (one, two) in enumerate(pairwise(runs)):
-        if names.words(one.end, two.start) == [","] and names.is_first(two.start):
-            is_twice = names.words(one.start, one.end) == names.words(two.start, two.start + 1)
-            is_family = one.left == "said" or names.is_family(one.start, noun=True)
-            if is_twice or (is_family and not one.is_known and two.end - two.start == 1):
-                start = two.start if is_twice else one.start
-                runs[number + 1] = names.run(start, two.end, one.left, one.cut[0])
-                runs[number] = runs[number + 1]
-    return runs
-
-
-def _rank(names: _Names, run: _Run, asked: Question | None) -> int:
-    """Return how surely a run is the writer's name, 1 the surest; 0 if it is not."""
-    first, beside = run.start, {run.left, run.right}
-    is_of_another = any(
-        names.ends("of another", at, max(0, first - _LONGEST)) for at in (first, first - 1)
-    )
-    is_limit = names.tokens[first].word in {"max", "maks"} and not (
-        run.is_title and "phone" in beside
-    )
-    if (is_of_another and PHONE_MARK not in names.text) or (is_limit and run.left != "said"):
-        return 0
-    is_alone = "phone" in beside and run.end - first == 1
-    by_family = names.is_family(run.end - 1) and (run.left == "introduced" or is_alone)
-    if run.left == "said" or not (run.is_known or by_family):
-        return int(run.left == "said")
-    is_signed = run.left == "signed" and run.right in {"end", "phone", "sign"}
-    if run.left == "introduced" or run.right == "side" or is_signed:
-        return 2 + (run.right == "side") + 2 * is_signed
-    return 0 if "word" in beside else _standing(names, run, asked)
-
-
-def _standing(names: _Names, run: _Run, asked: Question | None) -> int:
-    """Rank a name without a word that says so."""
-    text, beside, size = names.text, {run.left, run.right}, run.end - run.start
-    is_due = asked in {"name", "contact"} or text[:1].isupper()
-    if run.is_title:
-        return 5 if is_due or MARK in text or size > 1 else 0
-    may_sign = asked in {"consent", None} and not _NO_SIGNATURE.search(text)
-    is_alone = beside == {"end"} and (is_due or may_sign)
-    is_last = run.left == "end" and asked == "contact" and size > 1
-    is_amid = (run.left, run.right) == ("mark", "end")
-    return 6 if is_alone or is_last or is_amid or "phone" in beside else 0
-
-
-def _written(names: _Names, run: _Run) -> str:
-    """Put the first name first: `Wiśniewska Teresa`."""
-    name = names.said(run.start, run.end).replace(",", "")
-    first, _, last = name.partition(" ")
-    if last.startswith("i ") and last.count(" ") == 1:  # `Monika i Paweł`
-        return first
-    if fold(last) in FIRST_NAMES and fold(first) not in FIRST_NAMES:
+    rated = [(rank, run) for run in names.runs() if (rank := _rank(names, run))]
+    if not rated:
+        return text, {}
+    run = min(rated)[1]
+    name = names.said(run.start, run.end)
+    first, last = name.partition(" ")[::2]
+    if plain(last) in FIRST_NAMES and plain(first) not in FIRST_NAMES:  # `Wiśniewska Teresa`
         name = f"{last} {first}"
-    return name.title().replace(" I ", " i ") if name.islower() else name
+    return names.without(run.cut), {"name": name.title() if name.islower() else name}
+
+
+def _rank(names: _Names, run: _Run) -> int:
+    """Return how surely a run is the writer's name, 1 the surest; 0 if it is not."""
+    first, beside, size = run.start, {run.left, run.right}, run.end - run.start
+    of_another = (names.ends("of another", at, max(0, first - 6)) for at in (first, first - 1))
+    if any(of_another) and PHONE_MARK not in names.text:
+        return 0
+    is_known = names.is_first(first) or names.is_first(run.end - 1)
+    is_alone = run.left == "introduced" or ("phone" in beside and size == 1)
+    if run.left == "said" or not (is_known or (is_alone and names.is_family(run.end - 1))):
+        return int(run.left == "said")
+    if run.left == "introduced" or run.right == "side":
+        return 2
+    if run.left == "signed" or "word" in beside:
+        return 3 * (run.left == "signed")
+    if all(names.is_title(at) for at in range(first, run.end) if names.is_word(at)):
+        return 4 if size > 1 or MARK in names.text or names.text[:1].isupper() else 0
+    return 5 if (beside == {"end"} and size < 3) or "phone" in beside else 0
 
 
 # --- the vocative -----------------------------------------------------------------------------
 
-_VOCATIVES = {name: form for form, (name,) in told("name")["words"]["vocative"].items()}
-_SOFT = ("sia", "zia", "cia", "nia", "dzia", "ola", "ela", "ula", "ala", "jka")
+_VOCATIVES = {name: form for form, (name,) in _TOLD["words"]["vocative"].items()}
+_ENDINGS: dict[str, list[str]] = _TOLD["words"]["called"]
+_SHORT = 6
 
 
 def addressed(name: str) -> str | None:
     """Return the Polish address in the vocative (`Panie Krzysztofie`); None if uncertain."""
     first = name.split(maxsplit=1)[0].split("-", maxsplit=1)[0]
-    if fold(first) not in FIRST_NAMES or not first.isalpha() or not first.istitle():
+    if plain(first) not in FIRST_NAMES or not first.isalpha() or not first.istitle():
         return None
     man = not first.endswith("a") or first in {"Kuba", "Barnaba", "Kosma", "Bonawentura"}
-    form = _VOCATIVES.get(first) or _vocative(first)
-    return f"{'Panie' if man else 'Pani'} {form}" if form else None
-
-
-def _vocative(first: str) -> str | None:
-    if first.lower().endswith(_SOFT) and len(first) < 6:
-        return f"{first[:-1]}u"
-    if first.endswith("a"):
-        return f"{first[:-1]}o"
-    if first.endswith("ek"):
-        return f"{first[:-2]}ku"
-    if first.endswith(("sz", "cz", "rz", "ch", "j", "l", "k", "g")):
-        return f"{first}u"
-    if first[-1] in "ńt":
-        return first[:-1] + ("niu" if first[-1] == "ń" else "cie")
-    return first[:-1] + {"ł": "le", "r": "rze", "d": "dzie"}.get(first[-1], f"{first[-1]}ie")
+    longest = 3 if len(first) < _SHORT else 2
+    ends = (first.lower()[-size:] if size else "" for size in range(longest, -1, -1))
+    end = next(each for each in ends if each in _ENDINGS)
+    form = _VOCATIVES.get(first) or first[: len(first) - len(end)] + _ENDINGS[end][0]
+    form = form[0].upper() + form[1:]
+    return f"{'Panie' if man else 'Pani'} {form}"

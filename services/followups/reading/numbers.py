@@ -3,14 +3,8 @@
 import re
 from functools import lru_cache
 
-from services.followups.reading.text import (
-    READ_NUMBERS,
-    fold,
-    has_any,
-    spaces,
-    vocabulary,
-    words,
-)
+from services.followups.reading.phrases import plain
+from services.followups.reading.text import READ_NUMBERS, spaces, told, words
 
 FIRST_DIGIT = r"\d(?<![\w.,]\d)"
 """That of a number. A pattern that begins with a digit is searched faster than one that looks behind."""
@@ -37,42 +31,20 @@ def number(text: str) -> float | None:
 
 # --- in words ---------------------------------------------------------------------------------
 
-_UNITS = {
-    1: "jeden jednego one ein eins", 2: "dwa dwie dwoch oba obie two zwei", 3: "trzy trzech three drei",
-    4: "cztery czterech four vier", 5: "piec pieciu five funf", 6: "szesc szesciu six sechs",
-    7: "siedem siedmiu seven sieben", 8: "osiem osmiu eight acht", 9: "dziewiec dziewieciu nine neun",
-}  # fmt: skip
-_TEENS = {
-    10: "dziesiec dziesieciu ten zehn", 11: "jedenascie jedenastu eleven", 12: "dwanascie dwunastu twelve",
-    13: "trzynascie trzynastu thirteen", 14: "czternascie czternastu fourteen", 15: "pietnascie pietnastu fifteen",
-    16: "szesnascie szesnastu sixteen", 17: "siedemnascie siedemnastu seventeen",
-    18: "osiemnascie osiemnastu eighteen", 19: "dziewietnascie dziewietnastu nineteen",
-}  # fmt: skip
-_TENS = {
-    20: "dwadziescia dwudziestu twenty zwanzig", 30: "trzydziesci trzydziestu thirty dreissig",
-    40: "czterdziesci czterdziestu forty vierzig", 50: "piecdziesiat piecdziesieciu fifty funfzig",
-    60: "szescdziesiat szescdziesieciu sixty sechzig", 70: "siedemdziesiat siedemdziesieciu seventy",
-    80: "osiemdziesiat osiemdziesieciu eighty achtzig", 90: "dziewiecdziesiat dziewiecdziesieciu ninety",
-}  # fmt: skip
-_HUNDREDS = {
-    100: "sto stu setka setke hundred hundert", 200: "dwiescie dwustu", 300: "trzysta trzystu", 400: "czterysta czterystu",
-    500: "piecset pieciuset", 600: "szescset szesciuset", 700: "siedemset siedmiuset",
-    800: "osiemset osmiuset", 900: "dziewiecset dziewieciuset",
-}  # fmt: skip
+_NUMBERS = told("numbers")
+_RANKS = ("units", "teens", "tens", "hundreds")
 _WORDS = {
-    word: (rank, number)
-    for rank, words in enumerate((_UNITS, _TEENS, _TENS, _HUNDREDS))
-    for number, text in words.items()
-    for word in text.split()
+    word: (rank, int(number))
+    for rank, name in enumerate(_RANKS)
+    for number, words in _NUMBERS[name].items()
+    for word in words
 }
-_WORD = re.compile(r"[^\W\d_]+")
-_AND_A_HALF = re.compile(
-    r"(?<![\d.,])(\d{1,6})\s+(?:i\s+p[óo][łl]|and\s+a\s+half)\b", re.IGNORECASE
+_WRITTEN, _PARTED = (
+    [(re.compile(said, re.IGNORECASE), new) for said, new in _NUMBERS[name].items()]
+    for name in ("written", "parted")
 )
-_HALF = vocabulary("pol half")
-_HUNDRED = re.compile(r"\bst[óo]wk\w*(?=\s+(?:metr|m2|m\b|kwadrat))", re.IGNORECASE)
-_COMMA = re.compile(r"(?<=\d)\s+przecinek\s+(?=\d)", re.IGNORECASE)
-_HALF_HUNDRED = re.compile(r"\bp[óo][łl]\s+setki\b", re.IGNORECASE)
+_LED = frozenset(_NUMBERS["led"])
+_WORD = re.compile(r"[^\W\d_]+")
 
 
 @lru_cache(64)  # several readers convert the same text
@@ -82,42 +54,28 @@ def in_digits(text: str) -> str:
     Hundreds, tens and units join only in falling order, so a phone number in words stays three
     numbers.
     """
+    for whole, parts in _PARTED:
+        text = whole.sub(parts, text)
     said = words(text)
-    if "setki" in said:
-        text = _HALF_HUNDRED.sub("50", text)
-    if has_any(text, ("owk", "ówk")):
-        text = _HUNDRED.sub("100", text)
     if not _WORDS.keys().isdisjoint(said):
         text = _counted(text)
-    if "przecinek" in said:
-        text = _COMMA.sub(",", text)
-    return text if _HALF.isdisjoint(said) else _AND_A_HALF.sub(r"\1,5", text)
+    for written, number in () if _LED.isdisjoint(said) else _WRITTEN:
+        text = written.sub(number, text)
+    return text
 
 
 def _counted(text: str) -> str:
     parts: list[str] = []
     total, rank, end, done = 0, 4, 0, 0
     for match in _WORD.finditer(text):
-        if len(parts) > 2 * READ_NUMBERS:
-            break
-        known = _WORDS.get(fold(match[0]))
-        if known is None:
+        known = _WORDS.get(plain(match[0]))
+        if known is None or len(parts) > 2 * READ_NUMBERS:
             continue
-        word_rank, number = known
-        joins = total and text[end : match.start()].isspace() and _falls(rank, word_rank)
-        if not joins:
-            if total:
-                parts.append(f"{total}")
-                done = end
-            parts.append(text[done : match.start()])
+        is_apart = not text[end : match.start()].isspace()
+        if (
+            not total or is_apart or rank < 2 or known[0] >= rank
+        ):  # nothing joins after a teen or a unit
+            parts += [f"{total}"] * (total > 0) + [text[end if total else done : match.start()]]
             total, done = 0, match.start()
-        total, rank, end = total + number, word_rank, match.end()
-    if total:
-        parts.append(f"{total}")
-        done = end
-    parts.append(text[done:])
-    return "".join(parts)
-
-
-def _falls(rank: int, next_rank: int) -> bool:
-    return next_rank < rank and rank > 1  # nothing joins after a teen or a unit
+        total, rank, end = total + known[1], known[0], match.end()
+    return "".join([*parts, f"{total}" if total else "", text[end if total else done :]])

@@ -2,15 +2,16 @@
 
 A phrase is words in this order, in any case, with or without Polish diacritics. `zalew*` matches a
 beginning, `*liscie` an ending, and `...` up to four words. `{defect}` is any phrase of that list.
-vocabulary/*.toml also has `{month}`, a word of that class, signs, and `.?`, which may be missing; and
-`!nie tylko` says that no phrase of the same meaning is where that stands.
+vocabulary/*.toml also has `{month}`, a word of that class, signs, `.?`, which may be missing, and `$`,
+the end of the message; and `!nie tylko` says that no phrase of the same meaning is where that stands.
 """
 
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 GAP = "..."
 SIGN = re.compile(r" ([+-]) ")
@@ -28,6 +29,7 @@ def fold(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(plain(text)))
 
 
+@lru_cache(256)  # several readers fold the same message
 def plain(text: str) -> str:
     """Return lower case without diacritics, which people omit on a phone."""
     lower = text.lower()
@@ -60,6 +62,23 @@ def lists_in(phrase: str) -> set[str]:
 
 def _ways(letters: str) -> set[str]:
     return {letters, f"{letters}*", f"*{letters}"}
+
+
+class Rule(NamedTuple):
+    """`a + b - c`: the phrases, or their names, that a message must have, and must not have."""
+
+    needs: frozenset[str]
+    bars: frozenset[str]
+
+    @classmethod
+    def of(cls, text: str) -> "Rule":
+        first, *rest = SIGN.split(text)
+        signed = [*zip(rest[::2], rest[1::2], strict=True)]
+        needs, bars = ([part for each, part in signed if each == sign] for sign in "+-")
+        return cls(frozenset([first, *needs]), frozenset(bars))
+
+    def holds(self, said: AbstractSet[str]) -> bool:
+        return self.needs <= said and self.bars.isdisjoint(said)
 
 
 Tokens = tuple[str, ...]
@@ -104,11 +123,10 @@ class Phrases:
             node = known.get(letters) or known.setdefault(letters, Phrases())
         node.ends += (found,)
 
-    def may_begin(self, word: Tokens) -> bool:
-        """Return whether a phrase may begin with this word: most have none."""
-        if word[0][:STEM] in self.beginnings or word[0][-ENDING:] in self.endings:
-            return True
-        return not self.words.keys().isdisjoint(word)
+    def after(self, word: Tokens) -> list["Phrases"]:
+        """Return what may follow this word, which is given with its classes."""
+        nodes = [self.words[key] for key in word if key in self.words]
+        return nodes + self._alike(word[0]) if self.beginnings or self.endings else nodes
 
     def hear(self, words: Sequence[Tokens], at: int, heard: Heard) -> None:
         """Add what was added with the phrases that continue at this word.
@@ -120,12 +138,8 @@ class Phrases:
         if self.after_gap:
             for skip in range(min(LONGEST_GAP + 1, len(words) - at)):
                 self.after_gap.hear(words, at + skip, heard)
-        if self.words:
-            for key in words[at]:
-                if (node := self.words.get(key)) is not None:
-                    node.hear(words, at + 1, heard)
-        if self.beginnings or self.endings:
-            for node in self._alike(words[at][0]):
+        if self.words or self.beginnings or self.endings:
+            for node in self.after(words[at]):
                 node.hear(words, at + 1, heard)
 
     def _alike(self, word: str) -> list["Phrases"]:

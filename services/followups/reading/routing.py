@@ -5,13 +5,14 @@ anywhere in the message, and `a - b` the first without the second. A match of a 
 excludes that route.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
-from services.followups.reading.phrases import SIGN, Heard, Phrases, fold, spellings
+from services.followups.reading.phrases import Heard, Phrases, Rule, fold, spellings
 from services.followups.rules.facts import Question
 
 Then = Literal["form", "contact_first", "contact", "nothing", "close", "end"]
@@ -20,7 +21,16 @@ question for a contact comes first. `contact`: only the question for a contact. 
 question this time. `close`: what happens to the request, and no more questions. `end`: no more
 replies but thanks."""
 Action = Literal[
-    "call", "call_times", "no_calls", "erasure", "lost", "quote", "resume", "mails", "drop_email"
+    "call",
+    "call_times",
+    "call_another",
+    "no_calls",
+    "erasure",
+    "lost",
+    "quote",
+    "resume",
+    "mails",
+    "drop_email",
 ]
 
 
@@ -93,27 +103,18 @@ class Routes:
     ) -> None:
         self._routes = tuple(routes)
         self._places = {route.name: place for place, route in enumerate(self._routes)}
-        self._phrases = Phrases()
+        self._phrases, added = Phrases(), set[str]()
         self._hear = lru_cache(64)(self._heard)
-        self._rules: dict[int, list[tuple[int, bool, set[int], set[int]]]] = {}
-        """Keyed by their first part: a message checks only rules whose first part it has."""
-        numbers: dict[str, int] = {}
+        self._rules: dict[str, list[tuple[int, bool, Rule]]] = defaultdict(list)
+        """Keyed by a part that they need: a message checks only rules that it may meet."""
         for place, route in enumerate(self._routes):
             for vetoes, phrases in ((False, route.words), (True, route.unless)):
-                for first, *rest in map(SIGN.split, phrases):
-                    needs: set[int] = set()
-                    bars: set[int] = set()
-                    for sign, part in zip(["+", *rest[::2]], [first, *rest[1::2]], strict=True):
-                        if part not in numbers:
-                            numbers[part] = len(numbers)
-                            self._add(part, numbers[part], words)
-                        (needs if sign == "+" else bars).add(numbers[part])
-                    rule = (place, vetoes, needs, bars)
-                    self._rules.setdefault(numbers[first], []).append(rule)
-
-    def _add(self, part: str, number: int, words: Mapping[str, Sequence[str]]) -> None:
-        for tokens in spellings(part, words):
-            self._phrases.add(tokens, number)
+                for rule in map(Rule.of, phrases):
+                    self._rules[min(rule.needs)].append((place, vetoes, rule))
+                    for part in (rule.needs | rule.bars) - added:
+                        added.add(part)
+                        for tokens in spellings(part, words):
+                            self._phrases.add(tokens, part)
 
     def named(self, name: str | None) -> Route | None:
         """Return the route; None if it is no longer configured."""
@@ -142,18 +143,18 @@ class Routes:
         both = self._matching(heard | self._hear(before))
         return [route for route in both if route.topic] or found
 
-    def _heard(self, message: str) -> frozenset[int]:
+    def _heard(self, message: str) -> frozenset[str]:
         words = [(word,) for word in (*fold(message), "")]
         heard: Heard = []
         for at in range(len(words)):
             self._phrases.hear(words, at, heard)
-        return frozenset([number for number, _ in heard])
+        return frozenset([part for part, _ in heard])
 
-    def _matching(self, heard: frozenset[int]) -> list[Route]:
-        found: set[int] = set()
-        vetoed: set[int] = set()
-        for number in heard:
-            for place, vetoes, needs, bars in self._rules.get(number, ()):
-                if needs <= heard and bars.isdisjoint(heard):
-                    (vetoed if vetoes else found).add(place)
-        return [self._routes[place] for place in sorted(found - vetoed)]
+    def _matching(self, heard: frozenset[str]) -> list[Route]:
+        met = [each for part in heard for each in self._rules.get(part, ())]
+        found = {(place, vetoes) for place, vetoes, rule in met if rule.holds(heard)}
+        return [
+            each
+            for place, each in enumerate(self._routes)
+            if (place, False) in found and (place, True) not in found
+        ]

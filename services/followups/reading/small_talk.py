@@ -1,19 +1,20 @@
-"""What a message says besides facts: courtesy, questions, and refusals to answer.
+"""What a message says besides facts: courtesy, questions, wishes, and refusals to answer.
 
-vocabulary/small_talk.toml has the words.
+vocabulary/small_talk.toml has the words, and wish.toml those of a wish.
 """
 
 import re
 from collections.abc import Sequence
 from functools import cache
 
-from services.followups.reading.phrases import fold
+from services.followups.reading import amounts, speech
+from services.followups.reading.phrases import fold, plain
 from services.followups.reading.speech import heard
-from services.followups.reading.speech import says as _says
 from services.followups.reading.tokens import Said, words_of
+from services.followups.rules.facts import Question
 
-_COURTESY, _ABOUT_WORKS, _SUCH, _READ, _JOINS = (
-    words_of("small_talk", kind) for kind in ("courtesy", "about_works", "such", "read", "joins")
+_COURTESY, _ABOUT_WORKS, _SUCH, _READ = (
+    words_of("small_talk", kind) for kind in ("courtesy", "about_works", "such", "read")
 )
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
@@ -30,10 +31,10 @@ def asks(rest: str, language: str = "pl") -> bool:
     if "?" in rest:
         return True
     for sentence in _SENTENCE.split(rest):
-        said = heard(sentence, "small_talk")
+        said = heard(sentence)
         if _begins(said, language) or said.begins("asks first", 0) or said.is_said("asks later"):
             return True
-    return "cie" in rest and any(map(begins_question, rest.split(",")[1:]))
+    return "cie" in rest and any(_begins(heard(clause), language) for clause in rest.split(",")[1:])
 
 
 def _begins(said: Said, language: str) -> bool:
@@ -48,75 +49,6 @@ def _begins(said: Said, language: str) -> bool:
     return False
 
 
-def begins_question(clause: str) -> bool:
-    return _begins(heard(clause, "small_talk"), "pl")
-
-
-def answers_itself(message: str) -> bool:
-    """Return whether it only repeats a question before the answer: `kiedy? maj albo czerwiec`."""
-    before, _, answer = message.partition("?")
-    echo = heard(before, "small_talk")
-    is_echo = echo.tokens and all(echo.is_kind(at, "{echo}") for at in range(len(echo.tokens)))
-    return bool(is_echo and fold(answer)) and not asks(answer)
-
-
-def asks_more(message: str, before: str | None) -> bool:
-    """Return whether a few words continue a question: `a w soboty`, after `robicie w niedziele?`"""
-    said = fold(message)
-    return 1 < len(said) < 5 and said[0] in _JOINS and before is not None and asks(before)
-
-
-def asks_of_record(message: str) -> bool:
-    """Return whether it asks what is noted here: `macie mój numer?`"""
-    is_change = _says(message, "asks changes") and _says(message, "asks changed")
-    return (is_change or _says(message, "asks record")) and "skad" not in fold(message)
-
-
-def speaks_of(question: str, message: str) -> bool:
-    """Return whether it names what was asked, to say that this is not the point or not known."""
-    return _says(message, f"names {question}")
-
-
-def asks_of_works(message: str, works: tuple[str, ...]) -> bool:
-    """Return whether a question is about works: their time, price or kind."""
-    is_of_works = _says(message, "asks works") or names_works(message, works)
-    return is_of_works and not _says(message, "mails about")
-
-
-def asks_for_more_mails(message: str) -> bool:
-    """Return whether who gets no more mails makes sure of it."""
-    return "?" in message and _says(message, "asks more_mails")
-
-
-def by_mail(rest: str) -> bool:
-    """Return whether an answer is wanted by mail, and not by phone: `proszę o kontakt mailowy`."""
-    return _says(rest, "by mail") and not _says(rest, "by voice")
-
-
-def is_of_number(message: str, action: str | None) -> bool:
-    """Return whether it is about the number that another replaces: it erases no more than that
-    (`mój skasujcie`), and forbids no calls (`tam nie odbieram`).
-    """
-    if action == "erasure":
-        return _says(message, "replaced number") and not _says(message, "replaced all")
-    is_only_unanswered = _says(message, "replaced unanswered")
-    return action == "no_calls" and is_only_unanswered and not _says(message, "replaced no_calls")
-
-
-def names_mails(message: str) -> bool:
-    return _says(message, "mails of")
-
-
-def unsubscribes(message: str) -> bool:
-    """Return whether it asks to end mails (not SMS) that come, rather than to send none."""
-    is_of_mails = not _says(message, "mails sms") or names_mails(message)
-    return is_of_mails and _says(message, "mails end")
-
-
-def has_words(rest: str) -> bool:
-    return bool(fold(rest))
-
-
 def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
     """Return whether a clause names works of ours and nothing else: `robicie mieszkania pod klucz`.
 
@@ -126,17 +58,7 @@ def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
     words = [word for word in said.split() if word not in _OF_A_QUESTION]
     is_known = has_wish and not _SUCH.isdisjoint(words)
     words = [word for word in words if not (is_known and word in _SUCH)]
-    return (is_known or bool(words)) and all(word.startswith(_stems(works)) for word in words)
-
-
-def names_works(message: str, works: tuple[str, ...]) -> bool:
-    stems = _stems(works)
-    return any(word.startswith(stems) for word in fold(message))
-
-
-@cache
-def _stems(works: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(stem for work in works for stem in fold(work))
+    return (is_known or bool(words)) and all(word.startswith(_stems(works)[0]) for word in words)
 
 
 def word_count(rest: str) -> int:
@@ -157,7 +79,7 @@ def _without_assents(text: str) -> Sequence[str]:
     words = fold(text)
     if _ASSENTS.isdisjoint(words):
         return words
-    said = heard(text, "small_talk")
+    said = heard(text)
     assents = {at for span in said.all("assents yes") for at in range(*span)}
     return [each.word for at, each in enumerate(said.tokens) if at not in assents]
 
@@ -171,6 +93,39 @@ def confirms(message: str) -> bool | None:
     return None if turns or not (_COURTESY | _YES).issuperset(begun) else True
 
 
-def declines(message: str) -> bool:
-    """Return whether a person does not want to answer a question, or cannot."""
-    return _says(message, "declines yes")
+# --- What the person wants done, in their own words -------------------------------------------
+
+_LETTERS = re.compile(r"[^\W\d_]{3,}")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-ZĄĆĘŁŃÓŚŹŻ])")
+
+
+@cache
+def _stems(works: tuple[str, ...]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return how words of works begin, and their first three letters, which are looked for first."""
+    stems = tuple(map(plain, works))
+    return stems, frozenset([stem[:3] for stem in stems])
+
+
+def names_works(message: str, works: tuple[str, ...]) -> bool:
+    stems, first = _stems(works)
+    return any(word.startswith(stems) for word in fold(message) if word[:3] in first)
+
+
+def is_wish(message: str, rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
+    """:param rest: the message without its facts"""
+    if names_works(rest, works):
+        return True
+    letters = len(_LETTERS.findall(rest))
+    if asked != "consent" and speech.says(message, "desires"):
+        return letters >= 2
+    is_answer = asked == "wish" and letters >= 3 and not rest.endswith("?")
+    return is_answer and not amounts.corrects(rest)  # `jednak 80 metrów, pomyliłem się`
+
+
+def wish(message: str, works: tuple[str, ...]) -> str:
+    """Return the sentences that name works; if there are none, the whole message."""
+    sentences = _SENTENCE_END.split(message)
+    telling = [
+        text for text in sentences if names_works(text, works) or speech.says(text, "desires")
+    ]
+    return " ".join(telling or sentences)

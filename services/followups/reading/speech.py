@@ -1,24 +1,40 @@
-"""What the words of a message say, whatever signs are between them."""
+"""What the words of a message say, whatever signs are between them.
+
+vocabulary/meanings.toml has what phrases of several files mean together.
+"""
 
 import re
 from functools import lru_cache
 
+from services.followups.reading.phrases import Rule
+from services.followups.reading.text import told
 from services.followups.reading.tokens import Said, Vocabulary
 
 _TOKEN = re.compile(
     r"(?P<mail>[\w.+-]{1,64}@[\w.-]{1,80})|(?P<amount>\d+)(?![^\W_])|(?P<word>[^\W_]+)"
 )
-_WORDS = Vocabulary("small_talk", "mailbox", "wish", "firm", "consent", pattern=_TOKEN)
+_FILES = ("small_talk", "mailbox", "wish", "firm", "consent", "addresses")
+_MEANINGS = {name: [*map(Rule.of, ways)] for name, ways in told("meanings").items()}
+_STOPS = {"", ".", ",", ";", "!"}
 
 
-_tokens = lru_cache(64)(_WORDS.tokens)
+class Speech(Said):
+    vocabulary = Vocabulary(*_FILES, pattern=_TOKEN)
+
+    def is_whole(self, name: str) -> bool:
+        """Return whether the text is a phrase of this meaning, and nothing else."""
+        return (0, len(self.tokens)) in self.all(name)
+
+    def stops(self, end: int, *signs: str) -> bool:
+        """Return whether a clause ends with these tokens, by a sign or by one of these."""
+        return self.text[self.tokens[end - 1].end :].lstrip()[:1] in {*_STOPS, *signs}
 
 
-@lru_cache(64)  # a turn asks several things of the same message
-def heard(text: str, file: str) -> Said:
-    return Said(_WORDS, text, file, tokens=_tokens(text))
+heard = lru_cache(64)(Speech)  # a turn asks several things of the same message
 
 
-def says(text: str, name: str, file: str = "small_talk") -> bool:
+def says(text: str, name: str) -> bool:
     """Return whether the text has a phrase of this meaning."""
-    return heard(text, file).is_said(name)
+    names = heard(text).names
+    ways = _MEANINGS.get(name)
+    return name in names if ways is None else any(way.holds(names) for way in ways)

@@ -1,30 +1,29 @@
 """The start of the works: of the times in a message, the one that is said to be it.
 
-Each time has a role by the words around it: that of the start, of the handover, of a deadline or an event, of
-the past, or of a call. vocabulary/time.toml has these words.
+Each time has a role by the nearest word that has one: that of the start, of the handover, of a deadline or an
+event, of the past, or of a call. vocabulary/beside_a_time.toml has these words, and the phrases around a time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import date
 from enum import IntEnum
-from itertools import groupby
+from typing import NamedTuple
 
-from services.followups.reading import corrections, dates
-from services.followups.reading.dates import Date
-from services.followups.reading.text import MARK, Reading
-from services.followups.reading.tokens import Match, Said, Token
+from services.followups.reading import amounts, dates
+from services.followups.reading.dates import Date, Times
+from services.followups.reading.numbers import HAS_DIGIT
+from services.followups.reading.text import Reading
+from services.followups.reading.tokens import Said, Vocabulary
 from services.followups.rules.facts import Question
 
 HANDOVER = "handover"
 """The name of a start after the handover: it gives way to one that is said as such."""
-_STOPS = {";", ".", "!", "?"}
+_STOPS, _PAUSES = {";", ".", "!", "?"}, {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
 _UNTIL = {"do", "until", "by", "bis"}
-_NOT_BEFORE = {"before", "przed", "wczesniej", "vor"}
-_PAUSES = {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
-_LOOK_BACK, _LOOK_AHEAD, _LONGEST_LINK = 12, 7, 4
+_LOOK_BACK, _LONGEST_LINK = 12, 4
 """In tokens."""
-_ROUGH = ("about", "week", "in_", "quarter", "half_year", "holidays", "before_", "after_", *dates.SEASONS)  # fmt: skip
-_LIST = {"", ",", "(", ":", "-", "–", "albo", "lub", "czyli", "ok", ".", "okolo"}
+_ROLES = ("none", "event", "past", "start", "after", "handover", "works", "finish", "call", "other")
+"""Of a word that has several, the first counts."""
 
 
 def of_handover(start: str | None) -> bool:
@@ -41,233 +40,145 @@ class Role(IntEnum):
     START = 4
 
 
-_ROLES = {
-    "none": None, "event": "event", "past": "other", "start": "start", "after": "after", "handover": "handover",
-    "works": "works", "finish": "finish", "call": "call", "other": "other",
-}  # fmt: skip
-"""Of a word that has several, the first counts."""
+class _Time(NamedTuple):
+    date: Date
+    at: int
+    sentence: int
+    clause: int
+    end: int
+    """Tokens: its own, where its sentence and its clause begin, and where its clause ends."""
 
 
 class _Said(Said):
-    def __init__(self, text: str, tokens: list[Token]) -> None:
-        super().__init__(dates.WORDS, text, "beside_a_time", tokens=tokens)
-        self.all_roles = _in_order(each for each in self.heard if each.name == "role")
+    """A message with each of its times as one token."""
+
+    vocabulary = Vocabulary("beside_a_time")
+
+    def __init__(self, text: str, times: Sequence[Date]) -> None:
+        tokens = self.vocabulary.tokens(text)
+        for each in reversed(times):
+            kinds = ("{time}", *(f"{{{kind}}}" for kind in each.kinds))
+            span = slice(each.start, each.end)
+            tokens[span] = [self.vocabulary.joined(tokens[span], *kinds)]
+        super().__init__(text, tokens)
+        self._roles = self.apart("role", order=_ROLES)
+        words = [(at, each.word) for at, each in enumerate(tokens) if self.is_loose(at)]
+        stops = [at for at, word in words if word in _STOPS]
+        pauses = [at for at, word in words if word in _STOPS or word in _PAUSES or word == ","]
+        at = (at for at in range(len(tokens)) if self.is_kind(at, "{time}"))
+        self.times = [self._time(*each, stops, pauses) for each in zip(times, at, strict=True)]
+
+    def _time(self, date: Date, at: int, stops: list[int], pauses: list[int]) -> _Time:
+        sentence = max(at - _LOOK_BACK, 0, *(each + 1 for each in stops if each < at))
+        clause = max(sentence, *(each + 1 for each in pauses if each < at), 0)
+        end = next((each for each in pauses if each > at), len(self.tokens))
+        return _Time(date, at, sentence, clause, end)
 
     def roles(self, first: int, end: int) -> list[str]:
-        return [value for start, stop, value in self.all_roles if first <= start and stop <= end]
-
-    def is_pause(self, at: int) -> bool:
-        token = self.tokens[at]
-        return token.word in _PAUSES or (token.word in {",", *_STOPS} and self.is_loose(at))
-
-    def is_end(self, at: int) -> bool:
-        word = self.tokens[at].word
-        return word in _STOPS and (word != "." or self.is_loose(at))
-
-    def since(self, at: int, least: int, *, pause: bool = False) -> int:
-        """Return where the sentence, or the clause, before this token begins."""
-        stops = self.is_pause if pause else self.is_end
-        return next((each + 1 for each in range(at - 1, least - 1, -1) if stops(each)), least)
-
-    def until(self, at: int, most: int) -> int:
-        """Return where the clause that begins here ends."""
-        return next((each for each in range(at, most) if self.is_pause(each)), most)
-
-
-def _in_order(heard: Iterable[Match]) -> list[tuple[int, int, str]]:
-    """Return the words' roles, with their first token and the end."""
-    found: list[tuple[int, int, str]] = []
-    last = 0
-    for start, each in groupby(heard, key=lambda match: match.start):
-        said = {match.value: match.end for match in sorted(each, key=lambda match: match.end)}
-        value = next(one for one in _ROLES if one in said)
-        if start >= last:
-            last = said[value]
-            found += [(start, last, role)] if (role := _ROLES[value]) else []
-    return found
-
-
-def is_said(text: str) -> bool:
-    """Return whether a day is said to be the start, not that of a call: `start 11.01, proszę o kontakt`."""
-    said = _Said(text, dates.WORDS.tokens(text))
-    stops = [at for at, each in enumerate(said.tokens) if said.is_end(at) or each.word[0].isdecimal()]  # fmt: skip
-    for start, end, value in said.all_roles:
-        at = next((each for each in stops if each >= end), end + 6)
-        if value == "start" and at < end + 6 and not said.is_end(at):
-            return "call" not in said.roles(start, at)
-    return False
+        within = (each.value for each in self._roles if first <= each.start and each.end <= end)
+        return ["other" if each == "past" else each for each in within if each != "none"]
 
 
 def find(text: str, today: date, asked: Question | None) -> Reading:
     bare = asked == "start"
-    tokens = dates.WORDS.tokens(text)
-    found = dates.read(text, tokens, today, bare=bare)
-    if not found:
+    may_have = HAS_DIGIT.search(text) or Times.vocabulary.may_be_in(text)
+    times = Times(text) if may_have else None
+    found = dates.read(times, today, bare=bare) if times else []
+    if not times or not found:
         return text, {}
-    said = _Said(text, tokens)
-    rated: list[tuple[Role, Date]] = []
+    said = _Said(text, found)
+    rated: list[tuple[Role, _Time]] = []
     is_past = False
-    gone = -1  # the end of `wiosna 2026`: its year holds for a month after it
-    for number, each in enumerate(found):
-        begin = found[number - 1].end if number else 0
-        end = found[number + 1].start if number + 1 < len(found) else len(said.tokens)
-        role = _Around(said, each, begin, end, bare=bare).role()
+    for each in said.times:
+        role = _role(said, each, bare=bare)
         if role == Role.UNTIL and bare and len(found) == 1:
             role = Role.UNSAID
-        day = each.said.partition(" ")[0]
-        is_had = role == Role.HANDOVER and day == f"{today.year + 1}-{today:%m}"
-        is_listed = gone >= 0 and _LIST.issuperset(said.words(gone, each.start))
-        is_gone = (is_had or is_listed) and not any(
-            "{year}" in token.kinds for token in said.tokens[each.start : each.end]
-        )
-        if role > Role.UNTIL and (is_gone or day < today.isoformat()[: len(day)]):
+        day = each.date.said.partition(" ")[0]
+        if role > Role.UNTIL and day < today.isoformat()[: len(day)]:
             is_past = is_past or bare or role == Role.START
-            gone = each.end if (is_gone and not is_had) or each.said[8:] in dates.SEASONS else gone
         elif role > Role.UNTIL:
             rated.append((role, each))
     if not rated:
         return text, {"past_start": True} if is_past else {}
-    role, chosen = _chosen(said, rated) if len(rated) > 1 else rated[0]
+    role, chosen = _chosen(said, rated)
     is_handover = role == Role.HANDOVER and chosen.said != "asap"
     start = f"{chosen.said} {HANDOVER}" if is_handover else chosen.said
-    before, after = said.tokens[chosen.start].start, said.tokens[chosen.end - 1].end
-    return f"{text[:before]} {MARK} {text[after:]}", {"start": start}
+    return times.without((chosen.start, chosen.end)), {"start": start}
 
 
-def _chosen(said: _Said, rated: list[tuple[Role, Date]]) -> tuple[Role, Date]:
+def _chosen(said: _Said, rated: list[tuple[Role, _Time]]) -> tuple[Role, Date]:
     """Return the first with the strongest role, or what corrects it."""
     best = max(role for role, _ in rated)
     strongest = [each for role, each in rated if role == best]
-    clauses = {each: (said.since(each.start, 0, pause=True), each.start) for each in strongest}
-    yours = [each for each in strongest if said.has("beside yours", *clauses[each])]
-    meant = [each for each in yours or strongest if not said.has("beside hoped", *clauses[each])]
+    yours = [each for each in strongest if said.has("beside yours", each.clause, each.at)]
+    strongest = yours or strongest
+    meant = [each for each in strongest if not said.has("beside hoped", each.clause, each.at)]
     chosen = (meant or strongest)[0]
     for role, each in rated:
-        if each.start > chosen.start and _corrects(said, chosen, each, role):
+        if each.at > chosen.at and _corrects(said, chosen, each, role):
             chosen, best = each, role
-    for role, each in rated if chosen.said == "asap" else ():
-        is_then = said.words(each.end, chosen.start)[-1:] == ["i"]  # `w maju wpadniecie i od razu`
-        if each.said != "asap" and (role == Role.HANDOVER or is_then):
-            return role, each  # `klucze w marcu, zacząć jak najszybciej`
-    return best, chosen
+    for role, each in rated if chosen.date.said == "asap" else ():
+        if each.date.said != "asap" and role in {Role.HANDOVER, Role.START}:
+            return role, each.date  # `klucze w marcu, zacząć jak najszybciej`; `pilnie, start 7.12`
+    return best, chosen.date
 
 
-def _corrects(said: _Said, chosen: Date, each: Date, role: Role) -> bool:
+def _corrects(said: _Said, last: _Time, each: _Time, role: Role) -> bool:
     """Return whether a later time replaces one: `przed świętami, ale to niemożliwe, więc po nich`."""
-    first, end = chosen.end, each.start
-    if corrections.corrects(said.text[said.tokens[first - 1].end : said.tokens[end].start]):
+    if amounts.corrects(said.text[said.tokens[last.at].end : said.tokens[each.at].start]):
         return True
-    is_too_soon = said.has("beside too_soon", first, end) and not said.has("beside if", first, end)
-    return (
-        (end - first <= _LONGEST_LINK and said.has("beside better", first, end))
-        or (role == Role.START and said.has("beside so", first, end))
-        or (role >= Role.UNSAID and (is_too_soon or _is_closer(said, chosen, each)))
-    )
+    first, old, new = last.at + 1, last.date.said, each.date.said
+    is_day = len(new) == len("2027-01-15") and " " in old  # `po świętach, 7 stycznia`
+    is_more = is_day or old.partition(" ")[2] in dates.SEASONS
+    is_closer = is_more and each.at - first <= _LONGEST_LINK and new[:7] >= old[:7]
+    is_so = role == Role.START and said.has("beside so", first, each.at)
+    is_too_soon = said.has("beside too_soon", first, each.at)
+    return is_so or (role >= Role.UNSAID and (is_closer or is_too_soon))
 
 
-def _is_closer(said: _Said, chosen: Date, each: Date) -> bool:
-    """Return whether it says the same more exactly: `po świętach, koło 7 stycznia`."""
-    span = chosen.end, each.start
-    if chosen.said == "asap":
-        is_apart = any(map(said.is_pause, range(*span)))
-    else:
-        is_apart = each.said[:7] < chosen.said[:7]
-    if is_apart or said.roles(*span) or said.has("beside at_latest", *span):
+def _role(said: _Said, time: _Time, *, bare: bool) -> Role:
+    """Return the role of the time.
+
+    :param bare: this answers when the works start
+    """
+    at, word = time.at, _word(said, time)
+    is_loose = said.is_kind(at, "{weekday}", "{span}", "{asap}", "{now}")
+    is_never = said.ends("before_time never", at + 1) or said.begins("after_time never", at)
+    is_led = said.is_kind(at, "{led}") or said.ends("before_time led", at + 1)
+    is_strong = word in {"start", "after", "handover"}
+    is_number = said.is_kind(at, "{day_number}") and not (bare or is_led or is_strong)
+    is_other = is_number or (not bare and said.tokens[at].word == "z") or _is_past(said, time)
+    is_aside = word in {"call", "other"} and (not bare or said.is_kind(at, "{weekday}"))
+    if is_never or is_other or (is_loose and _is_call(said, time)):
+        return Role.NONE
+    if is_strong:
+        return Role.HANDOVER if word == "handover" else Role.START
+    is_until = said.tokens[at].word in _UNTIL or said.ends("before_time until", at + 1)
+    if is_until and not is_loose:
+        return Role.UNTIL
+    if word in {"finish", "event"} or is_aside:
+        return Role.NONE
+    return Role.START if word == "works" else Role.UNSAID
+
+
+def _word(said: _Said, time: _Time) -> str | None:
+    """Return the role of the nearest word of its clause that has one: before it, else after."""
+    before, after = said.roles(time.clause, time.at), said.roles(time.at + 1, time.end)
+    if before:
+        return "start" if before[-2:] == ["start", "works"] else before[-1]
+    return after[0] if after else None
+
+
+def _is_past(said: _Said, time: _Time) -> bool:
+    """Return whether its clause is about what is over: `w maju malowaliście`; `umówił się, ale zmarł`."""
+    is_open = said.has("over no", time.sentence, time.end)
+    is_dead = said.is_said("dead yes") and said.has("dead arranged", time.sentence, time.at)
+    return is_dead or (not is_open and said.has("over yes", time.clause, time.end))
+
+
+def _is_call(said: _Said, time: _Time) -> bool:
+    """`Proszę nie dzwonić w piątek`, `żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
+    asked = said.spans("rings yes", time.sentence, time.at)
+    if not asked or said.has("rings not_me", asked[-1][0], time.at):
         return False
-    return span[1] - span[0] <= _LONGEST_LINK and _exactness(each) > _exactness(chosen)
-
-
-def _exactness(each: Date) -> int:
-    day, _, named = each.said.partition(" ")
-    if day == "asap":
-        return 0
-    if named.startswith(_ROUGH):
-        return 1 if named in dates.SEASONS else 2
-    return len(day.split("-")) + (each.kind != "weekday")
-
-
-class _Around:
-    """The words around a time: of its sentence before it, and of its clause."""
-
-    def __init__(self, said: _Said, each: Date, begin: int, end: int, *, bare: bool) -> None:
-        """`begin` is where the time before it ends, and `end` where the next one begins.
-
-        :param bare: this answers when the works start
-        """
-        self.said, self.each, self.bare = said, each, bare
-        self.before = said.since(each.start, max(begin, each.start - _LOOK_BACK))
-        self.clause = said.since(each.start, self.before, pause=True)
-        self.after = said.until(each.end, min(end, each.end + _LOOK_AHEAD))
-        self.rest = said.until(each.end, len(said.tokens))
-        self.first = said.tokens[each.start].word
-
-    def _is_before(self, name: str) -> bool:
-        return self.said.ends(name, self.each.start, self.before)
-
-    def _is_after(self, name: str) -> bool:
-        return self.said.begins(name, self.each.end)
-
-    def _is_none(self) -> bool:
-        """Return whether it cannot be the start, whatever verb is near: `nie w maju`, `faktura z lipca`."""
-        said, start = self.said, self.each.start
-        if self.each.kind in {"asap", "now"} and (
-            self._is_before("soon before") or self._is_after("soon after") or self._is_not_soon()
-        ):
-            return True
-        if self.each.kind == "asap":
-            is_then = self._is_after("soon then") and not self._is_after("soon not_then")
-            return is_then or said.begins("soon potem", self.each.end - 1)
-        sentence = said.since(start, max(0, start - _LOOK_BACK))
-        is_last = self._is_after("never last") and said.ends("never last", self.after)
-        is_until = self.first in _UNTIL or self._is_before("until yes")
-        is_over = said.has("over yes", self.clause, self.rest) and not said.has("over no", self.before, self.rest)  # fmt: skip
-        is_dead = said.has("dead yes", 0, len(said.tokens)) and said.has("dead arranged", sentence, start)  # fmt: skip
-        return (
-            is_over
-            or is_dead
-            or ((is_last or self._is_after("never after")) and not is_until)
-            or (self._is_before("never before") and self.first not in _NOT_BEFORE)
-            or (not self.bare and self.first == "z")
-            or (self.each.kind in {"weekday", "next", "now"} and self._is_call(sentence))
-        )
-
-    def _is_not_soon(self) -> bool:
-        """`Nie szukam nikogo na już`"""
-        first, start = max(self.before, self.each.start - 6), self.each.start
-        return self.said.has("soon near", first, start) and not self.said.has("soon unless", first, start)  # fmt: skip
-
-    def _is_call(self, sentence: int) -> bool:
-        """`Proszę nie dzwonić w piątek`, `żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
-        said, start, end = self.said, self.each.start, self.each.end
-        near = said.until(end, min(end + 5, len(said.tokens)))
-        if said.has("rings yes", self.clause, start) or said.has("rings yes", end, near) or self._is_after("rings hour"):  # fmt: skip
-            return True
-        asked = [at for at in range(sentence, start) if said.begins("rings yes", at) or said.begins("rings me", at)]  # fmt: skip
-        if not asked or said.has("rings not_me", asked[-1], start):
-            return False
-        return {*said.roles(asked[-1], self.rest)} <= {"call", "other"}
-
-    def role(self) -> Role:
-        """Return the role of the time."""
-        kind, bare, word = self.each.kind, self.bare, self._word()
-        if self._is_none():
-            return Role.NONE
-        if kind == "number" and not bare and not (self._is_before("led yes") or word in {"start", "after", "handover"}):  # fmt: skip
-            return Role.NONE
-        if word in {"handover", "start", "after"}:
-            return Role.HANDOVER if word == "handover" else Role.START
-        if kind in {"date", "number"} and (self.first in _UNTIL or self._is_before("until yes")):
-            return Role.UNTIL
-        is_aside = word in {"call", "other"} and (not bare or kind == "weekday")
-        if word in {"finish", "event"} or is_aside:
-            return Role.NONE
-        return Role.START if word == "works" else Role.UNSAID
-
-    def _word(self) -> str | None:
-        """Return the role of the nearest word that has one: in its clause, else before."""
-        words = self.said.roles(self.clause, self.each.start)
-        if words:
-            return "start" if words[-2:] == ["start", "works"] else words[-1]
-        if words := self.said.roles(self.each.end, self.after):
-            return words[0]
-        return "start" if "start" in self.said.roles(self.before, self.clause) else None
+    return {*said.roles(asked[-1][0], time.end)} <= {"call", "other"}

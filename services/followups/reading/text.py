@@ -1,9 +1,11 @@
 """Removes facts from a text, so that the next reader does not misread them."""
 
 import re
+import tomllib
 from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from services.followups.reading.phrases import plain
@@ -14,6 +16,12 @@ Reader = Callable[[str, date, Question | None], Reading]
 
 MARK = "\N{BULLET}"
 """Replaces a fact, so that its neighbours do not run together."""
+
+
+def told(file: str) -> dict[str, Any]:
+    """Return a file of words: vocabulary/<file>.toml."""
+    path = Path(__file__).parent / "vocabulary" / f"{file}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def spaces(text: str) -> str:
@@ -38,36 +46,10 @@ PHONE_MARK = MARK * 2
 """The same of a phone number: a name stands beside one rather than beside an area."""
 
 
-def take(text: str, match: re.Match[str], mark: str = MARK) -> str:
-    return text[: match.start()] + f" {mark} " + text[match.end() :]
-
-
-def vocabulary(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-fold = lru_cache(64)(plain)  # several readers fold the same message
-
-
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 @lru_cache(64)
 def words(text: str) -> frozenset[str]:
     """Return the words of a folded text: without one of its words a pattern need not be searched."""
-    return frozenset(_WORD.findall(fold(text)))
-
-
-@lru_cache(64)
-def beginnings(text: str) -> frozenset[str]:
-    """Return the first four letters of each word of a folded text, and the first five."""
-    said = words(text)
-    return frozenset([word[:4] for word in said] + [word[:5] for word in said])
-
-
-def has_any(text: str, parts: tuple[str, ...]) -> bool:
-    """A cheap test to run before expensive patterns."""
-    for part in parts:  # noqa: SIM110 - any() with a generator costs half again as much
-        if part in text:
-            return True
-    return False
+    return frozenset(_WORD.findall(plain(text)))

@@ -4,30 +4,25 @@ vocabulary/*.toml has the words of each class, and by what they mean the phrases
 """
 
 import re
-import tomllib
 from collections import defaultdict
-from collections.abc import Collection, Mapping
-from functools import lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
+from operator import attrgetter
+from typing import Any, ClassVar, NamedTuple
 
 from services.followups.reading import numbers
 from services.followups.reading.phrases import STEM, Heard, Phrases, Tokens, plain, spellings
+from services.followups.reading.text import MARK, told, words
 
-_FOLDER = Path(__file__).parent / "vocabulary"
 _TOKEN = re.compile(
-    r"(?P<iso>\b20\d\d-\d\d?(?:-\d\d?)?\b)"
+    r"(?P<word>[^\W\d_]+)|(?P<iso>\b20\d\d-\d\d?(?:-\d\d?)?\b)"
     r"|(?<![\d.])(?P<dotted>\d\d?[./]\d\d?[./](?:20)?\d\d\b)"
     r"|(?<![\d./])(?P<of_year>\d\d?[./]20\d\d\b)"
     r"|(?<![\d.,/])(?P<day_month>\d\d?[./]\d\d?(?!\d|[.,/]\d))"
-    r"|(?P<number>\d+)|(?P<word>[^\W\d_]+)|(?P<sign>[^\w\s])"
+    r"|(?P<number>\d+)|(?P<sign>[^\w\s])"
 )
 _NOTHING: Mapping[str, list[Any]] = {}
 _DIGITS = re.compile(r"\d+")
-
-
-def told(file: str) -> dict[str, Any]:
-    return tomllib.loads((_FOLDER / f"{file}.toml").read_text(encoding="utf-8"))
 
 
 def words_of(file: str, kind: str) -> frozenset[str]:
@@ -44,8 +39,8 @@ class Token(NamedTuple):
     """What it may be, by class: `{"{month}": 3}`."""
     keys: Tokens
     """The word, and the classes."""
-    begins: Collection[str]
-    """The files in which a phrase may begin with it: most words begin none."""
+    begun: list[Phrases]
+    """What may follow it in a phrase that it begins: with most words none does."""
 
 
 class Match(NamedTuple):
@@ -63,30 +58,23 @@ class Match(NamedTuple):
 
 
 class Vocabulary:
-    """The classes of words of files, and of each file the phrases by name and value.
+    """The classes of words of files, and the phrases by name and value."""
 
-    The phrases of the shared file are found with those of each other.
-    """
-
-    def __init__(
-        self, *files: str, shared: str | None = None, pattern: re.Pattern[str] = _TOKEN
-    ) -> None:
+    def __init__(self, *files: str, pattern: re.Pattern[str] = _TOKEN) -> None:
         self._pattern = pattern
         self._words: dict[str, dict[str, Any]] = defaultdict(dict)
         self._stems: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
         self._unlike: set[str] = set()
-        self._phrases = {file: Phrases() for file in files}
-        for file, index in self._phrases.items():
-            self._read_file(file, [index])
-        if shared:
-            self._read_file(shared, self._phrases.values())
-        self._read = lru_cache(2_000)(self._look_up)
+        self._phrases = Phrases()
+        for file in files:
+            self._read_file(file)
+        self._read = lru_cache(8_192)(self._look_up)
 
-    def _read_file(self, name: str, indexes: Collection[Phrases]) -> None:
+    def _read_file(self, name: str) -> None:
         tables = told(name)
         self._unlike.update(tables.pop("unlike", ()))
         lists = tables.pop("lists", {})
-        for kind, values in tables.pop("words").items():
+        for kind, values in tables.pop("words", {}).items():
             for value, forms in values.items():
                 for form in map(plain, forms):
                     stem = form.rstrip("*")
@@ -101,49 +89,59 @@ class Vocabulary:
                         has_classes = any(token[0] == "{" for token in tokens)
                         names = rule, value, f"{rule} {value}"
                         meaning = *names, tokens if has_classes else (), phrase[0] == "!"
-                        for index in indexes:
-                            index.add(tokens, meaning)
+                        self._phrases.add(tokens, meaning)
 
     def _look_up(
         self, said: str, group: str
-    ) -> tuple[str, Mapping[str, Any], Tokens, Collection[str]]:
+    ) -> tuple[str, Mapping[str, Any], Tokens, list[Phrases]]:
         word = plain(said)
         kinds: dict[str, Any] = {"{word}": word} if group == "word" else {}
         if said.lower() not in self._unlike:
             for stem, each in self._stems.get(word[:STEM], {}).items():
-                kinds |= each if word.startswith(stem) else {}
+                if word.startswith(stem):
+                    kinds |= each
             kinds |= self._words.get(word, {})
         if group not in {"word", "sign"}:
             kinds |= _numeric(group, word)
         keys = word, *kinds
-        begins = {file for file, index in self._phrases.items() if index.may_begin(keys)}
-        return word, kinds, keys, begins
+        return word, kinds, keys, self._phrases.after(keys)
+
+    def may_be_in(self, text: str) -> bool:
+        """Return whether a phrase may begin with a word (not a number or a sign) of the text."""
+        return any(self._read(word, "word")[3] for word in words(text))
 
     def tokens(self, text: str) -> list[Token]:
-        read = self._read
+        read, new = self._read, tuple.__new__  # a third faster than a call of the class
         return [
-            Token._make((*match.span(), *read(match[0], match.lastgroup)))
+            new(Token, match.span() + read(match[0], match.lastgroup))
             for match in self._pattern.finditer(text)
         ]
 
-    def find(self, file: str, tokens: list[Token]) -> list[Match]:
-        """Return the file's phrases in the tokens, in the order of their first one."""
-        starts = [at for at, each in enumerate(tokens) if file in each.begins]
+    def joined(self, tokens: Sequence[Token], *kinds: str) -> Token:
+        """Return one token of these classes in place of several."""
+        start, word, keys = tokens[0].start, tokens[0].word, (tokens[0].word, *kinds)
+        given = dict.fromkeys(kinds)
+        return Token(start, tokens[-1].end, word, given, keys, self._phrases.after(keys))
+
+    def find(self, tokens: list[Token]) -> list[Match]:
+        """Return the phrases in the tokens, in the order of their first one."""
+        starts = [at for at, each in enumerate(tokens) if each.begun]
         if not starts:
             return []
-        words = [*(each.keys for each in tokens), ("",)]
+        words, new = [*(each.keys for each in tokens), ("$",)], tuple.__new__
         found: list[Match] = []
         denied: set[tuple[str, int]] = set()
-        index = self._phrases[file]
         for start in starts:
             heard: Heard = []
-            index.hear(words, start, heard)
+            for node in tokens[start].begun:
+                node.hear(words, start + 1, heard)
             for (rule, value, key, phrase, is_not), end in heard:
                 if is_not:
                     denied.update((key, at) for at in range(start, end))
                 else:
                     said = _said(phrase, tokens[start:end]) if phrase else _NOTHING
-                    found.append(Match(rule, value, key, start, end, said))
+                    stop = min(end, len(tokens))  # without `$`
+                    found.append(new(Match, (rule, value, key, start, stop, said)))
         if not denied:
             return found
         return [
@@ -162,27 +160,45 @@ def _said(phrase: Tokens, tokens: list[Token]) -> dict[str, list[Any]]:
 
 
 class Said:
-    """A message as its tokens, and the phrases in them."""
+    """A message as its tokens, and the phrases of a vocabulary in them."""
 
-    def __init__(
-        self, words: Vocabulary, text: str, *files: str, tokens: list[Token] | None = None
-    ) -> None:
+    vocabulary: ClassVar[Vocabulary]
+
+    def __init__(self, text: str, tokens: list[Token] | None = None) -> None:
         self.text = text
-        self.tokens = words.tokens(text) if tokens is None else tokens
-        self.heard = [each for file in files for each in words.find(file, self.tokens)]
-        self._spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self._starts: dict[tuple[str, int], int] = {}
-        self._ends: dict[tuple[str, int], int] = {}
+        self.tokens = tokens or self.vocabulary.tokens(text)
+        self.heard = self.vocabulary.find(self.tokens)
+        self._spans: dict[str, list[tuple[int, int]]] = {}
         for _, _, name, start, end, _ in self.heard:
-            self._spans[name].append((start, end))
-            self._starts[name, start] = max(end, self._starts.get((name, start), 0))
-            self._ends[name, end] = start  # the shortest: they come by their first token
-
+            self._spans.setdefault(name, []).append((start, end))
         self.names = self._spans.keys()
+
+    @cached_property
+    def _starts(self) -> dict[tuple[str, int], int]:
+        by_end = sorted(self.heard, key=attrgetter("end"))  # the longest
+        return {(each.key, each.start): each.end for each in by_end}
+
+    @cached_property
+    def _ends(self) -> dict[tuple[str, int], int]:
+        # The shortest: they come by their first token.
+        return {(each.key, each.end): each.start for each in self.heard}
 
     def of(self, *names: str) -> list[Match]:
         """Return the phrases of these tables."""
         return [each for each in self.heard if each.name in names]
+
+    def apart(self, *names: str, order: Sequence[str]) -> list[Match]:
+        """Return the phrases of these tables that do not overlap: of those that begin together the one
+        of which the name, or the value, comes first in the order, and of these the longest.
+        """
+        found: list[Match] = []
+        for each in sorted(
+            self.of(*names),
+            key=lambda one: (one.start, order.index(one[len(names) == 1]), -one.end),
+        ):
+            if not found or each.start >= found[-1].end:
+                found.append(each)
+        return found
 
     def all(self, name: str) -> list[tuple[int, int]]:
         return self._spans.get(name, [])
@@ -197,22 +213,30 @@ class Said:
         return name in self._spans
 
     def begins(self, name: str, at: int) -> bool:
-        return (name, at) in self._starts
+        return name in self._spans and (name, at) in self._starts
 
     def end_of(self, name: str, at: int) -> int:
         """Return where the longest phrase that begins here ends; 0 if there is none."""
-        return self._starts.get((name, at), 0)
+        return self._starts.get((name, at), 0) if name in self._spans else 0
 
     def start_of(self, name: str, at: int) -> int:
         """Return where the shortest phrase that ends here begins; here if there is none."""
         return self._ends.get((name, at), at)
 
     def ends(self, name: str, at: int, first: int = 0) -> bool:
-        return self._ends.get((name, at), -1) >= first
+        return name in self._spans and self._ends.get((name, at), -1) >= first
 
     def said(self, first: int, end: int) -> str:
         """Return the tokens as they are written."""
         return self.text[self.tokens[first].start : self.tokens[end - 1].end]
+
+    def without(self, *spans: tuple[int, int], mark: str = MARK) -> str:
+        """Return the text with a mark for each of these tokens."""
+        text = self.text
+        for start, end in sorted(spans, reverse=True):
+            before, after = text[: self.tokens[start].start], text[self.tokens[end - 1].end :]
+            text = f"{before} {mark} {after}"
+        return text
 
     def words(self, first: int, end: int) -> list[str]:
         return [each.word for each in self.tokens[first:end]]
@@ -220,6 +244,9 @@ class Said:
     def is_kind(self, at: int, *kinds: str) -> bool:
         """Return whether the token is one of these classes; no token is of none."""
         return 0 <= at < len(self.tokens) and not self.tokens[at].kinds.keys().isdisjoint(kinds)
+
+    def is_title(self, at: int) -> bool:
+        return self.is_kind(at, "{word}") and self.text[self.tokens[at].start].isupper()
 
     def is_loose(self, at: int) -> bool:
         """Return whether a space, or the end, follows this token."""
@@ -231,6 +258,9 @@ def _numeric(kind: str, text: str) -> dict[str, Any]:
     if kind in {"amount", "side"}:
         return {f"{{{kind}}}": numbers.value(text)}
     parts = [int(each[:9]) for each in _DIGITS.findall(text)]
+    if kind in {"iso", "dotted", "of_year"}:
+        year, *others = parts[:: 1 if kind == "iso" else -1]
+        return {"{date}": [year % 100 + 2000, *others]}
     if kind != "number":
         return {f"{{{kind}}}": parts}
     number = parts[0]

@@ -1,28 +1,29 @@
 """Facts in words, for visitors, mails and staff."""
 
-import tomllib
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from services.followups.rules.facts import Facts
+from libs.common import beside
+from services.followups.rules.facts import RANGES, Facts
 
 CONTACTS = frozenset({"email", "phone"})
 _SPACE = "\N{NO-BREAK SPACE}"
 _THOUSANDS = {"pl": _SPACE, "uk": _SPACE, "de": "."}
 _MOBILE = ("45", "50", "51", "53", "57", "60", "66", "69", "72", "73", "78", "79", "88")
 _QUARTERS = ("I", "II", "III", "IV")
-_STARTS: dict[str, dict[str, Any]] = tomllib.loads(
-    (Path(__file__).parent / "start_words.toml").read_text(encoding="utf-8")
-)
+_STARTS: dict[str, dict[str, Any]] = beside.toml(__file__, "start_words.toml")
 
 
 def describe_area(area: float, language: str, least: int | None = None) -> str:
     text = f"{least}-{area:g}" if least else f"{area:g}"
-    return f"{text if language == 'en' else text.replace('.', ',')} m²"
+    return _up_to(f"{text if language == 'en' else text.replace('.', ',')} m²", language, least)
+
+
+def _up_to(fact: str, language: str, least: int | None) -> str:
+    return _STARTS[language]["up_to"].format(fact=fact) if least == 0 else fact
 
 
 def describe_budget(budget: int, currency: str | None, language: str) -> str:
@@ -92,18 +93,13 @@ def describe_phone(phone: str) -> str:
     return _SPACE.join(("+48", *groups))
 
 
-def describe(
-    facts: Facts, language: str, *, budget_from: int | None = None, area_from: int | None = None
-) -> str:
-    """List what was understood, so that the person can correct it.
-
-    :param budget_from: the lower end of the budget, if a range was given
-    """
+def describe(facts: Facts, language: str) -> str:
+    """List what was understood, so that the person can correct it."""
     parts = [
         facts.name,
         facts.city,
-        facts.area and describe_area(facts.area, language, area_from),
-        _budget(facts, language, budget_from),
+        facts.area and describe_area(facts.area, language, facts.area_from),
+        _budget(facts, language),
         facts.start and describe_start(facts.start, language),
         facts.email,
         facts.phone and describe_phone(facts.phone),
@@ -111,13 +107,14 @@ def describe(
     return ", ".join(part for part in parts if part)
 
 
-def _budget(facts: Facts, language: str, least: int | None) -> str | None:
+def _budget(facts: Facts, language: str) -> str | None:
     if facts.budget is None:
         return None
     most = describe_budget(facts.budget, facts.currency, language)
-    if not least:
-        return most
-    return f"{describe_budget(least, facts.currency, language).rpartition(_SPACE)[0]}-{most}"
+    if not facts.budget_from:
+        return _up_to(most, language, facts.budget_from)
+    low = describe_budget(facts.budget_from, facts.currency, language)
+    return f"{low.rpartition(_SPACE)[0]}-{most}"
 
 
 def wishes(known: Mapping[str, Any], language: str) -> list[str]:
@@ -126,32 +123,36 @@ def wishes(known: Mapping[str, Any], language: str) -> list[str]:
     for each in known.get("also", ()):
         same = {name for name in CONTACTS if each.get(name) == known.get(name)}
         also = {name: value for name, value in each.items() if name not in same}
-        facts = Facts.of(also)
-        parts = (
-            facts.wish,
-            describe(
-                facts, language, budget_from=least(also, "budget"), area_from=least(also, "area")
-            ),
-        )
-        if wish := ", ".join(filter(None, parts)):
+        facts = of_lead(also)
+        if wish := ", ".join(filter(None, (facts.wish, describe(facts, language)))):
             lines.append(_STARTS[language]["also"].format(wish=wish))
     return lines
 
 
-def least(known: Mapping[str, Any], name: str) -> int | None:
-    """Return the lower end of a fact for which a range was given."""
-    low, high = known.get(f"{name}_range", (None, None))
-    return low if high == known.get(name) else None
+def of_lead(known: Mapping[str, Any]) -> Facts:
+    """Return the facts that a lead's row has: a range counts while its upper end stands."""
+    ranges = {name: known.get(f"{name}_range", (None, None)) for name in RANGES}
+    least = {f"{n}_from": low for n, (low, high) in ranges.items() if high == known.get(n)}
+    return Facts.of({**known, **least})
+
+
+def for_lead(facts: Facts) -> dict[str, Any]:
+    """Return facts as a lead's row has them."""
+    known = facts.known()
+    for name in RANGES:
+        if (low := known.pop(f"{name}_from", None)) is not None:
+            known[f"{name}_range"] = [low, known[name]]
+    return known
 
 
 def summary(known: Mapping[str, Any], language: str) -> str:
     """Return one line for sales."""
-    facts = Facts.of(known)
+    facts = of_lead(known)
     parts = [
         facts.wish,
         facts.city,
-        facts.area and describe_area(facts.area, language, least(known, "area")),
-        _budget(facts, language, least(known, "budget")),
+        facts.area and describe_area(facts.area, language, facts.area_from),
+        _budget(facts, language),
         facts.start and f"start: {describe_start(facts.start, language)}",
         *wishes(known, language),
     ]

@@ -13,7 +13,9 @@ MIN_AREA, MAX_AREA = 1, 100_000
 MAX_BUDGET = 1_000_000_000
 
 
-OF_WORKS = ("wish", "area", "budget", "currency", "start", "city")
+RANGES = ("area", "budget")
+"""What may be a range: the fact is its upper end."""
+OF_WORKS = ("wish", "area", "budget", "currency", "start", "city", "area_from", "budget_from")
 NAME_WORDS = 5
 _BETWEEN = re.compile(r"['’-]| (?:- )?")
 _ABBREVIATED = re.compile(r"(?<=[^\W\d_])\.(?= |$)")
@@ -55,6 +57,9 @@ class Facts(NamedTuple):
     `2027-02 to_2` (to two months later). `handover` at the end: that is when the keys come."""
     city: str | None = None
     wish: str | None = None
+    area_from: int | None = None
+    """The lower end, when a range was given: 0 of a chip "up to 30 m²"."""
+    budget_from: int | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Facts":
@@ -90,8 +95,10 @@ class Facts(NamedTuple):
         """Merge newer facts in: a newer value replaces the old one; wishes are concatenated."""
         if news == NO_FACTS:
             return self
-        known = news.known()
-        wish = self.wish
+        known, wish = news.known(), self.wish
+        for name in RANGES:  # a new value ends the range of the old one
+            if getattr(news, name) is not None:
+                known[f"{name}_from"] = getattr(news, f"{name}_from")
         if news.wish and news.wish not in (wish or ""):
             wish = f"{wish} {news.wish}"[:WISH_LENGTH] if wish else news.wish
         return self._replace(**{**known, "wish": wish})

@@ -1,6 +1,6 @@
 """What staff did with a lead: notes, calls, corrections, who has it and how it stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +8,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.followups.store import leads
+from libs.common.messaging import outbox
+from libs.domain.events import occurred
+from services.followups import messages
+from services.followups.store import leads, sql
 from services.followups.store.tables import Row, lead, lead_act
 
 OPEN = ("new", "taken")
@@ -32,6 +35,14 @@ async def add(
     await tx.execute(changed.values(**values, revision=revision, updated_at=now))
     act = {"lead_id": row["id"], "kind": kind, "by": by, "text": text, "data": data or {}}
     await tx.execute(sa.insert(lead_act).values(**act, revision=revision, at=at or now))
+    state = values.get("state", row["state"])
+    if state != row["state"] and row["topic"] == messages.LEAD:
+        event_type = {"taken": "lead.answered", "new": "lead.released"}.get(state, "lead.closed")
+        event = occurred(
+            event_type, messages.update_id(row["id"], revision, event_type), lead_id=row["id"],
+            conversation_id=row["conversation_id"], state=state, by=by,
+        )  # fmt: skip
+        await outbox.add_all(tx, [event])
 
 
 def in_state(
@@ -67,7 +78,7 @@ async def follow(tx: AsyncConnection, lead_id: UUID, state: str, by: str, at: da
 
     A new lead also gets the time of a return: the message that it was taken before may still come.
     """
-    if (row := await leads.one(tx, lead_id, locked=True)) is None:
+    if (row := await sql.row(tx, "lock_lead", id=lead_id)) is None:
         return
     # A lead that nobody has touched has the time of this service's clock, not of alerts'.
     is_later = row["state_at"] < at or (state == "taken" and row["state_by"] is None)
@@ -75,25 +86,3 @@ async def follow(tx: AsyncConnection, lead_id: UUID, state: str, by: str, at: da
     if is_later and (row["state"] == "new" or (state == "new" and theirs)):
         owner = by if state == "taken" else None
         await change_state(tx, row, state, by, at, owner=owner)
-
-
-async def of_lead(
-    tx: AsyncConnection, lead_id: UUID, limit: int, *, after: int = 0, kind: str | None = None
-) -> Sequence[Row]:
-    """Return the latest acts, the newest first.
-
-    :param after: only what changed the lead since this revision
-    """
-    found = (
-        sa.select(lead_act)
-        .where(lead_act.c.lead_id == lead_id, lead_act.c.revision > after)
-        .order_by(lead_act.c.id.desc())
-        .limit(limit)
-    )
-    found = found.where(lead_act.c.kind == kind) if kind else found
-    return (await tx.execute(found)).mappings().all()
-
-
-def shown(row: Row) -> dict[str, Any]:
-    """Return an act as the API shows it."""
-    return {name: row[name] for name in ("kind", "by", "at", "text")} | dict(row["data"])

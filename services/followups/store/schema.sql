@@ -181,6 +181,7 @@ CREATE INDEX lead_call ON lead (call_at) WHERE (call_at IS NOT NULL);
 CREATE INDEX lead_conversation ON lead (conversation_id, topic);
 CREATE INDEX lead_created ON lead (created_at, id);
 CREATE INDEX lead_due ON lead (due_at) WHERE (due_at IS NOT NULL);
+CREATE INDEX lead_ended ON lead (state_at) WHERE (state = ANY (ARRAY['won', 'lost']));
 CREATE UNIQUE INDEX lead_previous ON lead (((previous ->> 'id'))) WHERE (previous IS NOT NULL);
 CREATE INDEX lead_state_created ON lead (state, created_at, id) INCLUDE (topic, owner);
 CREATE INDEX lead_won ON lead (state_at) WHERE (state = 'won');

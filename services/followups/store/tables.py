@@ -1,12 +1,12 @@
 """The tables that the code names; `schema.sql` beside this file has their columns."""
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-import sqlalchemy as sa
-
+from libs.common import beside
 from libs.common.database import schema
 
-metadata = schema.read(Path(__file__).with_name("schema.sql"))
+metadata = schema.read(beside.path(__file__, "schema.sql"))
 _tables = metadata.tables
 
 # `followups_ended_by`: why its follow-ups ended for good. Enrolment by staff clears `staff`;
@@ -16,7 +16,6 @@ chat_message = _tables["chat_message"]
 # Every address that was named in a conversation, not only the current one.
 chat_email = _tables["chat_email"]
 # The message by which an imported lead's grant was sent to consent.
-imported_grant = _tables["imported_grant"]
 followup_event = _tables["followup_event"]
 # A lead or another request for staff. `known`: the facts; `notified`: the facts in the last event
 # (NULL: none yet); `said`: the person's words since then; `due_at`: when to notify; `heard_in`: the
@@ -29,10 +28,9 @@ lead_act = _tables["lead_act"]
 lead_contact = _tables["lead_contact"]
 # What was sent with a form. One that looks like a robot's is kept apart, whole, in `held`.
 lead_submission = _tables["lead_submission"]
-erased_contact = _tables["erased_contact"]
 mail = _tables["mail"]
 undeliverable = _tables["undeliverable"]
 # A stop recalls messages by their id, even after RabbitMQ was down for a day.
 outbox_table = _tables["outbox"]
 
-Row = sa.RowMapping
+Row = Mapping[Any, Any]

@@ -5,7 +5,7 @@ Limiter, which tests and counts atomically: docs/decisions/0004.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,17 +17,20 @@ from aiohttp.typedefs import Handler
 from aiohttplimiter.limiter import BaseRateLimitDecorator, RateLimitExceeded
 from limits.aio.storage import Storage
 from limits.aio.strategies import MovingWindowRateLimiter
+from multidict import istr
 
 from libs.common.http.application import Problem, route_template
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.scopes import KEY, PERSON, Scope, operator_action
 from libs.domain.signed_links import Claims, InvalidToken, Tokens
 from services.gateway import metrics
+from services.gateway.door.budgets import Budgets
 from services.gateway.door.clients import (
     ADMIN_API_KEY,
     ADMIN_ONLY,
     API_KEY,
     OPERATOR_TOKEN,
+    SCOPES,
     Client,
     Keys,
     Role,
@@ -37,11 +40,9 @@ from services.gateway.door.clients import (
     network_of,
 )
 from services.gateway.door.keys import PREFIX, ApiKeys
-from services.gateway.door.limits import Decision, Limiter, Waits, Window
+from services.gateway.door.limits import Bucket, Decision, Limiter, Waits, Window, charge_of
 from services.gateway.door.overrides import Overrides
 from services.gateway.door.scopes import STAFF, Scopes
-
-log = logs.get_logger(__name__)
 
 OPERATOR_AGE = timedelta(seconds=30)
 """The console signs a token for each call; roles that were taken away end with it."""
@@ -58,6 +59,8 @@ PING = "ping"
 PATIENCE = 60
 """Seconds. Visitors who would wait longer are sent to a form, which still takes their contact."""
 
+IDEMPOTENCY_KEY = istr("Idempotency-Key")
+
 CONTACT = web.AppKey("contact", str)
 """The URL of that form."""
 
@@ -70,7 +73,7 @@ class Requirements:
     """None: it is open to everyone."""
     trusts: frozenset[Scope] = frozenset()
     """Where it is open: which of them make a caller as trusted as one with SERVICE_API_KEY."""
-    policy: Literal["chat", "api", "slack", "health", "console", "login"] | None = "api"
+    policy: Literal["chat", "api", "slack", "health", "console", "login", "none"] = "api"
     budget: Literal["chat_budget", "write_budget", "withdrawal_budget"] | None = None
     """What its valid requests are charged to; see budgets.py."""
     carried: bool = False
@@ -94,11 +97,13 @@ class RequestContext:
     policy: str = ""
     wide_key: str | None = None
     decision: Decision | None = None
+    charge: Decision | None = None
+    """What is given back if the request fails."""
 
 
 CONTEXT = web.RequestKey("context", RequestContext)
-# Set for the decorator: it calls `test` without the request.
-_context: ContextVar[RequestContext] = ContextVar("context")
+# Set for the decorator: it calls `test` without it.
+_request: ContextVar[web.Request] = ContextVar("request")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -110,6 +115,7 @@ class Access:
     pings: Tokens | None
     operators: Tokens | None
     limiter: Limiter
+    budgets: Budgets
     waits: Waits
     overrides: Overrides
     shadow: bool
@@ -135,13 +141,14 @@ class Access:
         address, source = self.proxies.client_ip(request.remote, forwarded)
         headers = carried(request) if requires.carried else request.headers
         role, key = self.keys.role_of(headers, requires.scope)
-        client = Client(address, source, role, key, holder=role)
+        sees_persons = Scope.PERSONAL_DATA in SCOPES.get(role, ())
+        client = Client(address, source, role, key, holder=role, sees_persons=sees_persons)
         context = request[CONTEXT] = RequestContext(requires, client, handler)
         if role is Role.PUBLIC:
             self._identify(request, context, headers)
-        if requires.policy is None:
+        if requires.policy == "none":
             return await self._enter(request)
-        _context.set(context)
+        _request.set(request)
         return await self._limited(request)
 
     def _identify(
@@ -200,7 +207,12 @@ class Access:
             admin = scope in ADMIN_ONLY
             role = Role.ADMIN if admin else Role.SERVICE
             operator = context.client.operator or holder
-            context.client = context.client._replace(role=role, holder=holder, operator=operator)
+            context.client = context.client._replace(
+                role=role,
+                holder=holder,
+                operator=operator,
+                sees_persons=Scope.PERSONAL_DATA in held,
+            )
 
     def _key(self, request: web.Request) -> str:
         context = request[CONTEXT]
@@ -211,7 +223,7 @@ class Access:
         if context.staff:  # all of them come from the console's address
             context.policy = "service"
             return context.staff
-        context.policy = context.requires.policy or "api"
+        context.policy = context.requires.policy
         route = route_template(request)
         action = context.requires.mail_action
         if action is not None and (link := self._mailed_link(request, action)) is not None:
@@ -235,20 +247,34 @@ class Access:
 
     async def test(self, _item: object, key: str) -> bool:
         """Decide and count in one step; called by the decorator before the handler."""
-        return await self._admits(_context.get(), key)
-
-    async def _admits(self, context: RequestContext, key: str) -> bool:
+        request = _request.get()
+        context = request[CONTEXT]
         windows = context.windows or self.overrides.policies[context.policy]
         shadow = self.shadow and context.policy != "login"  # passwords are guessed in trials too
         if context.policy == "service" and not shadow:
             context.decision = await self.waits.decide(context.policy, key, windows)
         else:
             context.decision = await self.limiter.decide(
-                context.policy, key, windows, context.wide_key
+                context.policy, key, windows, context.wide_key, self._charge(request)
             )
+        context.charge = context.decision.charge
         if shadow and not context.decision.admitted:
             log.info("limits.would_refuse", policy=context.policy)
         return context.decision.admitted or shadow
+
+    def _charge(self, request: web.Request) -> Sequence[Bucket]:
+        """Return what to charge with the limits, which saves a call.
+
+        Not if the request may wait first, for its body or for another with its Idempotency-Key.
+        """
+        context = request[CONTEXT]
+        budget = context.requires.budget
+        if budget is None or context.policy == "service" or not request.content.is_eof():
+            return ()
+        if IDEMPOTENCY_KEY in request.headers:
+            return ()
+        (window,) = self.overrides.policies[budget]
+        return charge_of(budget, window, network_of(context.client.ip))
 
     async def _enter(self, request: web.Request) -> web.StreamResponse:
         context = request[CONTEXT]
@@ -265,7 +291,13 @@ class Access:
                 detail=f"this requires a valid key in {header}",
                 headers={hdrs.WWW_AUTHENTICATE: f'ApiKey header="{header}"'},
             )
-        return await context.handler(request)
+        try:
+            response = await context.handler(request)
+        except Problem as problem:
+            await self.budgets.settle(context.charge, problem.status)
+            raise
+        await self.budgets.settle(context.charge, response.status)
+        return response
 
     async def hit(self, _item: object, _key: str) -> None:
         """Do nothing: counting after the test would admit all concurrent requests."""

@@ -20,6 +20,7 @@ BODY_SECONDS = 20.0
 FREE = 4 * 1024
 MOST = 64 * 2**20
 RETRY_AFTER = 5
+_HELD = web.RequestKey("held", int)
 
 
 class BodyBudget:
@@ -48,8 +49,7 @@ class BodyBudget:
         content = request.content
         if content.is_eof() and content.exception() is None:  # it has arrived completely
             body = content.read_nowait()
-            if len(body) > FREE:
-                _Reservation(self, request).grow(len(body))
+            self._hold(request, len(body))
             return body
         with _faults():
             async with asyncio.timeout(BODY_SECONDS):
@@ -58,22 +58,28 @@ class BodyBudget:
     async def _read_on(self, request: web.Request) -> bytes:
         # Not request.read(), which keeps the body while the connection is idle afterwards.
         body = bytearray()
-        reservation: _Reservation | None = None
         while part := await request.content.readany():
             body += part
-            if len(body) > FREE:
-                reservation = reservation or _Reservation(self, request)
-                reservation.grow(len(body))
+            self._hold(request, len(body))
         return bytes(body)
 
-    def reserve(self, request: web.Request, size: int) -> None:
-        self._check_room(request, size)
-        self.held += size
-        metrics.BODY_BYTES.inc(size)
+    def _hold(self, request: web.Request, size: int) -> None:
+        """Count what has arrived, until the request's task ends, however; each has its own task."""
+        if size <= FREE:
+            return
+        if size > MAX_BODY:  # it is chunked or compressed
+            raise _too_large()
+        held = request.get(_HELD, 0)
+        more = size - FREE - held
+        self._check_room(request, more)
+        if not held and (task := asyncio.current_task()) is not None:
+            task.add_done_callback(lambda _: self._count(-request[_HELD]))
+        request[_HELD] = held + more
+        self._count(more)
 
-    def release(self, size: int) -> None:
-        self.held -= size
-        metrics.BODY_BYTES.dec(size)
+    def _count(self, more: int) -> None:
+        self.held += more
+        metrics.BODY_BYTES.inc(more)
 
     def _check_room(self, request: web.Request, size: int) -> None:
         public = request[CONTEXT].client.role is Role.PUBLIC
@@ -87,29 +93,6 @@ class BodyBudget:
                 f"try again in {RETRY_AFTER} s."
             )
             raise Problem(503, detail=detail, headers={hdrs.RETRY_AFTER: str(RETRY_AFTER)})
-
-
-class _Reservation:
-    """What one request holds until its task ends, however; each request has its own task."""
-
-    def __init__(self, budget: BodyBudget, request: web.Request) -> None:
-        self._budget = budget
-        self._request = request
-        self._size = 0
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine called this
-        task.add_done_callback(self._end)
-
-    def grow(self, body: int) -> None:
-        """:param body: bytes received so far"""
-        if body > MAX_BODY:  # it is chunked or compressed
-            raise _too_large()
-        more = body - FREE - self._size
-        self._budget.reserve(self._request, more)
-        self._size += more
-
-    def _end(self, _: object) -> None:
-        self._budget.release(self._size)
 
 
 async def parts(request: web.Request) -> AsyncIterator[bytes]:

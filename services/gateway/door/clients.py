@@ -62,6 +62,9 @@ class Client(NamedTuple):
     roles: str = ""
     """Roles of the person who acts."""
 
+    sees_persons: bool = False
+    """Whether events may show them personal data."""
+
 
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Read comma-separated CIDRs.
@@ -114,6 +117,7 @@ def bucket_of(address: str) -> str:
     return str(IPv6Network((address, 64), strict=False))
 
 
+@lru_cache(maxsize=1024)
 def network_of(address: str) -> str:
     """Return the part of an address that may be logged: its /24, or for IPv6 its /48."""
     if (parsed := parse_address(address)) is None:

@@ -11,7 +11,7 @@ import hmac
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -21,14 +21,6 @@ KEYS_IN_REDIS = Path("redis")
 """The value of KEYS_STATE_FILE for that."""
 REDIS_KEY = "ostoja:keys"
 CONNECTING = 40
-# Of two gateways the one with the newer version wins, however late the other's call arrives.
-KEEP = """
-local kept = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
-if tonumber(ARGV[1]) > kept or ARGV[3] == 'over' then
-  redis.call('HSET', KEYS[1], 'version', ARGV[1], 'signed', ARGV[2])
-end
-return redis.call('HGET', KEYS[1], 'signed') or ''
-"""
 
 
 class Kept(BaseModel):
@@ -42,15 +34,9 @@ class Kept(BaseModel):
     """What the console wants back if its database is restored; nothing here reads it."""
 
 
-class KeyStore(Protocol):
-    async def read(self) -> Kept | None:
-        """Return what is kept; raises OSError or ValueError."""
-
-    async def keep(self, keys: Kept) -> None:
-        """Return once these keys, or newer ones, are kept; raises OSError or ValueError."""
-
-
 class KeyFile:
+    """Its methods, and those of `KeysInRedis`, raise OSError or ValueError."""
+
     def __init__(self, file: Path) -> None:
         self._file = file
 
@@ -61,6 +47,7 @@ class KeyFile:
             return None
 
     async def keep(self, keys: Kept) -> None:
+        """Return once these keys, or newer ones, are kept."""
         await asyncio.to_thread(self._write, keys)
 
     def _write(self, keys: Kept) -> None:
@@ -114,7 +101,7 @@ class KeysInRedis:
     async def _evaluate(self, version: str, signed: bytes, how: str) -> bytes:
         """:raises OSError: Redis is unavailable"""
         found: list[bytes] = []
-        await self._redis.evaluate(KEEP, (REDIS_KEY,), (version, signed, how), found.append)
+        await self._redis.evaluate("keep", (REDIS_KEY,), (version, signed, how), found.append)
         return found[0]
 
     def _opened(self, signed: bytes) -> Kept | None:
@@ -124,3 +111,6 @@ class KeysInRedis:
 
     def _signature(self, text: bytes) -> bytes:
         return hmac.digest(self._secret, b"api keys\n" + text, "sha256")
+
+
+KeyStore = KeyFile | KeysInRedis

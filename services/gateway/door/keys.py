@@ -9,13 +9,11 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.scopes import NOT_FOR_KEYS, Scope
 from services.gateway.door.clients import Network, parse_address, parse_networks
 from services.gateway.door.limits import Window, merged
 from services.gateway.door.scopes import Scopes
-
-log = logs.get_logger(__name__)
 
 PREFIX = "osk_"
 ID = "[A-Z2-7]{10}"

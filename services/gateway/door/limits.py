@@ -2,10 +2,11 @@
 
 Redis counts exactly; while it is down, each process enforces the limit by its own count (P8).
 
-One Lua script decides all windows of a request in one round trip, so that any number of processes
-together admit exactly the quota. Each process also counts what it admitted in the current windows.
-If this process alone has admitted the whole quota, it rejects without calling Redis. The counts are
-sent with each call and kept for each process, so that a Redis that lost some learns them again.
+One script (count.lua) decides all windows of a request in one round trip, so that any number of
+processes together admit exactly the quota. Each process also counts what it admitted in the current
+windows. If this process alone has admitted the whole quota, it rejects without calling Redis. The
+counts are sent with each call and kept for each process, so that a Redis that lost some learns them
+again.
 docs/decisions/0004 says what is taken from aiohttp-ratelimiter and what is not, docs/decisions/0030
 why a failover admits one quota more at most.
 """
@@ -37,71 +38,6 @@ PART = 20
 """One network gets at most this fraction (1/PART) of a budget that all share."""
 SHARED = "shared:"
 RATE_LIMIT, RATE_LIMIT_POLICY = istr("RateLimit"), istr("RateLimit-Policy")
-
-COUNT = """
-local time = redis.call('TIME')
-local now, caller = tonumber(time[1]), ARGV[1]
-local admitted, counts, changes, written, ends = 1, {}, {}, {}, {}
-for i = 2, #ARGV, 5 do
-  local at, seconds, quota = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local kept = redis.call('HGET', KEYS[at], seconds) or ''
-  local kept_start = tonumber(string.match(kept, '^%d+'))
-  local known_start, mine = tonumber(ARGV[i + 3]), tonumber(ARGV[i + 4])
-  if mine == 0 then known_start = nil end
-  local start = now - now % seconds
-  -- A window that has begun goes on, although the clock of a new master is behind.
-  local later = start + seconds
-  if kept_start == later or known_start == later then now, start = later, later end
-  -- The calling process knows how many it has admitted in this window; the others are kept.
-  if known_start ~= start then mine = 0 end
-  local others, rest, kept_mine = 0, '', 0
-  if kept_start == start then
-    for process, count in string.gmatch(kept, ' (%w+)=(%d+)') do
-      if process == caller then
-        kept_mine = tonumber(count)
-      else
-        others = others + tonumber(count)
-        rest = rest .. ' ' .. process .. '=' .. count
-      end
-    end
-  end
-  local format = '%d ' .. caller .. '=%d' .. rest
-  if mine > kept_mine then  -- some were lost: also if this call is refused
-    redis.call('HSET', KEYS[at], seconds, string.format(format, start, mine))
-    written[at] = true
-  end
-  mine = math.max(mine, kept_mine)
-  ends[at] = math.max(ends[at] or 0, start + seconds)
-  local count = mine + others
-  counts[#counts + 1] = count
-  if count < quota then
-    changes[at] = changes[at] or {}
-    table.insert(changes[at], seconds)
-    table.insert(changes[at], string.format(format, start, mine + 1))
-  else
-    admitted = 0
-  end
-end
-if admitted == 1 then
-  for at, change in pairs(changes) do
-    redis.call('HSET', KEYS[at], unpack(change))
-    written[at] = true
-  end
-end
-for at in pairs(written) do redis.call('EXPIREAT', KEYS[at], ends[at]) end
-return {admitted, now, tonumber(time[2]), unpack(counts)}
-"""
-"""Each field is the start of a window and what each process has admitted in it: `60 a1=3 b2=5`."""
-
-REFUND = """
-for at, key in ipairs(KEYS) do
-  local seconds, start = ARGV[2 * at], ARGV[2 * at + 1]
-  local kept = redis.call('HGET', key, seconds) or ''
-  local mine = '^(' .. start .. ' .-' .. ARGV[1] .. '=)(%d+)(.*)$'
-  local before, count, after = string.match(kept, mine)
-  if count and count ~= '0' then redis.call('HSET', key, seconds, before .. count - 1 .. after) end
-end
-"""
 
 
 @dataclass(frozen=True)
@@ -239,6 +175,11 @@ class Use(NamedTuple):
         return self.used >= self.window.quota
 
 
+def charge_of(key: str, window: Window, network: str) -> list[Bucket]:
+    """Return a window that all share, and its network's part of it."""
+    return [(window, key), (window.part, f"{key} of {network}")]
+
+
 class Decision(NamedTuple):
     policy: str
     admitted: bool
@@ -246,6 +187,8 @@ class Decision(NamedTuple):
     buckets: Sequence[Bucket] = ()
     at: int = 0
     """When it was counted, by Redis' clock."""
+    charge: "Decision | None" = None
+    """About its charge, if that was decided with it. Its first use is that of the whole window."""
 
     @property
     def retry_after(self) -> int:
@@ -290,10 +233,8 @@ class LocalCounts:
             self._tables[seconds] = (start, table)
         elif start < table_start:
             return  # a reply that arrived after its window ended
-        if (count := table.get(key, 0)) == 0 and len(table) >= self._max_keys:
-            key = _shared(key)
-            count = table.get(key, 0)
-        table[key] = count + 1
+        key = self.place(seconds, start, key)
+        table[key] = table.get(key, 0) + 1
 
     def take_back(self, seconds: int, start: int, key: str) -> None:
         """Undo an `add`, unless its window is over."""
@@ -336,23 +277,25 @@ class Limiter:
         """Redis' clock minus ours when last seen, so that both count the same windows."""
 
     async def decide(
-        self, policy: str, key: str, windows: Sequence[Window], wide_key: str | None = None
+        self,
+        policy: str,
+        key: str,
+        windows: Sequence[Window],
+        wide_key: str | None = None,
+        charge: Sequence[Bucket] = (),
     ) -> Decision:
         """Admit and count one request in all its windows, or in none.
 
         :param wide_key: of a group of clients, which has WIDE times the quota
+        :param charge: decided with it if it is admitted, Redis answers and there may be room
         """
         buckets = [(window, key) for window in windows]
         if wide_key is not None:
             buckets += [(window.widened, wide_key) for window in windows]
-        return await self._decide(policy, buckets)
+        return await self._decide(policy, buckets, charge)
 
     async def charge(self, policy: str, key: str, window: Window, network: str) -> Decision:
-        """Count one request in a window that all share, and in its network's part of it.
-
-        The decision's first use is that of the whole window.
-        """
-        return await self._decide(policy, [(window, key), (window.part, f"{key} of {network}")])
+        return await self._decide(policy, charge_of(key, window, network))
 
     async def refund(self, charge: Decision) -> None:
         """Take back what an admitted request was counted; lost, it counts until its window ends.
@@ -366,48 +309,51 @@ class Limiter:
             hashes.append(_hash(key))
             arguments += [str(window.seconds), str(start)]
         with suppress(RedisUnavailable):
-            await self._redis.evaluate(REFUND, hashes, arguments, lambda _: None)
+            await self._redis.evaluate("refund", hashes, arguments, lambda _: None)
 
-    async def _decide(self, policy: str, buckets: Sequence[Bucket]) -> Decision:
-        now = self._now()
-        counts = self._counts(buckets, now)
-        for (window, _), count in zip(buckets, counts, strict=True):
+    async def _decide(
+        self, policy: str, buckets: Sequence[Bucket], charge: Sequence[Bucket] = ()
+    ) -> Decision:
+        now, first = self._now(), len(buckets)
+        asked = [*buckets, *charge]
+        known = self._counts(asked, now)
+        for at, ((window, _), count) in enumerate(zip(asked, known, strict=True)):
             if count >= window.quota:  # by this process alone
-                return _decided(policy, buckets, now, counts, "here")
+                if at < first:
+                    return self._decided(policy, buckets, now, known[:first], "here")
+                del asked[first:]
+                break
+        arguments: list[Argument] = [self._process, first]
+        hashes: list[str] = []
+        previous = None
+        for (window, key), count in zip(asked, known, strict=False):
+            if key != previous:  # the windows of a key follow each other
+                previous = key
+                hashes.append(_hash(key))
+            seconds = window.seconds
+            arguments += (len(hashes), seconds, window.quota, now - now % seconds, count)
+        answers: list[Decision] = []
+
+        def read(answer: list[Any]) -> None:
+            seconds, micros, *counts = answer
+            self._redis_ahead = seconds + micros / 1e6 - self._clock()
+            made = None
+            if len(counts) > first:
+                made = self._decided(charge[0][1], charge, seconds, counts[first:], "redis")
+            counts = counts[:first]
+            answers.append(self._decided(policy, buckets, seconds, counts, "redis", made))
+
         try:
-            return await self._decide_in_redis(policy, buckets, now, counts)
+            await self._redis.evaluate("count", hashes, arguments, read)
         except RedisUnavailable:
             return self._decide_here(policy, buckets)
+        return answers[0]
 
     def forget_all_but(self, windows: Sequence[Window]) -> None:
         self._here.forget_all_but({window.seconds for window in windows})
 
     def report(self) -> None:
         metrics.LIMIT_LOCAL_KEYS.set(len(self._here))
-
-    async def _decide_in_redis(
-        self, policy: str, buckets: Sequence[Bucket], now: int, known: Sequence[int]
-    ) -> Decision:
-        hashes: list[str] = []
-        arguments: list[Argument] = [self._process]
-        at, previous = 0, None
-        for (window, key), count in zip(buckets, known, strict=True):
-            if key != previous:  # the windows of a key follow each other
-                at, previous = at + 1, key
-                hashes.append(_hash(key))
-            seconds = window.seconds
-            arguments += (at, seconds, window.quota, now - now % seconds, count)
-        answers: list[Decision] = []
-
-        def read(answer: list[Any]) -> None:
-            admitted, seconds, micros, *counts = answer
-            self._redis_ahead = seconds + micros / 1e6 - self._clock()
-            if admitted:
-                self._add(buckets, seconds)
-            answers.append(_decided(policy, buckets, seconds, counts, "redis"))
-
-        await self._redis.evaluate(COUNT, hashes, arguments, read)
-        return answers[0]
 
     def _decide_here(self, policy: str, buckets: Sequence[Bucket]) -> Decision:
         now = self._now()
@@ -417,10 +363,7 @@ class Limiter:
                 (window.seconds, now - now % window.seconds, key) for window, key in buckets
             )
         ]
-        decision = _decided(policy, buckets, now, counts, "here")
-        if decision.admitted:
-            self._add(buckets, now)
-        return decision
+        return self._decided(policy, buckets, now, counts, "here")
 
     def _now(self) -> int:
         return int(self._clock() + self._redis_ahead)
@@ -429,27 +372,32 @@ class Limiter:
         count = self._here.count
         return [count(w.seconds, now - now % w.seconds, key) for w, key in buckets]
 
-    def _add(self, buckets: Sequence[Bucket], now: int) -> None:
-        for window, key in buckets:
-            self._here.add(window.seconds, now - now % window.seconds, key)
+    def _decided(
+        self,
+        policy: str,
+        buckets: Sequence[Bucket],
+        now: int,
+        counts: Sequence[int],
+        counted_in: str,
+        charge: Decision | None = None,
+    ) -> Decision:
+        """Count it in this process too if it is admitted."""
+        uses = tuple(
+            Use(window, count, window.seconds - now % window.seconds)
+            for (window, _), count in zip(buckets, counts, strict=True)
+        )
+        admitted = True
+        for window, count, _ in uses:
+            admitted = admitted and count < window.quota
+        if admitted:
+            for window, key in buckets:
+                self._here.add(window.seconds, now - now % window.seconds, key)
+        _count(policy, "admitted" if admitted else "refused", counted_in).inc()
+        return Decision(policy, admitted, uses, buckets, now, charge)
 
 
 def _hash(key: str) -> str:
     return f"ostoja:admitted:{key}"
-
-
-def _decided(
-    policy: str, buckets: Sequence[Bucket], now: int, counts: Sequence[int], counted_in: str
-) -> Decision:
-    uses = tuple(
-        Use(window, count, window.seconds - now % window.seconds)
-        for (window, _), count in zip(buckets, counts, strict=True)
-    )
-    admitted = True
-    for window, count, _ in uses:
-        admitted = admitted and count < window.quota
-    _count(policy, "admitted" if admitted else "refused", counted_in).inc()
-    return Decision(policy, admitted, uses, buckets, now)
 
 
 _count = cache(metrics.LIMIT_DECISIONS.labels)  # of closed sets

@@ -16,37 +16,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from libs.common.database.redis_pipeline import RedisPipeline, RedisUnavailable
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.gateway.door.limits import Limiter, Schedule, Window, merged
-
-log = logs.get_logger(__name__)
 
 KEY = "ostoja:limits"
 POLL_SECONDS = 1.0
 CHANGEABLE = ("chat", "hour", "minute", "chat_budget", "write_budget", "withdrawal_budget")
-
-SYNCHRONISE = """
-local kept = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
-if tonumber(ARGV[1]) > kept then
-  redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[1], 'version', unpack(ARGV))
-end
-return redis.call('HGETALL', KEYS[1])
-"""
-
-CHANGE = """
-local kept = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
-local time = redis.call('TIME')
-local version = math.max(kept + 1, time[1] * 1000)
-redis.call('HSET', KEYS[1], 'version', string.format('%.0f', version))
-for i = 1, #ARGV, 2 do
-  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[i])
-  else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-end
-return redis.call('HGETALL', KEYS[1])
-"""
-
-SCRIPTS = (SYNCHRONISE, CHANGE)
 
 
 class ChangeUnknown(Exception):  # noqa: N818 - reads as what happened
@@ -95,7 +70,7 @@ class Overrides:
         await self._synchronise()
         arguments = [text for name, limit in changes.items() for text in (name, limit or "")]
         try:
-            await self._redis.evaluate(CHANGE, (KEY,), arguments, self._adopt)
+            await self._redis.evaluate("change", (KEY,), arguments, self._adopt)
         except RedisUnavailable as error:
             raise ChangeUnknown from error
 
@@ -109,7 +84,7 @@ class Overrides:
 
     async def _synchronise(self) -> None:
         pairs = [text for pair in self._limits.items() for text in pair]
-        await self._redis.evaluate(SYNCHRONISE, (KEY,), [self._version, *pairs], self._adopt)
+        await self._redis.evaluate("synchronise", (KEY,), [self._version, *pairs], self._adopt)
 
     def _adopt(self, answer: list[bytes]) -> None:
         fields = [text.decode() for text in answer]

@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 from libs.common.http.application import Problem
 from libs.common.messaging.broker import Broker
 from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.acts import ACTION_RECORD, EXCHANGE, Act
 from services.gateway import metrics
 from services.gateway.door.access import CONTEXT
@@ -16,8 +17,6 @@ from services.gateway.door.clients import Role
 from services.gateway.intake.relayed import Relayed
 from services.gateway.proxy.forward import outgoing_headers
 from services.gateway.proxy.upstream import Upstream
-
-log = logs.get_logger(__name__)
 
 
 class ActionRecord:

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from libs.common.cache import Cache
 from libs.common.http.application import Problem
+from services.gateway.door.access import IDEMPOTENCY_KEY
 
-HEADER = "Idempotency-Key"
 KEPT_SECONDS = 24 * 3600.0
 NONCE_BYTES = 12
 RUNNING_SECONDS = 90.0
@@ -34,9 +34,11 @@ _SANE_KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 def key_of(request: web.Request) -> str | None:
     """:raises Problem: 422, the key is empty, over 255 characters or not printable ASCII."""
-    key = request.headers.get(HEADER)
+    key = request.headers.get(IDEMPOTENCY_KEY)
     if key is not None and not _SANE_KEY.fullmatch(key):
-        raise Problem(422, errors=[(HEADER, "must be 1 to 255 printable ASCII characters")])
+        raise Problem(
+            422, errors=[(IDEMPOTENCY_KEY, "must be 1 to 255 printable ASCII characters")]
+        )
     return key
 
 
@@ -90,7 +92,7 @@ class Idempotency:
 def _opened(claim: Claim, kept: bytes) -> bytes:
     state, kept_hash, result = kept[:1], kept[1:65], kept[65:]
     if kept_hash.decode() != claim.body_hash:
-        raise Problem(422, errors=[(HEADER, "was already used with another body")])
+        raise Problem(422, errors=[(IDEMPOTENCY_KEY, "was already used with another body")])
     if state == _RUNNING:
         raise Problem(
             409,

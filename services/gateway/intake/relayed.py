@@ -10,11 +10,9 @@ from aiohttp import hdrs
 
 from libs.common.http.application import CALLER, REQUEST_ID, Problem
 from libs.common.messaging.broker import Broker, BrokerUnavailable, Message, PublishError
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.gateway.door.clients import Role
 from services.gateway.proxy.upstream import Upstream
-
-log = logs.get_logger(__name__)
 
 CONFIRM_SECONDS = 5.0
 SERVICE_SECONDS = 10.0

@@ -4,15 +4,14 @@ Only what it names is kept: an event of Sentry's may hold much about a visitor.
 """
 
 import json
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
+from libs.common import beside
 from libs.common.http.application import Problem
 from services.gateway.intake.messages import MOST_ALERTS, AlertRequest
 
-_FILE: Final = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_FILE: Final = beside.toml(__file__)
 SEVERITIES: Final[Mapping[str, list[str]]] = _FILE.pop("severities")
 SENDERS: Final[Mapping[str, Mapping[str, Any]]] = _FILE
 LETTERS: Final = 2_000

@@ -24,10 +24,11 @@ PROBLEM = {"$ref": "#/components/responses/Problem"}
 
 def load() -> Node:
     """Join openapi.yaml and the file of each tag."""
-    document = _read("openapi.yaml") | {"paths": {}}
+    document = _read("openapi.yaml") | {"paths": {}, "webhooks": {}}
     for tag in document["tags"]:
         part = _read(f"openapi/{tag['name']}.yaml")
         document["components"]["schemas"] |= part.get("components", {}).get("schemas", {})
+        document["webhooks"] |= part.get("webhooks", {})
         for path, operations in part["paths"].items():
             document["paths"].setdefault(path, {}).update(operations)
             for operation in operations.values():  # each may be refused alike

@@ -1,15 +1,14 @@
 """Errors as HTML pages, for people who follow a mailed link or send a form."""
 
 import re
-import tomllib
-from pathlib import Path
 from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
+from libs.common import beside
 from libs.common.http import plain_form
-from libs.common.http.heads import media_type
+from libs.common.http.application import media_type
 from services.gateway.door.access import contact_url
 from services.gateway.pages import TEMPLATES
 
@@ -18,9 +17,7 @@ FORMS = "/forms/"
 CONSOLE = re.compile("/console(/|$)")
 LEADS = "/api/leads"
 _PAGE = TEMPLATES.get_template("pages/errors.html")
-_TEXTS: dict[str, dict[str, Any]] = tomllib.loads(
-    Path(__file__).with_name("errors.toml").read_text(encoding="utf-8")
-)
+_TEXTS: dict[str, dict[str, Any]] = beside.toml(__file__, "errors.toml")
 
 
 @web.middleware

@@ -18,16 +18,14 @@ from libs.common.http.application import (
     CALLER,
     CALLER_KEY,
     CLIENT_ADDRESS,
+    PERSONAL,
     REQUEST_ID,
 )
 from libs.common.http.client import Broken, Response
-from libs.common.http.fast_response import FastResponse
-from libs.common.process import logs
+from libs.common.process.logs import log
 from libs.domain.scopes import KEY, PERSON
 from services.gateway.door.clients import Client, Role
 from services.gateway.proxy.upstream import Upstream
-
-log = logs.get_logger(__name__)
 
 FORWARDED = (
     hdrs.ACCEPT,
@@ -69,6 +67,8 @@ def outgoing_headers(request: web.Request, client: Client, request_id: str) -> d
         headers[OPERATOR] = operator
     if client.roles:
         headers[OPERATOR_ROLES] = client.roles
+    if client.sees_persons:
+        headers[PERSONAL] = "yes"
     return headers
 
 
@@ -119,7 +119,7 @@ async def forward(
     path = request.rel_url.raw_path_qs
     async with upstream.ask(method, path, headers=headers, body=body, timeout=timeout) as answer:
         if answer.complete:
-            return FastResponse(
+            return web.Response(
                 status=answer.status, headers=answer_headers(answer), body=await answer.read()
             )
         return await _stream(request, answer)

@@ -12,21 +12,18 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import Any, Self
 
 from aiohttp import hdrs
 from pydantic import ValidationError
 
 from libs.common.http.application import Problem
-from libs.common.process import logs
+from libs.common.process.logs import log
 from services.gateway import metrics
 from services.gateway.door.key_store import Kept, KeyStore
 from services.gateway.door.keys import ApiKeys, used_as_json
 from services.gateway.proxy.upstream import Upstream
-
-log = logs.get_logger(__name__)
 
 SYNC, GOODBYE = "/internal/keys/sync", "/internal/keys/goodbye"
 WAIT_SECONDS = 20
@@ -50,6 +47,8 @@ def process_name(port: int) -> str:
 
 
 class KeySync:
+    """Enter it before the port opens, so that it leaves after the last request."""
+
     def __init__(self, console: Upstream, keys: ApiKeys, store: KeyStore, process: str) -> None:
         self._console = console
         self._keys = keys
@@ -61,20 +60,14 @@ class KeySync:
         self._answered_at = time.monotonic()
         self._fault = ""
 
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls, console: Upstream, keys: ApiKeys, store: KeyStore, process: str
-    ) -> AsyncIterator[Self]:
-        """Enter before the port opens, so that it leaves after the last request."""
-        sync = cls(console, keys, store, process)
-        await sync._read()
-        await sync._first()
-        try:
-            yield sync
-        finally:
-            with suppress(_Failed):
-                await sync._post(GOODBYE, {}, FIRST_SECONDS)
+    async def __aenter__(self) -> Self:
+        await self._read()
+        await self._first()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(_Failed):
+            await self._post(GOODBYE, {}, FIRST_SECONDS)
 
     async def _first(self) -> None:
         """Return when the console knows this process, unless it is away or does not answer."""

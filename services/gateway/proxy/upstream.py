@@ -18,9 +18,8 @@ from aiohttp import hdrs
 from libs.common.http.application import INTERNAL_KEY, Problem
 from libs.common.http.client import Broken, Connection, Pool, Response, Unreachable, build_request
 from libs.common.process import certificates, logs, sockets, tracing
+from libs.common.process.logs import log
 from services.gateway import metrics
-
-log = logs.get_logger(__name__)
 
 CONNECTIONS = 100
 CONNECT_SECONDS = 3.0

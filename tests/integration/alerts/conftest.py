@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import os
-import shutil
+import tomllib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 
 from libs.common.database import postgres
 from libs.common.messaging.broker import HIGH, Broker, Message
-from libs.common.messaging.consumer import Ack, Consumer, Disposition, consume
+from libs.common.messaging.consumer import Ack, Consumer, Disposition
 from libs.common.messaging.rpc import reply
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
 from services.alerts.rules.subjects import Subjects
@@ -38,55 +38,10 @@ KEY = "internal-key-of-this-test"
 PING_KEYS = f"p1:{base64.b64encode(b'p' * 32).decode()}"
 SUBJECT_KEYS = f"k1:{base64.b64encode(bytes(32)).decode()}"
 
-# The delay of a retry comes from the policy of the test's vhost and from the row's due time.
-TARGET: dict[str, Any] = {
-    "timeout": 1.0,
-    "margin": 0.5,
-    "retry_delays": [1.5, 1.5],
-    "wait_tiers": [2],
-    "concurrency": 8,
-    "breaker": {"fail_max": 1000, "reset_timeout": 1.0},
-}
-CHANNELS: dict[str, dict[str, Any]] = {
-    "slack": {"channel": "slack", "url": {"env": "SLACK_WEBHOOK_URL"}},
-    "monday": {
-        "channel": "monday",
-        "url": {"env": "MONDAY_API_URL"},
-        "token": {"env": "MONDAY_API_TOKEN"},
-        "board": "123",
-    },
-    "webhook": {
-        "channel": "webhook",
-        "url": {"env": "WEBHOOK_URL"},
-        "secret": {"env": "WEBHOOK_SECRET"},
-    },
-    "sms": {
-        "channel": "sms",
-        "url": {"env": "SMS_API_URL"},
-        "token": {"env": "SMS_API_TOKEN"},
-        "to": "+48600700800",
-    },
-    "email": {
-        "channel": "email",
-        "host": {"env": "SMTP_HOST"},
-        "port": {"env": "SMTP_PORT"},
-        "tls": "none",
-        "sender": "ostoja@example.com",
-        "to": "staff@example.com",
-        "ask_timeout": 1.0,
-        "retry_delays": [2.5, 2.5],
-    },
-}
-ROUTES = {
-    "slack_alert": ["slack"],
-    "email": ["email"],
-    "sms": ["sms"],
-    "webhook": ["webhook"],
-    "lead.qualified": ["slack", "monday"],
-    "lead.updated": ["monday"],
-    "followup": ["email"],
-    "escalation": ["email"],
-}
+_TARGETS = tomllib.loads(Path(__file__).with_name("targets.toml").read_text(encoding="utf-8"))
+TARGET: dict[str, Any] = _TARGETS["target"]
+CHANNELS: dict[str, dict[str, Any]] = _TARGETS["channels"]
+ROUTES: dict[str, list[str]] = _TARGETS["routes"]
 
 
 class Alerts(ServiceUnderTest):
@@ -281,15 +236,10 @@ async def waits_for_a_row(engine: AsyncEngine) -> bool:
     return bool(waiting)
 
 
-BOTH_DRIVERS = pytest.mark.parametrize("engine", ["aiopg", "asyncpg"], indirect=True)
-
-
 @pytest.fixture
-async def engine(
-    database: NewDatabase, request: pytest.FixtureRequest
-) -> AsyncIterator[AsyncEngine]:
+async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
     """Connect to a ledger without a service."""
-    url = (await database("alerts")).replace("aiopg", getattr(request, "param", "aiopg"))
+    url = await database("alerts")
     async with postgres.connect(url, application_name="test") as opened:
         yield opened
 
@@ -313,8 +263,6 @@ async def alerts(
                 name: TARGET | CHANNELS.get(name, {}) | options.get(name, {})
                 for name in CHANNELS | options
             }
-            shipped = Path(__file__).parents[3] / "config.example/templates"
-            shutil.copytree(shipped, tmp_path / "templates", dirs_exist_ok=True)
             path = tmp_path / "alerts.toml"
             document = {"routes": routes, "targets": targets, **sections}
             write_toml(path, document)
@@ -353,20 +301,27 @@ async def alerts(
             closing.push_async_callback(running.ended)
             await running.start()
             await gateway.session()
-            await eventually(lambda: _flowing(running), 20)
+            await eventually(partial(_flowing, running, targets), 20)
             return running
 
         yield start
 
 
-async def _flowing(running: Alerts) -> bool:
+@pytest.fixture
+async def subject(alerts: StartAlerts) -> Alerts:
+    """Start the service as it is for most tests."""
+    return await alerts()
+
+
+async def _flowing(running: Alerts, targets: Iterable[str]) -> bool:
     """Tell whether it is connected and its own queues bound: it serves before, if that is slow."""
     _, health = await running.http("GET", "/health/deep")
     if health["components"]["rabbitmq"]["status"] != "healthy":
         return False
     bindings = await asyncio.to_thread(running.vhost.call, "GET", "bindings")
     bound = {(each["source"], each["routing_key"]) for each in bindings}
-    return {("alerts", key) for key in ("alerts.intake", "export.request")} <= bound
+    keys = ["alerts.intake", "export.request", *(f"alerts.{target}" for target in targets)]
+    return {("alerts", key) for key in keys} <= bound
 
 
 class Consent:
@@ -408,7 +363,7 @@ async def consent(vhost: Vhost) -> AsyncIterator[Consent]:
             )
         )
         subject = Consent(broker)
-        async with consume(broker, "consent.permits", subject.handle, prefetch=10):
+        async with Consumer(broker, "consent.permits", subject.handle, prefetch=10):
             yield subject
 
 
@@ -428,5 +383,5 @@ async def outcomes(vhost: Vhost) -> AsyncIterator[list[dict[str, Any]]]:
             (Binding(Exchange("alerts.events", "topic"), "followup.*"),),
         )
         await broker.declare(queue)
-        async with consume(broker, queue, handle, prefetch=10):
+        async with Consumer(broker, queue, handle, prefetch=10):
             yield received

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -73,21 +72,6 @@ async def test_a_refusal_is_a_failure_whose_excerpt_has_no_secret(
     assert (outcome.kind, outcome.reason) == (Kind.FAILED, Reason.BAD_ANSWER)
     assert "503" in outcome.excerpt
     assert "topsecret" not in outcome.excerpt
-
-
-async def test_a_hanging_service_blocks_neither_the_loop_nor_the_exit(
-    receiver: Receiver, url: str
-) -> None:
-    receiver.go_on.clear()
-    start = monotonic()
-    async with opened(
-        "any", target(url, timeout=0.5, concurrency=2), TEMPLATES, LOOPBACK
-    ) as channel:
-        outcomes = await asyncio.gather(*(channel.send(job(text=str(n))) for n in range(5)))
-    assert {outcome.reason for outcome in outcomes} == {Reason.TIMEOUT}
-    assert len(receiver.got) <= 4  # the others never got a thread
-    assert monotonic() - start < 5
-    receiver.go_on.set()
 
 
 async def test_an_unsupported_url_stops_the_start_without_showing_a_secret() -> None:

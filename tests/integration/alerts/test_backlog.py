@@ -40,7 +40,9 @@ async def waiting(engine: AsyncEngine) -> None:
 @asynccontextmanager
 async def draining(engine: AsyncEngine, per_second: int) -> AsyncIterator[Breaker]:
     breaker = Breaker("slack", fail_max=1, reset_timeout=60)
-    task = asyncio.create_task(release_backlog(engine, "slack", Throttle(breaker), per_second))
+    throttle = Throttle(breaker)
+    throttle.follow(0, 1)
+    task = asyncio.create_task(release_backlog(engine, "slack", throttle, per_second))
     yield breaker
     await tasks.end(task)
 

@@ -210,45 +210,12 @@ async def test_a_button_of_before_takes_but_does_not_close(slack: Slack) -> None
     assert (await slack.cases.case(slack.case_id)).owner == "anna"
 
 
-async def test_put_off_by_the_menu_it_is_asked_again_in_an_hour_of_the_clock(slack: Slack) -> None:
-    assert await slack.press("later", item="In an hour") == 200
-    (row,) = await slack.cases.rows("SELECT next_at - now() AS left, state FROM alert_case")
-    assert row.state == "open"
-    assert 3500 < row.left.total_seconds() <= 3600
-    await eventually(slack.message, 30, so=lambda found: "put off until" in json.dumps(found))
-    await slack.shows(*OPEN)
-
-
 async def test_put_off_until_tomorrow_it_is_asked_when_the_hours_begin(slack: Slack) -> None:
     before = datetime.now(ZONE).date()
     assert await slack.press("later", item="Tomorrow 09:00") == 200
     (row,) = await slack.cases.rows("SELECT next_at FROM alert_case")
     asked = row.next_at.astimezone(ZONE)
     assert (asked.hour, asked.minute, (asked.date() - before).days) == (9, 0, 1)
-
-
-@pytest.mark.parametrize(
-    ("item", "reason"),
-    [("Spam", "spam"), ("Too far away", "too_far"), ("We have it already", "twice")],
-)
-async def test_who_says_that_it_is_no_lead_says_why(slack: Slack, item: str, reason: str) -> None:
-    assert await slack.press("not_a_lead", item=item) == 200
-    (row,) = await slack.cases.rows("SELECT verb, reason FROM case_answer")
-    assert tuple(row) == ("not_a_lead", reason)
-    assert (await slack.cases.case(slack.case_id)).outcome == "not_a_lead"
-    await slack.shows()
-    assert "Anna Nowak" in (news := json.dumps(await slack.message()))
-    assert "not a lead" in news
-
-
-async def test_given_back_by_its_owner_it_is_asked_anew(slack: Slack) -> None:
-    assert await slack.press("taken") == 200
-    await slack.shows(*OWNED)
-    assert await slack.press("release", **EWA) == 200
-    assert await slack.said() == ["Anna Nowak has it."]
-    assert await slack.press("release") == 200
-    assert (await slack.cases.case(slack.case_id)).state == "open"
-    await slack.shows(*OPEN)
 
 
 async def test_a_copy_whose_time_is_unknown_is_replaced_by_its_press(
@@ -294,19 +261,10 @@ async def test_a_copy_of_an_erased_case_names_nobody_any_more(
         assert "jan@example.com" not in json.dumps(copy)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"secret": "another"},
-        {"age": 400},
-        {"team": "T0999"},
-        {"user_team": "T0999"},
-    ],
-)
-async def test_forged_old_and_of_another_team_it_answers_nothing(
-    slack: Slack, how: dict[str, Any]
-) -> None:
-    assert await slack.press("taken", **how) == 401
+async def test_forged_old_and_of_another_team_it_answers_nothing(slack: Slack) -> None:
+    others = ({"secret": "another"}, {"age": 400}, {"team": "T0999"}, {"user_team": "T0999"})
+    for how in others:
+        assert await slack.press("taken", **how) == 401, how
     assert (await slack.cases.case(slack.case_id)).state == "open"
     assert await slack.said() == []
 
@@ -342,24 +300,16 @@ CASE = str(UUID(int=0))
 VALUE = f"{CASE} 0 {CASE}"
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
+async def test_a_press_that_no_message_offers_answers_nothing(slack: Slack) -> None:
+    for payload in (
         interaction("reopen", VALUE),
         interaction("open_the_page", "of a template"),
         interaction("taken", VALUE, actions=[]),
         interaction("taken", VALUE, type="view_submission"),
         interaction("taken", VALUE),
-    ],
-)
-async def test_what_is_no_button_of_a_case_answers_nothing(slack: Slack, payload: bytes) -> None:
-    assert await to_alerts(slack.subject, payload) == (200, "")
-    assert await slack.cases.rows("SELECT FROM case_answer") == []
-
-
-@pytest.mark.parametrize(
-    ("action", "value"),
-    [
+    ):
+        assert await to_alerts(slack.subject, payload) == (200, "")
+    for action, value in (
         ("taken", "no case"),
         ("taken", f"{CASE} 0"),
         ("taken", f"{CASE} x {CASE}"),
@@ -369,15 +319,11 @@ async def test_what_is_no_button_of_a_case_answers_nothing(slack: Slack, payload
         ("later", f"{VALUE} spam"),
         ("not_a_lead", f"{VALUE} morning"),
         ("not_a_lead", f"{VALUE} <!channel>"),
-    ],
-)
-async def test_a_value_that_no_message_has_is_refused(
-    slack: Slack, action: str, value: str
-) -> None:
-    value = value.replace(CASE, str(slack.case_id))
-    for part in ({"value": value}, {"selected_option": {"value": value}}):
-        forged = slack.crafted(action, actions=[{"action_id": action, **part}])
-        status, text = await to_alerts(slack.subject, forged)
-        assert (status, "this" in text) == (422, True), text
+    ):
+        named = value.replace(CASE, str(slack.case_id))
+        for part in ({"value": named}, {"selected_option": {"value": named}}):
+            forged = slack.crafted(action, actions=[{"action_id": action, **part}])
+            status, text = await to_alerts(slack.subject, forged)
+            assert (status, "this" in text) == (422, True), text
     assert await slack.cases.rows("SELECT FROM case_answer") == []
     assert await slack.responses() == []

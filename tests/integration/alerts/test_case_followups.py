@@ -45,13 +45,6 @@ async def test_an_answer_that_closes_at_once_is_a_take(subject: Cases, verb: Ver
     assert await leads(subject) == [case_id]
 
 
-async def test_a_late_take_tells_followups_too(subject: Cases) -> None:
-    case_id = await subject.accept()
-    await subject.run_out(case_id)
-    await subject.take(case_id)
-    assert await leads(subject) == [case_id]
-
-
 async def test_each_change_of_owner_is_an_event_in_the_order_of_their_times(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.take(case_id)

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.cases.answers import Answers
@@ -16,7 +15,6 @@ from services.alerts.store.cases import cases as store
 from services.alerts.store.cases import privacy as case_privacy
 from tests.integration.alerts.cases import (
     NEVER,
-    RULES,
     Cases,
     answer,
     closed_for_two_days,
@@ -69,19 +67,6 @@ async def test_a_take_is_due_after_its_time_and_an_outcome_takes_that_away(subje
     assert (await subject.case(case_id)).next_at is None
 
 
-@pytest.mark.parametrize(
-    ("policy", "verb"),
-    [(RULES, Verb.TAKEN), (rules(), Verb.DONE), (rules(), Verb.NOT_A_LEAD)],
-)
-async def test_without_the_setting_or_with_an_outcome_an_answer_is_never_due(
-    engine: AsyncEngine, policy: Rules, verb: Verb
-) -> None:
-    subject = Cases(engine, policy)
-    case_id = await subject.accept()
-    await subject.answer(case_id, answer(verb))
-    assert (await subject.case(case_id)).next_at is None
-
-
 async def test_the_owner_is_reminded_once_and_then_the_case_is_given_back(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.tick(2)
@@ -106,20 +91,6 @@ async def test_the_owner_is_reminded_once_and_then_the_case_is_given_back(subjec
     await subject.timer.run()  # the chain begins anew
     assert [step.number for step in await subject.steps(case_id) if step.generation == 1] == [0]
     assert await subject.balanced()
-
-
-async def test_the_next_owner_gets_a_time_and_a_reminder_of_their_own(subject: Cases) -> None:
-    case_id = await subject.accept()
-    await subject.take(case_id)
-    await forget(subject, 2)
-    await subject.take(case_id, "ewa")
-    row = await subject.case(case_id)
-    assert (row.reminded, row.next_at - row.answered_at) == (False, timedelta(seconds=FOUR_HOURS))
-    await forget(subject)
-    found = await subject.steps(case_id)
-    assert [(step.generation, step.number, step.person) for step in found][-1] == (1, 0, "ewa")
-    await forget(subject)
-    assert (await subject.case(case_id)).generation == 2
 
 
 @pytest.mark.parametrize("verb", [Verb.WON, Verb.RELEASE])
@@ -250,15 +221,6 @@ async def test_an_overdue_reminder_is_a_fault_of_the_check(subject: Cases) -> No
 
 
 LOST = "state = 'unanswered', owner = NULL, owner_name = NULL, answered_at = NULL"
-
-
-@pytest.mark.parametrize("change", ["outcome = 'won'", LOST])
-async def test_the_table_refuses_a_time_for_what_is_over(subject: Cases, change: str) -> None:
-    case_id = await subject.accept()
-    await subject.take(case_id)
-    with pytest.raises(IntegrityError):
-        await subject.execute(f"UPDATE alert_case SET next_at = now(), {change}")
-    assert (await subject.case(case_id)).state == "answered"
 
 
 async def test_an_owner_is_reminded_with_a_way_to_answer_and_then_asked_again(

@@ -115,18 +115,6 @@ async def test_what_was_shown_before_the_chain_began_anew_takes_but_does_not_clo
     assert (await sent.press(sent.anna, "not_a_lead", page))[0] == 200
 
 
-async def test_it_is_put_off_by_an_hour_until_there_is_no_more_time(sent: Sent) -> None:
-    for _ in range(3):
-        assert (await sent.press(sent.anna, "later"))[0] == 200
-    (row,) = await sent.cases.rows(
-        "SELECT next_at - now() AS left, laters FROM alert_case WHERE state = 'open'"
-    )
-    assert 3500 < row.left.total_seconds() <= 3600
-    status, page = await sent.press(sent.anna, "later")
-    assert status == 422
-    assert "take it or leave it" in page
-
-
 async def details(sent: Sent, **payload: str) -> list[str]:
     """Return what the owner's page shows of the lead, each as HTML."""
     whole = json.dumps({"text": "a lead", **payload})
@@ -135,17 +123,17 @@ async def details(sent: Sent, **payload: str) -> list[str]:
     return re.findall(r"<dd>(.*)</dd>", await sent.page(sent.anna))
 
 
-async def test_the_owner_calls_and_writes_by_a_link(sent: Sent) -> None:
+async def test_the_owner_calls_and_writes_by_a_link_and_by_no_other_text_of_a_stranger(
+    sent: Sent,
+) -> None:
     assert await details(sent, phone="600 700 800", email="Jan.O'Nil+x@Example.com") == [
         '<a href="tel:+48600700800">600 700 800</a>',
         """<a href="mailto:jan.o%27nil%2Bx@example.com">Jan.O&#39;Nil+x@Example.com</a>""",
         "a lead",
     ]
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
+    (link, _) = await details(sent, email="jan?bcc=eve&x=%0a@example.com")  # no header of a mail
+    assert 'href="mailto:jan%3Fbcc%3Deve%26x%3D%250a@example.com"' in link
+    for given in (
         {"phone": "javascript:alert(1)"},
         {"phone": "600700800;ext=1"},
         {"phone": "call https://evil.example"},
@@ -154,19 +142,9 @@ async def test_the_owner_calls_and_writes_by_a_link(sent: Sent) -> None:
         {"name": "javascript:alert(1)"},
         {"summary": '<a href="https://evil.example">tel:+48600700800</a>'},
         {"transcript_url": "javascript:alert(1)"},
-    ],
-)
-async def test_no_other_text_of_a_stranger_becomes_a_link(
-    sent: Sent, given: dict[str, str]
-) -> None:
-    shown = await details(sent, **given)
-    assert len(shown) == 2
-    assert not any("<" in each for each in shown), shown
-
-
-async def test_an_address_adds_no_headers_to_the_mail(sent: Sent) -> None:
-    (link, _) = await details(sent, email="jan?bcc=eve&x=%0a@example.com")
-    assert 'href="mailto:jan%3Fbcc%3Deve%26x%3D%250a@example.com"' in link
+    ):
+        shown = await details(sent, **given)
+        assert (len(shown), [each for each in shown if "<" in each]) == (2, [])
 
 
 ERASED = (
@@ -192,17 +170,12 @@ async def test_a_link_that_is_old_or_whose_person_was_erased_is_gone(
     assert (await sent.call("GET", f"/a/{'A' * 22}"))[0] == 410
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
+async def test_a_form_that_no_page_of_ours_has_answers_nothing(sent: Sent) -> None:
+    for given in (
         {},
         {"answer": "reopen", "nonce": str(uuid4()), "generation": "0"},
         {"answer": "taken", "nonce": "1", "generation": "0"},
         {"answer": "taken", "nonce": str(uuid4()), "generation": "x"},
-    ],
-)
-async def test_a_form_that_no_page_of_ours_has_answers_nothing(
-    sent: Sent, given: dict[str, str]
-) -> None:
-    assert (await sent.call("POST", sent.anna, given))[0] == 410
+    ):
+        assert (await sent.call("POST", sent.anna, given))[0] == 410
     assert (await sent.cases.case(sent.case_id)).state == "open"

@@ -13,13 +13,11 @@ from services.alerts.cases.answers import Refusal
 from services.alerts.rules.case import Person, Refused, Rules, Verb
 from services.alerts.rules.silence import Weekly
 from tests.integration.alerts.cases import (
-    NEVER,
     PEOPLE,
     RULES,
     Cases,
     answer,
     closed_for_two_days,
-    dies_at,
     with_policy,
 )
 from tests.integration.alerts.conftest import StartAlerts
@@ -79,31 +77,6 @@ async def test_an_owner_is_reminded_when_they_asked_for_it_at_whatever_hour(
     assert await subject.balanced()
 
 
-async def test_after_a_wish_the_time_for_an_outcome_begins_anew(subject: Cases) -> None:
-    case_id = await subject.accept()
-    await subject.tick()
-    await subject.take(case_id)
-    await forget(subject)
-    await subject.answer(case_id, wish())
-    await forget(subject, 2)
-    row = await subject.case(case_id)
-    assert (row.state, row.owner, row.reminded) == ("answered", "anna", True)
-    found = await subject.steps(case_id)
-    assert [step.number for step in found] == [0, 1, 2, 3]
-    assert [step.state for step in found][:3] == ["discarded", "discarded", "pending"]
-    await forget(subject)
-    assert (await subject.case(case_id)).state == "open"
-
-
-async def test_settled_in_time_means_no_reminder(subject: Cases) -> None:
-    case_id = await subject.accept()
-    await subject.take(case_id)
-    await subject.answer(case_id, wish())
-    await subject.answer(case_id, answer(Verb.DONE))
-    await forget(subject)
-    assert await subject.steps(case_id) == []
-
-
 async def test_only_the_owner_of_a_live_case_asks_for_it_and_not_for_years(subject: Cases) -> None:
     case_id = await subject.accept()
     assert await why(subject, case_id, wish()) is Refused.STALE
@@ -145,21 +118,6 @@ async def test_a_case_is_handed_over_and_the_colleague_is_told(subject: Cases) -
     assert await subject.balanced()
 
 
-async def test_followups_learn_that_another_has_it(subject: Cases) -> None:
-    case_id = await subject.accept()
-    await subject.take(case_id)
-    await subject.execute("DELETE FROM outbox")
-    await subject.answer(case_id, handed())
-    found = await subject.rows(
-        "SELECT routing_key, body FROM outbox WHERE type LIKE 'case.%' ORDER BY id"
-    )
-    assert [(row.routing_key, row.body["by"]) for row in found] == [
-        ("case.released", "Anna Nowak"),
-        ("case.answered", "Ewa Lis"),
-    ]
-    assert found[0].body["at"] < found[1].body["at"]
-
-
 async def test_only_the_owner_and_an_admin_hand_over(subject: Cases) -> None:
     case_id = await subject.accept()
     assert await why(subject, case_id, handed()) is Refused.STALE
@@ -170,35 +128,6 @@ async def test_only_the_owner_and_an_admin_hand_over(subject: Cases) -> None:
     assert await subject.case(case_id) == before
     assert await why(subject, case_id, handed("ewa", "ola", admin=True)) is None
     assert (await subject.case(case_id)).owner == "ewa"
-
-
-@pytest.mark.parametrize("step", ["store.cases.cases.tick", "intake.intake.accept"])
-async def test_a_hand_over_that_dies_before_its_commit_changes_nothing(
-    subject: Cases, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    case_id = await subject.accept()
-    await subject.take(case_id)
-    before, given = await subject.case(case_id), handed()
-    with dies_at(monkeypatch, step):
-        await subject.answer(case_id, given)
-    assert await subject.case(case_id) == before
-    assert await subject.steps(case_id) == []
-    await subject.answer(case_id, given)
-    assert (await subject.case(case_id)).owner == "ewa"
-
-
-async def test_a_notice_that_failed_for_good_leaves_the_case_with_the_colleague(
-    subject: Cases,
-) -> None:
-    case_id = await subject.accept()
-    await subject.take(case_id)
-    await subject.answer(case_id, handed())
-    (told,) = await subject.steps(case_id)
-    await subject.settle(await subject.claim(told), NEVER)
-    row = await subject.case(case_id)
-    assert (row.state, row.owner) == ("answered", "ewa")
-    await forget(subject)
-    assert len(await subject.steps(case_id)) == 2
 
 
 def asleep(*names: str, critical: bool = False) -> Rules:

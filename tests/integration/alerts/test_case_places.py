@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.cases.updates import Updates
+from services.alerts.cases.timer import Updates
 from services.alerts.delivery import case_messages
 from services.alerts.rules.case import Ask, Verb
 from services.alerts.rules.delivery import Claimed
@@ -58,9 +58,11 @@ class Places(Cases):
         async with self.engine.begin() as tx:
             place = case_messages.shown_at(job)
             if state is None:
-                await places.rearm(tx, place, job.target, None)
+                await places.run(tx, "rearm", alert_id=place, target=job.target, receipt=None)
             elif want is not None:
-                await places.shown(tx, place, job.target, want, None)
+                await places.run(
+                    tx, "shown", alert_id=place, target=job.target, want=want, receipt=None
+                )
 
     async def own_delivered(self, case_id: UUID) -> None:
         await self.settle(await self.claim(await self.own(case_id)), DELIVERED)
@@ -99,16 +101,6 @@ async def test_a_place_is_told_once_who_has_it(subject: Places) -> None:
     assert await subject.balanced()
 
 
-async def test_nothing_is_told_where_nothing_was_shown(subject: Places) -> None:
-    case_id = await subject.accept()
-    await subject.take(case_id)
-    await subject.update()
-    assert await subject.updates() == []
-    await subject.own_delivered(case_id)  # late, and it asks
-    await subject.update()
-    assert len(await subject.updates()) == 1
-
-
 async def test_no_update_starts_while_an_attempt_is_in_flight_there(subject: Places) -> None:
     """Rule WAIT."""
     case_id, step = await subject.asked()
@@ -130,24 +122,6 @@ async def test_the_person_who_answered_is_not_told(subject: Places) -> None:
     assert await subject.updates() == []
     place = await subject.place(step.alert_id)
     assert place.shown == place.want == 1
-
-
-async def test_the_message_that_asked_the_owner_is_changed_too(subject: Places) -> None:
-    """Others in its channel see it; what the owner need not get is a message of its own."""
-    case_id, step = await subject.asked()
-    await subject.land((await subject.write(await subject.claim(step)))[0])
-    await subject.execute(
-        """UPDATE case_place SET receipt = '{"channel": "C1", "ts": "1"}', shown = 0
-        WHERE alert_id = :id""",
-        id=step.alert_id,
-    )
-    await subject.take(case_id, step.person)
-    await subject.update()
-    (update,) = await subject.updates()
-    job, _ = await subject.write(await subject.claim(update))
-    assert job.payload["place"] == str(step.alert_id)
-    assert job.payload["receipt"] == {"channel": "C1", "ts": "1"}
-    assert "taken by Anna Nowak" in job.payload["text"]
 
 
 async def test_one_sms_follows_each_answer(engine: AsyncEngine) -> None:

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.alerts.cases.updates import Updates
+from services.alerts.cases.timer import Updates
 from services.alerts.rules.case import Verb
 from services.alerts.rules.subjects import Kind, Subjects
 from services.alerts.store.cases import privacy as case_privacy

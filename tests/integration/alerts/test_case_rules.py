@@ -21,7 +21,7 @@ from libs.common.messaging.broker import Broker
 from libs.common.messaging.consumer import Ack, Retry
 from libs.domain.acts import Act
 from libs.domain.acts_outbox import Counted
-from services.alerts.cases.updates import Updates
+from services.alerts.cases.timer import Updates
 from services.alerts.channels import Channel
 from services.alerts.delivery import case_messages
 from services.alerts.delivery.worker import Worker
@@ -146,9 +146,8 @@ async def test_an_answer_waits_for_a_timer_that_has_read_its_case(
     """Rule ROW: what a timer has read holds until it has acted."""
     case_id = await subject.accept()
     await subject.due()
-    ends = subject.answers.cancel if given.verb is Verb.CANCEL else subject.answers.answer
-    async with held(monkeypatch, store, "due", subject.timer.run()):
-        answering = asyncio.create_task(ends(case_id, given))
+    async with held(monkeypatch, store, "now", subject.timer.run()):
+        answering = asyncio.create_task(subject.answers.answer(case_id, given))
         await ended_or_waiting(subject, answering)
     assert isinstance(await answering, Mapping)
     assert [step.state for step in await subject.steps(case_id)] == ["discarded"]
@@ -178,7 +177,7 @@ Retrying = Callable[[Races, Any], Awaitable[object]]
 
 async def by_the_api(subject: Races, step: Any) -> object:
     act = Counted(Act.of({}, "alert.retry", "alert", str(step.alert_id)))
-    return await DlqRoutes(subject.engine, subject.intake, {})._retry_step(step, upkeep.RESET, act)
+    return await DlqRoutes(subject.engine, subject.intake, ())._retry_step(step, upkeep.RESET, act)
 
 
 async def by_a_move(subject: Races, step: Any) -> object:
@@ -241,15 +240,6 @@ async def test_the_fallback_of_an_alert_that_asks_is_told_too(subject: Races) ->
         subject.engine, RULES, "email", await subject.claim(update)
     )
     assert "taken by Anna Nowak" in job.payload["text"]
-
-
-async def test_an_alert_that_was_answered_falls_back_all_the_same(subject: Races) -> None:
-    case_id = await subject.accept(**CRITICAL)
-    await subject.take(case_id)
-    await subject.fall_back()
-    rows = await subject.rows("SELECT target, state FROM delivery WHERE alert_id = :id", id=case_id)
-    assert {("slack", "discarded"), ("email", "pending")} <= {tuple(row) for row in rows}
-    assert (await subject.places(case_id))["email"].want == 1
 
 
 async def test_an_answer_whose_commit_fails_has_no_result(subject: Races) -> None:

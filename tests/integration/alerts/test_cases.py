@@ -63,12 +63,6 @@ async def test_what_asks_for_nothing_opens_no_case(subject: Cases, alert: dict[s
     assert await subject.rows("SELECT * FROM alert_case") == []
 
 
-async def test_a_repeat_opens_no_case(subject: Cases) -> None:
-    first = await subject.accept(dedup_key="form 7")
-    await subject.accept(dedup_key="form 7")
-    assert [row.alert_id for row in await subject.rows("SELECT * FROM alert_case")] == [first]
-
-
 @pytest.mark.parametrize(
     ("owner", "asked"),
     [
@@ -118,15 +112,6 @@ async def test_each_step_is_handed_out_in_turn_and_then_it_is_unanswered_and_lis
     assert listed == [(case_id, "cases", "unanswered")]
     assert {step.state for step in await subject.steps(case_id)} == {"pending"}  # still sent
     assert await subject.balanced()
-
-
-async def test_each_step_has_a_work_message_in_the_outbox(subject: Cases) -> None:
-    case_id = await subject.accept()
-    await subject.execute("DELETE FROM outbox")
-    await subject.tick()
-    (step,) = await subject.steps(case_id)
-    sent = await subject.rows("SELECT routing_key, body FROM outbox")
-    assert [(key, body["alert_id"]) for key, body in sent] == [("alerts.slack", str(step.alert_id))]
 
 
 async def test_after_an_outage_one_step_is_handed_out(subject: Cases) -> None:
@@ -221,12 +206,13 @@ async def test_a_step_that_failed_brings_the_next_forward(subject: Cases) -> Non
     await subject.tick(2)
     first, second = await subject.steps(case_id)
     async with subject.engine.begin() as tx:
-        await store.bring_forward(tx, first.alert_id)  # not the last that was handed out
+        # Not the last that was handed out.
+        await store.run(tx, "bring_forward", alert_id=first.alert_id)
     await subject.timer.run()
     assert len(await subject.steps(case_id)) == 2
     assert await subject.settle(await subject.claim(second), NEVER) == "failed"
     async with subject.engine.begin() as tx:
-        await store.bring_forward(tx, second.alert_id)
+        await store.run(tx, "bring_forward", alert_id=second.alert_id)
     await subject.timer.run()
     assert len(await subject.steps(case_id)) == 3
 
@@ -239,7 +225,7 @@ async def test_a_failed_step_of_an_older_generation_brings_nothing_forward(subje
     await subject.tick()
     old, _ = await subject.steps(case_id)
     async with subject.engine.begin() as tx:
-        await store.bring_forward(tx, old.alert_id)
+        await store.run(tx, "bring_forward", alert_id=old.alert_id)
     await subject.timer.run()
     assert len(await subject.steps(case_id)) == 2
 

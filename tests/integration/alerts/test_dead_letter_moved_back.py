@@ -56,8 +56,7 @@ async def move(subject: Alerts, dead: str, to: str | None = None) -> None:
     )
 
 
-async def test_a_dead_letter_moved_back_is_retried_and_counted_once(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_a_dead_letter_moved_back_is_retried_and_counted_once(subject: Alerts) -> None:
     await subject.sandbox.behave("slack", status=400)
     alert_id = await subject.accept()
     await subject.until(alert_id, "failed")
@@ -78,10 +77,7 @@ async def test_a_dead_letter_moved_back_is_retried_and_counted_once(alerts: Star
     assert len(await subject.sandbox.received("slack")) == 1
 
 
-async def test_a_dead_letter_of_a_row_that_ended_otherwise_changes_nothing(
-    alerts: StartAlerts,
-) -> None:
-    subject = await alerts()
+async def test_a_dead_letter_of_a_row_that_ended_otherwise_changes_nothing(subject: Alerts) -> None:
     await subject.sandbox.behave("slack", status=400)
     ids = [await subject.accept() for _ in range(3)]
     delivered, discarded, erased = ids
@@ -115,10 +111,7 @@ async def test_a_dead_letter_of_a_row_that_ended_otherwise_changes_nothing(
     )
 
 
-async def test_unread_messages_moved_back_are_delivered_or_return_to_dead(
-    alerts: StartAlerts,
-) -> None:
-    subject = await alerts()
+async def test_unread_messages_moved_back_are_delivered_or_return_to_dead(subject: Alerts) -> None:
     good = accepted("slack_alert")
     async with await aio_pika.connect(subject.vhost.admin_url()) as connection:
         channel = await connection.channel()
@@ -175,8 +168,7 @@ async def test_an_alert_whose_row_was_lost_is_kept_and_reported(alerts: StartAle
     assert 'alerts_missing_row_total{target="slack"} 1.0' in await subject.metrics()
 
 
-async def test_a_late_duplicate_of_a_purged_row_is_acknowledged(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_a_late_duplicate_of_a_purged_row_is_acknowledged(subject: Alerts) -> None:
     alert_id = await subject.accept()
     await subject.until(alert_id, "delivered")
     before = datetime.now(UTC)

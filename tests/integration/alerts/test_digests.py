@@ -157,24 +157,6 @@ async def test_a_digest_names_the_alerts(alerts: StartAlerts) -> None:
     assert f"{alert_id}  slack_alert: Pump 7 stopped\n" in mail["Text"].replace("\r", "")
 
 
-async def test_only_an_incident_that_is_still_open_is_reported_again(alerts: StartAlerts) -> None:
-    subject = await alerts(slack=BREAKS, **INCIDENTS | {"ALERTS_INCIDENT_REPEAT_SECONDS": "2"})
-    await subject.sandbox.behave("slack", status=503)
-    alert_id = await subject.accept()
-    await eventually(lambda: subjects(subject, "slack"), 20, so=lambda found: len(found) >= 2)
-    first, second, *_ = await digests(subject)
-    since = [line for line in first["Text"].splitlines() if line.startswith("since")]
-    assert since
-    assert since[0] in second["Text"]
-    await subject.sandbox.behave("slack", status=200)
-    await subject.http("POST", "/api/breakers/slack/reset")
-    await subject.until(alert_id, "delivered")
-    # a process may have reported "open" just after the reset
-    await eventually(
-        lambda: subject.scalar("SELECT count(*) FROM incident"), so=lambda found: found == 0
-    )
-
-
 async def test_pending_in_doubt_and_unread_incidents_are_reported(alerts: StartAlerts) -> None:
     subject = await alerts(
         slack={"retry_delays": [60]}, **INCIDENTS | {"ALERTS_INCIDENT_PENDING": "2"}
@@ -190,16 +172,3 @@ async def test_pending_in_doubt_and_unread_incidents_are_reported(alerts: StartA
     assert "x-reason" in (await one_about(subject, "1 accepted messages could not be read"))["Text"]
     waiting = await one_about(subject, "3 pending for slack")
     assert "server_error 500" in waiting["Text"]
-
-
-async def test_an_incident_whose_mail_failed_is_reported_when_mail_is_back(
-    alerts: StartAlerts,
-) -> None:
-    subject = await alerts(slack=BREAKS, **INCIDENTS)
-    await subject.sandbox.behave("email", status=550)
-    await subject.sandbox.behave("slack", status=503)
-    await subject.accept()
-
-    await eventually(partial(subject.scalar, DIGEST_FAILED))
-    await subject.sandbox.behave("email", status=200)
-    await one_about(subject, "nothing gets through to slack")

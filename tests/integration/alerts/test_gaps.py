@@ -58,18 +58,6 @@ async def change(engine: AsyncEngine, statement: str) -> None:
     await execute(engine, statement)
 
 
-async def test_a_gap_that_stays_is_missing_until_it_is_filled(engine: AsyncEngine) -> None:
-    await come(engine, 1, 2, 3)
-    assert await judge(engine) == {}
-    await come(engine, 8, 6)
-    assert await judge(engine) == {GATEWAY: [[4, 5], [7, 7]]}
-    await come(engine, 5)
-    await come(engine, 5)
-    assert await judge(engine) == {GATEWAY: [[4, 4], [7, 7]]}
-    await come(engine, 4, 7, 9)
-    assert await judge(engine) == {}
-
-
 async def test_a_gap_is_none_before_its_time(engine: AsyncEngine) -> None:
     await come(engine, 1)
     await come(engine, 3)
@@ -79,14 +67,6 @@ async def test_a_gap_is_none_before_its_time(engine: AsyncEngine) -> None:
     assert await judge(engine, 600) == {}  # it is one since now
     await change(engine, "UPDATE intake_sender SET edge_at = now() - interval '11 min'")
     assert await judge(engine, 600) == {GATEWAY: [[2, 2], [4, 4]]}
-
-
-async def test_the_first_of_a_process_may_be_missing_and_its_last_are_not_seen(
-    engine: AsyncEngine,
-) -> None:
-    await come(engine, 4)
-    await come(engine, 1, 2, sender=OTHER)
-    assert await judge(engine) == {GATEWAY: [[1, 3]]}
 
 
 async def test_numbers_that_nobody_was_promised_are_not_missing(engine: AsyncEngine) -> None:
@@ -121,12 +101,12 @@ async def test_a_release_that_notes_no_numbers_makes_no_gaps(engine: AsyncEngine
     old, new = uuid4(), uuid4()
     await change(engine, f"INSERT INTO replica (process) VALUES ('{old}')")
     async with engine.begin() as tx:
-        await breakers.report(tx, new, [])
+        await breakers.run(tx, "report", process=new, reports=[])
     await come(engine, 3, 7)  # the others were the old one's
     assert await judge(engine) == {}
     async with engine.begin() as tx:
-        await breakers.leave(tx, old)
-        await breakers.leave(tx, new)
+        await breakers.run(tx, "leave", process=old)
+        await breakers.run(tx, "leave", process=new)
     async with engine.connect() as tx:
         assert set((await tx.execute(sa.text("SELECT process FROM replica"))).scalars()) == {old}
     await come(engine, 10)
@@ -134,7 +114,7 @@ async def test_a_release_that_notes_no_numbers_makes_no_gaps(engine: AsyncEngine
     assert await judge(engine) == {}
     await change(engine, "UPDATE replica SET seen_at = now() - interval '61 min'")
     async with engine.begin() as tx:
-        await breakers.join(tx, [])
+        await breakers.run(tx, "join", targets=[])
     await come(engine, 12)
     assert await judge(engine) == {GATEWAY: [[11, 11]]}
 
@@ -178,9 +158,8 @@ def ranges(numbers: set[int]) -> list[list[int]]:
 
 @pytest.mark.parametrize("table", ["intake_sender", "ledger_total"])
 async def test_an_alert_and_its_number_are_written_together_or_neither(
-    alerts: StartAlerts, table: str
+    table: str, subject: Alerts
 ) -> None:
-    subject = await alerts()
 
     with closing(psycopg2.connect(subject.database.superuser_url)) as holder:
         with holder.cursor() as cursor:

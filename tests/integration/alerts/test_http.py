@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -47,8 +48,7 @@ async def failed(subject: Alerts, count: int) -> list[str]:
     return ids
 
 
-async def test_a_list_is_paged_without_gaps_or_repeats(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_a_list_is_paged_without_gaps_or_repeats(subject: Alerts) -> None:
     ids = await failed(subject, 7)
     seen: list[str] = []
     cursor = ""
@@ -73,8 +73,7 @@ async def test_a_list_is_paged_without_gaps_or_repeats(alerts: StartAlerts) -> N
     assert [each["id"] for each in one["items"]] == [ids[3]]
 
 
-async def test_a_page_of_large_alerts_is_shortened(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_a_page_of_large_alerts_is_shortened(subject: Alerts) -> None:
     await subject.failed(250, "x" * 200_000)  # 50 MB
     seen: list[str] = []
     cursor = ""
@@ -88,8 +87,7 @@ async def test_a_page_of_large_alerts_is_shortened(alerts: StartAlerts) -> None:
     assert len(seen) == len(set(seen)) == 250
 
 
-async def test_a_retry_of_a_target_requeues_its_failures(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_a_retry_of_a_target_requeues_its_failures(subject: Alerts) -> None:
     ids = await failed(subject, 5)
     _, answer = await subject.http("POST", "/api/dlq/retry", {"target": "slack"})
     assert answer == {"matched": 5, "requeued": 5, "skipped": 0}
@@ -106,10 +104,7 @@ async def test_a_retry_of_a_target_requeues_its_failures(alerts: StartAlerts) ->
 
 
 @pytest.mark.parametrize(("path", "done"), [("retry", "requeued"), ("discard", "discarded")])
-async def test_a_call_by_id_waits_for_a_locked_row(
-    alerts: StartAlerts, path: str, done: str
-) -> None:
-    subject = await alerts()
+async def test_a_call_by_id_waits_for_a_locked_row(path: str, done: str, subject: Alerts) -> None:
     (alert_id,) = await failed(subject, 1)
     async with subject.engine.begin() as tx:  # as a worker does with the row of its message
         await tx.execute(
@@ -127,8 +122,7 @@ async def test_a_call_by_id_waits_for_a_locked_row(
     assert answer[done] == 1, answer
 
 
-async def test_a_retry_reroutes_rows_of_a_removed_target(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_a_retry_reroutes_rows_of_a_removed_target(subject: Alerts) -> None:
     ids = [await subject.accept(target="removed-target"), await subject.accept("unknown")]
     for alert_id in ids:
         await subject.until(alert_id, "failed", "unrouted")
@@ -146,9 +140,8 @@ async def test_a_retry_reroutes_rows_of_a_removed_target(alerts: StartAlerts) ->
 
 
 async def test_a_rerouted_mail_continues_its_attempt_numbers(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     await subject.sandbox.behave("email", status=550)
     alert_id = await follow_up(subject, target=None)
     await subject.until(alert_id, "failed", "email")
@@ -163,8 +156,7 @@ async def test_a_rerouted_mail_continues_its_attempt_numbers(
     assert [one["attempt"] for one in consent.asked] == [1, 2]
 
 
-async def test_cleaned_up_rows_stay_counted(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_cleaned_up_rows_stay_counted(subject: Alerts) -> None:
     ids = await failed(subject, 2)
     await subject.until(await subject.accept(), "delivered")
     body = {"ids": ids[:1], "reason": "test"}
@@ -182,15 +174,13 @@ async def test_cleaned_up_rows_stay_counted(alerts: StartAlerts) -> None:
     assert (stats["delivered"], stats["discarded"], stats["failed"]) == (1, 1, 1)
 
 
-async def test_an_unknown_id_is_not_found_yet(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_an_unknown_id_is_not_found_yet(subject: Alerts) -> None:
     sent = {"X-Internal-Key": KEY, "X-Caller": "service"}
     answer = await subject.send("GET", f"/api/alerts/{uuid.uuid4()}", sent)
     assert (answer.status, answer.headers["Retry-After"]) == (404, "1")
 
 
-async def test_a_bad_call_changes_nothing_and_names_the_fault(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_a_bad_call_changes_nothing_and_names_the_fault(subject: Alerts) -> None:
     (alert_id,) = await failed(subject, 1)
     cases: tuple[tuple[str, str, Any, int], ...] = (
         ("POST", "/api/dlq/retry", {}, 422),
@@ -279,7 +269,7 @@ async def test_a_bulk_retry_lets_other_deliveries_pass(alerts: StartAlerts) -> N
 async def test_a_long_call_responds_in_time_and_the_next_continues(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, path: str, done: str
 ) -> None:
-    monkeypatch.setattr(dlq, "BULK_SECONDS", 0.1)
+    monkeypatch.setattr(dlq, "monotonic", count(step=5).__next__)  # a clock of 5 s a look
     nothing: Any = None
     app = application.create_app(internal_key=None)
     DlqRoutes(engine, nothing, {"slack": nothing}).add_to(app)
@@ -455,7 +445,7 @@ async def test_an_old_alert_starts_anew_at_its_fallback(engine: AsyncEngine) -> 
         way = Way("slack", "email", after=600)
         await incidents.fall_back(tx, way, [row.alert_id], same_channel=False)
     async with engine.begin() as tx:
-        assert await upkeep.to_end(tx, upkeep.too_old("email", 60), 10) == []
+        assert await upkeep.run(tx, "too_old", target="email", seconds=60, limit=10) == []
         (job,) = await transitions.claim(tx, "email", [(row.alert_id, 0)], lease=60, retries=5)
     assert job is not None
     assert job.age < 60

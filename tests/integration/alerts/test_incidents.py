@@ -1,5 +1,6 @@
 """Open incidents in the database: since when, when reported, when over."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,13 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.alerts.messages import ESCALATION
 from services.alerts.rules.delivery import Reason
 from services.alerts.store import breakers, incidents
-from services.alerts.store.incidents import IncidentKind, OpenIncident, Pace
-from services.alerts.store.ledger import escalations, intake
+from services.alerts.store.incidents import IncidentKind, Pace
+from services.alerts.store.ledger import intake
 from services.alerts.store.ledger.intake import NewRow
-from services.alerts.store.ledger.transitions import Ended
-from tests.integration.alerts.conftest import BOTH_DRIVERS, execute
-
-pytestmark = BOTH_DRIVERS
+from tests.integration.alerts.conftest import execute
 
 HERE, THERE = uuid4(), uuid4()
 NOTHING: dict[str, Any] = {
@@ -39,9 +37,9 @@ NOW = datetime.now(UTC)
 
 async def report(engine: AsyncEngine, observed: dict[str, Any], process: UUID = HERE) -> None:
     async with engine.begin() as tx:
-        await breakers.join(tx, ["slack"])
+        await breakers.run(tx, "join", targets=["slack"])
     async with engine.begin() as tx:
-        await breakers.report(tx, process, [observed])
+        await breakers.run(tx, "report", process=process, reports=[observed])
 
 
 async def age(engine: AsyncEngine, what: str, seconds: int) -> None:
@@ -55,21 +53,26 @@ async def take(
     repeat: float = NEVER,
     pause: float = 0,
     digest: UUID | None = None,
-) -> list[OpenIncident]:
+) -> list[Any]:
     pace = Pace(after=60, repeat=repeat, pause=pause)
     async with engine.begin() as tx:
-        due = await incidents.targets_due(tx, pace)
-        taken = await incidents.take(tx, target, digest or uuid4(), pace)
-    assert (target in due) == bool(taken)
+        due = await incidents.run(tx, "incidents_due", **asdict(pace))
+        mine = {"target": target, "digest": digest or uuid4(), **asdict(pace)}
+        taken = await incidents.run(tx, "take_incidents", **mine)
+    assert (target in due.scalars()) == bool(taken)
     return taken
 
 
 async def unhealthy(engine: AsyncEngine) -> dict[str, tuple[int, bool]]:
     since = text("SELECT target, CAST(extract(epoch FROM now() - since) AS float) FROM incident")
     async with engine.connect() as tx:
-        found = await incidents.unhealthy(tx)
+        found = await incidents.run(tx, "unhealthy")
         seconds = {row[0]: row[1] for row in await tx.execute(since)}
-    return {name: (round(seconds[name] / 100) * 100, each.shut) for name, each in found.items()}
+    return {
+        name: (round(seconds[name] / 100) * 100, each.shut)
+        for each in found
+        for name in [each.target]
+    }
 
 
 async def test_a_target_is_unhealthy_from_opening_until_any_process_delivers(
@@ -99,7 +102,7 @@ async def test_a_target_that_asked_for_a_long_pause_is_unhealthy_and_reported(
     await age(engine, "incident SET since = since", 500)
     assert await unhealthy(engine) == {"slack": (500, True)}
     (incident,) = await take(engine)
-    assert incident.kind is IncidentKind.BREAKER
+    assert incident.kind == IncidentKind.BREAKER
     await age(engine, "breaker SET paused_until = paused_until", 901)
     assert await unhealthy(engine) == {"slack": (500, False)}
 
@@ -111,7 +114,7 @@ async def test_a_breaker_incident_is_reported_when_old_and_repeated_while_open(
     assert await take(engine) == []
     await age(engine, "incident SET since = since", 61)
     (incident,) = await take(engine)
-    assert incident.kind is IncidentKind.BREAKER
+    assert incident.kind == IncidentKind.BREAKER
     assert await take(engine) == []
     await age(engine, "incident SET notified_at = notified_at", 100)
     assert await take(engine, repeat=200) == []
@@ -124,7 +127,7 @@ async def test_a_target_that_refuses_us_is_reported_as_soon_as_it_is_certain(
 ) -> None:
     async def refuses() -> list[bool]:
         async with engine.connect() as tx:
-            return [each.refuses for each in (await incidents.unhealthy(tx)).values()]
+            return [each.refuses for each in await incidents.run(tx, "unhealthy")]
 
     await report(engine, FAILED)
     await age(engine, "incident SET since = since", 500)
@@ -154,7 +157,7 @@ async def test_an_incident_keeps_its_start_while_observed_and_then_closes(
 ) -> None:
     async def observe(kind: IncidentKind, **numbers: int) -> None:
         async with engine.begin() as tx:
-            await incidents.observe(tx, kind, numbers)
+            await incidents.run(tx, "observe", kind=kind, numbers=numbers)
 
     await observe(IncidentKind.PENDING, slack=101, email=200)
     await observe(IncidentKind.IN_DOUBT, email=1)
@@ -171,18 +174,18 @@ async def test_an_incident_keeps_its_start_while_observed_and_then_closes(
 
 async def test_the_next_mail_reports_what_a_failed_mail_did(engine: AsyncEngine) -> None:
     async with engine.begin() as tx:
-        await incidents.observe(tx, IncidentKind.UNREAD, {"intake": 1})
+        await incidents.run(tx, "observe", kind=IncidentKind.UNREAD, numbers={"intake": 1})
     assert await take_and_fail(engine)
     assert [each.kind for each in await take(engine, "intake")] == [IncidentKind.UNREAD]
 
 
-async def take_and_fail(engine: AsyncEngine, **pace: float) -> list[OpenIncident]:
+async def take_and_fail(engine: AsyncEngine, **pace: float) -> list[Any]:
     """Report the unread messages by a mail that fails."""
     digest = uuid4()
     taken = await take(engine, "intake", digest=digest, **pace)
     assert await take(engine, "intake", repeat=pace.get("repeat", NEVER)) == []
     async with engine.begin() as tx:
-        await escalations.mark_unsent(tx, digest)
+        await incidents.run(tx, "mark_unsent", digest=digest)
     return taken
 
 
@@ -192,7 +195,7 @@ PAUSES = (300, 600, 1200, 2400, 4800, 9600, 19200, 21600, 21600)
 
 async def test_each_failed_mail_doubles_the_pause_of_an_incident(engine: AsyncEngine) -> None:
     async with engine.begin() as tx:
-        await incidents.observe(tx, IncidentKind.UNREAD, {"intake": 1})
+        await incidents.run(tx, "observe", kind=IncidentKind.UNREAD, numbers={"intake": 1})
     assert await take_and_fail(engine, pause=300)
     for pause in PAUSES:
         await age(engine, "incident SET send_failed_at = send_failed_at", pause - 60)
@@ -211,13 +214,13 @@ async def test_each_failed_mail_doubles_the_pause_of_failures_of_that_target_onl
 ) -> None:
     async def due(pause: float) -> set[str]:
         async with engine.connect() as tx:
-            return set(await escalations.targets_due(tx, pause))
+            return set((await incidents.run(tx, "failures_due", pause=pause)).scalars())
 
     async def lose() -> None:
         digest = uuid4()
         async with engine.begin() as tx:
-            assert await escalations.take(tx, "slack", digest)
-            await escalations.mark_unsent(tx, digest)
+            await incidents.run(tx, "take_failures", target="slack", digest=digest)
+            await incidents.run(tx, "mark_unsent", digest=digest)
 
     await fails(engine, "slack")
     assert await due(300) == {"slack"}
@@ -236,14 +239,14 @@ async def test_each_failed_mail_doubles_the_pause_of_failures_of_that_target_onl
 
 
 async def fails(engine: AsyncEngine, target: str) -> None:
-    ended = Ended(uuid4(), target, 1, "slack_alert", "gone 404", None)
+    given = {"alert_id": uuid4(), "event_type": "slack_alert", "error": "gone 404"}
     async with engine.begin() as tx:
-        await escalations.escalate(tx, ended, Reason.GONE)
+        await incidents.run(tx, "escalate", **given, target=target, reason=Reason.GONE)
 
 
 async def unsent(engine: AsyncEngine) -> float:
     async with engine.connect() as tx:
-        return round(await escalations.unsent_seconds(tx), -2)
+        return float(round((await incidents.run(tx, "unsent_seconds")).scalar_one(), -2))
 
 
 async def test_a_failure_is_unsent_until_its_mail_is_sent(engine: AsyncEngine) -> None:
@@ -255,12 +258,12 @@ async def test_a_failure_is_unsent_until_its_mail_is_sent(engine: AsyncEngine) -
     row = NewRow(uuid4(), "email", ESCALATION, "critical", "alerts", {}, None, None, NOW)
     async with engine.begin() as tx:
         await intake.accept(tx, [row], 0)
-        assert await escalations.take(tx, "slack", row.alert_id)
+        await incidents.run(tx, "take_failures", target="slack", digest=row.alert_id)
     assert await unsent(engine) == 900
     await execute(
         engine, "UPDATE delivery SET state = 'discarded', reason = 'x', finished_at = now()"
     )
     assert await unsent(engine) == 0  # only that of sms, a moment ago
     async with engine.begin() as tx:
-        await escalations.mark_unsent(tx, row.alert_id)
+        await incidents.run(tx, "mark_unsent", digest=row.alert_id)
     assert await unsent(engine) == 900

@@ -48,8 +48,8 @@ async def test_one_that_is_over_or_removed_does_not_count(engine: AsyncEngine) -
     await add(engine, -3, -1)
     number = await add(engine, 0, 1)
     async with engine.begin() as tx:
-        assert await overrides.remove(tx, number or 0)
-        assert not await overrides.remove(tx, number or 0)
+        assert (await overrides.run(tx, "remove", id=number or 0)).rowcount
+        assert not (await overrides.run(tx, "remove", id=number or 0)).rowcount
         assert await overrides.current(tx) == {}
 
 
@@ -90,7 +90,7 @@ async def test_a_step_asks_who_is_on_call_when_it_is_handed_out(
     await eventually(lambda: asks(ewa), 60)
     (tmp_path / "rota.ics").write_text("no calendar", encoding="utf-8")
     async with subject.engine.begin() as tx:
-        await overrides.remove(tx, 1)
+        await overrides.run(tx, "remove", id=1)
     await eventually(lambda: asks(anna), 60)  # the last good file still counts
 
 
@@ -130,32 +130,67 @@ async def test_an_override_is_made_shown_and_removed_by_its_number(
     assert (await now())["schedules"]["sales"]["person"] == "anna"
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
+async def test_an_override_that_names_nobody_or_no_time_is_refused(alerts: StartAlerts) -> None:
+    subject = await alerts(sections=sections(chain=[SMS]))
+    path = "/api/oncall/overrides"
+    for body, field in (
         (override(schedule="sale"), "schedule"),
         (override("bob"), "person"),
         (override(hours=-1), "ends"),
         (override(begins="2030-01-01T00:00:00Z"), "ends"),
         (override(begins="2030-01-01T00:00:00"), "begins"),
         (override(why="x" * 501), "why"),
-    ],
-)
-async def test_an_override_that_names_nobody_or_no_time_is_refused(
-    alerts: StartAlerts, body: dict[str, Any], field: str
-) -> None:
-    subject = await alerts(sections=sections(chain=[SMS]))
-    status, told = await subject.http("POST", "/api/oncall/overrides", body)
-    assert status == 422
-    assert [each["field"] for each in told["errors"]] == [field]
-
-
-async def test_an_override_ends_at_a_time_of_any_offset(alerts: StartAlerts) -> None:
-    subject = await alerts(sections=sections(chain=[SMS]))
-    body = override(ends="2999-12-04T10:42:00.4+21:32")  # PostgreSQL takes none of 16 hours
-    assert (await subject.http("POST", "/api/oncall/overrides", body))[0] == 200
+    ):
+        status, told = await subject.http("POST", path, body)
+        assert (status, [each["field"] for each in told["errors"]]) == (422, [field])
+    far = override(ends="2999-12-04T10:42:00.4+21:32")  # PostgreSQL takes no offset of 16 hours
+    assert (await subject.http("POST", path, far))[0] == 200
     _, found = await subject.http("GET", "/api/oncall")
     assert [each["ends"] for each in found["overrides"]] == ["2999-12-03T13:10:00.400000+00:00"]
+
+
+async def test_quiet_hours_are_set_shown_and_taken_back_and_others_are_asked_first(
+    alerts: StartAlerts, tmp_path: Path
+) -> None:
+    on_duty(tmp_path, "anna")
+    file = {"begins": "01:00", "ends": "01:01", "zone": "UTC"}
+    people = PEOPLE | {"anna": PEOPLE["anna"] | {"quiet": file}}
+    chain = [SMS, {"to": "sms", "person": "ewa", "wait": "12h"}]
+    subject = await alerts(sections=sections(chain=chain) | {"people": people})
+    path = "/api/oncall/quiet/anna"
+    around = (datetime.now(UTC) + each * HOUR for each in (-1, 1))
+    begins, ends = (f"{each:%H:%M}" for each in around)
+    days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    weekly = {"days": days, "begins": begins, "ends": ends, "zone": "UTC"}
+
+    async def shown(operator: str = "tester") -> Any:
+        _, found = await subject.http("GET", "/api/oncall", X_Operator=operator)
+        return found["people"]["anna"]["quiet"], found["you"]
+
+    of_the_file = file | {"days": days, "critical": False}
+    assert await shown() == (of_the_file, None)
+    for change, field in (({"ends": begins}, "weekly.ends"), ({"days": []}, "weekly.days")):
+        status, told = await subject.http("PUT", path, {"weekly": weekly | change})
+        assert (status, [each["field"] for each in told["errors"]]) == (422, [field])
+    assert (await subject.http("PUT", "/api/oncall/quiet/bob", {"weekly": weekly}))[0] == 404
+    status, told = await subject.http("PUT", path, {"weekly": weekly})
+    assert (status, told["quiet"]) == (200, weekly | {"critical": False})
+    assert await shown("staff:7 Anna Nowak") == (told["quiet"], "anna")
+    for anna in ({"X_Operator": "staff:7 Anna Nowak"}, {"X_Operator": "staff:9 Nobody"}):
+        known = 200 if "Anna" in anna["X_Operator"] else 404
+        own = "/api/oncall/quiet"
+        assert (await subject.http("PUT", own, {"weekly": weekly}, **anna))[0] == known
+        status, found = await subject.http("GET", own, **anna)
+        assert (status, found.get("quiet")) == (known, told["quiet"] if known == 200 else None)
+
+    async def asks(*expected: str) -> bool:
+        before = len(await called(subject))
+        await lead(subject)
+        return (await eventually(lambda: _more(subject, before), 30))[-1] in expected
+
+    await eventually(lambda: asks(PEOPLE["ewa"]["phone"]), 60)
+    assert (await subject.http("PUT", path, {}))[1]["quiet"] == of_the_file
+    await eventually(lambda: asks(PEOPLE["anna"]["phone"]), 60)
 
 
 async def _more(subject: Alerts, before: int) -> list[str]:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from libs.common.http import client
-from services.alerts.channels import Channel, opened
+from services.alerts.channels import Channel, opened, post
 from services.alerts.rules.delivery import Kind, Reason
 from tests.support.certificates import Authority
 from tests.support.ports import HOST
@@ -83,14 +82,6 @@ async def test_an_alert_on_a_closing_connection_is_not_sent_twice() -> None:
         assert (await channel.send(job())).kind is Kind.DELIVERED
 
 
-async def test_a_long_idle_connection_is_not_reused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "IDLE_SECONDS", 0)
-    async with slack(answering(OK, then=until_closed)) as (target, channel):
-        assert (await channel.send(job())).kind is Kind.DELIVERED
-        assert (await channel.send(job())).kind is Kind.DELIVERED
-    assert target.connections == 2
-
-
 async def test_an_unfinished_response_closes_its_connection() -> None:
     endless = b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n20000\r\n" + b"x" * 0x20000
     async with slack(answering(endless, then=until_closed), answering(OK, then=until_closed)) as (
@@ -151,6 +142,7 @@ async def test_a_certificate_must_be_for_the_configured_name(
 ) -> None:
     authority = Authority(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    post._tls.cache_clear()
     async with slack(answering(OK), host="localhost", tls=authority.server(named)) as (
         target,
         channel,

@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import Ack, Disposition, consume
+from libs.common.messaging.consumer import Ack, Consumer, Disposition
 from libs.common.messaging.rpc import Requester
 from libs.common.messaging.topology import Binding, Exchange, Queue, dead_name
 from services.alerts.topology import INTAKE_QUEUE
@@ -91,7 +91,7 @@ async def consent(vhost: Vhost) -> AsyncIterator[Consent]:
         await broker.declare(queue)
         async with Requester(broker, "consent") as requester:
             subject = Consent(broker, requester)
-            async with consume(broker, queue, subject.handle, prefetch=10):
+            async with Consumer(broker, queue, subject.handle, prefetch=10):
                 yield subject
 
 
@@ -105,9 +105,8 @@ async def words(subject: Alerts) -> str:
 
 
 async def test_a_delivered_alert_is_emptied_and_still_counted(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     hers = await subject.accept(
         payload={"text": "nowy lead", "email": "Anna@Example.com", "name": "Anna"},
         dedup_key=f"lead-{ANNA}",
@@ -132,9 +131,8 @@ async def test_a_delivered_alert_is_emptied_and_still_counted(
 
 
 async def test_the_link_in_a_mail_to_staff_is_shown_to_nobody(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     payload = {"to": ANNA, "subject": "s", "text": "https://x/console/invitation/secret"}
     alert_id = await subject.accept("staff.mail", payload=payload)
     await subject.until(alert_id, "delivered", "email")
@@ -147,17 +145,15 @@ async def test_the_link_in_a_mail_to_staff_is_shown_to_nobody(
     assert [(one["id"], one["payload"]) for one in page["items"]] == [(alert_id, None)]
 
 
-async def test_a_large_export_is_paged_and_complete(alerts: StartAlerts, consent: Consent) -> None:
-    subject = await alerts()
+async def test_a_large_export_is_paged_and_complete(consent: Consent, subject: Alerts) -> None:
     await subject.failed(100, f"{ANNA} {'x' * 200_000}")  # 20 MB; RabbitMQ takes 16
     held = await consent.held()
     assert len(held) == len({each["id"] for each in held}) == 100
 
 
 async def test_a_pending_alert_of_an_erased_subject_is_discarded(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     await subject.sandbox.behave("slack", status=500)
     waiting = await subject.accept(payload={"text": f"dzwoń do {ANNA}"})
     # No permit is granted, so this one waits, too.
@@ -215,9 +211,8 @@ async def test_an_alert_about_somebody_else_loses_only_the_mention(
 
 
 async def test_a_number_that_somebody_else_mentions_is_struck_out(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     spoken = EWA | {"text": "mąż: 601 234 567, 80 m2", "609111222": 601234567}
     alert_id = await subject.accept(payload=spoken)
     await subject.until(alert_id, "delivered")
@@ -229,9 +224,8 @@ async def test_a_number_that_somebody_else_mentions_is_struck_out(
 
 
 async def test_an_alert_about_somebody_else_in_intake_loses_only_the_mention(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     held_since = datetime.now(UTC).isoformat()
     await consent.erased()
     late = await subject.accept(payload=EWA, accepted_at=held_since)
@@ -258,8 +252,7 @@ async def test_an_erasure_waits_for_an_alert_being_sent(
     assert (row.state, row.payload) == ("delivered", None)
 
 
-async def test_an_alert_in_intake_is_erased_too(alerts: StartAlerts, consent: Consent) -> None:
-    subject = await alerts()
+async def test_an_alert_in_intake_is_erased_too(consent: Consent, subject: Alerts) -> None:
     async with subject.engine.begin() as tx:
         await tx.execute(sa.text("INSERT INTO ledger_total (target) VALUES ('slack')"))
         await subject.accept(payload={"text": ANNA})  # its row waits for ours, which is uncommitted
@@ -279,9 +272,8 @@ async def test_an_alert_in_intake_is_erased_too(alerts: StartAlerts, consent: Co
 
 @pytest.mark.parametrize(("ahead", "kept"), [(4, False), (7, True)])
 async def test_an_alert_from_before_an_erasure_is_erased_although_its_gateway_s_clock_is_ahead(
-    alerts: StartAlerts, consent: Consent, ahead: float, *, kept: bool
+    consent: Consent, ahead: float, subject: Alerts, *, kept: bool
 ) -> None:
-    subject = await alerts()
     await consent.erased()
     erased = await subject.scalar("SELECT max(erased_at) FROM erased_subject")
     at = erased + timedelta(seconds=ahead)
@@ -290,8 +282,7 @@ async def test_an_alert_from_before_an_erasure_is_erased_although_its_gateway_s_
     assert (row.reason == "erased", row.payload is not None) == (not kept, kept)
 
 
-async def test_an_erased_alert_cannot_be_retried(alerts: StartAlerts, consent: Consent) -> None:
-    subject = await alerts()
+async def test_an_erased_alert_cannot_be_retried(consent: Consent, subject: Alerts) -> None:
     await subject.sandbox.behave("slack", status=400)
     alert_id = await subject.accept(payload={"text": ANNA})
     await subject.until(alert_id, "failed")
@@ -303,9 +294,8 @@ async def test_an_erased_alert_cannot_be_retried(alerts: StartAlerts, consent: C
 
 
 async def test_a_lead_is_found_by_its_conversation_and_phone(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     conversation, number = str(uuid.uuid4()), "+48601234567"
     lead = {"text": "a lead", "conversation_id": conversation, "phone": number, "email": None}
     theirs = [
@@ -328,9 +318,8 @@ async def test_a_lead_is_found_by_its_conversation_and_phone(
 
 
 async def test_an_alert_in_intake_during_an_erasure_is_stored_empty(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     held_since = datetime.now(UTC).isoformat()
     conversation = str(uuid.uuid4())
     await consent.erased(conversations=[conversation])
@@ -352,9 +341,8 @@ async def test_an_alert_in_intake_during_an_erasure_is_stored_empty(
 
 
 async def test_an_erasure_waits_until_intake_is_known_to_be_empty(
-    alerts: StartAlerts, consent: Consent, vhost: Vhost
+    consent: Consent, vhost: Vhost, subject: Alerts
 ) -> None:
-    subject = await alerts()
     with leaderless(vhost, "alerts.intake.retry"):
         await consent.order()
         await until(lambda: subject.log.read_text().count('"reason": "intake"') > 2)
@@ -390,9 +378,8 @@ HERS = {
 
 @pytest.mark.parametrize("hers", HERS.values(), ids=HERS)
 async def test_an_unreadable_alert_is_exported_and_erased(
-    alerts: StartAlerts, consent: Consent, hers: bytes
+    consent: Consent, hers: bytes, subject: Alerts
 ) -> None:
-    subject = await alerts()
     others = accepted("slack_alert", payload={"text": f"do jo{ANNA}"})
     unreadable = json.dumps(others | {"severity": "unheard of"}).encode()
     await publish(subject, INTAKE_QUEUE, "alert.accepted", unreadable, hers)
@@ -415,9 +402,8 @@ async def test_an_unreadable_alert_is_exported_and_erased(
 
 
 async def test_the_other_alerts_of_an_erased_batch_are_accepted(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     hers, others = (accepted("slack_alert", payload={"text": each}) for each in (ANNA, "x@y.pl"))
     batch = json.dumps({"alerts": [hers, others]}).encode()
     await publish(subject, DEAD, "alerts.accepted", batch)
@@ -430,9 +416,8 @@ async def test_the_other_alerts_of_an_erased_batch_are_accepted(
 
 
 async def test_a_dead_letter_about_somebody_else_is_accepted_without_the_mention(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     ewas = accepted("slack_alert", payload={"text": ANNA, "email": "ewa@example.com"})
     batch = json.dumps({"alerts": [ewas]}).encode()
     await publish(subject, DEAD, "alerts.accepted", batch)
@@ -444,9 +429,8 @@ async def test_a_dead_letter_about_somebody_else_is_accepted_without_the_mention
 
 
 async def test_a_dead_letter_that_was_set_aside_is_erased_too(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     await publish(subject, DEAD, "alert.accepted", HERS["cut"])
     await move(subject, DEAD, f"{INTAKE_QUEUE}.set-aside")
     (shown,) = await consent._all("dead_letters", ANNA)
@@ -456,9 +440,8 @@ async def test_a_dead_letter_that_was_set_aside_is_erased_too(
 
 
 async def test_a_kill_during_an_erasure_loses_no_other_dead_letter(
-    alerts: StartAlerts, consent: Consent
+    consent: Consent, subject: Alerts
 ) -> None:
-    subject = await alerts()
     many = [json.dumps(accepted("slack_alert", "no uuid")).encode() for _ in range(300)]
     await publish(subject, DEAD, "alert.accepted", *many, HERS["cut"])
     await consent.order()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.alerts.http import replay
-from tests.integration.alerts.conftest import Alerts, StartAlerts
+from services.alerts.http.dlq import MOST_REPLAYED
+from tests.integration.alerts.conftest import Alerts
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P1")
@@ -29,9 +29,8 @@ async def received(subject: Alerts, count: int) -> list[str]:
 
 
 async def test_what_was_delivered_in_a_time_is_sent_again_once_and_recorded(
-    alerts: StartAlerts,
+    subject: Alerts,
 ) -> None:
-    subject = await alerts()
     begin = datetime.now(UTC)
     ids = [await subject.accept("webhook") for _ in range(3)]
     other = await subject.accept("slack_alert")
@@ -54,10 +53,7 @@ async def test_what_was_delivered_in_a_time_is_sent_again_once_and_recorded(
     assert (check["ok"], check["accepted"], check["delivered"]) == (True, 4, 4)
 
 
-async def test_a_bad_replay_is_refused(
-    alerts: StartAlerts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    subject = await alerts()
+async def test_a_bad_replay_is_refused(monkeypatch: pytest.MonkeyPatch, subject: Alerts) -> None:
     now = datetime.now(UTC)
     bad: tuple[tuple[dict[str, Any], str], ...] = (
         ({"target": "nothing"}, "target"),
@@ -72,7 +68,7 @@ async def test_a_bad_replay_is_refused(
     await subject.execute(
         "INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,"
         " accepted_at, state, reason, attempt, attempts, finished_at)"
-        f" SELECT {values}, 1, 1, now() - interval '1 m' FROM generate_series(1, {replay.MOST + 1})"
+        f" SELECT {values}, 1, 1, now() - interval '1 m' FROM generate_series(0, {MOST_REPLAYED})"
     )
     status, problem = await call(subject, now - HOUR)
     assert (status, problem["errors"][0]["field"]) == (422, "since")

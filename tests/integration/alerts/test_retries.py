@@ -76,14 +76,6 @@ async def test_an_alert_that_expires_behind_an_open_breaker_is_escalated(
     assert (await subject.check())["ok"]
 
 
-async def test_a_delay_beyond_the_max_age_is_not_waited_for(alerts: StartAlerts) -> None:
-    subject = await alerts(slack={"retry_delays": [1.5, 300], "max_age": 100})
-    await subject.sandbox.behave("slack", status=500)
-    alert_id = await subject.accept()
-    row = await subject.until(alert_id, "failed")
-    assert (row.reason, row.attempt) == ("expired", 2)
-
-
 async def test_a_targets_rate_is_kept_and_uses_no_attempt(alerts: StartAlerts) -> None:
     spacing = 0.25
     subject = await alerts(slack={"rate_per_minute": int(60 / spacing)})

@@ -7,7 +7,7 @@ import pytest
 from libs.common.database import postgres
 from services.alerts.store.schema import NotOwner, Schema
 from tests.conftest import NewDatabase
-from tests.integration.alerts.conftest import StartAlerts
+from tests.integration.alerts.conftest import Alerts
 from tests.support.databases import DatabaseUrl
 
 INDEXES = ["dead_letter_queue_created", "dead_letter_queue_status_created"]
@@ -26,10 +26,10 @@ async def schema(empty: DatabaseUrl) -> AsyncIterator[Schema]:
 
 async def test_a_missing_schema_is_created_once(schema: Schema) -> None:
     before = await schema.status()
-    assert (before.complete, before.tables, before.indexes) == (False, [], [])
+    assert (before.current, before.tables, before.indexes) == (False, [], [])
     found, made = await schema.create()
     assert made
-    assert found.complete
+    assert found.current
     assert {"dead_letter_queue", "delivery"} <= set(found.tables)
     assert found.indexes == INDEXES
     assert await schema.create() == (found, False)
@@ -43,17 +43,9 @@ async def test_nothing_is_created_without_the_owners_access(empty: DatabaseUrl) 
         assert (await schema.status()).tables == []
 
 
-async def test_the_service_shows_the_schema(alerts: StartAlerts) -> None:
-    subject = await alerts()
+async def test_the_service_shows_the_schema(subject: Alerts) -> None:
     status, body = await subject.http("POST", "/api/migration/create-dead-letter-queue")
     assert (status, body["success"], body["indexes"]) == (200, True, INDEXES)
     assert "dead_letter_queue" in body["tables"]
     status, state = await subject.http("GET", "/api/migration/dlq-status")
     assert (status, state["exists"], state["up_to_date"]) == (200, True, True)
-
-
-async def test_an_existing_schema_needs_no_owner(database: NewDatabase) -> None:
-    url = await database("alerts")
-    async with postgres.connect(url, application_name="test") as engine:
-        found, made = await Schema(engine, url, None).create()
-    assert (found.complete, made) == (True, False)

@@ -5,8 +5,8 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from email import message_from_bytes, policy
 from pathlib import Path
 from time import monotonic
@@ -154,16 +154,6 @@ async def test_a_dripping_server_ends_at_the_attempts_time_out(step: str) -> Non
     assert said(await mail(server, timeout=SHORT)) == (Kind.FAILED, Reason.TIMEOUT)
 
 
-async def test_a_slow_server_gets_its_mail() -> None:
-    quick = 0.005
-    steps = {
-        "connect": drips("220-mail.example\r\n220 ESMTP", quick),
-        "ehlo": drips("250-mail.example\r\n250 PIPELINING", quick),
-        "dot": drips("250 queued", quick),
-    }
-    assert said(await mail(Server(**steps))) == (Kind.DELIVERED, Reason.OK)
-
-
 @pytest.mark.parametrize("step", [*STEPS[1:], "dot"])
 async def test_421_at_any_step_is_retried(step: str) -> None:
     outcome = await mail(Server(**{step: says("421 4.3.2 closing")}))
@@ -299,31 +289,6 @@ async def test_a_mail_that_cannot_be_written_was_not_sent(
     outcome = await email.send(job(**payload), dot_before=0)
     assert said(outcome) == (Kind.NEVER, Reason.BAD_PAYLOAD)
     await network.close()
-
-
-@asynccontextmanager
-async def black_hole() -> AsyncIterator[int]:
-    """Return a port whose backlog of connections is full: a SYN gets no reply."""
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        listener.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for sock in waiting:
-            sock.setblocking(False)  # noqa: FBT003 - its only form
-            sock.connect_ex(listener.getsockname())
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            for sock in waiting:
-                sock.close()
-
-
-async def test_a_blackholed_address_ends_at_the_time_out() -> None:
-    start = monotonic()
-    async with black_hole() as port:
-        outcome = await send(mail_target(port, timeout=SHORT))
-    assert said(outcome) == (Kind.FAILED, Reason.TIMEOUT)
-    assert monotonic() - start < SHORT + 2
 
 
 # TLS

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,13 +14,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database.group_commit import Batches
+from libs.common.database.statement import Statement
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Policy, Reason, State, decide
 from services.alerts.store import tables
 from services.alerts.store.ledger import intake, queries, transitions, upkeep
 from services.alerts.store.ledger.intake import NewRow
 from services.alerts.store.ledger.queries import Filter
 from services.alerts.store.ledger.transitions import Attempt
-from services.alerts.store.sql import sql
 from tests.integration.alerts.conftest import execute, waits_for_a_row
 from tests.support.eventually import eventually
 
@@ -98,10 +99,13 @@ async def test_one_of_several_messages_of_an_alert_claims_it(engine: AsyncEngine
     assert {job.attempt for job in claims if job} == {1}
 
 
+OTHERS: Any = {"targets": ["email"], "critical": False, "after": queries.BEGINNING, "limit": 10}
+
+
 async def test_a_message_of_an_older_generation_claims_nothing(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine)
     async with engine.begin() as tx:
-        await upkeep.requeue(tx, await upkeep.open_after(tx, ["email"], None, 10, upkeep.OTHERS))
+        await upkeep.requeue(tx, await upkeep.run(tx, "open_after", **OTHERS))
         asked = [(alert_id, 0), (alert_id, 1)]
         claims = await transitions.claim(tx, "email", asked, lease=60, retries=5)
     assert [job and job.generation for job in claims] == [None, 1]
@@ -233,8 +237,8 @@ async def test_a_late_worker_does_not_overwrite_a_newer_one(engine: AsyncEngine)
     assert not await settle(engine, late, DELIVERED)
     assert await state(engine, alert_id) is State.PENDING
     async with engine.connect() as tx:
-        found = await queries.find(tx, alert_id)
-    assert [one.number for one in found.attempts] == [1, 2]  # recorded, whether it counted or not
+        (row,) = await queries.run(tx, "find", alert_id=alert_id)
+    assert [one["attempt"] for one in row.history] == [1, 2]  # recorded, whether it counted or not
 
 
 @pytest.mark.control("P1")
@@ -242,10 +246,11 @@ async def test_without_its_attempt_a_late_worker_would_overwrite_a_newer_one(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the test above."""
-    fence = "AND delivery.attempt = made.attempt"
-    before = str(transitions.SQL["record"])
+    fence = "delivery.attempt = made.attempt\n            AND"
+    before = transitions.run.texts["record"]
     assert fence in before
-    monkeypatch.setitem(transitions.SQL, "record", sql(before.replace(fence, "")))
+    unfenced = Statement(before.replace(fence, ""))
+    monkeypatch.setitem(transitions.run.statements, "record", unfenced)
     alert_id = await new_row(engine)
     late = await claim(engine, alert_id, DEAD_AT_ONCE)
     newer = await claim(engine, alert_id, 60)
@@ -255,6 +260,36 @@ async def test_without_its_attempt_a_late_worker_would_overwrite_a_newer_one(
     assert await state(engine, alert_id) is State.PENDING  # and sent again, beside the newer one
 
 
+@pytest.mark.parametrize(("outcome", "after"), [(DELIVERED, "delivered"), (FAILED, "pending")])
+async def test_an_outcome_outlives_its_claim_that_a_crash_of_the_database_lost(
+    engine: AsyncEngine, outcome: Outcome, after: str
+) -> None:
+    """Protocol A, step 2: a commit of a claim does not wait for the disk."""
+    alert_id = await new_row(engine)
+    job = await claim(engine, alert_id, 60)
+    assert job is not None
+    await execute(
+        engine,
+        "UPDATE delivery SET state = 'pending', attempt = 0, attempts = 0, lease_until = NULL",
+    )
+    assert await settle(engine, job, outcome) is (after == "delivered")
+    assert await state(engine, alert_id) == after
+    if after == "pending":
+        again = await claim(engine, alert_id, 60)
+        assert again is not None
+        assert (again.attempt, again.attempts) == (1, 1)
+
+
+async def test_only_a_claim_does_not_wait_for_the_disk(engine: AsyncEngine) -> None:
+    alert_id = await new_row(engine)
+    for statement, waits in (("claim", "off"), ("see", "on")):
+        async with engine.begin() as tx:
+            given = {"target": "email", "lease": 60, "retries": 5, "take_over": False}
+            given |= {"alert_ids": [alert_id], "generations": [0], "alert_id": alert_id}
+            assert await transitions.run(tx, statement, **given)
+            assert await tx.scalar(text("SHOW synchronous_commit")) == waits
+
+
 async def test_requeueing_all_rows_waits_for_locked_ones(engine: AsyncEngine) -> None:
     ids = {await new_row(engine) for _ in range(3)}
     job = await claim(engine, min(ids), 60)
@@ -262,10 +297,7 @@ async def test_requeueing_all_rows_waits_for_locked_ones(engine: AsyncEngine) ->
 
     async def reconciler() -> set[UUID]:
         async with engine.begin() as tx:
-            return {
-                row.alert_id
-                for row in await upkeep.open_after(tx, ["email"], None, 10, upkeep.OTHERS)
-            }
+            return {row.alert_id for row in await upkeep.run(tx, "open_after", **OTHERS)}
 
     async with engine.begin() as tx:
         assert await transitions.record(tx, [tried(job, FAILED)]) == [
@@ -300,7 +332,8 @@ async def test_a_manual_retry_resets_attempts_but_not_the_attempt_number(
     late = await claim(engine, alert_id, DEAD_AT_ONCE)
     assert late is not None
     async with engine.begin() as tx:
-        assert await transitions.exhaust(tx, alert_id, "email", 0, retries=0) is not None
+        given = {"alert_id": alert_id, "target": "email", "generation": 0, "retries": 0}
+        assert await transitions.run(tx, "exhaust", **given)
     async with engine.begin() as tx:
         rows = await queries.locked(tx, "failed", Filter(ids=[alert_id]), None, 10)
         await upkeep.requeue(tx, rows, **upkeep.RESET)
@@ -322,7 +355,7 @@ async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(engine: A
         assert not taken_over
         assert await transitions.move(tx, job, State.CLAIMED, State.SENDING, seconds=DEAD_AT_ONCE)
     async with engine.begin() as tx:
-        assert await transitions.mark_in_doubt(tx, alert_id, "email") is not None
+        assert await transitions.run(tx, "mark_in_doubt", alert_id=alert_id, target="email")
     assert not await settle(engine, job, FAILED)
     assert not await settle(engine, replace(job, attempt=2), DELIVERED)
     assert await state(engine, alert_id) is State.IN_DOUBT

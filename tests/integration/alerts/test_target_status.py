@@ -39,8 +39,8 @@ class Process:
 
 
 def a_process(engine: AsyncEngine) -> Process:
-    breaker = Breaker("slack", fail_max=5, reset_timeout=RESET, shared=True)
-    throttle = Throttle(breaker, per_minute=60, concurrency=6, shared=True)
+    breaker = Breaker("slack", fail_max=5, reset_timeout=RESET)
+    throttle = Throttle(breaker, per_minute=60, concurrency=6)
     return Process(breaker, throttle, TargetStatus(engine, {"slack": breaker}, {"slack": throttle}))
 
 
@@ -66,6 +66,23 @@ async def test_five_failures_in_any_processes_open_the_breaker(engine: AsyncEngi
     await all_exchange(made)
     assert {each.breaker.state for each in made} == {BreakerState.OPEN}
     assert (await third.status.now())["slack"]["failures"] == 5
+
+
+async def test_work_goes_together_when_no_process_is_of_the_release_before(
+    engine: AsyncEngine,
+) -> None:
+    assert a_process(engine).status.sharing("slack") == 0  # not known yet
+    first, second = made = await processes(engine, 2)
+    assert [each.status.sharing("slack") for each in made] == [2, 2]
+    await execute(engine, "INSERT INTO replica (process, numbers) VALUES (gen_random_uuid(), true)")
+    for ago, sharing in (("59 min", 0), ("61 min", 2)):
+        await execute(
+            engine, f"UPDATE replica SET seen_at = now() - interval '{ago}' WHERE NOT together"
+        )
+        await all_exchange(made)
+        assert first.status.sharing("slack") == sharing
+    second.throttle.hold(10)
+    assert second.status.sharing("slack") == 0
 
 
 async def test_a_success_in_one_process_resets_the_count_of_all(engine: AsyncEngine) -> None:
@@ -199,12 +216,9 @@ async def test_a_new_process_takes_nothing_before_it_knows_its_share(engine: Asy
         assert third.throttle.slots.taken
 
 
-async def test_an_excess_slot_disappears_when_it_is_freed(engine: AsyncEngine) -> None:
-    (first,) = await processes(engine, 1)
-    held = [first.throttle.slots.taking_one() for _ in range(4)]
-    for each in held:
-        await each.__aenter__()
-    first.throttle.follow(0, 3)
-    for left in (True, True, False):  # three, two, one, of two
-        await held.pop().__aexit__(None, None, None)
-        assert first.throttle.slots.taken is left
+async def test_a_stopped_process_keeps_no_share(engine: AsyncEngine) -> None:
+    first, second = await processes(engine, 2)
+    async with first.status.membership():
+        pass
+    await second.status.exchange()
+    assert second.throttle.replicas == 1

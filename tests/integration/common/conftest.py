@@ -5,7 +5,7 @@ import pytest
 import uvloop
 
 from libs.common.messaging.broker import Broker
-from libs.common.messaging.consumer import Disposition, consume
+from libs.common.messaging.consumer import Consumer, Disposition
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected
@@ -56,5 +56,5 @@ async def recorded(
 ) -> AsyncIterator[Recorder]:
     """Consume the work queue; the outcomes are those of the first messages."""
     recorder = Recorder(*outcomes)
-    async with consume(broker, QUEUE, recorder, prefetch=prefetch, **more):
+    async with Consumer(broker, QUEUE, recorder, prefetch=prefetch, **more):
         yield recorder

@@ -1,7 +1,6 @@
 import asyncio
 import gc
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -19,9 +18,8 @@ from libs.common.messaging.broker import (
     Unroutable,
     message,
 )
-from libs.common.messaging.consumer import consume
+from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
-from libs.common.process import logs
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES, recorded
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected, depth, until
@@ -80,7 +78,7 @@ async def test_a_published_message_arrives_as_it_was_sent(broker: Broker) -> Non
     )
     got = Recorder()
     await broker.publish("alerts", QUEUE, sent)
-    async with consume(broker, QUEUE, got, prefetch=1):
+    async with Consumer(broker, QUEUE, got, prefetch=1):
         await got.until_count(1)
     (arrived,) = got.messages
     assert arrived.headers == {"x-own": "1", "x-request-id": "request-1"}
@@ -95,16 +93,6 @@ async def test_a_message_is_persistent_and_names_its_sender(broker: Broker, vhos
     assert raw["properties"]["app_id"] == "alerts"
     assert raw["properties"]["content_type"] == "application/json"
     assert raw["properties"]["timestamp"]
-
-
-async def test_a_message_made_for_a_request_carries_its_id() -> None:
-    token = logs.request_id.set("request-7")
-    try:
-        made = message("test", {})
-    finally:
-        logs.request_id.reset(token)
-    assert made.request_id == "request-7"
-    assert made.id != message("test", {}).id
 
 
 async def test_a_missing_or_forbidden_exchange_does_not_fail_other_messages(broker: Broker) -> None:
@@ -122,22 +110,6 @@ async def test_a_missing_or_forbidden_exchange_does_not_fail_other_messages(brok
         "confirmed" if exchange == "alerts" else "unroutable" for exchange in targets
     ]
     assert not session.lost.is_set()
-
-
-async def test_256_publishes_in_flight_each_get_their_own_outcome(broker: Broker) -> None:
-    async def publish(number: int) -> bool:
-        try:
-            key = QUEUE if number % 3 else "nowhere"
-            await broker.publish("alerts", key, Message(f"m-{number}", "test", {}))
-        except Unroutable:
-            return False
-        return True
-
-    taken = await asyncio.gather(*(publish(number) for number in range(256)))
-    assert taken == [bool(number % 3) for number in range(256)]
-    async with recorded(broker, prefetch=64) as got:
-        await got.until_count(sum(taken))
-    assert set(got.ids) == {f"m-{number}" for number in range(256) if number % 3}
 
 
 def encoded(broker: Broker, count: int, **body: str) -> list[aio_pika.Message]:
@@ -361,26 +333,6 @@ async def test_an_unforeseen_error_does_not_stop_the_broker(
     monkeypatch.setattr("aio_pika.connect", once)
     async with Broker.connect(vhost.url("alerts"), "alerts") as broker:
         await connected(broker)
-
-
-async def test_a_refused_account_does_not_stop_the_broker(amqp_url: Callable[[str], str]) -> None:
-    url = amqp_url("alerts").replace("alerts-password", "wrong")
-    async with Broker.connect(url, "alerts") as refused:
-        with pytest.raises(BrokerUnavailable):
-            await refused.publish("alerts", QUEUE, message("test", {}))
-
-
-async def test_the_connections_are_named_for_the_management_ui(
-    broker: Broker, vhost: Vhost
-) -> None:
-    async def names() -> bool:
-        seen = {
-            connection.get("client_properties", {}).get("connection_name")
-            for connection in vhost.connections()
-        }
-        return seen == {"alerts publish", "alerts consume"}
-
-    assert await eventually(names)
 
 
 async def test_reading_a_dead_letter_often_does_not_drop_it(broker: Broker, vhost: Vhost) -> None:

@@ -9,11 +9,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from libs.common.messaging.broker import Broker, Message, Unroutable, message
-from libs.common.messaging.consumer import Ack, Dead, Disposition, Requeue, Retry, consume
+from libs.common.messaging.consumer import Ack, Consumer, Dead, Disposition, Requeue, Retry
 from libs.common.messaging.topology import (
     Binding,
-    delay_name,
-    delay_queue,
     request_queue,
     work_queue,
 )
@@ -41,7 +39,7 @@ async def gone(broker: Broker, queue: str = QUEUE) -> bool:
 async def dead(broker: Broker) -> AsyncIterator[Recorder]:
     """What arrives in `.dead`."""
     recorder = Recorder()
-    async with consume(broker, DEAD, recorder, prefetch=10):
+    async with Consumer(broker, DEAD, recorder, prefetch=10):
         yield recorder
 
 
@@ -66,17 +64,6 @@ class Gate:
                 await self.changed.wait()
 
 
-async def test_an_acknowledged_message_is_gone(broker: Broker) -> None:
-    await send(broker, 3)
-    async with recorded(broker, prefetch=10) as got:
-        await got.until_count(3)
-    assert await gone(broker)
-    async with recorded(broker, prefetch=10) as again:
-        await send(broker)
-        await again.until_count(1)
-    assert [each.redelivered for each in again.messages] == [False]
-
-
 async def test_a_retried_message_waits_in_retry_and_returns(broker: Broker, vhost: Vhost) -> None:
     vhost.set_retry(r"\.retry$", 1)
     (sent,) = await send(broker)
@@ -90,7 +77,7 @@ async def test_a_retried_message_waits_in_retry_and_returns(broker: Broker, vhos
 async def test_a_dead_message_keeps_its_reason_and_body(broker: Broker, dead: Recorder) -> None:
     sent = message("test", {"number": 1}, request_id="request-1", headers={"x-own": "1"})
     await broker.publish("alerts", QUEUE, sent)
-    async with consume(broker, QUEUE, Recorder(Retry("once"), Dead("malformed")), prefetch=1):
+    async with Consumer(broker, QUEUE, Recorder(Retry("once"), Dead("malformed")), prefetch=1):
         await dead.until_count(1)
     (buried,) = dead.messages
     assert (buried.id, buried.type, buried.body) == (sent.id, sent.type, sent.body)
@@ -104,9 +91,9 @@ async def test_a_dead_message_waits_for_its_missing_queue(broker: Broker, vhost:
     vhost.call("DELETE", "queues", DEAD)
     (sent,) = await send(broker)
     handler, dead = Recorder(*[Dead("malformed")] * 50), Recorder()
-    async with consume(broker, QUEUE, handler, prefetch=1):
+    async with Consumer(broker, QUEUE, handler, prefetch=1):
         await handler.until_count(2)  # it came back, and the queue is declared again meanwhile
-        async with consume(broker, DEAD, dead, prefetch=1):
+        async with Consumer(broker, DEAD, dead, prefetch=1):
             await dead.until_count(1)
     assert dead.ids == [sent]
 
@@ -168,8 +155,8 @@ async def test_a_message_that_kills_its_process_ends_in_dead(broker: Broker) -> 
     buried = Recorder()
     await broker.publish("alerts", "alerts.poison", message("test", {}))
     async with (
-        consume(broker, "alerts.poison", die, prefetch=1, max_retries=1),
-        consume(broker, "alerts.poison.dead", buried, prefetch=1),
+        Consumer(broker, "alerts.poison", die, prefetch=1, max_retries=1),
+        Consumer(broker, "alerts.poison.dead", buried, prefetch=1),
     ):
         await buried.until_count(1, seconds=40)
     assert tried == 2
@@ -226,8 +213,8 @@ async def test_a_foreign_message_goes_to_dead_unread(
         }
         vhost.call("POST", "exchanges", "alerts/publish", payload)
     else:
-        await broker.send("alerts", QUEUE, raw, timeout=5)
-    async with consume(broker, QUEUE, got, prefetch=1):
+        await broker.publish("alerts", QUEUE, raw, timeout=5)
+    async with Consumer(broker, QUEUE, got, prefetch=1):
         await becomes(lambda: depth(broker, DEAD), 1)
     assert not got.messages
 
@@ -239,26 +226,14 @@ async def test_a_request_that_expired_is_gone_and_a_bad_one_is_in_dead(broker: B
     await eventually(lambda: gone(broker, "alerts.requests"))
     bad, buried = Recorder(Retry("dropped"), Dead("malformed")), Recorder()
     async with (
-        consume(broker, "alerts.requests", bad, prefetch=1),
-        consume(broker, "alerts.requests.dead", buried, prefetch=1),
+        Consumer(broker, "alerts.requests", bad, prefetch=1),
+        Consumer(broker, "alerts.requests.dead", buried, prefetch=1),
     ):
         for _ in range(2):
             await broker.publish("alerts", "request", message("test", {}))
         await buried.until_count(1)
     assert len(bad.messages) == 2
     assert buried.ids == bad.ids[1:]
-
-
-async def test_a_delay_queue_returns_messages_after_its_own_delay(
-    broker: Broker, vhost: Vhost
-) -> None:
-    vhost.set_retry(r"\.retry$", 3600)
-    await broker.declare(delay_queue(QUEUE, 1, exchange=ALERTS, dlx=DLX))
-    sent = message("test", {})
-    await broker.publish("alerts.dlx", delay_name(QUEUE, 1), sent)
-    async with recorded(broker) as got:
-        await got.until_count(1)
-    assert got.ids == [sent.id]
 
 
 async def test_the_handler_works_under_the_messages_request_id(broker: Broker) -> None:
@@ -268,7 +243,7 @@ async def test_the_handler_works_under_the_messages_request_id(broker: Broker) -
         seen.append(logs.request_id.get())
         return Ack()
 
-    async with consume(broker, QUEUE, look, prefetch=1):
+    async with Consumer(broker, QUEUE, look, prefetch=1):
         for request_id in ("a", "b", None):
             await broker.publish("alerts", QUEUE, message("test", {}, request_id=request_id))
         await until(lambda: len(seen) == 3)
@@ -278,7 +253,7 @@ async def test_the_handler_works_under_the_messages_request_id(broker: Broker) -
 async def test_no_more_than_the_prefetch_are_in_flight(broker: Broker) -> None:
     await send(broker, 20)
     gate = Gate()
-    async with consume(broker, QUEUE, gate, prefetch=3):
+    async with Consumer(broker, QUEUE, gate, prefetch=3):
         await gate.until(3)
         assert await depth(broker, QUEUE) == 17
         assert gate.entered == 3
@@ -301,7 +276,7 @@ async def test_large_messages_are_handled_few_at_a_time_and_none_waits_for_ever(
         await gates[size].wait()
         return Ack()
 
-    async with consume(broker, QUEUE, hold, prefetch=10):
+    async with Consumer(broker, QUEUE, hold, prefetch=10):
         await until(lambda: len(handled) == 2)
         await asyncio.sleep(0.5)  # time enough for all the others
         assert handled == [400, 400]
@@ -320,7 +295,7 @@ async def test_a_paused_consumer_finishes_messages_in_flight_and_takes_no_more(
 ) -> None:
     await send(broker, 5)
     gate = Gate()
-    async with consume(broker, QUEUE, gate, prefetch=2) as consumer:
+    async with Consumer(broker, QUEUE, gate, prefetch=2) as consumer:
         await gate.until(2)
         await consumer.pause()
         assert not consumer.consuming
@@ -336,7 +311,7 @@ async def test_a_consumer_resumed_with_one_tries_one_even_with_many_waiting(
 ) -> None:
     await send(broker, 100)
     gate = Gate()
-    async with consume(broker, QUEUE, gate, prefetch=10) as consumer:
+    async with Consumer(broker, QUEUE, gate, prefetch=10) as consumer:
         await consumer.pause()
         await consumer.resume(prefetch=1)
         await gate.until(1)
@@ -361,7 +336,7 @@ async def test_messages_for_a_paused_consumer_are_requeued_after_its_cancel(
 
     monkeypatch.setattr(aiormq.Channel, "basic_cancel", late)
     got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=5) as consumer:
+    async with Consumer(broker, QUEUE, got, prefetch=5) as consumer:
         await until(lambda: consumer.consuming)
         await consumer.pause()
         await cancelling.wait()
@@ -434,7 +409,7 @@ async def test_a_stop_without_the_database_does_not_wait(
     session = await broker.session()
     await send(broker)
     got = Recorder(AWAY)
-    async with consume(broker, QUEUE, got, prefetch=1), asyncio.timeout(10):
+    async with Consumer(broker, QUEUE, got, prefetch=1), asyncio.timeout(10):
         await got.until_count(1)
     await becomes(lambda: depth(broker, QUEUE), 1)
     assert await broker.session() is session
@@ -487,7 +462,7 @@ async def test_a_handler_cancelled_by_a_library_gets_its_message_again(
             raise asyncio.CancelledError
         return Ack()
 
-    async with consume(broker, QUEUE, cancelled_once, prefetch=1):
+    async with Consumer(broker, QUEUE, cancelled_once, prefetch=1):
         await until(lambda: len(seen) == 2)
     assert seen == [sent, sent]
     assert await gone(broker)
@@ -504,7 +479,7 @@ async def test_a_stop_finishes_messages_in_flight_and_loses_none(broker: Broker)
         done.append(message.id)
         return Ack()
 
-    async with consume(broker, QUEUE, work, prefetch=4):
+    async with Consumer(broker, QUEUE, work, prefetch=4):
         await started.wait()
     assert 1 <= len(done) < 10
     async with recorded(broker, prefetch=10) as rest:
@@ -518,7 +493,7 @@ async def test_a_stop_requeues_messages_not_finished_in_time(
     monkeypatch.setattr("libs.common.messaging.consumer.DRAIN_SECONDS", 0.1)
     sent = await send(broker)
     gate = Gate()
-    async with consume(broker, QUEUE, gate, prefetch=1):
+    async with Consumer(broker, QUEUE, gate, prefetch=1):
         await gate.until(1)
     async with recorded(broker) as rest:
         await rest.until_count(1)
@@ -540,7 +515,7 @@ async def test_a_lost_connection_does_not_interrupt_a_handler_and_redelivers_its
         finished.append(message.id)
         return Ack()
 
-    async with consume(broker, QUEUE, work, prefetch=1):
+    async with Consumer(broker, QUEUE, work, prefetch=1):
         await seen.until_count(1)
         session = await broker.session()
         await session.close()
@@ -571,7 +546,7 @@ async def test_an_unforeseen_error_leaves_no_queue_without_a_consumer(
 
 async def test_a_deleted_queue_comes_back_with_its_consumer(broker: Broker, vhost: Vhost) -> None:
     got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=1) as consumer:
+    async with Consumer(broker, QUEUE, got, prefetch=1) as consumer:
         await until(lambda: consumer.consuming)
         vhost.call("DELETE", "queues", QUEUE)
         await until(lambda: not consumer.consuming)

@@ -4,13 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import aio_pika
 import pytest
 
 from libs.common.messaging.broker import Broker, Message, PublishError, Unconfirmed, message
-from libs.common.messaging.consumer import Disposition, consume
+from libs.common.messaging.consumer import Consumer, Disposition
 from libs.common.messaging.queue_depths import KEPT_SECONDS
 from libs.common.messaging.topology import work_queue
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE
@@ -75,11 +74,6 @@ async def test_an_empty_queue_without_consumers_is_reported_empty(broker: Broker
     }
 
 
-async def test_without_the_broker_no_depth_is_known() -> None:
-    async with Broker.connect("amqp://guest:guest@127.0.0.1:1/", "alerts") as away:
-        assert await away.depths([QUEUE]) == {QUEUE: None}
-
-
 @asynccontextmanager
 async def far_away(vhost: Vhost, *names: str) -> AsyncIterator[Broker]:
     async with (
@@ -117,7 +111,7 @@ async def test_a_look_that_takes_too_long_costs_no_delivery(
         await going_on.wait()
         return await got(incoming)
 
-    async with far_away(vhost, QUEUE) as broker, consume(broker, QUEUE, slow, prefetch=1):
+    async with far_away(vhost, QUEUE) as broker, Consumer(broker, QUEUE, slow, prefetch=1):
         session = await broker.session()
         await broker.publish("alerts", QUEUE, message("test", {}))
         for seconds in (0.05, 0.15, 0.2, 0.25, 0.3, 0.35):  # opens, asks, closes
@@ -129,20 +123,6 @@ async def test_a_look_that_takes_too_long_costs_no_delivery(
         await got.until_count(1)
         assert not session.lost.is_set()
     assert [each.redelivered for each in got.messages] == [False]
-
-
-async def test_looks_share_a_connection_while_it_lives(
-    broker: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("libs.common.messaging.queue_depths.KEPT_SECONDS", -1.0)
-    found = [await broker.depths([QUEUE])]
-    first = broker._depths._connection
-    found.append(await broker.depths([QUEUE]))
-    assert broker._depths._connection is first
-    kept: Any = first
-    await kept.transport.connection.close()
-    found.append(await broker.depths([QUEUE]))
-    assert found == [{QUEUE: 0}] * 3
 
 
 async def test_a_publish_to_a_leaderless_queue_does_not_delay_others(

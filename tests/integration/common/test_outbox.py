@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.database import postgres
 from libs.common.messaging import inbox, outbox
 from libs.common.messaging.broker import HIGH, Broker, Unconfirmed, message
-from libs.common.messaging.consumer import consume
+from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.topology import work_queue
 from libs.common.process import tasks
 from libs.domain import acts as actions
@@ -47,14 +48,14 @@ class Operations:
 async def owner(database: NewDatabase) -> Operations:
     made = await database("alerts", migrated=False)
     operations = Operations(made)
-    outbox.upgrade(operations)
-    inbox.upgrade(operations)
+    for table in ("outbox", "inbox"):
+        operations.execute(Path(outbox.__file__).with_name(f"{table}_table.sql").read_text())
     return operations
 
 
-@pytest.fixture(params=["aiopg", "asyncpg"])
-def url(owner: Operations, request: pytest.FixtureRequest) -> str:
-    return owner.url.replace("+aiopg", f"+{request.param}")
+@pytest.fixture
+def url(owner: Operations) -> str:
+    return owner.url
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ async def test_a_message_arrives_as_it_was_added(
         await outbox.add(tx, "alerts", QUEUE, sent)
     recorder = Recorder()
     assert await outbox.Relay(engine, broker, url).relay() is False
-    async with consume(broker, QUEUE, recorder, prefetch=1):
+    async with Consumer(broker, QUEUE, recorder, prefetch=1):
         await recorder.until_count(1)
     (got,) = recorder.messages
     assert replace(got, headers=own) == sent
@@ -124,7 +125,7 @@ async def test_a_statement_that_waits_for_a_lock_does_not_stop_the_relay(
     async with (
         postgres.connect(owner.url, application_name="relay", statement_timeout=0.2) as impatient,
         postgres.connect(owner_url, application_name="owner") as other,
-        consume(broker, QUEUE, got, prefetch=50),
+        Consumer(broker, QUEUE, got, prefetch=50),
     ):
         relay = asyncio.create_task(outbox.Relay(impatient, broker, owner.url).run())
         async with other.begin() as tx:
@@ -188,15 +189,15 @@ async def test_unroutable_rows_do_not_delay_others(
 @pytest.fixture
 def held(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> str:
     """Name a queue that confirms nothing, as one without a leader."""
-    send = broker.send
+    publish = broker.publish
 
-    async def send_or_hold(exchange: str, key: str, *args: Any, timeout: float) -> None:  # noqa: ASYNC109
+    async def publish_or_hold(exchange: str, key: str, *args: Any, timeout: float = 5) -> None:  # noqa: ASYNC109
         if key == "held":
             await asyncio.sleep(timeout)
             raise Unconfirmed
-        await send(exchange, key, *args, timeout=timeout)
+        await publish(exchange, key, *args, timeout=timeout)
 
-    monkeypatch.setattr(broker, "send", send_or_hold)
+    monkeypatch.setattr(broker, "publish", publish_or_hold)
     return "held"
 
 
@@ -205,7 +206,7 @@ async def test_a_queue_without_confirms_does_not_delay_others(
 ) -> None:
     got = Recorder()
     await write(engine, 5_000, held)
-    async with consume(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
+    async with Consumer(broker, QUEUE, got, prefetch=50), relaying(engine, broker, url):
         await asyncio.sleep(7)  # all that was tried first has stepped aside, and is due again
         sent = await write(engine, 1)
         async with asyncio.timeout(2):
@@ -243,7 +244,7 @@ async def test_an_unroutable_message_is_retried_and_arrives(
     async with relaying(engine, broker, url):
         await until(lambda: relayed("Unroutable") >= 3)
         await broker.declare(*work_queue("alerts.later", exchange=ALERTS, dlx=DLX))
-        async with consume(broker, "alerts.later", got, prefetch=10):
+        async with Consumer(broker, "alerts.later", got, prefetch=10):
             await got.until_count(3)
     assert set(got.ids) == sent
 
@@ -257,7 +258,7 @@ async def test_two_relays_share_the_rows_and_publish_none_twice(
     async with relaying(engine, broker, url), relaying(engine, broker, url):
         await eventually_empty(engine)
     assert await depth(broker, QUEUE) == 600
-    async with consume(broker, QUEUE, got, prefetch=100):
+    async with Consumer(broker, QUEUE, got, prefetch=100):
         await got.until_count(600)
     assert set(got.ids) == sent
 
@@ -323,7 +324,7 @@ async def test_a_relay_killed_between_confirm_and_commit_loses_nothing(
     assert killed.returncode == -signal.SIGKILL
     assert await left(engine) == 1
     got = Recorder()
-    async with consume(broker, QUEUE, got, prefetch=10), relaying(engine, broker, url):
+    async with Consumer(broker, QUEUE, got, prefetch=10), relaying(engine, broker, url):
         await got.until_count(2)  # at least once: here, twice
         await eventually_empty(engine)
     assert set(got.ids) == sent

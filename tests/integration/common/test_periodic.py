@@ -19,9 +19,9 @@ from tests.support.consumers import until
 from tests.support.proxy import Proxy
 
 
-@pytest.fixture(params=["aiopg", "asyncpg"])
-async def url(database: NewDatabase, request: pytest.FixtureRequest) -> str:
-    return (await database("alerts", migrated=False)).replace("+aiopg", f"+{request.param}")
+@pytest.fixture
+async def url(database: NewDatabase) -> str:
+    return await database("alerts", migrated=False)
 
 
 @pytest.fixture
@@ -69,24 +69,6 @@ async def test_a_replica_skips_its_run_while_another_runs_the_job(
         job.go_on.set()
         await until(lambda: job.runs > 10)
         assert job.most == 1
-
-
-async def test_jobs_of_other_names_or_services_do_not_wait(
-    database: NewDatabase,
-) -> None:
-    alerts = await database("alerts", migrated=False)
-    job = Job()
-    async with (
-        db.connect(alerts, application_name="one") as one,
-        db.connect(alerts, application_name="two") as two,
-        db.connect(alerts.of("consent"), application_name="three") as consent,
-        running(
-            periodic.every(one, "a", 0.01, job),
-            periodic.every(two, "b", 0.01, job),
-            periodic.every(consent, "a", 0.01, job),
-        ),
-    ):
-        await until(lambda: job.at_work == 3)
 
 
 HOLDER = """

@@ -3,7 +3,7 @@
 import asyncio
 
 from libs.common.messaging.broker import HIGH, Broker, Message, message
-from libs.common.messaging.consumer import Ack, Disposition, Retry, consume
+from libs.common.messaging.consumer import Ack, Consumer, Disposition, Retry
 from tests.support.brokers import Vhost
 from tests.support.consumers import depth
 from tests.support.eventually import becomes
@@ -28,7 +28,7 @@ async def taken(broker: Broker, count: int, *, reject: bool = False) -> str:
             done.set()
         return Retry("again") if reject else Ack()
 
-    async with asyncio.timeout(30), consume(broker, QUEUE, handle, prefetch=1):
+    async with asyncio.timeout(30), Consumer(broker, QUEUE, handle, prefetch=1):
         await done.wait()
     return "".join("H" if one.priority == HIGH else "." for one in found[:count])
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import Ack, Disposition, consume
+from libs.common.messaging.consumer import Ack, Consumer, Disposition
 from libs.common.messaging.rpc import NoReply, Requester, reply
 from libs.common.messaging.topology import Binding, Exchange, request_queue
 from tests.support.consumers import connected, depth, until
@@ -48,7 +48,7 @@ def answering(consent: Broker) -> Callable[[Message], Any]:
 async def test_each_of_many_requests_gets_its_own_reply(
     consent: Broker, requester: Requester
 ) -> None:
-    async with consume(consent, QUEUE, answering(consent), prefetch=10):
+    async with Consumer(consent, QUEUE, answering(consent), prefetch=10):
         answers = await asyncio.gather(*(ask(requester, number) for number in range(50)))
     assert answers == [{"number": number + 1} for number in range(50)]
 
@@ -59,7 +59,7 @@ async def test_an_unanswered_request_times_out_and_expires(
     with pytest.raises(NoReply):
         await ask(requester, 1, seconds=0.3)
     await becomes(lambda: depth(consent, QUEUE), 0)
-    async with consume(consent, QUEUE, answering(consent), prefetch=10):
+    async with Consumer(consent, QUEUE, answering(consent), prefetch=10):
         assert await ask(requester, 5) == {"number": 6}
 
 
@@ -76,7 +76,7 @@ async def test_a_late_answer_is_dropped_and_the_next_request_gets_its_own(
         outcome: Disposition = await answering(consent)(message)
         return outcome
 
-    async with consume(consent, QUEUE, keep_the_first, prefetch=10) as consumer:
+    async with Consumer(consent, QUEUE, keep_the_first, prefetch=10) as consumer:
         await until(lambda: consumer.consuming)
         with pytest.raises(NoReply):
             await ask(requester, 1, seconds=1)
@@ -97,7 +97,7 @@ async def test_a_reply_to_a_requester_that_is_gone_raises_nothing(
         answered.set()
         return Ack()
 
-    async with consume(consent, QUEUE, answer, prefetch=1):
+    async with Consumer(consent, QUEUE, answer, prefetch=1):
         async with Requester(broker, "alerts") as requester:
             under_way = asyncio.create_task(ask(requester, 1))
             await asked.wait()
@@ -125,7 +125,7 @@ async def test_a_lost_connection_fails_waiting_requests_and_the_next_one_works(
         outcome: Disposition = await answering(consent)(message)
         return outcome
 
-    async with consume(consent, QUEUE, first_never, prefetch=10):
+    async with Consumer(consent, QUEUE, first_never, prefetch=10):
         under_way = asyncio.create_task(ask(requester, 1, seconds=60))
         await asked.wait()
         await (await broker.session()).close()
@@ -133,12 +133,3 @@ async def test_a_lost_connection_fails_waiting_requests_and_the_next_one_works(
             with pytest.raises(NoReply):
                 await under_way
         assert await ask(requester, 5) == {"number": 6}
-
-
-async def test_without_a_broker_there_is_no_answer_in_time() -> None:
-    async with (
-        Broker.connect("amqp://guest:guest@127.0.0.1:1/", "alerts") as away,
-        Requester(away, "alerts") as requester,
-    ):
-        with pytest.raises(NoReply):
-            await ask(requester, 1, seconds=0.1)

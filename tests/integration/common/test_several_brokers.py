@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from libs.common.messaging.broker import Broker, message
-from libs.common.messaging.consumer import consume
+from libs.common.messaging.consumer import Consumer
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES
 from tests.support.brokers import Vhost
 from tests.support.consumers import Recorder, connected, until
@@ -72,7 +72,7 @@ async def test_a_frozen_node_is_left_for_the_next(
     handler = Recorder()
     async with Broker.connect(nodes.url(), "alerts") as broker:
         await declared(broker)
-        async with consume(broker, QUEUE, handler, prefetch=10):
+        async with Consumer(broker, QUEUE, handler, prefetch=10):
             await broker.publish("alerts", QUEUE, message("test", {}))
             await handler.until_count(1)
             nodes.first.stall()  # its connections stay open

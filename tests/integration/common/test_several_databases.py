@@ -21,7 +21,6 @@ from tests.support.ports import HOST, Ports
 from tests.support.replicas import Pair, ask, black_hole, freezing, running_pair
 from tests.support.servers import kill_with_children
 
-AIOPG, ASYNCPG = "postgresql+aiopg", "postgresql+asyncpg"
 HOSTS = 3
 WITHIN = HOSTS * postgres.HOST_SECONDS
 
@@ -68,10 +67,7 @@ async def writes_on(engine: AsyncEngine, server: Postgres) -> None:
     await eventually(moved, postgres.STATEMENT_SECONDS + postgres.GRACE_SECONDS + WITHIN)
 
 
-@pytest.mark.parametrize("driver", [AIOPG, ASYNCPG])
-async def test_the_host_that_accepts_writes_is_found_and_remembered(
-    pair: Pair, hole: str, driver: str
-) -> None:
+async def test_the_host_that_accepts_writes_is_found_and_remembered(pair: Pair, hole: str) -> None:
     """Behind one that drops packets, one that answers nothing, and a standby."""
     accepted = 0
 
@@ -86,7 +82,7 @@ async def test_the_host_that_accepts_writes_is_found_and_remembered(
         mute = f"{HOST}:{server.sockets[0].getsockname()[1]}"
         database = fresh(pair)
         pair.first = [hole, mute]
-        async with writing(database.of("alerts").replace(AIOPG, driver), pool_size=3) as engine:
+        async with writing(database.of("alerts"), pool_size=3) as engine:
             async with asyncio.timeout(WITHIN):
                 assert await server_port(engine) == pair.server.port
             before = accepted
@@ -95,21 +91,18 @@ async def test_the_host_that_accepts_writes_is_found_and_remembered(
             assert accepted == before == 1
 
 
-@pytest.mark.parametrize("driver", [AIOPG, ASYNCPG])
 @pytest.mark.parametrize("killed", [True, False])
-async def test_a_promoted_standby_is_written_to(
-    pair: Pair, hole: str, driver: str, *, killed: bool
-) -> None:
+async def test_a_promoted_standby_is_written_to(pair: Pair, hole: str, *, killed: bool) -> None:
     assert hole
     url = fresh(pair)
     with freezing() as freeze:
-        await promoted(pair, url.replace(AIOPG, driver), kill_with_children if killed else freeze)
+        await promoted(pair, url, kill_with_children if killed else freeze)
 
 
 async def promoted(pair: Pair, url: str, lose: Callable[[Postgres], None]) -> None:
     async with (
         writing(url) as engine,
-        postgres.listen(url, "test") as listener,
+        postgres.listen(url, "test") as notified,
     ):
         assert await server_port(engine) == pair.server.port
         await pair.in_step()
@@ -122,20 +115,19 @@ async def promoted(pair: Pair, url: str, lose: Callable[[Postgres], None]) -> No
         if lose is kill_with_children:  # one that is frozen keeps its connections
 
             async def hears() -> bool:
-                listener.event.clear()
+                notified.clear()
                 async with engine.begin() as tx:
                     await tx.execute(text("NOTIFY test"))
                 await asyncio.sleep(0)
-                return listener.event.is_set()
+                return notified.is_set()
 
             await eventually(hears)
 
 
-@pytest.mark.parametrize("driver", [AIOPG, ASYNCPG])
-async def test_a_server_that_became_read_only_is_left(pair: Pair, driver: str) -> None:
+async def test_a_server_that_became_read_only_is_left(pair: Pair) -> None:
     """As a primary that was demoted, or whose disk is full at a provider."""
     url = fresh(pair)
-    async with writing(url.replace(AIOPG, driver)) as engine:
+    async with writing(url) as engine:
         assert await server_port(engine) == pair.server.port
         await demoted(pair)
         await writes_on(engine, pair.standby)
@@ -214,7 +206,7 @@ def test_the_doctor_s_look_is_at_each_host(pair: Pair) -> None:
 
     def found(*ports: int) -> list[str]:
         hosts = ",".join(f"{HOST}:{port}" for port in ports)
-        url = f"{AIOPG}://alerts:{PASSWORDS['alerts']}@{hosts}/{DATABASE}"
+        url = f"postgresql+aiopg://alerts:{PASSWORDS['alerts']}@{hosts}/{DATABASE}"
         checked = inspection.findings(url, "alerts", migrations)
         return [each["found"] for each in checked if each["status"] == "wrong"]
 

@@ -90,10 +90,6 @@ def client(authority: Authority, tmp_path: Path) -> Path:
     return authority.issue(tmp_path / "client")
 
 
-async def test_a_right_certificate_connects(link: Link, client: Path) -> None:
-    assert await link[1](url(link, client)) == ""
-
-
 async def refused(link: Link, url: str) -> str:
     fault = await link[1](url)
     assert fault

@@ -1,12 +1,14 @@
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
+import yaml
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -17,15 +19,22 @@ from services.consent import changes
 from services.consent.changes import Withdrawal, WithdrawalRequest
 from services.consent.consumers import Consumers
 from services.consent.mails import LinkMails
+from services.consent.messages import PermitRequest
 from services.consent.optin import OptIns
 from services.consent.recovery.journal import Journal
 from services.consent.rules import Action, Agreement
 from services.consent.settings import ConsentSettings
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry, Origin
 from tests.conftest import NewDatabase
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
+
+_REFUSED = Path(__file__).with_name("refused.yaml").read_text(encoding="utf-8")
+REFUSED: dict[str, list[tuple[str, dict[str, Any], str]]] = yaml.safe_load(
+    re.sub(r"([x0])\*(\d+)", lambda found: found[1] * int(found[2]), _REFUSED)
+)
 
 
 def key(letter: str) -> str:
@@ -57,6 +66,10 @@ ENVIRONMENT = {
     "PUBLIC_BASE_URL": "https://ostoja.example.com",
     "DOUBLE_OPT_IN": "off",
 }
+KEPT = {
+    "suppressions": 1825, "unconfirmed_erasures": 30, "proofs": 2190, "withdrawals": 1095,
+    "origins": 365, "calls": 1825,
+}  # fmt: skip
 WORDING = "Zgadzam się na wiadomości marketingowe."
 COMPANY = Path(__file__).parents[3] / "config.example/company.toml"
 PUBLISHED = (
@@ -106,14 +119,9 @@ async def consent_database(database: NewDatabase) -> DatabaseUrl:
     return await database("consent")
 
 
-BOTH_DRIVERS = pytest.mark.parametrize("engine", ["aiopg", "asyncpg"], indirect=True)
-
-
 @pytest.fixture
-async def engine(
-    consent_database: DatabaseUrl, request: pytest.FixtureRequest
-) -> AsyncIterator[AsyncEngine]:
-    url = consent_database.replace("+aiopg", f"+{getattr(request, 'param', 'aiopg')}")
+async def engine(consent_database: DatabaseUrl) -> AsyncIterator[AsyncEngine]:
+    url = consent_database
     async with postgres.connect(url, application_name="tests", pool_size=16) as opened:
         yield opened
 
@@ -185,6 +193,23 @@ async def grant(engine: AsyncEngine, vault: Vault, email: str) -> bool:
 
 async def withdraw(tx: AsyncConnection, vault: Vault, entry: Entry) -> Withdrawal:
     return await changes.withdraw(tx, vault, WithdrawalRequest(entry), suppression_days=1)
+
+
+def asked_for(
+    message: UUID, email: str, purpose: str = "marketing", attempt: int = 1
+) -> PermitRequest:
+    return PermitRequest(message=message, attempt=attempt, address=email, purpose=purpose)
+
+
+async def give_back(tx: AsyncConnection, message: UUID, attempt: int = 1) -> None:
+    await run(tx, "return_permit", message=message, attempt=attempt)
+
+
+async def restrictions(
+    tx: AsyncConnection, hashed: bytes, purpose: str = "marketing", subject: UUID | None = None
+) -> Any:
+    of = {"subject": subject or uuid4(), "hash": hashed, "purpose": purpose}
+    return (await run(tx, "restrictions", **of)).one()
 
 
 async def until_one_waits(cursor: Any, for_query: str = "") -> None:

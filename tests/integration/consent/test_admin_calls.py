@@ -1,8 +1,7 @@
-"""The former record of calls with the admin key: what is queued is taken, and nothing changes."""
+"""The former record of calls with the admin key: it ages out, and nothing changes it."""
 
-from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
@@ -10,18 +9,17 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import consume
-from services.consent import admin_calls, topology
-from services.consent.store.vault import Vault
-from tests.support.brokers import Vhost
-from tests.support.consumers import until
-from tests.support.contracts import golden
+from services.consent.store import upkeep
+from tests.integration.consent.conftest import KEPT
 from tests.support.databases import DatabaseUrl
-from tests.support.eventually import eventually
 
-DONE: dict[str, Any] = golden("call.record")
-INTENDED = {**DONE, "phase": "intended", "status": None}
+CALL = """
+INSERT INTO admin_action (id, phase, at, key_id, operator, method, route, details, client_address,
+    request_id, status)
+VALUES (gen_random_uuid(), 'done', now(), 'k1', 'ewa', 'POST', '/api/dlq/retry', '{}', '192.0.2.1',
+    'r1', 200)
+RETURNING id
+"""
 
 
 async def rows(engine: AsyncEngine) -> list[Any]:
@@ -29,46 +27,11 @@ async def rows(engine: AsyncEngine) -> list[Any]:
         return list(await tx.execute(text("SELECT * FROM admin_action ORDER BY phase DESC")))
 
 
-async def taken(engine: AsyncEngine, vault: Vault, *bodies: dict[str, Any]) -> None:
-    for body in bodies:
-        await admin_calls.take(engine, vault, Message("", "call.record", body))
-
-
-async def test_what_an_older_gateway_has_queued_is_two_rows_however_often_it_is_delivered(
-    engine: AsyncEngine, vault: Vault, vhost: Vhost
-) -> None:
-    async with (
-        Broker.connect(vhost.url("consent"), "consent") as consent,
-        Broker.connect(vhost.url("gateway"), "gateway") as gateway,
-    ):
-        await eventually_connected(consent)
-        await eventually_connected(gateway)
-        await consent.declare(*topology.EXCHANGES, *topology.QUEUES)
-        for body in (INTENDED, INTENDED, DONE | {"added": "later"}):
-            message = Message(str(uuid4()), "call.record", body)
-            await gateway.publish("consent.actions", "consent.actions", message)
-        take = partial(admin_calls.take, engine, vault)
-        async with consume(consent, topology.ACTIONS_QUEUE, take, prefetch=10):
-
-            async def two() -> bool:
-                return len(await rows(engine)) == 2
-
-            await eventually(two)
-    found = {(row.operator, row.phase, row.status) for row in await rows(engine)}
-    assert found == {("ewa", "intended", None), ("ewa", "done", 200)}
-
-
-async def eventually_connected(broker: Broker) -> None:
-    await until(lambda: broker.connected)
-
-
-async def test_the_record_holds_no_address(engine: AsyncEngine, vault: Vault) -> None:
-    await taken(engine, vault, DONE | {"subject": "Ala@Example.com"})
-    await taken(engine, vault, INTENDED | {"subject": "not an address"})
-    intended, done = await rows(engine)
-    assert "ala@" not in str(done).lower()
-    assert bytes(done.subject_hash) == vault.suppression_hash("ala@example.com")
-    assert intended.subject_hash is None
+@pytest.fixture
+async def kept(engine: AsyncEngine) -> UUID:
+    """The id of a call of before."""
+    async with engine.begin() as tx:
+        return UUID(str((await tx.execute(text(CALL))).scalar_one()))
 
 
 @pytest.mark.parametrize(
@@ -80,9 +43,8 @@ async def test_the_record_holds_no_address(engine: AsyncEngine, vault: Vault) ->
     ],
 )
 async def test_no_one_can_change_or_delete_the_record(
-    engine: AsyncEngine, vault: Vault, consent_database: DatabaseUrl, statement: str
+    engine: AsyncEngine, kept: UUID, consent_database: DatabaseUrl, statement: str
 ) -> None:
-    await taken(engine, vault, DONE)
     with pytest.raises(DBAPIError):
         async with engine.begin() as tx:
             await tx.execute(text(statement))
@@ -92,14 +54,13 @@ async def test_no_one_can_change_or_delete_the_record(
         pytest.raises(psycopg2.errors.InsufficientPrivilege),
     ):
         cursor.execute(statement)
-    assert [row.operator for row in await rows(engine)] == ["ewa"]
+    assert [(UUID(str(row.id)), row.operator) for row in await rows(engine)] == [(kept, "ewa")]
 
 
 async def test_the_purge_deletes_old_actions_and_none_younger_than_a_year(
-    engine: AsyncEngine, vault: Vault
+    engine: AsyncEngine, kept: UUID
 ) -> None:
     old = {"id": str(uuid4())}
-    await taken(engine, vault, DONE)
     async with engine.begin() as tx:
         # The time of recording is the table's default; the role may give another.
         await tx.execute(
@@ -110,8 +71,13 @@ async def test_the_purge_deletes_old_actions_and_none_younger_than_a_year(
             ),
             old,
         )
-    await admin_calls.purge(engine, 1825)
-    assert [str(row.id) for row in await rows(engine)] == [DONE["id"]]
+    assert await purged(engine, 1825) == 1
+    assert [UUID(str(row.id)) for row in await rows(engine)] == [kept]
     with pytest.raises(DBAPIError):
-        await admin_calls.purge(engine, 0)
+        await purged(engine, 0)
     assert len(await rows(engine)) == 1
+
+
+async def purged(engine: AsyncEngine, calls: int) -> int:
+    async with engine.begin() as tx:
+        return await upkeep.purge(tx, KEPT | {"calls": calls})

@@ -18,13 +18,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from sqlalchemy.dialects.postgresql import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import periodic
 from services.consent import commands
 from services.consent.settings import ConsentSettings
-from services.consent.store import trail
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail import chain, checkpoints
@@ -72,7 +72,7 @@ def records(tmp_path: Path) -> AppendOnlyFile:
 
 async def at(engine: AsyncEngine, signer: Signer, *rows: int) -> list[Checkpoint]:
     async with engine.connect() as tx:
-        return [signer.sign(place, datetime.now(UTC)) for place in await trail.positions(tx, rows)]
+        return [signer.sign(place, datetime.now(UTC)) for place in await chain.positions(tx, rows)]
 
 
 async def decision(
@@ -309,7 +309,7 @@ async def test_a_checkpoint_is_written_when_it_is_due_and_not_before(
 ) -> None:  # fmt: skip
     async def rows() -> list[int]:
         await checkpoints.keep(engine, records, signer)
-        return [each.rows for each in checkpoints.read(records)]
+        return [each.rows for each in records.read(Checkpoint)]
 
     assert await rows() == []
     await grant(engine, vault, "person0@example.com")
@@ -323,7 +323,7 @@ async def test_a_checkpoint_is_written_when_it_is_due_and_not_before(
     assert await rows() == [1, 4, 7]
     monkeypatch.setattr(checkpoints, "EVERY", checkpoints.EVERY * 0)
     assert await rows() == [1, 4, 7, 9]
-    assert all(signer.is_ours(each) for each in checkpoints.read(records))
+    assert all(signer.is_ours(each) for each in records.read(Checkpoint))
 
 
 @pytest.mark.usefixtures("trail_of_eight")
@@ -337,8 +337,8 @@ async def test_a_trail_that_contradicts_its_last_checkpoint_gets_no_further_one(
     for number in range(6):  # grown past the checkpoint again
         await grant(engine, vault, f"late{number}@example.com")
     await checkpoints.keep(engine, records, signer)
-    assert [each.rows for each in checkpoints.read(records)] == [8]
-    assert await decision(engine, signer, list(checkpoints.read(records))) == (False, 1)
+    assert [each.rows for each in records.read(Checkpoint)] == [8]
+    assert await decision(engine, signer, list(records.read(Checkpoint))) == (False, 1)
 
 
 @pytest.mark.parametrize("line", ['{"rows": 5}', '{"rows": 5, "ha', "[]", '{"rows": -1, "at": 7}'])
@@ -350,7 +350,7 @@ async def test_a_broken_last_line_does_not_stop_the_signing(
     with records.path.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
     await checkpoints.keep(engine, records, signer)
-    assert [each.rows for each in checkpoints.read(records)] == [1]
+    assert [each.rows for each in records.read(Checkpoint)] == [1]
 
 
 async def test_checkpoints_that_cannot_be_written_raise_the_gauge_and_resume_by_themselves(
@@ -372,7 +372,11 @@ async def test_checkpoints_that_cannot_be_written_raise_the_gauge_and_resume_by_
         await eventually(lambda: turned(0))
     finally:
         task.cancel()
-    assert [each.rows for each in checkpoints.read(records)] == [1]
+    assert [each.rows for each in records.read(Checkpoint)] == [1]
+
+
+class Line(BaseModel):
+    a: int
 
 
 def test_a_line_cut_off_by_a_crash_does_not_damage_the_next(records: AppendOnlyFile) -> None:
@@ -380,8 +384,8 @@ def test_a_line_cut_off_by_a_crash_does_not_damage_the_next(records: AppendOnlyF
     with records.path.open("a", encoding="utf-8") as file:
         file.write('{"a": 2, "b"')
     records.write([{"a": 3}])
-    assert list(records.read()) == [{"a": 1}, {"a": 3}]
-    assert list(records.newest()) == [{"a": 3}, {"a": 1}]
+    assert [each.a for each in records.read(Line)] == [1, 3]
+    assert [each.a for each in records.newest(Line)] == [3, 1]
     assert records.path.stat().st_mode & 0o777 == 0o600
 
 
@@ -434,7 +438,7 @@ async def test_a_look_at_the_trail_costs_the_same_however_long_it_is(
     consent_database: DatabaseUrl, name: str
 ) -> None:
     dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]  # its stub's fault
-    query = str(run._statements[name]._clause.compile(dialect=dialect))
+    query = str(run.statements[name]._clause.compile(dialect=dialect))
     given = ", ".join(["NULL"] * len(set(re.findall(r"\$\d", query))))
     with closing(psycopg2.connect(consent_database.owner_url)) as owner, owner.cursor() as cursor:
         cursor.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Broker, Message
-from libs.common.messaging.consumer import consume
+from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.rpc import Requester
 from services.consent import changes, permits, topology
 from services.consent.changes import WithdrawalRequest
@@ -23,7 +23,7 @@ from services.consent.store import data_subjects
 from services.consent.store.vault import Vault
 from services.consent.trail import chain
 from services.consent.trail.chain import Entry, Origin
-from tests.integration.consent.conftest import grant, make_consumers
+from tests.integration.consent.conftest import asked_for, grant, make_consumers
 from tests.support.brokers import Vhost
 from tests.support.consumers import until
 from tests.support.contracts import golden
@@ -55,9 +55,9 @@ async def consumers(
     dead_letters = SubjectDeadLetters(engine, broker, vault)
     handlers = make_consumers(engine, vault, settings, broker, dead_letters)
     async with (
-        consume(broker, topology.REQUESTS_QUEUE, handlers.permits, prefetch=10),
-        consume(broker, topology.PERMITS_QUEUE, handlers.permits, prefetch=10),
-        consume(broker, topology.COMMANDS_QUEUE, handlers.commands, prefetch=10),
+        Consumer(broker, topology.REQUESTS_QUEUE, handlers.permits, prefetch=10),
+        Consumer(broker, topology.PERMITS_QUEUE, handlers.permits, prefetch=10),
+        Consumer(broker, topology.COMMANDS_QUEUE, handlers.commands, prefetch=10),
     ):
         yield
 
@@ -162,10 +162,7 @@ async def test_no_permit_is_given_while_mail_to_an_address_comes_back(
 ) -> None:
     async def answers(wanted: str) -> bool:
         async with engine.begin() as tx:
-            answer = await permits.request(
-                tx, vault, message=uuid4(), attempt=1, email=CHAT["email"], purpose="marketing",
-                lifetime=20,
-            )  # fmt: skip
+            answer = await permits.request(tx, vault, asked_for(uuid4(), CHAT["email"]), 20)
         return answer.decision == wanted
 
     async def tell(kind: str, **body: Any) -> None:

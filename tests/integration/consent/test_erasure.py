@@ -14,9 +14,8 @@ from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Dead
 from services.consent.consumers import Consumers
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents
 from services.consent.store.vault import Vault
-from tests.integration.consent.conftest import Link, grant, make_consumers, scalar
+from tests.integration.consent.conftest import Link, give_back, grant, make_consumers, scalar
 from tests.integration.consent.test_http import (
     ADMIN,
     ANNA,
@@ -183,7 +182,7 @@ async def test_an_open_permit_delays_the_erasure_and_the_link_stays_valid(
     assert (status, "<button" in page) == (202, True)
     assert (await erasure(client))["status"] == "awaiting_confirmation"
     async with engine.begin() as tx:
-        await consents.return_permit(tx, message, 1)
+        await give_back(tx, message)
     assert (await seen(client, "POST", PAGE + token))[0] == 200
     assert (await erasure(client))["status"] == "in_progress"
 

@@ -1,6 +1,5 @@
 """Erasures outlast lost orders and late messages, within a month of the request."""
 
-import math
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -10,7 +9,7 @@ from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack
 from services.consent import erasure_orders
 from services.consent.consumers import Consumers
-from services.consent.store import erasures
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import grant, scalar
 from tests.integration.consent.test_erasure import client, consumers, erasure, orders, receipt
@@ -94,12 +93,12 @@ async def test_an_erasure_is_due_a_month_after_its_request(
     client: Client, engine: AsyncEngine, vault: Vault, consumers: Consumers
 ) -> None:
     async with engine.begin() as tx:
-        assert await erasures.open_erasures(tx) == (0, math.inf, 0)
+        assert (await run(tx, "open_erasures")).one() == (0, None, 0)
     await erase(client)
     requested = "UPDATE erasure SET requested_at = now() - interval '25 days' RETURNING 1"
     await scalar(engine, requested)
     async with engine.begin() as tx:
-        count, days, awaiting = await erasures.open_erasures(tx)
+        count, days, awaiting = (await run(tx, "open_erasures")).one()
     assert (count, awaiting) == (1, 0)
     assert 2 < days < 7
     found = await erasure(client)

@@ -1,10 +1,8 @@
 """The routes against a real database; the gateway's part is played by the headers it would add."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common import health
-from libs.common.database import postgres
+from libs.common.database import postgres, schema
 from libs.common.health import HealthRoute
 from libs.common.http import application
 from libs.common.messaging.rpc import NoReply
@@ -34,19 +32,23 @@ from services.consent.optin import OptIns
 from services.consent.recovery.journal import Journal
 from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, tables, upkeep
+from services.consent.store import upkeep
 from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import (
     ENVIRONMENT,
     NO_DEAD_LETTERS,
+    REFUSED,
     Link,
     agreement,
+    asked_for,
+    give_back,
     grant,
     opt_in,
 )
 from tests.support.eventually import eventually
 
 ANNA = "anna@example.com"
+TABLES = Path(upkeep.__file__).with_name("schema.sql")
 ADMIN = {"X-Caller": "admin"}
 Client = TestClient[aiohttp_web.Request, aiohttp_web.Application]
 
@@ -74,7 +76,7 @@ async def serving(
         engine, vault, settings, asyncio.Event(), Journal(engine, vault, settings)
     )
     opt_ins = OptIns(vault, link_mails, settings)
-    look = partial(health.with_outbox, engine, broker, upkeep.outbox_length)
+    look = partial(health.with_outbox, engine, broker)
     HealthRoute(look, "consent", Settings(), broker, Path()).add_to(app)
     PublicRoutes(engine, vault, tokens, link_mails, withdrawals, opt_ins).add_to(app)
     PageRoutes(engine, vault, tokens, settings, withdrawals, opt_ins).add_to(app)
@@ -139,38 +141,8 @@ async def everything(engine: AsyncEngine) -> list[Any]:
 async def permit(engine: AsyncEngine, vault: Vault, email: str) -> Any:
     message = uuid4()
     async with engine.begin() as tx:
-        await permits.request(
-            tx, vault, message=message, attempt=1, email=email, purpose="marketing", lifetime=20
-        )
+        await permits.request(tx, vault, asked_for(message, email), 20)
     return message
-
-
-async def test_an_opt_in_stores_its_evidence(client: Client) -> None:
-    body = {
-        "email": ANNA,
-        "text": "Zgadzam się",
-        "language": "pl",
-        "source": "form",
-        "session_id": "s",
-    }
-    assert await post(client, "/api/opt-in", body) == (200, {"success": True, "email": ANNA})
-    (entry,) = await entries(client, ANNA)
-    assert entry["action"] == "opt-in"
-    assert entry["ip_address"] == "203.0.113.9"
-    assert entry["user_agent"] == "Firefox"
-    assert entry["session_id"] == "s"
-    given_at = datetime.fromisoformat(entry["evidence"].pop("given_at"))
-    assert abs(given_at - datetime.now(UTC)) < timedelta(minutes=1)
-    assert entry["evidence"] == {
-        "ip_address_from": "x-forwarded-for",
-        "purpose": "marketing",
-        "wording": "Zgadzam się",
-        "wording_version": "test-4",
-        "wording_sha256": hashlib.sha256("Zgadzam się".encode()).hexdigest(),
-        "language": "pl",
-        "source": "form",
-        "counts": True,
-    }
 
 
 async def test_unsubscribe_is_recorded_published_and_shown(
@@ -237,7 +209,7 @@ async def test_a_withdrawal_or_erasure_with_an_open_permit_is_202_and_200_once_r
         status, body = await post(client, f"/api/{path}", {"email": ANNA}, **ADMIN)
         assert (status, body["unsubscribed"], body["in_flight"]) == (202, True, 1)
     async with engine.begin() as tx:
-        await consents.return_permit(tx, message, 1)
+        await give_back(tx, message)
     status, body = await post(client, f"/api/{path}", {"email": ANNA}, **ADMIN)
     assert (status, "in_flight" in body) == (200, False)
 
@@ -300,7 +272,7 @@ async def test_an_export_shows_stored_data_and_is_recorded(
     assert recorded["action"] == "export"
     assert recorded["evidence"]["incomplete"] == ["followups", "alerts"]
     async with engine.begin() as tx:
-        await consents.return_permit(tx, uuid4(), 1)  # a tombstone, which names no subject
+        await give_back(tx, uuid4())  # a tombstone, which names no subject
     unknown = await get(client, "/api/consent/export/x@example.com", ADMIN)
     assert not any(unknown["services"]["consent"].values())
     assert await entries(client, "x@example.com") == []
@@ -324,7 +296,7 @@ async def test_an_export_covers_every_table_with_personal_data(
     }
     personal = {
         name
-        for name, table in tables.metadata.tables.items()
+        for name, table in schema.read(TABLES).tables.items()
         if {"subject_id", "lookup_hash", "suppression_hash"} & set(table.c.keys())
     }
     assert personal == kinds.keys()
@@ -345,28 +317,13 @@ async def test_an_export_covers_every_table_with_personal_data(
     assert "Jednak tak." in held["waiting_opt_ins"][0]["agreement"]
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        ("/api/unsubscribe", {"email": "no address"}, "email"),
-        ("/api/unsubscribe", {"email": f"{'a' * 290}@example.com"}, "email"),
-        ("/api/unsubscribe", {"email": ANNA, "surprise": 1}, "surprise"),
-        ("/api/unsubscribe", {"email": 5}, "email"),
-        ("/api/unsubscribe", {}, "email"),
-        ("/api/unsubscribe", {"email": ANNA, "reason": "a\0b"}, "reason"),
-        ("/api/revoke-consent", {"email": ANNA, "session_id": "s"}, "session_id"),
-        ("/api/opt-in", {"email": ANNA}, "text"),
-        ("/api/opt-in", {"email": ANNA, "text": ""}, "text"),
-        ("/api/opt-in", {"email": ANNA, "text": "tak", "language": "po polsku"}, "language"),
-    ],
-)
 async def test_a_bad_field_is_named_and_changes_nothing(
-    client: Client, engine: AsyncEngine, path: str, body: dict[str, Any], field: str
+    client: Client, engine: AsyncEngine
 ) -> None:
     before = await everything(engine)
-    status, problem = await post(client, path, body)
-    assert status == 422
-    assert [error["field"] for error in problem["errors"]] == [field]
+    for path, body, field in REFUSED["fields"]:
+        status, problem = await post(client, f"/api/{path}", body)
+        assert (status, [each["field"] for each in problem["errors"]]) == (422, [field]), body
     assert await everything(engine) == before
 
 
@@ -403,7 +360,7 @@ async def test_a_forged_link_or_one_of_another_action_does_nothing(
     good = link(ANNA)
     for token in (link(ANNA, "erase"), good[:-1] + ("A" if good[-1] != "A" else "B"), "", "zażółć"):
         status, page = await seen(client, "POST", f"/unsubscribe?token={quote(token)}", data={})
-        assert (status, "<button" not in page) == (400, True)
+        assert (status, ANNA in page) == (400, False)  # it asks which address is meant
     assert await everything(engine) == before
 
 

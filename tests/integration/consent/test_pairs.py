@@ -16,12 +16,13 @@ from services.consent import changes, permits
 from services.consent.changes import Withdrawal, WithdrawalRequest
 from services.consent.rules import ALL, PermitAnswer, PermitDecision, WithdrawalResult
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents
 from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import (
-    BOTH_DRIVERS,
+    REFUSED,
     Link,
     agreement,
+    asked_for,
+    give_back,
     opt_in,
     rows,
     scalar,
@@ -29,7 +30,7 @@ from tests.integration.consent.conftest import (
 )
 from tests.integration.consent.test_http import ADMIN, Client, entries, get, post, seen, serving
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("P4")]
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P4", "P14")]
 
 ANNA, NUMBER = "anna@example.com", "+48601234567"
 MARKETING, REMINDERS, CALLS = "marketing", "reminders", "marketing:phone"
@@ -67,10 +68,8 @@ class Person:
 
     async def permit(self, purpose: str, message: Any = None) -> PermitAnswer:
         async with self.engine.begin() as tx:
-            return await permits.request(
-                tx, self.vault, message=message or uuid4(), attempt=1, email=ANNA,
-                purpose=purpose, lifetime=20,
-            )  # fmt: skip
+            request = asked_for(message or uuid4(), ANNA, purpose)
+            return await permits.request(tx, self.vault, request, 20)
 
     async def may(self, purpose: str) -> str:
         return (await self.permit(purpose)).decision
@@ -105,7 +104,6 @@ def person(engine: AsyncEngine, vault: Vault) -> Person:
     return Person(engine, vault)
 
 
-@BOTH_DRIVERS
 async def test_a_withdrawal_of_one_purpose_neither_refuses_nor_waits_for_another(
     person: Person,
 ) -> None:
@@ -118,7 +116,6 @@ async def test_a_withdrawal_of_one_purpose_neither_refuses_nor_waits_for_another
     assert await person.answer(await person.withdraws(MARKETING)) is WithdrawalResult.IN_FLIGHT
 
 
-@BOTH_DRIVERS
 async def test_a_withdrawal_of_all_refuses_what_was_never_granted_and_waits_for_every_permit(
     person: Person,
 ) -> None:
@@ -129,7 +126,7 @@ async def test_a_withdrawal_of_all_refuses_what_was_never_granted_and_waits_for_
     withdrawal = await person.withdraws()
     assert await person.answer(withdrawal) is WithdrawalResult.IN_FLIGHT
     async with person.engine.begin() as tx:
-        await consents.return_permit(tx, message, 1)
+        await give_back(tx, message)
     assert await person.answer(await person.withdraws()) is WithdrawalResult.DONE
     assert not await person.agrees("news", at=before)  # it was on its way
     assert not await person.agrees(REMINDERS, at=before)
@@ -178,7 +175,6 @@ async def test_a_withdrawal_of_marketing_alone_is_none_of_all(person: Person) ->
     assert (await person.may(REMINDERS), await person.may("news")) == ("granted", "closed")
 
 
-@BOTH_DRIVERS
 async def test_of_two_messages_that_ask_at_once_one_is_within_a_weekly_cap(person: Person) -> None:
     assert await person.agrees(MARKETING)
     await person.prefers(days=7)
@@ -245,31 +241,16 @@ async def test_one_purpose_is_withdrawn_by_the_call_and_the_other_stays(client: 
     assert (await entries(client, ANNA))[-1]["evidence"]["purposes"] == ["reminders"]
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "field"),
-    [
-        ("/api/unsubscribe", {"email": ANNA, "purpose": "newsletter"}, "purpose"),
-        ("/api/unsubscribe", {"email": ANNA, "channel": "phone"}, "channel"),
-        ("/api/unsubscribe", {"email": ANNA, "channel": "sms"}, "channel"),
-        ("/api/unsubscribe", {"phone": NUMBER, "purpose": "reminders"}, "purpose"),
-        ("/api/unsubscribe", {"email": ANNA, "phone": NUMBER}, "email"),
-        ("/api/unsubscribe", {}, "email"),
-        ("/api/opt-in", {"email": ANNA, "grants": {"marketing:email": "0" * 64}}, "grants.m"),
-        ("/api/opt-in", {"email": ANNA, "grants": {"newsletter:email": CALLS}}, "grants.n"),
-        ("/api/opt-in", {"email": ANNA, "grants": {"reminders:email": CALLS}}, "grants.r"),
-        ("/api/opt-in", {"phone": NUMBER, "grants": {"marketing:sms": CALLS}}, "grants.m"),
-        ("/api/opt-in", {"email": ANNA, "grants": {"marketing:phone": CALLS}}, "phone"),
-        ("/api/opt-in", {"email": ANNA, "grants": {}}, "grants"),
-    ],
-)
 async def test_what_is_unknown_is_422_and_changes_nothing(
-    client: Client, engine: AsyncEngine, path: str, body: dict[str, Any], field: str
+    client: Client, engine: AsyncEngine
 ) -> None:
-    if CALLS in (body.get("grants") or {}).values():
-        body["grants"] = dict.fromkeys(body["grants"], (await wordings(client))[CALLS])
-    status, answer = await post(client, path, body)
-    assert status == 422, answer
-    assert answer["errors"][0]["field"].startswith(field), answer
+    calls = (await wordings(client))[CALLS]
+    for path, body, field in REFUSED["pairs"]:
+        if "CALLS" in (body.get("grants") or {}).values():
+            body["grants"] = dict.fromkeys(body["grants"], calls)
+        status, answer = await post(client, f"/api/{path}", body)
+        assert status == 422, answer
+        assert answer["errors"][0]["field"].startswith(field), answer
     assert await scalar(engine, "SELECT count(*) FROM data_subject") == 0
 
 

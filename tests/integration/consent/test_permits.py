@@ -12,14 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.consent import changes, permits
 from services.consent.changes import Withdrawal
 from services.consent.rules import PermitDecision, WithdrawalResult
-from services.consent.store import consents, links, upkeep
-from services.consent.store.upkeep import Retention
+from services.consent.store import upkeep
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import (
-    BOTH_DRIVERS,
+    KEPT,
     agreement,
+    asked_for,
+    give_back,
     grant,
     opt_in,
+    restrictions,
     rows,
     unsubscribe,
     until_one_waits,
@@ -27,10 +30,9 @@ from tests.integration.consent.conftest import (
 )
 from tests.support.databases import DatabaseUrl
 
-pytestmark = [BOTH_DRIVERS, pytest.mark.quick, pytest.mark.promise("P4")]
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P4")]
 
 ANNA = "anna@example.com"
-KEPT = Retention(1825, 30, 2190, 1095, 365)
 
 
 class Consent:
@@ -45,20 +47,13 @@ class Consent:
         self, message: UUID, attempt: int = 1, email: str = ANNA, purpose: str = "marketing"
     ) -> PermitDecision:
         async with self.engine.begin() as tx:
-            answer = await permits.request(
-                tx,
-                self.vault,
-                message=message,
-                attempt=attempt,
-                email=email,
-                purpose=purpose,
-                lifetime=20,
-            )
+            request = asked_for(message, email, purpose, attempt)
+            answer = await permits.request(tx, self.vault, request, 20)
         return answer.decision
 
     async def give_back(self, message: UUID, attempt: int = 1) -> None:
         async with self.engine.begin() as tx:
-            await consents.return_permit(tx, message, attempt)
+            await give_back(tx, message, attempt)
 
     async def withdraw(self, email: str = ANNA) -> Withdrawal:
         async with self.engine.begin() as tx:
@@ -221,7 +216,7 @@ async def test_a_mail_that_asks_to_confirm_may_leave_while_its_agreement_waits(
     assert await consent.answered(withdrawal) == (WithdrawalResult.DONE, 0)
     used = await asked(consent)
     async with consent.engine.begin() as tx:
-        await links.use_opt_in(tx, used)
+        await run(tx, "use_opt_in", id=used)
     assert await ask_to_confirm(consent, used) is PermitDecision.DENIED
 
 
@@ -317,7 +312,8 @@ async def test_the_purge_deletes_old_permits_and_suppressions_and_keeps_young_on
         await consent.give_back(message)
     async with consent.engine.begin() as tx:
         for suppression_hash in (b"old", b"young"):
-            await consents.suppress(tx, uuid4(), suppression_hash, ["marketing"], 1)
+            of = {"subject": uuid4(), "hash": suppression_hash, "purposes": ["marketing"]}
+            await run(tx, "suppress", **of, days=1, never_ask=False)
         await tx.execute(
             text("UPDATE suppression SET keep_until = now() WHERE suppression_hash = 'old'")
         )
@@ -331,6 +327,6 @@ async def test_the_purge_deletes_old_permits_and_suppressions_and_keeps_young_on
         assert await upkeep.purge(tx, KEPT) == 2
         assert await upkeep.purge(tx, KEPT) == 0
         for suppression_hash, suppressed in ((b"old", False), (b"young", True)):
-            restrictions = await consents.restrictions(tx, uuid4(), suppression_hash, "marketing")
-            assert restrictions.suppressed is suppressed
+            found = await restrictions(tx, suppression_hash)
+            assert found.suppressed is suppressed
     assert await consent.ask(young) is PermitDecision.CLOSED

@@ -25,13 +25,16 @@ from services.consent.recovery import journal as journal_module
 from services.consent.recovery import replay as replay_module
 from services.consent.recovery.journal import Journal, read
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, erasures
+from services.consent.store import consents
+from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail import checkpoints
+from services.consent.trail.checkpoints import Checkpoint
 from tests.integration.consent.conftest import (
     Link,
     grant,
     make_consumers,
+    restrictions,
     rows,
     scalar,
     unsubscribe,
@@ -207,7 +210,7 @@ async def test_rows_that_the_next_primary_may_lack_are_not_recorded(
         await engine.dispose()
         await here.journal.update()
         await checkpoints.keep(engine, records, signer)
-        recorded = [*read(here.settings.withdrawal_files[0]), *checkpoints.read(records)]
+        recorded = [*read(here.settings.withdrawal_files[0]), *records.read(Checkpoint)]
         assert len(recorded) == (0 if read_only else 2)
 
 
@@ -343,9 +346,9 @@ async def test_a_refusal_of_someone_unknown_to_the_backup_keeps_its_suppression(
     await here.journal.update()
     async with engine.begin() as tx:
         hashed = vault.suppression_hash(OLA)
-        restrictions = await consents.restrictions(tx, uuid4(), hashed, "marketing")
-    assert restrictions.suppressed
-    assert restrictions.never_ask
+        found = await restrictions(tx, hashed)
+    assert found.suppressed
+    assert found.never_ask
 
 
 async def test_an_unreadable_row_does_not_stop_the_journal(
@@ -483,10 +486,9 @@ async def test_a_replay_repeats_erasures_after_the_backup(
     for email in (ANNA, JAN, ola):
         hashed = vault.suppression_hash(email)
         async with engine.begin() as tx:
-            assert (await consents.restrictions(tx, uuid4(), hashed, "marketing")).suppressed
-            assert await erasures.erased_since(
-                tx, [hashed], datetime.now(UTC) - timedelta(minutes=1)
-            )
+            assert (await restrictions(tx, hashed)).suppressed
+            recently = datetime.now(UTC) - timedelta(minutes=1)
+            assert await run(tx, "erased_since", hashes=[hashed], at=recently)
     assert (await erasure(client, JAN))["status"] == "in_progress"
 
     status, body = await replay()

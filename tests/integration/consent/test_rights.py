@@ -9,10 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.rules import PermitDecision
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents
-from services.consent.store.upkeep import Retention
 from services.consent.store.vault import Vault
-from tests.integration.consent.conftest import grant, rows
+from tests.integration.consent.conftest import KEPT, give_back, grant, rows
 from tests.integration.consent.test_http import (
     ADMIN,
     ANNA,
@@ -66,7 +64,7 @@ class Answering:
 async def test_a_purge_during_a_restriction_spares_the_person_and_what_was_kept(
     engine: AsyncEngine, vault: Vault, settings: ConsentSettings
 ) -> None:
-    nothing_stays, others = Retention(0, 0, 0, 0, 0), Answering()
+    nothing_stays, others = dict.fromkeys(KEPT, 0), Answering()
     async with serving(engine, vault, settings, others) as client:
         assert (await post(client, "/api/unsubscribe", {"email": ANNA}))[0] == 200
         await restrict(client)
@@ -121,7 +119,7 @@ async def test_an_erasure_that_has_begun_is_done_though_its_request_is_dismissed
 
         await eventually(dismissed)
         async with engine.begin() as tx:
-            await consents.return_permit(tx, message, 1)
+            await give_back(tx, message)
         assert (await erasing)[0] == 200
         assert await entries(client, ANNA) == []
 

@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.settings import ConsentSettings
 from services.consent.store.vault import Vault
-from tests.integration.consent.conftest import BOTH_DRIVERS
 from tests.integration.consent.test_http import ADMIN, Client, post, serving
 
 AGREED = {"text": "Zgadzam się na wiadomości.", "language": "pl"}
@@ -84,7 +83,6 @@ CALLS = {
 }
 
 
-@BOTH_DRIVERS
 @pytest.mark.parametrize("call", CALLS)
 async def test_known_and_unknown_addresses_get_the_same_shape_headers_and_work(
     client: Client, engine: AsyncEngine, call: str

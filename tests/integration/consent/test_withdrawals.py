@@ -2,12 +2,13 @@
 
 import asyncio
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.process import logs
 from services.consent.changes import WithdrawalRequest
@@ -15,12 +16,11 @@ from services.consent.recovery.journal import Journal
 from services.consent.recovery.withdrawals import Withdrawals
 from services.consent.rules import State, WithdrawalResult
 from services.consent.settings import ConsentSettings
-from services.consent.store import consents, restores
-from services.consent.store.trail import Position
+from services.consent.store import consents
 from services.consent.store.vault import Vault
 from services.consent.trail import chain
+from services.consent.trail.append_only_file import AppendOnlyFile
 from tests.integration.consent.conftest import (
-    BOTH_DRIVERS,
     grant,
     unsubscribe,
     until_one_waits,
@@ -45,7 +45,6 @@ async def scalars(engine: AsyncEngine, statement: str) -> list[Any]:
         return list((await tx.execute(text(statement))).scalars())
 
 
-@BOTH_DRIVERS
 async def test_concurrent_withdrawals_are_all_recorded_and_published(
     engine: AsyncEngine,
     vault: Vault,
@@ -53,14 +52,14 @@ async def test_concurrent_withdrawals_are_all_recorded_and_published(
     withdrawals: Withdrawals,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    updates: list[Position] = []
-    has = restores.has
+    updates: list[Path] = []
+    newest = AppendOnlyFile.newest
 
-    async def counted(tx: AsyncConnection, position: Position) -> bool:
-        updates.append(position)
-        return await has(tx, position)
+    def counted(file: AppendOnlyFile, model: Any) -> Any:
+        updates.append(file.path)
+        return newest(file, model)
 
-    monkeypatch.setattr(restores, "has", counted)
+    monkeypatch.setattr(AppendOnlyFile, "newest", counted)
     journal = settings.consent_records_dir / "withdrawals.jsonl"
     for email in PEOPLE[:3]:
         await grant(engine, vault, email)

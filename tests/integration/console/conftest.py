@@ -40,10 +40,9 @@ main()
 
 STOPPED = """
 import asyncio
-from services.console import gateway, record
+from services.console import bulk, gateway, record
 from services.console.__main__ import main
 from services.console.keys import keys
-from services.console.store import actions, bulk
 real = {where}
 async def stop(*given, **named):
     if {after}:

@@ -44,7 +44,7 @@ async def owner(ports: Ports) -> AsyncIterator[Owner]:
 
 
 SHORT = "bulk.LEASE_SECONDS = 1"
-MAIN = stopping_at("bulk.add", more=SHORT)  # which nobody calls here
+MAIN = stopping_at("bulk.Bulk.stop", more=SHORT)  # which nobody calls here
 AT = {
     "before the call": stopping_at("gateway.Gateway.post", more=SHORT),
     "during the call": MAIN,

@@ -58,6 +58,9 @@ async def test_a_revocation_is_answered_200_once_no_gateway_has_the_key(
     revoked = await console.call("POST", f"/api/keys/{made.body['id']}/revoke", REASON)
     assert (revoked.status, revoked.body["in_force_on"]) == (200, 1)
     assert digest(made) not in reader.digests
+    # Alerts pauses the subscriptions that it made; while alerts is away, the outbox waits.
+    told = console.query("SELECT body FROM outbox WHERE type = 'key.revoked'")
+    assert [each.body["key"] for each in told] == [made.body["id"]]
     (act,) = console.query("SELECT * FROM staff_action WHERE action = 'key.revoke'")
     assert (act.actor_kind, act.reason, act.outcome) == ("env", REASON["reason"], "done")
 
@@ -220,7 +223,7 @@ async def test_use_is_summed_and_the_latest_time_kept(console: Console) -> None:
     assert datetime.fromisoformat(listed["last_used_at"]) == datetime.fromisoformat(late)
 
 
-BEFORE_COMMIT, AFTER_COMMIT = "actions.record", "keys.Keys._confirmed"
+BEFORE_COMMIT, AFTER_COMMIT = "record.act", "keys.Keys._confirmed"
 
 
 @pytest.mark.parametrize("act", ["rotate", "revoke"])

@@ -83,9 +83,3 @@ def test_an_account_that_may_make_roles_and_databases_is_enough(
             assert {(name, f"{name}_owner") for name in SCHEMAS} <= set(cursor.fetchall())
     finally:
         server.stop()
-
-
-def test_each_target_has_its_own_retry_delay_and_other_queues_ten_seconds() -> None:
-    policies = {p["name"]: p["definition"] for p in retry_policies(EXAMPLE_CONFIG / "alerts.toml")}
-    assert policies["other-retry"] == {"message-ttl": 10_000}
-    assert policies["alerts-slack-retry"] == {"message-ttl": 300_000}

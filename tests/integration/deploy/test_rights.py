@@ -17,12 +17,12 @@ EXCHANGES = [name for name, _ in exchanges()]
 OWN = {
     "gateway": "",
     "alerts": "alerts alerts.dlx alerts.events",
-    "consent": "consent.actions consent.commands consent.dlx consent.events",
+    "consent": "consent.commands consent.dlx consent.events",
     "followups": "followups.commands followups.dlx followups.events",
     "console": "console.commands console.dlx",
 }
 SENDS = {
-    "gateway": "alerts consent.actions console.commands followups.commands",
+    "gateway": "alerts console.commands followups.commands",
     "alerts": "consent.commands console.commands replies",
     "consent": "alerts console.commands followups.commands replies",
     "followups": "alerts consent.commands console.commands replies",

@@ -4,13 +4,12 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg2
 import pytest
 
-from deploy.up.process import HOST, PortTakenError, check_ports_free
+from deploy.up.process import HOST, PortTakenError
 from deploy.up.servers import Postgres, RabbitMQ, Redis
 from tests.support.ports import Ports
 
@@ -20,13 +19,6 @@ def redis(tmp_path: Path, ports: Ports) -> Iterator[Redis]:
     server = Redis(tmp_path / "redis", port=ports.take(), password="secret")
     yield server
     server.stop()
-
-
-def test_started_twice_it_is_the_same_process(redis: Redis) -> None:
-    redis.start()
-    first = redis.pid
-    redis.start()
-    assert redis.pid == first
 
 
 def test_another_run_finds_and_stops_it_by_its_record(redis: Redis, tmp_path: Path) -> None:
@@ -80,18 +72,6 @@ def test_a_port_in_use_is_named_with_its_variable(redis: Redis) -> None:
         other.listen()
         with pytest.raises(PortTakenError, match=rf"{redis.port} \(REDIS_PORT\)"):
             redis.start()
-
-
-def test_all_ports_in_use_are_named_at_once(ports: Ports) -> None:
-    wanted = {"ONE_PORT": ports.take(), "FREE_PORT": ports.take(), "OTHER_PORT": ports.take()}
-    with ExitStack() as taken:
-        for name in ("ONE_PORT", "OTHER_PORT"):
-            other = taken.enter_context(socket.socket())
-            other.bind((HOST, wanted[name]))
-            other.listen()
-        with pytest.raises(PortTakenError, match=r"ONE_PORT.*OTHER_PORT.*PORT_OFFSET") as told:
-            check_ports_free(wanted)
-    assert "FREE_PORT" not in str(told.value)
 
 
 def test_postgres_recovers_from_kill_9_with_foreign_pid_in_its_lock(

@@ -1,15 +1,18 @@
 """The tables of followups on a real PostgreSQL."""
 
 import base64
+import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
+import yaml
 from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -28,7 +31,7 @@ from services.followups.mails.compose import Mails
 from services.followups.mails.enrolment import Said
 from services.followups.mails.scheduler import Scheduler
 from services.followups.rules.facts import Facts
-from services.followups.store import acts, conversations, leads, tables
+from services.followups.store import acts, conversations, leads, sql, tables
 from services.followups.store import steps as store
 from services.followups.store.submissions import Erased
 from tests.conftest import NewDatabase
@@ -42,7 +45,14 @@ CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]
 GOOD_LEAD = "Chcę wykończyć mieszkanie 80 m2, budżet 250 tys. zł, od marca"
 
 
-class _NobodyErased(lead_files.Erasures):
+_REFUSED = Path(__file__).with_name("refused.yaml").read_text(encoding="utf-8")
+REFUSED: dict[str, list[tuple[dict[str, Any], Any]]] = yaml.safe_load(
+    re.sub(r"x\*(\d+)", lambda found: "x" * int(found[1]), _REFUSED)
+)
+UNASKED = {"state": "none", "since": None, "wording": None}
+
+
+class _NobodyErased(lead_files.Consent):
     """Consent has erased nobody; its answer is in tests/integration/system/test_import.py."""
 
     def __init__(self) -> None:
@@ -51,24 +61,16 @@ class _NobodyErased(lead_files.Erasures):
     async def without(self, rows: list[lead_files.LeadRow]) -> list[lead_files.LeadRow]:
         return rows
 
+    async def marketing(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        return {by: UNASKED for by in ("email", "phone") if known.get(by)}
+
 
 NOBODY_ERASED = _NobodyErased()
 
-# These add no SQL statements; all others run with both drivers.
-ONE_DRIVER = {"test_mailbox", "test_model", "test_routes"}
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "engine" in metafunc.fixturenames:
-        drivers = ["aiopg"] if metafunc.definition.path.stem in ONE_DRIVER else ["aiopg", "asyncpg"]
-        metafunc.parametrize("engine", drivers, indirect=True)
-
 
 @pytest.fixture
-async def engine(
-    database: NewDatabase, request: pytest.FixtureRequest
-) -> AsyncIterator[AsyncEngine]:
-    url = (await database("followups")).replace("+aiopg", f"+{request.param}")
+async def engine(database: NewDatabase) -> AsyncIterator[AsyncEngine]:
+    url = await database("followups")
     async with postgres.connect(url, application_name="followups") as opened:
         yield opened
 
@@ -83,10 +85,13 @@ def dovecot(ports: Ports) -> Iterator[Dovecot]:
 def scheduler(engine: AsyncEngine) -> Callable[..., Scheduler]:
     def make(cap: int = 1, **changes: Any) -> Scheduler:
         configured = replace(CONFIG, **changes)
-        mails = Mails(configured, TOKENS, "https://ostoja.example.com")
-        return Scheduler(engine, configured, mails, cap)
+        return Scheduler(engine, configured, mails(configured), cap)
 
     return make
+
+
+def mails(configured: config.Config) -> Mails:
+    return Mails(configured, TOKENS, "https://ostoja.example.com")
 
 
 def link(lead_id: uuid.UUID) -> str:
@@ -169,7 +174,7 @@ class World:
     async def set_state(self, lead: uuid.UUID, state: str, by: str) -> None:
         """As staff do."""
         async with self.engine.begin() as tx:
-            row = await leads.one(tx, lead, locked=True)
+            row = await sql.row(tx, "lock_lead", id=lead)
             assert row is not None
             owner = leads.person(by) if state == "taken" else None
             await acts.change_state(tx, row, state, by, datetime.now(UTC), owner=owner)
@@ -190,9 +195,11 @@ class World:
             await tx.execute(sent.values(status="sent", sent_at=at, outcome_at=at))
 
     async def steps(self, email: str | None = None) -> list[tables.Row]:
-        which = store.of_address(email) if email else sa.true()
+        table = tables.followup_event
+        found = sa.select(table).order_by(table.c.created_at, table.c.followup_number)
+        found = found.where(table.c.email == email) if email else found
         async with self.engine.begin() as tx:
-            return list(await store.rows_of(tx, which))
+            return list((await tx.execute(found)).mappings())
 
     async def statuses(self, email: str | None = None) -> list[str]:
         return [row["status"] for row in await self.steps(email)]

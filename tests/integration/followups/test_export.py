@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Broker
-from libs.common.messaging.consumer import consume
+from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.rpc import Requester
 from services.followups import consumers, topology
 from services.followups.consumers import Consumers
@@ -27,7 +27,7 @@ async def consent(vhost: Vhost, engine: AsyncEngine) -> AsyncIterator[Requester]
         await mine.declare(*topology.EXCHANGES, *topology.QUEUES)
         handler = Consumers(engine, mine, submissions_of(engine)).requests
         async with (
-            consume(mine, topology.REQUESTS_QUEUE, handler, prefetch=5),
+            Consumer(mine, topology.REQUESTS_QUEUE, handler, prefetch=5),
             Requester(theirs, "consent") as requester,
         ):
             yield requester
@@ -60,6 +60,7 @@ async def test_an_export_has_all_records_of_a_person_and_no_one_else(
     assert [message["author"] for message in found["messages"]] == ["lead", "bot"] * 2
     assert "jan@example.com" in found["messages"][0]["body"]
     assert {step["email"] for step in found["followups"]} == {"jan@example.com"}
+    assert [lead["known"]["email"] for lead in found["leads"]] == ["jan@example.com"]
     assert len(found["followups"]) == len(await world.steps("jan@example.com"))
 
 

@@ -22,8 +22,15 @@ from services.followups.http.chat import ChatRoutes
 from services.followups.http.chat_page import ChatPage
 from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
-from services.followups.store import steps
-from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, NOBODY_ERASED, World, link
+from tests.integration.followups.conftest import (
+    CONFIG,
+    GOOD_LEAD,
+    NOBODY_ERASED,
+    REFUSED,
+    World,
+    link,
+    mails,
+)
 from tests.support.system import WORDING
 
 KEY = "internal-key-of-this-test"
@@ -38,9 +45,9 @@ def app_of(engine: AsyncEngine, broker: Broker) -> web.Application:
     chat = ChatRoutes(engine, CONFIG, link)
     chat.add_to(app)
     ChatPage(chat, CONFIG).add_to(app)
-    FollowupRoutes(engine, CONFIG).add_to(app)
+    FollowupRoutes(engine, CONFIG, mails(CONFIG)).add_to(app)
     LeadRoutes(engine, CONFIG, link, NOBODY_ERASED).add_to(app)
-    look = partial(health.with_outbox, engine, broker, steps.outbox_length)
+    look = partial(health.with_outbox, engine, broker)
     HealthRoute(look, "followups", Settings(), broker, Path()).add_to(app)
     return app
 
@@ -155,43 +162,12 @@ async def test_marketing_false_changes_nothing(post: Post, world: World) -> None
     assert await world.outbox("grant.record") == []
 
 
-@pytest.mark.parametrize(
-    ("fault", "field"),
-    [
-        ({"message": ""}, "message"),
-        ({"message": "   "}, "message"),
-        ({"message": "x" * 4001}, "message"),
-        ({"message": 7}, "message"),
-        ({"session_id": ""}, "session_id"),
-        ({"session_id": "x" * 201}, "session_id"),
-        ({"session_id": None}, "session_id"),
-        ({"email": "nobody"}, "email"),
-        ({"email": f"{'a' * 300}@example.com"}, "email"),
-        ({"phone": "call me"}, "phone"),
-        ({"language": "Polish please"}, "language"),
-        ({"consent": {"marketing": "yes", "text": "ok"}}, "consent.marketing"),
-        ({"consent": {"marketing": True, "text": ""}}, "consent"),
-        ({"consent": True}, "consent"),
-        ({"unknown": 1}, "unknown"),
-    ],
-)
-async def test_a_bad_field_is_named_and_changes_nothing(
-    post: Post, world: World, fault: dict[str, Any], field: str
-) -> None:
-    status, answer = await post(
-        "/api/chatbot/chat", {"message": "remont", "session_id": "abc"} | fault
-    )
-    assert status == 422
-    assert [error["field"] for error in answer["errors"]] == [field]
+async def test_a_bad_field_is_named_and_changes_nothing(post: Post, world: World) -> None:
+    for fault, field in REFUSED["chat"]:
+        body = {"message": "remont", "session_id": "abc"} | fault
+        status, answer = await post("/api/chatbot/chat", body)
+        assert (status, [each["field"] for each in answer["errors"]]) == (422, [field]), fault
     assert await world.conversations() == 0
-
-
-async def test_double_taps_make_one_conversation(post: Post, world: World) -> None:
-    body = {"message": f"{GOOD_LEAD}, jan@example.com", "session_id": "abc"}
-    answers = await asyncio.gather(*(post("/api/chatbot/chat", body) for _ in range(10)))
-    assert {status for status, _ in answers} == {200}
-    assert len({answer["conversation_id"] for _, answer in answers}) == 1
-    assert len(await world.outbox("lead.qualified")) == 1
 
 
 async def test_enrolling_an_address_twice_returns_the_same_steps(
@@ -217,25 +193,10 @@ async def test_staff_can_reschedule_steps_of_the_chat(post: Post) -> None:
     assert (status, again) == (200, hastened)
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ({}, 422),
-        ({"email": "a@example.com", "conversation_id": str(uuid.uuid4())}, 422),
-        ({"email": "a@example.com", "sequence": "unknown"}, 422),
-        ({"email": "a@example.com", "delay_seconds": -1}, 422),
-        ({"email": "a@example.com", "delay_seconds": 1.5}, 422),
-        ({"email": "a@example.com", "delay_seconds": 10**12}, 422),
-        ({"email": "nobody"}, 422),
-        ({"conversation_id": "no-uuid"}, 422),
-        ({"conversation_id": str(uuid.uuid4())}, 404),
-        ({"email": "a@example.com", "more": 1}, 422),
-    ],
-)
-async def test_an_invalid_enrolment_is_refused(
-    post: Post, world: World, body: dict[str, Any], status: int
-) -> None:
-    assert (await post("/api/followups", body))[0] == status
+@pytest.mark.parametrize("path", ["/api/followups", "/api/followups/stop"])
+async def test_an_invalid_enrolment_or_stop_is_refused(post: Post, world: World, path: str) -> None:
+    for body, status in REFUSED[path]:
+        assert (await post(path, body))[0] == status, body
     assert await world.conversations() == 0
 
 
@@ -318,21 +279,23 @@ async def test_a_concurrent_stop_and_enrolment_leave_nothing_scheduled(
         assert set(await world.statuses(email)) <= {"cancelled"}
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ({"email": "a@example.com"}, 422),
-        ({"email": "a@example.com", "reason": "because"}, 422),
-        ({"reason": "staff"}, 422),
-        ({"email": "a@example.com", "conversation_id": str(uuid.uuid4()), "reason": "staff"}, 422),
-        ({"conversation_id": str(uuid.uuid4()), "reason": "staff"}, 404),
-    ],
-)
-async def test_a_stop_without_a_recipient_or_reason_is_refused(
-    post: Post, world: World, body: dict[str, Any], status: int
-) -> None:
-    assert (await post("/api/followups/stop", body))[0] == status
-    assert await world.conversations() == 0
+async def test_each_step_is_counted_and_its_mail_shown(client: Client, world: World) -> None:
+    email = "jan@example.com"
+    await world.say(f"{GOOD_LEAD}, {email}")
+    first = (await world.steps(email))[0]
+    await world.pretend_sent(str(first["id"]))
+    async with client.post("/api/followups/stop", json={"email": email, "reason": "reply"}) as done:
+        assert done.status == 200
+    async with client.get("/api/followups/sequences") as response:
+        items = {(e["sequence"], e["step"]): e for e in (await response.json())["items"]}
+    assert set(items) == {
+        (name, step) for name, of in CONFIG.sequences.items() for step in range(1, len(of) + 1)
+    }
+    assert items["default", 1]["counts"] == {"sent": 1}
+    assert items["default", 2]["counts"] == {"reply": 1}
+    for step in items.values():
+        assert set(step["mails"]) >= {"pl", "en"}
+        assert "unsubscribe?token=" in step["mails"]["pl"]["text"]
 
 
 async def test_a_long_list_comes_in_pages(client: Client, world: World) -> None:

@@ -20,7 +20,7 @@ from services.followups import chat
 from services.followups.leads import files as lead_files
 from services.followups.store import tables
 from services.followups.store.conversations import Subject, erase
-from tests.integration.followups.conftest import NOBODY_ERASED, World
+from tests.integration.followups.conftest import NOBODY_ERASED, REFUSED, World
 from tests.integration.followups.test_http import client as client  # noqa: PLC0414 - a fixture
 
 Client = TestClient[web.Request, web.Application]
@@ -70,6 +70,8 @@ async def test_a_row_becomes_a_conversation_with_its_facts_its_score_and_its_gra
             "unchanged": 0,
             "grants": 1,
             "to_confirm": 1,
+            "withdrawals": 0,
+            "followups": 0,
             "rejected": [],
         },
     )
@@ -108,6 +110,33 @@ async def test_an_import_enrols_no_one_and_raises_no_alert(imported: Import, wor
     await imported(lines(*rows), "application/x-ndjson")
     assert await world.steps() == []
     assert await world.outbox("lead.qualified") == []
+
+
+async def test_what_another_system_sent_or_was_refused_is_taken_once_and_never_sent_again(
+    imported: Import, world: World, client: Client
+) -> None:
+    who, at = "ewa@example.com", "2025-03-01T10:00:00+01:00"
+    body = {"email": "jan@example.com", "delay_seconds": 3600}
+    async with client.post("/api/followups", json=body) as answer:  # scheduled here already
+        assert answer.status == 202
+    rows: list[dict[str, Any]] = [
+        {"email": who, "withdrawn_at": at},
+        *({"email": who, "followup_number": n, "followup_sent_at": at} for n in (1, 2, 2)),
+        {"email": "jan@example.com", "followup_number": 1, "followup_sent_at": at},
+        {"email": who, "followup_number": 3},
+    ]
+    reports = [(await imported(lines(*rows), "application/x-ndjson"))[1] for _ in range(2)]
+    counted = [(each["withdrawals"], each["followups"]) for each in reports]
+    assert counted == [(1, 3), (0, 0)]
+    assert [each["line"] for each in reports[0]["rejected"]] == [6]
+    [withdrawal] = await world.outbox("withdrawal.record")
+    assert (withdrawal["email"], withdrawal["at"]) == (who, "2025-03-01T09:00:00+00:00")
+    async with client.post("/api/followups", json={"email": who}) as answer:
+        assert answer.status == 200
+        items = (await answer.json())["items"]
+    assert [(each["step"], each["status"]) for each in items] == [(1, "sent"), (2, "sent")]
+    others = [step for step in await world.steps() if step["email"] != who]
+    assert {step["step"]: step["status"] for step in others}[1] == "sent"
 
 
 async def test_the_same_file_again_changes_nothing(
@@ -186,45 +215,18 @@ async def test_an_import_leaves_chats_alone_and_lifts_no_bounce(
     assert chat in await conversations(engine)
 
 
-@pytest.mark.parametrize(
-    ("fault", "field"),
-    [
-        ({"email": "nobody"}, "email"),
-        ({"email": None}, "email"),
-        ({"phone": "call me"}, "phone"),
-        ({"language": "de"}, "language"),
-        ({"area": "big"}, "area"),
-        ({"area": 0.5}, "area"),
-        ({"budget": True}, "budget"),
-        ({"start": "soon"}, "start"),
-        ({"start": "2027-13"}, "start"),
-        ({"start": "2027-02-30"}, "start"),
-        ({"consent_text": "Zgadzam się."}, "row"),
-        ({"consent_at": "2024-05-01"}, "row"),
-        ({"consent_source": "form"}, "row"),
-        ({**AGREED, "consent_at": "2024-05-01T12:00"}, "consent_at"),
-        ({**AGREED, "consent_at": "0001-01-01T00:00+02:00"}, "consent_at"),
-        ({**AGREED, "consent_at": "9999-12-31T23:59-02:00"}, "consent_at"),
-        ({**AGREED, "consent_at": "yesterday"}, "consent_at"),
-        ({**AGREED, "consent_ip": "here"}, "consent_ip"),
-        ({"more": 1}, "more"),
-    ],
-)
 async def test_a_bad_row_is_reported_with_line_and_reason_and_not_imported(
-    imported: Import, engine: AsyncEngine, world: World, fault: dict[str, Any], field: str
+    imported: Import, engine: AsyncEngine, world: World
 ) -> None:
-    rows = [
-        {"email": "a@example.com"},
-        {"email": "b@example.com", **fault},
-        {"email": "c@example.com"},
-    ]
-    status, report = await imported(lines(*rows), "application/x-ndjson")
-    assert (status, report["rows"], report["created"]) == (200, 3, 2)
-    [rejected] = report["rejected"]
-    assert rejected["line"] == 2
-    assert [error["field"] for error in rejected["errors"]] == [field]
-    assert all(error["message"] for error in rejected["errors"])
-    assert [row.email for row in await conversations(engine)] == ["a@example.com", "c@example.com"]
+    bad = REFUSED["import"]
+    rows = [{"email": f"{n}@example.com"} | fault for n, (fault, _) in enumerate(bad)]
+    good = [{"email": f"{name}@example.com"} for name in "ab"]
+    status, report = await imported(lines(good[0], *rows, good[1]), "application/x-ndjson")
+    assert (status, report["rows"], report["created"]) == (200, len(rows) + 2, 2)
+    for (line, (_, field)), told in zip(enumerate(bad, 2), report["rejected"], strict=True):
+        assert (told["line"], [each["field"] for each in told["errors"]]) == (line, [field])
+        assert all(each["message"] for each in told["errors"])
+    assert [row.email for row in await conversations(engine)] == [each["email"] for each in good]
     assert await world.outbox("grant.record") == []
 
 
@@ -286,9 +288,12 @@ async def test_without_an_answer_of_consent_nothing_is_stored(
     imported: Import, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Broker.connect("amqp://127.0.0.1:1/", "followups") as away:
-        asking = lead_files.Erasures(Requester(away, "followups"), NOBODY_ERASED.marks)
+        asking = lead_files.Consent(Requester(away, "followups"), NOBODY_ERASED.marks)
         monkeypatch.setattr(type(NOBODY_ERASED), "without", lambda _, rows: asking.without(rows))
         monkeypatch.setattr(lead_files, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(lead_files, "LOOK_SECONDS", 0.2)
+        stands = await asking.marketing({"email": "ala@example.com", "name": "Ala"})
+        assert stands == {"email": {"state": "unknown", "since": None, "wording": None}}
         status, told = await imported(lines({"email": "ala@example.com"}), "application/x-ndjson")
     assert (status, "who was erased" in told["detail"]) == (503, True)
     assert await conversations(engine) == []

@@ -1,7 +1,8 @@
-"""A mail that came back, and what it does, in one transaction (M1)."""
+"""A mail that came back, and what it does, in one transaction (P13)."""
 
 import asyncio
 import io
+import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,16 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from libs.common.http.application import CALLER, create_app
 from services.followups.consumers import Consumers
 from services.followups.http.mail import MailRoutes
-from services.followups.inbox import acting, addresses, reader
+from services.followups.inbox import acting, reader
 from services.followups.inbox.acting import Inbox
 from services.followups.messages import SubjectErased
-from services.followups.store import conversations, mails, tables
+from services.followups.store import conversations, tables
 from services.followups.store import steps as store
 from services.followups.store.conversations import Subject
+from services.followups.store.sql import run
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, link, submissions_of
 from tests.support.mails import MARKS, sample
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("M1")]
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P13")]
 
 EMAIL = "anna@example.org"
 KEY = "internal-key-of-this-test"
@@ -60,7 +62,7 @@ class Mails:
 
     async def dead(self) -> list[tuple[str, str]]:
         async with self.world.engine.begin() as tx:
-            found = await mails.run(tx, "undeliverable", after="", limit=10)
+            found = await run(tx, "undeliverable", after="", limit=10)
             return [(row.email, row.reason) for row in found]
 
     async def told(self) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ async def test_a_hard_bounce_ends_mail_to_the_address(mail: Mails, name: str) ->
     assert dead[0] == EMAIL
     assert set(await mail.world.statuses(EMAIL)) == {"sent", "cancelled"}
     reasons = {row["reason"] for row in await mail.world.steps(EMAIL)}
-    assert reasons == {None, addresses.BOUNCED}
+    assert reasons == {None, acting.BOUNCED}
     (report,) = await mail.world.outbox("address.report")
     assert (report["email"], report["takes_mail"]) == (EMAIL, False)
     (told,) = await mail.told()  # no phone number is known
@@ -109,16 +111,6 @@ async def test_three_soft_bounces_in_a_week_are_a_hard_one(mail: Mails) -> None:
         assert await mail.come("gmail-full", Recipient=f"R{number}") == "soft"
         assert await mail.come("gmail-full", Recipient=f"R{number}") == "duplicate"
     assert [email for email, _ in await mail.dead()] == [EMAIL]
-
-
-async def test_try_again_allows_mail(mail: Mails) -> None:
-    await mail.come("postfix")
-    async with mail.world.engine.begin() as tx:
-        assert await addresses.try_again(tx, EMAIL)
-        assert not await addresses.try_again(tx, EMAIL)
-    assert await mail.dead() == []
-    assert [r["takes_mail"] for r in await mail.world.outbox("address.report")] == [False, True]
-    assert await mail.world.enrol(EMAIL, steps=1)
 
 
 @pytest.mark.promise("P4")
@@ -156,11 +148,10 @@ async def test_a_reply_ends_the_sequence_and_joins_the_lead(mail: Mails) -> None
     assert await mail.world.outbox("withdrawal.record") == []
     (told,) = await mail.told()  # nobody has it: a case
     assert told["lead_id"] == update["lead_id"]
-    lead = await mail.world.lead()
-    assert lead is not None
     async with mail.world.engine.begin() as tx:
-        said = await conversations.transcript(tx, lead["conversation_id"], 10)
-    assert said[-1][1] == (
+        table = tables.chat_message
+        said = (await tx.execute(sa.select(table.c.body).order_by(table.c.id))).scalars().all()
+    assert said[-1] == (
         "✉ Re: Pani kuchnia\n\nPrzesyłam rzut mieszkania.\n\n"
         "📎 rzut.pdf (1000 B)\n\n📎 zdjęcie.jpg (10 B)"
     )
@@ -237,9 +228,9 @@ async def test_a_flood_of_unknown_mails_is_told_in_one(
 
 async def test_a_shared_mailbox_keeps_what_is_not_about_a_step(mail: Mails) -> None:
     read = reader.read(mail.raw("unknown"))
-    assert await mail.inbox.act(read, is_shared=True) == "left"
+    assert await mail.inbox.act(read, leaves=True) == "left"
     assert await mail.rows() == []
-    assert await mail.inbox.act(reader.read(mail.raw("postfix")), is_shared=True) == "hard"
+    assert await mail.inbox.act(reader.read(mail.raw("postfix")), leaves=True) == "hard"
 
 
 async def test_of_ten_copies_at_once_one_acts(mail: Mails) -> None:
@@ -297,7 +288,7 @@ async def test_old_mails_are_forgotten(mail: Mails, engine: AsyncEngine) -> None
                 received_at=sa.func.now() - sa.func.make_interval(0, 0, 0, days)
             )
             await tx.execute(old)
-            await mails.run(tx, "forget", days=365, limit=500)
+            await run(tx, "forget_mails", days=365, limit=500)
         return [row["kind"] for row in await mail.rows()]
 
     assert await after(29) == ["unknown", "soft"]
@@ -331,9 +322,41 @@ async def test_a_mail_comes_by_http_and_acts_once(
     for status in (200, 404):
         async with client.post(retry) as answer:
             assert answer.status == status
+    assert [r["takes_mail"] for r in await mail.world.outbox("address.report")] == [False, True]
+    assert await mail.world.enrol(EMAIL, steps=1)
     (look, act) = await mail.world.outbox("action.record")
     assert (look["action"], act["action"]) == ("mail.look", "mail.retry")
     assert EMAIL not in str((look, act))
+
+
+def reported(kind: str, email: str = EMAIL, event: int = 1) -> dict[str, Any]:
+    return {"RecordType": "Bounce", "ID": event, "Type": kind, "Email": email}
+
+
+async def test_what_a_provider_reports_counts_once(
+    mail: Mails, client: TestClient[Any, Any]
+) -> None:
+    async def outcome(report: dict[str, Any]) -> list[str]:
+        async with client.post("/api/mail/events/postmark", json=report) as answer:
+            return list((await answer.json())["outcomes"])
+
+    assert await outcome(reported("Open")) == []
+    assert await outcome(reported("HardBounce", "nobody@example.org")) == ["left"]
+    assert await mail.dead() == []
+    assert await outcome(reported("HardBounce")) == ["hard"]
+    assert await outcome(reported("HardBounce")) == ["duplicate"]
+    assert await mail.dead() == [(EMAIL, "HardBounce")]
+    assert await outcome(reported("SpamComplaint", event=2)) == ["complaint"]
+    (withdrawal,) = await mail.world.outbox("withdrawal.record")
+    assert (withdrawal["email"], withdrawal["source"]) == (EMAIL, "complaint")
+
+
+async def test_staff_open_what_sns_sends(mail: Mails, client: TestClient[Any, Any]) -> None:
+    asks = {"Type": "SubscriptionConfirmation", "SubscribeURL": "https://sns.example.com/?Token=1"}
+    async with client.post("/api/mail/events/ses", data=json.dumps(asks)) as answer:
+        assert await answer.json() == {"outcomes": []}
+    (told,) = await mail.told()
+    assert told["said"] == ["https://sns.example.com/?Token=1"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.followups.leads.staff import Announcer
-from services.followups.store import acts, tables
+from services.followups.store import tables
 from tests.integration.followups.conftest import CONFIG, Client, World, link, submissions_of
 from tests.integration.followups.test_leads import listed
 from tests.integration.followups.test_submissions import given
@@ -215,7 +215,6 @@ async def test_an_erasure_strikes_out_what_staff_noted(
     async with engine.begin() as tx:
         left = (await tx.execute(sa.select(tables.lead_act))).mappings().all()
         assert [row["text"] for row in left] == ["Żona: […], proszę pisać"]
-        assert await acts.of_lead(tx, left[0]["lead_id"], 9) != []
     assert ANNA not in json.dumps([dict(row) for row in left], default=str).lower()
 
 
@@ -236,6 +235,16 @@ async def test_staff_read_also_what_the_eleventh_form_says(world: World, client:
     assert len(lead["also"]) == 10
     last = (await events(world, "lead.submitted"))[-1]
     assert "120 m²" in " ".join(last["said"])
+
+
+async def test_the_number_of_another_person_stands_beside_the_own(
+    world: World, client: Client
+) -> None:
+    await world.say("remont łazienki 6 m2, mój numer 501 502 503")
+    await world.say("proszę kontaktować się z mężem Piotrem 602 333 444")
+    (lead,) = await listed(client)
+    assert lead["phone"] == "+48501502503"
+    assert "mężem Piotrem 602 333 444" in lead["call_time"]
 
 
 async def test_when_to_call_is_kept_in_the_persons_words(world: World, client: Client) -> None:

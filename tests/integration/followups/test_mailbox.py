@@ -1,4 +1,4 @@
-"""The company's mailbox, on a real Dovecot: each mail acts once, and none is lost (M1)."""
+"""The company's mailbox, on a real Dovecot: each mail acts once, and none is lost (P13)."""
 
 import asyncio
 import signal
@@ -23,7 +23,7 @@ from tests.support.dovecot import Dovecot, needs_dovecot
 from tests.support.eventually import eventually
 from tests.support.proxy import UP, Proxy
 
-pytestmark = [needs_dovecot, pytest.mark.promise("M1")]
+pytestmark = [needs_dovecot, pytest.mark.promise("P13")]
 
 KILLED = Path(__file__).with_name("killed_mailbox.py")
 
@@ -234,6 +234,25 @@ async def test_a_mailbox_in_which_nothing_can_be_moved_acts_once(
     dovecot.jam(ends=True)
     await looked(mailbox, 2)
     assert (dovecot.count(), dovecot.done) == (0, 4)
+    assert await replies(mail) == 1
+
+
+async def test_a_mailbox_over_its_quota_acts_once_and_is_emptied_once_there_is_room(
+    mail: Mails, dovecot: Dovecot
+) -> None:
+    dovecot.deliver(mail.raw("reply-files"), mail.raw("postfix"))
+    dovecot.fill()
+    with pytest.raises(AssertionError, match="OVERQUOTA"):
+        dovecot.deliver(mail.raw("auto-list"))
+    mailbox = opened(mail, dovecot.url())
+    for _ in range(2):
+        with pytest.raises(IMAPClientError, match="OVERQUOTA"):
+            await mailbox.look()
+    assert await kinds(mail) == ["hard", "reply"]
+    assert dovecot.count() == 2
+    dovecot.fill(ends=True)
+    await looked(opened(mail, dovecot.url()), 2)
+    assert (dovecot.count(), dovecot.done) == (0, 2)
     assert await replies(mail) == 1
 
 

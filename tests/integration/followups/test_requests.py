@@ -21,8 +21,8 @@ from services.followups.http.leads import LeadRoutes
 from services.followups.leads.acts import Acts
 from services.followups.rules.fact_texts import wishes
 from services.followups.store import acts, conversations, tables
-from services.followups.store import leads as leads_store
 from services.followups.store.conversations import Subject
+from services.followups.store.sql import run
 from tests.integration.followups.conftest import (
     CONFIG,
     NOBODY_ERASED,
@@ -32,7 +32,7 @@ from tests.integration.followups.conftest import (
 )
 from tests.integration.followups.test_submissions import given
 
-pytestmark = [pytest.mark.promise("L1")]
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P11", "P16")]
 
 ANNA, PHONE = "anna@example.com", "600 700 800"
 KITCHEN = f"Chcę remont kuchni 12 m2, 60 tys. zł, {ANNA}, {PHONE}"
@@ -396,7 +396,8 @@ async def test_do_not_call_and_the_consent_of_an_address_come_along(world: World
     await world.say(f"{KITCHEN}, proszę nie dzwonić")
     at = datetime.now(UTC)
     async with world.engine.begin() as tx:
-        await leads_store.hear_consent(tx, ANNA, "refused", at, timedelta(0))
+        heard = {"email": ANNA, "may_mail": "refused", "at": at, "patience": timedelta(0)}
+        await run(tx, "hear_consent", **heard)
     await change(world, state="won", state_by="Jan Kos")
     await way(world, ANNA)
     await world.say(f"remont dachu, {PHONE}", "later")
@@ -447,7 +448,8 @@ async def test_a_new_request_clears_the_bar_of_staff_alone(
 ) -> None:
     first = await world.say(KITCHEN)
     async with world.engine.begin() as tx:
-        await conversations.end_followups(tx, first.conversation_id, ANNA, bar)
+        ending = {"conversation": first.conversation_id, "email": ANNA, "reason": bar}
+        await run(tx, "end_followups", **ending)
         await tx.execute(sa.delete(tables.followup_event))
     await change(world, state="won", state_by="Jan Kos")
     await world.say(f"{BATHROOM}, od marca, {ANNA}, {PHONE}", "autumn")
@@ -475,7 +477,8 @@ async def bar_of(world: World) -> str | None:
 async def test_a_second_complaint_keeps_the_bar_of_staff(world: World) -> None:
     first = await world.say(KITCHEN)
     async with world.engine.begin() as tx:
-        await conversations.end_followups(tx, first.conversation_id, ANNA, "staff")
+        ending = {"conversation": first.conversation_id, "email": ANNA, "reason": "staff"}
+        await run(tx, "end_followups", **ending)
     await world.say("Reklamacja: odpada płytka")
     async with world.engine.begin() as tx:
         complaint = tables.lead.c.topic == "complaint"

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from services.followups.rules.fact_texts import describe_phone
 from tests.integration.followups.conftest import CONFIG, World
 
@@ -77,15 +75,6 @@ async def test_a_visitor_who_wants_a_human_is_asked_for_a_contact(world: World) 
     assert (lead["wants_call"], lead["phone"]) == (True, "+48600700800")
 
 
-async def test_a_request_for_a_call_is_announced_at_once_whatever_the_score(
-    world: World,
-) -> None:
-    answered = await world.say("Proszę o telefon 600 700 800")
-    assert answered.score < CONFIG.lead.threshold
-    [lead] = await world.outbox("lead.qualified")
-    assert lead["wants_call"]
-
-
 async def test_an_erasure_request_goes_to_consent_and_to_staff(world: World) -> None:
     await world.say("remont kuchni, jan@example.com")
     await world.say("Proszę usunąć moje dane")
@@ -103,54 +92,6 @@ async def test_an_erasure_request_waits_for_the_address(world: World) -> None:
     await world.say("jan@example.com")
     [record] = await world.outbox("withdrawal.record")
     assert (record["email"], record["erase"]) == ("jan@example.com", True)
-
-
-@pytest.mark.parametrize(
-    ("said", "event"),
-    [
-        ("szukam pracy, 600 700 800", "visitor.job"),
-        ("RODO: jakie dane o mnie macie? j@x.pl", "visitor.privacy"),
-    ],
-)
-async def test_each_topic_reaches_its_own_recipient(world: World, said: str, event: str) -> None:
-    await world.say(said)
-    [alert] = await visitors(world)
-    assert alert["event_type"] == event
-    assert await world.outbox("lead.qualified") == []
-
-
-async def test_a_supplier_is_never_a_lead(world: World) -> None:
-    await world.say("Oferujemy pozycjonowanie i kuchnie na wymiar, biuro@example.com, 600 700 800")
-    await world.say("proszę o telefon")
-    await world.tell_staff(after=PAST_THE_WINDOW)
-    assert await world.outbox("lead.qualified") == []
-    assert await visitors(world) == []
-
-
-async def test_are_you_a_bot_is_answered_truthfully(
-    world: World,
-) -> None:
-    reply = (await world.say("Czy rozmawiam z botem?")).reply
-    assert answer("bot") in reply
-    assert "nie człowiekiem" in reply
-    assert CONFIG.texts["pl"]["ask_wish"] in reply
-
-
-async def test_a_question_for_the_price_reaches_staff_with_the_lead(world: World) -> None:
-    reply = (await world.say("Ile kosztuje remont łazienki 6 m2?")).reply
-    assert answer("price") in reply
-    await world.say("600 700 800")
-    [lead] = await world.outbox("lead.qualified")
-    assert "Ile kosztuje remont łazienki 6 m2?" in lead["said"]
-
-
-async def test_an_angry_visitor_gets_a_human_instead_of_the_form(world: World) -> None:
-    reply = (await world.say("jesteście idiotami, ręce opadają")).reply
-    assert answer("upset") in reply
-    assert reply.endswith(CONFIG.texts["pl"]["ask_contact_for_call"])
-    await world.say("600 700 800")
-    [lead] = await world.outbox("lead.qualified")
-    assert lead["said"] == ["jesteście idiotami, ręce opadają"]
 
 
 async def test_a_visitor_who_chose_another_company_is_a_lost_lead(world: World) -> None:
@@ -183,9 +124,3 @@ async def test_naming_a_number_does_not_end_the_lead_of_another_session(world: W
     lead = await world.lead()
     assert lead is not None
     assert lead["state"] == "new"
-
-
-async def test_a_wish_not_to_be_called_reaches_staff(world: World) -> None:
-    await world.say("remont kuchni, 600 700 800, jan@example.com, proszę nie dzwonić, tylko mail")
-    [lead] = await world.outbox("lead.qualified")
-    assert lead["no_calls"]

@@ -2,12 +2,8 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
 
-from services.followups import chat, messages
 from services.followups.rules.fact_texts import describe_phone
-from services.followups.store import conversations
-from services.followups.store.conversations import Subject
 from tests.integration.followups.conftest import CONFIG, World
 
 PAST_THE_WINDOW = 3600.0
@@ -24,15 +20,6 @@ async def test_a_wish_with_a_phone_number_reaches_staff_whatever_its_score(world
     [lead] = await world.outbox("lead.qualified")
     assert (lead["phone"], lead["hot"], lead["email"]) == ("+48600700800", False, None)
     assert lead["said"] == ["Chcę odnowić łazienkę, 600 700 800"]
-
-
-async def test_a_lead_is_announced_only_once_it_can_be_reached(world: World) -> None:
-    answer = await world.say("Remont mieszkania 80 m2, budżet 250 tys. zł, od marca")
-    assert answer.score >= CONFIG.lead.threshold
-    assert await world.outbox("lead.qualified") == []
-    await world.say("600 700 800")
-    [lead] = await world.outbox("lead.qualified")
-    assert lead["phone"] == "+48600700800"
 
 
 async def test_a_question_asked_before_the_contact_reaches_staff_with_it(world: World) -> None:
@@ -99,17 +86,6 @@ async def test_two_concurrent_sessions_of_one_person_are_one_lead(world: World) 
     assert lead is not None
 
 
-async def test_the_same_phone_in_a_new_session_is_an_update_of_the_lead(world: World) -> None:
-    await world.say("remont kuchni, 600 700 800", "monday")
-    await world.say("Dzień dobry, wracam: budżet 90 tys. zł, tel. +48 600-700-800", "friday")
-    await world.tell_staff(after=PAST_THE_WINDOW)
-    [lead] = await world.outbox("lead.qualified")
-    [update] = await world.outbox("lead.updated")
-    assert update["lead_id"] == lead["lead_id"]
-    assert update["session_id"] == "friday"
-    assert "budget" in update["changes"]
-
-
 async def test_a_promise_is_made_only_after_staff_were_notified(world: World) -> None:
     replies = [
         (await world.say(said)).reply
@@ -121,34 +97,6 @@ async def test_a_promise_is_made_only_after_staff_were_notified(world: World) ->
     last = (await world.say("600 700 800")).reply
     assert closing(describe_phone("+48600700800")) in last
     assert len(await world.outbox("lead.qualified")) == 1
-
-
-async def test_the_closing_is_shown_once(world: World) -> None:
-    await world.say("remont kuchni 12 m2, 60 tys., od marca, 600 700 800")
-    added = (await world.say("proszę nie dzwonić przed 16")).reply
-    assert CONFIG.texts["pl"]["added"] in added
-    thanks = (await world.say("dziękuję")).reply
-    assert CONFIG.texts["pl"]["thanks"] in thanks
-    assert "odezwie" not in added + thanks
-
-
-async def test_an_erased_person_leaves_no_lead(world: World) -> None:
-    await world.say("remont kuchni, jan@example.com")
-    async with world.engine.begin() as tx:
-        assert await conversations.erase(tx, Subject("jan@example.com"), [], chat.named_in) == (
-            1,
-            0,
-        )
-    assert await world.lead() is None
-
-
-async def test_a_lead_is_exported_to_the_person(world: World) -> None:
-    await world.say("remont kuchni, jan@example.com")
-    async with world.engine.begin() as tx:
-        [lead] = await conversations.held(tx, Subject("jan@example.com"), "leads", 0, 10)
-    known: dict[str, Any] = lead["known"]
-    assert known["email"] == "jan@example.com"
-    assert lead["id"] == messages.lead_id(lead["conversation_id"])
 
 
 async def test_a_corrected_address_no_longer_identifies_the_lead(world: World) -> None:

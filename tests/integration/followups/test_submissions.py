@@ -19,7 +19,7 @@ from services.followups.store.conversations import Subject
 from services.followups.store.submissions import Erased
 from tests.integration.followups.conftest import CONTACT, World, submissions_of
 
-pytestmark = [pytest.mark.quick, pytest.mark.promise("L1")]
+pytestmark = [pytest.mark.quick, pytest.mark.promise("P11")]
 
 AGREED = SubmittedConsent(
     purpose="marketing", version="2026-11", language="pl", text="Zgadzam się na oferty."
@@ -147,7 +147,7 @@ async def test_a_suspected_form_is_kept_apart_until_a_person_decides(
     assert await events(world) == []
     assert await world.outbox("grant.record") == []
     released = await asyncio.gather(
-        *(leads.release(sent.id, "ola", ACT) for _ in range(3)), return_exceptions=True
+        *(leads.decide(sent.id, "released", "ola", ACT) for _ in range(3)), return_exceptions=True
     )
     assert sorted(map(repr, released)) == ["None", "NotHeld()", "NotHeld()"]
     assert await events(world) == ["lead.submitted"]
@@ -155,7 +155,7 @@ async def test_a_suspected_form_is_kept_apart_until_a_person_decides(
     (row,) = await rows(world)
     assert (row["state"], row["taken_by"], row["held"]) == ("released", "ola", None)
     with pytest.raises(NotHeld):
-        await leads.discard(sent.id, "ola", ACT)
+        await leads.decide(sent.id, "discarded", "ola", ACT)
 
 
 async def test_what_was_kept_apart_is_deleted_in_time_and_nothing_else(

@@ -1,7 +1,7 @@
 """A person takes a lead: its follow-ups end (docs/protocols.md, D, step 13)."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +16,7 @@ from libs.common.messaging.consumer import Ack
 from services.followups import metrics
 from services.followups.consumers import Consumers
 from services.followups.http.followups import FollowupRoutes
-from services.followups.mails.scheduler import Scheduler
-from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, submissions_of
+from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, mails, submissions_of
 
 KEY = "internal-key-of-this-test"
 NO_BROKER: Any = None
@@ -38,7 +37,8 @@ def taken(lead_id: uuid.UUID, kind: str = "case.answered", by: str = "Ewa Lis") 
 async def client(engine: AsyncEngine) -> AsyncIterator[TestClient[Any, Any]]:
     app = create_app(internal_key=KEY)
     sequences = {**CONFIG.sequences, "again": CONFIG.sequences["default"]}
-    FollowupRoutes(engine, replace(CONFIG, sequences=sequences)).add_to(app)
+    config = replace(CONFIG, sequences=sequences)
+    FollowupRoutes(engine, config, mails(config)).add_to(app)
     headers = {"X-Internal-Key": KEY, CALLER: "service"}
     async with TestClient(TestServer(app), headers=headers) as opened:
         yield opened
@@ -119,27 +119,6 @@ async def test_a_release_that_overtakes_its_take_leaves_the_lead_new(
     assert row["state"] == "new"
 
 
-async def test_steps_of_the_address_in_other_conversations_are_cancelled(
-    world: World, engine: AsyncEngine, lead: uuid.UUID
-) -> None:
-    await world.enrol(EMAIL)
-    await world.enrol("other@example.com")
-    await handle(engine, taken(lead))
-    assert set(await world.statuses(EMAIL)) == {"cancelled"}
-    assert set(await world.statuses("other@example.com")) == {"scheduled"}
-
-
-async def test_a_step_that_waits_in_the_outbox_is_taken_back(
-    world: World, engine: AsyncEngine, lead: uuid.UUID, scheduler: Callable[..., Scheduler]
-) -> None:
-    await world.make_due()
-    await scheduler().hand_over(datetime.now(UTC))
-    assert "handed_over" in await world.statuses()
-    await handle(engine, taken(lead))
-    assert set(await world.statuses()) == {"cancelled"}
-    assert await world.outbox("alert.accepted") == []
-
-
 async def test_the_chat_does_not_enrol_the_person_again(world: World, engine: AsyncEngine) -> None:
     await world.say("remont kuchni, jan@example.com")  # not yet worth a sequence
     row = await world.lead()
@@ -149,13 +128,6 @@ async def test_the_chat_does_not_enrol_the_person_again(world: World, engine: As
     await world.say(f"{GOOD_LEAD}, 600 700 800")
     await world.say("tak")
     assert await world.steps() == []
-
-
-async def test_a_lead_that_nobody_knows_changes_nothing(
-    world: World, engine: AsyncEngine, lead: uuid.UUID
-) -> None:
-    await handle(engine, taken(uuid.uuid4()))
-    assert set(await world.statuses()) == {"scheduled"}
 
 
 async def test_a_second_copy_does_not_stop_what_staff_have_enrolled_since(

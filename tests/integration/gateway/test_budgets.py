@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis as RedisClient
 
 from deploy.up.servers import Redis
-from tests.integration.gateway.conftest import ROOT, SERVICE, Gateway, Owner, StartGateway
+from tests.integration.gateway.conftest import SERVICE, Gateway, Owner, StartGateway
 from tests.integration.gateway.test_limits import statuses, times_said
-from tests.support.forms import SITE
+from tests.support.forms import SITE, config
 from tests.support.service import Answer
 
 pytestmark = pytest.mark.promise("P8")
@@ -174,6 +175,21 @@ async def test_redis_killed_amid_valid_and_invalid_requests_admits_no_excess(
     assert 200 not in statuses(await send([gateway], CHAT, mixed(500)))
 
 
+async def test_a_request_that_is_there_whole_is_charged_in_the_call_of_its_limits(
+    start_gateway: StartGateway, redis_url: str
+) -> None:
+    gateway = await start_gateway(**PROXIED)
+
+    async def calls(body: Any) -> int:
+        async with RedisClient.from_url(redis_url) as redis:
+            before = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+            await send([gateway], OPT_IN, from_each_network(body, 40), at_once=4)
+            return int((await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - before)
+
+    assert 40 <= await calls(GOOD) < 60, "one each, and what is polled"
+    assert 80 <= await calls({"wrong": 1}) < 100, "each is given back"
+
+
 async def test_a_network_over_its_part_still_withdraws_and_others_still_get_their_mails(
     start_gateway: StartGateway, owner: Owner
 ) -> None:
@@ -251,10 +267,7 @@ async def test_in_shadow_mode_a_spent_budget_refuses_and_marks_nothing(
 
 
 def with_form_budget(folder: Path, leads: int) -> dict[str, str]:
-    text = (ROOT / "config.example" / "forms.toml").read_text(encoding="utf-8")
-    path = folder / "forms.toml"
-    path.write_text(text.replace("600 per hour", f"{leads} per day"), encoding="utf-8")
-    return {"FORMS_CONFIG": str(path)}
+    return config(folder, limits={"form": f"{leads} per day"})
 
 
 def form(email: str, **more: Any) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from aiohttp import web
 
 from tests.integration.gateway.conftest import ROOT, SERVICE, Gateway, Owner, StartGateway
 from tests.support.eventually import eventually
-from tests.support.forms import CONTACT, SITE
+from tests.support.forms import CONTACT, SITE, config
+from tests.support.forms import WIDE as NO_LIMITS
 from tests.support.memory import resident
 from tests.support.service import Answer
 
-pytestmark = pytest.mark.promise("L1")
+pytestmark = pytest.mark.promise("P11")
 
 WIDE = dict.fromkeys(("API_RATE_LIMIT_HOUR", "API_RATE_LIMIT_MINUTE"), "1000000 per hour")
 BAD_BODIES = 10_000
@@ -40,10 +41,7 @@ def leads(owner: Owner) -> list[Any]:
 
 
 def without_limits(folder: Path) -> dict[str, str]:
-    text = (ROOT / "config.example" / "forms.toml").read_text(encoding="utf-8")
-    path = folder / "forms.toml"
-    path.write_text(re.sub(r"(?:20|600) per hour", "1000000 per hour", text), encoding="utf-8")
-    return WIDE | {"FORMS_CONFIG": str(path)}
+    return WIDE | config(folder, limits=NO_LIMITS)
 
 
 async def submit(gateway: Gateway, email: str, **headers: str) -> Answer:
@@ -69,10 +67,7 @@ async def test_of_many_at_once_exactly_the_limit_of_an_address_passes(
 async def test_a_person_over_the_limit_of_an_address_is_told_when_to_try_again(
     start_gateway: StartGateway, owner: Owner, tmp_path: Path
 ) -> None:
-    text = (ROOT / "config.example" / "forms.toml").read_text(encoding="utf-8")
-    path = tmp_path / "forms.toml"
-    path.write_text(text.replace("20 per hour", "5 per day"), encoding="utf-8")
-    gateway = await start_gateway(**WIDE, FORMS_CONFIG=str(path))
+    gateway = await start_gateway(**WIDE, **config(tmp_path, limits={"address": "5 per day"}))
     answers = [await submit(gateway, f"a{n}@example.com") for n in range(8)]
     assert [answer.status for answer in answers] == [202] * 5 + [429] * 3
     given = {"form": "contact", "language": "en", "email": "a@example.com", "name": "Anna"}
@@ -213,18 +208,14 @@ async def test_a_gateway_whose_forms_alert_no_one_does_not_start(
 ) -> None:
     text = (ROOT / "config.example" / "alerts.toml").read_text(encoding="utf-8")
     path = tmp_path / "alerts.toml"
-    path.write_text(re.sub(r'(?m)^"lead\.submitted" = .*$', "", text), encoding="utf-8")
+    path.write_text(f'{text}\n[routes]\n"lead.submitted" = false\n', encoding="utf-8")
     with pytest.raises(RuntimeError, match=r'\[routes\] needs "lead.submitted"'):
         await start_gateway(ALERTS_CONFIG=str(path))
 
 
 def with_proof(folder: Path) -> dict[str, str]:
     """Two forms alike that ask for a proof of work."""
-    settings = without_limits(folder)
-    path = Path(settings["FORMS_CONFIG"])
-    text = path.read_text(encoding="utf-8").replace('proof = "off"', 'proof = "on"')
-    other = text[text.index("[forms.contact]") :].replace("forms.contact", "forms.other")
-    path.write_text(text + "\n" + other, encoding="utf-8")
+    settings = WIDE | config(folder, "contact", "other", limits=NO_LIMITS, proof="on")
     return settings | {"FORM_KEYS": "k1:" + base64.b64encode(bytes(32)).decode()}
 
 
@@ -329,6 +320,28 @@ async def test_a_page_without_a_script_is_sent_by_pressing_once_more(
     assert "does not look like an e-mail address" in wrong.body
     (proof,) = re.findall(r'name="proof" value="([^"]+)"', wrong.body)
     assert (await post(proof=proof, email="c@example.com")).status == 303
+
+
+async def test_an_address_that_looks_mistyped_is_asked_about_once(
+    start_gateway: StartGateway, owner: Owner
+) -> None:
+    gateway = await start_gateway()
+
+    async def post(**given: str) -> Answer:
+        data = {"form": "contact", "language": "pl", "name": "Jan"} | given
+        return await gateway.send("POST", "/api/leads", {"Origin": SITE}, data=data)
+
+    page = await post(email="jan@exmaple.pl")
+    assert page.status == 422
+    assert "Czy chodziło o jan@example.pl?" in page.body
+    assert leads(owner) == []
+    (sure,) = re.findall(r'name="sure" value="([^"]+)"', page.body)
+    assert (await post(email="jan@gmial.com", sure=sure)).status == 422, "another address"
+    assert (await post(email="jan@exmaple.pl", sure=sure)).status == 303
+    assert (await post(phone="601 234 567")).status == 303, "a number is enough"
+    assert "wystarczy e-mail albo telefon" in (await post(name="Jan")).body
+    told = [json.loads(one["body"])["facts"] for one in leads(owner)]
+    assert [each.get("email") for each in told] == ["jan@exmaple.pl", None]
 
 
 async def test_a_gateway_without_keys_has_no_form_that_asks_for_a_proof(

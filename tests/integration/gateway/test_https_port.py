@@ -67,16 +67,6 @@ async def test_the_gateway_refuses_who_shows_no_certificate_there(
     assert (await asked(url, authority.unnamed(tmp_path / "console"))).status == 0
 
 
-async def test_new_files_are_used_from_the_next_connection_on(
-    url: str, authority: Authority, tmp_path: Path
-) -> None:
-    own = authority.expired(tmp_path / "console")
-    async with Client.open(url, OPERATOR_KEYS, own) as client:
-        assert (await client.get(EWA, "/api/ratelimits")).status == 0
-        authority.issue(own)
-        assert (await client.get(EWA, "/api/ratelimits")).status == 200
-
-
 async def test_a_gateway_without_a_certificate_does_not_start(
     start_gateway: StartGateway, authority: Authority, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from libs.common.messaging.broker import HIGH, Broker, Message
-from libs.common.messaging.consumer import Ack, Disposition, consume
+from libs.common.messaging.consumer import Ack, Consumer, Disposition
 from services.alerts.messages import each_accepted
 from services.alerts.topology import ALERTS, DLX, INTAKE_QUEUE, intake_queues
 from services.gateway.intake.alerts import TOGETHER, TOGETHER_BYTES
@@ -52,7 +52,7 @@ class Intake:
         return await self._until(lambda: sum(map(together, self.messages)) >= count)
 
     async def _until(self, done: Callable[[], bool]) -> list[Message]:
-        async with consume(self.broker, INTAKE_QUEUE, self.take, prefetch=100):
+        async with Consumer(self.broker, INTAKE_QUEUE, self.take, prefetch=100):
             await until(done)
         return self.messages
 

@@ -286,21 +286,16 @@ async def test_a_changed_limit_survives_restarts_and_a_redis_that_lost_it(
     await eventually(heard)
 
 
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        ({"chat": "many"}, 422),
-        ({"chat": "0 per minute"}, 422),
-        ({"chat": "1 per minute; 1 per hour"}, 422),
-        ({"service": "1 per minute"}, 422),
-        ({"chat": 3}, 422),
-    ],
-)
-async def test_a_malformed_change_changes_nothing(
-    gateway: Gateway, body: object, status: int
-) -> None:
+async def test_a_malformed_change_changes_nothing(gateway: Gateway) -> None:
     before = await limits_of(gateway)
-    assert (await gateway.call("PUT", "/api/ratelimits", body, **ADMIN)).status == status
+    for body in (
+        {"chat": "many"},
+        {"chat": "0 per minute"},
+        {"chat": "1 per minute; 1 per hour"},
+        {"service": "1 per minute"},
+        {"chat": 3},
+    ):
+        assert (await gateway.call("PUT", "/api/ratelimits", body, **ADMIN)).status == 422, body
     assert await limits_of(gateway) == before
 
 
@@ -335,16 +330,6 @@ async def test_a_change_without_a_redis_reply_is_reported_as_unknown(
             return bool((await limits_of(gateway))["chat"] == "9 per minute")
 
         await eventually(in_force)
-
-
-async def test_two_windows_of_one_length_count_a_request_once(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway(API_RATE_LIMIT_MINUTE="10 per day")
-    assert (
-        await gateway.call("PUT", "/api/ratelimits", {"hour": "20 per day"}, **ADMIN)
-    ).status == 200
-    answers = [await gateway.call("GET", "/nowhere") for _ in range(12)]
-    assert statuses(answers) == {404: 10, 429: 2}
-    assert answers[0].headers["RateLimit-Policy"] == '"minute";q=10;w=86400'
 
 
 async def test_limits_for_hours_of_the_week_show_the_one_in_force(

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.door.limits import COUNT, REFUND, Decision, Limiter, LocalCounts, Window
+from services.gateway.door.limits import (
+    Decision,
+    Limiter,
+    LocalCounts,
+    Window,
+    charge_of,
+)
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.test_limits import flood, statuses
 from tests.support.consumers import until
@@ -63,7 +69,7 @@ def today() -> int:
 @asynccontextmanager
 async def limiters(redis_url: str, count: int) -> AsyncIterator[list[Limiter]]:
     async with AsyncExitStack() as stack:
-        pipes = (pipeline(redis_url, COUNT, REFUND) for _ in range(count))
+        pipes = (pipeline(redis_url) for _ in range(count))
         yield [Limiter(await stack.enter_async_context(pipe)) for pipe in pipes]
 
 
@@ -146,18 +152,31 @@ async def test_a_process_that_starts_again_keeps_what_it_had_admitted(redis_url:
     assert said == [True, False, False]
 
 
+BUDGET = Window("budget", 40, 86_400)
+
+
+async def charged(gateway: Limiter, network: str, *, by_itself: bool) -> Decision:
+    if not by_itself:
+        client, charge = f"{network} {random.random()}", charge_of("b", BUDGET, network)
+        if (
+            made := (await gateway.decide("api", client, (DAY,), charge=charge)).charge
+        ) is not None:
+            return made
+    return await gateway.charge("budget", "b", BUDGET, network)
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_what_is_given_back_is_free_again_and_nothing_else_is(
     redis_url: str, seed: int
 ) -> None:
     """Whichever gateway charged it, also at once; after losses never more than is free."""
-    chance, budget = random.Random(seed), Window("budget", 40, 86_400)
+    chance = random.Random(seed)
     async with Redis.from_url(redis_url) as redis, limiters(redis_url, 3) as gateways:
         held: list[tuple[Limiter, str, Decision]] = []
 
         async def charge(network: str) -> bool:
             gateway = chance.choice(gateways)
-            decision = await gateway.charge("budget", "b", budget, network)
+            decision = await charged(gateway, network, by_itself=chance.random() < 0.5)
             if decision.admitted:
                 held.append((gateway, network, decision))
             return decision.admitted
@@ -185,3 +204,14 @@ async def test_what_is_given_back_is_free_again_and_nothing_else_is(
                 await give_back()
             admitted = [await charge(f"{network}") for network in range(60)]
             assert sum(admitted) == 40
+
+
+async def test_what_its_own_limit_refuses_is_charged_nothing(redis_url: str) -> None:
+    once = Window("once", 1, 86_400)
+    async with limiters(redis_url, 2) as gateways:
+        for number, gateway in enumerate(gateways * 2):
+            charge = charge_of("b", BUDGET, "n")
+            decision = await gateway.decide("api", "a", (once,), charge=charge)
+            assert decision.admitted == (decision.charge is not None) == (number == 0)
+        used = (await gateways[1].charge("budget", "b", BUDGET, "n")).uses
+        assert [each.used for each in used] == [1, 1]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from libs.common.database.redis_pipeline import RedisPipeline
-from services.gateway.door.limits import COUNT, SHARED_KEYS, Limiter, Window
+from services.gateway.door.limits import SHARED_KEYS, Limiter, Window
 from tests.support.pipelines import pipeline
 
 pytestmark = pytest.mark.promise("P7")
@@ -18,7 +18,7 @@ WINDOWS = (Window("minute", 3, 43_200), Window("hour", 5, 86_400))
 
 @pytest.fixture
 async def pipe(redis_url: str) -> AsyncIterator[RedisPipeline]:
-    async with pipeline(redis_url, COUNT) as pipe:
+    async with pipeline(redis_url) as pipe:
         yield pipe
 
 

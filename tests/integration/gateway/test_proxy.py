@@ -8,7 +8,6 @@ from aiohttp import web
 from tests.integration.gateway.conftest import (
     ADMIN,
     INTERNAL_KEY,
-    NOBODY,
     SERVICE,
     Gateway,
     Owner,
@@ -124,13 +123,6 @@ async def test_an_answer_cut_in_the_middle_does_not_look_whole(
     writer.close()
     assert statuses(got) == [200]
     assert len(got) < 500_000
-
-
-async def test_an_unavailable_upstream_is_503_with_retry_after(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway(FOLLOWUPS_URL=NOBODY)
-    answer = await gateway.call("POST", CHAT, {})
-    assert (answer.status, answer.body["status"]) == (503, 503)
-    assert answer.headers["Retry-After"]
 
 
 async def test_without_the_right_key_it_is_401(gateway: Gateway, owner: Owner) -> None:

@@ -8,6 +8,7 @@ import gc
 import json
 import re
 import socket
+import tomllib
 import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -48,61 +49,22 @@ HOST_LINE = b"Host: x\r\n"
 POST = b"POST /api/chatbot/chat HTTP/1.1\r\n" + HOST_LINE
 STATUS = "/api/unsubscribe/status/"
 GET = b"GET " + STATUS.encode() + b"a HTTP/1.1\r\n" + HOST_LINE
-ENCODED = b"..%2f..%2fx%0d%0aX-Caller:%20admin"
 SMUGGLED = GET.replace(b"/a ", b"/smuggled ") + b"\r\n"
 
 LONG_LINE = b"X: " + b"a" * 8000 + b"\r\n"
 
-REFUSED = {
-    "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
-    "two equal lengths": POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-    "a list of lengths": POST + b"Content-Length: 2, 2\r\n\r\n{}",
-    "a signed length": POST + b"Content-Length: +2\r\n\r\n{}",
-    "a negative length": POST + b"Content-Length: -2\r\n\r\n{}",
-    "a length with an underscore": POST + b"Content-Length: 1_0\r\n\r\n0123456789",
-    "a length and chunks": (
-        POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED
-    ),
-    "chunks and a length": (
-        POST + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + SMUGGLED
-    ),
-    "two codings": (
-        POST
-        + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n"
-        + SMUGGLED
-    ),
-    "an unknown coding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
-    "a coding after chunked": (
-        POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + SMUGGLED
-    ),
-    "a space before a colon": (POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" + SMUGGLED),
-    "a vertical tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
-    "a size that is no number": POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-    "a negative size": POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{}\r\n0\r\n\r\n",
-    "a size over 64 bits": POST + b"Transfer-Encoding: chunked\r\n\r\n%b\r\n{}" % (b"f" * 18),
-    "chunks with bare LF": (POST + b"Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n" + SMUGGLED),
-    "lines with bare LF": GET.replace(b"\r\n", b"\n") + b"\n",
-    "a header with bare LF": GET + b"X-Y: a\nX-Z: b\r\n\r\n",
-    "a header with bare CR": GET + b"User-Agent: a\rX-Caller: admin\r\n\r\n",
-    "a folded header": GET + b"User-Agent: a\r\n b\r\n\r\n",
-    "NUL in a header": GET + b"User-Agent: a\0b\r\n\r\n",
-    "a control character in a header": GET + b"User-Agent: a\x01b\r\n\r\n",
-    "NUL in a header's name": GET + b"X-\0Y: a\r\n\r\n",
-    "no host": GET.replace(HOST_LINE, b"") + b"\r\n",
-    "two hosts": GET + HOST_LINE + b"\r\n",
-    "a target that is none": GET.replace(STATUS.encode(), b"api/") + b"\r\n",
-    "bytes in a target": GET.replace(b"/a ", b"/\xe4 ") + b"\r\n",
-    "bytes in a query": GET.replace(b"/a ", b"/a?token=\xe4 ") + b"\r\n",
-    "a space in a target": GET.replace(b"/a ", b"/a b ") + b"\r\n",
-    "a target without end": GET.replace(b"/a ", b"/" + b"a" * 9000 + b" ") + b"\r\n",
-    "a header without end": GET + b"X: " + b"a" * 9000 + b"\r\n\r\n",
-    "headers without end": GET + b"X: a\r\n" * 300 + b"\r\n",
-    "a large head": GET + LONG_LINE * 3 + b"\r\n",
-    "a large head that does not end": GET + LONG_LINE * 3,
-    "HTTP/1.2": GET.replace(b"HTTP/1.1", b"HTTP/1.2") + b"\r\n",
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-}
+WORDS = {"POST": POST, "GET": GET, "SMUGGLED": SMUGGLED, "LONG": LONG_LINE}
+ROWS = tomllib.loads(Path(__file__).with_name("raw.toml").read_text(encoding="utf-8"))
+
+
+def written(row: str) -> bytes:
+    """Return the bytes that a row of raw.toml stands for."""
+
+    def filled(found: re.Match[bytes]) -> bytes:
+        word, _, times = found[1].partition(b"*")
+        return WORDS.get(word.decode(), word) * int(times or 1)
+
+    return re.sub(rb"<([^<>]+)>", filled, row.encode("latin-1"))
 
 
 async def until_closed(gateway: Gateway, sent: bytes) -> bytes:
@@ -145,8 +107,8 @@ async def test_an_ambiguous_request_is_refused_and_reaches_no_upstream(
 ) -> None:
     gateway = await start_gateway(API_RATE_LIMIT_MINUTE="1000 per minute")
     before = len(owner.received)
-    for name, sent in REFUSED.items():
-        got = await until_closed(gateway, sent)
+    for name, row in ROWS["refused"].items():
+        got = await until_closed(gateway, written(row))
         head, _, body = got.partition(b"\r\n\r\n")
         assert statuses(got) == [400], (name, got)
         assert b"Content-Type: application/problem+json" in head, name
@@ -154,7 +116,7 @@ async def test_an_ambiguous_request_is_refused_and_reaches_no_upstream(
         assert json.loads(body)["status"] == 400, name
     assert owner.received[before:] == []
     log = gateway.log.read_text()
-    assert log.count("http.malformed") == len(REFUSED)
+    assert log.count("http.malformed") == len(ROWS["refused"])
     assert "Traceback" not in log
 
 
@@ -171,83 +133,56 @@ async def test_a_head_of_ordinary_size_is_accepted_in_any_chunks(
     writer.close()
 
 
-@pytest.mark.parametrize(
-    ("sent", "seen"),
-    [
-        (GET.replace(b" /", b" http://evil.example/", 1) + b"\r\n", [STATUS + "a"]),
-        (GET.replace(b"/a ", b"/.. ") + b"\r\n", [STATUS + ".."]),
-        (GET.replace(b"/a ", b"/%s ") % ENCODED + b"\r\n", [STATUS + ENCODED.decode()]),
-        (GET.replace(b"/a ", b"/a#b ") + b"\r\n", [STATUS + "a"]),
-        ((GET + b"\r\n") * 3, [STATUS + "a"] * 3),
-        (GET + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED, [STATUS + "a"]),
-        (
-            GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + SMUGGLED,
-            [STATUS + "a", STATUS + "smuggled"],  # declined: what follows is the next request
-        ),
-    ],
-    ids=["absolute", "dots", "encoded", "fragment", "pipelined", "get with a body", "upgrade"],
-)
 async def test_a_request_reaches_the_owner_as_one_of_our_own_making(
-    gateway: Gateway, owner: Owner, sent: bytes, seen: list[str]
+    gateway: Gateway, owner: Owner
 ) -> None:
-    before = len(owner.received)
-    got = await answers(gateway, sent, len(seen))
-    received = owner.received[before:]
-    assert [each["path"] for each in received] == seen
-    assert statuses(got) == [200] * len(seen)
-    for each in received:
-        assert each["headers"]["Host"] == owner.url.removeprefix("http://")
-        assert each["headers"]["X-Caller"] == "public"
-        assert "Upgrade" not in each["headers"]
+    for name, (row, *seen) in ROWS["own"].items():
+        before = len(owner.received)
+        got = await answers(gateway, written(row), len(seen))
+        received = owner.received[before:]
+        assert [each["path"] for each in received] == [STATUS + each for each in seen], name
+        assert statuses(got) == [200] * len(seen)
+        for each in received:
+            assert each["headers"]["Host"] == owner.url.removeprefix("http://")
+            assert each["headers"]["X-Caller"] == "public"
+            assert "Upgrade" not in each["headers"]
 
 
-@pytest.mark.parametrize(
-    ("sent", "seen"),
-    [
-        (b"Mozilla/5.0 (Ger\xe4t)", "Mozilla/5.0 (Ger\xe4t)"),
-        ("Mozilla/5.0 (Gerät, żółw)".encode(), "Mozilla/5.0 (Gerät, żółw)"),
-        (b"\xff\xfe\x80", "\xff\xfe\x80"),
-    ],
-    ids=["latin-1", "utf-8", "neither"],
-)
 async def test_any_byte_of_a_header_reaches_the_owner_as_text(
-    gateway: Gateway, owner: Owner, sent: bytes, seen: str
+    gateway: Gateway, owner: Owner
 ) -> None:
     before = len(owner.received)
-    got = await answers(gateway, GET + b"User-Agent: " + sent + b"\r\n\r\n", 1)
-    assert statuses(got) == [200]
-    assert [each["headers"]["User-Agent"] for each in owner.received[before:]] == [seen]
+    utf_8 = "Mozilla/5.0 (Gerät, żółw)"
+    for sent in (b"Mozilla/5.0 (Ger\xe4t)", utf_8.encode(), b"\xff\xfe\x80"):
+        got = await answers(gateway, GET + b"User-Agent: " + sent + b"\r\n\r\n", 1)
+        assert statuses(got) == [200]
+    seen = [each["headers"]["User-Agent"] for each in owner.received[before:]]
+    assert seen == ["Mozilla/5.0 (Ger\xe4t)", utf_8, "\xff\xfe\x80"]
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        GET + b"Origin: https://\xe4\r\n",
-        GET + b"X-Request-ID: \xe4\xe4\xe4\xe4\xe4\xe4\xe4\xe4\r\n",
-        GET + b"X-Forwarded-For: \xe4\r\n",
-        GET + b"X-API-KEY: \xe4\r\n",
-        GET + b"Idempotency-Key: \xe4\r\n",
-        GET + b"Accept-Language: \xe4\r\n",
-        GET + b"traceparent: \xe4\r\n",
-    ],
-    ids=lambda sent: repr(sent[:60])[2:-1].replace("[", "("),
-)
-async def test_invalid_utf_8_never_causes_a_500(start_gateway: StartGateway, sent: bytes) -> None:
+async def test_invalid_utf_8_never_causes_a_500(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(
         CORS_ORIGINS="*", TRUSTED_PROXIES="127.0.0.0/8", TOKEN_KEYS="k1:" + "A" * 43 + "="
     )
-    got = await answers(gateway, sent + b"\r\n", 1)
-    assert statuses(got)[0] < 500, got
+    for header in (
+        b"Origin: https://\xe4",
+        b"X-Request-ID: \xe4\xe4\xe4\xe4\xe4\xe4\xe4\xe4",
+        b"X-Forwarded-For: \xe4",
+        b"X-API-KEY: \xe4",
+        b"Idempotency-Key: \xe4",
+        b"Accept-Language: \xe4",
+        b"traceparent: \xe4",
+    ):
+        got = await answers(gateway, GET + header + b"\r\n\r\n", 1)
+        assert statuses(got)[0] < 500, got
     assert "Traceback" not in gateway.log.read_text()
 
 
-@pytest.mark.parametrize("target", ["http://evil.example/internal/alerts", "//evil.example/", "*"])
-async def test_an_unknown_path_reaches_no_upstream(
-    gateway: Gateway, owner: Owner, target: str
-) -> None:
+async def test_an_unknown_path_reaches_no_upstream(gateway: Gateway, owner: Owner) -> None:
     before = len(owner.received)
-    sent = b"OPTIONS %b HTTP/1.1\r\n" % target.encode() + HOST_LINE + b"\r\n"
-    assert statuses(await answers(gateway, sent, 1)) == [404]
+    for target in (b"http://evil.example/internal/alerts", b"//evil.example/", b"*"):
+        sent = b"OPTIONS %b HTTP/1.1\r\n" % target + HOST_LINE + b"\r\n"
+        assert statuses(await answers(gateway, sent, 1)) == [404], target
     assert owner.received[before:] == []
 
 
@@ -566,32 +501,10 @@ async def test_an_import_is_sent_on_as_it_comes_and_counts_for_nothing(
     writer.close()
 
 
-ONE_CHUNK = CHUNKED + b"\r\n1\r\nx\r\n"
-EITHER = {200, 400}  # the one before was already taken, or was not
-HOARDS = {
-    "a body that nobody reads": (
-        GET.replace(STATUS.encode(), b"/none/")
-        + b"Content-Length: 250000\r\n\r\n"
-        + b"x" * 250_000,
-        {404},
-    ),
-    "trailers": (ONE_CHUNK + b"0\r\n" + LONG_LINE * 100 + b"\r\n", {400}),
-    "trailers that do not end": (ONE_CHUNK + b"0\r\n" + LONG_LINE * 100, {400}),
-    "a size with an extension": (ONE_CHUNK + b"1;" + b"a" * 250_000, {400}),
-    "a head behind a whole one": (GET + b"\r\n" + GET + LONG_LINE * 30, EITHER),
-    "a head behind a body": (
-        POST + b"Content-Length: 2\r\n\r\n{}" + GET + LONG_LINE * 30 + b"\r\n",
-        EITHER,
-    ),
-    "a head behind an upgrade": (
-        GET + b"Connection: Upgrade\r\nUpgrade: x\r\n\r\n" + GET + LONG_LINE * 30 + b"\r\n",
-        EITHER,
-    ),
-}
-
-
-@pytest.mark.parametrize(("sent", "status"), HOARDS.values(), ids=HOARDS)
-async def test_unread_bodies_are_not_kept(here: int, sent: bytes, status: set[int]) -> None:
+@pytest.mark.parametrize("name", ROWS["hoards"])
+async def test_unread_bodies_are_not_kept(here: int, name: str) -> None:
+    row, *status = ROWS["hoards"][name]
+    sent = written(row)
     connections = []
     tracemalloc.start()
     try:

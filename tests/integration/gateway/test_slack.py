@@ -53,13 +53,3 @@ async def test_without_the_secret_there_is_no_such_route(
 ) -> None:
     assert await press(sandbox, gateway) == 404
     assert owner.of(PATH) == []
-
-
-async def test_it_has_a_rate_limit_of_its_own(start_gateway: StartGateway) -> None:
-    gateway = await start_gateway(
-        SLACK_SIGNING_SECRET=SIGNING_SECRET,
-        SLACK_RATE_LIMIT="2 per day",
-        API_RATE_LIMIT_MINUTE="1 per day",
-    )
-    found = [(await gateway.send("POST", PATH, data=FORM)).status for _ in range(3)]
-    assert found == [401, 401, 429]

@@ -110,34 +110,6 @@ async def test_nothing_reaches_a_service_that_one_of_both_does_not_trust(
     assert why in said
 
 
-async def test_an_expired_service_is_refused_until_its_files_are_replaced(
-    served: Served, authority: Authority, client: Path
-) -> None:
-    authority.expired(served.folder)
-    status, said = await refused(served, client)
-    assert status == 503
-    assert "certificate has expired" in said
-    authority.issue(served.folder)
-    url = f"https://{NAME}:{served.port}"
-    async with Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=client) as upstream:
-        assert await asked(upstream) == KEY
-
-
-async def test_an_expired_client_certificate_is_refused_until_it_is_replaced(
-    served: Served, authority: Authority, tmp_path: Path
-) -> None:
-    tls_dir = authority.expired(tmp_path / "client")
-    status, said = await refused(served, tls_dir)
-    assert status in {502, 503}
-    assert MAY in said
-    url = f"https://{NAME}:{served.port}"
-    async with Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=tls_dir) as upstream:
-        with pytest.raises(Problem):
-            await asked(upstream)
-        authority.issue(tls_dir)
-        assert await asked(upstream) == KEY
-
-
 async def test_plain_http_reaches_no_service_with_a_certificate(served: Served) -> None:
     url = f"http://{NAME}:{served.port}"
     async with Upstream("alerts", url, KEY, answer_seconds=5) as upstream:

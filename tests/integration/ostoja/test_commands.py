@@ -1,4 +1,4 @@
-"""Each command on the whole system: it does what it says, and says what it did."""
+"""Commands on the whole system; the runbooks' tests run the others."""
 
 import json
 import uuid
@@ -12,8 +12,6 @@ from tests.support.cli import Done, fits, ostoja
 from tests.support.eventually import becomes, eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, fresh_address
-
-STACK_SETTINGS = {"CHAT_RATE_LIMIT": "30 per minute"}
 
 
 @pytest.fixture
@@ -38,8 +36,8 @@ async def state(stack: Stack, id_: str) -> str:
     return str((await stack.state(id_))["state"])
 
 
-async def run(stack: Stack, *words: str, typed: str = "") -> Done:
-    return await ostoja(*words, system=stack, typed=typed)
+async def run(stack: Stack, *words: str) -> Done:
+    return await ostoja(*words, system=stack)
 
 
 async def test_a_failed_alert_is_listed_retried_and_leaves_the_list(
@@ -65,63 +63,6 @@ async def test_a_failed_alert_is_listed_retried_and_leaves_the_list(
     found = stack.query("SELECT operator FROM alerts.delivery WHERE alert_id = %s", id_)
     assert found[0].operator == "ola"
     assert id_ not in (await run(stack, "failed")).out
-
-
-async def test_a_discarded_alert_keeps_its_reason(stack: Stack, unhealthy: None) -> None:
-    id_ = await failed_alert(stack)
-
-    done = await run(stack, "discard", id_, "--reason", "a test of ours")
-    again = await run(stack, "discard", id_, "--reason", "a test of ours")
-
-    assert done.out == "discarded 1\n"
-    assert await state(stack, id_) == "discarded"
-    assert (again.code, again.out) == (1, "discarded 0\n")
-
-
-async def test_an_open_breaker_is_shown_and_reset(stack: Stack) -> None:
-    await stack.sandbox.behave("webhook", status=503)
-    for _ in range(6):
-        await stack.alert("opens it", target="webhook")
-
-    async def open_() -> Any:
-        shown = await run(stack, "breakers")
-        line = next((line for line in shown.out.splitlines() if line.startswith("webhook")), "")
-        return shown if "open" in line else None
-
-    shown = await eventually(open_, 30)
-    await stack.sandbox.behave("webhook", status=200)
-    reset = await run(stack, "breakers", "reset", "webhook", "--json")
-    unknown = await run(stack, "breakers", "reset", "nobody")
-
-    assert fits(shown.out)
-    assert reset.json[0]["webhook"]["state"] == "closed"
-    assert unknown.code == 1
-    assert "no such target; known are slack" in unknown.err
-    await eventually(stack.balanced, 60)
-
-
-async def test_a_limit_is_set_shown_and_cleared(stack: Stack) -> None:
-    set_ = await run(stack, "limits", "set", "chat", "60", "per", "minute")
-    shown = (await run(stack, "limits", "--json")).json[0]
-    cleared = (await run(stack, "limits", "clear", "chat", "--json")).json[0]
-
-    assert "60 per minute" in set_.out
-    assert fits(set_.out)
-    assert (shown["chat"], shown["sources"]["chat"]) == ("60 per minute", "override")
-    assert (cleared["chat"], cleared["sources"]["chat"]) == ("30 per minute", "env")
-
-
-async def test_ledger_check_cache_purge_and_verify_succeed(stack: Stack) -> None:
-    for words, said in (
-        (("ledger", "check"), "ok: nothing is lost"),
-        (("cache", "purge"), "removed"),
-        (("consent", "verify"), "none changed"),
-        (("stats",), "all"),
-    ):
-        done = await run(stack, *words)
-        assert done.code == 0, done
-        assert said in done.out
-        assert fits(done.out)
 
 
 async def test_a_data_subject_is_shown_exported_and_erased(stack: Stack, tmp_path: Path) -> None:
@@ -154,32 +95,3 @@ async def test_follow_ups_are_stopped_with_the_service_key(stack: Stack) -> None
     assert done.code == 0, done
     assert done.out.startswith("cancelled ")
     assert done.out != "cancelled 0\n"
-
-
-async def test_a_mail_in_doubt_is_resolved(stack: Stack) -> None:
-    id_ = await _in_doubt(stack)
-
-    listed = await run(stack, "in-doubt")
-    done = await run(stack, "resolve", id_, "--as", "delivered", "--reason", "she answered it")
-    again = await run(stack, "resolve", id_, "--as", "delivered", "--reason", "she answered it")
-
-    assert id_ in listed.out
-    assert fits(listed.out)
-    assert done.out == f"{id_}: delivered\n"
-    assert await state(stack, id_) == "delivered"
-    assert again.code == 1
-
-
-async def _in_doubt(stack: Stack) -> str:
-    """A follow-up whose sender died with the dot perhaps out."""
-    address = fresh_address()
-    await stack.opt_in(address)
-    await stack.sandbox.behave("email", close=True)
-    await stack.follow_up(address)
-
-    async def there() -> Any:
-        return (await run(stack, "in-doubt", "--json")).json
-
-    (row,) = await eventually(there, 30)
-    await stack.sandbox.behave("email", status=200)
-    return str(row["id"])

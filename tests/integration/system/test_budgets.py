@@ -15,7 +15,7 @@ async def test_a_spent_budget_leads_to_a_form_that_reaches_staff(
 ) -> None:
     path = quick_forms_config(tmp_path)
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace('form = "1000000 per hour"', 'form = "20 per day"'), "utf-8")
+    path.write_text(text.replace('"form" = "1000000 per hour"', '"form" = "20 per day"'), "utf-8")
     stack = new_stack(CHAT_BUDGET="20 per day", FORMS_CONFIG=str(path))
 
     refused = [await chat(stack) for _ in range(2)][1]

@@ -54,6 +54,7 @@ async def arrived(stack: Stack, text: str) -> None:
 
 def test_each_example_is_run_by_a_test() -> None:
     by_others = {"sh generate", "html", "jsx"}  # tests/clients, tests/pages
+    by_others |= {f"{each} events" for each in ("python", "js", "php")}  # test_event_examples.py
     jobs = {"cron", "cron ping", "ini ping"}
     assert EXAMPLES.keys() == {"sh curl", "python", "sh or-alert", "php"} | jobs | by_others
 

@@ -10,7 +10,7 @@ from tests.support.forms import agreed, alerts, arrived, quiet, stored, submit
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.promise("P4", "L1")
+pytestmark = pytest.mark.promise("P4", "P11")
 
 PHONE = "+48601234999"
 

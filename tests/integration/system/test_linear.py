@@ -19,10 +19,11 @@ from urllib.parse import quote, quote_plus
 
 import aiohttp
 import pytest
+import yaml
 from yarl import URL
 
 from deploy.up.environment import SERVICES
-from libs.common.http.heads import MOST_BYTES
+from libs.common.http.application import MOST_BYTES
 from libs.domain.signed_links import Tokens
 from tests.support import effort
 from tests.support.pumped import FORMS, JSON, MULTIPARTS, TEXTS
@@ -51,7 +52,6 @@ FEW = {
     or name[0] not in "'\""
 }
 HEADER = {"a", "1", ",", ";", "=", '"', "a=b; ", "a;q=1,", "1.", "::", "(", "%4", 'W/"a",'}
-ONE_CLICK = "List-Unsubscribe"
 
 
 @dataclass(frozen=True)
@@ -68,78 +68,10 @@ class Given:
 
 
 NEW = "a new session"
-LEAD_FIELDS = ("name", "email", "phone", "area", "budget", "start", "message")
-LEAD = {"form": "contact", "language": "pl", "fields": {"email": "a@example.com"}}
-ROUTES: dict[tuple[str, str], list[Given]] = {
-    ("get", "/"): [Given("/?{}")],
-    ("get", "/docs"): [Given("/docs?{}")],
-    ("get", "/privacy"): [Given("/privacy?lang={}")],
-    ("get", "/openapi.json"): [Given("/openapi.json?{}")],
-    ("get", "/api/health"): [Given("/api/health?{}")],
-    ("get", "/api/health/deep"): [Given("/api/health/deep?{}")],
-    ("get", "/api/ready"): [Given("/api/ready?{}")],
-    ("get", "/widget.js"): [Given("/widget.js?{}")],
-    ("get", "/widget.json"): [Given("/widget.json?{}")],
-    ("get", "/widget/{build}"): [Given("/widget/{}")],
-    ("get", "/api/forms/{form}"): [Given("/api/forms/{}"), Given("/api/forms/contact?language={}")],
-    ("get", "/forms/{form}"): [Given("/forms/{}"), Given("/forms/contact?language={}")],
-    ("get", "/a/{token}"): [Given("/a/{}")],
-    ("get", "/api/unsubscribe/status/{email}"): [
-        Given("/api/unsubscribe/status/{}"), Given("/api/unsubscribe/status/a@b.pl?token={}")],
-    ("get", "/ping/{token}"): [Given("/ping/{}"), Given("/ping/T?{}")],
-    ("get", "/ping/{token}/{signal}"): [Given("/ping/{}/start"), Given("/ping/T/7?{}")],
-    ("get", "/transcript"): [Given("/transcript?token={}")],
-    ("get", "/unsubscribe"): [
-        Given("/unsubscribe?token={}"), Given("/unsubscribe?lang={}&token=T")],
-    ("get", "/preferences"): [Given("/preferences?token={}")],
-    ("get", "/opt-in/confirm"): [Given("/opt-in/confirm?token={}")],
-    ("get", "/erasure/confirm"): [Given("/erasure/confirm?token={}")],
-    ("get", "/console"): [Given("/console?{}")],
-    ("get", "/console/{page}"): [
-        Given("/console/{}"), Given("/console/login?next={}"), Given("/console/leads?after={}"),
-        Given("/console/invitation/{}"), Given("/console/login/oidc/back?code={}&state={}")],
-    ("get", "/console/events"): [Given("/console/events?{}")],
-    ("post", "/api/chatbot/chat"): [Given(
-        "/api/chatbot/chat", ("message", "session_id", "email", "name", "phone", "language"),
-        {"message": "Dzień dobry", "session_id": NEW}), Given(
-        "/api/chatbot/chat", ("tap.ask", "tap.choice", "tap.value", "tap.wording"),
-        {"tap": {"ask": "opening-0", "choice": "quote"}, "session_id": NEW})],
-    ("get", "/api/chatbot/chat"): [Given("/api/chatbot/chat?language={}")],
-    ("get", "/chat"): [Given("/chat?language={}")],
-    ("post", "/chat"): [
-        Given("/chat", ("message", "session", "language", "replies"), {"message": "x"}, form=True),
-        Given("/chat", ("ask", "choice", "wording"), {"ask": "opening-0", "choice": "quote"},
-            form=True),
-        Given("/chat", ("number",), {"ask": "opening-0", "number": "x"}, form=True),
-        Given("/chat", ("value",), {"ask": "phone-9", "value": "600 700 800"}, form=True)],
-    ("post", "/api/leads"): [
-        Given("/api/leads", ("form", "session_id", "issued", "trap", "page"), LEAD),
-        *(Given("/api/leads", (f"fields.{name}",), LEAD) for name in LEAD_FIELDS),
-        Given("/api/leads", (*LEAD_FIELDS, "issued", "proof"),
-            {"form": "contact", "email": "a@example.com"}, form=True)],
-    ("post", "/api/opt-in"): [Given(
-        "/api/opt-in", ("email", "text", "source", "session_id"),
-        {"email": "a@example.com", "text": WORDING.text})],
-    ("post", "/api/unsubscribe"): [Given(
-        "/api/unsubscribe", ("email", "reason", "session_id"), {"email": "a@example.com"})],
-    ("post", "/api/revoke-consent"): [Given(
-        "/api/revoke-consent", ("email", "reason", "language"), {"email": "a@example.com"})],
-    ("post", "/api/slack/actions"): [Given("/api/slack/actions", ("payload",), form=True)],
-    ("post", "/a/{token}"): [Given("/a/{}", ("answer", "nonce", "generation"), form=True)],
-    ("post", "/ping/{token}"): [Given("/ping/T", ("x",), form=True)],
-    ("post", "/ping/{token}/{signal}"): [Given("/ping/T/fail", ("x",), form=True)],
-    ("post", "/unsubscribe"): [Given("/unsubscribe?token=T", (ONE_CLICK, "purpose"), form=True)],
-    ("post", "/preferences"): [Given("/preferences?token=T", ("purpose",), form=True)],
-    ("post", "/opt-in/confirm"): [Given("/opt-in/confirm?token=T", ("refuse",), form=True)],
-    ("post", "/erasure/confirm"): [Given("/erasure/confirm?token=T", ("x",), form=True)],
-    ("post", "/console"): [Given("/console", ("x",), form=True)],
-    ("post", "/console/login"): [Given(
-        "/console/login", ("email", "password", "next", "code"),
-        {"email": "a@example.com", "password": "x"}, form=True)],
-    ("post", "/console/{page}"): [
-        Given("/console/invitation/x", ("password",), form=True),
-        Given("/console/leads", ("x",), form=True)],
-}  # fmt: skip
+_TABLE = yaml.safe_load(Path(__file__).with_name("linear.yaml").read_text(encoding="utf-8"))
+ROUTES: dict[tuple[str, ...], list[Given]] = {
+    tuple(route.split(" ")): [Given(**each) for each in known] for route, known in _TABLE.items()
+}
 ACTIONS = {
     "/unsubscribe": "unsubscribe",
     "/preferences": "unsubscribe",
@@ -250,7 +182,8 @@ def in_field(given: Given, name: str, text: str) -> tuple[dict[str, str], bytes]
         pairs = {**given.rest, name: text}
         body = "&".join(f"{key}={quote_plus(value)}" for key, value in pairs.items())
         return {"Content-Type": "application/x-www-form-urlencoded"}, body.encode()
-    whole = json.loads(json.dumps(given.rest))
+    wording = json.dumps(WORDING.text)[1:-1]
+    whole = json.loads(json.dumps(given.rest).replace("the wording", wording))
     at = whole
     *outer, last = name.split(".")
     for each in outer:

@@ -1,4 +1,4 @@
-"""Mail that comes back, on the whole system: by HTTP, and by a real mailbox under kill -9 (M1)."""
+"""Mail that comes back, on the whole system: by HTTP, and by a real mailbox under kill -9 (P13)."""
 
 import re
 import uuid
@@ -7,7 +7,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from pytest_aiohttp.plugin import AiohttpClient
 
+from deploy.sandbox import mailpit
+from deploy.sandbox.mail import Mail
+from deploy.sandbox.recorder import Recorder
 from tests.support.dovecot import Dovecot, needs_dovecot, running
 from tests.support.eventually import eventually
 from tests.support.mails import STEP, sample
@@ -15,7 +19,7 @@ from tests.support.ports import Ports
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = pytest.mark.promise("M1")
+pytestmark = pytest.mark.promise("P13")
 
 BOUNCES = {"BOUNCE_ADDRESS": "bounce@example.com"}
 
@@ -97,20 +101,25 @@ async def test_a_follow_up_names_itself_and_what_comes_back_finds_it(system: Sta
     assert refused.status == 409
 
 
-@pytest.mark.promise("P4")
-@pytest.mark.parametrize(
-    ("name", "source"), [("arf-abuse", "complaint"), ("unsubscribe-apple", "mail")]
-)
-async def test_a_complaint_and_a_mailed_unsubscribe_are_withdrawals(
-    system: Stack, name: str, source: str
+async def test_the_buttons_of_the_sandbox_give_it_a_reply_a_bounce_and_a_complaint(
+    system: Stack, aiohttp_client: AiohttpClient
 ) -> None:
     address, mail = await sent(system)
-    await post(system, about(mail, name, address))
-
-    async def withdrawn() -> bool:
-        return ("unsubscribe", source) in await trail(system, address)
-
-    await eventually(withdrawn, 60)
+    url = f"{system.sandbox.mail_url}/api/v1/message/{mail['ID']}/raw"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        kept = Mail(mail["ReturnPath"], [address], await answer.read())
+    recorder = Recorder(["email"])
+    recorder.record("email", kept, accepted=True, answered=250)
+    key = system.values["SERVICE_API_KEY"]
+    client = await aiohttp_client(mailpit.create_app(recorder, system.url, key))
+    page = await (await client.get(f"/view/{kept.id}")).text()
+    for kind, outcome in (("reply", "reply"), ("bounce", "hard"), ("complaint", "complaint")):
+        assert f'formaction="/view/{kept.id}/{kind}"' in page
+        said = await (await client.post(f"/view/{kept.id}/{kind}")).text()
+        assert re.search(rf"Ostoja answered: [^<]*{outcome}", said)
+    assert address in await listed(system)
+    without = await aiohttp_client(mailpit.create_app(recorder, system.url, ""))
+    assert "formaction" not in await (await without.get(f"/view/{kept.id}")).text()
 
 
 @needs_dovecot

@@ -219,6 +219,7 @@ TOLD = {
     "alerts.alert_case": ("alerts", "cases"),
     "alerts.attempt": ("alerts", "attempts"),
     "alerts.delivery": ("alerts", "deliveries"),
+    "alerts.event": ("alerts", "events"),
     "followups.chat_email": ("followups", "messages"),
     "followups.chat_conversations": ("followups", "conversations"),
     "followups.chat_message": ("followups", "messages"),

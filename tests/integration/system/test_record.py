@@ -1,7 +1,6 @@
 """The record of acts: each act and each look once, and none of them without its record."""
 
 import re
-import tomllib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from tests.integration.console.test_work import new_lead
 from tests.integration.system.test_api_keys import made
 from tests.support.eventually import eventually
 from tests.support.forms import submit, suspected
-from tests.support.shipped import EXAMPLE
+from tests.support.shipped import whole
 from tests.support.stack import Stack, quick_alerts_config
 from tests.support.staff import SILENCEABLE
 from tests.support.system import Answer, fresh_address
@@ -54,8 +53,8 @@ Call = tuple[str, str, Any, str]
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory, whole_system: WholeSystem) -> Iterator[Stack]:
-    shipped = tomllib.loads((EXAMPLE / "alerts.toml").read_text(encoding="utf-8"))["answers"]
-    chain = [{"to": "email", "person": "ewa", "wait": "1h"}]
+    shipped = whole("alerts")["answers"]
+    chain = [{"to": "email", "person": "manager", "wait": "1h"}]
     other = {"asks": ["sms"], "within": "1h", "hours": "always", "chain": chain}
     folder = tmp_path_factory.mktemp("config")
     config = quick_alerts_config(folder, answers=shipped | {SILENCEABLE: other})
@@ -137,7 +136,20 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
         begun.append(str(made.body["id"]))
     job = {"name": "a job", "every": "1h", "grace": "10m"}
     jobs = [(await stack.http("POST", "/api/heartbeats", job, key="admin")).body for _ in range(2)]
+    hook = {"url": "https://example.com/x", "events": ["*"], "owner_email": "dev@example.com"}
+    hooks = [
+        (await stack.http("POST", "/api/subscriptions", hook, key="admin")).body["id"]
+        for _ in range(2)
+    ]
+    now = datetime.now(UTC)
+    again = {"since": (now - timedelta(hours=1)).isoformat(), "until": now.isoformat()}
     admin: dict[str, tuple[str, str, Any]] = {
+        "subscription.create": ("POST", "/api/subscriptions", hook),
+        "subscription.rotate": ("POST", f"/api/subscriptions/{hooks[0]}/secret", None),
+        "subscription.test": ("POST", f"/api/subscriptions/{hooks[0]}/test", None),
+        "subscription.replay": ("POST", f"/api/subscriptions/{hooks[0]}/replay", again),
+        "subscription.change": ("PATCH", f"/api/subscriptions/{hooks[0]}", {"paused": True}),
+        "subscription.delete": ("DELETE", f"/api/subscriptions/{hooks[1]}", None),
         "heartbeat.create": ("POST", "/api/heartbeats", job),
         "heartbeat.change": ("PATCH", f"/api/heartbeats/{jobs[0]['id']}", {"paused": True}),
         "heartbeat.rotate": ("POST", f"/api/heartbeats/{jobs[0]['id']}/rotate", None),
@@ -155,6 +167,7 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
         "silence.begin": ("POST", "/api/silences", silence),
         "silence.end": ("DELETE", f"/api/silences/{begun[0]}", None),
         "oncall.override": ("POST", "/api/oncall/overrides", override),
+        "oncall.quiet": ("PUT", "/api/oncall/quiet/maria", {}),
         "oncall.override-end": ("DELETE", f"/api/oncall/overrides/{begun[1]}", None),
         "case.cancel": ("POST", f"/api/cases/{lead}/cancel", {"reason": reason}),
         "person.export": ("GET", f"/api/consent/export/{email}", None),
@@ -170,8 +183,9 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
         fresh_address(),
         dead,
     )
+    taken = {"answer": "taken", "by": "manager"}
     service: dict[str, tuple[str, str, Any]] = {
-        "case.answer": ("POST", f"/api/cases/{answered}/answer", {"answer": "taken", "by": "ewa"}),
+        "case.answer": ("POST", f"/api/cases/{answered}/answer", taken),
         "lead.note": ("POST", f"/api/leads/{lead}/notes", {"text": email}),
         "lead.call": ("POST", f"/api/leads/{lead}/calls", {"result": "reached"}),
         "lead.edit": ("POST", f"/api/leads/{lead}/facts", {"city": "Gdynia"}),
@@ -272,6 +286,7 @@ class Look:
 
 PERSONS = {Scope.LEADS_READ, Scope.FOLLOWUPS_READ, Scope.CONSENT_READ, Scope.DLQ_READ}
 SHOW_NOBODY = {
+    "/api/followups/sequences",
     "/api/alerts", "/api/consent/audit/checkpoints", "/api/consent/audit/verify",
     "/api/consent/erasures", "/api/consent/export/{email}", "/api/breakers", "/api/dlq/stats",
     "/api/migration/dlq-status", "/api/consent/erasures/awaiting", "/api/mail/rates",
@@ -373,7 +388,8 @@ async def test_the_keys_of_env_are_told_apart_and_what_shows_nobody_is_not_recor
     mine = []
     paths = {f"{path}?state=failed" for path in SHOW_NOBODY - EXPORTS}
     for path in (f"/api/alerts/{await stack.alert('x')}", *paths):
-        key = "service" if path.startswith(("/api/alerts", "/api/leads")) else "admin"
+        of_service = ("/api/alerts", "/api/leads", "/api/followups")
+        key = "service" if path.startswith(of_service) else "admin"
         mine.append(uuid.uuid4().hex)
         answer = await stack.http("GET", path, key=key, headers={"X-Request-ID": mine[-1]})
         assert answer.status == 200 or path not in paths, path

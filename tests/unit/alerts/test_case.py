@@ -1,20 +1,20 @@
 """The menus of answers, and what their items mean."""
 
 from datetime import UTC, datetime, time, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from libs.domain.hours import Hours
 from services.alerts.rules.case import (
-    MENUS,
     Answer,
-    ButtonValue,
     Choice,
+    Links,
     Verb,
     Via,
     chosen,
+    hashed,
     menu,
 )
 from services.alerts.rules.heartbeats import ALWAYS
@@ -48,30 +48,27 @@ def test_tomorrow_is_when_the_hours_next_begin(
     assert chosen(answer(Choice.MORNING), hours, now).until == expected
 
 
-def test_an_hour_is_one_of_the_clock() -> None:
-    assert chosen(answer(Choice.HOUR), OFFICE, FRIDAY).until == FRIDAY + timedelta(hours=1)
-
-
-@pytest.mark.parametrize("choice", MENUS[Verb.NOT_A_LEAD])
-def test_a_reason_is_recorded_as_it_was_chosen(choice: Choice) -> None:
-    given = chosen(answer(choice, Verb.NOT_A_LEAD), OFFICE, FRIDAY)
-    assert (given.reason, given.until) == (choice, None)
-
-
 def test_hours_without_an_end_have_no_morning() -> None:
     assert menu(Verb.LATER, ALWAYS) == (Choice.HOUR,)
     assert menu(Verb.LATER, OFFICE) == (Choice.HOUR, Choice.MORNING)
     assert menu(Verb.TAKEN, OFFICE) == ()
 
 
-@pytest.mark.parametrize("choice", [None, *Choice])
-def test_a_button_s_value_is_read_back_and_fits_slack(choice: Choice | None) -> None:
-    value = ButtonValue(uuid4(), 999_999_999, uuid4(), choice)
-    assert ButtonValue.read(str(value)) == value
-    assert len(str(value)) <= 150
+LINKS = Links(b"k" * 32, "https://ostoja.example")
 
 
-@pytest.mark.parametrize("text", ["", f"{UUID(int=0)} 0", f"{UUID(int=0)} 0 {UUID(int=0)} never"])
-def test_no_other_value_is_read(text: str) -> None:
-    with pytest.raises(ValueError, match=r"values|valid"):
-        ButtonValue.read(text)
+def test_another_case_person_generation_or_key_has_another_token() -> None:
+    case = UUID(int=2)
+    others = {
+        LINKS.token(UUID(int=1), "anna", 0),
+        LINKS.token(case, "ewa", 0),
+        LINKS.token(case, "anna", 1),
+        Links(b"j" * 32, "https://ostoja.example").token(case, "anna", 0),
+    }
+    assert len(others | {LINKS.token(case, "anna", 0)}) == 5
+
+
+def test_neither_the_hash_nor_a_log_of_a_link_shows_its_token_or_the_key() -> None:
+    token = LINKS.token(UUID(int=1), "anna", 0)
+    assert token.encode() not in hashed(token)
+    assert "kkk" not in repr(LINKS)

@@ -9,7 +9,7 @@ import pytest
 
 from services.alerts.config import targets as config
 from services.alerts.config.targets import Config
-from services.alerts.rules.case import Heartbeat
+from services.alerts.rules.heartbeats import Schedule
 from services.gateway.targets import Targets
 
 ENV = {
@@ -51,13 +51,8 @@ def test_the_sections_are_read(tmp_path: Path) -> None:
     assert subject.hours_of("office").zone == ZoneInfo("Europe/Warsaw")
     assert subject.hours_of("always").opens is None
     assert subject.hours_of("always").zone == ZoneInfo("Europe/Warsaw")  # by which times are shown
-    assert subject.zone_of("sales") == ZoneInfo("Europe/Warsaw")
+    assert subject.hours_for("sales").zone == ZoneInfo("Europe/Warsaw")
     assert subject.needs_of("sales", subject.targets) == {"slack", "phone"}
-
-
-def test_without_these_sections_no_event_asks_for_an_answer(tmp_path: Path) -> None:
-    subject = load(tmp_path, FILE[: FILE.index("[answers")])
-    assert (subject.answers, subject.people, subject.schedules, subject.hours) == ({}, {}, {}, {})
 
 
 def test_the_gateway_reads_the_same_routes_with_and_without_them(tmp_path: Path) -> None:
@@ -107,8 +102,9 @@ hours = "office"
 
 
 def test_a_heartbeat_says_how_often_an_event_comes_at_least(tmp_path: Path) -> None:
-    rules = load(tmp_path, WATCHED).rules(lambda _, __: None, None)
-    assert rules.heartbeats == {"lead.qualified": Heartbeat(16 * 3600.0, "office")}
+    given = load(tmp_path, WATCHED)
+    schedule = Schedule(16 * 3600.0, hours=given.hours_of("office"))
+    assert given.rules.heartbeats == {"lead.qualified": schedule}
 
 
 @pytest.mark.parametrize(

@@ -1,70 +1,43 @@
 """Every button and every refusal has a text in each language, beside those of the states."""
 
 from datetime import UTC, datetime, time, timedelta
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.alerts.config.texts import Shown, item, label, refusal, texts
+from libs.domain.hours import Hours
+from services.alerts.config.texts import item, label, line, refusal, texts
 from services.alerts.rules.case import MENUS, Refused, State, Verb, offered
 
 AT = datetime(2026, 11, 27, 9, tzinfo=UTC)
-UTC_ZONE = ZoneInfo("UTC")
 
 
-def shown(**changes: Any) -> Shown:
+def said(zone: str = "UTC", payload: dict[str, Any] | None = None, **changes: Any) -> str:
     case: dict[str, Any] = {
-        "id": "1",
-        "event_type": "lead",
-        "language": None,
-        "score": 100,
-        "state": State.OPEN,
-        "reason": None,
-        "outcome": None,
-        "owner": None,
-        "opened_at": AT,
-        "answered_at": None,
-        "until": None,
-        "now": AT,
-        "minutes": 0,
-    }
-    return Shown(**(case | changes))
-
-
-@pytest.mark.parametrize(
-    ("language", "texts"),
-    [
-        (None, ("Take it", "Lead, score 100: put off until 10:00", "Ewa has it.")),
-        ("pl", ("Biorę", "Lead, 100 pkt: odłożone do 10:00", "Ma to Ewa.")),
-    ],
-)
-def test_buttons_states_and_refusals_have_texts_of_their_own(
-    language: str | None, texts: tuple[str, str, str]
-) -> None:
-    line = shown(language=language, until=AT + timedelta(hours=1)).line(UTC_ZONE)
-    assert (label(Verb.TAKEN, language), line, refusal(Refused.ANSWERED, "Ewa", language)) == texts
-
-
-@pytest.mark.parametrize(
-    ("language", "text"), [(None, "Returning customer, score 100"), ("pl", "Klient wraca, 100 pkt")]
-)
-def test_a_case_says_that_a_customer_returns(language: str | None, text: str) -> None:
-    assert shown(language=language, returns=True).line(UTC_ZONE).startswith(f"{text}: ")
+        "event_type": "lead", "state": State.OPEN, "reason": None, "outcome": None,
+        "owner_name": None, "opened_at": AT, "answered_at": None, "now": AT,
+        "payload": {"score": 100} | (payload or {}), "next_at": AT, "generation": 1, "step": 0,
+    }  # fmt: skip
+    return line(SimpleNamespace(**(case | changes)), Hours(ZoneInfo(zone), None, None))
 
 
 @pytest.mark.parametrize(
     ("given", "title"),
     [
-        ({"about": "remont łazienki, Gdynia"}, "Lead: remont łazienki, Gdynia"),
-        ({"about": "remont łazienki", "returns": True}, "Klient wraca: remont łazienki"),
+        ({"work": "remont łazienki", "city": "Gdynia"}, "Lead: remont łazienki, Gdynia"),
+        (
+            {"work": "remont łazienki", "previous": {"owner": "Ewa"}},
+            "Klient wraca: remont łazienki",
+        ),
         ({"topic": "Reklamacja", "score": 0}, "Reklamacja"),
-        ({"topic": "Awaria", "about": "Gdynia"}, "Awaria: Gdynia"),
+        ({"topic": "Awaria", "city": "Gdynia"}, "Awaria: Gdynia"),
     ],
 )
 def test_a_case_says_the_job_and_the_town(given: dict[str, Any], title: str) -> None:
-    line = shown(language="pl", **given).line(UTC_ZONE)
-    assert line == f"{title}: czeka na odpowiedź 0 min"
+    told = said(payload=given | {"staff_language": "pl"})
+    assert told == f"{title}: czeka na odpowiedź 0 min"
 
 
 @pytest.mark.parametrize("state", State)
@@ -79,17 +52,10 @@ def test_a_case_that_ended_offers_no_button() -> None:
 
 
 def test_a_time_of_another_day_is_said_with_its_date() -> None:
-    tomorrow = shown(until=AT + timedelta(days=1), now=AT.replace(hour=23))
-    assert tomorrow.line(UTC_ZONE) == "Lead, score 100: put off until 28.11. 09:00"
+    tomorrow: dict[str, Any] = {"next_at": AT + timedelta(days=1), "now": AT.replace(hour=23)}
+    assert said(**tomorrow) == "Lead, score 100: put off until 28.11. 09:00"
     # The day is that of the case's hours: there it is already the 28th.
-    assert tomorrow.line(ZoneInfo("Europe/Warsaw")) == "Lead, score 100: put off until 10:00"
-
-
-@pytest.mark.parametrize("outcome", [*texts("outcomes", "en"), *texts("outcomes", "pl")])
-def test_a_case_that_was_closed_says_how(outcome: str) -> None:
-    case = shown(state=State.ANSWERED, outcome=outcome, owner="Ewa", answered_at=AT, language="pl")
-    said = texts("outcomes", "pl")[outcome]
-    assert case.line(UTC_ZONE) == f"Lead, 100 pkt: Ewa, 09:00: {said}"
+    assert said("Europe/Warsaw", **tomorrow) == "Lead, score 100: put off until 10:00"
 
 
 def test_each_item_of_a_menu_has_a_text() -> None:

@@ -48,9 +48,3 @@ def read(provider: str, body: bytes) -> tuple[Kind, Reason]:
 )
 def test_a_providers_errors_inside_a_200_are_failures(provider: str, said: dict[str, str]) -> None:
     assert read(provider, said["body"].encode()) == (Kind(said["kind"]), Reason(said["reason"]))
-
-
-@pytest.mark.parametrize("provider", READERS)
-@pytest.mark.parametrize("body", [b"[" * 60_000, b"<html>", b"\xff"])
-def test_a_200_that_is_no_json_is_a_failure(provider: str, body: bytes) -> None:
-    assert read(provider, body) == (Kind.FAILED, Reason.BAD_ANSWER)

@@ -1,12 +1,13 @@
 """The messages of alerts: sent ones match golden files, received ones may have unknown fields."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from libs.common.messaging.broker import Message
+from libs.common.messaging.broker import HIGH, Message
 from services.alerts import messages
 from services.alerts.rules.delivery import Once, Reason
 from tests.support.contracts import EXTRA, golden
@@ -19,6 +20,25 @@ ONCE = Once("ala@example.com", "marketing", str(FOLLOWUP))
 
 def test_a_work_message_matches_its_contract() -> None:
     assert messages.work(ALERT, "slack", 0, None, AT).body == golden("alert.work")
+
+
+def test_work_for_several_rows_matches_its_contract_and_is_read_as_single_messages() -> None:
+    single = [
+        messages.work(ALERT, "slack", 0, "request-1", AT),
+        messages.work(FOLLOWUP, "slack", 0, None, AT),
+    ]
+    sent = messages.works(single)
+    assert (sent.type, sent.body) == ("alert.works", golden("alert.works"))
+    read = messages.each_work(sent)
+    assert [(each.type, each.request_id) for each in read] == [
+        ("alert.work", "request-1"),
+        ("alert.work", None),
+    ]
+    assert all(
+        one.body.items() <= each.body.items() for one, each in zip(single, read, strict=True)
+    )
+    critical = messages.works([replace(each, priority=HIGH) for each in single])
+    assert {each.priority for each in (critical, *messages.each_work(critical))} == {HIGH}
 
 
 def test_a_settled_event_matches_its_contract() -> None:
@@ -78,10 +98,7 @@ def test_a_batch_is_split_into_its_alerts(extra: dict[str, Any]) -> None:
     assert [each.id for each in apart] == [alert["id"] for alert in body["alerts"]]
     assert {each.type for each in apart} == {"alert.accepted"}
     assert [each.request_id for each in apart] == [alert["request_id"] for alert in body["alerts"]]
-
-
-def test_an_alert_without_a_request_of_its_own_has_that_of_its_batch() -> None:
-    body = {"alerts": [golden("alert.accepted")]}
+    body = {"alerts": [golden("alert.accepted")]}  # without a request of its own
     (alone,) = messages.each_accepted(Message("1", "alerts.accepted", body, "request"))
     assert alone.request_id == "request"
 
@@ -97,16 +114,9 @@ def test_a_qualified_lead_becomes_an_alert_with_its_whole_body(extra: dict[str, 
 def test_a_permit_reply_is_read_with_unknown_fields(extra: dict[str, Any]) -> None:
     read = messages.PermitAnswer.model_validate(golden("permit.answer") | extra)
     assert (read.answer, read.seconds) == ("granted", 20)
-
-
-def test_a_deferred_permit_says_for_how_long() -> None:
-    read = messages.PermitAnswer.model_validate(golden("permit.answer.deferred"))
+    read = messages.PermitAnswer.model_validate(golden("permit.answer.deferred") | extra)
     assert (read.answer, read.reason, read.seconds) == ("closed", Reason.DEFERRED, 86_400)
-
-
-def test_a_denied_permit_needs_no_duration() -> None:
-    for body in ({"answer": "denied", "seconds": 0}, {"answer": "denied"}):
-        assert messages.PermitAnswer.model_validate(body).answer == "denied"
+    assert messages.PermitAnswer.model_validate({"answer": "denied"} | extra).answer == "denied"
 
 
 def test_a_receipt_matches_its_contract() -> None:

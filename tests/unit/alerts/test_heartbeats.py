@@ -37,10 +37,6 @@ def cron(line: str, at: str, zone: ZoneInfo = WARSAW) -> str:
     return deadline.astimezone(zone).isoformat()
 
 
-def test_it_is_due_after_its_period_and_its_grace() -> None:
-    assert HOURLY.deadline(NOW) == NOW + timedelta(minutes=70)
-
-
 @pytest.mark.parametrize(
     ("line", "at", "due"),
     [
@@ -81,51 +77,11 @@ def test_a_cron_line_that_never_fires_is_refused(line: str, told: str) -> None:
         Schedule(cron=line).deadline(NOW)
 
 
-def test_a_success_moves_the_deadline_and_ends_the_run() -> None:
-    found = happens(Row(started_at=NOW - MINUTE), Kind.SUCCESS)
-    assert found is not None
-    assert found.values == {
-        "last_at": NOW, "started_at": None, "next_at": NOW + timedelta(minutes=70)
-    }  # fmt: skip
-    assert not found.fails
-    assert not found.recovers
-
-
-def test_a_start_is_to_end_within_the_grace_however_often_it_starts() -> None:
-    first = happens(Row(), Kind.START)
-    assert first == Beat({"started_at": NOW, "next_at": NOW + 10 * MINUTE})
-    assert happens(Row(started_at=NOW - MINUTE), Kind.START) is None
-
-
-def test_what_is_older_than_the_last_end_or_comes_again_changes_nothing() -> None:
-    for kind in Kind:
-        assert happens(Row(last_at=NOW), kind) is None
-        assert happens(Row(last_at=NOW), kind, NOW - MINUTE) is None
-
-
 def test_a_run_that_started_after_a_late_success_goes_on() -> None:
     found = happens(Row(started_at=NOW), Kind.SUCCESS, NOW - MINUTE)
     assert found is not None
     assert found.values["started_at"] == NOW
     assert found.values["next_at"] == NOW + 10 * MINUTE
-
-
-def test_a_failure_is_told_once_and_a_success_recovers() -> None:
-    failed = happens(Row(), Kind.FAIL)
-    assert failed is not None
-    assert failed.fails
-    again = happens(Row(case_id="x"), Kind.FAIL)
-    assert again is not None
-    assert not again.fails
-    well = happens(Row(case_id="x"), Kind.SUCCESS)
-    assert well is not None
-    assert well.recovers
-
-
-def test_a_success_that_waited_for_too_long_recovers_nothing() -> None:
-    found = happens(Row(case_id="x"), Kind.SUCCESS, NOW - timedelta(hours=2))
-    assert found is not None
-    assert not found.recovers
 
 
 def test_one_that_is_paused_only_keeps_its_pings() -> None:

@@ -40,10 +40,3 @@ def test_both_say_that_a_customer_returns(language: str, kind: str, before: str)
     assert before in [each["text"]["text"] for each in slack["blocks"] if "text" in each]
     monday = rendered("monday-lead.j2", staff_language=language, previous=PREVIOUS)
     assert monday["column_values"]["summary"].startswith(kind.removesuffix(": "))
-
-
-def test_who_is_new_is_no_returning_customer() -> None:
-    for template in ("slack-lead.j2", "monday-lead.j2"):
-        text = json.dumps(rendered(template), ensure_ascii=False)
-        assert "wraca" not in text
-        assert "Poprzednio" not in text

@@ -23,10 +23,6 @@ def shift(begins: int, ends: int, person: str) -> Shift:
     return Shift(NOON + begins * HOUR, NOON + ends * HOUR, person)
 
 
-def test_without_a_shift_the_schedule_s_own_person_is_on_call() -> None:
-    assert who("ewa", [], [], NOON) == OnCall("ewa", Rule.OTHERWISE)
-
-
 @pytest.mark.parametrize(
     ("shifts", "overrides", "expected"),
     [
@@ -164,7 +160,7 @@ def test_a_shift_that_began_days_ago_is_known(tmp_path: Path) -> None:
 @pytest.fixture
 def rota(tmp_path: Path) -> Rota:
     hours = Hours(WARSAW, None, None)
-    subject = Rota(tmp_path / "rota.ics", WARSAW, "ewa", hours, frozenset({"anna", "jan"}))
+    subject = Rota(tmp_path / "rota.ics", "ewa", hours, frozenset({"anna", "jan"}))
     write(subject, "DTSTART;VALUE=DATE:20261125\nSUMMARY:anna")
     subject.refresh(NOON)
     return subject

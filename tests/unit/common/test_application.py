@@ -145,3 +145,9 @@ async def test_an_internal_error_shows_only_the_request_id(client: Client) -> No
     assert response.status == 500
     assert response.headers[application.REQUEST_ID] == "req-12345678"
     assert "secret detail" not in text
+
+
+async def test_no_service_names_its_software(client: Client) -> None:
+    for path in ("/health", "/fail", "/nowhere"):
+        async with client.get(path) as response:
+            assert "Server" not in response.headers

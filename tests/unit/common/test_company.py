@@ -80,9 +80,9 @@ def test_a_wording_grants_only_what_purposes_name(tmp_path: Path, grants: str, s
         company.load(path)
 
 
-def test_the_chat_asks_for_marketing_by_mail_and_nothing_bundled(tmp_path: Path) -> None:
+def test_the_chat_asks_for_marketing_by_mail_before_anything_else(tmp_path: Path) -> None:
     path = tmp_path / "company.toml"
     more = '\n[[wordings]]\nversion = "x"\nplace = "chat"\ngrants = ["marketing:phone"]\n'
     path.write_text(SHIPPED.read_text(encoding="utf-8") + more + 'text.pl = "x"\n', "utf-8")
-    with pytest.raises(SystemExit, match="the last for the chat must grant marketing:email, alone"):
+    with pytest.raises(SystemExit, match="the last for the chat must grant marketing:email, first"):
         company.load(path)

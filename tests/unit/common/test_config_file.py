@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -5,6 +6,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from libs.common.process.config_file import ConfigFile, FaultError
+
+FAULTS = Path(__file__).with_name("config_file.toml").read_text(encoding="utf-8")
 
 
 class _Part(BaseModel):
@@ -48,43 +51,9 @@ def faults(folder: Path, text: str) -> list[str]:
     return str(stopped.value).replace(f"{folder}/", "").splitlines()
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        (
-            '[targets.slack]\nchannel = "slack"\n\nretry_delay = [1]\n',
-            "shape.toml:4: targets.slack.retry_delay: is not known; did you mean retry_delays?",
-        ),
-        (
-            '# two\n[targets.slack]\nchannel = "slak"\n',
-            "shape.toml:2: targets.slack: 'slak' is none of slack, mail; did you mean slack?",
-        ),
-        (
-            '[targets.x]\nchanel = "slack"\n',
-            "shape.toml:1: targets.x: 'channel' is missing",
-        ),
-        (
-            'route = "x"\n[targets.x]\nchannel = "mail"\n',
-            "shape.toml:2: targets.x.host: is missing",
-        ),
-        (
-            "rules = [\n  { points = 1 },\n  { points = 2, at_lest = 3 },\n]\n",
-            "shape.toml:3: rules.1.at_lest: is not known; did you mean at_least?",
-        ),
-        (
-            'text = """\nroute = "no key"\n"""\nroute = 5\n',
-            "shape.toml:4: route: Input should be a valid string",
-        ),
-        (
-            'route = "slak"\n[targets.slack]\nchannel = "slack"\n',
-            "shape.toml:1: route: no target is named slak",
-        ),
-        ('text = "a"\nroute = "b\n', "shape.toml:2: Illegal character '\\n'"),
-        ("zzz = 1\n", "shape.toml:1: zzz: is not known"),
-    ],
-)
-def test_a_fault_is_reported_once_with_line_and_key(tmp_path: Path, text: str, told: str) -> None:
-    assert faults(tmp_path, text) == [told]
+@pytest.mark.parametrize("fault", tomllib.loads(FAULTS)["fault"], ids=lambda row: row["told"])
+def test_a_fault_is_reported_once_with_line_and_key(tmp_path: Path, fault: dict[str, str]) -> None:
+    assert faults(tmp_path, fault["text"]) == [f"shape.toml:{fault['told']}"]
 
 
 def test_every_fault_is_reported_at_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web as aiohttp_web
 from aiohttp.test_utils import TestClient
 
 from libs.common.http import application
-from libs.common.http.heads import MOST_BYTES, media_type
+from libs.common.http.application import MOST_BYTES, media_type
 from services.gateway.pages import console
 from services.gateway.proxy import forward as proxy
 
@@ -25,7 +25,6 @@ SERVERS = (
 )
 OTHERS = {
     "libs/common/http/client.py",  # answers of our own services
-    "libs/common/http/fast_response.py",
     "services/gateway/proxy/upstream.py",
     "services/gateway/health.py",
 }

@@ -38,24 +38,6 @@ def test_our_lines_and_a_library_s_have_one_shape_and_stay_in_order() -> None:
     assert third["event"] == "third"
 
 
-def test_lines_of_one_loop_iteration_are_whole_and_in_order() -> None:
-    found = lines(
-        "import asyncio\n"
-        "async def main():\n"
-        "    log.info('1')\n"
-        "    log.info('2')\n"
-        "    logging.getLogger('theirs').warning('3')\n"
-        "    log.info('4')\n"
-        "    log.warning('5')\n"
-        "    log.info('6')\n"
-        "    await asyncio.sleep(0)\n"
-        "    log.info('7')\n"
-        "asyncio.run(main())\n"
-        "log.info('8')\n"
-    )
-    assert [line["event"] for line in found] == list("12345678")
-
-
 def test_a_fast_log_line_has_the_same_shape_as_the_others() -> None:
     ready, other = lines(
         "logs.info('ours', 'answered', '\"status\": 200, \"request_id\": \"request-1\"')\n"
@@ -66,23 +48,6 @@ def test_a_fast_log_line_has_the_same_shape_as_the_others() -> None:
     )
     assert {**ready, "timestamp": ""} == {**other, "timestamp": ""}
     assert list(ready) == ["status", "request_id", *list(other)[1:-1]]
-
-
-def test_lines_of_a_loop_that_ended_are_still_written() -> None:
-    found = lines(
-        "import asyncio\n"
-        "loop = asyncio.new_event_loop()\n"
-        "loop.call_soon(log.info, '1')\n"
-        "loop.call_soon(loop.stop)\n"
-        "loop.run_forever()\n"
-        "loop.close()\n"
-        "async def other():\n"
-        "    log.info('2')\n"
-        "    await asyncio.sleep(0)\n"
-        '    sys.stdout.buffer.write(b\'{"event": "3"}\\n\')\n'
-        "asyncio.run(other())\n"
-    )
-    assert [line["event"] for line in found] == list("123")
 
 
 def test_an_exception_is_one_line_with_its_traceback() -> None:

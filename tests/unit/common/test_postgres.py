@@ -56,12 +56,6 @@ def test_a_data_error_is_not_transient(
     assert not postgres.is_transient(error)
 
 
-def test_keys_of_different_names_differ_and_fit_a_bigint() -> None:
-    keys = {postgres.advisory_key(f"alembic:{name}") for name in ("alerts", "consent", "followups")}
-    assert len(keys) == 3
-    assert all(-(2**63) <= key < 2**63 for key in keys)
-
-
 def test_a_block_ends_quietly_only_when_the_database_is_unavailable() -> None:
     with postgres.through_outages() as outage:
         raise TimeoutError

@@ -6,10 +6,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeGuard
 
+import aiopg
+import aiormq
 import pytest
+import sqlalchemy as sa
+from aiohttp import web
+from alembic.script import ScriptDirectory
 
-from libs.common.database import aiopg_private, engine, statement
-from libs.common.http import aiohttp_private, fast_response, server
+from libs.common.database import aiopg_private, engine, migrate, statement
+from libs.common.http import aiohttp_private, server
 from libs.common.messaging import aiormq_private
 
 
@@ -47,34 +52,52 @@ def _is_stored(node: ast.AST) -> TypeGuard[ast.Attribute]:
     return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        aiohttp_private,
-        fast_response,
+Names = dict[type, set[str]]
+HTTP: Names = {
+    web.RequestHandler: {
+        *("_close", "_current_request", "_manager", "_messages", "_reading_paused"),
+        *("_request_count", "_task_handler", "_waiter"),
+    },
+    web.Server: {"_kwargs", "_loop"},
+    web.AppRunner: {"_kwargs", "_make_server"},
+}
+SQLALCHEMY: Names = {
+    sa.Connection: {"_handle_dbapi_exception", "_has_events"},
+    sa.Engine: {"_has_events"},
+}
+USED: list[tuple[ModuleType, Names]] = [
+    (aiohttp_private, HTTP),
+    (server, HTTP),
+    (
         aiopg_private,
+        {
+            aiopg.Connection: {
+                *("_close", "_conn", "_connect", "_create_waiter", "_fileno", "_loop", "_notifies"),
+                *("_notifies_proxy", "_poll", "_ready", "_timeout", "_waiter", "_weakref"),
+                "_writing",
+            },
+        },
+    ),
+    (
         aiormq_private,
-        statement,
-        engine,
-    ],
-)
-def test_each_private_name_is_where_it_was(module: ModuleType) -> None:
-    for cls, names in module.NAMES.items():
-        assert names <= defined_in(cls), cls
+        {
+            aiormq.Connection: {"_closing", aiormq_private.BLOCKED, aiormq_private.UNBLOCKED},
+            aiormq.Channel: {
+                *("_split_body", "lock", "write_queue", "delivery_tag", "confirmations"),
+                *("message_id_delivery_tag", aiormq_private.CLOSE_CHANNEL, "_close_exception"),
+            },
+        },
+    ),
+    (statement, SQLALCHEMY),
+    (engine, SQLALCHEMY),
+    (migrate, {ScriptDirectory: {"_upgrade_revs"}}),
+]
 
 
-@pytest.mark.parametrize(
-    ("module", "using"),
-    [
-        (aiohttp_private, aiohttp_private),
-        (aiohttp_private, server),
-        (fast_response, fast_response),
-        (aiopg_private, aiopg_private),
-        (aiormq_private, aiormq_private),
-        (statement, statement),
-        (engine, engine),
-    ],
-)
-def test_each_private_name_that_is_used_is_listed(module: ModuleType, using: ModuleType) -> None:
-    listed = {name for names in module.NAMES.values() for name in names}
-    assert used_in(using) <= listed
+@pytest.mark.parametrize(("module", "names"), USED)
+def test_each_private_name_that_is_used_is_listed_and_where_it_was(
+    module: ModuleType, names: Names
+) -> None:
+    for cls, listed in names.items():
+        assert listed <= defined_in(cls), cls
+    assert used_in(module) <= {name for listed in names.values() for name in listed}

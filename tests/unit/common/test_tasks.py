@@ -20,13 +20,3 @@ async def test_a_task_that_swallows_a_cancellation_still_ends(
     await asyncio.sleep(0)
     await tasks.end(stubborn)
     assert stubborn.cancelled()
-
-
-async def test_an_error_stays_in_its_task() -> None:
-    async def fails() -> None:
-        raise RuntimeError
-
-    failed = asyncio.create_task(fails())
-    await asyncio.wait({failed})
-    await tasks.end(failed)
-    assert isinstance(failed.exception(), RuntimeError)

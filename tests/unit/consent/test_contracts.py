@@ -75,7 +75,6 @@ READ: dict[str, tuple[type[BaseModel], dict[str, Any]]] = {
     "withdrawal.record": (messages.WithdrawalRecord, {"source": "chat", "at": AT}),
     "permit.request": (messages.PermitRequest, {"purpose": "marketing"}),
     "permit.return": (messages.PermitReturn, {}),
-    "call.record": (messages.AdminAction, {"phase": "done", "status": 200, "operator": "ewa"}),
 }
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from services.consent.recovery import journal
+from services.consent.recovery.journal import JournalEntry
 from services.consent.trail.append_only_file import AppendOnlyFile
 
 DAYS = 1825
@@ -29,7 +30,7 @@ def line(row: int, at: datetime | None = None, **more: Any) -> dict[str, Any]:
 
 
 def rows(file: AppendOnlyFile) -> list[int]:
-    return [record["row"] for record in file.read()]
+    return [entry.row for entry in file.read(JournalEntry)]
 
 
 def test_what_is_older_than_any_replay_looks_at_is_dropped(file: AppendOnlyFile) -> None:

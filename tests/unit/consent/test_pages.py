@@ -1,10 +1,10 @@
 import re
+from typing import Any
 
 import pytest
 
 from libs.domain.company import load
 from services.consent.http import pages
-from services.consent.http.pages import Choice
 from services.consent.rules import LANGUAGES, WithdrawalResult
 from tests.support.shipped import EXAMPLE
 
@@ -41,10 +41,11 @@ def test_an_address_cannot_inject_markup() -> None:
 
 
 def test_preferences_offer_each_granted_purpose_and_all_of_several() -> None:
-    def choice(purpose: str, *, granted: bool) -> Choice:
-        return Choice(purpose, purpose.title(), "…", granted)
+    def choice(purpose: str, *, granted: bool) -> dict[str, Any]:
+        shown = {"purpose": purpose, "name": purpose.title(), "state": "…", "granted": granted}
+        return shown | {"wording": None, "offer": None, "paused": "", "days": None}
 
-    def buttons(*choices: Choice) -> list[str]:
+    def buttons(*choices: dict[str, Any]) -> list[str]:
         html = pages.render("preferences", "en", company=COMPANY, token="t", choices=choices)
         found = re.findall(r"(?s)<form.*?</form>", html)
         return [each for each in found if "prefer" not in each]

@@ -7,8 +7,8 @@ from typing import Any
 
 from services.consent import metrics
 from services.consent.recovery import verifications
-from services.consent.store.trail import Position
 from services.consent.trail.append_only_file import AppendOnlyFile
+from services.consent.trail.chain import Position
 from services.consent.trail.checkpoints import Signer
 
 SIGNER = Signer("k1:" + "A" * 43 + "=")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
@@ -14,14 +14,15 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp.plugin import AiohttpServer
 
+from libs.common.database.statement import Rows
 from services.console.gateway import Gateway
-from services.console.pages import admin, alerts, page, routes, start
+from services.console.pages import admin, alerts, lists, login, page, routes, start
 from services.console.pages.door import Door
 from services.console.rules import Role
-from services.console.store import keys, people, samples, sessions
+from services.console.samples import DAYS, begins
 from services.console.store.sessions import Visitor
-from services.console.texts import TEXTS
-from tests.support.owners import EWA, Owners, lead
+from services.console.texts import TEXTS, ZONE
+from tests.support.owners import EWA, SUBSCRIPTION, Owners, id_of, lead, varied
 from tests.unit.console.test_person_pages import KEYS
 
 ONE = str(UUID(int=1))
@@ -30,31 +31,68 @@ PAGES = (
     "leads?state=won", "leads?state=not_a_lead", "leads?state=new&topic=complaint",
     "leads/suspected", "followups", "alerts", "alerts?state=in_doubt", f"alerts/{ONE}", "targets",
     "targets?days=14", "cases", f"cases/{ONE}", "oncall", "silences", "person", "staff", "keys",
-    "limits", "actions", "me", "login",
+    "limits", "actions", "me", "login", "heartbeats", "undeliverable", "subscriptions",
+    f"subscriptions?of={SUBSCRIPTION['id']}",
 )  # fmt: skip
 LARGEST = 60_000
 """Bytes of a page with 50 leads."""
 Opened = Callable[..., Any]
+NOON = datetime(2026, 12, 1, 11, 0, tzinfo=UTC)
 
 CONSENTS = "/api/unsubscribe/status"
+STAFF = [
+    SimpleNamespace(
+        id=UUID(int=7 + n), name=name, email=f"{name[:3].lower()}@example.com", roles=roles,
+        disabled_at=None, joined=n < 2, factor=n == 0,
+    )
+    for n, (name, roles) in enumerate(
+        ((EWA, ["sales", "admin"]), ("Jan Kos", ["sales", "ops"]), ("Maria Sowa", ["privacy"]))
+    )
+]  # fmt: skip
 
 
 @pytest.fixture
 def nothing_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand for the console's own tables."""
-    nobody: Any = AsyncMock(return_value=[])
-    for where in (people, sessions, keys, samples):
-        for name in ("told", "of", "listed", "by_time"):
-            if hasattr(where, name):
-                monkeypatch.setattr(where, name, nobody)
-    for where in (alerts, admin):
-        monkeypatch.setattr(where, "run", AsyncMock(return_value=MagicMock(scalars=list)))
+    for where in (admin, alerts, lists, login, start):
+        monkeypatch.setattr(where, "run", AsyncMock(return_value=Rows([], 0)))
+    browsers = zip(("Firefox, Windows", "Chrome, Android"), (b"", b"1"), strict=True)
+    sessions = [
+        SimpleNamespace(browser=name, token_sha256=token, created_at=NOON, seen_at=NOON)
+        for name, token in browsers
+    ]
+
+    async def sampled(*_: Any, unit: str, **__: Any) -> list[Any]:
+        times = begins(unit, 24 if unit == "hour" else DAYS, datetime.now(UTC), ZONE)
+        return [
+            SimpleNamespace(
+                target=of, begin=at, pending=n % 3, delivered=most + n * 7 % 11, failed=0
+            )
+            for most, of in enumerate(("sms", "slack", "monday", "email"))
+            for n, at in enumerate(times)
+        ]
+
+    monkeypatch.setattr(lists, "run", sampled)
+    monkeypatch.setattr(login, "run", AsyncMock(return_value=Rows(sessions, 0)))
     act = {
-        "at": datetime.now(UTC).isoformat(), "action": "lead.state", "object_kind": "lead",
-        "object_ref": ONE, "reason": None, "actor_kind": "staff", "actor_id": ONE,
+        "id": ONE, "at": NOON, "action": "lead.state", "object_kind": "lead",
+        "object_ref": id_of("act"), "reason": None, "actor_kind": "staff", "actor_id": ONE,
         "actor_name": "Ewa Lis", "client_address": None, "outcome": "won", "count": None,
     }  # fmt: skip
-    monkeypatch.setattr(admin, "acts_of", AsyncMock(return_value=([act], None)))
+    key = {"actor_kind": "key", "actor_name": None, "actor_id": "crm", "client_address": "10.0.0.7"}
+    acts = varied(
+        act,
+        {},
+        {"action": "lead.call", "outcome": "no_answer", "at": NOON - timedelta(minutes=20)},
+        {"action": "staff.roles", "object_kind": "staff", "object_ref": str(UUID(int=8))}
+        | {"outcome": "done", "at": NOON - timedelta(hours=2)},
+        {"action": "case.answer", "object_kind": "case", "outcome": "taken"}
+        | {"actor_name": "Jan Kos", "at": NOON - timedelta(hours=21)},
+        {"action": "lead.look", "outcome": "done", "count": 12, "at": NOON - timedelta(hours=22)}
+        | key,
+    )
+    found = {"items": acts, "next_cursor": None}
+    monkeypatch.setattr(admin, "acts_of", AsyncMock(return_value=found))
 
 
 class Engine:
@@ -84,16 +122,11 @@ async def served(
     server = await aiohttp_server(owners.app())
     settings = MagicMock(origin="https://c.example")
     settings.ways.issuer = ""
-    person = SimpleNamespace(
-        id=UUID(int=7), name=EWA, email="e@example.com", roles=["sales", "admin"],
-        disabled_at=None, joined=True, factor=True,
-    )  # fmt: skip
     async with Gateway.open(str(server.make_url("/")), KEYS) as gateway:
         app, site = web.Application(), MagicMock(gateway=gateway, door=Opens(MagicMock(), settings))
         site.engine, site.looks, site.set_up = Engine(), AsyncMock(), {"company": False}
         site.people, site.queues_url = AsyncMock(), ""
-        jan = SimpleNamespace(**{**vars(person), "id": UUID(int=8), "name": "Jan Kos"})
-        site.people.listed.return_value = [person, jan]
+        site.people.listed.return_value = STAFF
         routes.add_to(app, site)
         pages = await aiohttp_server(app)
         yield owners, str(pages.make_url(""))
@@ -150,7 +183,7 @@ async def test_a_lead_is_called_by_name_or_number_and_never_without(opened: Open
     html = await opened("leads?state=new&order=oldest", 300)
     assert TEXTS["pl"]["no_name"] not in html
     assert "+48\xa0601\xa0088\xa0" in html
-    assert "30\xa0000–40\xa0000 zł" in html
+    assert "30\xa0000–40\xa0000&nbsp;zł" in html
 
 
 async def test_a_page_shows_nothing_that_the_person_may_not_do(opened: Opened) -> None:
@@ -168,6 +201,26 @@ async def test_a_bar_has_at_most_four_items_whatever_the_roles(opened: Opened) -
         html = await opened("", roles=roles)
         bar = html.partition('<ul class="bar">')[2].partition("</ul>")[0]
         assert 1 < bar.count("<li>") <= page.MOST_IN_BAR, roles
+
+
+async def test_start_says_what_is_urgent_before_what_is_not(opened: Opened) -> None:
+    rows = (await opened("", 300)).partition("attention")[2].partition("</ul>")[0]
+    tones = re.findall(r'class="state (bad|warn)"', rows)
+    assert tones == sorted(tones)
+    assert set(tones) == {"bad", "warn"}
+
+
+@pytest.mark.parametrize(("language", "said"), [("pl", "30 na minutę"), ("en", "30 per minute")])
+async def test_a_limit_is_in_the_words_of_the_page(
+    opened: Opened, language: str, said: str
+) -> None:
+    html = await opened("limits", language=language)
+    assert html.count(f'<span class="n">{said}</span>') == 11
+
+
+async def test_addresses_without_mail_are_below_the_follow_ups(opened: Opened) -> None:
+    html = await opened("undeliverable")
+    assert '<a href="/console/followups" aria-current="true">' in html
 
 
 async def test_an_act_on_a_lead_can_be_undone(opened: Opened) -> None:

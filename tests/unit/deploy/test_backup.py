@@ -26,7 +26,7 @@ def host(folder: Path, name: str, *lines: dict[str, Any], cut: str = "") -> Path
 
 @pytest.fixture
 def deployment(tmp_path: Path, ports: Ports) -> Deployment:
-    values = environment.parse(environment.EXAMPLE.read_text(encoding="utf-8"))
+    values = environment.defaults()
     values |= {
         "BACKUP_DIR": "elsewhere",
         "BACKUP_KEY": "not to be seen",
@@ -45,14 +45,6 @@ def test_the_newest_position_of_all_hosts_comes_last(tmp_path: Path, order: str)
     assert joined.hosts == ["a", "b"]
 
 
-def test_checkpoints_of_several_hosts_are_ordered_by_row(tmp_path: Path) -> None:
-    seals = [{"rows": rows, "hash": "h", "at": "t"} for rows in (5, 1, 3)]
-    for name, own in (("a", seals[:2]), ("b", seals[1:])):
-        records.write(host(tmp_path, name) / records.CHECKPOINTS, own)
-    joined = records.join([tmp_path / "a", tmp_path / "b"])
-    assert [each["rows"] for each in joined.checkpoints] == [1, 3, 5]
-
-
 def test_a_restore_without_records_is_refused(deployment: Deployment) -> None:
     with pytest.raises(ServerError, match="no records of consent"):
         deployment.plan(at=None, without_records=False)
@@ -64,12 +56,6 @@ def test_a_restore_over_data_is_refused(deployment: Deployment) -> None:
     with pytest.raises(ServerError, match="overwrites nothing"):
         deployment.plan(at=None, without_records=True)
     assert data.exists()
-
-
-def test_without_a_place_for_them_there_are_no_backups(deployment: Deployment) -> None:
-    values = {**deployment.values, "BACKUP_DIR": ""}
-    with pytest.raises(ServerError, match="no BACKUP_DIR"):
-        Deployment(deployment.root, values).backup(full=True)
 
 
 def test_keys_are_neither_shown_nor_written(deployment: Deployment) -> None:

@@ -43,29 +43,27 @@ def test_make_env_writes_a_valid_file_that_a_shell_reads_equally(folder: Path) -
     assert ours["SMTP_PASSWORD"] == 'a $b #c "d\\e'
 
 
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("SMTP_PASWORD=x", "SMTP_PASWORD: unknown setting; did you mean SMTP_PASSWORD?"),
-        ("TRUSTED_PROXYS=::1", "TRUSTED_PROXYS: unknown setting; did you mean TRUSTED_PROXIES?"),
-        ("SMTP_PASSWORD=hush$hush", "SMTP_PASSWORD: quote the value"),
-        ("SMTP_PASSWORD=hush hush", "SMTP_PASSWORD: quote the value"),
-        ('SMTP_PASSWORD="hush$hush"', "SMTP_PASSWORD: quote the value"),
-        ("SMTP_PASSWORD='hu'sh'", "SMTP_PASSWORD: quote the value"),
-        ("SMTP_PASSWORD=hush # of the relay", "SMTP_PASSWORD: quote the value"),
-        ("SMTP_PASSWORD = hush", "must be NAME=value"),
-        ("export SMTP_PASSWORD=hush", "must be NAME=value"),
-        ("GATEWAY_PORT=808O", "GATEWAY_PORT: not a port"),
-        ("CHAT_RATE_LIMIT=many", "CHAT_RATE_LIMIT: 'many' is not a limit like"),
-        ("PERMIT_SECONDS=5", "PERMIT_SECONDS: Input should be greater than or equal to 15"),
-    ],
-)
-def test_an_invalid_line_of_env_is_named_without_secrets(
-    folder: Path, line: str, told: str
-) -> None:
-    number = len((folder / ".env").read_text(encoding="utf-8").splitlines()) + 1
-    faults = found(folder, line)
-    assert any(fault.startswith(f".env:{number}: {told}") for fault in faults), faults
+INVALID = {
+    "SMTP_PASWORD=x": "SMTP_PASWORD: unknown setting; did you mean SMTP_PASSWORD?",
+    "TRUSTED_PROXYS=::1": "TRUSTED_PROXYS: unknown setting; did you mean TRUSTED_PROXIES?",
+    "SMTP_PASSWORD=hush$hush": "SMTP_PASSWORD: quote the value",
+    "SMTP_PASSWORD=hush hush": "SMTP_PASSWORD: quote the value",
+    'SMTP_PASSWORD="hush$hush"': "SMTP_PASSWORD: quote the value",
+    "SMTP_PASSWORD='hu'sh'": "SMTP_PASSWORD: quote the value",
+    "SMTP_PASSWORD=hush # of the relay": "SMTP_PASSWORD: quote the value",
+    "SMTP_PASSWORD = hush": "must be NAME=value",
+    "export SMTP_PASSWORD=hush": "must be NAME=value",
+    "GATEWAY_PORT=808O": "GATEWAY_PORT: not a port",
+    "CHAT_RATE_LIMIT=many": "CHAT_RATE_LIMIT: 'many' is not a limit like",
+    "PERMIT_SECONDS=5": "PERMIT_SECONDS: Input should be greater than or equal to 15",
+}
+
+
+def test_each_invalid_line_of_env_is_named_without_secrets(folder: Path) -> None:
+    first = len((folder / ".env").read_text(encoding="utf-8").splitlines()) + 1
+    faults = found(folder, *INVALID)
+    for number, told in enumerate(INVALID.values(), first):
+        assert any(fault.startswith(f".env:{number}: {told}") for fault in faults), faults
     assert "hush" not in "".join(faults)
 
 
@@ -90,12 +88,12 @@ def test_make_env_needs_no_package() -> None:
 
 
 def test_the_faults_of_all_files_are_reported_together_and_once(folder: Path) -> None:
-    for name, right, wrong in (
-        ("alerts", "fail_max = 5", "fail_mx = 5"),
-        ("followups", "weekends = false", "weekend = false"),
+    for name, wrong in (
+        ("alerts", "[targets.slack.breaker]\nfail_mx = 5\n"),
+        ("followups", "[hours]\nweekend = false\n"),
     ):
-        path = folder / "config" / f"{name}.toml"
-        path.write_text(path.read_text(encoding="utf-8").replace(right, wrong), encoding="utf-8")
+        with (folder / "config" / f"{name}.toml").open("a", encoding="utf-8") as file:
+            file.write(wrong)
     first, second = sorted(fault.split(": ", 1)[1] for fault in found(folder))
     assert first == "hours.weekend: is not known; did you mean weekends?"
     assert second == "targets.slack.breaker.fail_mx: is not known; did you mean fail_max?"
@@ -136,7 +134,8 @@ def test_a_container_without_env_and_secrets_still_checks_the_files(
         file.write(ON_CALL)
     (fault,) = check.faults(values, nowhere)
     assert "rota.ics: No such file" in fault
-    path.write_text(path.read_text(encoding="utf-8").replace("fail_max", "fail_mx"))
+    with path.open("a", encoding="utf-8") as file:
+        file.write("[targets.slack.breaker]\nfail_mx = 5\n")
     (fault,) = check.faults(values, nowhere)
     assert "fail_mx" in fault
 
@@ -155,26 +154,4 @@ def test_a_start_for_the_public_is_refused_with_the_examples_company_and_address
     ]
     for named in ("Ostoja Wnętrza", "1234563218"):
         assert named in told[3]
-    assert "127.0.0.1" in told[5]
-
-
-@pytest.mark.parametrize("name", ["company", "followups", "forms"])
-def test_a_start_for_the_public_is_refused_with_a_text_that_names_the_examples_company(
-    folder: Path, name: str
-) -> None:
-    config = folder / "config"
-    for path in config.glob("*.toml"):
-        text = path.read_text(encoding="utf-8").replace("ostoja-wnetrza.example", "firma.pl")
-        text = text.replace("1234563218", "5252248481").replace("http://127.0.0.1:8090", "")
-        path.write_text(text.replace("Ostoja Wnętrza", "Firma"), encoding="utf-8")
-    values = dict.fromkeys(check.ADDRESSES, "biuro@firma.pl")
-    assert list(check.examples(values, config)) == []
-    with (config / f"{name}.toml").open("a", encoding="utf-8") as file:
-        file.write('[older]\ntext.pl = "Piszemy w imieniu Ostoja Wnętrza sp. z o.o."\n')
-    ((place, fault),) = check.examples(values, config)
-    assert (place, "Ostoja Wnętrza" in fault) == (f"config/{name}.toml", True)
-
-
-def test_a_trial_is_started_as_it_is(folder: Path) -> None:
-    assert found(folder, "PUBLIC_BASE_URL=https://ostoja.example") == []
-    assert found(folder, "PUBLIC_BASE_URL=http://127.0.0.1:8080") == []
+    assert '"sandbox"' in told[5]

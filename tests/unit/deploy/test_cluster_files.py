@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.up.environment import EXAMPLE, ROOT, WITH_TABLES, parse
+from deploy.up.environment import ROOT, WITH_TABLES, defaults
 from tests.cluster.harness import (
     FILES,
     PORTS,
@@ -121,7 +121,7 @@ def test_with_tls_only_haproxy_of_the_same_host_reaches_the_plain_gateway() -> N
 
 
 def test_what_is_behind_haproxy_has_the_port_that_make_up_cluster_gives_it() -> None:
-    example = parse(EXAMPLE.read_text(encoding="utf-8"))
+    example = defaults()
     for name, value in COMPOSE["x-hosts"].items():
         if name.endswith("_OWN_PORT"):
             assert value == int(example[name.replace("_OWN_PORT", "_PORT")]) + 10000

@@ -1,7 +1,6 @@
 """docker-compose.yml knows every setting: one that it lacked would be ignored in containers."""
 
 import importlib
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ import yaml
 from deploy.backup.repository import Repository
 from deploy.up.environment import (
     API_KEYS,
-    EXAMPLE,
     GENERATED,
     INTERNAL_KEYS,
     ROOT,
     SERVICES,
     WITH_TABLES,
-    parse,
 )
+from tests.support.shipped import whole
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 OF_THE_IMAGE = {"HTTP_HOST", "HTTP_PORT", "METRICS_PORT"}
@@ -44,7 +42,7 @@ def test_a_container_is_given_every_setting_its_service_reads(service: str) -> N
 
 
 def test_alerts_is_given_every_variable_that_its_configuration_names() -> None:
-    config = tomllib.loads((ROOT / "config.example" / "alerts.toml").read_text(encoding="utf-8"))
+    config = whole("alerts")
     named = {
         value["env"]
         for target in config["targets"].values()
@@ -81,13 +79,6 @@ def test_doctor_gets_every_secret_that_it_checks_and_the_other_commands_only_the
     assert (tool["networks"], tool.get("volumes")) == (["services"], None)
 
 
-def test_variables_that_are_passed_through_are_in_the_example() -> None:
-    explained = parse(EXAMPLE.read_text(encoding="utf-8")).keys()
-    for service in SERVICES:
-        passed = {name for name, value in _given(service).items() if value is None}
-        assert passed - explained == set()
-
-
 def test_only_the_gateway_is_published_beyond_this_machine() -> None:
     published = {
         name: port
@@ -109,13 +100,6 @@ def test_every_container_is_bounded() -> None:
         for bound in ("mem_limit", "cpus", "pids_limit"):
             assert service[bound], name
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}
-
-
-def test_two_clones_share_no_name() -> None:
-    assert "name" not in COMPOSE
-    images = {service["image"] for service in COMPOSE["services"].values()}
-    (ours,) = (image for image in images if image.startswith("ostoja"))
-    assert "COMPOSE_PROJECT_NAME" in ours
 
 
 def test_a_service_is_given_the_key_that_opens_it_and_only_the_gateway_those_of_others() -> None:

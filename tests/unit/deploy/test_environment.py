@@ -5,12 +5,17 @@ from pathlib import Path
 
 import pytest
 from pydantic_core import PydanticUndefined
+from typer.testing import CliRunner
 
 from deploy.sandbox.__main__ import SandboxSettings
 from deploy.up import environment
-from deploy.up.environment import EXAMPLE, GENERATED, ROOT, SECRETS, SERVICES
+from deploy.up.environment import EXAMPLE, EXPERT, GENERATED, SECRETS, SERVICES, parse
 from deploy.up.process import ServerError
 from libs.common.process.settings import Settings, load
+from ostoja import where
+from ostoja.app import app
+from tests.support import settings as experts
+from tests.support.shipped import whole
 
 # What deploy/up composes from ports and passwords.
 COMPOSED = {
@@ -21,11 +26,12 @@ COMPOSED = {
     "AMQP_URL",
     "REDIS_URL",
     "SANDBOX_HOST",
+    "SANDBOX_SLACK_FILE",
     "INTERNAL_API_KEY",
     "TLS_DIR",
     "HTTPS_PORT",
 }
-DOCUMENTED = environment.parse(EXAMPLE.read_text(encoding="utf-8"))
+DOCUMENTED = environment.defaults()
 
 
 def settings_of(service: str) -> type[Settings]:
@@ -69,9 +75,8 @@ def test_every_service_accepts_the_example_with_real_providers(
 
 
 def test_every_variable_named_in_alerts_toml_is_in_the_example() -> None:
-    config = (ROOT / "config.example" / "alerts.toml").read_text(encoding="utf-8")
-    named = set(re.findall(r'\benv = "([A-Z_]+)"', config)) - {"NAME"}  # NAME: in its comment
-    assert named <= DOCUMENTED.keys()
+    named = re.findall(r"'env': '([A-Z_]+)'", str(whole("alerts")))
+    assert {*named} <= DOCUMENTED.keys()
 
 
 def test_the_example_holds_no_secret() -> None:
@@ -93,7 +98,6 @@ def test_config_gets_what_is_missing_and_keeps_what_was_edited(tmp_path: Path) -
     assert (tmp_path / "followups.toml").read_text() == "edited"
     for shipped in environment.EXAMPLE_CONFIG.rglob("*.toml"):
         assert (tmp_path / shipped.relative_to(environment.EXAMPLE_CONFIG)).exists()
-    assert (tmp_path / "templates" / "slack-lead.j2").exists()
 
 
 def test_a_later_run_changes_nothing(tmp_path: Path) -> None:
@@ -143,12 +147,18 @@ def test_a_real_provider_gets_no_setting_of_the_sandbox() -> None:
     assert "SMTP_TLS" not in settings
 
 
-def test_alerts_may_connect_to_the_sandbox_only_if_it_replaces_a_provider() -> None:
-    def private(**given: str) -> str | None:
-        settings = environment.for_process(DOCUMENTED | given, "alerts")
-        return settings.get("ALERTS_PRIVATE_NETWORKS")
+@pytest.mark.parametrize("relay", ["", "mail.example.com"])
+def test_the_sandbox_has_the_service_key_only_while_it_takes_the_mail(relay: str) -> None:
+    values = DOCUMENTED | {"SERVICE_API_KEY": "key", "SMTP_HOST": relay}
+    assert ("SERVICE_API_KEY" in environment.for_process(values, "sandbox")) is not bool(relay)
 
-    assert private() == "127.0.0.1/32"
+
+def test_alerts_may_connect_to_the_sandbox_only_if_it_replaces_a_provider() -> None:
+    def private(name: str = "ALERTS_PRIVATE_NETWORKS", /, **given: str) -> str | None:
+        return environment.for_process(DOCUMENTED | given, "alerts").get(name)
+
+    subscriptions = "SUBSCRIPTIONS_PRIVATE_NETWORKS"
+    assert private() == private(subscriptions) == "127.0.0.1/32"
     assert private(ALERTS_PRIVATE_NETWORKS="10.0.0.0/8") == "10.0.0.0/8,127.0.0.1/32"
     real = {
         "SLACK_WEBHOOK_URL": "https://hooks.slack.example/T/B/x",
@@ -158,6 +168,7 @@ def test_alerts_may_connect_to_the_sandbox_only_if_it_replaces_a_provider() -> N
         "SMTP_HOST": "mail.example",
     }
     assert private(**real) is None
+    assert private(subscriptions, **real) is None
     assert private(**real, ALERTS_PRIVATE_NETWORKS="10.0.0.0/8") == "10.0.0.0/8"
 
 
@@ -227,3 +238,26 @@ def test_with_certificates_the_console_asks_the_gateway_by_https() -> None:
     assert not [each for each in of_host if "HTTPS_PORT" in each]
     (url,) = (each["GATEWAY_URL"] for each in of_host if "GATEWAY_URL" in each)
     assert url == f"http://{hosts[0]}:{values['GATEWAY_PORT']}"
+
+
+def test_a_company_has_few_settings_to_read() -> None:
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) <= 120
+    named = [parse(file.read_text(encoding="utf-8")) for file in (EXAMPLE, EXPERT)]
+    assert named[0].keys() & named[1].keys() == set()
+
+
+def test_the_experts_table_is_todays_and_explains_each_setting() -> None:
+    page = experts.PAGE.read_text(encoding="utf-8")
+    assert page.endswith(f"\n\n{experts.table()}\n"), "python -m tests.support.settings"
+    every = [*experts.settings(EXPERT), *experts.settings(EXAMPLE)]
+    assert {each.name for each in every} == DOCUMENTED.keys()
+    assert [each.name for each in every if not each.meaning] == []
+
+
+def test_config_show_prints_all_that_is_shipped(tmp_path: Path) -> None:
+    files = {file.name for file in where.shipped()}
+    assert {"expert.env", ".env.example", "alerts.toml", "company.toml", "forms.toml"} < files
+    assert {"defaults.toml", "words.toml"} < files
+    shown = CliRunner().invoke(app, ["config", "show", "--defaults"]).output
+    assert "[targets.slack]" in shown
+    assert "PERMIT_SECONDS=20" in shown

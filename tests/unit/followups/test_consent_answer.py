@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.followups.reading.consent_answer import Answer, answer
+from services.followups.reading.consent_answer import Answer, answer, barred
 from services.followups.reading.kinds import TABLES, Kinds
-from services.followups.reading.mailbox import barred
 
 EXAM: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "contracts/consent_answers.json").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 import pytest
 
 from services.followups import dialogue
-from services.followups.dialogue.hints import NOTHING, Hint, OfWorks
+from services.followups.dialogue.hearing import NO_HINT, Hint, OfWorks
 from services.followups.dialogue.state import State
 from tests.support import dialogues
 from tests.support.shipped import FOLLOWUPS
@@ -16,10 +16,10 @@ class Talk:
     def __init__(self, state: State = NEW) -> None:
         self.state = state
 
-    def say(self, message: str, hint: Hint = NOTHING) -> dialogue.Turn:
+    def say(self, message: str, hint: Hint = NO_HINT) -> dialogue.Turn:
         turn = dialogue.turn(
             self.state, message, taps=FOLLOWUPS.taps, today=dialogues.TODAY,
-            works=FOLLOWUPS.works, towns=FOLLOWUPS.towns, hint=hint,
+            hint=hint,
         )  # fmt: skip
         self.state = turn.state
         return turn
@@ -36,7 +36,7 @@ def talk() -> Talk:
 
 
 def test_a_quoted_fact_is_read_by_our_reader_and_unsure_on_the_card(talk: Talk) -> None:
-    assert talk.say(VAGUE, Hint(quotes=(("area", "chyba 5"),))).unclear == VAGUE
+    assert talk.say(VAGUE, Hint(quotes=(("area", "chyba 5"),))).heard.unclear == VAGUE
     assert talk.state.facts.area == 5
     assert talk.card() == {"wish": True, "area": False}
     talk.say("metraż to 6 m2")
@@ -72,14 +72,14 @@ def test_what_a_rule_reads_is_not_the_model_s(talk: Talk, message: str) -> None:
     hint = Hint("emergency", (("area", message), ("budget", message), ("start", message)))
     told = Talk(talk.state).say(message)
     turn = talk.say(message, hint)
-    assert (turn.unclear, turn.reply) == (None, told.reply)
+    assert (turn.heard.unclear, turn.reply) == (None, told.reply)
 
 
 def test_an_answer_about_consent_is_never_the_model_s(talk: Talk) -> None:
     talk.say("6 m2, 40 tys, od maja, jan@example.com")
     assert talk.state.asking == "consent"
     turn = talk.say("no to ja już sam nie wiem, co by tu", Hint("human", (("area", "nie"),)))
-    assert turn.unclear is None
+    assert turn.heard.unclear is None
     assert (talk.state.consent, talk.state.offered) == (None, None)
 
 
@@ -92,4 +92,4 @@ def test_a_kind_is_asked_about_and_not_guessed(talk: Talk) -> None:
 
 def test_the_text_that_a_model_gets_has_no_contact(talk: Talk) -> None:
     turn = talk.say("u nas na górze szkło i tyle, jan@example.com")
-    assert turn.unclear is None
+    assert turn.heard.unclear is None

@@ -10,7 +10,6 @@ from libs.domain import forms
 from services.gateway.door.clients import Client, IpSource, Role
 from services.gateway.intake.forms.submission import (
     MOST_PARTS,
-    Accepted,
     LeadRequest,
     of_plain_form,
     posted,
@@ -101,9 +100,8 @@ def test_a_submission_is_published_as_its_contract_says() -> None:
     ).submission("k" * 16, b"{}")
     found = form.read(given.fields, given.form_version)
     wordings, missing = form.published(given.consents, AT.date(), timedelta(days=30))
-    accepted = Accepted(given, found.values, found.facts, wordings, missing, None)
     client = Client("203.0.113.7", IpSource.PEER, Role.PUBLIC)
-    message = accepted.message(client, "Mozilla/5.0", AT)
+    message = given.message(found, wordings, missing, None, client, "Mozilla/5.0", AT)
     assert message == wanted | {"id": str(given.lead_id)}
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,10 @@ def test_every_route_is_described_and_nothing_else(
     access: dict[tuple[str, str], Requirements],
 ) -> None:
     assert set(described()) == set(access)
+    # As spec section 4 has them, a method and its paths a line.
+    calls = Path(__file__).with_name("section_4.txt").read_text(encoding="utf-8").splitlines()
+    wanted = {(how.lower(), path) for how, *paths in map(str.split, calls) for path in paths}
+    assert wanted <= described().keys()
 
 
 def test_each_operation_names_the_scope_of_its_route_and_who_has_it(

@@ -33,7 +33,7 @@ def judge(keys: str = NEW) -> robots.Robots:
 
 
 def sent(proof: str | None, key: str = "a") -> Submission:
-    return Submission("contact", key, None, "pl", {}, proof=proof)
+    return Submission(form="contact", key=key, language="pl", fields={}, proof=proof)
 
 
 def solved(by: robots.Robots) -> str:
@@ -109,7 +109,10 @@ def shown(versions: str = "1 2026-11", days: float = 0.01, form: str = "contact"
 def test_only_versions_that_were_published_count(
     issued: str | None, version: str | None, notice: str, suspicion: str | None, recorded: str
 ) -> None:
-    given = Submission("contact", "a", version, "pl", {}, notice_version=notice, issued=issued)
+    given = Submission(
+        form="contact", key="a", form_version=version, language="pl", fields={},
+        notice_version=notice, issued=issued,
+    )  # fmt: skip
     assert judge().suspicion(FORM, given, GRACE) == suspicion
     assert given.notice_version == recorded
 
@@ -118,7 +121,10 @@ def test_without_keys_or_a_minimum_only_an_invented_version_is_suspected() -> No
     patient = FORM.model_copy(update={"minimum_seconds": 0})
     without = robots.Robots(None, cast("Cache", NoRedis()))
     for one, form in ((without, FORM), (judge(), patient)):
-        given = Submission("contact", "a", "1", "pl", {}, notice_version="2026-11")
+        given = Submission(
+            form="contact", key="a", form_version="1", language="pl", fields={},
+            notice_version="2026-11",
+        )  # fmt: skip
         assert one.suspicion(form, given, GRACE) is None
         given.form_version = "0"
         assert one.suspicion(form, given, GRACE) == "version"

@@ -17,8 +17,8 @@ from services.alerts.http.heartbeats import HeartbeatRoutes
 from services.alerts.http.intake import IntakeRoutes
 from services.alerts.http.on_call import OnCallRoutes
 from services.alerts.http.operations import OperationsRoutes
-from services.alerts.http.replay import ReplayRoutes
 from services.alerts.http.silences import SilenceRoutes
+from services.alerts.http.subscriptions import SubscriptionRoutes
 from services.consent.http.admin import AdminRoutes
 from services.consent.http.public import PublicRoutes
 from services.console.api import ApiRoutes
@@ -27,15 +27,16 @@ from services.followups.http.followups import FollowupRoutes
 from services.followups.http.leads import LeadRoutes
 from services.followups.http.mail import MailRoutes
 from services.followups.http.submissions import SubmissionRoutes
+from services.gateway.door.access import Requirements
 from services.gateway.door.clients import SCOPES, Role
-from services.gateway.http import FORWARDED, Forwarded, needs
+from services.gateway.http import FORWARDED, Route
 from tests.support.shipped import EXAMPLE
 
 KEY = "k" * 16
-INTERNAL = Forwarded("POST", "/internal/alerts", "alerts", needs(Scope.ALERTS_WRITE))
-INTERNAL_PINGS = Forwarded("POST", "/internal/pings", "alerts", needs(Scope.ALERTS_WRITE))
-INTERNAL_LEADS = Forwarded("POST", "/internal/leads", "followups", needs(Scope.LEADS_WRITE))
-ALERT = Forwarded("GET", "/api/alerts/{id}", "alerts", needs(Scope.ALERTS_READ))
+INTERNAL = Route("POST", "/internal/alerts", "alerts", Requirements(Scope.ALERTS_WRITE))
+INTERNAL_PINGS = Route("POST", "/internal/pings", "alerts", Requirements(Scope.ALERTS_WRITE))
+INTERNAL_LEADS = Route("POST", "/internal/leads", "followups", Requirements(Scope.LEADS_WRITE))
+ALERT = Route("GET", "/api/alerts/{id}", "alerts", Requirements(Scope.ALERTS_READ))
 KEYED = [
     *(route for route in FORWARDED if route.requires.scope is not None),
     INTERNAL,
@@ -60,7 +61,7 @@ def app_of(upstream: str) -> web.Application:
                 OperationsRoutes,
                 SilenceRoutes,
                 HeartbeatRoutes,
-                ReplayRoutes,
+                SubscriptionRoutes,
             )
             for routes in (IntakeRoutes, DlqRoutes, CaseRoutes, *operations):
                 made(routes).add_to(app)
@@ -80,7 +81,7 @@ def app_of(upstream: str) -> web.Application:
 
 @pytest.mark.parametrize("route", KEYED, ids=lambda route: f"{route.method} {route.path}")
 async def test_a_keyed_route_refuses_every_other_role(
-    route: Forwarded, aiohttp_client: AiohttpClient
+    route: Route, aiohttp_client: AiohttpClient
 ) -> None:
     client = await aiohttp_client(app_of(route.upstream))
     path = re.sub(r"\{\w+(:.*)?\}", "x", route.path)

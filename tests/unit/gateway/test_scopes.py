@@ -8,16 +8,18 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
-from libs.common.http.application import create_app
+from libs.common.http.application import PERSONAL, create_app
 from libs.domain.scopes import NOT_FOR_KEYS, Scope, operator_action
 from libs.domain.signed_links import Tokens
 from services.gateway.door import scopes
-from services.gateway.door.access import Access
-from services.gateway.door.clients import Keys, TrustedProxies
+from services.gateway.door.access import CONTEXT, Access
+from services.gateway.door.budgets import Budgets
+from services.gateway.door.clients import Client, IpSource, Keys, Role, TrustedProxies
 from services.gateway.door.keys import ApiKeys
-from services.gateway.door.limits import Decision
+from services.gateway.door.limits import Decision, Window
+from services.gateway.proxy.forward import outgoing_headers
 from tests.support.console import api_key
 from tests.support.routes import route_table
 
@@ -27,7 +29,8 @@ ENVIRONMENT = {
     ("X-API-KEY", "service"): scopes.SERVICE,
     ("X-ADMIN-API-KEY", "admin"): scopes.ADMIN,
 }
-IDS = {scope: f"{'A' * 9}{chr(ord('A') + n)}" for n, scope in enumerate(Scope)}
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+IDS = {scope: f"{'A' * 9}{LETTERS[n]}" for n, scope in enumerate(Scope)}
 OWN = {scope: f"osk_{id_}_secret" for scope, id_ in IDS.items()}
 """A key for each scope, with this scope only."""
 
@@ -52,7 +55,7 @@ def token(
     return Tokens(keys).sign("7 Zażółć Gęślą", ",".join(roles), action, at)
 
 
-Client = TestClient[web.Request, web.Application]
+HttpClient = TestClient[web.Request, web.Application]
 
 
 class Admitting:
@@ -61,7 +64,9 @@ class Admitting:
     def __init__(self) -> None:
         self.policies = dict.fromkeys(
             ("chat", "api", "service", "slack", "health", "console", "login"), ()
-        ) | dict.fromkeys(("chat_budget", "write_budget", "withdrawal_budget"), (None,))
+        ) | dict.fromkeys(
+            ("chat_budget", "write_budget", "withdrawal_budget"), (Window("b", 1, 1),)
+        )
         self.counted: list[tuple[str, str]] = []
 
     async def decide(self, policy: str, key: str, *_: object) -> Decision:
@@ -75,13 +80,10 @@ def admitting() -> Any:
 
 
 @pytest.fixture
-async def client(admitting: Any) -> AsyncIterator[Client]:
-    async def opened(_: web.Request) -> web.Response:
-        return web.Response()
-
+def access(admitting: Any) -> Access:
     api_keys = ApiKeys()
     api_keys.adopt(api_key(IDS[scope], text, scope) for scope, text in OWN.items())
-    access = Access(
+    return Access(
         keys=Keys(["service"], ["admin"]),
         api_keys=api_keys,
         proxies=TrustedProxies(()),
@@ -89,10 +91,18 @@ async def client(admitting: Any) -> AsyncIterator[Client]:
         pings=None,
         operators=Tokens(OPERATOR_KEYS),
         limiter=admitting,
+        budgets=Budgets(admitting, shadow=False),
         waits=admitting,
         overrides=admitting,
         shadow=False,
     )
+
+
+@pytest.fixture
+async def client(access: Access) -> AsyncIterator[HttpClient]:
+    async def opened(_: web.Request) -> web.Response:
+        return web.Response()
+
     app = create_app(internal_key=None)
     app.middlewares.append(access.middleware)
     for (method, path), requires in ROUTES.items():
@@ -101,7 +111,9 @@ async def client(admitting: Any) -> AsyncIterator[Client]:
         yield opened_client
 
 
-async def called(client: Client, key: tuple[str, str], headers: dict[str, str]) -> tuple[int, str]:
+async def called(
+    client: HttpClient, key: tuple[str, str], headers: dict[str, str]
+) -> tuple[int, str]:
     """Return the status, and of a refusal its detail."""
     method, path = key
     async with client.request(method, path_of(path), headers=headers) as answer:
@@ -110,14 +122,51 @@ async def called(client: Client, key: tuple[str, str], headers: dict[str, str]) 
 
 
 def test_every_scope_opens_a_route() -> None:
-    assert {requires.scope for requires in KEYED.values()} == {*Scope}
+    # That one changes what routes of others show.
+    opening = {*Scope} - {Scope.PERSONAL_DATA}
+    assert {requires.scope for requires in KEYED.values()} == opening
 
 
 def test_the_keys_of_the_environment_have_every_scope_but_that_of_imports() -> None:
     assert {*Scope} - {Scope.LEADS_IMPORT} == scopes.SERVICE | scopes.ADMIN
 
 
-async def test_a_keyed_route_opens_to_who_has_its_scope_only(client: Client) -> None:
+def test_only_the_gateway_says_who_sees_personal_data() -> None:
+    forged = make_mocked_request("GET", "/api/events", {PERSONAL: "yes"})
+    stranger = Client("192.0.2.1", IpSource.PEER, Role.SERVICE)
+    assert PERSONAL not in outgoing_headers(forged, stranger, "1")
+    admitted = stranger._replace(sees_persons=True)
+    assert outgoing_headers(forged, admitted, "1")[PERSONAL] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("key", "sees"),
+    [("X-ADMIN-API-KEY admin", True), ("own with it", True), ("own without it", False)],
+)
+async def test_a_call_for_events_says_whether_the_key_has_that_scope(
+    access: Access,
+    key: str,
+    sees: bool,  # noqa: FBT001
+) -> None:
+    reading = {Scope.SUBSCRIPTIONS_READ}
+    held = {"own with it": reading | {Scope.PERSONAL_DATA}, "own without it": reading}
+    texts = {name: f"osk_AAAAAAAAA{n}_{name.replace(' ', '')}" for n, name in enumerate(held, 2)}
+    access.api_keys.adopt(api_key(text[4:14], text, *held[name]) for name, text in texts.items())
+    header = {"X-API-KEY": texts[key]} if key in texts else dict([key.split()])
+    seen: list[bool] = []
+
+    async def events(request: web.Request) -> web.Response:
+        seen.append(request[CONTEXT].client.sees_persons)
+        return web.Response()
+
+    app = create_app(internal_key=None)
+    app.middlewares.append(access.middleware)
+    access.guard(app.router.add_get("/api/events", events), ROUTES["get", "/api/events"])
+    async with TestClient(TestServer(app)) as caller, caller.get("/api/events", headers=header):
+        assert seen == [sees]
+
+
+async def test_a_keyed_route_opens_to_who_has_its_scope_only(client: HttpClient) -> None:
     for key, requires in KEYED.items():
         needed = requires.scope
         assert (await called(client, key, {}))[0] == 401, key
@@ -135,14 +184,14 @@ async def test_a_keyed_route_opens_to_who_has_its_scope_only(client: Client) -> 
             assert detail in {"", f"this needs the scope {needed}"}
 
 
-async def test_an_open_route_opens_to_everyone(client: Client) -> None:
+async def test_an_open_route_opens_to_everyone(client: HttpClient) -> None:
     environment = [{header: text} for header, text in ENVIRONMENT]
     for key in ROUTES.keys() - KEYED.keys():
         for headers in ({}, *environment, *({"X-API-KEY": text} for text in OWN.values())):
             assert (await called(client, key, headers))[0] == 200, (key, headers)
 
 
-async def test_roles_add_up_and_an_unknown_one_has_no_scope(client: Client) -> None:
+async def test_roles_add_up_and_an_unknown_one_has_no_scope(client: HttpClient) -> None:
     for key in (STATS, ("get", "/api/consent/audit/{email}")):
         both = {"X-Operator-Token": token("viewer", "privacy", of=key)}
         assert (await called(client, key, both))[0] == 200, key
@@ -150,7 +199,7 @@ async def test_roles_add_up_and_an_unknown_one_has_no_scope(client: Client) -> N
 
 
 async def test_staff_count_by_themselves_also_where_they_are_refused_or_all_are_let_in(
-    client: Client, admitting: Admitting
+    client: HttpClient, admitting: Admitting
 ) -> None:
     open_to_all = ("get", "/api/unsubscribe/status/{email}")
     for key, status in ((STATS, 403), (open_to_all, 200)):
@@ -163,40 +212,28 @@ async def test_staff_count_by_themselves_also_where_they_are_refused_or_all_are_
     assert [policy for policy, _ in admitting.counted] == ["api"]
 
 
-async def test_a_token_opens_the_call_that_it_is_for(client: Client) -> None:
+async def test_a_token_opens_the_call_that_it_is_for(client: HttpClient) -> None:
     own = {"X-Operator-Token": token("ops", action="operator GET /api/dlq/stats")}
     assert (await called(client, STATS, own))[0] == 200
 
 
-@pytest.mark.parametrize(
-    "made",
-    [
-        lambda: token("ops", ago=400),
-        lambda: token("ops", ago=-400),
-        lambda: token("ops", action="unsubscribe"),
-        lambda: token("ops", action="operator"),
-        lambda: token("ops", action="operator POST /api/dlq/stats"),
-        lambda: token("ops", action="operator GET /api/dlq/failed"),
-        lambda: token("ops", keys=FOR_LINKS),
-        lambda: token("ops")[:-1],
-        lambda: "x",
-        str,
-    ],
-    ids=[
-        "old",
-        "of the future",
-        "a link",
-        "any call",
-        "another method",
-        "another path",
-        "another key",
-        "cut",
-        "none",
-        "empty",
-    ],
-)
+NO_TOKENS: dict[str, Callable[[], str]] = {
+    "old": lambda: token("ops", ago=400),
+    "of the future": lambda: token("ops", ago=-400),
+    "a link": lambda: token("ops", action="unsubscribe"),
+    "any call": lambda: token("ops", action="operator"),
+    "another method": lambda: token("ops", action="operator POST /api/dlq/stats"),
+    "another path": lambda: token("ops", action="operator GET /api/dlq/failed"),
+    "another key": lambda: token("ops", keys=FOR_LINKS),
+    "cut": lambda: token("ops")[:-1],
+    "none": lambda: "x",
+    "empty": str,
+}
+
+
+@pytest.mark.parametrize("made", NO_TOKENS.values(), ids=NO_TOKENS)
 async def test_a_token_that_the_console_did_not_just_sign_opens_nothing(
-    client: Client, made: Callable[[], str]
+    client: HttpClient, made: Callable[[], str]
 ) -> None:
     # Made now: the run of all tests takes longer than a token is valid.
     status, detail = await called(client, STATS, {"X-Operator-Token": made()})

@@ -113,6 +113,8 @@ def test_what_no_database_takes_is_made_harmless() -> None:
     assert len(read_one.payload["labels"]) == LABELS
 
 
-def test_each_sender_is_described() -> None:
+def test_each_sender_is_described_and_has_its_route() -> None:
     told = (ROOT / "services/gateway/openapi/alerts.yaml").read_text()
     assert f"{{enum: [{', '.join(SENDERS)}]}}" in told
+    routes = (ROOT / "services/gateway/routes.toml").read_text()
+    assert f"{{sender:{'|'.join(SENDERS)}}}" in routes

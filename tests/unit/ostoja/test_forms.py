@@ -60,7 +60,7 @@ def test_labels_by_id_count_and_other_forms_do_not() -> None:
         '<label for="e">E-mail</label> <input id="e" name="email"></form>'
     )
     (found,) = form_page.forms_of(page)
-    assert [(each.name, each.label) for each in found.controls] == [
+    assert [(each["name"], each["label"]) for each in found.controls] == [
         ("form", ""),
         ("email", "E-mail"),
     ]

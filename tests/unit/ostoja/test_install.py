@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tomllib
@@ -17,7 +16,7 @@ from ostoja import where
 from ostoja.app import app
 
 ROOT = Path(__file__).parents[3]
-NOT_THERE = ("deploy", "libs", "services", "psycopg2", "redis", "aio_pika", "yaml")
+NOT_THERE = ("deploy", "libs", "services", "psycopg2", "redis", "aio_pika", "yaml", "mcp")
 BLOCKED = f"""
 import sys
 for name in {NOT_THERE}: sys.modules[name] = None
@@ -64,6 +63,12 @@ def test_check_says_where_to_run_it(tmp_path: Path) -> None:
     assert "in its checkout, or in the container" in done.stderr
 
 
+def test_mcp_says_how_to_install_what_it_needs(tmp_path: Path) -> None:
+    done = installed(tmp_path, "mcp")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pipx install 'ostoja[mcp]'" in done.stderr
+
+
 def test_doctor_asks_the_gateway_and_says_where_it_sees_more(tmp_path: Path) -> None:
     done = installed(tmp_path, "--json", "--url", "http://127.0.0.1:1", "doctor")
     elsewhere, gateway = map(json.loads, done.stdout.splitlines())
@@ -83,17 +88,3 @@ def test_so_does_the_container_that_has_two_keys_only(
     done = CliRunner().invoke(app, [command])
     assert (done.exit_code, done.stdout) == (2, "")
     assert "docker compose run --rm inspector doctor" in done.stderr
-
-
-def test_help_does_not_show_python_types() -> None:
-    pages: list[list[str]] = [[]]
-    seen = []
-    while pages:
-        words = pages.pop()
-        said = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
-        seen.append(words)
-        commands = re.search(r"Usage: .* COMMAND", said)
-        names = re.findall(r"^│ ([a-z][a-z-]+)  ", said, re.MULTILINE) if commands else []
-        pages += [[*words, name] for name in names]
-        assert not re.search(r"<\w|UUID|\bstr\b|\bbool\b|_time|None", said), (words, said)
-    assert len(seen) > 20

@@ -1,3 +1,4 @@
+-- The ledger: deliveries and their attempts, totals, escalations, incidents, breakers.
 CREATE TABLE delivery (
     alert_id uuid NOT NULL,
     target text NOT NULL,
@@ -225,3 +226,5 @@ WHERE error IS NOT NULL AND state NOT IN ('discarded', 'in_doubt');
 CREATE INDEX dead_letter_queue_status_created
     ON delivery (dead_letter_status(state), created_at) WHERE error IS NOT NULL AND state NOT IN ('discarded', 'in_doubt');
 CREATE INDEX dead_letter_queue_created ON delivery (created_at) WHERE error IS NOT NULL AND state NOT IN ('discarded', 'in_doubt');
+
+\ir ../../../../libs/common/messaging/outbox_table.sql

@@ -1,3 +1,4 @@
+-- Cases: alerts that want an answer, their steps, answers, places and links; on-call overrides.
 CREATE TABLE alert_case (
     alert_id uuid PRIMARY KEY,
     event_type text NOT NULL,

@@ -1,3 +1,4 @@
+-- The running numbers of the alerts that each gateway process sent to intake.
 CREATE TABLE intake_sender (
     sender text PRIMARY KEY,
     seen int8multirange NOT NULL,

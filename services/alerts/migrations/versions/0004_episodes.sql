@@ -1,3 +1,4 @@
+-- Whose an alert is, whether it says that others are over, and cases whose timer fails.
 ALTER TABLE delivery ADD COLUMN caller text, ADD COLUMN resolved boolean NOT NULL DEFAULT false,
     ADD COLUMN fired_at timestamptz;
 COMMENT ON COLUMN delivery.caller IS 'whose dedup_key it is; NULL: anyone''s of its source';

@@ -1,3 +1,4 @@
+-- Targets that refuse us: what they said, and when one accepted an alert again.
 ALTER TABLE breaker ADD COLUMN held text, ADD COLUMN healed_at timestamptz;
 COMMENT ON COLUMN breaker.held IS 'what the target said when it refused us';
 COMMENT ON COLUMN breaker.healed_at IS 'when it accepted an alert after it refused us';

@@ -1,3 +1,4 @@
+-- Silences of any alert: matchers, critical ones, and those that come back each week.
 ALTER TABLE silence
     ADD COLUMN matchers text[],
     ADD COLUMN critical boolean NOT NULL DEFAULT true,

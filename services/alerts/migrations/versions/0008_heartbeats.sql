@@ -1,3 +1,4 @@
+-- Heartbeats of jobs, by a ping URL, in one table with those of event types.
 -- Not more columns of `heartbeat`: the release before deletes each row there that its file does not name.
 CREATE TABLE heartbeat_watch (
     id uuid CONSTRAINT heartbeat_watch_pkey PRIMARY KEY DEFAULT gen_random_uuid(),

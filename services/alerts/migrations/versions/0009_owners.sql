@@ -1,3 +1,4 @@
+-- What owners of cases ask for: to be reminded, and to hand over.
 ALTER TABLE alert_case
     ADD COLUMN told integer NOT NULL DEFAULT 0,
     ADD COLUMN wished boolean NOT NULL DEFAULT false;

@@ -14,12 +14,11 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.queries import Queries
 from services.alerts.rules.case import Answer, Ask, Cancelled, Change, Moved, State, step_id
-from services.alerts.store.ledger.intake import NewRow
-from services.alerts.store.sql import sql, statements
-from services.alerts.store.tables import alert_case, case_answer, case_place, case_step
+from services.alerts.store.tables import alert_case, case_answer, case_place, case_step, names
 
-SQL: Final = statements(__file__)
+run = Queries(__file__, columns=names(alert_case), answer=names(case_answer))
 
 CASES: Final = "cases"
 """The pseudo-target of escalations about cases."""
@@ -45,34 +44,19 @@ class Opening(NamedTuple):
 
 async def now(tx: AsyncConnection) -> datetime:
     """Return the transaction's time, from which every wait counts."""
-    found: datetime = (await tx.execute(SQL["now"])).scalar_one()
+    found: datetime = (await run(tx, "now")).scalar_one()
     return found
 
 
 async def clock(tx: AsyncConnection) -> datetime:
     """Return a time that orders the changes of a locked case: a transaction's may be older."""
-    found: datetime = (await tx.execute(SQL["clock"])).scalar_one()
+    found: datetime = (await run(tx, "clock")).scalar_one()
     return found
 
 
-async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> int:
+async def open_cases(tx: AsyncConnection, openings: Iterable[Opening]) -> None:
     """Give its case to each of these alerts whose rows this transaction has inserted."""
-    rows = json.dumps([each.document() for each in openings], default=str)
-    return int((await tx.execute(SQL["open"], {"rows": rows})).scalar_one())
-
-
-async def due_ids(tx: AsyncConnection) -> list[UUID]:
-    return list(await tx.scalars(SQL["due_ids"], {"batch": DUE_BATCH}))
-
-
-async def due(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
-    """Lock those of these cases that are still due, skipping locked ones."""
-    return list(await tx.execute(SQL["due"], {"alert_ids": list(case_ids)}))
-
-
-async def failed(tx: AsyncConnection, case_id: UUID, error: str) -> None:
-    """Put off a due case that cannot be moved; list it if that is the second time."""
-    await tx.execute(SQL["failed"], {"case_id": case_id, "error": error})
+    await run(tx, "open", rows=json.dumps([each.document() for each in openings], default=str))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,34 +99,15 @@ async def tick(tx: AsyncConnection, ticked: Sequence[Ticked]) -> None:
         }
         for each in ticked
     ]
-    await tx.execute(SQL["tick"], {"rows": json.dumps(rows, default=str)})
-
-
-async def limit_statements(tx: AsyncConnection) -> None:
-    """Limit each statement to 2 s: Slack waits 3 s for the response to a press."""
-    await tx.execute(sql("SET LOCAL statement_timeout = 2000"))
+    await run(tx, "tick", rows=json.dumps(rows, default=str))
 
 
 async def lock(tx: AsyncConnection, case_id: UUID) -> Any | None:
     """Lock a case; None if it does not exist."""
-    return (await tx.execute(SQL["lock"], {"case_id": case_id})).one_or_none()
+    return (await run(tx, "lock", case_id=case_id)).one_or_none()
 
 
-async def lock_forgotten(tx: AsyncConnection, case_id: UUID) -> Any | None:
-    """Lock a case whose owner was reminded, if it is still due."""
-    return (await tx.execute(SQL["lock_forgotten"], {"case_id": case_id})).one_or_none()
-
-
-async def answered_before(tx: AsyncConnection, case_id: UUID, key: str) -> Any | None:
-    """Return the answer recorded under this idempotency key."""
-    given = {"case_id": case_id, "key": key}
-    return (await tx.execute(SQL["answered_before"], given)).one_or_none()
-
-
-async def laters(tx: AsyncConnection, case_id: UUID) -> list[tuple[datetime, datetime]]:
-    """Return begin and planned end of each `later` of this case."""
-    found = await tx.execute(SQL["laters"], {"case_id": case_id})
-    return [(row.at, row.until) for row in found]
+_SAID: Final = ("person", "name", "via", "verb", "reason", "until", "key")
 
 
 async def record(tx: AsyncConnection, row: Any, answer: Answer, result: dict[str, Any]) -> None:
@@ -150,20 +115,9 @@ async def record(tx: AsyncConnection, row: Any, answer: Answer, result: dict[str
 
     :param row: the case before it, locked
     """
-    await tx.execute(
-        sa.insert(case_answer).values(
-            case_id=row.alert_id,
-            generation=row.generation,
-            person=answer.person,
-            name=answer.name,
-            via=answer.via,
-            verb=answer.verb,
-            reason=answer.reason,
-            until=answer.until,
-            key=answer.key,
-            result=result,
-        )
-    )
+    said = {name: getattr(answer, name) for name in _SAID}
+    said |= {"case_id": row.alert_id, "generation": row.generation, "result": result}
+    await tx.execute(sa.insert(case_answer).values(said))
 
 
 _EVERY: Final = sa.true()
@@ -205,7 +159,7 @@ async def change(
         }
         if what.state is State.ANSWERED:
             values |= {"next_at": done_by, "ended_at": ended}
-    await recall(tx, row.alert_id)
+    await run(tx, "recall", case_id=row.alert_id)
     return await _become(tx, row, values, _EVERY if what.tell else _CHANGEABLE)
 
 
@@ -213,7 +167,7 @@ async def cancel(
     tx: AsyncConnection, row: Any, reason: Cancelled, told: sa.ColumnElement[bool] = _EVERY
 ) -> Any:
     """Cancel a locked case that is open or unanswered; otherwise like `change`."""
-    await recall(tx, row.alert_id)
+    await run(tx, "recall", case_id=row.alert_id)
     values = {
         "state": State.CANCELLED,
         "reason": reason,
@@ -232,10 +186,10 @@ async def _become(
         sa.update(alert_case)
         .where(alert_case.c.alert_id == row.alert_id)
         .values(values | {"failures": 0})
-        .returning(alert_case)
+        .returning(alert_case, sa.cast(alert_case.c.subjects, sa.ARRAY(sa.Text)).label("named"))
     )
     if row.state == State.UNANSWERED or row.failures:  # digests no longer list it
-        await tx.execute(SQL["not_listed"], {"case_id": row.alert_id})
+        await run(tx, "not_listed", case_id=row.alert_id)
     await _tell(tx, row.alert_id, told)
     return changed.one()
 
@@ -253,49 +207,22 @@ async def _tell(tx: AsyncConnection, case_id: UUID, which: sa.ColumnElement[bool
     )
 
 
-async def recall(tx: AsyncConnection, case_id: UUID) -> None:
-    """Discard pending steps, and mark those in flight so that they are not retried."""
-    await tx.execute(SQL["recall"], {"case_id": case_id})
-
-
-async def lock_of_keys(tx: AsyncConnection, rows: Sequence[NewRow]) -> list[Any]:
-    """Lock the cases that have the key of one of these alerts, whoever owns them."""
-    keys = [row.dedup_key for row in rows]
-    return list(await tx.execute(SQL["lock_of_keys"], {"dedup_keys": keys})) if keys else []
-
-
-async def resolve_one(tx: AsyncConnection, case_id: UUID) -> None:
-    """Resolve a case, if it still exists."""
-    row = await lock(tx, case_id)
-    if row is not None:
-        await resolve(tx, row, _EVERY)
-
-
-async def resolve(
-    tx: AsyncConnection, row: Any, told: sa.ColumnElement[bool] | None = None
-) -> None:
+async def resolve(tx: AsyncConnection, row: Any) -> None:
     """Cancel a locked case; an answered one stays answered, and gets an outcome.
 
-    :param told: the places of a case that had no answer; None: not an alert's own message that
-        cannot be changed, as the alert that says so comes itself
+    An alert's own message that cannot be changed is not followed by an update: the alert that says
+    so comes itself.
     """
     steps = sa.select(case_step.c.alert_id).where(case_step.c.case_id == row.alert_id)
     changed = _CHANGEABLE | case_place.c.shown.is_(None)
     if row.state in {State.OPEN, State.UNANSWERED}:
-        if told is None:
-            told = changed | case_place.c.alert_id.in_(steps)
-        await cancel(tx, row, Cancelled.RESOLVED, told)
+        await cancel(tx, row, Cancelled.RESOLVED, changed | case_place.c.alert_id.in_(steps))
     elif row.state == State.ANSWERED and row.outcome is None:
-        await recall(tx, row.alert_id)
+        await run(tx, "recall", case_id=row.alert_id)
         version = alert_case.c.version + 1
         values = {"outcome": Cancelled.RESOLVED, "next_at": None, "version": version}
         asked = steps.where(case_step.c.person == row.owner)
         await _become(tx, row, values, changed | case_place.c.alert_id.in_(asked))
-
-
-async def bring_forward(tx: AsyncConnection, alert_id: UUID) -> None:
-    """Make the next step due now, because the last one sent has finally failed."""
-    await tx.execute(SQL["bring_forward"], {"alert_id": alert_id})
 
 
 async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
@@ -306,11 +233,11 @@ async def may_be_pending(tx: AsyncConnection, alert_id: UUID) -> bool:
 
     :returns: False for a step whose chain is over, which must not change
     """
-    found = (await tx.execute(SQL["lock_of"], {"alert_id": alert_id})).first()
+    found = (await run(tx, "lock_of", alert_id=alert_id)).one_or_none()
     return found is None or bool(found.runs)
 
 
 async def unanswered(tx: AsyncConnection, limit: int) -> tuple[int, list[Any]]:
     """Count the cases that nobody answers, or that the timer cannot move; return the oldest."""
-    count = int((await tx.execute(SQL["count_unanswered"])).scalar_one())
-    return count, list(await tx.execute(SQL["unanswered"], {"batch": limit}))
+    count = (await run(tx, "count_unanswered")).scalar_one()
+    return count, await run(tx, "unanswered", batch=limit)

@@ -42,6 +42,7 @@ WITH given AS (
 SELECT count(*) AS opened FROM opened
 
 -- name: failed
+-- Puts it off; the second time, it is listed.
 WITH failed AS (
     UPDATE alert_case SET failures = failures + 1, next_at = now() + interval '30 s'
     WHERE alert_id = :case_id AND next_at <= now()
@@ -87,8 +88,8 @@ FROM moved WHERE case_id = moved.alert_id AND moved.state = 'unanswered'
 DELETE FROM escalation WHERE alert_id = :case_id AND target = 'cases' AND digest IS NULL
 
 -- name: recall
--- Steps, the reminder, and their fallbacks. Those in flight end with their attempt
--- (`record` of the ledger's transitions).
+-- Discards pending steps, the reminder, and their fallbacks. Those in flight end with their attempt
+-- and are not retried (`record` of the ledger's transitions).
 WITH mine AS MATERIALIZED (
     SELECT delivery.alert_id, delivery.target
     FROM case_step JOIN delivery USING (alert_id)
@@ -107,7 +108,7 @@ WHERE (delivery.alert_id, delivery.target) = (mine.alert_id, mine.target)
 -- name: lock_of_keys
 -- `fired_at`: when its last alert was accepted; `told_at`: where the own messages of its alerts are
 -- changed, or written from the case as it then stands.
-SELECT alert_case.*, greatest(accepted_at, (
+SELECT {columns}, greatest(accepted_at, (
         SELECT max(coalesce(fired_at, delivery.accepted_at))
         FROM case_place JOIN delivery USING (alert_id, target)
         WHERE case_id = alert_case.alert_id AND delivery.event_type = alert_case.event_type
@@ -121,6 +122,7 @@ WHERE dedup_key = ANY(CAST(:dedup_keys AS text[])) AND state <> 'cancelled' AND 
 ORDER BY alert_id FOR UPDATE OF alert_case
 
 -- name: bring_forward
+-- Makes the next step due now, because the last one sent has finally failed.
 UPDATE alert_case SET next_at = now()
 FROM case_step
 WHERE case_step.alert_id = :alert_id AND case_id = alert_case.alert_id
@@ -141,18 +143,24 @@ FOR NO KEY UPDATE OF alert_case
 SELECT alert_id FROM alert_case WHERE next_at <= now() ORDER BY next_at LIMIT :batch
 
 -- name: due
-SELECT alert_case.*, CAST(subjects AS text[]) AS named FROM alert_case
+-- Those of these that still are; locked ones are being moved.
+SELECT {columns}, CAST(subjects AS text[]) AS named FROM alert_case
 WHERE next_at <= now() AND alert_id = ANY(CAST(:alert_ids AS uuid[]))
 ORDER BY next_at FOR UPDATE SKIP LOCKED
 
+-- name: limit
+-- Slack waits 3 s for the response to a press.
+SET LOCAL statement_timeout = 2000
+
 -- name: lock
-SELECT *, CAST(subjects AS text[]) AS named FROM alert_case WHERE alert_id = :case_id FOR UPDATE
+SELECT {columns}, CAST(subjects AS text[]) AS named FROM alert_case WHERE alert_id = :case_id FOR UPDATE
 
 -- name: lock_forgotten
-SELECT * FROM alert_case WHERE alert_id = :case_id AND reminded AND next_at <= now() FOR UPDATE
+-- Its owner was reminded, and it is still due.
+SELECT {columns} FROM alert_case WHERE alert_id = :case_id AND reminded AND next_at <= now() FOR UPDATE
 
 -- name: answered_before
-SELECT * FROM case_answer WHERE case_id = :case_id AND key = :key
+SELECT {answer} FROM case_answer WHERE case_id = :case_id AND key = :key
 
 -- name: laters
 SELECT at, until FROM case_answer WHERE case_id = :case_id AND verb = 'later'
@@ -168,3 +176,18 @@ SELECT alert_id, event_type, opened_at, failures,
     left(coalesce(payload->>'subject', payload->>'text'), 200) AS said
 FROM alert_case WHERE {nobody}
 ORDER BY opened_at LIMIT :batch
+
+-- name: add_link
+-- It is valid for a week from now.
+INSERT INTO case_link (hash, case_id, person, generation, expires_at)
+VALUES (:hash, :case_id, :person, :generation, now() + interval '7 days')
+ON CONFLICT (hash) DO UPDATE SET expires_at = excluded.expires_at
+
+-- name: of_link
+-- The case of a link that is still valid, with the link's `person`, and `now`.
+SELECT {columns}, case_link.person, now() AS now
+FROM case_link JOIN alert_case ON case_id = alert_id
+WHERE hash = :hash AND expires_at > now()
+
+-- name: purge_links
+DELETE FROM case_link WHERE expires_at <= now()

@@ -7,13 +7,13 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.queries import Queries
 from services.alerts.rules.case import Cancelled, State
 from services.alerts.rules.subjects import Hash
 from services.alerts.store.cases import cases
-from services.alerts.store.sql import statements
-from services.alerts.store.tables import alert_case, case_answer
+from services.alerts.store.tables import alert_case, case_answer, names
 
-SQL: Final = statements(__file__)
+run = Queries(__file__, columns=names(alert_case))
 
 PAGE: Final = 16
 KEPT_SECONDS: Final = 365 * 86400.0
@@ -27,8 +27,8 @@ async def page(tx: AsyncConnection, hashes: Sequence[Hash] | None, after: int) -
     """
     given = {"begin_at": after, "batch": PAGE}
     if hashes is None:
-        return list(await tx.execute(SQL["any"], given))
-    return list(await tx.execute(SQL["theirs"], given | {"hashes": list(hashes)}))
+        return await run(tx, "any", **given)
+    return await run(tx, "theirs", **given, hashes=list(hashes))
 
 
 async def answers(tx: AsyncConnection, case_ids: Sequence[UUID]) -> list[Any]:
@@ -49,12 +49,12 @@ async def erase(tx: AsyncConnection, case_id: UUID) -> bool:
     if row.state in {State.OPEN, State.UNANSWERED}:
         await cases.cancel(tx, row, Cancelled.ERASED)
     elif row.payload is not None:
-        await cases.recall(tx, case_id)  # the reminder of its owner
+        await cases.run(tx, "recall", case_id=case_id)  # the reminder of its owner
         await cases.tell_erased(tx, case_id)
-    await tx.execute(SQL["empty"], {"case_id": case_id})
+    await run(tx, "empty", case_id=case_id)
     if await _overwriting(tx, case_id):
         return False
-    await tx.execute(SQL["unname_all"], {"case_id": case_id})
+    await run(tx, "unname_all", case_id=case_id)
     return True
 
 
@@ -74,22 +74,10 @@ async def strike(
         await tx.execute(one.values(reason=without(said.reason)))
     if await _overwriting(tx, case_id):
         return False
-    await tx.execute(SQL["unname"], {"case_id": case_id, "hashes": list(gone)})
+    await run(tx, "unname", case_id=case_id, hashes=list(gone))
     return True
 
 
 async def _overwriting(tx: AsyncConnection, case_id: UUID) -> bool:
     """Return whether an update of a message that can be changed is due or on its way."""
-    return bool((await tx.execute(SQL["overwriting"], {"case_id": case_id})).scalar_one())
-
-
-async def forget(tx: AsyncConnection, seconds: float, batch: int) -> int:
-    """Empty some cases that ended this long ago."""
-    parameters = {"seconds": seconds, "batch": batch}
-    return int((await tx.execute(SQL["forget"], parameters)).scalar_one())
-
-
-async def purge(tx: AsyncConnection, batch: int) -> int:
-    """Delete some cases that ended long ago, with all that belongs to them, and count them."""
-    parameters = {"seconds": KEPT_SECONDS, "batch": batch}
-    return int((await tx.execute(SQL["purge"], parameters)).scalar_one())
+    return bool((await run(tx, "overwriting", case_id=case_id)).scalar_one())

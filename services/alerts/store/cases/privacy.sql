@@ -1,5 +1,5 @@
 -- fragment: rows
-SELECT alert_case.*, NULL AS once_address, CAST(subjects AS text[]) AS named
+SELECT {columns}, NULL AS once_address, CAST(subjects AS text[]) AS named
 FROM alert_case WHERE subjects <> '{}'
 
 -- fragment: page
@@ -17,6 +17,7 @@ UPDATE alert_case SET subjects = ARRAY(
 WHERE alert_id = :case_id
 
 -- name: forget
+-- Empties some cases that ended this long ago.
 WITH old AS (
     SELECT alert_id FROM alert_case
     WHERE ended_at < now() - make_interval(secs => :seconds)
@@ -33,6 +34,7 @@ WITH old AS (
 SELECT count(*) AS done FROM emptied
 
 -- name: purge
+-- Deletes some cases that ended this long ago, with all that belongs to them, and counts them.
 WITH old AS (
     SELECT alert_id FROM alert_case
     WHERE ended_at < now() - make_interval(secs => :seconds)

@@ -33,15 +33,33 @@ WITH counted AS (
                 AND case_step.generation = unanswered.generation)) AS undelivered
     FROM counted
 
+-- name: page
+-- The oldest first. `leads`: only those about leads, or only others; `closed`: only those with an
+-- outcome or cancelled, or only others; `after`: the last one of the page before.
+SELECT {columns} FROM alert_case
+WHERE (CAST(:state AS text) IS NULL OR state = :state)
+    AND (CAST(:owner AS text) IS NULL OR owner = :owner)
+    AND (CAST(:leads AS boolean) IS NULL OR (source = 'followups') = :leads)
+    AND (CAST(:closed AS boolean) IS NULL
+        OR (outcome IS NOT NULL OR state = 'cancelled') = :closed)
+    AND (CAST(:after AS uuid) IS NULL OR (opened_at, alert_id) > (
+        SELECT opened_at, alert_id FROM alert_case WHERE alert_id = :after))
+ORDER BY opened_at, alert_id LIMIT :limit
+
 -- name: case
-SELECT * FROM alert_case WHERE alert_id = :case_id
+SELECT {columns} FROM alert_case WHERE alert_id = :case_id
 
 -- name: steps
-SELECT case_step.*, state, reason, error FROM case_step LEFT JOIN delivery USING (alert_id, target)
+-- The state is null once the ledger has purged its row.
+SELECT alert_id, case_step.generation, number, target, person, handed_out_at, state, reason,
+    error AS error_message
+FROM case_step LEFT JOIN delivery USING (alert_id, target)
 WHERE case_id = :case_id ORDER BY case_step.generation, number
 
 -- name: answers
-SELECT * FROM case_answer WHERE case_id = :case_id ORDER BY id
+SELECT verb AS answer, person AS by, name, via, at, reason, until, generation
+FROM case_answer WHERE case_id = :case_id ORDER BY id
 
 -- name: places
-SELECT * FROM case_place WHERE case_id = :case_id ORDER BY alert_id, target
+SELECT alert_id, target, want <= coalesce(shown, 0) AS up_to_date
+FROM case_place WHERE case_id = :case_id ORDER BY alert_id, target

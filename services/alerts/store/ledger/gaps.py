@@ -6,12 +6,10 @@ from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from libs.common.database.statement import Statement
+from libs.common.database.queries import Queries
 from services.alerts.messages import AlertAccepted
-from services.alerts.store.sql import statements
 
-SQL: Final = statements(__file__)
-_NOTE: Final = Statement(SQL["note"])
+run = Queries(__file__)
 
 GAP_SECONDS: Final = 600.0
 """Longer than a message stays outside any queue: in a process, or on the gateway's other route."""
@@ -26,13 +24,13 @@ async def note(tx: AsyncConnection, alerts: Iterable[AlertAccepted]) -> None:
         for first, last in [(given.number, given.number), *given.unused]
     ]
     if rows:
-        await _NOTE.execute(tx, {"rows": json.dumps(rows, default=str)})
+        await run(tx, "note", rows=json.dumps(rows, default=str))
 
 
 async def judge(tx: AsyncConnection, seconds: float = GAP_SECONDS) -> None:
     """Count older gaps as missing; call it while intake's queues are empty."""
-    await tx.execute(SQL["judge"], {"seconds": seconds})
-    await tx.execute(SQL["forget"])
+    await run(tx, "judge", seconds=seconds)
+    await run(tx, "forget")
 
 
 async def found(tx: AsyncConnection) -> list[dict[str, Any]]:
@@ -44,5 +42,5 @@ async def found(tx: AsyncConnection) -> list[dict[str, Any]]:
             "count": int(row.lost),
             "since": row.missed_at.isoformat(),
         }
-        for row in await tx.execute(SQL["gaps"])
+        for row in await run(tx, "gaps")
     ]

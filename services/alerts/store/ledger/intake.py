@@ -5,17 +5,17 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database import postgres
+from libs.common.database.queries import Queries
 from services.alerts.rules.delivery import Reason
 from services.alerts.rules.subjects import Hash
-from services.alerts.store.sql import statements
 
-SQL: Final = statements(__file__)
+run = Queries(__file__)
 
 Key = tuple[UUID, str]
 """The key of a delivery: alert id and target."""
@@ -91,7 +91,7 @@ async def lock(tx: AsyncConnection, rows: Sequence[NewRow]) -> None:
     """Let intakes of alerts about the same things wait for each other; before any other lock."""
     names = {f"alerts dedup\n{row.dedup_key}" for row in rows if row.dedup_key is not None}
     if names:
-        await tx.execute(SQL["lock"], {"keys": sorted(map(postgres.advisory_key, names))})
+        await run(tx, "lock", keys=sorted(map(postgres.advisory_key, names)))
 
 
 async def accept(
@@ -116,17 +116,19 @@ async def accept(
     ]
     added = silenced = 0
     if repeats:
-        await tx.execute(SQL["totals"], {"targets": sorted({row.target for row in rows})})
+        await run(tx, "totals", targets=sorted({row.target for row in rows}))
     if given:
-        added, silenced = (await tx.execute(SQL["accept"], {"rows": _document(given)})).one()
+        added, silenced = (
+            await run(tx, "accept", rows=json.dumps([row._asdict() for row in given], default=str))
+        ).one()
     if repeats:
         document = [
             row._asdict() | {"first_id": repeats[row.key]} for row in rows if row.key in repeats
         ]
-        await tx.execute(SQL["count"], {"rows": json.dumps(document, default=str)})
+        await run(tx, "count", rows=json.dumps(document, default=str))
     if closed:
         ids, targets = zip(*closed, strict=True)
-        await tx.execute(SQL["close"], {"alert_ids": list(ids), "targets": list(targets)})
+        await run(tx, "close", alert_ids=list(ids), targets=list(targets))
     return Taken(added, silenced, repeats, settled)
 
 
@@ -143,7 +145,7 @@ async def _repeats(
     """
     if not rows:
         return {}, [], set(), set(), set()
-    found = await tx.execute(SQL["seen"], {"alert_ids": list({row.alert_id for row in rows})})
+    found = await run(tx, "seen", alert_ids=list({row.alert_id for row in rows}))
     seen: dict[Key, UUID | None] = {(one.alert_id, one.target): one.first_id for one in found}
     repeats = {row.key: first for row in rows if (first := seen.get(row.key)) is not None}
     closed, late, unsaid = list[Key](), set[Key](), set[Key]()
@@ -151,7 +153,7 @@ async def _repeats(
     since = min(row.accepted_at for row in rows) - near
     known = defaultdict[str | None, list[Any]](list)
     keys = [row.dedup_key for row in rows]
-    for one in await tx.execute(SQL["known"], {"dedup_keys": keys, "at": since}):
+    for one in await run(tx, "known", dedup_keys=keys, at=since):
         known[one.dedup_key].append(one)
     ends = [row for row in rows if row.resolved]
     for row in sorted((row for row in rows if row.key not in seen), key=_age):
@@ -187,7 +189,3 @@ def _repeated(row: NewRow, mine: Sequence[Any], window: timedelta) -> list[Any]:
 
 def _age(row: Any) -> tuple[datetime, UUID]:
     return row.accepted_at, row.alert_id
-
-
-def _document(rows: Sequence[NewRow]) -> str:
-    return json.dumps([row._asdict() for row in rows], default=str)

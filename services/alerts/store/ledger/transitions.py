@@ -8,12 +8,12 @@ batches wait for each other but never deadlock.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from libs.common.database.queries import Queries
 from services.alerts.rules.delivery import (
     Claimed,
     Once,
@@ -23,13 +23,12 @@ from services.alerts.rules.delivery import (
     State,
     Transition,
 )
-from services.alerts.store.sql import statements
 
-SQL: Final = statements(__file__, unauthorized=Reason.UNAUTHORIZED, gone=Reason.GONE)
+run = Queries(__file__, unauthorized=Reason.UNAUTHORIZED, gone=Reason.GONE)
 
 _COPIED: Final = (
     "generation", "attempt", "attempts", "age", "event_type", "severity", "payload", "accepted_at",
-    "request_id", "due_at", "resolved",
+    "request_id", "due_at", "resolved", "singled_out",
 )  # fmt: skip
 
 
@@ -50,20 +49,19 @@ async def claim(
     :returns: in the order asked; None where the row cannot be claimed. Of several messages of one
         alert at most one gets it
     """
-    found = await tx.execute(
-        SQL["claim"],
-        {
-            "target": target,
-            "alert_ids": [alert_id for alert_id, _ in asked],
-            "generations": [generation for _, generation in asked],
-            "lease": lease,
-            "retries": retries,
-            "take_over": take_over,
-        },
+    found = await run(
+        tx,
+        "claim",
+        target=target,
+        alert_ids=[alert_id for alert_id, _ in asked],
+        generations=[generation for _, generation in asked],
+        lease=lease,
+        retries=retries,
+        take_over=take_over,
     )
     claimed: list[Claimed | None] = [None] * len(asked)
     for row in found:
-        claimed[row.position] = _claimed(row.alert_id, target, row, singled_out=row.singled_out)
+        claimed[row.position] = _claimed(row.alert_id, target, row)
     return claimed
 
 
@@ -84,24 +82,19 @@ async def claim_once(
     :returns: the row, and whether it was taken over from a dead worker, whose permit is to be
         returned
     """
-    key = {"alert_id": alert_id, "target": target}
-    before = (await tx.execute(SQL["lock"], key)).one_or_none()
-    found = await tx.execute(
-        SQL["claim_once"], {**key, "generation": generation, "lease": lease, "retries": retries}
-    )
-    row = found.one_or_none()
-    if row is None or before is None:
+    key = {"alert_id": alert_id, "target": target, "generation": generation}
+    row = (await run(tx, "claim_once", **key, lease=lease, retries=retries)).one_or_none()
+    if row is None:
         return None, False
-    job = _claimed(alert_id, target, row, singled_out=before.singled_out)
+    job = _claimed(alert_id, target, row)
     if job.once is not None and row.window_left is not None:
         job = replace(job, once=replace(job.once, window_ends=asked_at + row.window_left))
-    return job, before.state == State.CLAIMED
+    return job, row.taken_over
 
 
-def _claimed(alert_id: UUID, target: str, row: Any, *, singled_out: bool | None) -> Claimed:
+def _claimed(alert_id: UUID, target: str, row: Any) -> Claimed:
     own = {name: getattr(row, name) for name in _COPIED}
-    out = bool(singled_out)
-    return Claimed(alert_id=alert_id, target=target, singled_out=out, once=once_of(row), **own)
+    return Claimed(alert_id=alert_id, target=target, once=once_of(row), **own)
 
 
 def once_of(row: Any) -> Once | None:
@@ -111,13 +104,8 @@ def once_of(row: Any) -> Once | None:
 
 
 async def see(tx: AsyncConnection, alert_id: UUID, target: str) -> RowStatus | None:
-    row = (await tx.execute(SQL["see"], {"alert_id": alert_id, "target": target})).one_or_none()
-    return None if row is None else RowStatus(State(row.state), *row[1:])
-
-
-async def may_be_purged(tx: AsyncConnection, target: str, at: datetime) -> bool:
-    """Return whether a row that existed at this time may have been purged since."""
-    return bool(await tx.scalar(SQL["may_be_purged"], {"target": target, "at": at}))
+    row = (await run(tx, "see", alert_id=alert_id, target=target)).one_or_none()
+    return row and RowStatus(State(row.state), *row[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +129,7 @@ async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[State
     """
     document = json.dumps([_document(position, one) for position, one in enumerate(attempts)])
     now: list[State | None] = [None] * len(attempts)
-    for row in await tx.execute(SQL["record"], {"results": document}):
+    for row in await run(tx, "record", results=document):
         now[row.position] = State(row.state)
     return now
 
@@ -187,20 +175,9 @@ async def move(
     :param refund: take back the attempt that the claim counted
     :returns: False when another worker has taken over; nothing has changed
     """
-    found = await tx.execute(
-        SQL["move"],
-        {
-            "alert_id": job.alert_id,
-            "target": job.target,
-            "attempt": job.attempt,
-            "before": before,
-            "state": after,
-            "reason": reason,
-            "seconds": seconds,
-            "refund": int(refund),
-        },
-    )
-    return found.one_or_none() is not None
+    given = {"before": before, "state": after, "reason": reason, "seconds": seconds}
+    own = {"alert_id": job.alert_id, "target": job.target, "attempt": job.attempt}
+    return bool(await run(tx, "move", **own, **given, refund=int(refund)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,27 +190,6 @@ class Ended:
     event_type: str
     error: str | None
     once: Once | None
-
-
-async def exhaust(
-    tx: AsyncConnection, alert_id: UUID, target: str, generation: int, retries: int
-) -> Ended | None:
-    """Fail a row without attempts left, whose last worker died.
-
-    :returns: None when it is in another state by now
-    """
-    key = {"alert_id": alert_id, "target": target}
-    found = await tx.execute(SQL["exhaust"], {**key, "generation": generation, "retries": retries})
-    return next(map(ended, found), None)
-
-
-async def mark_in_doubt(tx: AsyncConnection, alert_id: UUID, target: str) -> Ended | None:
-    """End a mail whose worker died after it may have written the terminator.
-
-    :returns: None when it is in another state by now
-    """
-    found = await tx.execute(SQL["mark_in_doubt"], {"alert_id": alert_id, "target": target})
-    return next(map(ended, found), None)
 
 
 def ended(row: Any) -> Ended:

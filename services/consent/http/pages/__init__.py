@@ -2,30 +2,20 @@
 
 import base64
 import hashlib
-import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import jinja2
 from markupsafe import Markup
 
-from libs.domain.company import Company, Wording, style
+from libs.common import beside
+from libs.domain.company import Company, style
 from services.consent import mails
 from services.consent.rules import LANGUAGES
 
-_FOLDER = files(__package__)
-_TEXTS: dict[str, dict[str, Any]] = tomllib.loads(
-    _FOLDER.joinpath("texts.toml").read_text(encoding="utf-8")
-)
-_STYLE = _FOLDER.joinpath("style.css").read_text(encoding="utf-8")
-_HTML = jinja2.Environment(
-    autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-)
-_PAGE = _HTML.from_string(_FOLDER.joinpath("page.html").read_text(encoding="utf-8"))
+TEXTS: dict[str, dict[str, Any]] = beside.toml(__file__, "texts.toml")
+_STYLE = beside.text(__file__, "style.css")
+_PAGE = mails.HTML.from_string(beside.text(__file__, "page.html"))
 ZONE = ZoneInfo("Europe/Warsaw")
 HEADERS = {
     "Cache-Control": "no-store",
@@ -36,60 +26,24 @@ HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
-    text: str
-    language: str | None
+def render(name: str, language: str, *, company: Company, **shown: Any) -> str:
+    """Render a page of texts.toml.
 
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One purpose on the preferences page."""
-
-    purpose: str
-    name: str
-    state: str
-    granted: bool
-    wording: Quote | None = None
-    offer: Wording | None = None
-    """What may be agreed to here instead."""
-    paused: str = ""
-    """The date until which nothing is sent."""
-    days: int | None = None
-    """At most one mail in so many days."""
-
-
-def render(
-    name: str,
-    language: str,
-    *,
-    company: Company,
-    email: str = "",
-    token: str = "",
-    wording: Quote | None = None,
-    choices: Sequence[Choice] = (),
-    purpose: str = "",
-    kept_until: str = "",
-) -> str:
-    """Render a page of texts.toml; buttons need a token.
-
-    :param kept_until: the date until which an erasure leaves a hash of the address
-    :param purpose: the purpose of the button; None: all purposes
+    :param shown: `email`; `token`, which buttons need; `wording`, with its text and language;
+        `choices`; `purpose`: of the button, empty for all; `kept_until`: the date until which an
+        erasure leaves a hash of the address
     """
-    text = _TEXTS[name][language]
+    text = TEXTS[name][language]
+    usual = {"email": "", "token": "", "wording": None, "choices": (), "purpose": ""}
     return _PAGE.render(
-        text=text | {"body": text["body"].replace("{kept_until}", kept_until)},
+        text=text | {"body": text["body"].replace("{kept_until}", shown.pop("kept_until", ""))},
         company=company,
         about=mails.TEXTS["company"][language],
-        email=email,
-        token=token,
-        wording=wording,
-        choices=choices,
-        purpose=purpose,
         language=language,
-        languages=[(code, _TEXTS["switch"][code]["name"]) for code in LANGUAGES],
-        switch_label=_TEXTS["languages"][language]["name"],
+        languages=[(code, TEXTS["switch"][code]["name"]) for code in LANGUAGES],
+        switch_label=TEXTS["languages"][language]["name"],
         style=Markup(style(company.accent) + _STYLE),  # noqa: S704 - a file of ours
+        **usual | shown,
     )
 
 
@@ -106,8 +60,3 @@ def headers(company: Company) -> dict[str, str]:
 def date(at: datetime, language: str) -> str:
     local = at.astimezone(ZONE)
     return f"{local:%d.%m.%Y}" if language == "pl" else f"{local.day} {local:%B %Y}"
-
-
-def text(name: str, language: str) -> dict[str, str]:
-    found: dict[str, str] = _TEXTS[name][language]
-    return found

@@ -11,26 +11,16 @@ from aiohttp.typedefs import Handler
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.http import plain_form
-from libs.common.http.application import accepted_at
 from libs.domain.company import split_pair
 from libs.domain.email_address import normalise
 from libs.domain.signed_links import Claims, Tokens
 from services.consent import standing
 from services.consent.changes import ErasedSince, WithdrawalRequest
 from services.consent.http import pages
-from services.consent.http.caller import STATUS, claims_of, language, origin
-from services.consent.http.pages import Choice, Quote
+from services.consent.http.caller import STATUS, agreed, claims_of, language, origin
 from services.consent.optin import OptIns
 from services.consent.recovery.withdrawals import Withdrawals
-from services.consent.rules import (
-    ALL,
-    Action,
-    Agreement,
-    LinkMail,
-    Stands,
-    State,
-    WithdrawalResult,
-)
+from services.consent.rules import ALL, Action, LinkMail, Stands, State, WithdrawalResult
 from services.consent.settings import ConsentSettings
 from services.consent.standing import Standing
 from services.consent.store import consents, data_subjects
@@ -54,8 +44,11 @@ class PageRoutes:
     opt_ins: OptIns
 
     def add_to(self, app: web.Application) -> None:
-        app.router.add_get("/unsubscribe", self._with_claims(self.unsubscribe_page))
-        app.router.add_post("/unsubscribe", self._with_claims(self.unsubscribe_by_link))
+        for add, handler in (
+            (app.router.add_get, self.unsubscribe_page),
+            (app.router.add_post, self.unsubscribe_by_link),
+        ):
+            add("/unsubscribe", self._with_claims(handler, by_address=True))
         app.router.add_get("/preferences", self._with_claims(self.preferences_page))
         app.router.add_post("/preferences", self._with_claims(self.change_by_link))
         app.router.add_get("/opt-in/confirm", self.opt_in_page)
@@ -64,12 +57,21 @@ class PageRoutes:
         app.router.add_post("/erasure/confirm", self.erase_by_link)
 
     def _with_claims(
-        self, handler: Callable[[web.Request, Claims], Awaitable[web.Response]]
+        self,
+        handler: Callable[[web.Request, Claims], Awaitable[web.Response]],
+        *,
+        by_address: bool = False,
     ) -> Handler:
-        """Answer 400 if the link's token is not valid."""
+        """Answer 400 if the link's token is not valid.
+
+        :param by_address: it may name the address instead, as other systems' mails do: anybody may
+            withdraw for it, as by the API, and sees nothing of it
+        """
 
         async def checked(request: web.Request) -> web.Response:
             claims = claims_of(self.tokens, request)
+            if claims is None and by_address:
+                claims = _named(request)
             if claims is None:
                 return self._page(request, "invalid", status=400)
             return await handler(request, claims)
@@ -98,30 +100,34 @@ class PageRoutes:
                 tx, self.vault, email, self.opt_ins.pairs, self.opt_ins.lifetime
             )
             subject = await data_subjects.find(tx, self.vault, email)
-            wishes = await run(tx, "preferences", subject=subject.id) if subject else ()
+            wishes = await run(tx, "held_preferences", subject=subject.id) if subject else ()
             wanted = {row.purpose: row for row in wishes}
         choices = [
             self._choice(purpose, each, wanted.get(purpose), language(request))
             for purpose, each in found.items()
-            if each.state is not Stands.NONE or self.opt_ins.current(purpose, "")
+            if each.state is not Stands.NONE or self.opt_ins.company.current(purpose, "")
         ]
         return self._page(request, "preferences", claims, choices=choices)
 
-    def _choice(self, purpose: str, stands: Standing, wanted: Any, language: str) -> Choice:
-        texts, about = pages.text("preferences", language), stands.agreement
+    def _choice(
+        self, purpose: str, stands: Standing, wanted: Any, language: str
+    ) -> Mapping[str, Any]:
+        """Return what the page shows of a purpose; `offer`: what may be agreed to here instead."""
+        texts = pages.TEXTS["preferences"][language]
         since = pages.date(stands.since, language) if stands.since else ""
         is_granted = stands.state is Stands.GRANTED
         pauses = wanted and wanted.paused_until and wanted.paused_until > datetime.now(UTC)
-        return Choice(
-            purpose=purpose,
-            name=self.opt_ins.label(purpose, language) or pages.text("marketing", language)["name"],
-            state=texts[stands.state].format(date=since),
-            granted=is_granted,
-            wording=Quote(about["text"], about["language"]) if about else None,
-            offer=None if is_granted else self.opt_ins.current(purpose, language),
-            paused=pages.date(wanted.paused_until, language) if pauses else "",
-            days=wanted and wanted.days,
-        )
+        label = self.opt_ins.label(purpose, language)
+        return {
+            "purpose": purpose,
+            "name": label or pages.TEXTS["marketing"][language]["name"],
+            "state": texts[stands.state].format(date=since),
+            "granted": is_granted,
+            "wording": stands.agreement,
+            "offer": None if is_granted else self.opt_ins.company.current(purpose, language),
+            "paused": pages.date(wanted.paused_until, language) if pauses else "",
+            "days": wanted and wanted.days,
+        }
 
     async def change_by_link(self, request: web.Request, claims: Claims) -> web.Response:
         """Do what the pressed button says: withdraw one purpose or all, agree, or ask for less.
@@ -142,15 +148,13 @@ class PageRoutes:
         self, request: web.Request, claims: Claims, form: Mapping[str, str]
     ) -> web.Response:
         """Agree to what the page showed. A mail may have been passed on: it asks to confirm."""
-        purpose, at = form["grant"], accepted_at(request)
+        purpose = form["grant"]
         wording = self.opt_ins.published(form.get("wording", ""))
         is_mail = purpose in self.opt_ins.pairs and split_pair(purpose)[1] == "email"
         if wording is None or not is_mail or not wording.allows(purpose):
             return self._page(request, "invalid", status=422)
         entry = Entry(Action.OPT_IN, claims.subject, origin(request))
-        agreement = Agreement(
-            wording.text, wording.language, "preferences", at, version=wording.version
-        )
+        agreement = agreed(request, wording, "preferences")
         try:
             async with self.engine.begin() as tx:
                 counts = await self.opt_ins.record(tx, entry, agreement, language(request), purpose)
@@ -186,7 +190,7 @@ class PageRoutes:
             wording = await self.opt_ins.waiting(tx, claims)
         if wording is None:
             return self._page(request, "opt_in_used", claims, status=410)
-        return self._page(request, "opt_in", claims, wording=Quote(wording.text, wording.language))
+        return self._page(request, "opt_in", claims, wording=wording)
 
     async def opt_in_by_link(self, request: web.Request) -> web.Response:
         claims = claims_of(self.tokens, request, LinkMail.OPT_IN)  # a link can refuse forever
@@ -218,12 +222,8 @@ class PageRoutes:
         if claims is None:
             return self._page(request, name, status=_ERASURE_STATUS[name])
         await plain_form.read(request)
-        entry = Entry(
-            action=Action.ERASURE_REQUESTED,
-            email=claims.subject,
-            origin=origin(request),
-            evidence={"source": "link"},
-        )
+        said = {"source": "link"}
+        entry = Entry(Action.ERASURE_REQUESTED, claims.subject, origin(request), evidence=said)
         result = (await self.withdrawals.erase(entry)).result
         return self._page(request, f"erasure_{result}", claims, status=STATUS[result])
 
@@ -258,25 +258,32 @@ class PageRoutes:
         **more: Any,
     ) -> web.Response:
         kept = timedelta(days=self.settings.suppression_retention_days)
-        html = pages.render(
-            name,
-            language(request),
-            company=self.settings.company,
-            email=claims.subject if claims else "",
-            token=request.query.get("token", ""),
-            kept_until=pages.date(datetime.now(UTC) + kept, language(request)),
-            **more,
-        )
+        by_address, company = claims and claims.purpose == _ANY, self.settings.company
+        shown = {
+            "email": claims.subject if claims else "",
+            "token": "" if by_address else request.query.get("token", ""),
+            "kept_until": pages.date(datetime.now(UTC) + kept, language(request)),
+        }
         return web.Response(
-            text=html,
+            text=pages.render(name, language(request), company=company, **shown | more),
             status=status,
             content_type="text/html",
             charset="utf-8",
-            headers=pages.headers(self.settings.company),
+            headers=pages.headers(company),
         )
 
 
+_ANY = ""
+"""The purpose of a link that only names an address."""
 _ERASURE_STATUS = {"erasure": 200, "erasure_invalid": 400, "erasure_used": 410}
+
+
+def _named(request: web.Request) -> Claims | None:
+    try:
+        email = normalise(request.query.get("email", ""))
+    except ValueError:
+        return None
+    return Claims(email, _ANY, Action.UNSUBSCRIBE, 0)
 
 
 def _withdrawal(request: web.Request, claims: Claims, source: str) -> Entry:

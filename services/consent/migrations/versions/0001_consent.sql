@@ -1,3 +1,4 @@
+-- The tables of consent: data subjects, their consent and permits, erasures, the audit trail.
 CREATE TABLE data_subject (
     id uuid PRIMARY KEY,
     lookup_hash bytea CONSTRAINT data_subject_lookup_hash UNIQUE,
@@ -230,3 +231,7 @@ REVOKE DELETE ON data_subject, consent_state FROM consent;
 REVOKE UPDATE ON erasure_receipt FROM consent;
 REVOKE ALL ON FUNCTION admin_action_purge FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION admin_action_purge TO consent;
+
+\ir ../../../../libs/common/messaging/outbox_table.sql
+
+\ir ../../../../libs/common/messaging/inbox_table.sql

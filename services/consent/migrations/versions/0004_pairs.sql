@@ -1,3 +1,4 @@
+-- Consent by purpose and channel: permits name theirs; pauses and caps; withdrawals of all.
 ALTER TABLE permit ADD COLUMN purpose text;
 -- Each purpose has its own share. No code reads a kind that it did not write.
 -- squawk-ignore ban-drop-constraint

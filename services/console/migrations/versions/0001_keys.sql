@@ -1,3 +1,4 @@
+-- The record of acts, and API keys with their versions and readers.
 -- Nobody changes a row, and the owner, too, deletes only what is a year old; retention does so by
 -- the function, to which a setting gives the days.
 CREATE TABLE staff_action (

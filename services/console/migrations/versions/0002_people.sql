@@ -1,3 +1,4 @@
+-- People, their invitations, passwords and sessions.
 CREATE TABLE staff (
     id uuid PRIMARY KEY,
     email text NOT NULL CONSTRAINT staff_email UNIQUE,

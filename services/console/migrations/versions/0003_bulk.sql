@@ -1,3 +1,4 @@
+-- Retries and discards of many alerts.
 CREATE TABLE bulk_action (
     id uuid PRIMARY KEY,
     at timestamptz NOT NULL DEFAULT now(),

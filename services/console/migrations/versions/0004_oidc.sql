@@ -1,3 +1,4 @@
+-- People who log in at an identity provider.
 -- The table has a row for each person: it is checked and indexed at once. The release before reads
 -- rows of the kind `password` only, and those are as they were.
 ALTER TABLE staff_credential ADD COLUMN issuer text, ADD COLUMN subject text;

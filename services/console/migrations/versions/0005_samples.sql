@@ -1,3 +1,4 @@
+-- The numbers behind the charts of targets.
 CREATE TABLE sample (
     at timestamptz NOT NULL,
     target text NOT NULL,

@@ -1,3 +1,4 @@
+-- People disabled for a year are erased; the record keeps a number in place of their name.
 -- As 0001 says of deletions: of an act that is a year old one thing may change, its person's name.
 DROP TRIGGER staff_action_refuse ON staff_action;
 CREATE TRIGGER staff_action_refuse BEFORE TRUNCATE ON staff_action

@@ -1,3 +1,8 @@
+-- Conversations, their messages, follow-ups and leads.
+\ir ../../../../libs/common/messaging/outbox_table.sql
+
+\ir ../../../../libs/common/messaging/inbox_table.sql
+
 CREATE TABLE chat_conversations (
     id uuid PRIMARY KEY,
     session_id text CONSTRAINT chat_conversations_session UNIQUE,

@@ -1,3 +1,4 @@
+-- Submissions of forms, and for a week who was erased.
 CREATE TABLE lead_submission (
     id uuid PRIMARY KEY,
     form text NOT NULL,

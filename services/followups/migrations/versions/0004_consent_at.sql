@@ -1,3 +1,4 @@
+-- A lead's consent is what the consent service says, not what was said in the chat.
 ALTER TABLE lead ADD COLUMN consent_at timestamptz;
 
 COMMENT ON COLUMN lead.consent_at IS 'of consent''s last word on may_mail';

@@ -1,3 +1,15 @@
+-- What staff do with a lead: notes, calls, corrections, and who has it; counts of leads.
+ALTER TABLE lead ADD COLUMN IF NOT EXISTS call_at timestamptz,
+    ADD COLUMN IF NOT EXISTS reminded_at timestamptz,
+    ADD COLUMN IF NOT EXISTS answered_at timestamptz;
+
+CREATE INDEX CONCURRENTLY lead_state_created
+    ON lead (state, created_at, id) INCLUDE (topic, owner);
+
+CREATE INDEX CONCURRENTLY lead_won ON lead (state_at) WHERE state = 'won';
+
+CREATE INDEX CONCURRENTLY lead_call ON lead (call_at) WHERE call_at IS NOT NULL;
+
 ALTER TABLE lead ADD COLUMN revision integer NOT NULL DEFAULT 0,
     ADD COLUMN edited text[] NOT NULL DEFAULT '{}',
     ADD COLUMN order_value bigint,

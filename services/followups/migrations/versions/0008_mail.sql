@@ -1,3 +1,7 @@
+-- Mail that came back, addresses that take none, and how far a shared mailbox was read.
+CREATE INDEX CONCURRENTLY followup_event_sent
+    ON followup_event (sent_at) WHERE sent_at IS NOT NULL;
+
 CREATE TABLE mail (
     key text NOT NULL,
     kind text NOT NULL,

@@ -1,21 +1,27 @@
 """The hosted form, a page without a script. It also answers a faulty plain form."""
 
-import tomllib
 from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from libs.common import beside
+from libs.domain import mistyped
 from libs.domain.forms import Form, origin_of
 from services.gateway.door.cors import SECURITY_POLICY
 from services.gateway.pages import TEMPLATES
 
 _PAGE = TEMPLATES.get_template("intake/forms/page.html")
-_TEXTS = tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
+_TEXTS = beside.toml(__file__, "texts.toml")
 WORDS: Mapping[str, Mapping[str, str]] = _TEXTS["page"]
 FAULTS: Mapping[str, Mapping[str, str]] = _TEXTS["faults"]
+
+
+_ABSENT: Mapping[str, Any] = dict.fromkeys(("message", "proof", "sure")) | {
+    "values": {},
+    "consents": {},
+}
 
 
 def show(
@@ -25,34 +31,22 @@ def show(
     today: date,
     *,
     status: int = 200,
-    values: Mapping[str, str] | None = None,
-    consents: Mapping[str, str] | None = None,
-    faults: Mapping[str, str] | None = None,
-    message: str | None = None,
-    key: str | None,
-    issued: str | None,
-    proof: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    faults: Mapping[str, str] = {},
+    headers: Mapping[str, str] = {},
+    **shown: Any,
 ) -> web.Response:
     """Render the form.
 
-    :param key: None for a form on someone's own page, which has none: a new key would make its
-        repetition another lead
+    :param shown: what the template names: `values`, `consents`, `message`, `issued`, `proof`;
+        `sure`, the address that a fault `slip` asks about; and `key`: None for a form on someone's
+        own page, which has none: a new key would make its repetition another lead
     """
-    context: dict[str, Any] = {
-        "name": name,
-        "form": form,
-        "language": language,
-        "wordings": form.shown(language, today),
-        "values": values or {},
-        "consents": consents or {},
-        "faults": {at: FAULTS[language][fault] for at, fault in (faults or {}).items()},
-        "message": message,
-        "key": key,
-        "issued": issued,
-        "proof": proof,
-        "words": WORDS[language],
-    }
+    told = FAULTS[language]
+    meant = mistyped.suggestion(shown.get("sure") or "")
+    context = {**_ABSENT, **shown}
+    context |= {"name": name, "form": form, "language": language, "words": WORDS[language]}
+    context["wordings"] = form.shown(language, today)
+    context["faults"] = {at: told[fault].format(address=meant) for at, fault in faults.items()}
     # A redirect counts as form-action in Chromium.
     leads_to = " ".join(sorted({str(origin_of(url)) for url in form.success.values()}))
     return web.Response(
@@ -66,6 +60,6 @@ def show(
             ),
             # With no-referrer, browsers would send `Origin: null` with the form.
             "Referrer-Policy": "same-origin",
-            **(headers or {}),
+            **headers,
         },
     )

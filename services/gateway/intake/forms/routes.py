@@ -13,14 +13,14 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import hdrs, web
 
 from libs.common.http import plain_form
-from libs.common.http.application import JSON, Problem, json_response, validate
-from libs.common.http.heads import media_type
+from libs.common.http.application import JSON, Problem, json_response, media_type, there, validate
 from libs.common.messaging.broker import Message
 from libs.common.process import logs
+from libs.domain import mistyped
 from libs.domain.company import split_pair
 from libs.domain.forms import LANGUAGES, Form, Forms, Read, origin_of
 from services.gateway import metrics
-from services.gateway.door.access import CONTEXT, too_many
+from services.gateway.door.access import CONTEXT, IDEMPOTENCY_KEY, too_many
 from services.gateway.door.body_budget import BodyBudget
 from services.gateway.door.budgets import Budgets
 from services.gateway.door.clients import Role, bucket_of, network_of
@@ -30,7 +30,6 @@ from services.gateway.intake.forms.robots import Robots
 from services.gateway.intake.forms.submission import (
     LEAD_SUBMIT,
     MOST_BYTES,
-    Accepted,
     LeadRequest,
     Submission,
     of_plain_form,
@@ -38,7 +37,7 @@ from services.gateway.intake.forms.submission import (
     posted,
     without_query,
 )
-from services.gateway.intake.idempotency import HEADER, Idempotency, key_of
+from services.gateway.intake.idempotency import Idempotency, key_of
 from services.gateway.intake.relayed import Relayed
 from services.gateway.pages.files import language_of
 from services.gateway.proxy.forward import readable
@@ -149,7 +148,9 @@ class FormRoutes:
     async def _post_json(self, request: web.Request) -> web.Response:
         key = key_of(request)
         if key is None or len(key) < SHORTEST_KEY:
-            raise Problem(422, errors=[(HEADER, f"must have {SHORTEST_KEY} characters or more")])
+            raise Problem(
+                422, errors=[(IDEMPOTENCY_KEY, f"must have {SHORTEST_KEY} characters or more")]
+            )
         body = await self._body(request)
         given = validate(body, LeadRequest).submission(key, body)
         given.proof = request.headers.get(PROOF)
@@ -167,11 +168,10 @@ class FormRoutes:
         ) as claim:
             if claim.result is None:
                 await self._check_proof(request, form, given, self.robots.has_solved)
-                accepted = await self._take(request, form, given, found)
                 answer = {
                     "id": str(given.lead_id),
                     "status": "accepted",
-                    "consents_not_recorded": accepted.not_recorded,
+                    "consents_not_recorded": await self._take(request, form, given, found),
                 }
                 claim.keep = json.dumps(answer).encode()
         return web.Response(
@@ -188,11 +188,15 @@ class FormRoutes:
         if form.trap is not None:
             given.trap = given.fields.pop(form.trap, None)
         given.page = without_query(request.headers.get(hdrs.REFERER))
-        found = Read({}, {}, {})
+        found, address = Read({}, {}, {}), ""
         words = pages.WORDS[given.language]
         try:
             await self._check_limits(request, given.form)
             found = self._read(form, given)
+            address = found.facts.get("email", "")
+            if not found.faults and mistyped.suggestion(address) and given.sure != address:
+                asked = next(each for each in form.fields if each.fact == "email")
+                found.faults[asked.name] = "slip"
             if found.faults:
                 raise Problem(422)  # noqa: TRY301 - shown as the others are
             await self._check_proof(request, form, given, self.robots.has_confirmed)
@@ -220,6 +224,7 @@ class FormRoutes:
                 message=message,
                 key=body.get("key"),
                 issued=given.issued,
+                sure=address if "slip" in found.faults.values() else None,
                 proof=self.robots.confirmation(given.form, form),
                 headers=problem.headers,
             )
@@ -234,10 +239,7 @@ class FormRoutes:
         raise Problem(413, detail=f"the body is larger than {MOST_BYTES} bytes")
 
     def _form(self, name: str) -> Form:
-        try:
-            return self.forms[name]
-        except KeyError:
-            raise Problem(404, detail="no such form") from None
+        return there(self.forms.get(name), "form")
 
     def _check_origin(self, request: web.Request, form: Form) -> None:
         """Keep other sites' pages out; this does not authenticate a program.
@@ -311,8 +313,8 @@ class FormRoutes:
 
     async def _take(
         self, request: web.Request, form: Form, given: Submission, found: Read
-    ) -> Accepted:
-        """Hand the lead over.
+    ) -> list[str]:
+        """Hand the lead over; return the purposes of which no consent is recorded.
 
         :raises Problem: 503, the outcome is unknown
         """
@@ -330,17 +332,10 @@ class FormRoutes:
         by_key = client.role is Role.SERVICE
         suspicion = self.robots.suspicion(form, given, self.grace)
         suspicion, charge = await self._charge(request, given.form, None if by_key else suspicion)
-        accepted = Accepted(
-            submission=given,
-            values=found.values,
-            facts=found.facts,
-            wordings=wordings,
-            not_recorded=missing,
-            suspicion=suspicion,
-        )
         agent = request.headers.get(hdrs.USER_AGENT)
-        body = accepted.message(client, agent and readable(agent), now)
-        outcome = "suspected" if accepted.suspicion else "accepted"
+        agent = agent and readable(agent)
+        body = given.message(found, wordings, missing, suspicion, client, agent, now)
+        outcome = "suspected" if suspicion else "accepted"
         try:
             way = await self.relayed.hand_over(
                 Message(body["id"], LEAD_SUBMIT, body, logs.request_id.get() or "")
@@ -350,7 +345,7 @@ class FormRoutes:
             await self.budgets.settle(charge, problem.status)  # its repetition is charged again
             raise
         metrics.LEADS.labels(given.form, way, outcome).inc()
-        return accepted
+        return missing
 
     async def _charge(
         self, request: web.Request, name: str, suspicion: str | None

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -14,7 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, field_validator
 from libs.common.http import plain_form
 from libs.common.http.application import Model, Problem
 from libs.domain.company import Wording
-from libs.domain.forms import LANGUAGES, MOST_FIELDS
+from libs.domain.forms import LANGUAGES, MOST_FIELDS, Read
 from services.gateway.door.clients import Client
 from services.gateway.intake.messages import NAMESPACE
 from services.gateway.intake.sessions import is_strong
@@ -54,32 +53,59 @@ class LeadRequest(Model):
         return session_id if session_id and is_strong(session_id) else None
 
     def submission(self, key: str, body: bytes) -> "Submission":
-        return Submission(**dict(self), key=_with_content(key, body))
+        return Submission.model_construct(**dict(self), key=_with_content(key, body))
 
 
-@dataclass(slots=True)
-class Submission:
-    form: str
+class Submission(LeadRequest):
+    """What either sent, and what only a header or a plain form has. Checked before it is made."""
+
+    fields: dict[str, str]  # type: ignore[assignment]
     key: str
     """The sender's own, or the UTC day, and the content: other content is another lead."""
-    form_version: str | None
-    language: str
-    fields: dict[str, str]
-    consents: dict[str, str] = field(default_factory=dict)
-    notice_version: str | None = None
-    issued: str | None = None
     proof: str | None = None
     """That a challenge was solved; of a plain form, that its sender pressed the button again."""
-    trap: str | None = None
-    page: str | None = None
-    session_id: str | None = None
-    agreed_at: datetime | None = None
-    source: str | None = None
+    sure: str | None = None
+    """An address that looks mistyped, which its sender was asked about."""
 
     @property
     def lead_id(self) -> uuid.UUID:
         """Fixed before the first try, so that a repeated request is the same lead."""
         return uuid.uuid5(NAMESPACE, f"lead\n{self.form}\n{self.key}")
+
+    def message(
+        self,
+        found: Read,
+        wordings: Sequence[Wording],
+        not_recorded: Sequence[str],
+        suspicion: str | None,
+        client: Client,
+        user_agent: str | None,
+        at: datetime,
+    ) -> dict[str, Any]:
+        """Make `lead.submit`; its golden form is tests/contracts/lead.submit.json.
+
+        It holds the wordings themselves: whatever forms.toml says when it is read, what was shown
+        is recorded.
+        """
+        by_key = self.source is not None
+        return {
+            "id": str(self.lead_id),
+            **picked(self, "form", "form_version", "language", "session_id"),
+            "fields": found.values,
+            "facts": found.facts,
+            "consents": [
+                picked(wording, "purpose", "version", "language", "text") for wording in wordings
+            ],
+            "consents_not_recorded": not_recorded,
+            **picked(self, "notice_version", "page", "source"),
+            "agreed_at": self.agreed_at and self.agreed_at.isoformat(),
+            "suspicion": suspicion,
+            # A program's address says nothing about the person.
+            "client_address": None if by_key else client.ip,
+            "client_address_from": None if by_key else str(client.ip_source),
+            "user_agent": None if by_key else user_agent and user_agent[:500],
+            "accepted_at": at.isoformat(),
+        }
 
 
 def of_plain_form(given: Mapping[str, str], language: str, day: str) -> Submission:
@@ -95,16 +121,16 @@ def of_plain_form(given: Mapping[str, str], language: str, day: str) -> Submissi
     form, key, chosen = (own.pop(name, "") for name in ("form", "key", "language"))
     more: dict[str, Any] = {
         name: own.pop(name, None) or None
-        for name in ("form_version", "issued", "proof", "notice_version")
+        for name in ("form_version", "issued", "proof", "notice_version", "sure")
     }
+    more["language"] = chosen if chosen in LANGUAGES else language
     consents = {
         name[len(CONSENT) :]: own.pop(name) for name in list(own) if name.startswith(CONSENT)
     }
     content = json.dumps([sorted(own.items()), sorted(consents.items())])
-    return Submission(
+    return Submission.model_construct(
         form=form,
         key=_with_content(key or day, content.encode()),
-        language=chosen if chosen in LANGUAGES else language,
         fields=own,
         consents=consents,
         **more,
@@ -145,42 +171,3 @@ def without_query(page: str | None) -> str | None:
         return None
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"[:500]
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What the gateway decided about a submission."""
-
-    submission: Submission
-    values: Mapping[str, str]
-    facts: Mapping[str, str]
-    wordings: list[Wording]
-    not_recorded: list[str]
-    suspicion: str | None
-
-    def message(self, client: Client, user_agent: str | None, at: datetime) -> dict[str, Any]:
-        """Make `lead.submit`; its golden form is tests/contracts/lead.submit.json.
-
-        It holds the wordings themselves: whatever forms.toml says when it is read, what was shown
-        is recorded.
-        """
-        given, by_key = self.submission, self.submission.source is not None
-        return {
-            "id": str(given.lead_id),
-            **picked(given, "form", "form_version", "language", "session_id"),
-            "fields": dict(self.values),
-            "facts": dict(self.facts),
-            "consents": [
-                picked(wording, "purpose", "version", "language", "text")
-                for wording in self.wordings
-            ],
-            "consents_not_recorded": self.not_recorded,
-            **picked(given, "notice_version", "page", "source"),
-            "agreed_at": given.agreed_at and given.agreed_at.isoformat(),
-            "suspicion": self.suspicion,
-            # A program's address says nothing about the person.
-            "client_address": None if by_key else client.ip,
-            "client_address_from": None if by_key else str(client.ip_source),
-            "user_agent": None if by_key else user_agent and user_agent[:500],
-            "accepted_at": at.isoformat(),
-        }

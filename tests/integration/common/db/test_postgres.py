@@ -1,7 +1,6 @@
-"""Each claim with both drivers, on both event loops."""
+"""Each claim on both event loops."""
 
 import asyncio
-import json
 import os
 import resource
 import select
@@ -12,27 +11,22 @@ import traceback
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, closing, nullcontext, suppress
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 import psycopg2
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url, text
-from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from deploy.up.servers import Postgres
 from libs.common.database import aiopg_private
 from libs.common.database import postgres as db
-from tests.support.consumers import until
+from libs.common.database.engine import alone
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.proxy import UP, Proxy
-
-AIOPG, ASYNCPG = "postgresql+aiopg", "postgresql+asyncpg"
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +47,9 @@ def made(databases: Databases) -> Iterator[DatabaseUrl]:
     databases.drop(fresh.name)
 
 
-@pytest.fixture(params=[AIOPG, ASYNCPG])
-def url(request: pytest.FixtureRequest, made: DatabaseUrl) -> str:
-    return make_url(made).set(drivername=request.param).render_as_string(hide_password=False)
+@pytest.fixture
+def url(made: DatabaseUrl) -> str:
+    return str(made)
 
 
 @pytest.fixture
@@ -74,8 +68,8 @@ async def engine(url: str, name: str) -> AsyncIterator[AsyncEngine]:
 async def other(url: str) -> AsyncIterator[AsyncConnection]:
     """A connection beside the engine under test; each statement is its own transaction."""
     async with (
-        db.connect(url, application_name="other", autocommit=True) as opened,
-        opened.connect() as connection,
+        db.connect(url, application_name="other") as opened,
+        alone(opened) as connection,
     ):
         yield connection
 
@@ -91,7 +85,7 @@ def at_port(url: str, port: int) -> str:
 
 
 def execute(url: str, sql: str, *values: object) -> None:
-    dsn = url.replace(AIOPG, "postgresql")
+    dsn = url.replace("+aiopg", "")
     with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(sql, values)
 
@@ -114,18 +108,6 @@ async def unavailable(asked: Awaitable[object]) -> None:
     with pytest.raises(DBAPIError) as failed:
         await asked
     assert db.is_transient(failed.value)
-
-
-async def end_noticed(engine: AsyncEngine) -> asyncio.Event:
-    """Tell when the driver knows that its idle connection ended."""
-    noticed = asyncio.Event()
-    async with engine.connect() as connection:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        if engine.driver == "asyncpg":  # told by the loop; aiopg's looks
-            driver.add_termination_listener(lambda _: noticed.set())
-        else:
-            noticed.set()
-    return noticed
 
 
 async def runs(other: AsyncConnection, name: str) -> bool:
@@ -184,48 +166,7 @@ class Tearing:
 # Values
 
 
-async def test_values_round_trip_through_sql(engine: AsyncEngine) -> None:
-    number, now = uuid.uuid4(), datetime.now(UTC)
-    statement = text(
-        "SELECT CAST(:id AS uuid) AS id, CAST(:ids AS uuid[]) AS ids, CAST(:body AS jsonb) AS body,"
-        " CAST(:at AS timestamptz) AS at, CAST(:raw AS bytea) AS raw, CAST(:sum AS numeric) AS sum,"
-        " CAST(:names AS text[]) AS names, CAST(:nothing AS text) AS nothing"
-    ).columns(body=pg.JSONB)
-    values = {
-        "id": number,
-        "ids": [number],
-        "at": now,
-        "raw": b"\x00\xff%",
-        "sum": Decimal("1.10"),
-        "names": ["ą", "'", None],
-        "nothing": None,
-    }
-    body = {"ą": [1, None, 1.5, "%s"]}
-    async with engine.begin() as tx:
-        row = (await tx.execute(statement, values | {"body": json.dumps(body)})).one()
-    assert row._asdict() == values | {"body": body}
-    assert isinstance(row.id, uuid.UUID)
-    assert isinstance(row.raw, bytes)
-    assert row.at.utcoffset() is not None
-
-
 # Transactions
-
-
-@pytest.mark.parametrize("error", [LookupError, asyncio.CancelledError])
-async def test_an_exception_rolls_back_and_the_connection_stays(
-    engine: AsyncEngine, error: type[BaseException]
-) -> None:
-    async def fail() -> None:
-        async with engine.begin() as tx:
-            await tx.execute(text("SELECT set_config('a.b', 'left over', false)"))
-            raise error
-
-    before = await pid_of(engine)
-    with pytest.raises(error):
-        await fail()
-    assert await pid_of(engine) == before
-    assert await scalar(engine, "SELECT current_setting('a.b', true)") in {None, ""}
 
 
 async def test_a_commit_that_fails_is_a_database_error_and_the_connection_stays(
@@ -244,16 +185,6 @@ async def test_a_commit_that_fails_is_a_database_error_and_the_connection_stays(
 
 
 # Settings
-
-
-async def test_a_connection_sets_its_name_and_time_outs(engine: AsyncEngine, name: str) -> None:
-    settings = {
-        "application_name": name,
-        "statement_timeout": "5s",
-        "idle_in_transaction_session_timeout": "10s",
-        "client_connection_check_interval": "1s",
-    }
-    assert {name: await scalar(engine, f"SHOW {name}") for name in settings} == settings
 
 
 async def test_a_statement_over_its_time_is_a_database_error_and_the_connection_stays(
@@ -288,10 +219,8 @@ async def test_a_connection_ended_while_idle_is_replaced_at_its_next_use(
     made: DatabaseUrl, engine: AsyncEngine
 ) -> None:
     before = await pid_of(engine)
-    noticed = await end_noticed(engine)
     # The loop stands still until the server's process is gone, and with it its end of the socket.
     execute(made, "SELECT pg_terminate_backend(%s, 5000)", before)
-    await noticed.wait()
     assert await pid_of(engine) != before
 
 
@@ -368,18 +297,6 @@ async def test_a_connection_reset_in_a_statement_means_unavailable(url: str, pro
         await unavailable(asyncio.wait_for(asking, 3))
         await proxy.resume()
         assert await scalar(engine, "SELECT 1") == 1
-
-
-async def test_a_connection_reset_while_idle_is_replaced_at_its_next_use(
-    url: str, proxy: Proxy
-) -> None:
-    async with db.connect(at_port(url, proxy.port), application_name="test") as engine:
-        before = await pid_of(engine)
-        noticed = await end_noticed(engine)
-        proxy.reset()
-        await until(lambda: proxy.connections == 0)
-        await noticed.wait()
-        assert await pid_of(engine) != before
 
 
 async def test_a_partial_answer_followed_by_a_reset_means_unavailable(
@@ -484,62 +401,33 @@ async def test_an_error_is_noticed_at_once_with_more_than_1024_descriptors(
 
 
 @asynccontextmanager
-async def listening(url: str) -> AsyncIterator[db.Listener]:
-    async with db.listen(url, "Some channel") as listener, asyncio.timeout(20):
-        await listener.event.wait()
-        listener.event.clear()
-        yield listener
+async def listening(url: str) -> AsyncIterator[asyncio.Event]:
+    async with db.listen(url, "Some channel") as notified, asyncio.timeout(20):
+        await notified.wait()
+        notified.clear()
+        yield notified
 
 
 async def test_a_listener_hears_each_notification(url: str, other: AsyncConnection) -> None:
-    async with listening(url) as listener:
+    async with listening(url) as notified:
         for _ in range(3):
             await other.execute(text('NOTIFY "Some channel"'))
-            await listener.event.wait()
-            listener.event.clear()
-
-
-async def test_a_listener_hears_again_after_its_connection_was_reset(
-    url: str, other: AsyncConnection, proxy: Proxy
-) -> None:
-    async with listening(at_port(url, proxy.port)) as listener:
-        proxy.reset()
-        await listener.event.wait()
-        listener.event.clear()
-        await other.execute(text('NOTIFY "Some channel"'))
-        await listener.event.wait()
+            await notified.wait()
+            notified.clear()
 
 
 async def test_a_listener_and_a_pool_work_again_after_the_server_restarted(
     url: str, engine: AsyncEngine, postgres: Postgres
 ) -> None:
     await pid_of(engine)
-    async with listening(url) as listener:
+    async with listening(url) as notified:
         await asyncio.to_thread(postgres.stop)
         await unavailable(scalar(engine, "SELECT 1"))
         await asyncio.to_thread(postgres.start)
-        await listener.event.wait()
-        listener.event.clear()
+        await notified.wait()
+        notified.clear()
         await scalar(engine, """SELECT pg_notify('Some channel', '') IS NULL""")
-        await listener.event.wait()
-
-
-async def test_an_error_does_not_end_the_notifications_of_an_aiopg_connection(
-    made: DatabaseUrl,
-) -> None:
-    async with (
-        db.connect(made, application_name="test", autocommit=True) as engine,
-        engine.connect() as connection,
-        engine.connect() as another,
-        asyncio.timeout(5),
-    ):
-        driver: Any = (await connection.get_raw_connection()).driver_connection
-        await connection.execute(text("LISTEN something"))
-        with pytest.raises(DBAPIError):
-            await connection.execute(text("SELECT 1 / 0"))
-        waiting = asyncio.create_task(driver.wait_notified())
-        await another.execute(text("NOTIFY something"))
-        await waiting
+        await notified.wait()
 
 
 ANNA = "anna@example.com"

@@ -1,4 +1,4 @@
-"""A Statement does what SQLAlchemy's execute does, with both drivers."""
+"""A Statement does what SQLAlchemy's execute does."""
 
 import asyncio
 import uuid
@@ -10,12 +10,19 @@ from typing import Any
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError, StatementError
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    InvalidRequestError,
+    ProgrammingError,
+    StatementError,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
+from libs.common.database.engine import alone
 from libs.common.database.statement import Statement
 from tests.support.consumers import until
 from tests.support.databases import Databases, DatabaseUrl
@@ -49,10 +56,9 @@ def made(databases: Databases) -> Iterator[DatabaseUrl]:
     databases.drop(fresh.name)
 
 
-@pytest.fixture(params=["postgresql+aiopg", "postgresql+asyncpg"])
-async def engine(request: pytest.FixtureRequest, made: DatabaseUrl) -> AsyncIterator[AsyncEngine]:
-    url = make_url(made).set(drivername=request.param).render_as_string(hide_password=False)
-    async with postgres.connect(url, application_name="statement", pool_size=1) as opened:
+@pytest.fixture
+async def engine(made: DatabaseUrl) -> AsyncIterator[AsyncEngine]:
+    async with postgres.connect(str(made), application_name="statement", pool_size=1) as opened:
         async with opened.begin() as tx:
             await tx.execute(text("DELETE FROM thing"))
         yield opened
@@ -86,12 +92,6 @@ async def test_values_are_those_of_sqlalchemy(engine: AsyncEngine) -> None:
     assert ours == sorted(given, key=lambda each: str(each["id"]))
 
 
-async def test_no_rows_have_columns_too(engine: AsyncEngine) -> None:
-    async with engine.begin() as tx:
-        assert await Statement("SELECT id FROM thing").execute(tx) == []
-        assert (await Statement("UPDATE thing SET name = 'a'").execute(tx)).rowcount == 0
-
-
 async def test_a_value_in_the_clause_may_be_left_out(engine: AsyncEngine) -> None:
     clause = text("SELECT 7 % :by AS rest, 'a%b' AS plain")
     rest = Statement(clause.bindparams(sa.bindparam("by", 4, type_=sa.Integer)))
@@ -100,34 +100,6 @@ async def test_a_value_in_the_clause_may_be_left_out(engine: AsyncEngine) -> Non
         assert (await rest.execute(tx, {"by": 5})).one().rest == 2
         with pytest.raises(StatementError):
             await ADD.execute(tx, {"id": uuid.uuid4()})
-
-
-async def test_a_statement_after_a_lock_sees_what_was_committed_before(
-    engine: AsyncEngine, made: DatabaseUrl
-) -> None:
-    counted = Statement("SELECT count(*) FROM thing", after=text("SELECT pg_advisory_xact_lock(7)"))
-
-    async def counts() -> int:
-        async with engine.begin() as tx:
-            return int((await counted.execute(tx)).scalar_one())
-
-    async with (
-        postgres.connect(str(made), application_name="other") as other,
-        other.connect() as tx,
-    ):
-        await tx.execute(text("SELECT pg_advisory_xact_lock(7)"))
-        task = asyncio.create_task(counts())
-
-        async def waits() -> bool:
-            waiting = text(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-            )
-            return bool((await tx.execute(waiting)).scalar_one())
-
-        await eventually(waits)
-        await ADD.execute(tx, row())
-        await tx.commit()
-        assert await task == 1
 
 
 async def test_it_begins_a_transaction_that_can_be_rolled_back(engine: AsyncEngine) -> None:
@@ -214,3 +186,43 @@ async def test_it_is_seen_by_who_listens_for_statements(engine: AsyncEngine) -> 
     )
     assert await count(engine) == 0
     assert seen == ["SELECT count(*) FROM thing"]
+
+
+async def test_the_last_statement_commits_and_nothing_follows_it(engine: AsyncEngine) -> None:
+    for listens in (False, True):  # SQLAlchemy's own transaction, once somebody listens
+        if listens:
+            sa.event.listen(engine.sync_engine, "commit", lambda _: None)
+        async with engine.begin() as tx:
+            await ADD.execute(tx, row())
+            await ADD.execute(tx, row(), commits=True)
+            with pytest.raises(InvalidRequestError):
+                await ADD.execute(tx, row())
+        assert await count(engine) == 2 * (1 + listens)
+    tx = await engine.connect()
+    await ADD.execute(tx, row())
+    with pytest.raises(IntegrityError):
+        await ADD.execute(tx, row(name="x"), commits=True)
+    await tx.close()
+    assert await count(engine) == 4
+
+
+async def test_a_statement_alone_is_a_transaction(engine: AsyncEngine) -> None:
+    seen: list[str] = []
+    async with alone(engine) as tx:
+        driver: Any = (await tx.get_raw_connection()).driver_connection
+        sent = driver.execute
+
+        async def execute(cursor: Any, operation: Any, parameters: Any = None) -> None:
+            seen.append(operation)
+            await sent(cursor, operation, parameters)
+
+        driver.execute = execute
+        with pytest.raises(IntegrityError):
+            await ADD.execute(tx, row(name="x"))
+        await ADD.execute(tx, row())
+        await tx.execute(text("SELECT 1"))
+    assert len(seen) == 3  # without BEGIN, COMMIT and ROLLBACK
+    assert not any("BEGIN" in each for each in seen)
+    async with engine.connect() as connection:  # the same one, which begins transactions again
+        await ADD.execute(connection, row())
+    assert await count(engine) == 1
