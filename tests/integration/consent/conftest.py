@@ -1,29 +1,58 @@
+"""Consent on real tables: its routes as the gateway calls them, and what its queues bring."""
+
+import asyncio
 import base64
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg2
 import pytest
 import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from deploy.up.environment import EXAMPLE_CONFIG
+from libs.common import health
 from libs.common.database import postgres
+from libs.common.health import HealthRoute
+from libs.common.http import application
+from libs.common.messaging.broker import Message
+from libs.common.messaging.consumer import Disposition
+from libs.common.messaging.rpc import NoReply
+from libs.common.process.settings import Settings
 from libs.domain.signed_links import Tokens
-from services.consent import changes
+from services.consent import changes, permits
 from services.consent.changes import Withdrawal, WithdrawalRequest
 from services.consent.consumers import Consumers
+from services.consent.http.admin import AdminRoutes
+from services.consent.http.pages.routes import PageRoutes
+from services.consent.http.public import PublicRoutes
 from services.consent.mails import LinkMails
 from services.consent.messages import PermitRequest
 from services.consent.optin import OptIns
 from services.consent.recovery.journal import Journal
-from services.consent.rules import Action, Agreement
+from services.consent.recovery.withdrawals import Withdrawals
+from services.consent.rules import (
+    ALL,
+    Action,
+    Agreement,
+    PermitAnswer,
+    PermitDecision,
+    WithdrawalResult,
+)
 from services.consent.settings import ConsentSettings
+from services.consent.store import consents, upkeep
 from services.consent.store.sql import run
 from services.consent.store.vault import Vault
 from services.consent.trail.chain import Entry, Origin
@@ -42,7 +71,7 @@ def key(letter: str) -> str:
 
 
 class NoDeadLetters:
-    """Of a consent without a broker."""
+    """Those of a consent without a broker."""
 
     async def naming(self, _: str) -> list[Any]:
         return []
@@ -52,6 +81,18 @@ class NoDeadLetters:
 
 
 NO_DEAD_LETTERS: Any = NoDeadLetters()
+
+
+NO_BROKER: Any = SimpleNamespace(connected=False)
+
+
+class NoAnswers:
+    async def ask(self, *_: Any, **__: Any) -> Any:
+        raise NoReply
+
+
+ANNA = "anna@example.com"
+ADMIN = {"X-Caller": "admin"}
 ENVIRONMENT = {
     "COMPANY_CONFIG": str(EXAMPLE_CONFIG / "company.toml"),
     "FORMS_CONFIG": str(EXAMPLE_CONFIG / "forms.toml"),
@@ -140,76 +181,247 @@ def settings(
 
 
 @pytest.fixture
-def vault() -> Vault:
-    return Vault(ENVIRONMENT["CONSENT_MASTER_KEYS"], ENVIRONMENT["CONSENT_HASH_KEY"])
+def requester() -> Any:
+    """The other services, as consent asks them; here none answers."""
+    return NoAnswers()
 
 
 @pytest.fixture
-def link() -> "Link":
-    return Link()
+async def consent(
+    consent_database: DatabaseUrl, engine: AsyncEngine, settings: ConsentSettings, requester: Any
+) -> AsyncIterator["Consent"]:
+    vault = Vault(ENVIRONMENT["CONSENT_MASTER_KEYS"], ENVIRONMENT["CONSENT_HASH_KEY"])
+    async with Consent(consent_database, engine, vault, settings, requester).serving() as served:
+        yield served
 
 
-class Link:
-    """Signs what a mail's link carries."""
-
-    def __call__(self, email: str, action: str = "unsubscribe") -> str:
-        tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
-        return tokens.sign(email, "marketing", action, datetime.now(UTC))
-
-    def erasure(self, email: str, erasure_id: UUID, age: timedelta = timedelta()) -> str:
-        tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
-        return tokens.sign(email, str(erasure_id), "erasure", datetime.now(UTC) - age)
+@pytest.fixture
+async def trail_of_eight(consent: "Consent") -> None:
+    for number in range(8):
+        assert await consent.grant(f"person{number}@example.com")
 
 
-def make_consumers(
-    engine: AsyncEngine,
-    vault: Vault,
-    settings: ConsentSettings,
-    broker: Any = None,
-    dead_letters: Any = NO_DEAD_LETTERS,
-    journal: Journal | None = None,
-) -> Consumers:
-    link_mails = LinkMails(Tokens(ENVIRONMENT["TOKEN_KEYS"]), settings)
-    opt_ins = OptIns(vault, link_mails, settings)
-    journal = journal or Journal(engine, vault, settings)
-    return Consumers(engine, broker, vault, link_mails, settings, opt_ins, journal, dead_letters)
+@dataclass
+class Consent:
+    """A process of consent that a test calls, and its tables, which the test sees past it."""
 
+    database: DatabaseUrl
+    engine: AsyncEngine
+    vault: Vault
+    settings: ConsentSettings
+    requester: Any
+    client: TestClient[web.Request, web.Application] = None  # type: ignore[assignment]
 
-async def rows(engine: AsyncEngine, statement: str, **values: Any) -> list[Any]:
-    """Ask, or change, the database past the service."""
-    async with engine.begin() as tx:
-        found = await tx.execute(text(statement), values)
-        return list(found) if found.returns_rows else []
+    def __post_init__(self) -> None:
+        self.stopping = asyncio.Event()
+        self.tokens = Tokens(ENVIRONMENT["TOKEN_KEYS"])
+        self.link_mails = LinkMails(self.tokens, self.settings)
+        self.opt_ins = OptIns(self.vault, self.link_mails, self.settings)
+        self.journal = Journal(self.engine, self.vault, self.settings)
+        self.consumers = self.consuming()
 
+    def consuming(self, broker: Any = None, dead_letters: Any = NO_DEAD_LETTERS) -> Consumers:
+        return Consumers(
+            self.engine, broker, self.vault, self.link_mails, self.settings, self.opt_ins,
+            self.journal, dead_letters,
+        )  # fmt: skip
 
-async def scalar(engine: AsyncEngine, statement: str, **values: Any) -> Any:
-    return (await rows(engine, statement, **values))[0][0]
+    def with_settings(self, **changed: Any) -> "Consent":
+        return replace(self, settings=self.settings.model_copy(update=changed))
 
+    @asynccontextmanager
+    async def serving(self, **other: Any) -> AsyncIterator["Consent"]:
+        """Run another process on these tables, with other settings, keys or connections."""
+        made = replace(self, **other)
+        app = application.create_app(internal_key=ENVIRONMENT["INTERNAL_API_KEY"])
+        app.middlewares.append(application.unavailable_when(postgres.is_transient))
+        engine, vault, broker = made.engine, made.vault, NO_BROKER
+        withdrawals = Withdrawals(engine, vault, made.settings, made.stopping, made.journal)
+        by_link = made.tokens, made.link_mails
+        PublicRoutes(engine, vault, *by_link, withdrawals, made.opt_ins).add_to(app)
+        PageRoutes(engine, vault, made.tokens, made.settings, withdrawals, made.opt_ins).add_to(app)
+        AdminRoutes(
+            engine, made.requester, vault, made.settings, withdrawals, NO_DEAD_LETTERS
+        ).add_to(app)
+        look = partial(health.with_outbox, engine, broker)
+        HealthRoute(look, "consent", Settings(), broker, Path()).add_to(app)
+        headers = {
+            "X-Internal-Key": ENVIRONMENT["INTERNAL_API_KEY"],
+            "X-Caller": "public",
+            "X-Client-Address": "203.0.113.9",
+            "X-Client-Address-From": "x-forwarded-for",
+            "User-Agent": "Firefox",
+        }
+        async with TestClient(TestServer(app), headers=headers) as made.client:
+            yield made
 
-async def grant(engine: AsyncEngine, vault: Vault, email: str) -> bool:
-    async with engine.begin() as tx:
-        return await changes.grant(tx, vault, opt_in(email), agreement())
+    async def post(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
+        async with self.client.post(path, json=body, headers=headers) as answer:
+            return answer.status, await answer.json()
 
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Any:
+        async with self.client.get(path, headers=headers or {}) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
 
-async def withdraw(tx: AsyncConnection, vault: Vault, entry: Entry) -> Withdrawal:
-    return await changes.withdraw(tx, vault, WithdrawalRequest(entry), suppression_days=1)
+    async def seen(self, method: str, url: str, **options: Any) -> tuple[int, str]:
+        """Return the status and the text of a page."""
+        async with self.client.request(method, url, **options) as answer:
+            return answer.status, await answer.text()
 
+    async def entries(self, email: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.get(f"/api/consent/audit/{email}", ADMIN))[
+            "entries"
+        ]
+        return found
 
-def asked_for(
-    message: UUID, email: str, purpose: str = "marketing", attempt: int = 1
-) -> PermitRequest:
-    return PermitRequest(message=message, attempt=attempt, address=email, purpose=purpose)
+    async def erase(self, email: str = ANNA) -> None:
+        status, body = await self.post("/api/consent/erase", {"email": email}, **ADMIN)
+        assert (status, body["erasure"]["status"]) == (200, "in_progress")
 
+    async def erasure(self, email: str = ANNA) -> Any:
+        return (await self.get(f"/api/consent/audit/{email}", ADMIN))["erasure"]
 
-async def give_back(tx: AsyncConnection, message: UUID, attempt: int = 1) -> None:
-    await run(tx, "return_permit", message=message, attempt=attempt)
+    async def agreed(self, email: str = ANNA) -> bool:
+        status = await self.get(f"/api/unsubscribe/status/{email}", ADMIN)
+        return bool(status["consents"]["marketing"])
 
+    async def takes(self, kind: str, body: Mapping[str, Any]) -> Disposition:
+        """Let a command come by the queue."""
+        return await self.consumers.commands(Message(str(uuid4()), kind, {**body}))
 
-async def restrictions(
-    tx: AsyncConnection, hashed: bytes, purpose: str = "marketing", subject: UUID | None = None
-) -> Any:
-    of = {"subject": subject or uuid4(), "hash": hashed, "purpose": purpose}
-    return (await run(tx, "restrictions", **of)).one()
+    async def later(self, hours: float) -> None:
+        """Let time pass for the count of mails."""
+        await self.rows(
+            "UPDATE link_mail SET first_at = first_at - make_interval(secs => :s),"
+            " last_at = last_at - make_interval(secs => :s)",
+            s=hours * 3600,
+        )
+
+    async def receipt(self, erasure_id: str, service: str) -> Disposition:
+        body = {"erasure_id": erasure_id, "service": service, "at": "2026-11-25T10:15:30+00:00"}
+        return await self.takes("erasure.receipt", body)
+
+    def link(self, email: str, action: str = "unsubscribe", age: timedelta = timedelta()) -> str:
+        """Sign what a mail's link carries."""
+        return self.tokens.sign(email, "marketing", action, datetime.now(UTC) - age)
+
+    def erasure_link(self, email: str, erasure_id: UUID, age: timedelta = timedelta()) -> str:
+        return self.tokens.sign(email, str(erasure_id), "erasure", datetime.now(UTC) - age)
+
+    async def rows(self, statement: str, **values: Any) -> list[Any]:
+        """Ask, or change, the database past the service."""
+        async with self.engine.begin() as tx:
+            found = await tx.execute(text(statement), values)
+            return list(found) if found.returns_rows else []
+
+    async def scalar(self, statement: str, **values: Any) -> Any:
+        return (await self.rows(statement, **values))[0][0]
+
+    async def everything(self) -> list[Any]:
+        """Every row that a request could have changed."""
+        tables = (
+            "data_subject", "consent_state", "permit", "suppression", "erasure", "opt_in",
+            "link_mail", "outbox", "consent_audit_log",
+        )  # fmt: skip
+        return [await self.rows(f"SELECT t::text FROM {table} t ORDER BY 1") for table in tables]
+
+    async def sent(self) -> list[str]:
+        """Return where what is in the outbox goes, but for the records of our own looks."""
+        rows = await self.rows("SELECT routing_key FROM outbox ORDER BY id")
+        return [row.routing_key for row in rows if row.routing_key != "action.record"]
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[Any]:
+        """Give a cursor of another session, which may do everything."""
+        with closing(psycopg2.connect(self.database.superuser_url)) as other:
+            yield other.cursor()
+
+    def tamper(self, *statements: str) -> None:
+        """Do what someone with the owner's password could."""
+        with closing(psycopg2.connect(self.database.owner_url)) as owner, owner:
+            cursor = owner.cursor()
+            cursor.execute("ALTER TABLE consent_audit_log DISABLE TRIGGER USER")
+            for statement in statements:
+                cursor.execute(statement)
+            for trigger in ("trail_link", "trail_refuse"):
+                cursor.execute(f"ALTER TABLE consent_audit_log ENABLE ALWAYS TRIGGER {trigger}")
+
+    async def mails(self) -> list[dict[str, Any]]:
+        """Return the mails that were handed to alerts, oldest first."""
+        return [
+            row.body
+            for row in await self.rows(
+                "SELECT body FROM outbox WHERE routing_key = 'alerts.intake' ORDER BY id"
+            )
+        ]
+
+    async def mailed_token(self, page: str) -> str:
+        plain = (await self.mails())[-1]["payload"]["text"]
+        found = re.search(rf"https://ostoja\.example\.com/{page}/confirm\?token=(\S+)", plain)
+        assert found is not None
+        return found[1]
+
+    async def orders(self) -> list[tuple[str, dict[str, Any]]]:
+        rows = await self.rows(
+            "SELECT routing_key, body FROM outbox WHERE type = 'person.erased' ORDER BY id"
+        )
+        return [(row.routing_key, row.body) for row in rows]
+
+    async def purge(self, **days: int) -> int:
+        async with self.engine.begin() as tx:
+            return await upkeep.purge(tx, KEPT | days)
+
+    async def grant(self, email: str, agreed: Agreement | None = None, **more: Any) -> bool:
+        async with self.engine.begin() as tx:
+            given = agreed or agreement()
+            return await changes.grant(tx, self.vault, opt_in(email), given, **more)
+
+    async def withdraw(
+        self, email: str = ANNA, *purposes: str, tx: AsyncConnection | None = None, **more: Any
+    ) -> Withdrawal:
+        request = WithdrawalRequest(unsubscribe(email), purposes or ALL, **more)
+        async with nullcontext(tx) if tx else self.engine.begin() as begun:
+            return await changes.withdraw(begun, self.vault, request, suppression_days=1)
+
+    async def answered(
+        self, withdrawal: Withdrawal, patience: float = 0.3
+    ) -> tuple[WithdrawalResult, int]:
+        return await permits.wait_until_answerable(
+            self.engine, withdrawal, patience=patience, quarantine=600, stopping=self.stopping
+        )
+
+    async def permit(
+        self,
+        email: str = ANNA,
+        purpose: str = "marketing",
+        message: UUID | None = None,
+        attempt: int = 1,
+    ) -> PermitAnswer:
+        asked = PermitRequest(
+            message=message or uuid4(), attempt=attempt, address=email, purpose=purpose
+        )
+        async with self.engine.begin() as tx:
+            return await permits.request(tx, self.vault, asked, 20)
+
+    async def ask(self, message: UUID | None = None, attempt: int = 1, **of: str) -> PermitDecision:
+        return (await self.permit(message=message, attempt=attempt, **of)).decision
+
+    async def give_back(self, message: UUID, attempt: int = 1) -> None:
+        await run.alone(self.engine, "return_permit", message=message, attempt=attempt)
+
+    async def states(self, email: str) -> dict[str, str]:
+        """Return how each purpose stands of which this address has said something."""
+        async with self.engine.begin() as tx:
+            found = await consents.states(tx, self.vault.lookup_hash(email))
+        return {purpose: str(state) for purpose, state in found.items()}
+
+    async def suppression(self, email: str) -> Any:
+        """What holds an address back, known or not."""
+        hashed = self.vault.suppression_hash(email)
+        of = {"subject": uuid4(), "hash": hashed, "purpose": "marketing"}
+        async with self.engine.begin() as tx:
+            return (await run(tx, "restrictions", **of)).one()
 
 
 async def until_one_waits(cursor: Any, for_query: str = "") -> None:

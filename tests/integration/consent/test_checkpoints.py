@@ -20,25 +20,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy.dialects.postgresql import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import periodic
 from services.consent import commands
-from services.consent.settings import ConsentSettings
 from services.consent.store.sql import run
-from services.consent.store.vault import Vault
 from services.consent.trail import chain, checkpoints
 from services.consent.trail.append_only_file import AppendOnlyFile
 from services.consent.trail.checkpoints import Checkpoint, Signer, Witnesses
-from tests.integration.consent.conftest import ENVIRONMENT, grant, key
-from tests.integration.consent.test_http import ADMIN, Client, client, get, post
-from tests.integration.consent.test_trail import tamper, trail_of_eight
-from tests.support.databases import DatabaseUrl
+from tests.integration.consent.conftest import ADMIN, ENVIRONMENT, Consent, key
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P5")
 
-__all__ = ["client", "trail_of_eight"]  # fixtures
 
 COLUMNS = (
     "id", "subject_id", "action", "timestamp", "email", "ip_address", "user_agent", "reason",
@@ -70,29 +63,28 @@ def records(tmp_path: Path) -> AppendOnlyFile:
     return AppendOnlyFile(tmp_path / "records" / "checkpoints.jsonl")
 
 
-async def at(engine: AsyncEngine, signer: Signer, *rows: int) -> list[Checkpoint]:
-    async with engine.connect() as tx:
+async def at(consent: Consent, signer: Signer, *rows: int) -> list[Checkpoint]:
+    async with consent.engine.connect() as tx:
         return [signer.sign(place, datetime.now(UTC)) for place in await chain.positions(tx, rows)]
 
 
 async def decision(
-    engine: AsyncEngine, signer: Signer, seen: list[Checkpoint]
+    consent: Consent, signer: Signer, seen: list[Checkpoint]
 ) -> tuple[bool, int | None]:
     witnesses = Witnesses(seen, signer)
-    found = checkpoints.report(await chain.verify(engine, witnesses=witnesses), witnesses)
+    found = checkpoints.report(await chain.verify(consent.engine, witnesses=witnesses), witnesses)
     return found["ok"], found["first_broken"]
 
 
 class Owner:
     """The owner of the tables, who can put back what a test did."""
 
-    def __init__(self, url: DatabaseUrl) -> None:
-        self._url = url
-        tamper(url, "CREATE TABLE before AS SELECT * FROM consent_audit_log")
+    def __init__(self, consent: Consent) -> None:
+        self._consent = consent
+        consent.tamper("CREATE TABLE before AS SELECT * FROM consent_audit_log")
 
     def does(self, *statements: str) -> None:
-        tamper(
-            self._url,
+        self._consent.tamper(
             "TRUNCATE consent_audit_log",
             "INSERT INTO consent_audit_log SELECT * FROM before",
             *statements,
@@ -185,18 +177,18 @@ PROPERTY = settings(
 
 
 @pytest.fixture
-def owner(trail_of_eight: None, consent_database: DatabaseUrl) -> Owner:
-    return Owner(consent_database)
+def owner(trail_of_eight: None, consent: Consent) -> Owner:
+    return Owner(consent)
 
 
 @pytest.mark.quick
 @pytest.mark.control("P5")
 @pytest.mark.parametrize("attacks", [edits(), swaps(), deletions(), insertions(), cuts()])
 async def test_verify_names_the_first_row_of_any_single_attack(
-    attacks: st.SearchStrategy[Attack], engine: AsyncEngine, owner: Owner, signer: Signer
+    attacks: st.SearchStrategy[Attack], consent: Consent, owner: Owner, signer: Signer
 ) -> None:
-    seen = await at(engine, signer, 3, WITNESSED)
-    assert await decision(engine, signer, seen) == (True, None)
+    seen = await at(consent, signer, 3, WITNESSED)
+    assert await decision(consent, signer, seen) == (True, None)
     loop = asyncio.get_running_loop()
 
     @PROPERTY
@@ -204,7 +196,7 @@ async def test_verify_names_the_first_row_of_any_single_attack(
     def attacked(attack: Attack) -> None:
         first, statements = attack
         owner.does(*statements)
-        found = asyncio.run_coroutine_threadsafe(decision(engine, signer, seen), loop).result(20)
+        found = asyncio.run_coroutine_threadsafe(decision(consent, signer, seen), loop).result(20)
         assert found == (False, first)
 
     await asyncio.to_thread(attacked)
@@ -213,9 +205,9 @@ async def test_verify_names_the_first_row_of_any_single_attack(
 @pytest.mark.quick
 @pytest.mark.parametrize("attacks", [edits(), swaps(), deletions(), insertions()])
 async def test_a_rewritten_chain_contradicts_its_checkpoint(
-    attacks: st.SearchStrategy[Attack], engine: AsyncEngine, owner: Owner, signer: Signer
+    attacks: st.SearchStrategy[Attack], consent: Consent, owner: Owner, signer: Signer
 ) -> None:
-    seen = await at(engine, signer, 3, WITNESSED)
+    seen = await at(consent, signer, 3, WITNESSED)
     forger = Signer(f"c1:{key('f')}")
     loop = asyncio.get_running_loop()
 
@@ -226,12 +218,12 @@ async def test_a_rewritten_chain_contradicts_its_checkpoint(
     def attacked(attack: Attack) -> None:
         first, statements = attack
         owner.does(*statements, *renumber_without_gaps(), RECHAIN)
-        found = asyncio.run_coroutine_threadsafe(decision(engine, signer, seen), loop).result(20)
+        found = asyncio.run_coroutine_threadsafe(decision(consent, signer, seen), loop).result(20)
         # No one can say any more which row after the last witness it was.
         assert found == (False, 1 if first <= 3 else 4)
-        resigned = asyncio.run_coroutine_threadsafe(at(engine, forger, 3, WITNESSED), loop)
+        resigned = asyncio.run_coroutine_threadsafe(at(consent, forger, 3, WITNESSED), loop)
         forged = asyncio.run_coroutine_threadsafe(
-            decision(engine, signer, resigned.result(20)), loop
+            decision(consent, signer, resigned.result(20)), loop
         )
         assert not forged.result(20)[0]
 
@@ -252,19 +244,18 @@ def renumber_without_gaps() -> tuple[str, str]:
 @pytest.mark.control("P5")
 @pytest.mark.usefixtures("trail_of_eight")
 async def test_a_cut_after_the_last_checkpoint_is_not_detected(
-    engine: AsyncEngine, consent_database: DatabaseUrl, signer: Signer
+    consent: Consent, signer: Signer
 ) -> None:
-    seen = await at(engine, signer, WITNESSED)
-    tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 6")
-    assert await decision(engine, signer, seen) == (True, None)
+    seen = await at(consent, signer, WITNESSED)
+    consent.tamper("DELETE FROM consent_audit_log WHERE id > 6")
+    assert await decision(consent, signer, seen) == (True, None)
 
 
 @pytest.mark.usefixtures("trail_of_eight")
 async def test_a_sample_of_a_million_checkpoints_still_detects_a_cut(
-    engine: AsyncEngine, consent_database: DatabaseUrl, signer: Signer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    seen = await at(engine, signer, *range(1, 9))
+    consent: Consent, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = await at(consent, signer, *range(1, 9))
     ours = seen[-1]
 
     def peak(count: int) -> int:
@@ -282,43 +273,42 @@ async def test_a_sample_of_a_million_checkpoints_still_detects_a_cut(
 
     monkeypatch.setattr(checkpoints, "LAST_WITNESSES", 2)
     monkeypatch.setattr(checkpoints, "EARLIER_WITNESSES", 2)
-    tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 7")
-    assert await decision(engine, signer, seen) == (False, 8)
-    tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 2")
-    assert await decision(engine, signer, seen) == (False, 3)
+    consent.tamper("DELETE FROM consent_audit_log WHERE id > 7")
+    assert await decision(consent, signer, seen) == (False, 8)
+    consent.tamper("DELETE FROM consent_audit_log WHERE id > 2")
+    assert await decision(consent, signer, seen) == (False, 3)
 
 
 @pytest.mark.usefixtures("trail_of_eight")
 async def test_verify_continues_where_it_ran_out_of_time(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    consent: Consent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chain, "BATCH", 3)
     ticks = iter(range(1_000))
     monkeypatch.setattr(chain, "monotonic", lambda: next(ticks))
-    first = await chain.verify(engine, seconds=2)
+    first = await chain.verify(consent.engine, seconds=2)
     assert (first.ok, first.complete, first.reached.rows) == (True, False, 3)
-    rest = await chain.verify(engine, start=first.reached)
+    rest = await chain.verify(consent.engine, start=first.reached)
     assert (rest.ok, rest.complete, rest.reached.rows) == (True, True, 8)
     forged = first.reached._replace(hash=bytes(32))
-    assert (await chain.verify(engine, start=forged)).first_broken == 4
+    assert (await chain.verify(consent.engine, start=forged)).first_broken == 4
 
 
 async def test_a_checkpoint_is_written_when_it_is_due_and_not_before(
-    engine: AsyncEngine, vault: Vault, records: AppendOnlyFile, signer: Signer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    consent: Consent, records: AppendOnlyFile, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def rows() -> list[int]:
-        await checkpoints.keep(engine, records, signer)
+        await checkpoints.keep(consent.engine, records, signer)
         return [each.rows for each in records.read(Checkpoint)]
 
     assert await rows() == []
-    await grant(engine, vault, "person0@example.com")
+    await consent.grant("person0@example.com")
     assert await rows() == [1]  # the first one at once
-    await grant(engine, vault, "person1@example.com")
+    await consent.grant("person1@example.com")
     assert await rows() == [1]
     monkeypatch.setattr(checkpoints, "EVERY_ROWS", 3)
     for number in range(2, 9):
-        await grant(engine, vault, f"person{number}@example.com")
+        await consent.grant(f"person{number}@example.com")
     assert await rows() == [1, 4, 7]
     assert await rows() == [1, 4, 7]
     monkeypatch.setattr(checkpoints, "EVERY", checkpoints.EVERY * 0)
@@ -328,43 +318,42 @@ async def test_a_checkpoint_is_written_when_it_is_due_and_not_before(
 
 @pytest.mark.usefixtures("trail_of_eight")
 async def test_a_trail_that_contradicts_its_last_checkpoint_gets_no_further_one(
-    engine: AsyncEngine, vault: Vault, records: AppendOnlyFile, signer: Signer,
-    consent_database: DatabaseUrl, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    consent: Consent, records: AppendOnlyFile, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoints, "EVERY", checkpoints.EVERY * 0)
-    await checkpoints.keep(engine, records, signer)
-    tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 5")
+    await checkpoints.keep(consent.engine, records, signer)
+    consent.tamper("DELETE FROM consent_audit_log WHERE id > 5")
     for number in range(6):  # grown past the checkpoint again
-        await grant(engine, vault, f"late{number}@example.com")
-    await checkpoints.keep(engine, records, signer)
+        await consent.grant(f"late{number}@example.com")
+    await checkpoints.keep(consent.engine, records, signer)
     assert [each.rows for each in records.read(Checkpoint)] == [8]
-    assert await decision(engine, signer, list(records.read(Checkpoint))) == (False, 1)
+    assert await decision(consent, signer, list(records.read(Checkpoint))) == (False, 1)
 
 
 @pytest.mark.parametrize("line", ['{"rows": 5}', '{"rows": 5, "ha', "[]", '{"rows": -1, "at": 7}'])
 async def test_a_broken_last_line_does_not_stop_the_signing(
-    engine: AsyncEngine, vault: Vault, records: AppendOnlyFile, signer: Signer, line: str
+    consent: Consent, records: AppendOnlyFile, signer: Signer, line: str
 ) -> None:
-    await grant(engine, vault, "anna@example.com")
-    await checkpoints.keep(engine, records, signer)
+    await consent.grant("anna@example.com")
+    await checkpoints.keep(consent.engine, records, signer)
     with records.path.open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
-    await checkpoints.keep(engine, records, signer)
+    await checkpoints.keep(consent.engine, records, signer)
     assert [each.rows for each in records.read(Checkpoint)] == [1]
 
 
 async def test_checkpoints_that_cannot_be_written_raise_the_gauge_and_resume_by_themselves(
-    engine: AsyncEngine, vault: Vault, records: AppendOnlyFile, signer: Signer
+    consent: Consent, records: AppendOnlyFile, signer: Signer
 ) -> None:
-    await grant(engine, vault, "anna@example.com")
+    await consent.grant("anna@example.com")
     records.path.mkdir(parents=True)  # as refused as a full disk or a wrong mode, also to root
     failing = periodic.FAILING.labels("checkpoints of a test")._value
 
     async def turned(value: int) -> bool:
         return bool(failing.get() == value)
 
-    keep = partial(checkpoints.keep, engine, records, signer)
-    signing = periodic.every(engine, "checkpoints of a test", 0.01, keep, on_each=True)
+    keep = partial(checkpoints.keep, consent.engine, records, signer)
+    signing = periodic.every(consent.engine, "checkpoints of a test", 0.01, keep, on_each=True)
     task = asyncio.create_task(signing)
     try:
         await eventually(lambda: turned(1))
@@ -391,56 +380,55 @@ def test_a_line_cut_off_by_a_crash_does_not_damage_the_next(records: AppendOnlyF
 
 @pytest.mark.usefixtures("trail_of_eight")
 async def test_an_auditor_s_copy_of_the_checkpoints_replaces_our_file(
-    client: Client, engine: AsyncEngine, settings: ConsentSettings, signer: Signer,
-    consent_database: DatabaseUrl, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    consent: Consent, signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checkpoints, "EVERY", checkpoints.EVERY * 0)
-    ours = settings.checkpoint_file
-    await checkpoints.keep(engine, ours, signer)
-    handed_out = await get(client, "/api/consent/audit/checkpoints", ADMIN)
+    ours = consent.settings.checkpoint_file
+    await checkpoints.keep(consent.engine, ours, signer)
+    handed_out = await consent.get("/api/consent/audit/checkpoints", ADMIN)
     assert handed_out["public_keys"] == signer.public_keys
     (copy,) = handed_out["checkpoints"]
     text = f"ostoja consent trail\n{copy['rows']}\n{copy['hash']}\n{copy['at']}\n"
     public = Ed25519PublicKey.from_public_bytes(b64decode(handed_out["public_keys"][copy["key"]]))
     public.verify(b64decode(copy["signature"]), text.encode())
-    found = await get(client, "/api/consent/audit/verify", ADMIN)
+    found = await consent.get("/api/consent/audit/verify", ADMIN)
     assert found == {
         "ok": True, "rows": 8, "first_broken": None, "next_cursor": None,
         "last_checkpoint": 8, "forged_checkpoints": 0,
     }  # fmt: skip
 
-    tamper(consent_database, "DELETE FROM consent_audit_log WHERE id > 5")
+    consent.tamper("DELETE FROM consent_audit_log WHERE id > 5")
     ours.path.unlink()
-    assert (await get(client, "/api/consent/audit/verify", ADMIN))["ok"]
-    status, body = await post(client, "/api/consent/audit/verify", {"checkpoints": [copy]}, **ADMIN)
+    assert (await consent.get("/api/consent/audit/verify", ADMIN))["ok"]
+    status, body = await consent.post("/api/consent/audit/verify", {"checkpoints": [copy]}, **ADMIN)
     assert (status, body["ok"], body["first_broken"]) == (200, False, 6)
     forged = {**copy, "rows": 7}
-    status, body = await post(
-        client, "/api/consent/audit/verify", {"checkpoints": [forged]}, **ADMIN
+    status, body = await consent.post(
+        "/api/consent/audit/verify", {"checkpoints": [forged]}, **ADMIN
     )
     assert (status, body["errors"][0]["field"]) == (422, "checkpoints.0.signature")
 
 
 @pytest.mark.usefixtures("trail_of_eight")
 async def test_the_verify_command_checks_all_rows_and_sets_its_exit_code(
-    settings: ConsentSettings, consent_database: DatabaseUrl, capsys: pytest.CaptureFixture[str]
+    consent: Consent, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert await commands.verify(settings) == 0
+    assert await commands.verify(consent.settings) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 8
-    tamper(consent_database, "UPDATE consent_audit_log SET reason = 'x' WHERE id = 3")
-    assert await commands.verify(settings) == 1
+    consent.tamper("UPDATE consent_audit_log SET reason = 'x' WHERE id = 3")
+    assert await commands.verify(consent.settings) == 1
     assert json.loads(capsys.readouterr().out)["first_broken"] == 3
 
 
 @pytest.mark.usefixtures("trail_of_eight")
 @pytest.mark.parametrize("name", ["head", "rows_of", "last_row", "last_opt_ins", "positions"])
 async def test_a_look_at_the_trail_costs_the_same_however_long_it_is(
-    consent_database: DatabaseUrl, name: str
+    consent: Consent, name: str
 ) -> None:
     dialect = asyncpg.dialect()  # type: ignore[no-untyped-call]  # its stub's fault
     query = str(run.statements[name]._clause.compile(dialect=dialect))
     given = ", ".join(["NULL"] * len(set(re.findall(r"\$\d", query))))
-    with closing(psycopg2.connect(consent_database.owner_url)) as owner, owner.cursor() as cursor:
+    with closing(psycopg2.connect(consent.database.owner_url)) as owner, owner.cursor() as cursor:
         cursor.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
         cursor.execute(f"PREPARE looked AS {query}")
         cursor.execute(f"EXPLAIN EXECUTE looked{f'({given})' if given else ''}")

@@ -2,43 +2,27 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Broker, Message
 from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.rpc import Requester
-from services.consent import changes, permits, topology
-from services.consent.changes import WithdrawalRequest
+from services.consent import topology
 from services.consent.dead_letters import SubjectDeadLetters
-from services.consent.rules import Action
-from services.consent.settings import ConsentSettings
-from services.consent.store import data_subjects
-from services.consent.store.vault import Vault
-from services.consent.trail import chain
-from services.consent.trail.chain import Entry, Origin
-from tests.integration.consent.conftest import asked_for, grant, make_consumers
+from tests.integration.consent.conftest import ANNA, Consent
 from tests.support.brokers import Vhost
-from tests.support.consumers import until
+from tests.support.consumers import connected
 from tests.support.contracts import golden
 from tests.support.eventually import eventually
 
-ANNA = "anna@example.com"
 COMMANDS = topology.COMMANDS.name
 CHAT = golden("grant.record.chat")
 WITHDRAWN = golden("withdrawal.record")
 REPORT = golden("address.report")
-
-
-async def connected(broker: Broker) -> Broker:
-    await until(lambda: broker.connected)
-    return broker
 
 
 @pytest.fixture
@@ -49,11 +33,9 @@ async def broker(vhost: Vhost) -> AsyncIterator[Broker]:
 
 
 @pytest.fixture
-async def consumers(
-    broker: Broker, engine: AsyncEngine, vault: Vault, settings: ConsentSettings
-) -> AsyncIterator[None]:
-    dead_letters = SubjectDeadLetters(engine, broker, vault)
-    handlers = make_consumers(engine, vault, settings, broker, dead_letters)
+async def consumers(broker: Broker, consent: Consent) -> AsyncIterator[None]:
+    dead_letters = SubjectDeadLetters(consent.engine, broker, consent.vault)
+    handlers = consent.consuming(broker, dead_letters)
     async with (
         Consumer(broker, topology.REQUESTS_QUEUE, handlers.permits, prefetch=10),
         Consumer(broker, topology.PERMITS_QUEUE, handlers.permits, prefetch=10),
@@ -81,10 +63,8 @@ async def dead(vhost: Vhost, queue: str) -> list[Any]:
 
 
 @pytest.mark.usefixtures("consumers")
-async def test_alerts_requests_a_permit_and_returns_it(
-    engine: AsyncEngine, vault: Vault, alerts: Broker
-) -> None:
-    assert await grant(engine, vault, ANNA)
+async def test_alerts_requests_a_permit_and_returns_it(consent: Consent, alerts: Broker) -> None:
+    assert await consent.grant(ANNA)
     message = str(uuid4())
 
     async with Requester(alerts, "alerts") as requester:
@@ -111,19 +91,12 @@ async def test_alerts_requests_a_permit_and_returns_it(
 
 @pytest.mark.usefixtures("consumers")
 async def test_an_erasure_request_in_chat_mails_the_confirmation_link(
-    engine: AsyncEngine, followups: Broker
+    consent: Consent, followups: Broker
 ) -> None:
-    async def mailed() -> Any:
-        async with engine.begin() as tx:
-            found = await tx.execute(
-                text("SELECT body FROM outbox WHERE routing_key = 'alerts.intake'")
-            )
-            return found.scalar_one_or_none()
-
     body = WITHDRAWN | {"erase": True, "language": "en"}
     event = Message(str(uuid4()), "withdrawal.record", body)
     await followups.publish(COMMANDS, "withdrawal.record", event)
-    mail = await eventually(mailed)
+    (mail,) = await eventually(consent.mails)
     assert mail["payload"]["to"] == WITHDRAWN["email"]
     assert mail["payload"]["subject"] == "Confirm the erasure of your data"
     assert "/erasure/confirm?token=" in mail["payload"]["text"]
@@ -131,15 +104,11 @@ async def test_an_erasure_request_in_chat_mails_the_confirmation_link(
 
 @pytest.mark.usefixtures("consumers")
 async def test_a_redelivered_consent_or_withdrawal_from_chat_is_recorded_once(
-    engine: AsyncEngine, vault: Vault, followups: Broker
+    consent: Consent, followups: Broker
 ) -> None:
     async def entries(count: int) -> list[Any]:
-        async with engine.begin() as tx:
-            seen = await tx.scalar(text("SELECT count(*) FROM inbox"))
-            subject = await data_subjects.find(tx, vault, CHAT["email"])
-            if subject is None or seen != count:
-                return []
-            return await chain.entries(tx, subject.id, subject.key(vault))
+        seen = await consent.scalar("SELECT count(*) FROM inbox")
+        return await consent.entries(CHAT["email"]) if seen == count else []
 
     for kind, body, count in (("grant.record", CHAT, 2), ("withdrawal.record", WITHDRAWN, 4)):
         duplicate, other = str(uuid4()), str(uuid4())
@@ -158,12 +127,10 @@ async def test_a_redelivered_consent_or_withdrawal_from_chat_is_recorded_once(
 
 @pytest.mark.usefixtures("consumers")
 async def test_no_permit_is_given_while_mail_to_an_address_comes_back(
-    engine: AsyncEngine, vault: Vault, followups: Broker
+    consent: Consent, followups: Broker
 ) -> None:
     async def answers(wanted: str) -> bool:
-        async with engine.begin() as tx:
-            answer = await permits.request(tx, vault, asked_for(uuid4(), CHAT["email"]), 20)
-        return answer.decision == wanted
+        return await consent.ask(email=CHAT["email"]) == wanted
 
     async def tell(kind: str, **body: Any) -> None:
         await followups.publish(COMMANDS, kind, Message(str(uuid4()), kind, body))
@@ -195,19 +162,13 @@ async def test_no_permit_is_given_while_mail_to_an_address_comes_back(
     ],
 )
 async def test_an_unreadable_message_becomes_a_dead_letter_and_changes_nothing(
-    engine: AsyncEngine,
-    vhost: Vhost,
-    followups: Broker,
-    key: str,
-    body: dict[str, Any],
-    queue: str,
+    consent: Consent, vhost: Vhost, followups: Broker, key: str, body: dict[str, Any], queue: str
 ) -> None:
     await followups.publish(COMMANDS, key, Message(str(uuid4()), key, body))
     (buried,) = await eventually(lambda: dead(vhost, queue))
-    assert buried["payload"] == json.dumps(body) or json.loads(buried["payload"]) == body
-    async with engine.begin() as tx:
-        assert await tx.scalar(text("SELECT count(*) FROM data_subject")) == 0
-        assert await tx.scalar(text("SELECT count(*) FROM inbox")) == 0
+    assert json.loads(buried["payload"]) == body
+    for table in ("data_subject", "inbox"):
+        assert await consent.scalar(f"SELECT count(*) FROM {table}") == 0
 
 
 @pytest.mark.usefixtures("consumers")
@@ -224,12 +185,7 @@ async def test_a_dead_permit_request_keeps_only_ids_and_the_reason(
 
 @pytest.mark.usefixtures("consumers")
 async def test_dead_letters_are_exported_to_their_subject_and_removed_with_an_erasure(
-    engine: AsyncEngine,
-    vault: Vault,
-    vhost: Vhost,
-    broker: Broker,
-    followups: Broker,
-    settings: ConsentSettings,
+    consent: Consent, vhost: Vhost, broker: Broker, followups: Broker
 ) -> None:
     hers, others = (
         Message(str(uuid4()), "grant.record", CHAT | {"email": email, "purpose": "anything"})
@@ -245,28 +201,17 @@ async def test_dead_letters_are_exported_to_their_subject_and_removed_with_an_er
         return await buried() == list(expected)
 
     await eventually(partial(ids, hers.id, others.id))
-    dead_letters = SubjectDeadLetters(engine, broker, vault)
+    dead_letters = SubjectDeadLetters(consent.engine, broker, consent.vault)
     (shown,) = await dead_letters.naming(ANNA)
     assert (shown["id"], shown["queue"]) == (hers.id, "consent.commands.dead")
     assert "Anna@Example.com" in shown["body"]
     assert await dead_letters.remove_erased() == 0
 
-    entry = Entry(Action.ERASURE_REQUESTED, ANNA, Origin(None, None))
-    request = WithdrawalRequest(entry, erase=True)
-    async with engine.begin() as tx:
-        withdrawal = await changes.withdraw(tx, vault, request, suppression_days=1)
-        await changes.erase(tx, vault, replace(entry, action=Action.ERASED), withdrawal)
-    (order,) = await orders(engine)
+    await consent.erase()
+    ((_, order),) = await consent.orders()
     for service in ("followups", "alerts"):
         body = {"erasure_id": order["erasure_id"], "service": service}
-        await followups.publish(
-            COMMANDS, "erasure.receipt", Message(str(uuid4()), "erasure.receipt", body)
-        )
+        receipt = Message(str(uuid4()), "erasure.receipt", body)
+        await followups.publish(COMMANDS, receipt.type, receipt)
     await eventually(partial(ids, others.id))
     assert await dead_letters.naming(ANNA) == []
-
-
-async def orders(engine: AsyncEngine) -> list[Any]:
-    async with engine.begin() as tx:
-        found = await tx.execute(text("SELECT body FROM outbox WHERE type = 'person.erased'"))
-        return list(found.scalars())

@@ -14,7 +14,7 @@ import aiohttp
 import psycopg2
 import pytest
 
-from tests.integration.consent.conftest import ENVIRONMENT, alone, until_one_waits
+from tests.integration.consent.conftest import ANNA, ENVIRONMENT, alone, until_one_waits
 from tests.support.consumers import until
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
@@ -23,7 +23,6 @@ from tests.support.service import ServiceUnderTest
 
 pytestmark = pytest.mark.promise("P4")
 
-ANNA = "anna@example.com"
 # Its disk hangs at the journal.
 HELD = """
 import time

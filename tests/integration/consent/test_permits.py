@@ -1,100 +1,46 @@
 import asyncio
 import random
-from contextlib import closing
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg2
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.consent import changes, permits
-from services.consent.changes import Withdrawal
+from services.consent import permits
 from services.consent.rules import PermitDecision, WithdrawalResult
-from services.consent.store import upkeep
 from services.consent.store.sql import run
-from services.consent.store.vault import Vault
 from tests.integration.consent.conftest import (
-    KEPT,
-    agreement,
-    asked_for,
-    give_back,
-    grant,
-    opt_in,
-    restrictions,
-    rows,
-    unsubscribe,
+    ANNA,
+    Consent,
     until_one_waits,
-    withdraw,
 )
-from tests.support.databases import DatabaseUrl
 
 pytestmark = [pytest.mark.quick, pytest.mark.promise("P4")]
 
-ANNA = "anna@example.com"
-
-
-class Consent:
-    """The service's side of protocol B, with short times."""
-
-    def __init__(self, engine: AsyncEngine, vault: Vault) -> None:
-        self.engine = engine
-        self.vault = vault
-        self.stopping = asyncio.Event()
-
-    async def ask(
-        self, message: UUID, attempt: int = 1, email: str = ANNA, purpose: str = "marketing"
-    ) -> PermitDecision:
-        async with self.engine.begin() as tx:
-            request = asked_for(message, email, purpose, attempt)
-            answer = await permits.request(tx, self.vault, request, 20)
-        return answer.decision
-
-    async def give_back(self, message: UUID, attempt: int = 1) -> None:
-        async with self.engine.begin() as tx:
-            await give_back(tx, message, attempt)
-
-    async def withdraw(self, email: str = ANNA) -> Withdrawal:
-        async with self.engine.begin() as tx:
-            return await withdraw(tx, self.vault, unsubscribe(email))
-
-    async def answered(
-        self, withdrawal: Withdrawal, patience: float = 0.3, quarantine: float = 600
-    ) -> tuple[WithdrawalResult, int]:
-        return await permits.wait_until_answerable(
-            self.engine,
-            withdrawal,
-            patience=patience,
-            quarantine=quarantine,
-            stopping=self.stopping,
-        )
-
 
 @pytest.fixture
-async def consent(engine: AsyncEngine, vault: Vault) -> Consent:
-    assert await grant(engine, vault, ANNA)
-    return Consent(engine, vault)
+async def consent(consent: Consent) -> Consent:
+    assert await consent.grant(ANNA)
+    return consent
 
 
 async def test_a_permit_without_recorded_consent_is_closed_until_the_grant_arrives(
     consent: Consent,
 ) -> None:
     jan = "jan@example.com"
-    assert await consent.ask(uuid4(), email=jan) is PermitDecision.CLOSED
-    await grant(consent.engine, consent.vault, jan)
-    assert await consent.ask(uuid4(), email=jan) is PermitDecision.GRANTED
+    assert await consent.ask(email=jan) is PermitDecision.CLOSED
+    await consent.grant(jan)
+    assert await consent.ask(email=jan) is PermitDecision.GRANTED
 
 
 async def test_a_permit_is_for_one_subject_in_any_spelling_and_one_purpose(
     consent: Consent,
 ) -> None:
     message, jan = uuid4(), "jan@example.com"
-    assert await grant(consent.engine, consent.vault, jan)
+    assert await consent.grant(jan)
     assert await consent.ask(message, email="ANNA@Example.com") is PermitDecision.GRANTED
     assert await consent.ask(message, email=jan) is PermitDecision.CLOSED
-    assert await consent.ask(uuid4(), purpose="newsletter") is PermitDecision.CLOSED
-    assert await consent.ask(uuid4(), email="no address") is PermitDecision.DENIED
+    assert await consent.ask(purpose="newsletter") is PermitDecision.CLOSED
+    assert await consent.ask(email="no address") is PermitDecision.DENIED
 
 
 async def test_a_permit_belongs_to_one_attempt_and_is_granted_again_while_open(
@@ -119,17 +65,14 @@ async def test_a_return_that_overtakes_its_request_closes_it(consent: Consent) -
 async def test_an_expired_permit_is_closed_and_still_delays_the_200(consent: Consent) -> None:
     message = uuid4()
     assert await consent.ask(message) is PermitDecision.GRANTED
-    await rows(consent.engine, "UPDATE permit SET granted_at = granted_at - interval '21 seconds'")
+    await consent.rows("UPDATE permit SET granted_at = granted_at - interval '21 seconds'")
     assert await consent.ask(message) is PermitDecision.CLOSED
     assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
 
 
 async def test_a_withdrawal_without_permits_is_done_at_once(consent: Consent) -> None:
-    assert await consent.answered(await consent.withdraw(), patience=0) == (
-        WithdrawalResult.DONE,
-        0,
-    )
-    assert await consent.ask(uuid4()) is PermitDecision.DENIED
+    assert await consent.answered(await consent.withdraw(), 0) == (WithdrawalResult.DONE, 0)
+    assert await consent.ask() is PermitDecision.DENIED
 
 
 async def test_a_withdrawal_is_done_when_the_last_permit_is_returned(consent: Consent) -> None:
@@ -157,27 +100,21 @@ async def test_a_repeated_withdrawal_waits_like_the_first(consent: Consent) -> N
 async def test_a_withdrawal_is_done_after_the_quarantine_of_an_unreturned_permit(
     consent: Consent,
 ) -> None:
-    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
+    assert await consent.ask() is PermitDecision.GRANTED
     assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
-    async with consent.engine.begin() as tx:
-        await tx.execute(text("UPDATE permit SET granted_at = granted_at - interval '1 hour'"))
-        await tx.execute(
-            text("UPDATE consent_state SET changed_at = changed_at - interval '540 seconds'")
-        )
+    await consent.rows("UPDATE permit SET granted_at = granted_at - interval '1 hour'")
+    await consent.rows("UPDATE consent_state SET changed_at = changed_at - interval '540 seconds'")
     assert (await consent.answered(await consent.withdraw(), 0))[0] is WithdrawalResult.IN_FLIGHT
-    await rows(
-        consent.engine, "UPDATE consent_state SET changed_at = changed_at - interval '60 seconds'"
-    )
+    await consent.rows("UPDATE consent_state SET changed_at = changed_at - interval '60 seconds'")
     assert (await consent.answered(await consent.withdraw(), 0))[0] is WithdrawalResult.DONE
 
 
 async def test_a_new_withdrawal_restarts_the_quarantine(consent: Consent) -> None:
-    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
+    assert await consent.ask() is PermitDecision.GRANTED
     await consent.withdraw()
-    async with consent.engine.begin() as tx:
-        await tx.execute(text("UPDATE consent_state SET changed_at = now() - interval '1 hour'"))
-        assert await changes.grant(tx, consent.vault, opt_in(ANNA), agreement(), confirmed=True)
-    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
+    await consent.rows("UPDATE consent_state SET changed_at = now() - interval '1 hour'")
+    assert await consent.grant(ANNA, confirmed=True)
+    assert await consent.ask() is PermitDecision.GRANTED
     assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 2)
 
 
@@ -189,11 +126,8 @@ async def asked(consent: Consent) -> UUID:
         return {"to": ANNA}
 
     made: list[UUID] = []
-    async with consent.engine.begin() as tx:
-        await tx.execute(text("DELETE FROM link_mail"))
-        assert not await changes.grant(
-            tx, consent.vault, opt_in(ANNA), agreement(), double_opt_in=True, make_mail=mail
-        )
+    await consent.rows("DELETE FROM link_mail")
+    assert not await consent.grant(ANNA, double_opt_in=True, make_mail=mail)
     return made[0]
 
 
@@ -215,8 +149,7 @@ async def test_a_mail_that_asks_to_confirm_may_leave_while_its_agreement_waits(
     await consent.give_back(mail)
     assert await consent.answered(withdrawal) == (WithdrawalResult.DONE, 0)
     used = await asked(consent)
-    async with consent.engine.begin() as tx:
-        await run(tx, "use_opt_in", id=used)
+    await run.alone(consent.engine, "use_opt_in", id=used)
     assert await ask_to_confirm(consent, used) is PermitDecision.DENIED
 
 
@@ -225,40 +158,36 @@ async def test_the_quarantine_of_a_mail_that_asks_to_confirm_begins_with_its_per
 ) -> None:
     """Who has withdrawn before withdraws no more: that time is long over."""
     await consent.withdraw()
-    await rows(consent.engine, "UPDATE consent_state SET changed_at = now() - interval '1 hour'")
+    await consent.rows("UPDATE consent_state SET changed_at = now() - interval '1 hour'")
     assert await ask_to_confirm(consent, await asked(consent)) is PermitDecision.GRANTED
     withdrawal = await consent.withdraw()
     assert await consent.answered(withdrawal) == (WithdrawalResult.IN_FLIGHT, 1)
-    await rows(consent.engine, "UPDATE permit SET granted_at = now() - interval '10 minutes'")
+    await consent.rows("UPDATE permit SET granted_at = now() - interval '10 minutes'")
     assert (await consent.answered(await consent.withdraw()))[0] is WithdrawalResult.DONE
 
 
 async def test_a_stopping_service_answers_what_it_knows(consent: Consent) -> None:
-    assert await consent.ask(uuid4()) is PermitDecision.GRANTED
+    assert await consent.ask() is PermitDecision.GRANTED
     answered = asyncio.create_task(consent.answered(await consent.withdraw(), patience=30))
     consent.stopping.set()
     assert await answered == (WithdrawalResult.IN_FLIGHT, 1)
 
 
-async def test_a_permit_request_waits_for_an_earlier_withdrawal(
-    consent: Consent, consent_database: DatabaseUrl
-) -> None:
+async def test_a_permit_request_waits_for_an_earlier_withdrawal(consent: Consent) -> None:
     """And so cannot read `granted` beside it, and open a permit that the 200 does not know of."""
-    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
-        cursor = other.cursor()
+    with consent.elsewhere() as cursor:
         cursor.execute("SELECT id FROM consent.data_subject FOR UPDATE")
-        asked = asyncio.create_task(consent.ask(uuid4()))
+        asked = asyncio.create_task(consent.ask())
         await until_one_waits(cursor)
         cursor.execute("UPDATE consent.consent_state SET state = 'withdrawn', withdrawn_at = now()")
-        other.commit()
+        cursor.connection.commit()
     assert await asked is PermitDecision.DENIED
 
 
 async def test_a_withdrawal_waits_for_an_earlier_permit_request_and_counts_its_permit(
-    consent: Consent, consent_database: DatabaseUrl
+    consent: Consent,
 ) -> None:
-    with closing(psycopg2.connect(consent_database.superuser_url)) as other:
-        cursor = other.cursor()
+    with consent.elsewhere() as cursor:
         cursor.execute("SELECT id FROM consent.data_subject FOR SHARE")
         withdrawn = asyncio.create_task(consent.withdraw())
         await until_one_waits(cursor)
@@ -266,7 +195,7 @@ async def test_a_withdrawal_waits_for_an_earlier_permit_request_and_counts_its_p
             "INSERT INTO consent.permit (message, attempt, subject_id, granted_at)"
             " SELECT gen_random_uuid(), 1, id, now() FROM consent.data_subject"
         )
-        other.commit()
+        cursor.connection.commit()
     assert (await withdrawn).state.unreturned == 1
 
 
@@ -292,13 +221,13 @@ async def test_no_permit_is_open_after_the_200(consent: Consent) -> None:
         outcome, _ = await consent.answered(await consent.withdraw(email), patience=30)
         assert outcome is WithdrawalResult.DONE
         assert not held[email]
-        assert await consent.ask(uuid4(), email=email) is PermitDecision.DENIED
+        assert await consent.ask(email=email) is PermitDecision.DENIED
 
     for round_number in range(15):
         people = [f"person{round_number}.{number}@example.com" for number in range(4)]
         for email in people:
             held[email] = set()
-            assert await grant(consent.engine, consent.vault, email)
+            assert await consent.grant(email)
         senders = (send(email) for email in people for _ in range(4))
         await asyncio.gather(*senders, *map(leave, people))
     assert 0 < granted < 240  # the race went both ways
@@ -310,23 +239,17 @@ async def test_the_purge_deletes_old_permits_and_suppressions_and_keeps_young_on
     old, young = uuid4(), uuid4()
     for message in (old, young):
         await consent.give_back(message)
-    async with consent.engine.begin() as tx:
-        for suppression_hash in (b"old", b"young"):
-            of = {"subject": uuid4(), "hash": suppression_hash, "purposes": ["marketing"]}
-            await run(tx, "suppress", **of, days=1, never_ask=False)
-        await tx.execute(
-            text("UPDATE suppression SET keep_until = now() WHERE suppression_hash = 'old'")
-        )
-        await tx.execute(
-            text(
-                "UPDATE permit SET returned_at = now() - interval '31 days'"
-                f" WHERE message = '{old}'"
-            )
-        )
-    async with consent.engine.begin() as tx:
-        assert await upkeep.purge(tx, KEPT) == 2
-        assert await upkeep.purge(tx, KEPT) == 0
-        for suppression_hash, suppressed in ((b"old", False), (b"young", True)):
-            found = await restrictions(tx, suppression_hash)
-            assert found.suppressed is suppressed
+        await consent.withdraw(f"{message}@example.com")
+    await consent.rows(
+        "UPDATE suppression SET keep_until = now() WHERE suppression_hash = :hash",
+        hash=consent.vault.suppression_hash(f"{old}@example.com"),
+    )
+    await consent.rows(
+        "UPDATE permit SET returned_at = now() - interval '31 days' WHERE message = :old", old=old
+    )
+    assert await consent.purge() == 3  # of marketing, and of all
+    assert await consent.purge() == 0
+    for message, suppressed in ((old, False), (young, True)):
+        found = await consent.suppression(f"{message}@example.com")
+        assert found.suppressed is suppressed
     assert await consent.ask(young) is PermitDecision.CLOSED

@@ -3,8 +3,9 @@
 import asyncio
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,45 +13,22 @@ from uuid import uuid4
 
 import psycopg2
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack
 from libs.common.messaging.rpc import NoReply
-from services.consent import changes, metrics
 from services.consent import consumers as module
-from services.consent.changes import WithdrawalRequest
+from services.consent import metrics
 from services.consent.recovery import journal as journal_module
 from services.consent.recovery import replay as replay_module
-from services.consent.recovery.journal import Journal, read
-from services.consent.settings import ConsentSettings
-from services.consent.store import consents
+from services.consent.recovery.journal import read
 from services.consent.store.sql import run
-from services.consent.store.vault import Vault
 from services.consent.trail import checkpoints
 from services.consent.trail.checkpoints import Checkpoint
 from tests.integration.consent.conftest import (
-    Link,
-    grant,
-    make_consumers,
-    restrictions,
-    rows,
-    scalar,
-    unsubscribe,
-    withdraw,
-)
-from tests.integration.consent.test_erasure import erasure, orders
-from tests.integration.consent.test_erasure_orders import erase
-from tests.integration.consent.test_http import (
     ADMIN,
     ANNA,
-    Client,
-    NoAnswers,
-    entries,
-    post,
-    seen,
-    serving,
+    Consent,
 )
 from tests.support.contracts import golden
 from tests.support.databases import DatabaseUrl
@@ -60,11 +38,11 @@ pytestmark = pytest.mark.promise("P4")
 JAN, EWA, OLA = "jan@example.com", "ewa@example.com", "ola@example.com"
 
 
-class Holders(NoAnswers):
+class Holders:
     """The other services, as far as they send the addresses that they hold."""
 
     def __init__(self) -> None:
-        self.held: Mapping[str, list[str]] | None = None
+        self.held: Mapping[str, list[str]] | None = {}
 
     async def ask(self, exchange: str, _: str, __: str, body: Any, **___: Any) -> Any:
         if self.held is None or body["email"] is not None:
@@ -76,14 +54,6 @@ class Holders(NoAnswers):
 @pytest.fixture
 def requester() -> Holders:
     return Holders()
-
-
-@pytest.fixture
-async def client(
-    engine: AsyncEngine, vault: Vault, settings: ConsentSettings, requester: Holders
-) -> AsyncIterator[Client]:
-    async with serving(engine, vault, settings, requester) as opened:
-        yield opened
 
 
 class Backup:
@@ -112,133 +82,130 @@ def backup(consent_database: DatabaseUrl, tmp_path: Path) -> Backup:
     return Backup(consent_database, tmp_path / "backup")
 
 
-class Host:
-    """A host's own disk, and the consent that runs there."""
+@dataclass
+class Host(Consent):
+    """Consent on a host whose disk is its own."""
 
-    def __init__(
-        self, engine: AsyncEngine, vault: Vault, settings: ConsentSettings, folder: Path
-    ) -> None:
-        self.settings = settings.model_copy(update={"consent_records_dir": folder})
-        self.journal = Journal(engine, vault, self.settings)
-        self._consumers = make_consumers(engine, vault, self.settings, journal=self.journal)
-        self._answers: list[str] = []
-
-    async def permit(self, monkeypatch: pytest.MonkeyPatch, email: str) -> str:
+    async def may(self, email: str) -> str:
         """Ask as alerts does; what it would be answered."""
+        answers: list[str] = []
 
         async def reply(_: Any, __: Message, body: dict[str, Any]) -> None:
-            self._answers.append(body["answer"])
+            answers.append(body["answer"])
 
-        monkeypatch.setattr(module, "reply", reply)
         asked = {
             "message": str(uuid4()), "attempt": 1, "address": email, "purpose": "marketing",
         }  # fmt: skip
-        message = Message(str(uuid4()), "permit.request", asked)
-        outcome = await self._consumers.permits(message)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "reply", reply)
+            outcome = await self.consumers.permits(Message(str(uuid4()), "permit.request", asked))
         assert isinstance(outcome, Ack)
-        return self._answers[-1]
+        return answers[-1]
+
+    @property
+    def recorded(self) -> Path:
+        return self.settings.withdrawal_files[0].path
+
+
+def host_of(consent: Consent, **changed: Any) -> Host:
+    settings = consent.settings.model_copy(update=changed)
+    return Host(consent.database, consent.engine, consent.vault, settings, consent.requester)
 
 
 @pytest.fixture
-def here(engine: AsyncEngine, vault: Vault, settings: ConsentSettings) -> Host:
-    return Host(engine, vault, settings, settings.consent_records_dir)
+def here(consent: Consent) -> Host:
+    return host_of(consent)
 
 
 @pytest.fixture
-def there(engine: AsyncEngine, vault: Vault, settings: ConsentSettings, tmp_path: Path) -> Host:
-    return Host(engine, vault, settings, tmp_path / "another host")
+def there(consent: Consent, tmp_path: Path) -> Host:
+    return host_of(consent, consent_records_dir=tmp_path / "another host")
 
 
-async def replayed(client: Client) -> None:
-    status, body = await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
+async def replayed(consent: Consent) -> None:
+    status, body = await consent.post("/api/consent/replay-erasures", {}, **ADMIN)
     assert status == 200, body
 
 
 async def test_a_restored_backup_undoes_no_withdrawal_and_gets_no_permit_before_the_replay(
-    client: Client, engine: AsyncEngine, vault: Vault, requester: Holders, backup: Backup,
-    here: Host, there: Host, link: Link, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    requester.held = {}
+    consent: Consent, backup: Backup, here: Host, there: Host
+) -> None:
     for email in (ANNA, EWA):
-        await grant(engine, vault, email)
+        await consent.grant(email)
     for host in (here, there):
         await host.journal.update()
     backup.take()
-    await post(client, "/api/unsubscribe", {"email": ANNA})
-    await post(client, "/api/unsubscribe", {"email": JAN})  # of whom the backup knows nothing
-    assert (await seen(client, "POST", f"/unsubscribe?token={link(OLA)}", data={}))[0] == 200
+    await consent.post("/api/unsubscribe", {"email": ANNA})
+    await consent.post("/api/unsubscribe", {"email": JAN})  # of whom the backup knows nothing
+    url = f"/unsubscribe?token={consent.link(OLA)}"
+    assert (await consent.seen("POST", url, data={}))[0] == 200
     for host in (here, there):
         await host.journal.update()
     backup.restore()
 
     # Noticed at the very next request, on each host that had noted more than the backup has.
     for host in (here, there):
-        assert await host.permit(monkeypatch, ANNA) == "closed"
-        assert await host.permit(monkeypatch, EWA) == "closed"
+        assert await host.may(ANNA) == "closed"
+        assert await host.may(EWA) == "closed"
     for host in (here, there):
         await host.journal.update()
     assert metrics.REPLAY_PENDING._value.get() == 1
-    assert [entry["action"] for entry in await entries(client, ANNA)] == ["opt-in", "unsubscribe"]
+    assert [entry["action"] for entry in await consent.entries(ANNA)] == ["opt-in", "unsubscribe"]
     for email in (ANNA, JAN, OLA):
-        assert await here.permit(monkeypatch, email) == "closed"  # not before the erasures, too
+        assert await here.may(email) == "closed"  # not before the erasures, too
 
-    await replayed(client)
+    await replayed(consent)
     for host in (here, there):
         await host.journal.update()  # records the replay, and follows the trail again
         await host.journal.update()
         for email in (ANNA, JAN, OLA):
-            assert await host.permit(monkeypatch, email) == "denied"
-        assert await host.permit(monkeypatch, EWA) == "granted"
+            assert await host.may(email) == "denied"
+        assert await host.may(EWA) == "granted"
     assert metrics.REPLAY_PENDING._value.get() == 0
 
 
 async def test_rows_that_the_next_primary_may_lack_are_not_recorded(
-    engine: AsyncEngine, vault: Vault, consent_database: DatabaseUrl, here: Host
+    consent: Consent, here: Host
 ) -> None:
     """A demoted primary shows them; a host that recorded one would take the next for a restore."""
-    async with engine.begin() as tx:
-        await withdraw(tx, vault, unsubscribe(ANNA))
+    await consent.withdraw(ANNA)
     records, signer = here.settings.checkpoint_file, here.settings.signer()
     for read_only in (True, False):
-        url, writes = consent_database.superuser_url, "-c default_transaction_read_only=off"
+        url, writes = consent.database.superuser_url, "-c default_transaction_read_only=off"
         with closing(psycopg2.connect(url, options=writes)) as connection:
             connection.autocommit = True
             connection.cursor().execute(
-                f"ALTER DATABASE {consent_database.name}"
+                f"ALTER DATABASE {consent.database.name}"
                 f" SET default_transaction_read_only = {read_only}"
             )
-        await engine.dispose()
+        await consent.engine.dispose()
         await here.journal.update()
-        await checkpoints.keep(engine, records, signer)
+        await checkpoints.keep(consent.engine, records, signer)
         recorded = [*read(here.settings.withdrawal_files[0]), *records.read(Checkpoint)]
         assert len(recorded) == (0 if read_only else 2)
 
 
 async def test_no_host_gives_permits_while_one_has_detected_a_restore(
-    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, there: Host,
-    requester: Holders, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    requester.held = {}
-    await grant(engine, vault, EWA)
+    consent: Consent, backup: Backup, here: Host, there: Host
+) -> None:
+    await consent.grant(EWA)
     backup.take()
-    await post(client, "/api/unsubscribe", {"email": ANNA})
+    await consent.post("/api/unsubscribe", {"email": ANNA})
     backup.restore()
-    assert await there.permit(monkeypatch, EWA) == "granted"  # a new disk knows of nothing
+    assert await there.may(EWA) == "granted"  # a new disk knows of nothing
     await here.journal.update()
-    assert await there.permit(monkeypatch, EWA) == "closed"
-    await replayed(client)
-    assert await there.permit(monkeypatch, EWA) == "granted"
+    assert await there.may(EWA) == "closed"
+    await replayed(consent)
+    assert await there.may(EWA) == "granted"
 
 
 async def test_a_replay_waits_for_the_withdrawals_of_its_host(
-    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, there: Host,
-    requester: Holders, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    requester.held = {}
+    consent: Consent, backup: Backup, there: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for email in (ANNA, EWA):
-        await grant(engine, vault, email)
+        await consent.grant(email)
     backup.take()
-    await post(client, "/api/unsubscribe", {"email": ANNA})
+    await consent.post("/api/unsubscribe", {"email": ANNA})
     backup.restore()
 
     apply, may_go_on = journal_module._Copy._apply, asyncio.Event()
@@ -250,202 +217,181 @@ async def test_a_replay_waits_for_the_withdrawals_of_its_host(
     with monkeypatch.context() as slow:
         slow.setattr(replay_module, "BUDGET_SECONDS", 0.5)
         slow.setattr(journal_module._Copy, "_apply", takes_long)
-        status, body = await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
+        status, body = await consent.post("/api/consent/replay-erasures", {}, **ADMIN)
         assert (status, body["left"]) == (202, 1)
-        assert await there.permit(monkeypatch, ANNA) == "closed"  # a new disk knows of nothing
+        assert await there.may(ANNA) == "closed"  # a new disk knows of nothing
     may_go_on.set()
-    await replayed(client)
-    assert await there.permit(monkeypatch, ANNA) == "denied"
-    assert await there.permit(monkeypatch, EWA) == "granted"
+    await replayed(consent)
+    assert await there.may(ANNA) == "denied"
+    assert await there.may(EWA) == "granted"
 
 
 async def test_a_repeated_withdrawal_keeps_its_time(
-    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, here: Host
+    consent: Consent, backup: Backup, here: Host
 ) -> None:
     backup.take()
-    await post(client, "/api/unsubscribe", {"email": JAN})
-    before = await scalar(engine, "SELECT withdrawn_at FROM consent_state")
+    await consent.post("/api/unsubscribe", {"email": JAN})
+    before = await consent.scalar("SELECT withdrawn_at FROM consent_state")
     backup.restore()
     await here.journal.update()
-    async with engine.begin() as tx:
-        again = await tx.scalar(text("SELECT withdrawn_at FROM consent_state"))
-        assert again == before
-        states = await consents.states(tx, vault.lookup_hash(JAN))
-        assert {str(state) for state in states.values()} == {"withdrawn"}
+    assert await consent.scalar("SELECT withdrawn_at FROM consent_state") == before
+    assert {*(await consent.states(JAN)).values()} == {"withdrawn"}
 
 
 async def test_a_newer_consent_survives_the_restore(
-    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, here: Host
+    consent: Consent, backup: Backup, here: Host
 ) -> None:
-    await post(client, "/api/unsubscribe", {"email": ANNA})
-    async with engine.begin() as tx:
-        await tx.execute(text("DELETE FROM suppression"))
-        await tx.execute(
-            text("UPDATE consent_state SET state = 'granted', changed_at = clock_timestamp()")
-        )
+    await consent.post("/api/unsubscribe", {"email": ANNA})
+    await consent.rows("DELETE FROM suppression")
+    await consent.rows("UPDATE consent_state SET state = 'granted', changed_at = now()")
     backup.take()
-    await post(client, "/api/unsubscribe", {"email": JAN})
+    await consent.post("/api/unsubscribe", {"email": JAN})
     backup.restore()
     await here.journal.update()
-    async with engine.begin() as tx:
-        states = await consents.states(tx, vault.lookup_hash(ANNA))
-        assert {str(state) for state in states.values()} == {"granted"}
+    assert {*(await consent.states(ANNA)).values()} == {"granted"}
 
 
 async def test_an_erasure_by_another_host_is_replayed_here(
-    engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, there: Host,
-    requester: Holders, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    requester.held = {}
-    await grant(engine, vault, ANNA)
+    consent: Consent, backup: Backup, here: Host, there: Host
+) -> None:
+    await consent.grant(ANNA)
     backup.take()
-    async with serving(engine, vault, there.settings, requester) as client:
-        status, _ = await post(client, "/api/consent/erase", {"email": ANNA}, **ADMIN)
+    async with there.serving() as client:
+        status, _ = await client.post("/api/consent/erase", {"email": ANNA}, **ADMIN)
         assert status == 200
     await here.journal.update()
     backup.restore()
-    assert await here.permit(monkeypatch, ANNA) == "closed"
+    assert await here.may(ANNA) == "closed"
     await here.journal.update()
-    async with serving(engine, vault, here.settings, requester) as client:
+    async with here.serving() as client:
         await replayed(client)
-        assert await entries(client, ANNA) == []
+        assert await client.entries(ANNA) == []
 
 
 async def test_a_lost_host_takes_no_erasure_with_it_not_even_of_someone_unknown_to_the_backup(
-    engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, there: Host,
-    requester: Holders, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    consent: Consent, backup: Backup, here: Host, there: Host, requester: Holders
+) -> None:
     requester.held = {"followups.commands": [JAN]}  # whose chat the backup has, and no consent
-    await grant(engine, vault, EWA)
+    await consent.grant(EWA)
     backup.take()
-    async with serving(engine, vault, there.settings, requester) as client:
-        await erase(client, JAN)
+    async with there.serving() as client:
+        await client.erase(JAN)
     await here.journal.update()
     shutil.rmtree(there.settings.consent_records_dir)
     backup.restore()
     await here.journal.update()
-    assert await here.permit(monkeypatch, EWA) == "closed"
-    async with serving(engine, vault, here.settings, requester) as client:
-        status, body = await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
+    assert await here.may(EWA) == "closed"
+    async with here.serving() as client:
+        status, body = await client.post("/api/consent/replay-erasures", {}, **ADMIN)
         assert (status, body["by_address"]) == (200, 1)
-        assert (await erasure(client, JAN))["status"] == "in_progress"
+        assert (await client.erasure(JAN))["status"] == "in_progress"
     for _ in range(2):  # it records the replay, and follows the trail again
         await here.journal.update()
-    assert await here.permit(monkeypatch, EWA) == "granted"
+    assert await here.may(EWA) == "granted"
 
 
 async def test_a_refusal_of_someone_unknown_to_the_backup_keeps_its_suppression(
-    client: Client, engine: AsyncEngine, vault: Vault, backup: Backup, here: Host
+    consent: Consent, backup: Backup, here: Host
 ) -> None:
     backup.take()
-    async with engine.begin() as tx:
-        refusal = WithdrawalRequest(unsubscribe(OLA), never_ask=True)
-        await changes.withdraw(tx, vault, refusal, suppression_days=1)
-    await post(client, "/api/unsubscribe", {"email": OLA})  # again, without these words
+    await consent.withdraw(OLA, never_ask=True)
+    await consent.post("/api/unsubscribe", {"email": OLA})  # again, without these words
     backup.restore()
     await here.journal.update()
-    async with engine.begin() as tx:
-        hashed = vault.suppression_hash(OLA)
-        found = await restrictions(tx, hashed)
+    found = await consent.suppression(OLA)
     assert found.suppressed
     assert found.never_ask
 
 
-async def test_an_unreadable_row_does_not_stop_the_journal(
-    client: Client, engine: AsyncEngine, here: Host, settings: ConsentSettings
-) -> None:
-    settings.consent_records_dir.mkdir()
-    (settings.consent_records_dir / "withdrawals.jsonl").mkdir()  # nothing is recorded yet
-    await post(client, "/api/unsubscribe", {"email": ANNA})
-    await rows(engine, "UPDATE data_subject SET master_key_id = 'lost'")
-    await post(client, "/api/unsubscribe", {"email": JAN})
-    (settings.consent_records_dir / "withdrawals.jsonl").rmdir()
+async def test_an_unreadable_row_does_not_stop_the_journal(consent: Consent, here: Host) -> None:
+    here.recorded.mkdir(parents=True)  # nothing is recorded yet
+    await consent.post("/api/unsubscribe", {"email": ANNA})
+    await consent.rows("UPDATE data_subject SET master_key_id = 'lost'")
+    await consent.post("/api/unsubscribe", {"email": JAN})
+    here.recorded.rmdir()
     await here.journal.update()
-    anna, jan = read(settings.withdrawal_files[0]).values()
+    anna, jan = read(consent.settings.withdrawal_files[0]).values()
     assert (anna.suppression_hash, set(anna.withdrawn)) == (None, {"marketing", "*"})
     assert jan.suppression_hash
 
 
 async def test_a_refusal_in_the_chat_is_recorded_before_its_message_is_acknowledged(
-    engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, monkeypatch: pytest.MonkeyPatch
+    consent: Consent, backup: Backup, here: Host
 ) -> None:
     refusal = golden("withdrawal.record")
-    await grant(engine, vault, refusal["email"])
+    await consent.grant(refusal["email"])
     backup.take()
-    consumers = make_consumers(engine, vault, here.settings, journal=here.journal)
-    message = Message(str(uuid4()), "withdrawal.record", refusal)
-    assert isinstance(await consumers.commands(message), Ack)
+    assert await here.takes("withdrawal.record", refusal) == Ack()
     backup.restore()
-    assert await here.permit(monkeypatch, refusal["email"]) == "closed"
+    assert await here.may(refusal["email"]) == "closed"
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 async def test_the_joined_journals_of_two_hosts_lose_nothing_in_any_order(
-    engine: AsyncEngine, vault: Vault, backup: Backup, here: Host, there: Host,
-    requester: Holders, order: tuple[int, int], tmp_path: Path,
-) -> None:  # fmt: skip
-    requester.held = {}
+    consent: Consent,
+    backup: Backup,
+    here: Host,
+    there: Host,
+    order: tuple[int, int],
+    tmp_path: Path,
+) -> None:
     for email in (ANNA, EWA):
-        await grant(engine, vault, email)
+        await consent.grant(email)
     backup.take()
-    async with serving(engine, vault, here.settings, requester) as client:
-        await post(client, "/api/unsubscribe", {"email": ANNA})
+    async with here.serving() as client:
+        await client.post("/api/unsubscribe", {"email": ANNA})
         await there.journal.update()
-        await erase(client, EWA)  # which the other host did not live to see
-    hosts = [host.settings.consent_records_dir for host in (here, there)]
-    texts = [(folder / "withdrawals.jsonl").read_text(encoding="utf-8") for folder in hosts]
-    joined = Host(engine, vault, here.settings, tmp_path / "joined")
-    (tmp_path / "joined").mkdir()
-    text = "".join(texts[each] for each in order)
-    (tmp_path / "joined" / "withdrawals.jsonl").write_text(text, encoding="utf-8")
+        await client.erase(EWA)  # which the other host did not live to see
+    texts = [host.recorded.read_text(encoding="utf-8") for host in (here, there)]
+    joined = host_of(consent, consent_records_dir=tmp_path / "joined")
+    joined.recorded.parent.mkdir()
+    joined.recorded.write_text("".join(texts[each] for each in order), encoding="utf-8")
     backup.restore()
     await joined.journal.update()
-    async with serving(engine, vault, joined.settings, requester) as client:
+    async with joined.serving() as client:
         await replayed(client)
-        states = [entry["action"] for entry in await entries(client, ANNA)]
-        assert (states, await entries(client, EWA)) == (["opt-in", "unsubscribe"], [])
+        states = [entry["action"] for entry in await client.entries(ANNA)]
+        assert (states, await client.entries(EWA)) == (["opt-in", "unsubscribe"], [])
 
 
 async def test_the_copy_elsewhere_replaces_a_lost_disk(
-    engine: AsyncEngine, vault: Vault, backup: Backup, settings: ConsentSettings,
-    requester: Holders, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-) -> None:  # fmt: skip
-    copied = settings.model_copy(update={"consent_records_copy": tmp_path / "elsewhere"})
-    await grant(engine, vault, ANNA)
+    consent: Consent, backup: Backup, tmp_path: Path
+) -> None:
+    copy = tmp_path / "elsewhere"
+    lost, anew = (
+        host_of(consent, consent_records_copy=copy, consent_records_dir=tmp_path / disk)
+        for disk in ("lost", "a new disk")
+    )
+    await consent.grant(ANNA)
     backup.take()
-    async with serving(engine, vault, copied, requester) as client:
-        await post(client, "/api/unsubscribe", {"email": ANNA})
-    shutil.rmtree(settings.consent_records_dir)
+    async with lost.serving() as client:
+        await client.post("/api/unsubscribe", {"email": ANNA})
+    shutil.rmtree(lost.recorded.parent)
     backup.restore()
-    anew = Host(engine, vault, copied, tmp_path / "a new disk")
-    assert await anew.permit(monkeypatch, ANNA) == "closed"
+    assert await anew.may(ANNA) == "closed"
     await anew.journal.update()
-    async with serving(engine, vault, anew.settings, requester) as client:
-        assert [entry["action"] for entry in await entries(client, ANNA)] == [
-            "opt-in", "unsubscribe",
-        ]  # fmt: skip
+    actions = [entry["action"] for entry in await consent.entries(ANNA)]
+    assert actions == ["opt-in", "unsubscribe"]
 
 
 async def test_a_copy_that_cannot_be_written_keeps_the_own_file_complete(
-    settings: ConsentSettings, engine: AsyncEngine, vault: Vault, requester: Holders, tmp_path: Path
+    consent: Consent, tmp_path: Path
 ) -> None:
     (tmp_path / "elsewhere").write_text("no folder")
-    copied = settings.model_copy(update={"consent_records_copy": tmp_path / "elsewhere"})
-    async with serving(engine, vault, copied, requester) as client:
-        assert (await post(client, "/api/unsubscribe", {"email": ANNA}))[0] == 200
-    journal = Journal(engine, vault, copied)
+    host = host_of(consent, consent_records_copy=tmp_path / "elsewhere")
+    async with host.serving() as client:
+        assert (await client.post("/api/unsubscribe", {"email": ANNA}))[0] == 200
     with pytest.raises(OSError, match="elsewhere"):
-        await journal.update()
-    lines = (settings.consent_records_dir / "withdrawals.jsonl").read_text(encoding="utf-8").split()
-    assert len([line for line in lines if "subject" in line]) > 0
+        await host.journal.update()
+    assert "subject" in host.recorded.read_text(encoding="utf-8")
 
 
 async def test_a_withdrawal_is_answered_while_the_journal_cannot_be_written(
-    client: Client, settings: ConsentSettings, here: Host
+    consent: Consent, here: Host
 ) -> None:
-    path = settings.consent_records_dir / "withdrawals.jsonl"
+    path = here.recorded
     path.mkdir(parents=True)
-    answer = await post(client, "/api/unsubscribe", {"email": ANNA})
+    answer = await consent.post("/api/unsubscribe", {"email": ANNA})
     assert answer == (200, {"success": True, "email": ANNA, "unsubscribed": True})
     with pytest.raises(IsADirectoryError):
         await here.journal.update()
@@ -456,22 +402,23 @@ async def test_a_withdrawal_is_answered_while_the_journal_cannot_be_written(
 
 
 async def test_a_replay_repeats_erasures_after_the_backup(
-    client: Client, engine: AsyncEngine, vault: Vault, requester: Holders, backup: Backup
+    consent: Consent, requester: Holders, backup: Backup
 ) -> None:
     ewa, ola = "ewa@example.com", "ola@example.com"
     for email in (ANNA, ewa):
-        await grant(engine, vault, email)
-    await erase(client, ewa)  # of before the backup: it knows that
+        await consent.grant(email)
+    await consent.erase(ewa)  # of before the backup: it knows that
     backup.take()
-    await grant(engine, vault, JAN)  # after it, as are these erasures
+    await consent.grant(JAN)  # after it, as are these erasures
     for email in (ANNA, JAN, ola):
-        await erase(client, email)
+        await consent.erase(email)
     backup.restore()
-    assert [entry["action"] for entry in await entries(client, ANNA)] == ["opt-in"]
+    assert [entry["action"] for entry in await consent.entries(ANNA)] == ["opt-in"]
 
     async def replay() -> tuple[int, Any]:
-        return await post(client, "/api/consent/replay-erasures", {}, **ADMIN)
+        return await consent.post("/api/consent/replay-erasures", {}, **ADMIN)
 
+    requester.held = None
     status, body = await replay()
     assert (status, body["incomplete"]) == (202, ["followups", "alerts"])
     assert (body["already"], body["again"], body["left"]) == (1, 1, 2)
@@ -480,16 +427,16 @@ async def test_a_replay_repeats_erasures_after_the_backup(
     status, body = await replay()
     assert status == 200
     assert (body["already"], body["by_address"], body["unknown"]) == (2, 1, 1)
-    assert await entries(client, ANNA) == []
-    erased_again = {order["email"] for _, order in await orders(engine)}
+    assert await consent.entries(ANNA) == []
+    erased_again = {order["email"] for _, order in await consent.orders()}
     assert erased_again == {ANNA, JAN, ewa}
     for email in (ANNA, JAN, ola):
-        hashed = vault.suppression_hash(email)
-        async with engine.begin() as tx:
-            assert (await restrictions(tx, hashed)).suppressed
+        assert (await consent.suppression(email)).suppressed
+        hashed = consent.vault.suppression_hash(email)
+        async with consent.engine.begin() as tx:
             recently = datetime.now(UTC) - timedelta(minutes=1)
             assert await run(tx, "erased_since", hashes=[hashed], at=recently)
-    assert (await erasure(client, JAN))["status"] == "in_progress"
+    assert (await consent.erasure(JAN))["status"] == "in_progress"
 
     status, body = await replay()
     assert (status, body["already"], body["again"]) == (200, 4, 0)

@@ -4,18 +4,16 @@ Time is not measured here: instead each request must run the same number of stat
 commits, whatever address it names. tests/faults/test_uniform_time.py measures.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.consent.settings import ConsentSettings
-from services.consent.store.vault import Vault
-from tests.integration.consent.test_http import ADMIN, Client, post, serving
+from tests.integration.consent.conftest import ADMIN, Consent
 
 AGREED = {"text": "Zgadzam się na wiadomości.", "language": "pl"}
 
@@ -33,7 +31,7 @@ class Work:
 
 
 @contextmanager
-def watched(engine: AsyncEngine) -> Iterator[Work]:
+def watched(consent: Consent) -> Iterator[Work]:
     work = Work()
 
     def statement(_c: Any, _cursor: Any, text: str, *_: Any) -> None:
@@ -44,33 +42,29 @@ def watched(engine: AsyncEngine) -> Iterator[Work]:
 
     listeners: Any = (("before_cursor_execute", statement), ("commit", commit))
     for name, listener in listeners:
-        event.listen(engine.sync_engine, name, listener)
+        event.listen(consent.engine.sync_engine, name, listener)
     try:
         yield work
     finally:
         for name, listener in listeners:
-            event.remove(engine.sync_engine, name, listener)
+            event.remove(consent.engine.sync_engine, name, listener)
 
 
 @pytest.fixture(params=[False, True], ids=["opt-in", "double opt-in"])
-async def client(
-    request: pytest.FixtureRequest, engine: AsyncEngine, vault: Vault, settings: ConsentSettings
-) -> AsyncIterator[Client]:
-    changed = settings.model_copy(update={"double_opt_in": request.param})
-    async with serving(engine, vault, changed) as opened:
-        yield opened
+def settings(request: pytest.FixtureRequest, settings: ConsentSettings) -> ConsentSettings:
+    return settings.model_copy(update={"double_opt_in": request.param})
 
 
-async def addresses(client: Client) -> list[str]:
+async def addresses(consent: Consent) -> list[str]:
     """Return an address with each kind of history."""
     for name in ("granted", "withdrawn", "asked-again", "erased", "bombed"):
-        await post(client, "/api/opt-in", AGREED | {"email": f"{name}@example.com"})
+        await consent.post("/api/opt-in", AGREED | {"email": f"{name}@example.com"})
     for name in ("withdrawn", "asked-again"):
-        await post(client, "/api/unsubscribe", {"email": f"{name}@example.com"})
-    await post(client, "/api/opt-in", AGREED | {"email": "asked-again@example.com"})
-    await post(client, "/api/consent/erase", {"email": "erased@example.com"}, **ADMIN)
+        await consent.post("/api/unsubscribe", {"email": f"{name}@example.com"})
+    await consent.post("/api/opt-in", AGREED | {"email": "asked-again@example.com"})
+    await consent.post("/api/consent/erase", {"email": "erased@example.com"}, **ADMIN)
     for _ in range(2):
-        await post(client, "/api/revoke-consent", {"email": "bombed@example.com"})
+        await consent.post("/api/revoke-consent", {"email": "bombed@example.com"})
     names = ("unknown", "granted", "withdrawn", "asked-again", "erased", "bombed")
     return [f"{name}@example.com" for name in names]
 
@@ -85,14 +79,16 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_known_and_unknown_addresses_get_the_same_shape_headers_and_work(
-    client: Client, engine: AsyncEngine, call: str
+    consent: Consent, call: str
 ) -> None:
     method, path, body = CALLS[call]
     seen, run = {}, []
-    for email in await addresses(client):
+    for email in await addresses(consent):
         sent = None if body is None else body | {"email": email}
-        with watched(engine) as work:
-            async with client.request(method, path.format(email=email), json=sent) as answer:
+        with watched(consent) as work:
+            async with consent.client.request(
+                method, path.format(email=email), json=sent
+            ) as answer:
                 shown = await answer.json()
                 headers = {
                     name: value
