@@ -1,9 +1,15 @@
-"""Stands for the gateway towards the console: a company with some leads, and some troubles."""
+"""Stands for the gateway towards the console: a company with some leads, and some troubles.
 
+owners.yaml has the answers that are the same for any leads.
+"""
+
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
+import yaml
 from aiohttp import web
 
 EWA = "Ewa Lis"
@@ -28,14 +34,7 @@ WISHES = (
 )
 STATES = ("new", "new", "new", "taken", "taken", "won", "lost")
 STARTS = ("2027-04", "asap", None, "2027-06 summer")
-BREAKER = {
-    "state": "closed",
-    "failures": 0,
-    "open_since": None,
-    "next_trial_at": None,
-    "paused": False,
-    "settings": ["SLACK_WEBHOOK_URL"],
-}
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def ago(**spans: float) -> str:
@@ -97,35 +96,21 @@ def lead(n: int) -> dict[str, Any]:
     }
 
 
-SUBSCRIPTION = {
-    "id": id_of("subscription"),
-    "url": "https://crm.example.com/ostoja",
-    "events": ["lead.*", "consent.withdrawn"],
-    "description": "CRM",
-    "owner_email": "dev@example.com",
-    "personal_data": True,
-    "state": "active",
-    "paused": None,
-    "failing_since": None,
-}
-FAILING = SUBSCRIPTION | {
-    "id": id_of("failing"),
-    "description": "",
-    "personal_data": False,
-    "state": "failing",
-    "failing_since": ago(hours=30),
-}
-SENT = [
-    {
-        "event": "lead.qualified",
-        "created_at": ago(minutes=3),
-        "status": "delivered",
-        "attempts": [
-            {"number": 1, "status": 500, "outcome": "failed", "answer": "try later"},
-            {"number": 2, "status": 204, "outcome": "delivered", "answer": ""},
-        ],
-    }
-]
+def filled(value: Any) -> Any:
+    """Return what owners.yaml means by its times and ids."""
+    if isinstance(value, dict):
+        return {name: filled(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [filled(each) for each in value]
+    if not isinstance(value, str):
+        return value
+    if found := re.fullmatch(r"([-+])(\d+)([mhd])", value):
+        return ago(**{_UNITS[found[3]]: int(found[2]) * (-1 if found[1] == "+" else 1)})
+    return id_of(value[1:]) if value.startswith("$") else value
+
+
+_DATA = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+SUBSCRIPTION = filled(_DATA["subscription"])
 
 
 class Owners:
@@ -169,16 +154,11 @@ class Owners:
         return {"items": found[:limit], "next_cursor": more, "total": len(found)}
 
     def _details(self, one: dict[str, Any]) -> dict[str, Any]:
-        said = [
-            ("bot", "Dzień dobry! W czym możemy pomóc?", 31),
-            ("lead", "Chciałabym wyremontować łazienkę, około 6 m², mamy 40 000 zł.", 30),
-            ("bot", "Kiedy chcieliby Państwo zacząć?", 29),
-            ("lead", "Od kwietnia. Proszę o telefon po 16.", 25),
-        ]
-        talk = [{"author": who, "text": text, "at": ago(minutes=at)} for who, text, at in said]
+        talk, stream = filled(_DATA["conversation"]), filled(_DATA["stream"])
+        said = [each | {"kind": each["author"], "by": None} for each in talk]
         return one | {
             "conversation": talk,
-            "stream": self._stream(talk),
+            "stream": [*said, *stream],
             "alert_ids": [one["id"]],
             "score_reasons": ["zakres prac", "metraż", "budżet", "telefon"],
         }
@@ -210,237 +190,14 @@ class Owners:
             "days": days,
         }
 
-    def _stream(self, talk: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        ewa = f"staff:{UUID(int=7)} Ewa Lis"
-        said: list[dict[str, Any]] = [one | {"kind": one["author"], "by": None} for one in talk]
-        taken = {"kind": "state", "by": ewa, "text": None, "before": "new", "after": "taken"}
-        note = "Ma wannę, chce prysznic. Klucze u sąsiadki."
-        edit = {"before": {"budget": 40000}, "after": {"budget": 45000}}
-        call = {"result": "no_answer", "call_at": ago(hours=-2)}
-        return [
-            *said,
-            {"kind": "mail", "by": None, "text": "przypomnienie", "at": ago(minutes=20)},
-            taken | {"reason": None, "at": ago(minutes=18)},
-            {"kind": "call", "by": ewa, "text": None, "at": ago(minutes=15)} | call,
-            {"kind": "note", "by": ewa, "text": note, "at": ago(minutes=12)},
-            {"kind": "edit", "by": ewa, "text": None, "at": ago(minutes=10)} | edit,
-            # An undo says no reason.
-            taken | {"before": "won", "at": ago(minutes=8)},
-        ]
-
     @property
     def answers(self) -> dict[str, Any]:
-        page = {"next_cursor": None}
-        ewa = f"staff:{UUID(int=7)} Ewa Lis"
-        counts = {"pending": 0, "failed": 0, "in_doubt": 0, "delivered": 214}
-        idle = counts | {"oldest_pending_seconds": None}
-        targets = {
-            "slack": counts | {"pending": 12, "oldest_pending_seconds": 1860, "failed": 3},
-            "monday": idle | {"failed": 1}, "email": idle | {"in_doubt": 1}, "sms": idle,
-        }  # fmt: skip
-        held = BREAKER | {
-            "state": "open", "open_since": ago(minutes=31), "next_trial_at": ago(minutes=-4),
-            "paused": "unauthorized: 401 invalid_token",
-        }  # fmt: skip
-        alert = {
-            "id": id_of("alert"), "event_type": "lead.qualified", "severity": "warning",
-            "accepted_at": ago(minutes=50), "created_at": ago(minutes=50), "target": "slack",
-            "attempts": 4, "reason": "timeout", "status": "failed",
-            "payload": {"text": "Nowy lead"},
-        }  # fmt: skip
-        alerts = varied(
-            alert,
-            {},
-            {"event_type": "lead.taken", "created_at": ago(hours=2)},
-            {"event_type": "backup.failed", "reason": "unauthorized", "created_at": ago(hours=3)},
-            {
-                "target": "monday",
-                "attempts": 6,
-                "reason": "server_error",
-                "created_at": ago(days=1),
-            },
-        )
-        tries = [
-            {
-                "at": ago(minutes=50 - 8 * n), "reason": "timeout", "outcome": "failed",
-                "status": 504, "seconds": 10.0, "excerpt": "upstream request timeout",
-            }
-            for n in range(4)
-        ]  # fmt: skip
-        delivery = {
-            "target": "slack", "status": "failed", "reason": "exhausted",
-            "error_message": "504 upstream request timeout", "next_attempt_at": None,
-            "operator": None, "history": tries,
-        }  # fmt: skip
-        went = {
-            "reason": "ok",
-            "outcome": "delivered",
-            "status": 250,
-            "seconds": 0.4,
-            "excerpt": "",
-        }
-        done = delivery | {
-            "target": "email", "status": "delivered", "reason": "ok", "error_message": None,
-            "history": [tries[0] | went],
-        }  # fmt: skip
-        asked = {"name": "Ewa Lis", "target": "sms", "state": "delivered"}
-        case = {
-            "id": id_of("case"), "event_type": "backup.failed", "severity": "critical",
-            "opened_at": ago(minutes=26), "owner_name": None, "answered_at": None, "failures": 0,
-            "state": "open", "outcome": None, "next_at": ago(minutes=-9), "step": 2,
-            "steps_in_all": 3,
-            "steps": [
-                asked | {"handed_out_at": ago(minutes=24)},
-                asked | {"name": "Jan Kos", "handed_out_at": ago(minutes=9), "state": None},
-            ],
-        }  # fmt: skip
-        cases = varied(
-            case,
-            {},
-            {"event_type": "disk.full", "severity": "warning", "opened_at": ago(minutes=11)},
-            {"event_type": "import.late", "severity": "info", "opened_at": ago(minutes=4)},
-        )
-        shifts = [
-            {"person": who, "begins": ago(hours=-24 * n), "ends": ago(hours=-24 * n - 24)}
-            for n, who in enumerate(("ewa", "jan"))
-        ]
-        week = [
-            {
-                "person": ("ewa", "jan")[n % 2], "name": ("Ewa Lis", "Jan Kos")[n % 2],
-                "rule": "override" if n == 1 else "shift",
-                "begins": ago(hours=-n * 24 - (5 if n else 0)), "ends": ago(hours=-n * 24 - 29),
-            }
-            for n in range(7)
-        ]  # fmt: skip
-        schedule = {
-            "name": "Ewa Lis", "person": "ewa", "until": ago(hours=-9), "rule": "shift",
-            "fault": None, "gap_seconds": 0, "shifts": shifts, "able": ["ewa", "jan", "maria"],
-            "week": week,
-        }  # fmt: skip
-        stands_in = {
-            "id": 1, "schedule": "sales", "person": "maria", "begins": ago(hours=-4),
-            "ends": ago(hours=-28), "by": ewa, "why": "urlop",
-        }  # fmt: skip
-        limits = dict.fromkeys(
-            (
-                "chat", "minute", "hour", "chat_budget", "write_budget", "withdrawal_budget",
-                "service", "slack", "health", "console", "login",
-            ),
-            "30 per minute",
-        )  # fmt: skip
-        granted = {"state": "granted", "since": ago(days=9), "wording": "chat-2026-11"}
-        evidence = {"source": "chat", "wording": "Zgadzam się na informacje handlowe."}
-        trail = page | {
-            "subject": "s", "restricted_since": None, "erasure": None,
-            "entries": [{"action": "opt-in", "timestamp": ago(days=9), "evidence": evidence}],
-        }  # fmt: skip
-        step = {
-            "id": id_of("step"), "conversation_id": id_of("c1"), "status": "scheduled",
-            "email": "klient1@example.com", "sequence": "default", "step": 1,
-            "due_at": ago(hours=-20), "handed_over_at": None,
-        }  # fmt: skip
-        steps = [
-            {"email": f"klient{n}@example.com", "step": 1 + n % 2, "due_at": ago(hours=-5 * n)}
-            for n in (1, 4, 7, 8)
-        ]
-        mail = {"subject": "Wracamy do naszej rozmowy", "text": "Dzień dobry"}
-        sequence = {
-            "sequence": "default", "mails": {"pl": mail, "en": mail},
-            "counts": {"scheduled": 9, "sent": 84, "reply": 12, "unsubscribe": 3},
-        }  # fmt: skip
-        suspect = {
-            "id": id_of("suspect"), "accepted_at": ago(hours=2), "form": "kontakt",
-            "suspicion": "fast",
-            "fields": {
-                "name": "SEO Expert", "email": "seo@example.com",
-                "message": "Your site can be first on Google.",
-            },
-        }  # fmt: skip
-        human = {"name": "Zofia Mazur", "phone": "+48 601 088 777", "message": "Kuchnia, 12 m²."}
-        suspects = varied(
-            suspect, {}, {"suspicion": "busy", "fields": human, "accepted_at": ago(hours=5)}
-        )
-        silence = {
-            "id": 1, "matchers": ["event_type=backup.failed"], "critical": False, "weekly": None,
-            "active_until": ago(hours=-3), "ends": ago(hours=-3), "by": ewa,
-            "why": "przegląd serwera",
-        }  # fmt: skip
-        nights = {
-            "days": ["sat", "sun"],
-            "begins": "22:00",
-            "ends": "06:00",
-            "zone": "Europe/Warsaw",
-        }
-        weekly = silence | {
-            "id": 2, "matchers": ["target=sms", "severity!=critical"], "weekly": nights,
-            "active_until": None, "ends": ago(days=-300), "why": "weekend bez SMS-ów",
-        }  # fmt: skip
-        beat = {
-            "id": id_of("beat"), "name": "Kopia zapasowa", "every": "24h", "cron": None,
-            "event_type": "heartbeat.missed", "timezone": None, "grace": "30m",
-            "severity": "critical", "alert_id": None, "last_at": ago(hours=7),
-            "due_at": ago(hours=-17), "state": "up", "url": "https://x.example/api/ping/8f3a…",
-        }  # fmt: skip
-        beats = varied(
-            beat,
-            {},
-            {"name": "Import cennika", "every": None, "cron": "30 3 * * *", "severity": "warning"}
-            | {"state": "late", "timezone": "Europe/Warsaw", "due_at": ago(minutes=8)},
-            {"name": "Faktury do księgowości", "every": "1h", "severity": "info", "state": "new"}
-            | {"last_at": None, "due_at": None},
-        )
-        awaiting = {
-            "subject": "s", "email": "anna@example.com", "requested_at": ago(days=2),
-            "due_at": ago(days=-28),
-        }  # fmt: skip
-        subscription = f"subscriptions/{SUBSCRIPTION['id']}/deliveries"
-        return {
-            "dlq/stats": counts | {"failed": 4, "in_doubt": 1, "targets": targets},
-            "breakers": {"slack": held, "monday": BREAKER, "email": BREAKER, "sms": BREAKER},
-            "ledger/check": {"ok": True, "escalation_unsent_seconds": 0},
-            "alerts": page | {"items": alerts, "total": len(alerts)},
-            "alerts/*": alert | {"deliveries": [delivery, done]},
-            "dlq/*": page | {"items": [alert]},
-            "cases": page | {"items": cases, "next": None},
-            "cases/*": case,
-            "subscriptions": page | {"items": [SUBSCRIPTION, FAILING]},
-            subscription: page | {"items": SENT},
-            "followups/sequences": page | {"items": varied(sequence, {"step": 1}, {"step": 2})},
-            "silences": page | {"items": [silence, weekly]},
-            "heartbeats": page | {"items": beats if self.leads else []},
-            "oncall": {
-                "schedules": {
-                    "sales": schedule,
-                    "ops": schedule | {"name": "Jan Kos", "gap_seconds": 3600},
-                },
-                "people": {"maria": {"name": "Maria Sowa", "quiet": None}},
-                "you": None,
-                "overrides": [stands_in],
-            },
-            "oncall/quiet": {
-                "name": EWA,
-                "quiet": {
-                    "days": ["sat", "sun"],
-                    "begins": "22:00",
-                    "ends": "07:00",
-                    "zone": "Europe/Warsaw",
-                    "critical": True,
-                },
-            },
-            "ratelimits": {
-                "mode": "enforce", "now": limits, "sources": dict.fromkeys(limits, "default"),
-                **limits,
-            },
-            "followups": page | {"items": varied(step, *steps)},
-            "leads/stats": self.stats(),
-            "leads/suspected": page | {"items": suspects if self.leads else []},
-            "consent/erasures": {"in_progress": 0, "awaiting": 1},
-            "consent/erasures/awaiting": page | {"items": [awaiting]},
-            "consent/audit": trail,
-            "consent/*": trail,
-            "unsubscribe/*": {
-                "purposes": {"marketing": {"email": granted}}, "restricted_since": None,
-                "unsubscribed": False,
-            },
-            "health/deep": {"queues": {"alerts.slack": 12, "alerts.monday": 0, "alerts.intake": 0}},
-        }  # fmt: skip
+        found: dict[str, Any] = filled(_DATA["answers"]) | {"leads/stats": self.stats()}
+        found[f"subscriptions/{SUBSCRIPTION['id']}/deliveries"] = found.pop("deliveries")
+        limits = found["ratelimits"]
+        now = {name: limit for name, limit in limits.items() if name != "mode"}
+        limits |= {"now": now, "sources": dict.fromkeys(now, "default")}
+        if not self.leads:
+            for each in ("heartbeats", "leads/suspected"):
+                found[each]["items"] = []
+        return found
