@@ -177,16 +177,6 @@ async def test_a_frozen_node_is_left_and_no_queue_that_it_led_looks_empty(
         await flow.flows()
 
 
-async def test_a_killed_node_is_left_and_joins_again(cluster: Cluster) -> None:
-    async with traffic(cluster) as flow:
-        flow.lost.kill()
-        await flow.flows()
-        await until_depth(flow)
-        flow.lost.start()
-        await whole(cluster)
-        await flow.flows()
-
-
 async def test_a_node_that_stays_out_is_killed_so_that_it_starts_again(cluster: Cluster) -> None:
     """As after a pause: its process runs on, and RabbitMQ in it does not."""
     node = cluster.nodes[2]
@@ -203,12 +193,3 @@ async def test_a_node_that_stays_out_is_killed_so_that_it_starts_again(cluster: 
     finally:
         node.rejoins = before
     await whole(cluster)
-
-
-async def until_depth(flow: Traffic) -> None:
-    async def known() -> bool:
-        depth = await flow.depth()
-        assert depth in {None, PARKED}
-        return depth is not None
-
-    await eventually(known, 60)

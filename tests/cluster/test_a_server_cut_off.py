@@ -5,19 +5,20 @@ Each test runs twice: as deploy/cluster says, and, the control, without the line
 
 import asyncio
 import os
+import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
 
-from deploy.up.servers import Redis
+from deploy.up.process import wait_until
+from deploy.up.servers import Redis, postgres_binaries
 from libs.common.messaging.broker import Broker, PublishError, message
 from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.topology import Exchange, work_queue
 from tests.cluster.apart import changed, hosts
-from tests.cluster.harness import FILES, RabbitMQNode
+from tests.cluster.harness import FILES, HostServers, RabbitMQNode
 from tests.cluster.network import both_ways
-from tests.cluster.test_a_server_lost import soon, written
 from tests.support.brokers import Management, Vhost
 from tests.support.consumers import Recorder, connected, until
 from tests.support.eventually import eventually
@@ -37,6 +38,25 @@ SILENT_SECONDS = 5.0  # in which a control must see nothing
 def folder(private_folder: Path) -> Path:
     private_folder.chmod(0o711)
     return private_folder / uuid.uuid4().hex[:8]
+
+
+def soon(what: str, seconds: float, so: object) -> None:
+    wait_until(what, seconds, so, lambda: True)  # type: ignore[arg-type]
+
+
+def written(host: HostServers, text: str) -> bool:
+    """Write to the primary as a service on this host does.
+
+    A commit that waits for a standby ends by no time-out of PostgreSQL.
+    """
+    statement = f"CREATE TABLE IF NOT EXISTS note (text text); INSERT INTO note VALUES ('{text}')"
+    command = [str(postgres_binaries() / "psql"), host.dsn, "-c", statement]
+    environment = {**os.environ, "PGCONNECT_TIMEOUT": "2"}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=5, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 def files(folder: Path, name: str, change: tuple[str, str], *, kept: bool) -> Path:
