@@ -7,8 +7,7 @@ import typer.core
 from typer.core import TyperGroup
 
 from ostoja import __version__, where
-from ostoja.commands import alerts, chat, consent, deployment, forms, keys, table, tier1
-from ostoja.commands.listen import listen
+from ostoja.commands import alerts, chat, consent, deployment, forms, keys, listen, table, tier1
 from ostoja.failure import Exit, Failure
 
 EPILOG = (
@@ -77,6 +76,17 @@ def main() -> None:
     app(prog_name="ostoja")
 
 
+def _assist(session: where.Session) -> None:
+    try:
+        from ostoja import assistant
+    except ModuleNotFoundError:
+        raise Failure(
+            Exit.USAGE,
+            "this needs a package: pipx install 'ostoja[mcp]', or '.[mcp]' in a checkout",
+        ) from None
+    assistant.server(session).run()
+
+
 app = typer.Typer(
     cls=_Root,
     no_args_is_help=True,
@@ -88,7 +98,7 @@ alerts.add_to(app)
 table.add(app, "Cases", "cases", "heartbeats")
 caches = typer.Typer(no_args_is_help=True, help="The gateway's caches.")
 table.add(app, "Targets and traffic", "subscriptions", "traffic", cache=caches)
-app.command("listen", rich_help_panel="Targets and traffic")(listen)
+listen.add_to(app)
 consent.add_to(app)
 mails = typer.Typer(no_args_is_help=True, help="Messages to a lead.")
 table.add(app, "People", "stop", followups=mails)
@@ -99,22 +109,7 @@ keys.add_to(app)
 table.add(app, "People", "staff")
 deployment.add_to(app)
 tier1.add_to(app)
-
-
-@app.command("mcp", rich_help_panel="Deployment")
-def assist(context: typer.Context) -> None:
-    """Offer an assistant ten of these commands, by the Model Context Protocol (stdio).
-
-    It has the rights of the key. A person is asked before anything changes.
-    """
-    try:
-        from ostoja import assistant
-    except ModuleNotFoundError:
-        raise Failure(
-            Exit.USAGE,
-            "this needs a package: pipx install 'ostoja[mcp]', or '.[mcp]' in a checkout",
-        ) from None
-    assistant.server(context.obj).run()
+table.add(app, "Deployment", "assistant", do={"mcp": _assist})
 
 
 @app.callback()

@@ -1,9 +1,10 @@
 """The chat in a terminal, to try the configuration: chips are tapped by their number."""
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import typer
 
+from ostoja.commands import table
 from ostoja.failure import Failure
 from ostoja.where import Session
 
@@ -11,18 +12,10 @@ PATH = "/api/chatbot/chat"
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("chat", rich_help_panel="People")(chat)
+    table.add(app, "People", "talk", do={"chat": chat})
 
 
-def chat(
-    context: typer.Context,
-    language: Annotated[Literal["pl", "en"], typer.Option()] = "pl",
-) -> None:
-    """Talk to the chat as a visitor does: staff get what you leave there.
-
-    `/2` taps what has this number. Anything else is a message. End with Ctrl-D.
-    """
-    session: Session = context.obj
+def chat(session: Session, *, language: str) -> None:
     about: dict[str, Any] = {"language": language, "greeted": True}
     told = session.api.get(PATH, key=None, language=language)
     while True:

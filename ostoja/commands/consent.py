@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import quote
 
 import typer
@@ -21,21 +21,19 @@ _REPORTED = (
     "who", "since", "given_at", "wording_version", "wording_sha256", "wording", "source",
     "confirmed_by", "trail_row", "trail_hash",
 )  # fmt: skip
-Email = Annotated[str, typer.Argument(show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
     consent = typer.Typer(
         no_args_is_help=True, help="Consent, its trail, and a data subject's data."
     )
-    for command in (audit, verify, withdraw, export, report, erase):
-        consent.command(command.__name__)(command)
-    table.add(app, "People", "consent", consent=consent)
+    acts: dict[str, Any] = {
+        each.__name__: each for each in (audit, verify, withdraw, export, report, erase)
+    }
+    table.add(app, "People", "consent", do=acts, consent=consent)
 
 
-def audit(context: typer.Context, email: Email) -> None:
-    """Show the trail of one data subject."""
-    session: Session = context.obj
+def audit(session: Session, *, email: str) -> None:
     entries: list[dict[str, Any]] = []
     for page in session.api.pages(f"/api/consent/audit/{quote(email, safe='')}"):
         if session.screen.as_json:
@@ -69,9 +67,7 @@ def _proof(entry: dict[str, Any]) -> str:
     )
 
 
-def verify(context: typer.Context) -> None:
-    """Check that no one tampered with the trail; the exit code says so too."""
-    session: Session = context.obj
+def verify(session: Session) -> None:
     for found in session.api.pages("/api/consent/audit/verify"):
         if not found["ok"]:
             break
@@ -87,16 +83,7 @@ def verify(context: typer.Context) -> None:
         )
 
 
-def export(
-    context: typer.Context,
-    email: Email,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write to a new file that only you can read."),
-    ] = None,
-) -> None:
-    """Export all data held on a data subject, as JSON (Art. 15, 20 GDPR)."""
-    session: Session = context.obj
+def export(session: Session, *, email: str, output: Path | None) -> None:
     found = session.api.get(f"/api/consent/export/{quote(email, safe='')}")
     text = json.dumps(found, ensure_ascii=False, indent=None if session.screen.as_json else 2)
     if output is None:
@@ -110,18 +97,7 @@ def export(
         )
 
 
-def report(
-    context: typer.Context,
-    *,
-    purpose: Annotated[str, typer.Option(help="As [purposes] in company.toml names it.")],
-    at: Annotated[str, typer.Option(help="A date, of which the end counts (UTC), or a time.")],
-    channel: Annotated[str, typer.Option(help="email or phone.")] = "email",
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A new CSV file that only you can read.")
-    ] = Path("consent-report.csv"),
-) -> None:
-    """List who had consented at a time, with the proof; a signed file says that it is complete."""
-    session: Session = context.obj
+def report(session: Session, *, purpose: str, at: str, channel: str, output: Path) -> None:
     asked: dict[str, Any] = {"purpose": purpose, "channel": channel, "at": at}
     rows: list[dict[str, Any]] = []
     for page in session.api.pages("/api/consent/report", **asked):
@@ -152,13 +128,7 @@ def _write(path: Path, text: str) -> None:
         raise Failure(Exit.USAGE, f"{path}: {error.strerror}") from None
 
 
-def withdraw(
-    context: typer.Context,
-    email: Email,
-    purpose: Annotated[str | None, typer.Option(help="Only this one, such as marketing.")] = None,
-) -> None:
-    """Withdraw the consent of an address or a number: all of it, or to one purpose."""
-    session: Session = context.obj
+def withdraw(session: Session, *, email: str, purpose: str | None) -> None:
     only = {"purpose": purpose} if purpose else {}
     _, answer = session.api.answer("POST", "/api/unsubscribe", {_kind(email): email, **only})
     if not session.screen.is_json(answer):
@@ -170,14 +140,7 @@ def _kind(who: str) -> str:
     return "email" if "@" in who else "phone"
 
 
-def erase(
-    context: typer.Context,
-    email: Email,
-    *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-) -> None:
-    """Withdraw all consents of a data subject and erase their data. This cannot be undone."""
-    session: Session = context.obj
+def erase(session: Session, *, email: str, yes: bool) -> None:
     if not yes:
         typer.confirm(f"Erase {email} for good?", abort=True, err=True)
     status, answer = session.api.answer("POST", "/api/consent/erase", {_kind(email): email})

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from email import message_from_bytes
 from email.utils import parseaddr
-from typing import Annotated, Any
+from typing import Any, BinaryIO
 
 import typer
 
@@ -25,22 +25,14 @@ RESTART = "make up, or docker compose up -d"
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("doctor", rich_help_panel="Deployment")(doctor)
-    app.command("check", rich_help_panel="Deployment")(check)
-    app.command("setup", rich_help_panel="Deployment")(setup)
     config = typer.Typer(no_args_is_help=True, help="What .env and config/ say.")
-    config.command("show")(show)
-    app.add_typer(config, name="config", rich_help_panel="Deployment")
-    acts: dict[str, Any] = {"backup": backup, "verify": verify, "restore": restore}
-    table.add(app, "Deployment", "backup", do=acts)
+    acts: dict[str, Any] = {
+        each.__name__: each for each in (doctor, check, setup, show, backup, verify, restore)
+    }
+    table.add(app, "Deployment", "deployment", "backup", do=acts, config=config)
 
 
-def check(context: typer.Context) -> None:
-    """Check .env and config/*.toml before a restart: would every service start with them?
-
-    It connects to no server and changes nothing.
-    """
-    session: Session = context.obj
+def check(session: Session) -> None:
     found = where.checkout_lines("deploy.check")
     for fault in found:
         session.screen.answer(fault, fault["fault"])
@@ -49,43 +41,17 @@ def check(context: typer.Context) -> None:
     session.screen.answer({"faults": 0}, "every service would start with them")
 
 
-def setup() -> None:
-    """Ask seven questions, try each answer at once, and write .env and config/."""
+def setup(_: Session) -> None:
     where.run_here("deploy.up.questions")
 
 
-def show(
-    *,
-    defaults: Annotated[bool, typer.Option("--defaults", help="What is shipped.")] = False,
-) -> None:
-    """Print config/*.toml, or every setting and file that is shipped."""
+def show(_: Session, *, defaults: bool) -> None:
     own = sorted((where.env_file().parent / "config").glob("*.toml"))
     for file in where.shipped() if defaults else own:
         typer.echo(f"# ===== {file}\n{file.read_text(encoding='utf-8')}")
 
 
-def doctor(
-    context: typer.Context,
-    *,
-    mail: Annotated[
-        typer.FileBinaryRead | None,
-        typer.Option(
-            help="A follow-up as it arrived in a mailbox (.eml; - is standard input): checks that "
-            "the relay's DKIM signature covers what one-click unsubscribe needs."
-        ),
-    ] = None,
-    live: Annotated[
-        bool,
-        typer.Option(
-            "--live", help="Check a trial, too, for what is left to do before going live."
-        ),
-    ] = False,
-) -> None:
-    """Check a deployment, and say how to correct each problem.
-
-    Run it where the deployment runs: only there can it see .env and RabbitMQ's accounts.
-    """
-    session: Session = context.obj
+def doctor(session: Session, *, mail: BinaryIO | None, live: bool) -> None:
     findings = [*_here(live=live), *of_services(session)]
     if mail:
         said, do = check_received(mail.read())

@@ -1,7 +1,7 @@
 """Forms: print the code of one for a page, compare a page with it, and look at suspected leads."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 import typer
@@ -11,30 +11,17 @@ from ostoja.commands import table
 from ostoja.failure import Exit, Failure
 from ostoja.where import Session
 
-As = Literal["html", "fetch", "react", "wordpress", "php", "python", "curl"]
-
 
 def add_to(app: typer.Typer) -> None:
     forms = typer.Typer(
         no_args_is_help=True, help="Lead forms, and leads that look like a robot's."
     )
-    forms.command()(snippet)
-    forms.command()(check)
     leads = typer.Typer(no_args_is_help=True, help="Leads and their states.")
-    table.add(app, "People", "leads", leads=leads, forms=forms)
+    acts: dict[str, Any] = {"snippet": snippet, "check": check}
+    table.add(app, "People", "forms", "leads", do=acts, leads=leads, forms=forms)
 
 
-def snippet(
-    context: typer.Context,
-    form: Annotated[str, typer.Argument(help="Its name in forms.toml.")],
-    language: Annotated[Literal["pl", "en"], typer.Option()] = "pl",
-    kind: Annotated[As, typer.Option("--as", help="What to print.")] = "html",
-) -> None:
-    """Print the code of a form for a page, a WordPress site or a program.
-
-    Give the gateway's public address with --url: it appears in the code.
-    """
-    session: Session = context.obj
+def snippet(session: Session, *, form: str, language: str, kind: str) -> None:
     described = _described(session, form, language)
     if described.get("challenge") and kind in {"fetch", "react"}:
         raise Failure(
@@ -44,15 +31,7 @@ def snippet(
     typer.echo(snippets.AS[kind](described, session.api.url))
 
 
-def check(
-    context: typer.Context,
-    page: Annotated[Path, typer.Argument(help="A saved page (HTML).")],
-) -> None:
-    """Compare a page's labels and hashes with forms.toml; exit 1 names what differs.
-
-    Give the gateway's public address with --url.
-    """
-    session: Session = context.obj
+def check(session: Session, *, page: Path) -> None:
     try:
         found = form_page.forms_of(page.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -7,12 +7,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from http.client import HTTPException
 from secrets import token_bytes
-from typing import Annotated, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import typer
 
+from ostoja.commands import table
 from ostoja.failure import Exit, Failure
 from ostoja.where import Session
 
@@ -21,16 +22,11 @@ POLL_SECONDS = 1.0
 SECONDS = 8.0
 
 
-def listen(
-    context: typer.Context,
-    forward: Annotated[str, typer.Option(help="http://localhost:3000/hook, for example.")],
-    after: Annotated[str | None, typer.Option(help="A next_cursor; else from now on.")] = None,
-) -> None:
-    """Post each event to a program of yours as it comes, signed. End with Ctrl-C.
+def add_to(app: typer.Typer) -> None:
+    table.add(app, "Targets and traffic", "events", do={"listen": listen})
 
-    No public address is needed. Nothing is tried again: a line shows what your program answered.
-    """
-    session: Session = context.obj
+
+def listen(session: Session, *, forward: str, after: str | None) -> None:
     if not forward.startswith(("http://", "https://")):
         raise Failure(Exit.USAGE, f"{forward} is not an http:// or https:// URL")
     secret = f"whsec_{b64encode(token_bytes(32)).decode()}"

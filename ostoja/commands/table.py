@@ -27,7 +27,8 @@ ROWS = {row["name"]: row for group in _TABLE.values() if isinstance(group, list)
 RUN: dict[str, Callable[..., None]] = {}
 """What each command does, by its name, on a session and with its parameters."""
 _TYPES: dict[str, Any] = {
-    "text": str, "texts": list[str], "uuid": UUID, "uuids": list[UUID], "int": int,
+    "text": str, "texts": list[str], "uuid": UUID, "uuids": list[UUID], "int": int, "path": Path,
+    "file": typer.FileBinaryRead,
 }  # fmt: skip
 _COLUMNS = {"name": name, "count": count, "prose": prose}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -234,7 +235,7 @@ def param(given: Mapping[str, Any] | str) -> tuple[Any, Any]:
     kind: Any = _TYPES[of.get("type", "text")]
     if "choices" in of:  # Typer takes no list of literals
         kind = StrEnum("choices", of["choices"]) if of.get("many") else Literal[*of["choices"]]
-    elif "default" in of:
+    elif "default" in of and "type" not in of:
         kind = type(of["default"])
     names = ("help", "min", "max", "metavar", "envvar")
     more = {each: of[each] for each in names if each in of}
