@@ -18,8 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
+from deploy.up.environment import parse
 from deploy.up.process import HERE, ServerError, born, family, wait_until
 from deploy.up.servers import (
     PLUGINS,
@@ -30,6 +32,7 @@ from deploy.up.servers import (
     postgres_binaries,
     redis_binary,
 )
+from libs.common import beside
 from libs.common.process import certificates
 
 FILES = Path(__file__).parents[2] / "deploy" / "cluster"
@@ -46,16 +49,6 @@ PORTS = (
 it has GATEWAY_OWN_PORT, too, and the gateway behind it GATEWAY_PLAIN_PORT."""
 TLS = "tls"
 """The folder of a server's certificate, in its own folder."""
-ETCD_TLS = {
-    f"ETCD_{of}{name}": value
-    for of in ("", "PEER_")
-    for name, value in {
-        "TRUSTED_CA_FILE": f"{TLS}/{certificates.AUTHORITIES}",
-        "CERT_FILE": f"{TLS}/{certificates.CERTIFICATE}",
-        "KEY_FILE": f"{TLS}/{certificates.KEY}",
-        "CLIENT_CERT_AUTH": "true",
-    }.items()
-}
 NODES_TLS = f"-proto_dist inet_tls -ssl_dist_optfile {HERE}/rabbitmq_nodes.config"
 WHOLE_SECONDS = 90.0
 
@@ -101,6 +94,12 @@ class Member:
 
     def tls(self) -> ssl.SSLContext | None:
         return certificates.client(self.tls_dir) if self.tls_dir else None
+
+    def settings(self, server: str, **values: object) -> dict[str, str]:
+        """Return a server's variables, by its files of this folder."""
+        names = [f"{server}.env", *([f"{server}-tls.env"] if self.certs else [])]
+        text = Template("\n".join(beside.text(__file__, name) for name in names))
+        return parse(text.substitute(values, name=self.name, here=HERE, tls=TLS))
 
     def read(self, name: str) -> str:
         return (self.files / name).read_text(encoding="utf-8")
@@ -203,26 +202,18 @@ class Etcd(Clustered):
 
     @property
     def settings(self) -> dict[str, str]:
-        scheme = self._member.http
-        clients = f"{scheme}://{self.host}:{self.ports['ETCD_PORT']}"
+        member, scheme = self._member, self._member.http
         peers = {
             name: f"{scheme}://{address}:{self.ports['ETCD_PEER_PORT']}"
-            for name, address in self._member.addresses.items()
+            for name, address in member.addresses.items()
         }
-        own = peers[self._member.name]
-        return {
-            "ETCD_NAME": self._member.name,
-            "ETCD_DATA_DIR": f"{HERE}/data",
-            "ETCD_LISTEN_CLIENT_URLS": clients,
-            "ETCD_ADVERTISE_CLIENT_URLS": clients,
-            "ETCD_LISTEN_PEER_URLS": own,
-            "ETCD_INITIAL_ADVERTISE_PEER_URLS": own,
-            "ETCD_INITIAL_CLUSTER": ",".join(f"{name}={url}" for name, url in peers.items()),
-            # `existing` for the first start of a host that takes a lost one's place.
-            "ETCD_INITIAL_CLUSTER_STATE": os.environ.get("ETCD_INITIAL_CLUSTER_STATE", "new"),
-            "ETCD_LOG_LEVEL": "warn",
-            **(ETCD_TLS if self._member.certs else {}),
-        }
+        return member.settings(
+            "etcd",
+            clients=f"{scheme}://{self.host}:{self.ports['ETCD_PORT']}",
+            own=peers[member.name],
+            peers=",".join(f"{name}={url}" for name, url in peers.items()),
+            state=os.environ.get("ETCD_INITIAL_CLUSTER_STATE", "new"),
+        )
 
     def _launch(self, fingerprint: str) -> None:
         self._spawn([_program("etcd", "etcd-server")], fingerprint, self.settings)
@@ -258,37 +249,16 @@ class PatroniNode(Clustered):
 
     @property
     def settings(self) -> dict[str, str]:
-        password = self._member.passwords["POSTGRES_SUPERUSER_PASSWORD"]
-        api = f"{self.host}:{self.ports['PATRONI_PORT']}"
-        server = f"{self.host}:{self.ports['POSTGRES_OWN_PORT']}"
         etcd = self._member.ports["ETCD_PORT"]
-        return {
-            "PATRONI_NAME": self._member.name,
-            "PATRONI_ETCD3_HOSTS": ",".join(
-                f"'{address}:{etcd}'" for address in self._member.addresses.values()
-            ),
-            "PATRONI_RESTAPI_LISTEN": api,
-            "PATRONI_RESTAPI_CONNECT_ADDRESS": api,
-            "PATRONI_RESTAPI_USERNAME": "patroni",
-            "PATRONI_RESTAPI_PASSWORD": password,
-            "PATRONI_POSTGRESQL_LISTEN": server,
-            "PATRONI_POSTGRESQL_CONNECT_ADDRESS": server,
-            "PATRONI_POSTGRESQL_DATA_DIR": str(self.folder / "data"),
-            "PATRONI_POSTGRESQL_PGPASS": str(self.folder / "pgpass"),
-            "PATRONI_POSTGRESQL_BIN_DIR": str(postgres_binaries()),
-            "PATRONI_SUPERUSER_PASSWORD": password,
-            "PATRONI_REPLICATION_PASSWORD": password,
-            **(self._own_tls() if self._member.certs else {}),
-        }
-
-    def _own_tls(self) -> dict[str, str]:
-        """Return what its own connections use, also that of a standby to the primary."""
-        return {
-            "PGSSLMODE": "verify-full",
-            "PGSSLROOTCERT": str(self.folder / TLS / certificates.AUTHORITIES),
-            "PGSSLCERT": str(self.folder / TLS / certificates.CERTIFICATE),
-            "PGSSLKEY": str(self.folder / TLS / certificates.KEY),
-        }
+        return self._member.settings(
+            "patroni",
+            etcd=",".join(f"'{each}:{etcd}'" for each in self._member.addresses.values()),
+            api=f"{self.host}:{self.ports['PATRONI_PORT']}",
+            at=f"{self.host}:{self.ports['POSTGRES_OWN_PORT']}",
+            password=self._member.passwords["POSTGRES_SUPERUSER_PASSWORD"],
+            folder=self.folder,
+            binaries=postgres_binaries(),
+        )
 
     def _files(self) -> dict[str, str]:
         names = ("patroni.yml", *(("patroni_tls.yml",) if self._member.certs else ()))
