@@ -94,7 +94,7 @@ async def act_on_all(page: Page, state: str, target: str, verb: str) -> None:
     await open_from_menu(page, "alerts", f"state_{state}")
     await page.get_by_label(EN["target"], exact=True).select_option(target)
     await page.get_by_role("button", name=EN["filter"]).click()
-    await page.locator("main .card > summary").click()
+    await page.locator("main .all > summary").click()
     number = await page.locator("[name=expected]").get_attribute("value")
     assert number is not None
     assert int(number) > 0

@@ -1,6 +1,7 @@
 """Each page with no lead, with a few, and with three hundred, in both languages."""
 
 import re
+from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,26 @@ def nothing_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand for the console's own tables."""
     for where in (admin, alerts, lists, login, start):
         monkeypatch.setattr(where, "run", AsyncMock(return_value=Rows([], 0)))
+    key = {
+        "id": "k3f8a1", "name": "CRM", "purpose": "czyta leady", "owner": "Jan Kos",
+        "scopes": ["leads:read", "leads:write"], "created_at": NOON - timedelta(days=40),
+        "expires_at": datetime.now(UTC) + timedelta(days=325), "revoked_at": None,
+        "last_used_at": NOON, "calls": 1840,
+    }  # fmt: skip
+    keys = varied(
+        key,
+        {},
+        {"name": "Kopia zapasowa", "purpose": "zgłasza, że się udała", "owner": "Ewa Lis"}
+        | {"id": "k9d2c4", "scopes": ["heartbeats:write"], "last_used_at": None, "calls": 0},
+        {"name": "Strona", "purpose": "zgłasza alerty", "id": "k1b7e0"}
+        | {"scopes": ["alerts:write"], "expires_at": NOON - timedelta(days=3)},
+    )
+    row = namedtuple("row", key)  # noqa: PYI024 - of the columns above
+
+    async def of_admin(_: Any, name: str, **__: Any) -> Any:
+        return Rows([row(**one) for one in keys] if name == "all_keys" else [], 0)
+
+    monkeypatch.setattr(admin, "run", of_admin)
     browsers = zip(("Firefox, Windows", "Chrome, Android"), (b"", b"1"), strict=True)
     sessions = [
         SimpleNamespace(browser=name, token_sha256=token, created_at=NOON, seen_at=NOON)
@@ -210,12 +231,43 @@ async def test_start_says_what_is_urgent_before_what_is_not(opened: Opened) -> N
     assert set(tones) == {"bad", "warn"}
 
 
-@pytest.mark.parametrize(("language", "said"), [("pl", "30 na minutę"), ("en", "30 per minute")])
+@pytest.mark.parametrize(
+    ("language", "said", "long"),
+    [("pl", "na minutę", "na 15 min"), ("en", "per minute", "per 15 minutes")],
+)
 async def test_a_limit_is_in_the_words_of_the_page(
-    opened: Opened, language: str, said: str
+    opened: Opened, language: str, said: str, long: str
 ) -> None:
     html = await opened("limits", language=language)
-    assert html.count(f'<span class="n">{said}</span>') == 11
+    assert html.count(f'<p class="n"><b>30</b> <span>{said}</span></p>') == 9
+    assert f'<p class="n"><b>300</b> <span>{long}</span></p>' in html
+    assert TEXTS[language]["source_override"] in html
+
+
+async def test_quiet_hours_of_each_person_open_with_what_is_stored(opened: Opened) -> None:
+    html = await opened("oncall")
+    for person, begins, days in (("ewa", "21:30", 2), ("jan", "22:00", 7), ("maria", "21:30", 1)):
+        form = html.partition(f'name="person" value="{person}"')[2].partition("</form>")[0]
+        assert f'id="begins-{person}" name="begins" type="time" value="{begins}"' in form, person
+        assert len(re.findall(r'name="day" value="\w+" checked', form)) == days, person
+
+
+async def test_what_is_late_or_fails_comes_first(opened: Opened) -> None:
+    beats = await opened("heartbeats")
+    assert beats.index("Import cennika") < beats.index("Kopia zapasowa")
+    out = await opened("subscriptions")
+    assert out.index(TEXTS["pl"]["sub_failing"]) < out.index(TEXTS["pl"]["sub_active"])
+
+
+async def test_a_request_for_erasure_is_urgent_in_its_last_week(opened: Opened) -> None:
+    html = await opened("person")
+    assert re.findall(r'class="state (\w+)"', html) == ["warn"]
+
+
+async def test_an_alert_has_one_line_of_time(opened: Opened) -> None:
+    html = (await opened(f"alerts/{ONE}")).partition('<ol class="timeline">')[2]
+    named = re.findall(r"<strong>(\w+)</strong>", html.partition("</ol>")[0])
+    assert named == [TEXTS["pl"]["accepted"], "slack", "email", "slack", "slack", "slack"]
 
 
 async def test_addresses_without_mail_are_below_the_follow_ups(opened: Opened) -> None:
