@@ -246,9 +246,9 @@ async def test_a_limit_is_in_the_words_of_the_page(
 
 async def test_quiet_hours_of_each_person_open_with_what_is_stored(opened: Opened) -> None:
     html = await opened("oncall")
-    for person, begins, days in (("ewa", "21:30", 2), ("jan", "22:00", 7), ("maria", "21:30", 1)):
+    for person, at, days in (("ewa", "21:30", 2), ("jan", "22:00", 7), ("maria", "21:30", 1)):
         form = html.partition(f'name="person" value="{person}"')[2].partition("</form>")[0]
-        assert f'id="begins-{person}" name="begins" type="time" value="{begins}"' in form, person
+        assert f'id="begins-{person}" name="begins" type="time" value="{at}"' in form, person
         assert len(re.findall(r'name="day" value="\w+" checked', form)) == days, person
 
 
