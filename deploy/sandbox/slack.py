@@ -294,15 +294,14 @@ def refused(error: str) -> Answer:
 
 def _mrkdwn(text: str) -> Markup:
     """Render Slack's *bold*, _italic_, ~struck~, `code` and <url|label>."""
-    shown = Markup()
-    for piece in _PIECES.findall(text):
+    links, said = [], ""  # a mark may be around a link, and none counts within its address
+    for piece in _PIECES.findall(text.replace("\0", "")):
         plain, named = map(html.unescape, piece)
         url, _, label = named.partition("|")
         if url.startswith(_LINKS):
-            shown += Markup('<a href="{}" rel="noreferrer">{}</a>').format(url, label or url)
-            continue
-        said = str(escape(plain or label or named))
-        for mark, tagged in _MARKS:
-            said = mark.sub(tagged, said)
-        shown += Markup(said)  # noqa: S704 - escaped
-    return shown
+            links.append(Markup('<a href="{}" rel="noreferrer">{}</a>').format(url, label or url))
+        said += "\0" if url.startswith(_LINKS) else str(escape(plain or label or named))
+    for mark, tagged in _MARKS:
+        said = mark.sub(tagged, said)
+    shown = iter(links)
+    return Markup(re.sub("\0", lambda _: next(shown), said))  # noqa: S704 - escaped

@@ -1,7 +1,6 @@
 """Each page with no lead, with a few, and with three hundred, in both languages."""
 
 import re
-from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -71,10 +70,11 @@ def nothing_stored(monkeypatch: pytest.MonkeyPatch) -> None:
         {"name": "Strona", "purpose": "zgłasza alerty", "id": "k1b7e0"}
         | {"scopes": ["alerts:write"], "expires_at": NOON - timedelta(days=3)},
     )
-    row = namedtuple("row", key)  # noqa: PYI024 - of the columns above
+
+    stored = [SimpleNamespace(**one, _asdict=one.copy) for one in keys]
 
     async def of_admin(_: Any, name: str, **__: Any) -> Any:
-        return Rows([row(**one) for one in keys] if name == "all_keys" else [], 0)
+        return Rows(stored if name == "all_keys" else [], 0)
 
     monkeypatch.setattr(admin, "run", of_admin)
     browsers = zip(("Firefox, Windows", "Chrome, Android"), (b"", b"1"), strict=True)

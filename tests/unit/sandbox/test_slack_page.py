@@ -22,7 +22,7 @@ async def test_the_page_shows_messages_as_slack_does_and_after_a_restart(
 
     client = await started()
     said = "*Anna* <script>alert('<')</script> <javascript:x|tu> <https://a.example/?a=1&amp;b=2|karta>\ud800"
-    for text in (said, 7, ["x"]):
+    for text in (said, "*Call: <tel:+48600700800|+48600700800>*", 7, ["x"]):
         assert (await client.post("/slack", json={"text": text})).status == 200
     refused = await client.post("/slack", json={})
     assert refused.status == 400
@@ -37,12 +37,13 @@ async def test_the_page_shows_messages_as_slack_does_and_after_a_restart(
     client = await started()
     changed = {"channel": "C7", "ts": ts, "text": "Ma to _Ewa_"}
     page = await (await client.get("/slack")).text()
-    assert (page.count("<article"), page.count("Biorę"), page.count("in C7")) == (4, 1, 1)
+    assert (page.count("<article"), page.count("Biorę"), page.count("in C7")) == (5, 1, 1)
     assert "<strong>Anna</strong>" in page
+    assert re.search(r"<strong>Call: <a [^>]*>[+]48600700800</a></strong>", page)
     assert '<a href="https://a.example/?a=1&amp;b=2" rel="noreferrer">karta</a>' in page
     assert not re.search(r"<script|javascript:|<button|<form", page)
     await client.post("/slack/api/chat.update", json=changed, headers=KEY)
     answer = await client.get("/slack")
     page = await answer.text()
-    assert (page.count("<article"), page.count("Biorę"), page.count("<em>Ewa</em>")) == (4, 0, 1)
+    assert (page.count("<article"), page.count("Biorę"), page.count("<em>Ewa</em>")) == (5, 0, 1)
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
