@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
+from zoneinfo import ZoneInfo
 
 import yaml
 from aiohttp import web
@@ -104,6 +105,9 @@ def filled(value: Any) -> Any:
         return [filled(each) for each in value]
     if not isinstance(value, str):
         return value
+    if value[:1] == "@":
+        eight = datetime.now(ZoneInfo("Europe/Warsaw")).replace(hour=8, minute=0, second=0)
+        return (eight + timedelta(days=int(value[1:]))).isoformat()
     if found := re.fullmatch(r"([-+])(\d+)([mhd])", value):
         return ago(**{_UNITS[found[3]]: int(found[2]) * (-1 if found[1] == "+" else 1)})
     return id_of(value[1:]) if value.startswith("$") else value
@@ -196,8 +200,6 @@ class Owners:
         found[f"subscriptions/{SUBSCRIPTION['id']}/deliveries"] = found.pop("deliveries")
         limits = found["ratelimits"]
         now = {name: limit for name, limit in limits.items() if name != "mode"}
-        limits |= {"now": now, "sources": dict.fromkeys(now, "default")}
-        if not self.leads:
-            for each in ("heartbeats", "leads/suspected"):
-                found[each]["items"] = []
-        return found
+        sources = dict.fromkeys(now, "default") | {"hour": "override", "service": "env"}
+        limits |= {"now": now, "sources": sources}
+        return found if self.leads else found | filled(_DATA["nothing_yet"])
