@@ -4,11 +4,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from socket import create_server
+from typing import Any
 
 import pytest
 
 from deploy.cluster import rejoin
 from deploy.cluster.rejoin import apart, ask
+from libs.common import beside
+
+TABLE = beside.toml(__file__, "rejoin.toml")
 
 
 def restarted(**seen: str) -> list[str]:
@@ -16,30 +20,9 @@ def restarted(**seen: str) -> list[str]:
     return [host for host in views if apart(views, host)]
 
 
-@pytest.mark.parametrize(
-    ("seen", "chosen"),
-    [
-        ({"a": "abc", "b": "abc", "c": "abc"}, []),
-        # It paused, and did not boot again.
-        ({"a": "ab", "b": "ab", "c": ""}, ["c"]),
-        # Each side sees something else; whoever sees the fewest, and of two the first.
-        ({"a": "ab", "b": "ab", "c": "c"}, ["c"]),
-        ({"a": "ab", "b": "abc", "c": "bc"}, ["a"]),
-        ({"a": "abc", "b": "abc", "c": "bc"}, ["c"]),
-        # Only the management API of b is silent: the others see its node.
-        ({"a": "abc", "b": "", "c": "abc"}, []),
-        ({"a": "ab", "b": "", "c": ""}, ["c"]),
-        ({"a": "ab", "b": "", "c": "c"}, ["c"]),
-        # No majority to join: all wait for each other, or are cut off.
-        ({"a": "", "b": "", "c": ""}, []),
-        ({"a": "a", "b": "", "c": ""}, []),
-        ({"a": "a", "b": "b", "c": "c"}, []),
-    ],
-)
-def test_only_the_node_that_sees_the_fewest_joins_a_majority(
-    seen: dict[str, str], chosen: list[str]
-) -> None:
-    assert restarted(**seen) == chosen
+@pytest.mark.parametrize("row", TABLE["choice"])
+def test_only_the_node_that_sees_the_fewest_joins_a_majority(row: dict[str, Any]) -> None:
+    assert restarted(**row["seen"]) == row["chosen"]
 
 
 Looks = list[tuple[float, dict[str, str]]]  # from so many seconds on: by host, whom its node sees
@@ -68,31 +51,12 @@ def killed_after(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> float | None:
     return killed[0] if killed else None
 
 
-OUT = {"a": "ab", "b": "ab", "c": ""}
-IN = {"a": "abc", "b": "abc", "c": "abc"}
-NOT_ITS_API = {"a": "abc", "b": "ab", "c": ""}  # and b has not noticed yet
-
-
-@pytest.mark.parametrize(
-    ("looks", "killed"),
-    [
-        ([(0, IN)], None),
-        ([(0, OUT)], 600),  # it boots
-        ([(0, OUT), (100, IN), (200, OUT)], 260),
-        # It joined and stopped between two of the looks at its own API.
-        ([(0, OUT), (100.1, NOT_ITS_API), (100.9, OUT)], 161),
-        # What the others still see may be the one that was there before it.
-        ([(0, NOT_ITS_API), (5, OUT)], 605),
-        ([(0, {"a": "", "b": "", "c": ""}), (5, NOT_ITS_API), (10, OUT)], 610),
-        ([(0, {"a": "abc", "b": "ab", "c": ""}), (5, OUT)], 605),
-        ([(0, {"a": "ab", "b": "abc", "c": ""}), (5, NOT_ITS_API), (10, OUT)], 70),
-    ],
-)
+@pytest.mark.parametrize("row", TABLE["time"])
 def test_a_node_that_has_joined_gets_a_minute_and_one_that_boots_gets_ten(
-    looks: Looks, killed: float | None, monkeypatch: pytest.MonkeyPatch
+    row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = killed_after(looks, monkeypatch)
-    assert found == pytest.approx(killed, abs=3)  # a look is two seconds after the last
+    found = killed_after(row["looks"], monkeypatch)
+    assert found == pytest.approx(row.get("killed"), abs=3)  # a look is two seconds after the last
 
 
 @contextmanager

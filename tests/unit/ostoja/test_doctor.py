@@ -12,13 +12,14 @@ from deploy.check import ADDRESSES
 from deploy.inspection import going_live as live
 from deploy.inspection import keys
 from deploy.up.environment import EXAMPLE, EXAMPLE_CONFIG, EXPERT, GENERATED, parse
+from libs.common import beside
 from libs.common.process.finding import Finding
 from ostoja import where
 from ostoja.commands.deployment import check_received
 from tests.unit.ostoja.conftest import Gateway, Run
 
-OTHERS = GENERATED["TOKEN_KEYS"]()
-NEWER = GENERATED["CONSENT_MASTER_KEYS"]().replace("k1:", "k2:")
+TABLE = beside.toml(__file__, "doctor.toml")
+LIVE, OURS = TABLE["live"], TABLE["ours"]
 
 
 @pytest.fixture
@@ -53,33 +54,14 @@ def test_an_env_file_elsewhere_is_unknown(tmp_path: Path) -> None:
     assert finding["status"] == "unknown"
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"ADMIN_API_KEY": ""}, "not set: ADMIN_API_KEY"),
-        ({"ADMIN_API_KEY": "Zx4-kQ9_wPb2"}, "ADMIN_API_KEY is easily guessed"),
-        ({"REDIS_PASSWORD": "changemechangeme"}, "REDIS_PASSWORD is easily guessed"),
-        ({"TOKEN_KEYS": "k1:none"}, "TOKEN_KEYS: key 'k1'"),
-        ({"CONSENT_HASH_KEY": "ünd so wéiter, nicht base64"}, "CONSENT_HASH_KEY is not base64"),
-        (
-            {"ADMIN_API_KEY": "q8Z-one-and-the-same", "SERVICE_API_KEY": "q8Z-one-and-the-same"},
-            "ADMIN_API_KEY and SERVICE_API_KEY",
-        ),
-        (
-            {"TOKEN_KEYS": OTHERS, "CONSENT_MASTER_KEYS": f"{NEWER},{OTHERS}"},
-            "TOKEN_KEYS and CONSENT_MASTER_KEYS",
-        ),
-    ],
-)
-def test_an_invalid_key_is_reported_and_not_shown(
-    env_file: Path, changes: dict[str, str], said: str
-) -> None:
-    (finding,) = found(env_file, **changes)
+@pytest.mark.parametrize("row", TABLE["key"], ids=lambda row: row["said"])
+def test_an_invalid_key_is_reported_and_not_shown(env_file: Path, row: dict[str, Any]) -> None:
+    (finding,) = found(env_file, **row["changes"])
 
     assert finding["status"] == "wrong"
-    assert said in finding["found"]
+    assert row["said"] in finding["found"]
     output = finding["found"] + finding["do"]
-    assert not any(value in output for value in changes.values() if len(value) > 8)
+    assert not any(value in output for value in row["changes"].values() if len(value) > 8)
 
 
 def test_what_the_services_say_is_printed_once_and_who_gives_no_answer_is_named(
@@ -126,12 +108,6 @@ def mailed(signature: str | None = SIGNED, **changes: str | None) -> bytes:
     } | {name.replace("_", "-"): value for name, value in changes.items()}
     lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
     return ("\r\n".join(lines) + "\r\n\r\nhello\r\n").encode()
-
-
-OURS = {
-    "ESCALATION_EMAIL": "ops@firma.pl", "STAFF_EMAIL": "biuro@firma.pl",
-    "MAIL_FROM": "Firma <biuro@firma.pl>", "BOUNCE_ADDRESS": "b@poczta.firma.pl",
-}  # fmt: skip
 
 
 def of_mail(host: str, **changes: str) -> dict[str, Finding]:
@@ -188,20 +164,6 @@ def test_both_readers_of_env_read_alike() -> None:
         assert where.parse(example) == parse(example)
 
 
-LIVE = {
-    "PUBLIC_BASE_URL": "https://ostoja.firma.pl",
-    "TRUSTED_PROXIES": "127.0.0.1/32",
-    "FOLLOWUP_QUIET_HOURS": "on",
-    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/x",
-    "MONDAY_API_URL": "https://api.monday.com/v2",
-    "SMS_API_URL": "https://api.smsapi.pl",
-    "SMTP_HOST": "smtp.firma.pl",
-    "WEBHOOK_URL": "https://crm.firma.pl/hook",
-    "HEARTBEAT_URL": "https://hc-ping.com/x",
-    "ALERTS_CONFIG": "config/alerts.toml",
-}
-
-
 def going_live(folder: Path, *, asked: bool = False, **changes: str) -> list[Finding]:
     config = folder / "config"
     if not config.exists():
@@ -221,27 +183,13 @@ def test_a_deployment_that_follows_the_page_may_go_live(tmp_path: Path) -> None:
     assert finding["status"] == "ok"
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"PUBLIC_BASE_URL": ""}, "lead to this machine"),
-        ({"PUBLIC_BASE_URL": "http://127.0.0.1:8080"}, "lead to 127.0.0.1"),
-        ({"PUBLIC_BASE_URL": "https://192.168.1.5"}, "lead to 192.168.1.5"),
-        ({"PUBLIC_BASE_URL": "https://localhost"}, "lead to localhost"),
-        ({"PUBLIC_BASE_URL": "https://ostoja.example.com"}, "lead to ostoja.example.com"),
-        ({"PUBLIC_BASE_URL": "http://ostoja.firma.pl"}, "one-click"),
-        ({"TRUSTED_PROXIES": ""}, "all visitors share one limit"),
-        ({"FOLLOWUP_QUIET_HOURS": "off"}, "at night"),
-        ({"SMS_API_URL": "", "WEBHOOK_URL": ""}, "still the sandbox: sms, webhook"),
-        ({"BOUNCE_ADDRESS": "b@firma.example"}, "from firma.pl go back to firma.example"),
-    ],
-)
+@pytest.mark.parametrize("row", TABLE["trial"], ids=lambda row: row["said"])
 def test_trial_settings_are_reported_once_a_provider_is_real(
-    tmp_path: Path, changes: dict[str, Any], said: str
+    tmp_path: Path, row: dict[str, Any]
 ) -> None:
-    (finding,) = going_live(tmp_path, **changes)
+    (finding,) = going_live(tmp_path, **row["changes"])
     assert finding["status"] == "wrong"
-    assert said in finding["found"]
+    assert row["said"] in finding["found"]
     assert finding["do"]
 
 
@@ -291,17 +239,8 @@ def test_a_trial_is_checked_only_with_live(tmp_path: Path) -> None:
     assert len(asked) == 2
 
 
-@pytest.mark.parametrize(
-    ("url", "relay", "status"),
-    [
-        ("http://127.0.0.1:8080", "", "ok"),
-        ("https://ostoja.example", "mailpit", "ok"),
-        ("https://ostoja.firma.pl", "", "unknown"),
-        ("https://ostoja.firma.pl", "mailpit", "unknown"),
-        ("http://127.0.0.1:8080", "smtp.firma.pl", "unknown"),
-    ],
-)
-def test_dkim_is_not_needed_only_in_a_trial(url: str, relay: str, status: str) -> None:
-    values = LIVE | OURS | {"PUBLIC_BASE_URL": url, "SMTP_HOST": relay}
+@pytest.mark.parametrize("row", TABLE["dkim"])
+def test_dkim_is_not_needed_only_in_a_trial(row: dict[str, Any]) -> None:
+    values = LIVE | OURS | row["changes"]
     found = live.findings(values, EXAMPLE_CONFIG / "alerts.toml", live=False)
-    assert [each["status"] for each in found if each["part"] == "DKIM"] == [status]
+    assert [each["status"] for each in found if each["part"] == "DKIM"] == [row["status"]]
