@@ -20,6 +20,7 @@ from deploy.up.environment import (
     defaults,
     for_process,
 )
+from libs.common import beside
 from services.alerts import topology
 from services.alerts.config import targets as config
 from services.alerts.rules.delivery import BreakerState
@@ -40,30 +41,8 @@ _COMMON = (
     "messaging.consumer",
     "messaging.outbox",
 )
-PATRONI = (
-    "patroni_postgres_streaming",
-    "patroni_quorum_standby",
-    "patroni_replica",
-    "patroni_sync_standby",
-    "patroni_xlog_location",
-    "patroni_xlog_replayed_location",
-)
-# Of others than our processes, with their labels: the test on a running Prometheus has seen them.
-_OTHERS: Mapping[str, tuple[str, ...]] = {
-    "up": (),
-    "ALERTS": ("alertname", "alertstate", "severity"),
-    "gateway_worker_memory_bytes": ("worker",),  # of the supervisor's own registry
-    "rabbitmq_detailed_queue_messages": ("vhost", "queue"),
-    "rabbitmq_detailed_queue_consumers": ("vhost", "queue"),
-    "rabbitmq_process_resident_memory_bytes": (),
-    "rabbitmq_resident_memory_limit_bytes": (),
-    "rabbitmq_disk_space_available_bytes": (),
-    "rabbitmq_disk_space_available_limit_bytes": (),
-    # On several hosts, where tests/cluster/test_drill.py has seen them.
-    "rabbitmq_unreachable_cluster_peers_count": (),
-    "rabbitmq_detailed_raft_term_total": ("vhost", "queue"),
-    **dict.fromkeys(PATRONI, ("scope", "name")),
-}
+_OTHERS = {name: tuple(labels) for name, labels in beside.toml(__file__)["others"].items()}
+PATRONI = tuple(name for name in _OTHERS if name.startswith("patroni_"))
 _LANGUAGE = {"or", "and", "unless", "by", "without", "on", "ignoring", "Inf"}
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _WORD = re.compile(
