@@ -1,12 +1,14 @@
 """Certificates for loopback: of an authority of the test, right or with one fault."""
 
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deploy import certs
 from deploy.up.environment import put
 from libs.common.process.certificates import AUTHORITIES
+from tests.support.ports import HOST
 
 NAME = "localhost"  # a certificate is of a name
 
@@ -64,3 +66,18 @@ class Authority:
 
 def _in(*, days: int) -> datetime:
     return datetime.now(UTC) + timedelta(days=days)
+
+
+REFUSED: dict[str, tuple[Callable[[Authority, Path], Path], str]] = {
+    "another name": (Authority.issue, HOST),
+    "a server of an unknown authority": (
+        lambda ours, at: ours.issue(at, trusts=Authority(at.parent).pem),
+        NAME,
+    ),
+    "no certificate": (Authority.unnamed, NAME),
+    "a client of an unknown authority": (
+        lambda ours, at: Authority(at.parent).issue(at, trusts=ours.pem),
+        NAME,
+    ),
+}
+"""Where one of both sides does not trust the other: the client's TLS_DIR, and whom it asks."""

@@ -1,9 +1,5 @@
 import asyncio
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -285,49 +281,6 @@ async def test_the_lag_is_the_age_of_the_oldest_row(
         async with engine.begin() as tx:
             await tx.execute(text("DELETE FROM outbox"))
         await until(lambda: outbox.LAG._value.get() == 0)
-
-
-KILLED_AFTER_THE_CONFIRM = """
-import asyncio, os, signal, sys
-from libs.common.database import postgres as db
-from libs.common.messaging import outbox
-from libs.common.messaging.broker import Broker
-
-class Dying(outbox.Relay):
-    async def _publish(self, row):
-        await super()._publish(row)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-async def main(database_url, amqp_url):
-    async with (
-        db.connect(database_url, application_name="dying") as engine,
-        Broker.connect(amqp_url, "alerts") as broker,
-    ):
-        await broker.session()
-        await Dying(engine, broker, database_url).relay()
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-async def test_a_relay_killed_between_confirm_and_commit_loses_nothing(
-    engine: AsyncEngine, broker: Broker, url: str, amqp_url: Callable[[str], str]
-) -> None:
-    sent = await write(engine, 1)
-    killed = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", KILLED_AFTER_THE_CONFIRM, url, amqp_url("alerts")],
-        check=False,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": "."},
-    )
-    assert killed.returncode == -signal.SIGKILL
-    assert await left(engine) == 1
-    got = Recorder()
-    async with Consumer(broker, QUEUE, got, prefetch=10), relaying(engine, broker, url):
-        await got.until_count(2)  # at least once: here, twice
-        await eventually_empty(engine)
-    assert set(got.ids) == sent
 
 
 async def test_exactly_one_of_many_concurrent_duplicates_is_first(engine: AsyncEngine) -> None:

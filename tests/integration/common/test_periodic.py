@@ -1,7 +1,4 @@
 import asyncio
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -69,43 +66,6 @@ async def test_a_replica_skips_its_run_while_another_runs_the_job(
         job.go_on.set()
         await until(lambda: job.runs > 10)
         assert job.most == 1
-
-
-HOLDER = """
-import asyncio, sys
-from libs.common.database import periodic, postgres as db
-from libs.common.process.tasks import end
-
-async def job():
-    print("at work", flush=True)
-    await asyncio.Event().wait()
-
-async def main(url):
-    async with db.connect(url, application_name="holder") as engine:
-        await periodic.every(engine, "shared", 1, job)
-
-asyncio.run(main(sys.argv[1]))
-"""
-
-
-async def test_another_replica_takes_over_when_the_lock_holder_is_killed(
-    engines: list[AsyncEngine], url: str
-) -> None:
-    holder = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", HOLDER, url, stdout=subprocess.PIPE
-    )
-    assert holder.stdout is not None
-    job = Job()
-    before = skipped("shared")
-    assert await asyncio.wait_for(holder.stdout.readline(), 30) == b"at work\n"
-    async with running(periodic.every(engines[0], "shared", 0.01, job)):
-        try:
-            await until(lambda: skipped("shared") > before)
-            assert job.runs == 0
-        finally:
-            holder.send_signal(signal.SIGKILL)
-            await holder.wait()
-        await until(lambda: job.runs == 1)
 
 
 def impatient(engine: AsyncEngine) -> None:

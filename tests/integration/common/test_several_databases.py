@@ -141,28 +141,6 @@ async def demoted(pair: Pair) -> None:
     pair.promote()
 
 
-async def test_without_a_look_at_25006_a_read_only_server_would_be_kept(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The control of the test above: no connection is lost, so each write would fail for good."""
-    monkeypatch.setattr(postgres, "_READ_ONLY", "none")
-    async with writing(fresh(pair)) as engine:
-        assert await server_port(engine) == pair.server.port
-        await demoted(pair)
-
-        async def refused() -> bool:  # the setting may take a moment
-            try:
-                await server_port(engine)
-            except DBAPIError:
-                return True
-            return False
-
-        await eventually(refused)
-        for _ in range(10):
-            with pytest.raises(DBAPIError, match="read-only"):
-                await server_port(engine)
-
-
 async def test_migrations_run_on_the_primary(pair: Pair, hole: str) -> None:
     assert hole
     url = pair.create("alerts", migrated=False)

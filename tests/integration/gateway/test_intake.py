@@ -180,31 +180,6 @@ async def test_without_a_queue_the_owner_takes_it(
     assert (answer.status, len(posted)) == (202, 1)
 
 
-async def test_a_broker_lost_under_load_loses_no_answered_alert(
-    start_gateway: StartGateway,
-    amqp_url: Callable[[str], str],
-    intake: Intake,
-    owner: Owner,
-    vhost: Vhost,
-) -> None:
-    posted = serve_intake(owner)
-    gateway = await with_broker(start_gateway, amqp_url)
-
-    async def send() -> Any:
-        return await gateway.call("POST", "/api/alerts", ALERT, **SERVICE)
-
-    sending = [asyncio.create_task(send()) for _ in range(100)]
-    await until(lambda: any(task.done() for task in sending))
-    await asyncio.to_thread(vhost.close_connections)
-    answers = await asyncio.gather(*sending)
-    assert {answer.status for answer in answers} == {202}
-    ids = {answer.body["id"] for answer in answers}
-    rest = ids - {alert["id"] for alert in posted}
-    await until(lambda: intake.broker.connected)
-    messages = await intake.has_alerts(len(rest))
-    assert {each["id"] for one in messages for each in one.body.get("alerts", (one.body,))} >= rest
-
-
 async def test_with_a_stalled_broker_any_number_of_alerts_fail_over_in_the_same_time(
     start_gateway: StartGateway, owner: Owner, intake: Intake, vhost: Vhost
 ) -> None:

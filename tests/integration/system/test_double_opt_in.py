@@ -61,12 +61,6 @@ async def test_an_import_without_proof_is_kept_and_confirmed_by_mail_in_publishe
     assert (confirmed["wording"], confirmed["counts"]) == (WORDING.text, True)
 
 
-async def test_the_keys_of_the_environment_import_nothing(stack: Stack) -> None:
-    for key in ("service", "admin"):
-        answer = await stack.http("POST", "/api/leads/import", csv="email\n", key=key)
-        assert answer.status == 401, answer
-
-
 async def test_after_the_200_of_a_withdrawal_no_mail_asks_to_confirm(stack: Stack) -> None:
     address = fresh_address()
 

@@ -57,17 +57,3 @@ async def test_each_tag_is_acknowledged_or_rejected_once_and_pending_ones_are_no
                     writing.create_task(subject.write())
             await asyncio.sleep(0)
     assert channel.waiting == held
-
-
-async def test_in_order_acknowledgements_take_one_frame_despite_rejections() -> None:
-    channel = Channel(cycle([0]))
-    subject = acks(channel)
-    for turn in range(3):
-        for tag in range(turn * 10 + 1, turn * 10 + 11):
-            if tag % 5 == 0:
-                channel.waiting.remove(tag)
-                subject.rejected(tag)
-            else:
-                assert subject.add(tag) is (tag % 10 == 1)
-        await subject.write()
-    assert channel.frames == 3

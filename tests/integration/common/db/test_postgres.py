@@ -224,27 +224,6 @@ async def test_a_connection_ended_while_idle_is_replaced_at_its_next_use(
     assert await pid_of(engine) != before
 
 
-async def test_a_server_that_became_read_only_loses_its_pooled_connections(
-    url: str, made: DatabaseUrl
-) -> None:
-    read_only = f"ALTER ROLE alerts IN DATABASE {made.name}"
-    change = "UPDATE person SET age = 1"
-    async with db.connect(url, application_name="test", pool_size=2) as engine:
-        execute(made.owner_url, "GRANT ALL ON person TO alerts")
-        execute(made.superuser_url, f"{read_only} SET default_transaction_read_only = on")
-        try:
-            async with engine.connect() as first, engine.connect() as second:
-                before = {await pid(first), await pid(second)}
-            with pytest.raises(DBAPIError) as failed:
-                await scalar(engine, f"{change} RETURNING 1")
-        finally:
-            execute(made.superuser_url, f"{read_only} RESET default_transaction_read_only")
-        assert db.is_transient(failed.value)
-        async with engine.connect() as first, engine.connect() as second:
-            assert not before & {await pid(first), await pid(second)}
-            await first.execute(text(change))
-
-
 async def test_a_connection_ended_in_a_statement_means_unavailable(engine: AsyncEngine) -> None:
     await unavailable(scalar(engine, "SELECT pg_terminate_backend(pg_backend_pid())"))
     assert await scalar(engine, "SELECT 1") == 1
