@@ -16,7 +16,7 @@ import pytest
 import redis.asyncio
 from aiohttp import web
 
-from services.gateway.door.key_store import KEYS_IN_REDIS, REDIS_KEY, Kept
+from services.gateway.door.key_store import KEYS_IN_REDIS, REDIS_KEY, Kept, KeysInRedis
 from tests.integration.gateway.conftest import (
     ADMIN,
     NOBODY,
@@ -29,6 +29,7 @@ from tests.integration.gateway.conftest import (
 from tests.support.console import INTERNAL_KEY, Console, api_key
 from tests.support.consumers import until
 from tests.support.eventually import becomes, eventually
+from tests.support.pipelines import pipeline
 
 pytestmark = pytest.mark.promise("P12")
 
@@ -235,6 +236,23 @@ async def test_a_new_gateway_without_a_console_takes_the_keys_that_redis_keeps_a
         await becomes(lambda: status(misled), 200, 30)
         assert (await server.hget(REDIS_KEY, "signed")) == genuine[b"signed"]
         assert await console.revoke(CRM)
+
+
+async def test_a_newer_copy_in_redis_stays_and_an_older_one_that_was_put_back_does_not(
+    redis_url: str,
+) -> None:
+    old, new = (Kept(epoch="e", version=version, keys=[]) for version in (1, 2))
+    async with pipeline(redis_url) as pipe, redis.asyncio.from_url(redis_url) as server:
+        store = KeysInRedis(pipe, INTERNAL_KEY)
+        assert await store.read() is None
+        for copy in (new, old):  # of a gateway that is slower
+            await store.keep(copy)
+        assert await store.read() == new
+        await server.delete(REDIS_KEY)
+        await store.keep(old)
+        await server.hset(REDIS_KEY, "version", 2**53)
+        await store.keep(new)
+        assert await store.read() == new
 
 
 async def test_denied_keys_and_locked_keys_of_the_environment_open_nothing(

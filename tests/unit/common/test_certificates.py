@@ -20,18 +20,6 @@ def whole(authority: Authority, tmp_path: Path) -> Path:
     return authority.issue(tmp_path / "whole")
 
 
-def test_each_url_that_asks_for_tls_names_the_files_as_its_library_calls_them(whole: Path) -> None:
-    ca, crt, key = (f"{whole}/{name}" for name in ("ca.crt", "tls.crt", "tls.key"))
-    for url, added in {
-        "amqps://u:p@a,b:5671/v": f"?cafile={ca}&certfile={crt}&keyfile={key}",
-        "rediss://:p@a/0": f"?ssl_ca_certs={ca}&ssl_certfile={crt}&ssl_keyfile={key}",
-        "postgresql+aiopg://u:p@a/d?sslmode=verify-full": (
-            f"&sslrootcert={ca}&sslcert={crt}&sslkey={key}"
-        ),
-    }.items():
-        assert certificates.in_url(url, whole) == url + added
-
-
 @pytest.mark.parametrize(
     "url",
     [
@@ -52,13 +40,6 @@ def test_what_a_url_names_itself_stays(whole: Path) -> None:
     assert certificates.in_url("rediss://a/0", None) == "rediss://a/0"
 
 
-def test_without_an_own_certificate_only_the_authorities_are_named(
-    authority: Authority, tmp_path: Path
-) -> None:
-    folder = authority.unnamed(tmp_path / "unnamed")
-    assert certificates.in_url("amqps://a/v", folder) == f"amqps://a/v?cafile={folder}/ca.crt"
-
-
 class Example(ProcessSettings, BrokerSettings):
     pass
 
@@ -69,13 +50,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.setenv("METRICS_PORT", "2")
     monkeypatch.setenv("AMQP_URL", "amqps://u:hush@a/v")
     return monkeypatch
-
-
-def test_a_service_takes_the_files_of_its_folder(
-    environment: pytest.MonkeyPatch, whole: Path
-) -> None:
-    environment.setenv("TLS_DIR", str(whole))
-    assert f"keyfile={whole}/tls.key" in load(Example).amqp_url.get_secret_value()
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,17 @@
 """A company's file over the shipped one, and files of before, which are whole."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.up.environment import ROOT
 from libs.domain import company, forms, shipped
 from services.alerts.config import targets
 from tests.support.shipped import EXAMPLE, whole
 from tests.unit.alerts.test_config import ENV
 
-BEFORE = "b6abe0ef"
-"""The last commit whose config.example had every target, answer, field and text."""
 FILES = [path for path in EXAMPLE.rglob("*") if path.is_file()]
-
-
-def before(name: str, folder: Path) -> Path:
-    named = f"{BEFORE}:config.example/{name}"
-    text = subprocess.run(["git", "show", named], cwd=ROOT, check=True, capture_output=True).stdout
-    path = folder / name
-    path.write_bytes(text)
-    return path
 
 
 def alerts(folder: Path, more: str) -> targets.Config:
@@ -39,21 +27,6 @@ def test_a_company_has_little_to_write_and_each_file_says_what_it_is_for() -> No
     texts = {path.name: path.read_text(encoding="utf-8") for path in FILES}
     assert sum(len(text.splitlines()) for text in texts.values()) <= 120
     assert all("# " in text or "X-WR-CALDESC:" in text for text in texts.values())
-
-
-def test_files_of_before_say_what_they_said(tmp_path: Path) -> None:
-    old = targets.load(before("alerts.toml", tmp_path), ENV)[0]
-    new = targets.load(EXAMPLE / "alerts.toml", ENV)[0]
-    assert (old.targets, old.routes, old.hours) == (new.targets, new.routes, new.hours)
-    assert str(old.answers).replace("'ewa'", "'manager'") == str(new.answers)
-    form = before("forms.toml", tmp_path)
-    said = form.read_text(encoding="utf-8").replace("required = true\n", "")  # a number is enough
-    form.write_text(said, encoding="utf-8")
-    assert forms.load(form, "http://127.0.0.1:8090") == forms.load(
-        EXAMPLE / "forms.toml", "http://127.0.0.1:8090"
-    )
-    old_company = company.load(before("company.toml", tmp_path))
-    assert old_company == company.load(EXAMPLE / "company.toml")
 
 
 def test_only_a_file_that_says_so_is_put_over_the_shipped_one(tmp_path: Path) -> None:

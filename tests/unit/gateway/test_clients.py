@@ -2,8 +2,7 @@ import re
 
 import pytest
 
-from libs.domain.scopes import Scope
-from services.gateway.door.clients import Keys, Role, TrustedProxies, parse_networks
+from services.gateway.door.clients import TrustedProxies, parse_networks
 
 PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1/32, 2001:db8:ffff::/48")
 
@@ -44,36 +43,7 @@ def test_an_empty_address_is_none() -> None:
     assert TrustedProxies(PROXIES).client_ip("", [])[0] == "unknown"
 
 
-def test_without_a_trusted_proxy_no_forwarded_address_counts() -> None:
-    assert TrustedProxies(()).client_ip("10.0.0.1", ["1.1.1.1"]) == ("10.0.0.1", "peer")
-
-
 @pytest.mark.parametrize("text", ["10.0.0.0/33", "localhost", "10.0.0.1/8"])
 def test_a_malformed_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=text):
         parse_networks(text)
-
-
-NEEDED = {Role.PUBLIC: None, Role.SERVICE: Scope.ALERTS_WRITE, Role.ADMIN: Scope.DLQ_ACT}
-KEYS = Keys(["service"], ["admin", "old-admin"])
-
-
-@pytest.mark.parametrize(
-    ("headers", "needed", "role"),
-    [
-        ({}, Role.SERVICE, Role.PUBLIC),
-        ({"X-API-KEY": "service"}, Role.SERVICE, Role.SERVICE),
-        ({"X-API-KEY": "service"}, Role.PUBLIC, Role.SERVICE),
-        ({"X-API-KEY": "service"}, Role.ADMIN, Role.PUBLIC),
-        ({"X-API-KEY": "admin"}, Role.SERVICE, Role.PUBLIC),
-        ({"X-ADMIN-API-KEY": "admin"}, Role.SERVICE, Role.PUBLIC),
-        ({"X-ADMIN-API-KEY": "admin", "X-API-KEY": "service"}, Role.SERVICE, Role.SERVICE),
-        ({"X-ADMIN-API-KEY": "admin", "X-API-KEY": "service"}, Role.PUBLIC, Role.ADMIN),
-        ({"X-ADMIN-API-KEY": "\udcff"}, Role.ADMIN, Role.PUBLIC),
-        ({"X-ADMIN-API-KEY": "old-admin"}, Role.ADMIN, Role.ADMIN),
-    ],
-)
-def test_a_key_opens_the_routes_of_its_own_role(
-    headers: dict[str, str], needed: Role, role: Role
-) -> None:
-    assert KEYS.role_of(headers, NEEDED[needed])[0] is role

@@ -4,11 +4,9 @@ import pytest
 
 from libs.common.database.redis_pipeline import RedisPipeline
 from services.gateway.door.limits import (
-    Decision,
     Limiter,
     LocalCounts,
     Schedule,
-    Use,
     Window,
 )
 
@@ -106,25 +104,6 @@ def test_a_window_that_is_over_is_forgotten_at_once() -> None:
     assert len(counts) == 1
 
 
-@pytest.mark.parametrize(
-    ("admitted", "of_minute", "of_hour", "wait", "shown"),
-    [
-        (False, 50, 120, 12, '"minute";r=0;t=12'),
-        (False, 50, 200, 900, '"hour";r=0;t=900'),  # the longer wait
-        (True, 9, 180, 0, '"hour";r=19;t=900'),
-    ],
-)
-def test_headers_name_the_policies_and_the_window_that_binds(
-    *, admitted: bool, of_minute: int, of_hour: int, wait: int, shown: str
-) -> None:
-    minute, hour = Window("minute", 50, 60), Window("hour", 200, 3600)
-    uses = (Use(minute, of_minute, 12), Use(hour, of_hour, 900))
-    decision = Decision("api", admitted=admitted, uses=uses)
-    assert decision.retry_after == wait
-    policy = '"minute";q=50;w=60, "hour";q=200;w=3600'
-    assert decision.headers() == {"RateLimit-Policy": policy, "RateLimit": shown}
-
-
 PEAK = "30 per minute; 100 per minute mon-fri 08:00-18:00; 5 per minute sat-sun 22:00-06:00"
 
 
@@ -161,13 +140,3 @@ async def test_a_window_that_is_over_gets_nothing_back(limiter: Limiter, clock: 
     assert (await limiter.charge("b", "b", HOUR, "n")).admitted
     await limiter.refund(charge)
     assert not (await limiter.charge("b", "b", HOUR, "n")).admitted
-
-
-async def test_a_full_memory_gives_back_what_it_counted(clock: Clock) -> None:
-    limiter = Limiter(RedisPipeline("redis://127.0.0.1:1", ()), clock=clock, max_keys=1)
-    await limiter.decide("api", "first", [HOUR])
-    charges = [await limiter.charge("b", "b", HOUR, "n") for _ in range(2)]
-    await limiter.refund(charges[0])
-    assert limiter._here._tables[3600][1].keys() >= {"first"}
-    assert sum(limiter._here._tables[3600][1].values()) == 1
-    assert [charge.admitted for charge in charges] == [True, False]

@@ -56,11 +56,6 @@ def test_several_alerts_are_sent_together_as_agreed() -> None:
     assert sent.request_id is None  # of two requests
 
 
-def test_a_batch_of_one_request_has_its_id() -> None:
-    alert = of_request(golden("alert.accepted"))
-    assert message([alert, alert]).request_id == "r"
-
-
 def test_an_id_comes_from_caller_and_key_and_body_and_place() -> None:
     assert alert_id("service", "k", b"{}") == alert_id("service", "k", b"{}")
     ids = {

@@ -56,21 +56,6 @@ async def test_a_challenge_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not await late.has_confirmed(sent(late.confirmation("contact", FORM)))
 
 
-async def test_one_press_of_the_button_is_no_other_proof() -> None:
-    one = judge()
-    proof, issued = one.confirmation("contact", FORM), one.issued("contact", FORM)
-    assert await one.has_confirmed(sent(proof))
-    assert not await one.has_confirmed(sent(proof, key="b"))
-    assert not await one.has_confirmed(sent(issued))
-    assert not await one.has_solved(sent(proof))
-
-
-async def test_a_form_without_proof_has_no_challenge() -> None:
-    off = FORM.model_copy(update={"proof": "off"})
-    assert judge().challenge("contact", off) is None
-    assert judge().confirmation("contact", off) is None
-
-
 async def test_memory_holds_no_more_uses_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robots, "MOST_SERVED", 100)
     one = judge()

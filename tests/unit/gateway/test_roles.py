@@ -1,7 +1,10 @@
 """No service takes the gateway's word for granted: each checks the role of who calls."""
 
 import re
-from inspect import signature
+import sys
+from importlib import import_module
+from inspect import isclass, signature
+from pkgutil import iter_modules
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -11,39 +14,19 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from libs.common.http.application import CALLER, INTERNAL_KEY, create_app
 from libs.domain.scopes import Scope
-from services.alerts.http.cases import CaseRoutes
-from services.alerts.http.dlq import DlqRoutes
-from services.alerts.http.heartbeats import HeartbeatRoutes
-from services.alerts.http.intake import IntakeRoutes
-from services.alerts.http.on_call import OnCallRoutes
-from services.alerts.http.operations import OperationsRoutes
-from services.alerts.http.silences import SilenceRoutes
-from services.alerts.http.subscriptions import SubscriptionRoutes
-from services.consent.http.admin import AdminRoutes
-from services.consent.http.public import PublicRoutes
-from services.console.api import ApiRoutes
-from services.followups.http.acts import ActRoutes
-from services.followups.http.followups import FollowupRoutes
-from services.followups.http.leads import LeadRoutes
-from services.followups.http.mail import MailRoutes
-from services.followups.http.submissions import SubmissionRoutes
 from services.gateway.door.access import Requirements
 from services.gateway.door.clients import SCOPES, Role
 from services.gateway.http import FORWARDED, Route
 from tests.support.shipped import EXAMPLE
 
 KEY = "k" * 16
-INTERNAL = Route("POST", "/internal/alerts", "alerts", Requirements(Scope.ALERTS_WRITE))
-INTERNAL_PINGS = Route("POST", "/internal/pings", "alerts", Requirements(Scope.ALERTS_WRITE))
-INTERNAL_LEADS = Route("POST", "/internal/leads", "followups", Requirements(Scope.LEADS_WRITE))
-ALERT = Route("GET", "/api/alerts/{id}", "alerts", Requirements(Scope.ALERTS_READ))
-KEYED = [
-    *(route for route in FORWARDED if route.requires.scope is not None),
-    INTERNAL,
-    INTERNAL_PINGS,
-    INTERNAL_LEADS,
-    ALERT,
-]
+OURS = (
+    Route("POST", "/internal/alerts", "alerts", Requirements(Scope.ALERTS_WRITE)),
+    Route("POST", "/internal/pings", "alerts", Requirements(Scope.ALERTS_WRITE)),
+    Route("POST", "/internal/leads", "followups", Requirements(Scope.LEADS_WRITE)),
+    Route("GET", "/api/alerts/{id}", "alerts", Requirements(Scope.ALERTS_READ)),
+)
+KEYED = [*(route for route in FORWARDED if route.requires.scope is not None), *OURS]
 
 
 def made(cls: type[Any]) -> Any:
@@ -52,30 +35,17 @@ def made(cls: type[Any]) -> Any:
     return cls(**dict.fromkeys(signature(cls).parameters, nothing))
 
 
-def app_of(upstream: str) -> web.Application:
+def app_of(service: str) -> web.Application:
+    """Return the service's routes, with nothing behind them."""
     app = create_app(internal_key=KEY)
-    match upstream:
-        case "alerts":
-            operations = (
-                OnCallRoutes,
-                OperationsRoutes,
-                SilenceRoutes,
-                HeartbeatRoutes,
-                SubscriptionRoutes,
-            )
-            for routes in (IntakeRoutes, DlqRoutes, CaseRoutes, *operations):
-                made(routes).add_to(app)
-        case "consent":
-            made(AdminRoutes).add_to(app)
-            made(PublicRoutes).add_to(app)
-        case "followups":
-            made(FollowupRoutes).add_to(app)
-            made(SubmissionRoutes).add_to(app)
-            made(LeadRoutes).add_to(app)
-            made(ActRoutes).add_to(app)
-            made(MailRoutes).add_to(app)
-        case "console":
-            made(ApiRoutes).add_to(app)
+    name = "services.console.api" if service == "console" else f"services.{service}.http"
+    package = import_module(name)
+    for found in iter_modules(getattr(package, "__path__", ()), f"{name}."):
+        import_module(found.name)
+    for module in [each for each in sys.modules if each.startswith(name)]:
+        for kind in vars(sys.modules[module]).values():
+            if isclass(kind) and kind.__module__ == module and hasattr(kind, "add_to"):
+                made(kind).add_to(app)
     return app
 
 
