@@ -3,13 +3,7 @@
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import (
-    AsyncIterable,
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter

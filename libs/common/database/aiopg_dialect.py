@@ -19,10 +19,7 @@ from sqlalchemy.connectors.asyncio import (
     AsyncAdapt_terminate,
 )
 from sqlalchemy.dialects import registry
-from sqlalchemy.dialects.postgresql.psycopg2 import (
-    PGDialect_psycopg2,
-    PGExecutionContext_psycopg2,
-)
+from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2, PGExecutionContext_psycopg2
 from sqlalchemy.util.concurrency import await_
 
 from libs.common.database.aiopg_private import Connection

@@ -12,12 +12,7 @@ from typing import Any, Self
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    REGISTRY,
-    CollectorRegistry,
-    generate_latest,
-)
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from pydantic import SecretStr
 
 from libs.common.http.aiohttp_private import MAX_HEAD, RequestHandler

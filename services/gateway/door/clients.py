@@ -3,17 +3,10 @@
 import base64
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
 from typing import NamedTuple
 
 from aiohttp import hdrs, web
@@ -22,8 +15,8 @@ from multidict import CIMultiDict, istr
 from libs.domain.scopes import Scope
 from services.gateway.door import scopes
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 API_KEY = istr("X-API-KEY")
 ADMIN_API_KEY = istr("X-ADMIN-API-KEY")
@@ -71,7 +64,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
     :raises ValueError: names the part at fault
     """
-    return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
 class TrustedProxies:
@@ -114,7 +107,7 @@ def bucket_of(address: str) -> str:
     """Return the unit of a limit: an IPv4 address, or an IPv6 /64 (one customer)."""
     if ":" not in address:
         return address
-    return str(IPv6Network((address, 64), strict=False))
+    return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
 @lru_cache(maxsize=1024)
@@ -122,7 +115,7 @@ def network_of(address: str) -> str:
     """Return the part of an address that may be logged: its /24, or for IPv6 its /48."""
     if (parsed := parse_address(address)) is None:
         return UNKNOWN
-    return str(ip_network((str(parsed), 24 if parsed.version == 4 else 48), strict=False))
+    return str(ipaddress.ip_network((str(parsed), 24 if parsed.version == 4 else 48), strict=False))
 
 
 @lru_cache(maxsize=1024)
@@ -134,7 +127,7 @@ def parse_address(text: str) -> Address | None:
     elif text.count(":") == 1:  # 192.0.2.1:443
         text = text.partition(":")[0]
     try:
-        address = ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     # A dual-stack listener reports an IPv4 client as ::ffff:192.0.2.1: the same client.

@@ -357,12 +357,8 @@ class Limiter:
 
     def _decide_here(self, policy: str, buckets: Sequence[Bucket]) -> Decision:
         now = self._now()
-        counts = [
-            self._here.count(seconds, start, self._here.place(seconds, start, key))
-            for seconds, start, key in (
-                (window.seconds, now - now % window.seconds, key) for window, key in buckets
-            )
-        ]
+        counted = [(w, self._here.place(w.seconds, now - now % w.seconds, k)) for w, k in buckets]
+        counts = self._counts(counted, now)
         return self._decided(policy, buckets, now, counts, "here")
 
     def _now(self) -> int:

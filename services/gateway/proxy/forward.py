@@ -12,15 +12,7 @@ from functools import lru_cache
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import istr
 
-from libs.common.http.application import (
-    ACCEPTED_AT,
-    ADDRESS_FROM,
-    CALLER,
-    CALLER_KEY,
-    CLIENT_ADDRESS,
-    PERSONAL,
-    REQUEST_ID,
-)
+from libs.common.http import application
 from libs.common.http.client import Broken, Response
 from libs.common.process.logs import log
 from libs.domain.scopes import KEY, PERSON
@@ -45,7 +37,7 @@ DROPPED = frozenset(
         # Hop by hop (RFC 9110, section 7.6.1); then what this gateway says itself.
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
         *("trailer", "transfer-encoding", "upgrade"),
-        *("content-length", "date", "server", REQUEST_ID.lower()),
+        *("content-length", "date", "server", application.REQUEST_ID.lower()),
     }
 )
 
@@ -56,19 +48,19 @@ def outgoing_headers(request: web.Request, client: Client, request_id: str) -> d
     for name in FORWARDED:
         if (value := given.get(name)) is not None:
             headers[name] = readable(value)
-    headers[REQUEST_ID] = request_id
-    headers[CLIENT_ADDRESS] = client.ip
-    headers[ADDRESS_FROM] = client.ip_source
-    headers[CALLER] = client.role
+    headers[application.REQUEST_ID] = request_id
+    headers[application.CLIENT_ADDRESS] = client.ip
+    headers[application.ADDRESS_FROM] = client.ip_source
+    headers[application.CALLER] = client.role
     if client.key is not None:
-        headers[CALLER_KEY] = client.key
-    headers[ACCEPTED_AT] = datetime.now(UTC).isoformat()
+        headers[application.CALLER_KEY] = client.key
+    headers[application.ACCEPTED_AT] = datetime.now(UTC).isoformat()
     if (operator := operator_of(request, client)) is not None:
         headers[OPERATOR] = operator
     if client.roles:
         headers[OPERATOR_ROLES] = client.roles
     if client.sees_persons:
-        headers[PERSONAL] = "yes"
+        headers[application.PERSONAL] = "yes"
     return headers
 
 

@@ -1,14 +1,12 @@
 import asyncio
 import gc
 import uuid
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import aio_pika
 import pytest
 from aio_pika.tools import OneShotCallback
-from aiormq import spec
 
 from libs.common.messaging.broker import (
     Broker,
@@ -33,27 +31,6 @@ def count(vhost: Vhost, queue: str) -> int:
     """Ask the queue itself; the listing's counts are seconds old."""
     body = {"count": 1000, "ackmode": "ack_requeue_true", "encoding": "auto"}
     return len(vhost.call("POST", "queues", f"{queue}/get", body))
-
-
-async def test_an_alarm_during_a_publish_time_out_keeps_the_connection(
-    broker: Broker,
-) -> None:
-    session = await broker.session()
-    raised: list[Exception] = []
-
-    def tell() -> None:  # before the publish, whose time is over, wakes
-        try:
-            session._on_blocked(spec.Connection.Blocked("disk")).send(None)
-        except Exception as error:  # noqa: BLE001 - a loop's callback tells nobody
-            raised.append(error)
-
-    with suppress(TimeoutError):
-        async with asyncio.timeout(None) as waiting:
-            session.waiting.add(waiting)
-            waiting.reschedule(0)
-            asyncio.get_running_loop().call_soon(tell)
-            await asyncio.Event().wait()
-    assert [type(error) for error in raised] == [StopIteration]  # the coroutine's end
 
 
 async def test_a_broker_unavailable_at_start_refuses_at_once_and_stops_nothing() -> None:
@@ -171,32 +148,6 @@ async def test_a_second_message_of_an_id_waits_for_the_first_of_a_write(
         *([key == QUEUE] * 3 for key in keys),
         *[True] * 5,
     ]
-
-
-async def test_a_connection_cut_before_the_confirmation_leaves_it_unknown(
-    through: Broker, proxy: Proxy, vhost: Vhost
-) -> None:
-    await through.publish("alerts", QUEUE, message("test", {}))
-    before = await through.session()
-    cut = proxy.cut_before(DOWN, BASIC_ACK)
-    with pytest.raises(Unconfirmed):
-        await through.publish("alerts", QUEUE, message("test", {}), timeout=60)
-    assert cut.is_set()
-    await before.lost.wait()
-    await connected(through)
-    await through.publish("alerts", QUEUE, message("test", {}))
-    assert count(vhost, QUEUE) == 3  # it was taken after all
-
-
-async def test_no_confirmation_in_time_leaves_it_unknown(
-    through: Broker, proxy: Proxy, vhost: Vhost
-) -> None:
-    await through.publish("alerts", QUEUE, message("test", {}))  # opens the channel
-    proxy.stall_before(DOWN, BASIC_ACK)
-    with pytest.raises(Unconfirmed):
-        await through.publish("alerts", QUEUE, message("test", {}), timeout=1)
-    await proxy.resume()
-    assert count(vhost, QUEUE) == 2
 
 
 async def test_a_publish_that_is_cancelled_is_cancelled(through: Broker, proxy: Proxy) -> None:

@@ -7,12 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.up.servers import RabbitMQ
-from libs.common.messaging.broker import (
-    Broker,
-    BrokerUnavailable,
-    Unconfirmed,
-    message,
-)
+from libs.common.messaging.broker import Broker, BrokerUnavailable, Unconfirmed, message
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES, recorded
 from tests.support.brokers import Vhost, rabbitmqctl
 from tests.support.consumers import connected, depth, until

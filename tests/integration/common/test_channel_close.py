@@ -33,13 +33,15 @@ async def assert_kept(broker: Broker, inside: Any, caplog: pytest.LogCaptureFixt
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
-async def test_a_close_that_nobody_waits_for_keeps_the_connection(
-    through: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["close", "declare_queue"])
+async def test_what_nobody_waits_for_keeps_the_connection(
+    through: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     channel = await open_channel((await through.session()).consuming)
     inside = (await channel.get_underlay_channel()).connection
+    arguments = () if name == "close" else (QUEUE,)
     proxy.stall(DOWN)
-    await impatient(channel.close())
+    await impatient(getattr(channel, name)(*arguments))
     await impatient(channel.close())
     await proxy.resume()
     await assert_kept(through, inside, caplog)
@@ -77,15 +79,3 @@ async def test_a_call_that_is_cancelled_as_rabbitmq_refuses_it_keeps_the_connect
     monkeypatch.setattr(underlay, "_on_close_frame", refused)
     await asyncio.wait([asking])
     await assert_kept(through, underlay.connection, caplog)
-
-
-async def test_a_call_that_is_cancelled_ends_its_channel_alone(
-    through: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    channel = await open_channel((await through.session()).consuming)
-    inside = (await channel.get_underlay_channel()).connection
-    proxy.stall(DOWN)
-    await impatient(channel.declare_queue(QUEUE, passive=True))
-    await impatient(channel.close())
-    await proxy.resume()
-    await assert_kept(through, inside, caplog)

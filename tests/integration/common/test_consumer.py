@@ -10,11 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from libs.common.messaging.broker import Broker, Message, Unroutable, message
 from libs.common.messaging.consumer import Ack, Consumer, Dead, Disposition, Requeue, Retry
-from libs.common.messaging.topology import (
-    Binding,
-    request_queue,
-    work_queue,
-)
+from libs.common.messaging.topology import Binding, request_queue, work_queue
 from libs.common.process import logs
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE, recorded
 from tests.support.brokers import Vhost
@@ -121,13 +117,6 @@ async def test_malformed_headers_do_not_block_a_message(
     (sent,) = await send(broker)
     async with recorded(broker, Dead("malformed"), Dead("malformed")) as got:
         await got.until(lambda: {"strange", sent} <= set(got.ids))
-
-
-async def test_a_requeued_message_returns_at_once_without_a_death(broker: Broker) -> None:
-    await send(broker)
-    async with recorded(broker, Requeue(), Requeue()) as got:
-        await got.until_count(3)
-    assert [each.redelivered for each in got.messages] == [False, True, True]
 
 
 async def test_a_message_requeued_beyond_the_delivery_limit_is_parked_and_not_lost(

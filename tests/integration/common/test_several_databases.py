@@ -1,7 +1,7 @@
 """A URL with several hosts: the one that accepts writes is found, also when it is another one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from libs.common.database import inspection, migrate, postgres
 from tests.support.databases import PASSWORDS, SERVICES, DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
-from tests.support.replicas import Pair, ask, black_hole, freezing, running_pair
-from tests.support.servers import kill_with_children
+from tests.support.replicas import Pair, ask, black_hole, running_pair
 
 HOSTS = 3
 WITHIN = HOSTS * postgres.HOST_SECONDS
@@ -89,39 +88,6 @@ async def test_the_host_that_accepts_writes_is_found_and_remembered(pair: Pair, 
             async with engine.connect(), engine.connect(), engine.connect() as third:
                 await third.execute(text("SELECT 1"))
             assert accepted == before == 1
-
-
-@pytest.mark.parametrize("killed", [True, False])
-async def test_a_promoted_standby_is_written_to(pair: Pair, hole: str, *, killed: bool) -> None:
-    assert hole
-    url = fresh(pair)
-    with freezing() as freeze:
-        await promoted(pair, url, kill_with_children if killed else freeze)
-
-
-async def promoted(pair: Pair, url: str, lose: Callable[[Postgres], None]) -> None:
-    async with (
-        writing(url) as engine,
-        postgres.listen(url, "test") as notified,
-    ):
-        assert await server_port(engine) == pair.server.port
-        await pair.in_step()
-        lose(pair.server)
-        with pytest.raises(DBAPIError) as failed:
-            await server_port(engine)
-        assert postgres.is_transient(failed.value)
-        pair.promote()
-        await writes_on(engine, pair.standby)
-        if lose is kill_with_children:  # one that is frozen keeps its connections
-
-            async def hears() -> bool:
-                notified.clear()
-                async with engine.begin() as tx:
-                    await tx.execute(text("NOTIFY test"))
-                await asyncio.sleep(0)
-                return notified.is_set()
-
-            await eventually(hears)
 
 
 async def test_a_server_that_became_read_only_is_left(pair: Pair) -> None:

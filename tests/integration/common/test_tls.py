@@ -19,13 +19,7 @@ from libs.common.process import certificates, tasks
 from tests.support.certificates import NAME, REFUSED, Authority
 from tests.support.eventually import becomes, eventually
 from tests.support.ports import HOST, Ports
-from tests.support.tls_servers import (
-    PASSWORD,
-    TlsPostgres,
-    TlsRabbitMQ,
-    TlsRedis,
-    running_servers,
-)
+from tests.support.tls_servers import PASSWORD, TlsPostgres, TlsRabbitMQ, TlsRedis, running_servers
 
 Attempt = Callable[[str], Awaitable[str]]
 Link = tuple[TlsPostgres | TlsRabbitMQ | TlsRedis, Attempt]

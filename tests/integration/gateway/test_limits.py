@@ -20,14 +20,7 @@ import pytest
 
 from deploy.up.servers import Redis
 from libs.domain.signed_links import Tokens
-from tests.integration.gateway.conftest import (
-    ADMIN,
-    NOBODY,
-    SERVICE,
-    Gateway,
-    Owner,
-    StartGateway,
-)
+from tests.integration.gateway.conftest import ADMIN, NOBODY, SERVICE, Gateway, Owner, StartGateway
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST

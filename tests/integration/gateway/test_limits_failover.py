@@ -11,13 +11,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from services.gateway.door.limits import (
-    Decision,
-    Limiter,
-    LocalCounts,
-    Window,
-    charge_of,
-)
+from services.gateway.door.limits import Decision, Limiter, LocalCounts, Window, charge_of
 from tests.integration.gateway.conftest import StartGateway
 from tests.integration.gateway.test_limits import flood, statuses
 from tests.support.consumers import until

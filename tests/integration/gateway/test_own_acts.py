@@ -6,18 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from libs.domain.scopes import operator_action
 from libs.domain.signed_links import Tokens
-from tests.integration.gateway.conftest import (
-    ADMIN,
-    NOBODY,
-    ROOT,
-    Gateway,
-    Owner,
-    StartGateway,
-)
+from tests.integration.gateway.conftest import ADMIN, NOBODY, ROOT, Gateway, Owner, StartGateway
 from tests.support.console import INTERNAL_KEY
 from tests.support.consumers import until
 
@@ -28,18 +20,8 @@ ACT: dict[str, Any] = json.loads((ROOT / "tests/contracts/action.record.json").r
 ANNA = "anna.kowalska@example.pl"
 
 
-class Console:
-    """Stands for all owners, and takes what is recorded."""
-
-    def __init__(self, owner: Owner) -> None:
-        self.acts: list[dict[str, Any]] = []
-        owner.handle = self._handle
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        if request.path == "/internal/actions":
-            self.acts.append(await request.json())
-            return web.json_response({"recorded": True}, status=202)
-        return web.json_response({"status": "healthy"})
+def acts(owner: Owner) -> list[dict[str, Any]]:
+    return [json.loads(each["body"]) for each in owner.of("/internal/actions")]
 
 
 def said_of(gateway: Gateway, event: str) -> list[dict[str, Any]]:
@@ -50,14 +32,14 @@ def said_of(gateway: Gateway, event: str) -> list[dict[str, Any]]:
 async def test_a_refused_key_is_logged_without_the_key_and_nothing_is_recorded(
     gateway: Gateway, owner: Owner
 ) -> None:
-    console = Console(owner)
+    owner.say({"recorded": True}, 202)
     guess = {"X-ADMIN-API-KEY": "guessed-key-number-1"}
     assert (await gateway.call("GET", "/api/breakers", **guess)).status == 401
     await gateway.call("GET", f"/api/unsubscribe/status/{ANNA}", **guess)  # asks all the same
     await until(lambda: len(said_of(gateway, "key.rejected")) == 2)
     assert said_of(gateway, "key.rejected")[0]["network"] == "127.0.0.0/24"
     assert "guessed-key" not in gateway.log.read_text()
-    assert console.acts == []
+    assert acts(owner) == []
 
 
 async def test_while_keys_are_replaced_both_work_and_are_told_apart(
@@ -70,13 +52,13 @@ async def test_while_keys_are_replaced_both_work_and_are_told_apart(
         CONSOLE_URL=owner.url,
         CONSOLE_INTERNAL_KEY=INTERNAL_KEY,
     )
-    console = Console(owner)
+    owner.say({"recorded": True}, 202)
     for key in (new, old):
         forged = {"X-ADMIN-API-KEY": key, "X-Caller-Key": "SERVICE_API_KEY"}
         assert (await gateway.call("POST", "/api/cache/cleanup", **forged)).status == 200
-    used = [act["actor_id"] for act in console.acts]
+    used = [act["actor_id"] for act in acts(owner)]
     assert used == ["ADMIN_API_KEY", "ADMIN_API_KEY_PREVIOUS"]
-    assert new not in str(console.acts)
+    assert new not in str(acts(owner))
 
 
 @pytest.mark.quick
@@ -84,13 +66,13 @@ async def test_the_gateway_s_own_acts_are_recorded_before_they_are_done(
     start_gateway: StartGateway, owner: Owner, redis_url: str
 ) -> None:
     gateway = await start_gateway(CONSOLE_URL=owner.url, CONSOLE_INTERNAL_KEY=INTERNAL_KEY)
-    console = Console(owner)
+    owner.say({"recorded": True}, 202)
     change = {"chat": "7 per minute", "hour": None}
     headers = {**ADMIN, "X-Operator": "ewa", "X-Request-ID": "request-of-ewa"}
     assert (await gateway.call("PUT", "/api/ratelimits", change, **headers)).status == 200
     assert (await gateway.call("PUT", "/api/ratelimits", {"chat": "x"}, **headers)).status == 422
     assert (await gateway.call("POST", "/api/cache/cleanup", **headers)).status == 200
-    limits, cache = console.acts
+    limits, cache = acts(owner)
     assert limits.keys() == ACT.keys()
     said = {
         "actor_kind": "env",

@@ -178,18 +178,12 @@ async def test_invalid_utf_8_never_causes_a_500(start_gateway: StartGateway) -> 
     assert "Traceback" not in gateway.log.read_text()
 
 
-async def test_an_unknown_path_reaches_no_upstream(gateway: Gateway, owner: Owner) -> None:
+async def test_what_leads_nowhere_is_refused_and_the_connection_goes_on(
+    gateway: Gateway, owner: Owner
+) -> None:
     before = len(owner.received)
-    for target in (b"http://evil.example/internal/alerts", b"//evil.example/", b"*"):
-        sent = b"OPTIONS %b HTTP/1.1\r\n" % target + HOST_LINE + b"\r\n"
-        assert statuses(await answers(gateway, sent, 1)) == [404], target
-    assert owner.received[before:] == []
-
-
-async def test_a_coded_body_is_501(gateway: Gateway, owner: Owner) -> None:
-    before = len(owner.received)
-    sent = POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"
-    assert statuses(await answers(gateway, sent, 1)) == [501]
+    for row, status in ROWS["nowhere"].values():
+        assert statuses(await answers(gateway, written(row), 1)) == [status], row
     assert owner.received[before:] == []
 
 

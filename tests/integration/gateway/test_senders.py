@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.integration.gateway.conftest import SERVICE, Gateway, Owner
 
 KEY = SERVICE["X-API-KEY"]
@@ -22,49 +20,35 @@ def taken(owner: Owner) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("path", "headers"),
-    [
+async def test_a_group_is_accepted_with_the_key_as_its_sender_carries_it(
+    gateway: Gateway, owner: Owner
+) -> None:
+    owner.say(status=202)
+    carried: list[tuple[str, dict[str, str]]] = [
         (PATH, SERVICE),
         (PATH, {"Authorization": f"Bearer {KEY}"}),
         (PATH, {"Authorization": f"Basic {BASIC}"}),
         (f"{PATH}?key={KEY}", {}),
-    ],
-)
-async def test_a_group_is_accepted_with_the_key_as_its_sender_carries_it(
-    gateway: Gateway, owner: Owner, path: str, headers: dict[str, str]
+    ]
+    for path, headers in carried:
+        answer = await gateway.call("POST", path, GROUP, **headers)
+        assert (answer.status, answer.body["accepted"]) == (202, 3)
+        first, second, _ = taken(owner)[-3:]
+        assert (first["dedup_key"], first["caller"]) == ("alert 1a30ba71cca2921f", "service")
+        assert second["resolved"]
+
+
+async def test_without_a_key_nothing_is_accepted_and_so_carried_it_opens_no_other_call(
+    gateway: Gateway, owner: Owner
 ) -> None:
-    owner.say(status=202)
-    answer = await gateway.call("POST", path, GROUP, **headers)
-    assert (answer.status, answer.body["accepted"]) == (202, 3)
-    first, second, _ = taken(owner)
-    assert (first["dedup_key"], first["caller"]) == ("alert 1a30ba71cca2921f", "service")
-    assert second["resolved"]
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {},
-        {"Authorization": "Bearer wrong"},
-        {"Authorization": "Basic ***"},
-        {"Authorization": f"Digest {KEY}"},
-    ],
-)
-async def test_without_a_key_nothing_is_accepted(
-    gateway: Gateway, owner: Owner, headers: dict[str, str]
-) -> None:
-    assert (await gateway.call("POST", PATH, GROUP, **headers)).status == 401
-    assert taken(owner) == []
-
-
-async def test_the_key_opens_no_other_call_so(gateway: Gateway) -> None:
+    for given in ("", "Bearer wrong", "Basic ***", f"Digest {KEY}"):
+        headers = {"Authorization": given} if given else {}
+        assert (await gateway.call("POST", PATH, GROUP, **headers)).status == 401
     alert = {"event_type": "slack_alert", "payload": {}}
-    for path, headers in (
-        ("/api/alerts", {"Authorization": f"Bearer {KEY}"}),
-        (f"/api/alerts?key={KEY}", {}),
-    ):
-        assert (await gateway.call("POST", path, alert, **headers)).status == 401
+    bearer = {"Authorization": f"Bearer {KEY}"}
+    assert (await gateway.call("POST", "/api/alerts", alert, **bearer)).status == 401
+    assert (await gateway.call("POST", f"/api/alerts?key={KEY}", alert)).status == 401
+    assert taken(owner) == []
 
 
 async def test_what_is_not_passed_on_is_not_answered_202(gateway: Gateway, owner: Owner) -> None:

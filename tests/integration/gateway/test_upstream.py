@@ -10,7 +10,7 @@ import pytest
 from libs.common.http import client
 from libs.common.http.application import Problem
 from libs.common.process import sockets
-from tests.integration.gateway.upstreams import Start, ask, get, refusal
+from tests.integration.gateway.upstreams import ANSWERS, Start, ask, get, refusal
 from tests.support.scripted import OK, Play, ScriptedServer, answering, reset, until_closed
 
 LARGE = 300_000
@@ -89,34 +89,16 @@ async def test_an_unrequested_response_closes_the_connection(start: Start) -> No
     assert owner.connections == 2
 
 
-OWN = ("X-Forged", "Link", "Set-Cookie")
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-EMPTY = {status: b"HTTP/1.1 %b\r\nETag: x\r\n\r\n" % status for status in (b"204 No", b"304 No")}
-# What an owner writes for one request; whether its connection is used for the next.
-WRITTEN = {
-    "another answer behind it": (OK + b"HTTP/1.1 500 No\r\nX-Forged: 1\r\n\r\n", b"ok", False),
-    "closing": (OK.replace(b"OK\r", b"OK\r\nConnection: close\r", 1), b"ok", False),
-    "HTTP/1.0": (OK.replace(b"1.1", b"1.0", 1), b"ok", False),
-    "no content": (EMPTY[b"204 No"], b"", True),
-    "not modified": (EMPTY[b"304 No"], b"", True),
-    "interim": (
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK,
-        b"ok",
-        True,
-    ),
-    "trailers": (CHUNKED + b"2\r\nok\r\n0\r\nSet-Cookie: late=1\r\n\r\n", b"ok", True),
-}
-
-
-@pytest.mark.parametrize(("written", "body", "kept"), WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("name", ANSWERS["whole"])
 async def test_an_answer_has_its_own_headers_and_body_and_its_connection_is_kept_if_it_may(
-    start: Start, written: bytes, body: bytes, *, kept: bool
+    start: Start, name: str
 ) -> None:
-    owner, upstream = await start(answering(*[written] * (1 + kept), then=until_closed))
+    written, body, kept = ANSWERS["whole"][name]
+    owner, upstream = await start(answering(*[written.encode()] * (1 + kept), then=until_closed))
     for _ in range(2):
         async with upstream.ask("GET", "/x") as answer:
-            assert await answer.read() == body
-            assert not any(name in answer.headers for name in OWN)
+            assert (await answer.read()).decode() == body
+            assert not {"X-Forged", "Link", "Set-Cookie"} & {*answer.headers}
     assert owner.connections == (1 if kept else 2)
 
 
@@ -146,18 +128,9 @@ async def test_a_body_is_read_whole_with_any_framing(start: Start, kind: str, si
     assert owner.connections == (2 if kind == "until closed" else 1)
 
 
-@pytest.mark.parametrize(
-    "cut",
-    [
-        b"Content-Length: 9\r\n\r\nfour",
-        b"Content-Length: 900000\r\n\r\nfour",
-        b"Transfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n",
-        b"Transfer-Encoding: chunked\r\n\r\n9\r\nfour",
-        b"X-Half: of a he",
-    ],
-)
-async def test_an_answer_that_ends_too_soon_does_not_look_whole(start: Start, cut: bytes) -> None:
-    _, upstream = await start(answering(b"HTTP/1.1 200 OK\r\n" + cut))
+@pytest.mark.parametrize("cut", ANSWERS["cut"])
+async def test_an_answer_that_ends_too_soon_does_not_look_whole(start: Start, cut: str) -> None:
+    _, upstream = await start(answering(cut.encode()))
     assert await refusal(get(upstream)) == (502, "broken")
 
 
@@ -184,56 +157,28 @@ async def test_a_fault_during_a_slow_read_is_raised_at_the_next_read(start: Star
 # --- what is no HTTP -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"SSH-2.0-OpenSSH_9.9\r\n",
-        b"\x16\x03\x01\x02\x00\x01",
-        b"HTTP/1.1 OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok.",
-        b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok",
-        (
-            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
-            b"2\r\nok\r\n0\r\n\r\n"
-        ),
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnot hex\r\n",
-        b"HTTP/1.1 200 OK\r\nNo colon\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nbytes",
-    ],
-)
+@pytest.mark.parametrize("answer", ANSWERS["malformed"])
 async def test_a_malformed_response_is_502_and_closes_the_connection(
-    start: Start, answer: bytes
+    start: Start, answer: str
 ) -> None:
-    owner, upstream = await start(answering(answer, then=until_closed))
+    owner, upstream = await start(answering(answer.encode(), then=until_closed))
     assert await refusal(get(upstream)) == (502, "broken")
     await owner.gone.wait()
 
 
-@pytest.mark.parametrize(
-    ("begin", "again"),
-    [
-        (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 1000),
-        (b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 200),
-        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 20),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;ext=", b"x" * 1000),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: x\r\n" * 200),
-    ],
-    ids=["value", "headers", "interim", "extension", "trailers"],
-)
-async def test_a_head_without_end_is_cut_before_it_is_large(
-    start: Start, begin: bytes, again: bytes
-) -> None:
+@pytest.mark.parametrize("name", ANSWERS["endless"])
+async def test_a_head_without_end_is_cut_before_it_is_large(start: Start, name: str) -> None:
+    begin, again, times = ANSWERS["endless"][name]
     written = 0
 
     async def go_on(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal written
         while written < 100_000_000:
-            writer.write(again)
+            writer.write(again.encode() * times)
             await writer.drain()
-            written += len(again)
+            written += len(again) * times
 
-    owner, upstream = await start(answering(begin, then=go_on))
+    owner, upstream = await start(answering(begin.encode(), then=go_on))
     assert await refusal(get(upstream)) == (502, "broken")
     await owner.gone.wait()
     assert written < 20_000_000  # what was under way in the sockets

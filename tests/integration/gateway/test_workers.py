@@ -13,11 +13,8 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.up.servers import Redis
-from services.gateway.health import KEPT_SECONDS
 from tests.integration.gateway.conftest import (
     ADMIN,
-    SERVICE,
     Gateway,
     Owner,
     StartGateway,
@@ -25,14 +22,7 @@ from tests.integration.gateway.conftest import (
     ended,
     workers_of,
 )
-from tests.integration.gateway.test_limits import (
-    CHAT,
-    LONGEST_ANSWER,
-    MESSAGE,
-    counted_by_redis,
-    flood,
-    statuses,
-)
+from tests.integration.gateway.test_limits import counted_by_redis, flood
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
@@ -90,39 +80,6 @@ async def test_of_200_at_once_with_forged_headers_exactly_30_pass_over_two_worke
     await started(gateway, workers=2)
     await eventually(lambda: both_see_redis(gateway))
     assert await counted_by_redis(partial(flood, 200), gateway) == {200: 30, 429: 170}
-
-
-async def test_redis_killed_in_the_middle_admits_no_more_than_the_quota_of_each_worker(
-    start_gateway: StartGateway, own_redis: Redis
-) -> None:
-    gateway = await start_gateway(
-        CHAT_RATE_LIMIT="30 per day",
-        SERVICE_RATE_LIMIT="30 per day",
-        HEALTH_RATE_LIMIT="1000000 per minute",  # it is asked until each worker has Redis back
-        REDIS_URL=own_redis.url,
-        **TWO,
-    )
-    await started(gateway, workers=2)
-    await eventually(lambda: both_see_redis(gateway))
-    before = await flood(20, gateway)
-    under_way = asyncio.create_task(flood(150, gateway))
-    await asyncio.to_thread(own_redis.kill)
-    during = await under_way + await flood(150, gateway)
-    found = statuses(before + during)
-    assert set(found) == {200, 429}
-    assert 30 <= found[200] <= 60
-    assert max(answer.seconds for answer in during) < LONGEST_ANSWER
-    await asyncio.to_thread(own_redis.start)
-    await asyncio.sleep(2 * KEPT_SECONDS)  # what health said before is forgotten
-    await eventually(lambda: both_see_redis(gateway))
-    # A Redis that is killed may have lost what it counted in its last second.
-    late = statuses(await flood(100, gateway))
-    assert found[200] + late.get(200, 0) <= 60
-    # Exact again, for one whom nobody has counted yet.
-    again = await asyncio.gather(
-        *(gateway.call("POST", CHAT, MESSAGE, **SERVICE) for _ in range(40))
-    )
-    assert statuses(again) == {200: 30, 429: 10}
 
 
 async def both_see_redis(gateway: Gateway) -> bool:

@@ -1,6 +1,8 @@
 """What the tests of the client towards the owners share."""
 
+import tomllib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from libs.common.http.application import Problem
 from services.gateway.proxy.upstream import Upstream
 from tests.support.scripted import ScriptedServer
 
+ANSWERS = tomllib.loads(Path(__file__).with_name("upstream.toml").read_text(encoding="utf-8"))
 Start = Callable[..., Awaitable[tuple[ScriptedServer, Upstream]]]
 
 

@@ -1,6 +1,5 @@
 """A key of one's own on the whole system: made by the console, kept by the gateway, revoked."""
 
-import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,40 +72,3 @@ async def test_a_killed_console_takes_no_key_away_from_a_gateway_that_starts(sta
 
     await eventually(revoked, 60)
     assert await opens(stack, key["key"]) == 401
-
-
-async def said(stack: Stack, secret: str, thing: str, **more: Any) -> tuple[str, str | None]:
-    """Send an alert with this secret; once it is dealt with, its id and what it repeats."""
-    headers = {"X-API-KEY": secret}
-    alert = {**ALERT, "dedup_key": thing, **more}
-    answer = await stack.http("POST", "/api/alerts", alert, headers=headers)
-    assert answer.status == 202, answer
-    id_ = answer.body["id"]
-
-    async def dealt_with() -> Any:
-        shown = await stack.state(id_)
-        return shown if shown.get("state") == "delivered" else None
-
-    (delivery,) = (await eventually(dealt_with, 30))["deliveries"]
-    return id_, delivery["duplicate_of"]
-
-
-async def test_an_alarm_that_one_secret_of_a_key_fires_is_its_next_secrets_too(
-    stack: Stack,
-) -> None:
-    key, other = await made(stack, "alerts:write"), await made(stack, "alerts:write")
-    rotated = await stack.http("POST", f"/api/keys/{key['id']}/rotate", {}, key="admin")
-    old, new, thing = key["key"], rotated.body["key"], f"thing {uuid.uuid4()}"
-
-    first, of = await said(stack, old, thing)
-    assert of is None
-    assert (await said(stack, new, thing))[1] == first
-    assert (await said(stack, other["key"], thing))[1] is None, "another key's alarm is its own"
-    await said(stack, other["key"], thing, resolved=True)
-    assert (await said(stack, new, thing))[1] == first, "nor does it end this one"
-
-    over, of = await said(stack, new, thing, resolved=True)
-    assert (over != first, of) == (True, None)
-    again, of = await said(stack, old, thing)
-    assert (again != first, of) == (True, None), "it had ended, and fires once more"
-    assert (await said(stack, new, thing))[1] == again

@@ -8,48 +8,10 @@ from uuid import uuid4
 
 import aiohttp
 
-from tests.support.eventually import eventually
 from tests.support.stack import Stack
-from tests.support.system import WORDING, fresh_address
+from tests.support.system import fresh_address
 
 KIND = {"Content-Type": "application/x-ndjson"}
-
-
-async def test_an_imported_agreement_with_its_evidence_counts_and_lifts_no_withdrawal(
-    stack: Stack,
-) -> None:
-    await stack.sandbox.reset()
-    agreed, left = fresh_address(), fresh_address()
-    await stack.opt_in(left)
-    await stack.http("POST", "/api/unsubscribe", {"email": left})
-    columns = "email;consent_text;consent_at;consent_source\n"
-    rows = "".join(f"{who};{WORDING.text};2024-05-01;targi\n" for who in (agreed, left))
-    key = await stack.own_key("leads:import")
-    report = await stack.http("POST", "/api/leads/import", csv=columns + rows, headers=key)
-    assert [report.body[name] for name in ("created", "grants", "to_confirm")] == [2, 2, 0]
-
-    async def recorded() -> bool:
-        audits = [
-            (await stack.http("GET", f"/api/consent/audit/{who}", key="admin")).body["entries"]
-            for who in (agreed, left)
-        ]
-        return all(audit and audit[-1]["action"] == "opt-in" for audit in audits)
-
-    await eventually(recorded, 30)
-    for who, unsubscribed in ((agreed, False), (left, True)):
-        await stack.follow_up(who)
-        status = await stack.http("GET", f"/api/unsubscribe/status/{who}", key="service")
-        assert status.body["unsubscribed"] is unsubscribed
-
-    async def ended() -> list[str] | None:
-        steps = []
-        for who in (agreed, left):
-            listed = await stack.http("GET", f"/api/followups?email={who}", key="service")
-            steps.append(listed.body["items"][0]["status"])
-        return steps if set(steps).isdisjoint({"scheduled", "handed_over"}) else None
-
-    assert await eventually(ended, 40) == ["sent", "cancelled"]
-    assert await stack.sandbox.mails(left) == []
 
 
 async def test_nothing_of_an_erased_person_is_stored_by_an_import(stack: Stack) -> None:

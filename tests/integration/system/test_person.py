@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import psycopg2
 import redis
@@ -74,39 +74,6 @@ async def done(stack: System, address: str) -> Any:
         return found if found["status"] == "done" else None
 
     return await eventually(look, 40)
-
-
-async def test_a_person_s_data_is_exported_and_erased_in_every_service(
-    stack: Stack,
-) -> None:
-    address = fresh_address()
-    await lead(stack, address)
-    held = await export(stack, address)
-    assert held["incomplete"] == []
-    assert held["services"]["consent"]["consents"] == {"marketing": "granted"}
-    assert held["services"]["followups"]["messages"][0]["body"] == LEAD["message"]
-    assert held["services"]["followups"]["followups"][0]["email"] == address
-    targets = {each["target"] for each in held["services"]["alerts"]["deliveries"]}
-    assert targets == {"slack", "monday"}
-
-    answer = await stack.http("POST", "/api/revoke-consent", {"email": address})
-    assert (answer.status, answer.body["erasure"]) == (200, {"status": "awaiting_confirmation"})
-    link = urlsplit(await mailed_link(stack, address))
-    path = f"{link.path}?{link.query}"
-    assert (await stack.http("GET", path)).status == 200
-    assert (await erasure(stack, address))["status"] == "awaiting_confirmation"
-    assert (await stack.http("POST", path)).status == 200
-    assert (await done(stack, address))["waiting_for"] == []
-    assert (await stack.http("POST", path)).status == 410
-
-    held = await export(stack, address)
-    assert held["incomplete"] == []
-    assert not any(held["services"]["followups"].values())
-    assert not any(held["services"]["alerts"].values())
-    assert held["services"]["consent"]["entries"] == []
-    assert (await stack.ledger())["ok"]
-    trail = await stack.http("GET", "/api/consent/audit/verify", key="admin")
-    assert trail.body["ok"]
 
 
 async def test_a_lead_that_gave_its_address_after_it_had_qualified_is_exported_and_erased(

@@ -1,10 +1,12 @@
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from libs.domain import company, forms
 
+TABLES = tomllib.loads(Path(__file__).with_name("company.toml").read_text(encoding="utf-8"))
 SHIPPED = Path(__file__).parents[3] / "config.example/company.toml"
 
 
@@ -30,20 +32,7 @@ def test_a_new_version_is_in_use_and_the_old_one_stays_published(tmp_path: Path)
     assert forms.finder(after, {})(old.text) == old
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "named"),
-    [
-        ("name =", "nmae =", "company.name"),
-        ('nip = "1234563218"', 'nip = "525-224-84-81"', "company.nip"),
-        ('contact = "kontakt@', 'contact = "kontakt', "company.contact"),
-        ('# accent = "#0b5cad"', 'accent = "#7db7ff"', "company.accent"),  # white on it: 2.1
-        ('# accent = "#0b5cad"', 'accent = "blue"', "company.accent"),
-        ('phone = "+48 22 123 45 67"', 'phone = "zadzwoń"', "company.phone"),
-        ('version = "form-2026-11"', 'version = "chat-2026-11"', "duplicate version chat-2026-11"),
-        ("szczegóły: https://www.ostoja-wnetrza.example/prywatnosc", "bez linku", "must contain"),
-        ("[company]", "[company", "company.toml"),
-    ],
-)
+@pytest.mark.parametrize(("before", "after", "named"), TABLES["faults"])
 def test_a_fault_stops_the_start_and_is_named(
     tmp_path: Path, before: str, after: str, named: str
 ) -> None:
@@ -64,17 +53,10 @@ def test_the_accent_is_legible_by_day_and_by_night() -> None:
         assert company.contrast(night, company.DARK) >= company.LEGIBLE
 
 
-@pytest.mark.parametrize(
-    ("grants", "said"),
-    [
-        ('["marketing:sms"]', "marketing by SMS is refused"),
-        ('["marketing:fax"]', "must be one of email, phone"),
-        ('["newsletter:email"]', "not in [purposes]: newsletter"),
-    ],
-)
-def test_a_wording_grants_only_what_purposes_name(tmp_path: Path, grants: str, said: str) -> None:
+@pytest.mark.parametrize(("granted", "said"), TABLES["grants"].items())
+def test_a_wording_grants_only_what_purposes_name(tmp_path: Path, granted: str, said: str) -> None:
     path = tmp_path / "company.toml"
-    more = f'\n[[wordings]]\nversion = "x"\nplace = "form"\ngrants = {grants}\ntext.pl = "x"\n'
+    more = f'\n[[wordings]]\nversion = "x"\nplace = "form"\ngrants = ["{granted}"]\ntext.pl = "x"\n'
     path.write_text(SHIPPED.read_text(encoding="utf-8") + more, encoding="utf-8")
     with pytest.raises(SystemExit, match=re.escape(said)):
         company.load(path)

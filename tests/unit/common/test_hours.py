@@ -1,6 +1,8 @@
 """Business hours: when they are open, and how open time is counted."""
 
+import tomllib
 from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from libs.domain.hours import Hours
 from tests.support.business_hours import WARSAW, moments, near_changes, some_hours
 from tests.support.shipped import FOLLOWUPS as SHIPPED
 
+TABLES = tomllib.loads(Path(__file__).with_name("hours.toml").read_text(encoding="utf-8"))
 HOURS = Hours(WARSAW, time(9), time(19))
 ALWAYS = Hours(WARSAW, None, None)
 
@@ -18,34 +21,12 @@ def local(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=WARSAW)
 
 
-@pytest.mark.parametrize(
-    ("at", "opens"),
-    [
-        ("2026-11-25 08:59", "2026-11-25 09:00"),  # a Wednesday
-        ("2026-11-25 09:00", "2026-11-25 09:00"),
-        ("2026-11-25 18:59", "2026-11-25 18:59"),
-        ("2026-11-25 19:00", "2026-11-26 09:00"),
-        ("2026-11-27 20:00", "2026-11-30 09:00"),  # Friday evening
-        ("2026-11-28 12:00", "2026-11-30 09:00"),
-        ("2026-03-28 12:00", "2026-03-30 09:00"),  # over the change to summer time
-        ("2026-10-24 12:00", "2026-10-26 09:00"),  # and back
-    ],
-)
+@pytest.mark.parametrize(("at", "opens"), TABLES["opens"].items())
 def test_a_time_in_quiet_hours_moves_to_the_next_opening(at: str, opens: str) -> None:
     assert HOURS.next_opening(local(at)) == local(opens)
 
 
-@pytest.mark.parametrize(
-    ("at", "opens"),
-    [
-        ("2026-11-10 20:00", "2026-11-12 09:00"),  # Independence Day
-        ("2026-12-23 20:00", "2026-12-28 09:00"),  # Christmas Eve, a holiday since 2025
-        ("2024-12-23 20:00", "2024-12-24 09:00"),
-        ("2027-03-26 20:00", "2027-03-30 09:00"),  # Easter Monday, after the change of clocks
-        ("2026-06-03 20:00", "2026-06-05 09:00"),  # Corpus Christi, 60 days after Easter
-        ("2030-12-31 20:00", "2031-01-02 09:00"),
-    ],
-)
+@pytest.mark.parametrize(("at", "opens"), TABLES["holidays"].items())
 def test_the_public_holidays_of_poland_are_skipped(at: str, opens: str) -> None:
     hours = SHIPPED.hours
     assert hours.next_opening(local(at)) == local(opens)
@@ -73,19 +54,7 @@ def test_an_hour_that_comes_twice_is_open_both_times() -> None:
     assert hours.closing(twice) == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    ("at", "minutes", "ends"),
-    [
-        ("2026-11-25 10:00", 15, "2026-11-25 10:15"),
-        ("2026-11-25 18:50", 15, "2026-11-26 09:05"),
-        ("2026-11-25 18:45", 15, "2026-11-26 09:00"),  # at closing time nobody is there
-        ("2026-11-27 18:00", 120, "2026-11-30 10:00"),  # a weekend
-        ("2026-11-28 12:00", 30, "2026-11-30 09:30"),
-        ("2026-11-10 18:30", 60, "2026-11-12 09:30"),  # Independence Day
-        ("2026-11-23 09:00", 5 * 600 + 1, "2026-11-30 09:01"),  # a whole week
-        ("2026-11-25 20:00", 0, "2026-11-26 09:00"),
-    ],
-)
+@pytest.mark.parametrize(("at", "minutes", "ends"), TABLES["counted"])
 def test_only_open_time_is_counted(at: str, minutes: int, ends: str) -> None:
     assert SHIPPED.hours.add(local(at), timedelta(minutes=minutes)) == local(ends)
 

@@ -1,6 +1,8 @@
 """Plain forms as bytes: what is a field, and what is refused."""
 
+import tomllib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -9,6 +11,7 @@ from aiohttp.test_utils import TestClient
 from libs.common.http import application, plain_form
 from libs.common.http.application import Problem
 
+PARTS = tomllib.loads(Path(__file__).with_name("plain_form.toml").read_text(encoding="utf-8"))
 MULTIPART = "multipart/form-data; boundary=xyz"
 NAMED = 'Content-Disposition: form-data; name="a"'
 
@@ -17,19 +20,10 @@ def multipart(*parts: str) -> bytes:
     return "".join(f"--xyz\r\n{part}\r\n" for part in parts).encode() + b"--xyz--\r\n"
 
 
-@pytest.mark.parametrize(
-    ("part", "found"),
-    [
-        (f"{NAMED}\r\n\r\nŁazienka\r\ni kuchnia", ("a", "Łazienka\r\ni kuchnia")),
-        (f"{NAMED}\r\n\r\n", ("a", "")),
-        (f"{NAMED}\r\n\r\n--xy\r\n--xyzz", ("a", "--xy\r\n--xyzz")),
-        (f"{NAMED}\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n1", ("a", "1")),
-        ('content-disposition:form-data;name="łóżko; x"\r\n\r\n1', ("łóżko; x", "1")),
-        (f"{NAMED}\r\nContent-Transfer-Encoding: 8bit\r\n\r\n1", ("a", "1")),
-    ],
-)
-def test_a_part_is_a_field(part: str, found: tuple[str, str]) -> None:
-    assert plain_form.fields(multipart(part, part), MULTIPART) == [found, found]
+@pytest.mark.parametrize(("part", "found"), PARTS["fields"].items())
+def test_a_part_is_a_field(part: str, found: list[str]) -> None:
+    part = part.replace("<a>", NAMED)
+    assert plain_form.fields(multipart(part, part), MULTIPART) == [tuple(found)] * 2
 
 
 def test_a_boundary_may_be_quoted_and_an_empty_form_has_no_fields() -> None:
@@ -39,18 +33,12 @@ def test_a_boundary_may_be_quoted_and_an_empty_form_has_no_fields() -> None:
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (multipart("Content-Type: multipart/mixed; boundary=in\r\n\r\n--in--"), 400),
-        (multipart(f"{NAMED}\r\nContent-Type: multipart/mixed; boundary=in\r\n\r\n--in--"), 400),
-        (multipart(f"{NAMED}\r\nContent-Transfer-Encoding: base64\r\n\r\nMQ=="), 400),
-        (multipart('Content-Disposition: attachment; name="a"\r\n\r\n1'), 400),
+        *((multipart(part.replace("<a>", NAMED)), each) for part, each in PARTS["refused"].items()),
         (multipart(f"{NAMED}{';' * 2000}\r\n\r\n1"), 400),
-        (multipart(f"{NAMED}\r\n" + "X: 1\r\n" * 9 + "\r\n1"), 400),
         (multipart(f"{NAMED}\r\n\r\n1").removesuffix(b"--\r\n"), 400),
-        (multipart("Content-Disposition: form-data\r\n\r\nno name"), 400),
         (b"--xyz", 400),
         (b"", 400),
         (b"--xyz\r\n" + NAMED.encode() + b"\r\n\r\n\xff\r\n--xyz--\r\n", 400),
-        (multipart(f"{NAMED}; filename=x\r\n\r\n1"), 422),
         (multipart(*[f"{NAMED}\r\n\r\n1"] * (plain_form.MOST_FIELDS + 1)), 422),
     ],
 )

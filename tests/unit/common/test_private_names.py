@@ -2,16 +2,13 @@
 
 import ast
 import inspect
+import tomllib
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import TypeGuard
 
-import aiopg
-import aiormq
 import pytest
-import sqlalchemy as sa
-from aiohttp import web
-from alembic.script import ScriptDirectory
 
 from libs.common.database import aiopg_private, engine, migrate, statement
 from libs.common.http import aiohttp_private, server
@@ -52,52 +49,17 @@ def _is_stored(node: ast.AST) -> TypeGuard[ast.Attribute]:
     return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
 
 
-Names = dict[type, set[str]]
-HTTP: Names = {
-    web.RequestHandler: {
-        *("_close", "_current_request", "_manager", "_messages", "_reading_paused"),
-        *("_request_count", "_task_handler", "_waiter"),
-    },
-    web.Server: {"_kwargs", "_loop"},
-    web.AppRunner: {"_kwargs", "_make_server"},
-}
-SQLALCHEMY: Names = {
-    sa.Connection: {"_handle_dbapi_exception", "_has_events"},
-    sa.Engine: {"_has_events"},
-}
-USED: list[tuple[ModuleType, Names]] = [
-    (aiohttp_private, HTTP),
-    (server, HTTP),
-    (
-        aiopg_private,
-        {
-            aiopg.Connection: {
-                *("_close", "_conn", "_connect", "_create_waiter", "_fileno", "_loop", "_notifies"),
-                *("_notifies_proxy", "_poll", "_ready", "_timeout", "_waiter", "_weakref"),
-                "_writing",
-            },
-        },
-    ),
-    (
-        aiormq_private,
-        {
-            aiormq.Connection: {"_closing", aiormq_private.BLOCKED, aiormq_private.UNBLOCKED},
-            aiormq.Channel: {
-                *("_split_body", "lock", "write_queue", "delivery_tag", "confirmations"),
-                *("message_id_delivery_tag", aiormq_private.CLOSE_CHANNEL, "_close_exception"),
-            },
-        },
-    ),
-    (statement, SQLALCHEMY),
-    (engine, SQLALCHEMY),
-    (migrate, {ScriptDirectory: {"_upgrade_revs"}}),
-]
+MODULES = (aiohttp_private, aiopg_private, aiormq_private, engine, migrate, server, statement)
+CLASSES: dict[str, list[str]] = tomllib.loads(
+    Path(__file__).with_name("private_names.toml").read_text(encoding="utf-8")
+)
 
 
-@pytest.mark.parametrize(("module", "names"), USED)
-def test_each_private_name_that_is_used_is_listed_and_where_it_was(
-    module: ModuleType, names: Names
-) -> None:
-    for cls, listed in names.items():
-        assert listed <= defined_in(cls), cls
-    assert used_in(module) <= {name for listed in names.values() for name in listed}
+@pytest.mark.parametrize("name", CLASSES)
+def test_each_listed_name_is_where_it_was(name: str) -> None:
+    assert {*CLASSES[name]} <= defined_in(resolve_name(name))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_private_name_that_is_used_is_listed(module: ModuleType) -> None:
+    assert used_in(module) <= {name for listed in CLASSES.values() for name in listed}

@@ -1,10 +1,4 @@
-from libs.common.messaging.topology import (
-    Binding,
-    Exchange,
-    delay_queue,
-    request_queue,
-    work_queue,
-)
+from libs.common.messaging.topology import Binding, Exchange, delay_queue, request_queue, work_queue
 
 WORK = Exchange("svc", "direct")
 EVENTS = Exchange("other.events", "topic")

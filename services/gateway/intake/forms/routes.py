@@ -25,18 +25,8 @@ from services.gateway.door.body_budget import BodyBudget
 from services.gateway.door.budgets import Budgets
 from services.gateway.door.clients import Role, bucket_of, network_of
 from services.gateway.door.limits import Decision, Limiter, Window
-from services.gateway.intake.forms import pages
+from services.gateway.intake.forms import pages, submission
 from services.gateway.intake.forms.robots import Robots
-from services.gateway.intake.forms.submission import (
-    LEAD_SUBMIT,
-    MOST_BYTES,
-    LeadRequest,
-    Submission,
-    of_plain_form,
-    picked,
-    posted,
-    without_query,
-)
 from services.gateway.intake.idempotency import Idempotency, key_of
 from services.gateway.intake.relayed import Relayed
 from services.gateway.pages.files import language_of
@@ -91,7 +81,7 @@ class FormRoutes:
                 "title": form.title[language],
                 "fields": [
                     {
-                        **picked(field, "name", "type", "required"),
+                        **submission.picked(field, "name", "type", "required"),
                         "label": field.label and field.label[language],
                         "max_length": field.most,
                         "options": [
@@ -102,7 +92,7 @@ class FormRoutes:
                     for field in form.fields
                 ],
                 "consents": [
-                    picked(wording, "purpose", "version", "sha256", "text")
+                    submission.picked(wording, "purpose", "version", "sha256", "text")
                     for wording in form.shown(language, datetime.now(UTC).date())
                 ],
                 "notice": {
@@ -152,7 +142,7 @@ class FormRoutes:
                 422, errors=[(IDEMPOTENCY_KEY, f"must have {SHORTEST_KEY} characters or more")]
             )
         body = await self._body(request)
-        given = validate(body, LeadRequest).submission(key, body)
+        given = validate(body, submission.LeadRequest).submission(key, body)
         given.proof = request.headers.get(PROOF)
         form = self._form(given.form)
         self._check_origin(request, form)
@@ -181,13 +171,13 @@ class FormRoutes:
     async def _post_plain(self, request: web.Request) -> web.Response:
         """Take what a browser posts; faults are shown on our page, which keeps what was written."""
         now = datetime.now(UTC)
-        body = posted(await self._body(request), request.headers[hdrs.CONTENT_TYPE])
-        given = of_plain_form(body, language_of(request), now.date().isoformat())
+        body = submission.posted(await self._body(request), request.headers[hdrs.CONTENT_TYPE])
+        given = submission.of_plain_form(body, language_of(request), now.date().isoformat())
         form = self._form(given.form)
         self._check_origin(request, form)
         if form.trap is not None:
             given.trap = given.fields.pop(form.trap, None)
-        given.page = without_query(request.headers.get(hdrs.REFERER))
+        given.page = submission.without_query(request.headers.get(hdrs.REFERER))
         found, address = Read({}, {}, {}), ""
         words = pages.WORDS[given.language]
         try:
@@ -232,11 +222,11 @@ class FormRoutes:
         return web.Response(status=303, headers={hdrs.LOCATION: location})
 
     async def _body(self, request: web.Request) -> bytes:
-        if (request.content_length or 0) <= MOST_BYTES:
+        if (request.content_length or 0) <= submission.MOST_BYTES:
             body = await self.body_budget.read(request)
-            if len(body) <= MOST_BYTES:
+            if len(body) <= submission.MOST_BYTES:
                 return body
-        raise Problem(413, detail=f"the body is larger than {MOST_BYTES} bytes")
+        raise Problem(413, detail=f"the body is larger than {submission.MOST_BYTES} bytes")
 
     def _form(self, name: str) -> Form:
         return there(self.forms.get(name), "form")
@@ -272,7 +262,7 @@ class FormRoutes:
         if not (decision.admitted or self.shadow):
             raise _too_many(request, name, decision)
 
-    def _read(self, form: Form, given: Submission) -> Read:
+    def _read(self, form: Form, given: submission.Submission) -> Read:
         found = form.read(given.fields, given.form_version)
         if given.form_version in {None, form.version}:
             for purpose in given.consents:
@@ -286,8 +276,8 @@ class FormRoutes:
         self,
         request: web.Request,
         form: Form,
-        given: Submission,
-        proves: Callable[[Submission], Awaitable[bool]],
+        given: submission.Submission,
+        proves: Callable[[submission.Submission], Awaitable[bool]],
     ) -> None:
         """:raises Problem: 422"""
         if form.proof == "off" or request[CONTEXT].client.role is Role.SERVICE:
@@ -298,7 +288,7 @@ class FormRoutes:
                 422, errors=[(PROOF, "must solve the `challenge` of GET /api/forms/{form}")]
             )
 
-    def _check_evidence(self, request: web.Request, given: Submission) -> None:
+    def _check_evidence(self, request: web.Request, given: submission.Submission) -> None:
         """Ask a program for what a browser shows by itself.
 
         :raises Problem: 422
@@ -312,7 +302,7 @@ class FormRoutes:
             given.source = given.source or "program"
 
     async def _take(
-        self, request: web.Request, form: Form, given: Submission, found: Read
+        self, request: web.Request, form: Form, given: submission.Submission, found: Read
     ) -> list[str]:
         """Hand the lead over; return the purposes of which no consent is recorded.
 
@@ -338,7 +328,7 @@ class FormRoutes:
         outcome = "suspected" if suspicion else "accepted"
         try:
             way = await self.relayed.hand_over(
-                Message(body["id"], LEAD_SUBMIT, body, logs.request_id.get() or "")
+                Message(body["id"], submission.LEAD_SUBMIT, body, logs.request_id.get() or "")
             )
         except Problem as problem:
             metrics.LEADS.labels(given.form, "none", "unknown").inc()

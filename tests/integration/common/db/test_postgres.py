@@ -163,9 +163,6 @@ class Tearing:
         return False
 
 
-# Values
-
-
 # Transactions
 
 
