@@ -9,16 +9,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Self
 
-from sqlalchemy import URL, event, make_url, text
+from sqlalchemy import URL, event, exc, make_url, text
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import (
-    DBAPIError,
-    DisconnectionError,
-    InterfaceError,
-    MissingGreenlet,
-    OperationalError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import await_
@@ -146,7 +138,7 @@ class _Hosts:
             place = {"host": url.host, "port": url.port or 5432}
             try:
                 opened = _open(driver, record, arguments, keywords | place)
-            except MissingGreenlet:  # see Engine: it is tried again, with one
+            except exc.MissingGreenlet:  # see Engine: it is tried again, with one
                 raise
             except driver.dbapi.Error as error:
                 faults.append(f"{url.host}:{url.port}: {str(error).partition(chr(10))[0]}")
@@ -157,7 +149,7 @@ class _Hosts:
         raise driver.dbapi.OperationalError(f"no host accepts writes: {'; '.join(faults)}")
 
 
-def _translate(context: ExceptionContext) -> OperationalError | None:
+def _translate(context: ExceptionContext) -> exc.OperationalError | None:
     error = context.original_exception
     if not isinstance(error, OSError):
         _redact(context, error)
@@ -165,7 +157,7 @@ def _translate(context: ExceptionContext) -> OperationalError | None:
             context.is_disconnect = True  # of all connections of the pool
         return None
     context.is_disconnect = True
-    return OperationalError(context.statement, None, error, connection_invalidated=True)
+    return exc.OperationalError(context.statement, None, error, connection_invalidated=True)
 
 
 def _redact(context: ExceptionContext, error: BaseException) -> None:
@@ -188,7 +180,7 @@ def _discard_closed(_: Any, record: Any, __: Any) -> None:
     # The driver notices a closed socket. Pinging before each use (pool_pre_ping) costs a quarter
     # of the CPU.
     if record.driver_connection.is_closed():
-        raise DisconnectionError
+        raise exc.DisconnectionError
 
 
 def is_transient(error: BaseException) -> bool:
@@ -197,11 +189,13 @@ def is_transient(error: BaseException) -> bool:
     Accepts any exception. Of PostgreSQL's errors only those of the data itself are permanent: a
     failover, or a missing right, migration or disk space, is not the message's fault.
     """
-    if not isinstance(error, DBAPIError):
-        return isinstance(error, PoolTimeoutError | DisconnectionError)
+    if not isinstance(error, exc.DBAPIError):
+        return isinstance(error, exc.TimeoutError | exc.DisconnectionError)
     state = getattr(error.orig, "pgcode", None)
     if error.connection_invalidated or state is None:
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return error.connection_invalidated or isinstance(
+            error, exc.OperationalError | exc.InterfaceError
+        )
     return not str(state).startswith(_DATA_CLASSES)
 
 

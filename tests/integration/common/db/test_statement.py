@@ -9,15 +9,8 @@ from typing import Any
 import psycopg2
 import pytest
 import sqlalchemy as sa
-from sqlalchemy import text
+from sqlalchemy import exc, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.exc import (
-    DBAPIError,
-    IntegrityError,
-    InvalidRequestError,
-    ProgrammingError,
-    StatementError,
-)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.database import postgres
@@ -96,18 +89,18 @@ async def test_a_value_in_the_clause_may_be_left_out(engine: AsyncEngine) -> Non
     async with engine.begin() as tx:
         assert tuple((await rest.execute(tx)).one()) == (3, "a%b")
         assert (await rest.execute(tx, {"by": 5})).one().rest == 2
-        with pytest.raises(StatementError):
+        with pytest.raises(exc.StatementError):
             await ADD.execute(tx, {"id": uuid.uuid4()})
 
 
 async def test_an_error_is_sqlalchemys_and_hides_the_row(engine: AsyncEngine) -> None:
-    with pytest.raises(IntegrityError) as caught:
+    with pytest.raises(exc.IntegrityError) as caught:
         async with engine.begin() as tx:
             await ADD.execute(tx, row(name="x"))
     assert not postgres.is_transient(caught.value)
     assert "Failing row" not in str(caught.value)
     assert "2026-11-28" not in str(caught.value)
-    with pytest.raises(ProgrammingError):
+    with pytest.raises(exc.ProgrammingError):
         async with engine.begin() as tx:
             await Statement("SELECT * FROM nothing").execute(tx)
     assert await count(engine) == 0
@@ -126,7 +119,7 @@ async def test_a_connection_lost_between_statements_is_invalidated(
             await tx.execute(ending, {"pid": pid})
         driver: Any = (await connection.get_raw_connection()).driver_connection
         await until(driver.is_closed)
-        with pytest.raises(DBAPIError) as caught:
+        with pytest.raises(exc.DBAPIError) as caught:
             await Statement("SELECT 1").execute(connection)
         assert caught.value.connection_invalidated
     assert await count(engine) == 0
@@ -139,12 +132,12 @@ async def test_the_last_statement_commits_and_nothing_follows_it(engine: AsyncEn
         async with engine.begin() as tx:
             await ADD.execute(tx, row())
             await ADD.execute(tx, row(), commits=True)
-            with pytest.raises(InvalidRequestError):
+            with pytest.raises(exc.InvalidRequestError):
                 await ADD.execute(tx, row())
         assert await count(engine) == 2 * (1 + listens)
     tx = await engine.connect()
     await ADD.execute(tx, row())
-    with pytest.raises(IntegrityError):
+    with pytest.raises(exc.IntegrityError):
         await ADD.execute(tx, row(name="x"), commits=True)
     await tx.close()
     assert await count(engine) == 4
@@ -152,7 +145,7 @@ async def test_the_last_statement_commits_and_nothing_follows_it(engine: AsyncEn
 
 async def test_a_statement_alone_is_a_transaction(engine: AsyncEngine) -> None:
     async with alone(engine) as tx:
-        with pytest.raises(IntegrityError):
+        with pytest.raises(exc.IntegrityError):
             await ADD.execute(tx, row(name="x"))
         await ADD.execute(tx, row())
         await tx.execute(text("SELECT 1"))
