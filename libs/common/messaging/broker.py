@@ -306,11 +306,7 @@ class Broker:
         return outcomes
 
     async def _confirmed(
-        self,
-        exchange: str,
-        routing_key: str,
-        messages: Sequence[aio_pika.Message],
-        seconds: float,
+        self, exchange: str, routing_key: str, messages: Sequence[aio_pika.Message], seconds: float
     ) -> list[PublishError | None]:
         session = self._session
         if session is None or session.lost.is_set() or session.blocked:

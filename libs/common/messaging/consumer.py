@@ -334,10 +334,7 @@ class Consumer:
             logs.request_id.reset(token)
 
     async def _outcome(
-        self,
-        subscription: _Subscription,
-        incoming: DeliveredMessage,
-        message: Message,
+        self, subscription: _Subscription, incoming: DeliveredMessage, message: Message
     ) -> Disposition:
         """Handle the message; while the database is unavailable, wait here and try again.
 

@@ -137,9 +137,7 @@ async def test_of_one_write_only_what_has_no_confirm_is_unknown(
     assert count(vhost, QUEUE) == 2
 
 
-async def test_a_second_message_of_an_id_waits_for_the_first_of_a_write(
-    broker: Broker,
-) -> None:
+async def test_a_second_message_of_an_id_waits_for_the_first_of_a_write(broker: Broker) -> None:
     keys = [QUEUE, "nowhere"] * 5
     several = (broker.send_all("alerts", key, encoded(broker, 3), timeout=30) for key in keys)
     single = [broker.publish("alerts", QUEUE, Message("m-1", "test", {})) for _ in range(5)]
@@ -189,9 +187,7 @@ async def test_a_binding_is_made_once_its_exchange_exists(broker: Broker) -> Non
     await broker.publish("alerts.late", "key", message("test", {}))
 
 
-async def test_a_queue_that_differs_is_named_and_does_not_stop_others(
-    broker: Broker,
-) -> None:
+async def test_a_queue_that_differs_is_named_and_does_not_stop_others(broker: Broker) -> None:
     changed = replace(QUEUES[0], arguments={**QUEUES[0].arguments, "x-delivery-limit": 3})
     other = work_queue("alerts.other", exchange=ALERTS, dlx=DLX)
     await broker.declare(changed, *other)

@@ -48,10 +48,7 @@ async def test_what_nobody_waits_for_keeps_the_connection(
 
 
 async def test_a_close_that_rabbitmq_answers_late_keeps_the_connection(
-    through: Broker,
-    proxy: Proxy,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    through: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = await open_channel((await through.session()).consuming)
     inside: Any = (await channel.get_underlay_channel()).connection

@@ -295,9 +295,7 @@ async def test_a_paused_consumer_finishes_messages_in_flight_and_takes_no_more(
         await gate.until(5)
 
 
-async def test_a_consumer_resumed_with_one_tries_one_even_with_many_waiting(
-    broker: Broker,
-) -> None:
+async def test_a_consumer_resumed_with_one_tries_one_even_with_many_waiting(broker: Broker) -> None:
     await send(broker, 100)
     gate = Gate()
     async with Consumer(broker, QUEUE, gate, prefetch=10) as consumer:
@@ -439,9 +437,7 @@ async def test_a_connection_lost_during_a_database_outage_leaves_no_consumer_wai
         assert await gone(broker)
 
 
-async def test_a_handler_cancelled_by_a_library_gets_its_message_again(
-    broker: Broker,
-) -> None:
+async def test_a_handler_cancelled_by_a_library_gets_its_message_again(broker: Broker) -> None:
     (sent,) = await send(broker)
     seen: list[str] = []
 

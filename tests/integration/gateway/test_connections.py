@@ -100,8 +100,7 @@ async def test_12000_connections_of_one_address_leave_another_served_in_time(
 
 
 async def test_a_client_that_opens_too_many_loses_its_own_longest_idle_one(
-    start_gateway: StartGateway,
-    connect: Connect,
+    start_gateway: StartGateway, connect: Connect
 ) -> None:
     gateway = await start_gateway(CONNECTIONS_PER_CLIENT="3")
     other = await connect(gateway, "127.0.0.3")
@@ -116,8 +115,7 @@ async def test_a_client_that_opens_too_many_loses_its_own_longest_idle_one(
 
 
 async def test_beyond_the_most_of_all_the_longest_idle_one_goes(
-    start_gateway: StartGateway,
-    connect: Connect,
+    start_gateway: StartGateway, connect: Connect
 ) -> None:
     gateway = await start_gateway(MAX_CONNECTIONS="4")
     addresses = [f"127.0.0.{number}" for number in (2, 3, 4, 5)]
@@ -177,8 +175,6 @@ def low_soft_limit() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("low_soft_limit")
-async def test_a_low_soft_limit_of_open_files_is_raised_at_the_start(
-    gateway: Gateway,
-) -> None:
+async def test_a_low_soft_limit_of_open_files_is_raised_at_the_start(gateway: Gateway) -> None:
     soft, hard = resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE)
     assert soft == hard

@@ -45,9 +45,7 @@ async def test_a_flood_of_addresses_stays_within_the_bound(
     assert held(limiter) <= len(WINDOWS) * (MAX_KEYS + SHARED_KEYS)
 
 
-async def test_redis_counts_exactly_beyond_the_process_s_own_table(
-    pipe: RedisPipeline,
-) -> None:
+async def test_redis_counts_exactly_beyond_the_process_s_own_table(pipe: RedisPipeline) -> None:
     limiter = Limiter(pipe, max_keys=MAX_KEYS)
     await admitted(limiter, [f"filling:{n}" for n in range(MAX_KEYS)])
     assert await admitted(limiter, ["late"] * 50) == 3

@@ -150,9 +150,7 @@ async def test_an_unset_key_locks_its_routes(start_gateway: StartGateway) -> Non
     assert (await gateway.call("GET", "/api/dlq/stats")).status == 401
 
 
-async def test_a_wrong_key_is_refused_before_the_body_is_asked_for(
-    gateway: Gateway,
-) -> None:
+async def test_a_wrong_key_is_refused_before_the_body_is_asked_for(gateway: Gateway) -> None:
     reader, writer = await begin(port_of(gateway))
 
     async def answers(key: str) -> bytes:
@@ -248,9 +246,7 @@ async def test_every_answer_carries_security_headers(start_gateway: StartGateway
         assert headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains"
 
 
-async def test_an_allowed_origin_may_call_and_read_even_errors(
-    start_gateway: StartGateway,
-) -> None:
+async def test_an_allowed_origin_may_call_and_read_even_errors(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(CORS_ORIGINS="https://www.example.com")
     ours = {"Origin": "https://www.example.com"}
     preflight = await gateway.send(

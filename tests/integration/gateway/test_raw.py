@@ -120,9 +120,7 @@ async def test_an_ambiguous_request_is_refused_and_reaches_no_upstream(
     assert "Traceback" not in log
 
 
-async def test_a_head_of_ordinary_size_is_accepted_in_any_chunks(
-    gateway: Gateway,
-) -> None:
+async def test_a_head_of_ordinary_size_is_accepted_in_any_chunks(gateway: Gateway) -> None:
     reader, writer = await begin(port_of(gateway))
     for _ in range(2):
         writer.write(POST + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000 + GET)
@@ -208,9 +206,7 @@ async def test_http_1_0_is_answered_and_its_connection_ends(
     assert got.endswith(b"\r\n\r\n" + b"x" * 100_000)
 
 
-async def test_after_413_the_client_can_read_the_answer_and_go_on(
-    gateway: Gateway,
-) -> None:
+async def test_after_413_the_client_can_read_the_answer_and_go_on(gateway: Gateway) -> None:
     reader, writer = await begin(port_of(gateway), POST + b"Content-Length: 3000000\r\n\r\n")
     for _ in range(300):
         writer.write(b"x" * 10_000)

@@ -115,11 +115,7 @@ async def console() -> AsyncIterator[Console]:
 
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.faults)])
 async def test_no_request_begun_after_the_confirmation_is_answered_2xx(
-    start_gateway: StartGateway,
-    own_redis: Redis,
-    console: Console,
-    tmp_path: Path,
-    seed: int,
+    start_gateway: StartGateway, own_redis: Redis, console: Console, tmp_path: Path, seed: int
 ) -> None:
     gateways = [
         await start_gateway(

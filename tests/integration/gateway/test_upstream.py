@@ -25,9 +25,7 @@ async def test_a_connection_is_kept_and_used_again(start: Start) -> None:
     assert b"X-Internal-Key: the key\r\n" in owner.requests[0]
 
 
-async def test_a_get_that_meets_a_connection_being_closed_is_asked_again_once(
-    start: Start,
-) -> None:
+async def test_a_get_that_meets_a_connection_being_closed_is_asked_again_once(start: Start) -> None:
     owner, upstream = await start(answering(OK, b"", then=reset), answering(OK, then=until_closed))
     assert await get(upstream) == (200, b"ok")
     assert await get(upstream, "/again") == (200, b"ok")
@@ -199,9 +197,7 @@ async def test_no_line_break_gets_into_a_head(start: Start, broken: str) -> None
     assert owner.connections == 0
 
 
-async def test_a_post_that_certainly_never_left_is_sent_on_another_connection(
-    start: Start,
-) -> None:
+async def test_a_post_that_certainly_never_left_is_sent_on_another_connection(start: Start) -> None:
     """The owner's end is in the socket, and the loop has not read it yet."""
     writers: list[asyncio.StreamWriter] = []
 

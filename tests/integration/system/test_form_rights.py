@@ -34,9 +34,7 @@ async def test_forms_are_exported_and_erased_also_what_was_kept_apart(stack: Sta
     assert places(stack, email, PHONE) <= {"alerts.escalation"}
 
 
-async def test_an_erasure_waits_for_a_form_in_the_queue_and_leaves_none_of_it(
-    stack: Stack,
-) -> None:
+async def test_an_erasure_waits_for_a_form_in_the_queue_and_leaves_none_of_it(stack: Stack) -> None:
     email, consents = fresh_address(), await agreed(stack)
     await stack.opt_in(email)
     await stack.stop("followups")
@@ -53,9 +51,7 @@ async def test_an_erasure_waits_for_a_form_in_the_queue_and_leaves_none_of_it(
     assert not any((found.body["consents"] or {}).values())
 
 
-async def test_a_withdrawal_is_not_undone_by_an_agreement_that_was_on_its_way(
-    stack: Stack,
-) -> None:
+async def test_a_withdrawal_is_not_undone_by_an_agreement_that_was_on_its_way(stack: Stack) -> None:
     email, consents = fresh_address(), await agreed(stack)
     await stack.opt_in(email)
     await stack.stop("followups")

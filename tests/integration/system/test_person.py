@@ -162,9 +162,7 @@ async def test_what_is_purged_while_the_processing_is_restricted_is_still_export
     assert (await export(stack, address))["services"]["consent"]["kept_while_restricted"] is None
 
 
-async def test_an_unavailable_service_is_named_in_an_export_and_erases_later(
-    stack: Stack,
-) -> None:
+async def test_an_unavailable_service_is_named_in_an_export_and_erases_later(stack: Stack) -> None:
     address = fresh_address()
     await lead(stack, address)
     await stack.kill9("alerts")

@@ -88,10 +88,7 @@ def test_files_that_cannot_be_used_stop_the_start(
 
 
 def test_new_files_are_used_and_those_that_do_not_match_are_not(
-    authority: Authority,
-    whole: Path,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    authority: Authority, whole: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     current = certificates.Current(whole, certificates.client)
     first = current.context()

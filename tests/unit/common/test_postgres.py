@@ -43,9 +43,7 @@ def test_an_error_that_is_not_the_data_s_is_transient(error: BaseException) -> N
     ],
     ids=repr,
 )
-def test_a_data_error_is_not_transient(
-    error: BaseException,
-) -> None:
+def test_a_data_error_is_not_transient(error: BaseException) -> None:
     assert not postgres.is_transient(error)
 
 
