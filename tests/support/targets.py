@@ -20,6 +20,7 @@ from services.alerts.channels.monday import MondayTarget
 from services.alerts.channels.network import Networks
 from services.alerts.channels.slack import SlackTarget
 from services.alerts.channels.sms import SmsTarget
+from services.alerts.channels.subscription import SubscriptionTarget
 from services.alerts.channels.templates import Templates
 from services.alerts.channels.webhook import WebhookTarget
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Reason
@@ -48,33 +49,20 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 def http_target(channel: str, url: str, **options: Any) -> Target:
+    if channel == "subscription":
+        return SubscriptionTarget.of(url, [SIGNING_KEY]).model_copy(update=options)
     secret = SecretStr(url)
-    match channel:
-        case "slack":
-            return SlackTarget.model_construct(channel="slack", url=secret, **options)
-        case "slack_app":
-            token = SecretStr("xoxb-token")
-            return SlackTarget.model_construct(
-                channel="slack", api=url.rstrip("/"), token=token, post_to="C0123", **options
-            )
-        case "monday":
-            token = SecretStr("monday-token")
-            return MondayTarget.model_construct(
-                channel="monday", url=url, token=token, board="1", **options
-            )
-        case "sms":
-            token = SecretStr("sms-token")
-            return SmsTarget.model_construct(
-                channel="sms", url=url, token=token, to="+48600700800", **options
-            )
-        case "webhook":
-            key = SecretStr(SIGNING_KEY)
-            return WebhookTarget.model_construct(
-                channel="webhook", url=secret, secret=key, **options
-            )
-        case "apprise":
-            return AppriseTarget.model_construct(channel="apprise", url=secret, **options)
-    raise ValueError(channel)
+    app = {"api": url.rstrip("/"), "token": SecretStr("xoxb-token"), "post_to": "C0123"}
+    kinds: dict[str, tuple[type[Target], dict[str, Any]]] = {
+        "slack": (SlackTarget, {"url": secret}),
+        "slack_app": (SlackTarget, app),
+        "monday": (MondayTarget, {"url": url, "token": SecretStr("monday-token"), "board": "1"}),
+        "sms": (SmsTarget, {"url": url, "token": SecretStr("sms-token"), "to": "+48600700800"}),
+        "webhook": (WebhookTarget, {"url": secret, "secret": SecretStr(SIGNING_KEY)}),
+        "apprise": (AppriseTarget, {"url": secret}),
+    }
+    kind, given = kinds[channel]
+    return kind.model_construct(channel=channel.removesuffix("_app"), **given, **options)
 
 
 def mail_target(port: int, host: str = HOST, **options: Any) -> EmailTarget:

@@ -47,6 +47,22 @@ async def test_a_status_means_the_same_for_every_provider(
     assert (outcome.kind, outcome.reason, outcome.status) == (kind, reason, status)
 
 
+@pytest.mark.promise("P15")
+@pytest.mark.parametrize(
+    ("status", "kind", "reason"),
+    [
+        (202, Kind.DELIVERED, Reason.OK),
+        (302, Kind.FAILED, Reason.REDIRECT),
+        (422, Kind.FAILED, Reason.REFUSED),
+        (410, Kind.NEVER, Reason.GONE),
+    ],
+)
+async def test_what_a_receiver_of_events_answers(status: int, kind: Kind, reason: Reason) -> None:
+    async with listening(answering(answer(status, b""))) as port:
+        outcome = await send(http_target("subscription", f"http://127.0.0.1:{port}/"))
+    assert (outcome.kind, outcome.reason, outcome.status) == (kind, reason, status)
+
+
 @pytest.mark.parametrize("channel", ERRORS)
 @pytest.mark.parametrize("status", [200, 202, 204])
 async def test_an_error_or_nothing_inside_a_2xx_is_a_failure(channel: str, status: int) -> None:

@@ -27,9 +27,10 @@ from tests.support.targets import (
     send,
 )
 
-pytestmark = pytest.mark.promise("P6")
-
-CHANNELS = ("slack", "monday", "sms", "webhook", "apprise", "email")
+CHANNELS = ("slack", "monday", "sms", "webhook", "subscription", "apprise", "email")
+HTTP = ("slack", "monday", "sms", "webhook", "subscription")
+PRIVATE = ("127.0.0.1", "localhost", "0.0.0.0")  # noqa: S104
+SPELLED = ("::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "017700000001")
 FIRST: Networks = (ipaddress.ip_network("127.0.0.2/32"),)
 REFUSED = (Kind.FAILED, Reason.ADDRESS_REFUSED)
 
@@ -103,29 +104,22 @@ def names(monkeypatch: pytest.MonkeyPatch) -> Names:
     return Names(monkeypatch)
 
 
+@pytest.mark.promise("P6", "P15")
 @pytest.mark.parametrize("channel", CHANNELS)
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])  # noqa: S104
-async def test_an_unlisted_private_address_is_refused(
-    listener: Listener, channel: str, host: str
+async def test_an_unlisted_private_address_is_refused_in_every_spelling(
+    listener: Listener, channel: str
 ) -> None:
-    outcome = await send(target(channel, host, listener.port), ())
-    assert said(outcome) == REFUSED
-    assert "ALERTS_PRIVATE_NETWORKS" in outcome.excerpt
+    for host in PRIVATE:
+        outcome = await send(target(channel, host, listener.port), ())
+        assert said(outcome) == REFUSED
+        of = "SUBSCRIPTIONS" if channel == "subscription" else "ALERTS"
+        assert f"{of}_PRIVATE_NETWORKS" in outcome.excerpt
+    for host in SPELLED if channel != "apprise" else ():
+        assert (await send(target(channel, host, listener.port), ())).kind is Kind.FAILED
     assert listener.at == []
 
 
-@pytest.mark.parametrize("channel", ["slack", "webhook", "email"])
-@pytest.mark.parametrize(
-    "host", ["::ffff:127.0.0.1", "127.1", "2130706433", "0x7f000001", "017700000001"]
-)
-async def test_every_spelling_of_a_private_address_is_refused(
-    listener: Listener, channel: str, host: str
-) -> None:
-    outcome = await send(target(channel, host, listener.port), ())
-    assert outcome.kind is Kind.FAILED
-    assert listener.at == []
-
-
+@pytest.mark.promise("P6", "P15")
 @pytest.mark.parametrize("channel", CHANNELS)
 async def test_a_rebound_name_is_connected_to_the_checked_address(
     listener: Listener, names: Names, channel: str
@@ -139,26 +133,28 @@ async def test_a_rebound_name_is_connected_to_the_checked_address(
     assert listener.at == ["127.0.0.2"]
 
 
+@pytest.mark.promise("P6")
 @pytest.mark.parametrize("channel", CHANNELS)
 async def test_only_the_allowed_of_several_addresses_is_connected(
     listener: Listener, names: Names, channel: str
 ) -> None:
+    several = target(channel, "several.example", listener.port)
+    names.answer(lambda _: ["127.0.0.1", "::1", "169.254.169.254", "fd00:ec2::254"])
+    assert said(await send(several, FIRST)) == REFUSED
+    assert listener.at == []
     names.answer(lambda _: ["127.0.0.1", "::1", "127.0.0.2"])
-    await send(target(channel, "several.example", listener.port), FIRST)
+    await send(several, FIRST)
     assert set(listener.at) == {"127.0.0.2"}
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-async def test_several_refused_addresses_have_that_reason(
-    listener: Listener, names: Names, channel: str
-) -> None:
-    names.answer(lambda _: ["127.0.0.1", "::1", "169.254.169.254", "fd00:ec2::254"])
-    outcome = await send(target(channel, "metadata.example", listener.port), FIRST)
-    assert said(outcome) == REFUSED
-    assert listener.at == []
+@pytest.mark.promise("P15")
+async def test_in_clear_nothing_leaves_a_private_network(names: Names) -> None:
+    names.answer(lambda _: ["8.8.8.8"])
+    assert said(await send(target("subscription", "public.example", 80), FIRST)) == REFUSED
 
 
-@pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize("channel", HTTP)
 async def test_a_redirect_is_not_followed(listener: Listener, channel: str) -> None:
     location = f"Location: http://127.0.0.1:{listener.port}/"
     async with listening(answering(answer(307, b"", location))) as port:
@@ -167,21 +163,23 @@ async def test_a_redirect_is_not_followed(listener: Listener, channel: str) -> N
     assert listener.at == []
 
 
-@pytest.mark.parametrize("channel", ["slack", "monday", "sms", "webhook"])
+@pytest.mark.promise("P6")
+@pytest.mark.parametrize("channel", HTTP)
 async def test_a_proxy_in_the_environment_is_not_used(
     listener: Listener, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         for spelled in (name, name.lower()):
             monkeypatch.setenv(spelled, f"http://127.0.0.1:{listener.port}")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     async with listening(answering(answer(500, b""))) as port:
         outcome = await send(target(channel, "127.0.0.1", port))
     assert outcome.status == 500
     assert listener.at == []
 
 
+@pytest.mark.promise("P6")
 @pytest.mark.parametrize("stalled", ["email", "webhook", "slack"])
 async def test_a_hanging_name_server_delays_only_its_target(names: Names, stalled: str) -> None:
     go_on = threading.Event()

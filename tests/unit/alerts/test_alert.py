@@ -17,6 +17,7 @@ from services.alerts.rules.delivery import (
 )
 
 POLICY = Policy(retry_delays=(300, 300, 900), wait_tiers=(10, 60), max_age=3600)
+DELIVERED = Outcome(Kind.DELIVERED, Reason.OK)
 FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)
 UNKNOWN = Outcome(Kind.UNKNOWN, Reason.TIMEOUT)
 
@@ -25,47 +26,49 @@ def decided(outcome: Outcome, *, attempts: int = 1, age: float = 0, **case: bool
     return decide(outcome, attempts=attempts, age=age, policy=POLICY, **case)
 
 
-def test_a_success_is_delivered_however_late() -> None:
-    done = Transition(State.DELIVERED, Reason.OK)
-    assert decided(Outcome(Kind.DELIVERED, Reason.OK), attempts=99, age=1e9) == done
-
-
-def test_each_failure_waits_its_delay_until_retries_are_exhausted() -> None:
-    states = [decided(FAILED, attempts=attempts) for attempts in (1, 2, 3, 4)]
-    assert [(one.state, one.delay) for one in states] == [
-        (State.PENDING, 300),
-        (State.PENDING, 300),
-        (State.PENDING, 900),
-        (State.FAILED, 0),
-    ]
-    assert states[-1].reason == Reason.EXHAUSTED
-
-
-def test_a_permanent_error_fails_at_the_first_attempt() -> None:
-    refused = Outcome(Kind.NEVER, Reason.REFUSED, 422)
-    assert decided(refused) == Transition(State.FAILED, Reason.REFUSED)
-
-
 HELD = Outcome(Kind.HELD, Reason.GONE, 404)
+NEVER = Outcome(Kind.NEVER, Reason.REFUSED, 422)
+LATER = Outcome(Kind.LATER, Reason.RATE_LIMITED, 429, retry_after=60)
 WAITS = Transition(State.PENDING, Reason.GONE, 300, refund=True)
+EXPIRED = Transition(State.FAILED, Reason.EXPIRED)
+
+
+def again(delay: float) -> Transition:
+    return Transition(State.PENDING, Reason.SERVER_ERROR, delay)
 
 
 @pytest.mark.parametrize(
-    ("case", "expected"),
+    ("outcome", "case", "expected"),
     [
-        ({}, WAITS),
-        ({"attempts": 4}, WAITS),  # all that it has: it is given back
-        ({"once": True}, WAITS),  # it was certainly not sent
-        ({"age": 3301}, Transition(State.FAILED, Reason.EXPIRED)),
-        # The target refused us over this alert before, and has accepted another since.
-        ({"singled_out": True}, Transition(State.FAILED, Reason.GONE)),
-        ({"singled_out": True, "once": True}, Transition(State.FAILED, Reason.GONE)),
+        # A success is delivered, however late; a permanent error fails at the first attempt.
+        (DELIVERED, {"attempts": 99, "age": 1e9}, Transition(State.DELIVERED, Reason.OK)),
+        (NEVER, {}, Transition(State.FAILED, Reason.REFUSED)),
+        # Each failure waits its delay, until retries are exhausted.
+        (FAILED, {}, again(300)),
+        (FAILED, {"attempts": 2}, again(300)),
+        (FAILED, {"attempts": 3}, again(900)),
+        (FAILED, {"attempts": 4}, Transition(State.FAILED, Reason.EXHAUSTED)),
+        # A refusal of us is the target's fault: it was certainly not sent, and the attempt is
+        # given back. But the target may refuse one alert, and have accepted another since.
+        (HELD, {}, WAITS),
+        (HELD, {"attempts": 4}, WAITS),
+        (HELD, {"once": True}, WAITS),
+        (HELD, {"singled_out": True}, Transition(State.FAILED, Reason.GONE)),
+        (HELD, {"singled_out": True, "once": True}, Transition(State.FAILED, Reason.GONE)),
+        # Waiting ends at the max age.
+        (HELD, {"age": 3301}, EXPIRED),
+        (LATER, {"age": 3541}, EXPIRED),
+        (FAILED, {"age": 3301}, EXPIRED),
+        (FAILED, {"age": 3300}, again(300)),
+        # An unknown outcome is retried, unless at most once.
+        (UNKNOWN, {}, Transition(State.PENDING, Reason.TIMEOUT, 300)),
+        (UNKNOWN, {"once": True}, Transition(State.IN_DOUBT, Reason.TIMEOUT)),
     ],
 )
-def test_a_refusal_of_us_is_the_targets_fault_unless_it_is_of_one_alert(
-    case: dict[str, Any], expected: Transition
+def test_each_outcome_ends_an_attempt(
+    outcome: Outcome, case: dict[str, Any], expected: Transition
 ) -> None:
-    assert decided(HELD, **case) == expected
+    assert decided(outcome, **case) == expected
 
 
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.HELD])
@@ -93,18 +96,6 @@ def test_a_requested_wait_is_rounded_up_and_uses_no_attempt(
 ) -> None:
     later = decided(Outcome(Kind.LATER, Reason.RATE_LIMITED, 429, retry_after=asked), attempts=4)
     assert later == Transition(State.PENDING, Reason.RATE_LIMITED, tier, refund=True)
-
-
-def test_waiting_ends_at_the_max_age() -> None:
-    later = Outcome(Kind.LATER, Reason.RATE_LIMITED, 429, retry_after=60)
-    assert decided(later, age=3541) == Transition(State.FAILED, Reason.EXPIRED)
-    assert decided(FAILED, age=3301) == Transition(State.FAILED, Reason.EXPIRED)
-    assert decided(FAILED, age=3300).state is State.PENDING
-
-
-def test_an_unknown_outcome_is_retried_unless_at_most_once() -> None:
-    assert decided(UNKNOWN).state is State.PENDING
-    assert decided(UNKNOWN, once=True) == Transition(State.IN_DOUBT, Reason.TIMEOUT)
 
 
 DEAD = {"lease_over": True}

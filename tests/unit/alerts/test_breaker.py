@@ -1,3 +1,5 @@
+"""What of one process counts; test_target_status.py has what several do together."""
+
 import pytest
 
 from services.alerts.rules.delivery import BreakerState, Kind
@@ -16,10 +18,14 @@ def breaker(clock: Clock, fail_max: int = 3) -> Breaker:
     return Breaker("slack", fail_max=fail_max, reset_timeout=60, clock=clock)
 
 
-def call(subject: Breaker, kind: Kind | None) -> None:
+def admitted(subject: Breaker) -> Admission:
     admission = subject.admit()
     assert admission is not None
-    end(subject, admission, kind)
+    return admission
+
+
+def call(subject: Breaker, kind: Kind | None) -> None:
+    end(subject, admitted(subject), kind)
 
 
 def end(subject: Breaker, admission: Admission, kind: Kind | None) -> None:
@@ -44,35 +50,6 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def due(clock: Clock) -> Breaker:
-    """Return an open breaker whose trial is due."""
-    subject = tripped(clock)
-    clock.now += 60
-    grant(subject)
-    return subject
-
-
-def test_consecutive_failures_open_it_and_a_success_resets_the_count() -> None:
-    subject = breaker(Clock())
-    for kind in (Kind.FAILED, Kind.UNKNOWN, Kind.DELIVERED, Kind.FAILED, Kind.FAILED):
-        call(subject, kind)
-    before = subject.state
-    call(subject, Kind.FAILED)
-    assert (before, subject.state) == (BreakerState.CLOSED, BreakerState.OPEN)
-
-
-def test_an_open_breaker_admits_no_call_before_its_time(clock: Clock) -> None:
-    subject = tripped(clock)
-    clock.now += 59.9
-    assert subject.admit() is None
-    assert 0 < subject.seconds_to_trial <= 0.2
-    clock.now += 0.2
-    grant(subject)
-    assert subject.admit() is not None
-    assert subject.state is BreakerState.HALF_OPEN
-
-
 def test_a_neutral_outcome_neither_trips_nor_heals(clock: Clock) -> None:
     subject = breaker(clock)
     for kind in (Kind.FAILED, Kind.FAILED, Kind.NEVER, Kind.LATER, None):
@@ -90,51 +67,48 @@ def test_a_neutral_outcome_neither_trips_nor_heals(clock: Clock) -> None:
 
 def test_results_from_before_the_trip_change_nothing(clock: Clock) -> None:
     subject = breaker(clock)
-    early = [subject.admit() for _ in range(6)]
+    early = [admitted(subject) for _ in range(6)]
     for admission in early[:3]:
-        assert admission is not None
         end(subject, admission, Kind.FAILED)
     opened_until = subject.seconds_to_trial
     clock.now += 10
     for admission, kind in zip(early[3:], (Kind.DELIVERED, Kind.FAILED, None), strict=True):
-        assert admission is not None
         end(subject, admission, kind)
         assert subject.state is BreakerState.OPEN
     assert subject.seconds_to_trial == opened_until - 10
+    assert subject.admit() is None
     clock.now += 50
     grant(subject)
-    trial = subject.admit()
-    assert trial is not None
+    admitted(subject)
     assert subject.admit() is None
 
 
 def test_a_late_result_does_not_end_anothers_trial(clock: Clock) -> None:
     subject = breaker(clock)
-    late = subject.admit()
-    assert late is not None
+    late = admitted(subject)
     for _ in range(3):
         call(subject, Kind.FAILED)
     clock.now += 60
     grant(subject)
-    trial = subject.admit()
-    assert trial is not None
+    admitted(subject)
     end(subject, late, Kind.DELIVERED)
     assert subject.state is BreakerState.HALF_OPEN
     assert subject.admit() is None
 
 
-def test_a_manual_reset_closes_it_and_ignores_the_trial_in_flight(due: Breaker) -> None:
-    trial = due.admit()
-    assert trial is not None
-    due.reset()
-    end(due, trial, Kind.FAILED)
-    assert (due.state, due.failures) == (BreakerState.CLOSED, 0)
+def test_a_manual_reset_closes_it_and_ignores_the_trial_in_flight(clock: Clock) -> None:
+    subject = tripped(clock)
+    clock.now += 60
+    grant(subject)
+    trial = admitted(subject)
+    subject.reset()
+    end(subject, trial, Kind.FAILED)
+    assert (subject.state, subject.failures) == (BreakerState.CLOSED, 0)
 
 
 def test_only_a_counted_success_is_observed(clock: Clock) -> None:
     subject = breaker(clock)
-    late = subject.admit()
-    assert late is not None
+    late = admitted(subject)
     for kind in (Kind.DELIVERED, Kind.NEVER, Kind.FAILED, Kind.FAILED, Kind.FAILED):
         call(subject, kind)
     end(subject, late, Kind.DELIVERED)
@@ -154,8 +128,7 @@ def test_a_process_makes_only_its_own_trial(clock: Clock) -> None:
     clock.now += GRANT_SECONDS  # frozen for so long: the trial may be another's by now
     assert subject.admit() is None
     grant(subject)
-    trial = subject.admit()
-    assert trial is not None
+    trial = admitted(subject)
     assert subject.admit() is None
     end(subject, trial, Kind.DELIVERED)
     assert (subject.state, subject.observations) == (

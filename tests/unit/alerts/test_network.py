@@ -1,21 +1,14 @@
-"""Which addresses a target may have."""
+"""Which addresses a target, or a subscription, may have."""
 
 from ipaddress import ip_network
 
 import pytest
 
 from services.alerts.channels.network import allowed
+from services.alerts.channels.subscription import fault
 
 OFFICE = (ip_network("10.20.0.0/16"), ip_network("fd00:20::/32"))
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::1"],
-)
-def test_a_public_address_is_allowed(address: str) -> None:
-    assert allowed(address, ())
-
+PUBLIC = "8.8.8.8 2606:4700:4700::1111 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1"
 
 # This machine; private networks; carrier-grade NAT; metadata services of clouds; documentation,
 # multicast; the same mapped, translated and tunnelled (NAT64, 6to4, Teredo); what is no address.
@@ -26,18 +19,37 @@ REFUSED = """
     64:ff9b::a9fe:a9fe 64:ff9b:1::1 2002:7f00:1::1 2001:0:1::1 2001:db8::1 fe80::1 fe80::1%eth0
     fec0::1 fc00::1 fd00:ec2::254 ff02::1 ff0e::1 localhost 127.1 2130706433 0x7f.0.0.1
 """
+OFFICES = "10.20.0.1 ::ffff:10.20.0.1 fd00:20::1"
+OTHERS = "10.21.0.1 127.0.0.1 ::ffff:10.21.0.1 fd00:21::1"
 
 
-@pytest.mark.parametrize("address", [*REFUSED.split(), ""])
-def test_an_address_that_is_not_public_is_refused(address: str) -> None:
-    assert not allowed(address, ())
+@pytest.mark.parametrize("address", [*PUBLIC.split(), *REFUSED.split(), ""])
+def test_only_a_public_address_is_allowed(address: str) -> None:
+    assert allowed(address, ()) == (address in PUBLIC.split())
 
 
-@pytest.mark.parametrize("address", ["10.20.0.1", "::ffff:10.20.0.1", "fd00:20::1"])
-def test_a_listed_private_network_is_allowed(address: str) -> None:
-    assert allowed(address, OFFICE)
+@pytest.mark.parametrize("address", [*OFFICES.split(), *OTHERS.split()])
+def test_of_private_networks_only_a_listed_one_is_allowed(address: str) -> None:
+    assert allowed(address, OFFICE) == (address in OFFICES.split())
 
 
-@pytest.mark.parametrize("address", ["10.21.0.1", "127.0.0.1", "::ffff:10.21.0.1", "fd00:21::1"])
-def test_an_unlisted_private_network_is_refused(address: str) -> None:
-    assert not allowed(address, OFFICE)
+@pytest.mark.promise("P15")
+@pytest.mark.parametrize(
+    ("url", "private", "expected"),
+    [
+        ("https://example.com/x", (), True),
+        ("http://example.com/x", (), False),
+        ("https://user:secret@example.com/", (), False),
+        ("https://[::ffff:127.0.0.1]/x", (), False),
+        ("https://2130706433/x", (), False),
+        ("https://127.1/x", (), False),
+        ("http://10.20.0.1/x", (), False),
+        ("http://10.20.0.1/x", OFFICE, True),
+        ("https://127.0.0.1/x", OFFICE, False),
+        ("http://8.8.8.8/x", OFFICE, False),  # in clear only a private network is reached
+    ],
+)
+def test_an_address_of_a_subscription_is_public_or_listed(
+    url: str, private: tuple[object, ...], *, expected: bool
+) -> None:
+    assert (fault(url, private) is None) == expected  # type: ignore[arg-type]

@@ -3,16 +3,19 @@
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.common import beside
 from libs.domain.hours import Hours
 from services.alerts.config.rota import AGAIN, Rota, read
 from services.alerts.rules.shifts import OnCall, Rule, Shift, gaps, who
 
+SAID = beside.toml(__file__)
 WARSAW = ZoneInfo("Europe/Warsaw")
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)  # a Wednesday
 HOUR = timedelta(hours=1)
@@ -23,37 +26,29 @@ def shift(begins: int, ends: int, person: str) -> Shift:
     return Shift(NOON + begins * HOUR, NOON + ends * HOUR, person)
 
 
+SHIFT, HOUR_3 = Rule.SHIFT, NOON + 3 * HOUR
+
+
 @pytest.mark.parametrize(
     ("shifts", "overrides", "expected"),
     [
-        ([shift(-1, 2, "anna")], [], OnCall("anna", Rule.SHIFT, NOON + 2 * HOUR)),
-        ([shift(0, 2, "anna")], [], OnCall("anna", Rule.SHIFT, NOON + 2 * HOUR)),
-        ([shift(-2, 0, "anna")], [], OnCall("ewa", Rule.OTHERWISE)),
-        ([shift(3, 5, "anna")], [], OnCall("ewa", Rule.OTHERWISE, NOON + 3 * HOUR)),
+        ([(-1, 2, "anna")], [], OnCall("anna", SHIFT, NOON + 2 * HOUR)),
+        ([(0, 2, "anna")], [], OnCall("anna", SHIFT, NOON + 2 * HOUR)),
+        ([(-2, 0, "anna")], [], OnCall("ewa", Rule.OTHERWISE)),
+        ([(3, 5, "anna")], [], OnCall("ewa", Rule.OTHERWISE, HOUR_3)),
         # The shift that began last, and the one beneath it when it is over.
-        (
-            [shift(-9, 9, "anna"), shift(-1, 1, "jan")],
-            [],
-            OnCall("jan", Rule.SHIFT, NOON + HOUR),
-        ),
-        (
-            [shift(-1, 1, "anna")],
-            [shift(-2, 4, "jan")],
-            OnCall("jan", Rule.OVERRIDE, NOON + 4 * HOUR),
-        ),
+        ([(-9, 9, "anna"), (-1, 1, "jan")], [], OnCall("jan", SHIFT, NOON + HOUR)),
+        ([(-1, 1, "anna")], [(-2, 3, "jan")], OnCall("jan", Rule.OVERRIDE, HOUR_3)),
         # Two shifts of one person in a row are one time on call.
-        (
-            [shift(-1, 1, "anna"), shift(1, 3, "anna")],
-            [],
-            OnCall("anna", Rule.SHIFT, NOON + 3 * HOUR),
-        ),
+        ([(-1, 1, "anna"), (1, 3, "anna")], [], OnCall("anna", SHIFT, HOUR_3)),
     ],
 )
 def test_an_override_comes_first_then_the_shift_that_began_last(
-    shifts: list[Shift], overrides: list[Shift], expected: OnCall
+    shifts: list[tuple[int, int, str]], overrides: list[tuple[int, int, str]], expected: OnCall
 ) -> None:
-    assert who("ewa", shifts, overrides, NOON) == expected
-    assert who("ewa", shifts[::-1], overrides, NOON) == expected
+    own, instead = ([shift(*each) for each in some] for some in (shifts, overrides))
+    assert who("ewa", own, instead, NOON) == expected
+    assert who("ewa", own[::-1], instead, NOON) == expected
 
 
 some_shifts = st.lists(
@@ -110,51 +105,15 @@ def local(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=WARSAW).astimezone(UTC)
 
 
-def test_an_all_day_shift_is_a_day_of_the_hours_zone(tmp_path: Path) -> None:
-    event = "DTSTART;VALUE=DATE:20261125\nDTEND;VALUE=DATE:20261127\nSUMMARY:Anna "
-    assert shifts_of(tmp_path, event) == [
-        Shift(local("2026-11-25 00:00"), local("2026-11-27 00:00"), "anna")
+@pytest.mark.parametrize("row", SAID["calendar"], ids=lambda row: row["case"])
+def test_a_calendar_says_who_has_which_shift(tmp_path: Path, row: dict[str, Any]) -> None:
+    found = shifts_of(tmp_path, *row["events"], at=local(row["at"]))
+    told = [
+        f"{each.begins.astimezone(WARSAW):%Y-%m-%d %H:%M} {(each.ends - each.begins) / HOUR:g} h"
+        f" {each.person}"
+        for each in found
     ]
-
-
-def test_a_day_on_which_the_clocks_change_has_23_or_25_hours(tmp_path: Path) -> None:
-    for day, hours in (("20260329", 23), ("20261025", 25)):
-        event = f"DTSTART;VALUE=DATE:{day}\nSUMMARY:anna"
-        at = datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
-        (found,) = shifts_of(tmp_path, event, at=at)
-        assert found.ends - found.begins == hours * HOUR
-
-
-def test_a_weekly_shift_stays_at_its_hour_over_a_change_of_clocks(tmp_path: Path) -> None:
-    event = (
-        "DTSTART;TZID=Europe/Warsaw:20260302T090000\nDTEND;TZID=Europe/Warsaw:20260302T170000\n"
-        "RRULE:FREQ=WEEKLY;BYDAY=MO\nEXDATE;TZID=Europe/Warsaw:20260406T090000\nSUMMARY:jan"
-    )
-    found = shifts_of(tmp_path, event, at=local("2026-03-23 00:00"))
-    assert [each.begins for each in found] == [local("2026-03-23 09:00"), local("2026-03-30 09:00")]
-    assert shifts_of(tmp_path, event, at=local("2026-04-06 00:00"))[0].begins == local(
-        "2026-04-13 09:00"
-    )
-
-
-def test_a_time_without_a_zone_is_in_the_hours_zone_and_a_cancelled_event_is_none(
-    tmp_path: Path,
-) -> None:
-    events = (
-        "DTSTART:20261125T140000\nDTEND:20261125T180000\nSUMMARY:anna",
-        "DTSTART:20261125T140000Z\nDURATION:PT2H\nSUMMARY:jan",
-        "DTSTART:20261125T140000\nDTEND:20261125T180000\nSUMMARY:ewa\nSTATUS:CANCELLED",
-    )
-    assert shifts_of(tmp_path, *events) == [
-        Shift(local("2026-11-25 14:00"), local("2026-11-25 18:00"), "anna"),
-        Shift(NOON + 2 * HOUR, NOON + 4 * HOUR, "jan"),
-    ]
-
-
-def test_a_shift_that_began_days_ago_is_known(tmp_path: Path) -> None:
-    event = "DTSTART:20261116T080000Z\nDTEND:20261130T080000Z\nSUMMARY:anna"
-    (found,) = shifts_of(tmp_path, event)
-    assert found.covers(NOON)
+    assert told == row["shifts"]
 
 
 @pytest.fixture

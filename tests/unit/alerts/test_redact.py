@@ -8,8 +8,10 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+from libs.common import beside
 from services.alerts.channels.redact import EXCERPT, Redactor
 
+SAID = beside.toml(__file__)
 MARKER = 'm4rk/er+s3cret?"x=ł&y'
 URL = "https://hooks.example/services/T0123456789/B0123/m4rkers3cretm4rker?key=an%2Fothers3cret"
 
@@ -52,35 +54,14 @@ def test_a_secret_inside_base64_is_redacted_at_any_offset(before: str) -> None:
         assert Redactor((MARKER,))(text).rstrip("=") == "***"
 
 
-@pytest.mark.parametrize(
-    "shown",
-    [
-        URL,
-        URL.removeprefix("https://hooks.example"),
-        "POST /services/T0123456789/B0123/m4rkers3cretm4rker HTTP/1.1",
-        "no team m4rkers3cretm4rker",
-        "key an/others3cret",
-        "key an%2Fothers3cret",
-        "url('https://hooks.example/services/T0123456789/B0123/m4rkers3cretm4rker')",
-    ],
-)
+@pytest.mark.parametrize("shown", SAID["url"])
 def test_the_secret_part_of_a_url_is_redacted(shown: str) -> None:
     said = Redactor((URL,))(f"{shown} was not found")
     assert "s3cret" not in said
     assert said.endswith("was not found")
 
 
-@pytest.mark.parametrize(
-    "shown",
-    [
-        "correct horse",
-        "Correct-Horse!",
-        "CORRECT_HORSE",
-        "is thecorrecthorse",
-        "correcthor",
-        "rect",
-    ],
-)
+@pytest.mark.parametrize("shown", SAID["plain_words"])
 def test_a_secret_of_plain_words_is_redacted(shown: str) -> None:
     assert not re.search(
         "corr|rect|horse", Redactor(("correcthorse", "horse"))(shown), re.IGNORECASE
@@ -93,18 +74,7 @@ def test_the_secret_of_an_apprise_url_is_redacted(secret: str) -> None:
     assert "p4ss" not in Redactor((secret,))(f"refused {token.split(':')[1]} and {token}")
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "channel_is_archived",
-        "5.7.8 Error: authentication failed",
-        "ClientConnectorError: [Errno 111] Connect call failed",
-        '{"error": 102, "message": "Invalid token or username."}',
-        "Błąd: nieprawidłowy numer",
-        "SSLCertVerificationError: self-signed certificate",
-        "HTTP 503 Unavailable",
-    ],
-)
+@pytest.mark.parametrize("said", SAID["kept"])
 def test_words_that_explain_the_cause_are_kept(said: str) -> None:
     assert Redactor((MARKER, URL))(said) == said
 

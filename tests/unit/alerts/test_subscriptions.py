@@ -2,16 +2,14 @@
 
 import json
 from datetime import UTC, datetime
-from ipaddress import ip_network
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from services.alerts import topology
-from services.alerts.channels.network import Network
 from services.alerts.channels.responses import classify
-from services.alerts.channels.subscription import SubscriptionTarget, fault
+from services.alerts.channels.subscription import SubscriptionTarget
 from services.alerts.delivery.events import person
 from services.alerts.messages import Occurred
 from services.alerts.rules import delivery, events
@@ -86,42 +84,6 @@ def test_a_person_has_one_name_which_says_nothing_else() -> None:
     (name,) = person(subjects, "ala@example.com")
     assert person(subjects, "ala@example.com") == [name] != person(subjects, "ela@example.com")
     assert (len(name), person(subjects, None)) == (32, [])
-
-
-PRIVATE = (ip_network("10.0.0.0/8"),)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://example.com/x",
-        "https://user:secret@example.com/",
-        "https://127.0.0.1/x",
-        "https://169.254.169.254/latest/meta-data",
-        "https://10.1.2.3/x",
-        "https://[::1]/x",
-        "https://[::ffff:127.0.0.1]/x",
-        "https://[64:ff9b::7f00:1]/x",
-        "https://192.0.0.192/x",
-        "https://2130706433/x",
-        "https://127.1/x",
-    ],
-)
-def test_an_address_inside_is_refused(url: str) -> None:
-    assert fault(url, ()) is not None
-
-
-def test_a_private_network_must_be_allowed_and_only_it_is_reached_in_clear() -> None:
-    assert fault("https://example.com/x", ()) is None
-    assert fault("http://10.1.2.3/x", ()) is not None
-    assert fault("http://10.1.2.3/x", PRIVATE) is None
-    assert fault("https://127.0.0.1/x", PRIVATE) is not None
-    assert fault("http://8.8.8.8/x", PRIVATE) is not None
-    network = Network("test", PRIVATE, 1)
-    network.public, network.setting = False, "SUBSCRIPTIONS_PRIVATE_NETWORKS"
-    with pytest.raises(OSError, match="SUBSCRIPTIONS_PRIVATE_NETWORKS"):
-        network.check("8.8.8.8")
-    network.check("10.1.2.3")
 
 
 def test_it_waits_as_the_design_says_and_in_the_ledger() -> None:
