@@ -6,6 +6,7 @@ import shutil
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def mails(configured: config.Config) -> Mails:
     return Mails(configured, TOKENS, "https://ostoja.example.com/")
 
 
-def render(language: str = "pl", facts: Facts = FACTS, step: int = 0) -> dict[str, object]:
+def render(language: str = "pl", facts: Facts = FACTS, step: int = 0) -> dict[str, Any]:
     steps = FOLLOWUPS.sequences["default"]
     to = Recipient(uuid.UUID(int=7), "ala@example.com", language, facts)
     return mails(FOLLOWUPS).render(steps[step], to, NOW)
@@ -38,12 +39,11 @@ def render(language: str = "pl", facts: Facts = FACTS, step: int = 0) -> dict[st
 def test_every_mail_has_unsubscribe_links_and_headers(language: str, step: int) -> None:
     mail = render(language, step=step)
     headers = mail["headers"]
-    assert isinstance(headers, dict)
     link = headers["List-Unsubscribe"].strip("<>")
     assert link.startswith("https://ostoja.example.com/unsubscribe?token=")
     assert headers["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
-    assert link in str(mail["text"])
-    assert link in str(mail["html"])
+    assert link in mail["text"]
+    assert link in mail["html"]
     claims = TOKENS.verify(link.partition("token=")[2], "unsubscribe", NOW)
     assert (claims.subject, claims.purpose) == ("ala@example.com", "marketing")
 
@@ -64,15 +64,13 @@ def test_a_mail_names_its_step_in_its_return_path_where_the_domain_has_one() -> 
 
 def test_a_step_keeps_its_message_id() -> None:
     assert render("pl")["headers"] == render("pl")["headers"]
-    headers = render("en")["headers"]
-    assert isinstance(headers, dict)
-    assert headers["Message-ID"] == f"<{uuid.UUID(int=7)}@ostoja.example.com>"
+    assert render("en")["headers"]["Message-ID"] == f"<{uuid.UUID(int=7)}@ostoja.example.com>"
 
 
 def test_a_mail_uses_the_lead_s_language_and_facts() -> None:
-    assert "Dzień dobry, Pani Alu," in str(render("pl")["text"])
-    assert "250\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}zł" in str(render("pl")["text"])
-    assert "thank you for talking to us" in str(render("en")["text"])
+    assert "Dzień dobry, Pani Alu," in render("pl")["text"]
+    assert "250\N{NO-BREAK SPACE}000\N{NO-BREAK SPACE}zł" in render("pl")["text"]
+    assert "thank you for talking to us" in render("en")["text"]
 
 
 @pytest.mark.parametrize("language", ["pl", "en"])
@@ -80,11 +78,9 @@ def test_a_mail_names_the_company_and_a_reply_address(language: str) -> None:
     about = FOLLOWUPS.company
     mail = render(language)
     for said in (about.legal_name, about.address, about.nip, about.privacy_url):
-        assert said in str(mail["text"])
-        assert said in str(mail["html"])
-    headers = mail["headers"]
-    assert isinstance(headers, dict)
-    assert headers["Reply-To"] == about.contact
+        assert said in mail["text"]
+        assert said in mail["html"]
+    assert mail["headers"]["Reply-To"] == about.contact
 
 
 @pytest.mark.parametrize("language", ["pl", "en"])
@@ -96,14 +92,14 @@ def test_a_phone_of_the_company_is_in_the_footer(tmp_path: Path, language: str) 
     step = configured.sequences["default"][0]
     to = Recipient(uuid.UUID(int=1), "a@example.com", language, Facts())
     mail = mails(configured).render(step, to, datetime.fromtimestamp(0).astimezone())
-    without = str(mail["text"]) + str(mail["html"])
-    assert "+48 22 123 45 67, kontakt@" in str(render(language)["text"])
-    assert "+48 22 123 45 67, kontakt@" in str(render(language)["html"])
+    without = mail["text"] + mail["html"]
+    assert "+48 22 123 45 67, kontakt@" in render(language)["text"]
+    assert "+48 22 123 45 67, kontakt@" in render(language)["html"]
     assert "+48 22" not in without
 
 
 def test_styles_are_inlined_and_nothing_is_fetched() -> None:
-    html = str(render()["html"])
+    html = render()["html"]
     assert '<p style="margin: 0 0 16px;">' in html
     assert "<style" not in html
     assert re.findall(r"(?:src|href)=\"(?!https://)", html) == []
