@@ -70,11 +70,6 @@ async def test_an_expired_permit_is_closed_and_still_delays_the_200(consent: Con
     assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
 
 
-async def test_a_withdrawal_without_permits_is_done_at_once(consent: Consent) -> None:
-    assert await consent.answered(await consent.withdraw(), 0) == (WithdrawalResult.DONE, 0)
-    assert await consent.ask() is PermitDecision.DENIED
-
-
 async def test_a_withdrawal_is_done_when_the_last_permit_is_returned(consent: Consent) -> None:
     first, second = uuid4(), uuid4()
     assert await consent.ask(first) is PermitDecision.GRANTED
@@ -86,15 +81,6 @@ async def test_a_withdrawal_is_done_when_the_last_permit_is_returned(consent: Co
     assert not done
     await consent.give_back(second)
     assert await answered == (WithdrawalResult.DONE, 0)
-
-
-async def test_a_repeated_withdrawal_waits_like_the_first(consent: Consent) -> None:
-    message = uuid4()
-    assert await consent.ask(message) is PermitDecision.GRANTED
-    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
-    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.IN_FLIGHT, 1)
-    await consent.give_back(message)
-    assert await consent.answered(await consent.withdraw()) == (WithdrawalResult.DONE, 0)
 
 
 async def test_a_withdrawal_is_done_after_the_quarantine_of_an_unreturned_permit(
