@@ -5,32 +5,23 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.followups.store import conversations, steps, tables
 from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
-from tests.support.eventually import eventually
 
 
-async def test_many_tabs_of_one_session_make_one_conversation_and_one_lead(
-    world: World, engine: AsyncEngine
-) -> None:
+async def test_many_tabs_of_one_session_make_one_conversation_and_one_lead(world: World) -> None:
     answers = await asyncio.gather(*(world.say(f"{GOOD_LEAD}, jan@example.com") for _ in range(20)))
     assert len({answer.conversation_id for answer in answers}) == 1
     assert len(await world.outbox("lead.qualified")) == 1
-    async with engine.begin() as tx:
-        conversations = await tx.scalar(
-            sa.select(sa.func.count()).select_from(tables.chat_conversations)
-        )
-        said = await tx.scalar(sa.select(sa.func.count()).select_from(tables.chat_message))
-    assert (conversations, said) == (1, 40)
+    assert (await world.conversations(), len(await world.said())) == (1, 40)
 
 
-async def test_a_turn_makes_few_statements(world: World, engine: AsyncEngine) -> None:
+async def test_a_turn_makes_few_statements(world: World) -> None:
     """Each costs about 0.12 ms of CPU in this service; BEGIN and COMMIT are not counted."""
     made: list[str] = []
     sa.event.listen(
-        engine.sync_engine, "before_cursor_execute", lambda *given: made.append(given[2])
+        world.engine.sync_engine, "before_cursor_execute", lambda *given: made.append(given[2])
     )
     counts = {}
     for said in (
@@ -46,15 +37,12 @@ async def test_a_turn_makes_few_statements(world: World, engine: AsyncEngine) ->
     assert counts == {"Dzień": 2, "budżet": 2, "Anna,": 3, "tak,": 5, "dziękuję,": 4}
 
 
-async def test_facts_said_in_different_tabs_all_survive(world: World, engine: AsyncEngine) -> None:
+async def test_facts_said_in_different_tabs_all_survive(world: World) -> None:
     parts = ["80 m2", "250 tys. zł", "jan@example.com", "600 700 800", "od marca", "remont"]
     await asyncio.gather(*(world.say(part) for part in parts))
-    async with engine.begin() as tx:
-        state = await tx.scalar(sa.select(tables.chat_conversations.c.state))
-    assert state is not None
-    assert set(state["facts"]) == {
-        "area", "budget", "currency", "email", "phone", "start", "wish",
-    }  # fmt: skip
+    [talk] = await world.rows(tables.chat_conversations)
+    facts = {"area", "budget", "currency", "email", "phone", "start", "wish"}
+    assert {*talk["state"]["facts"]} == facts
 
 
 async def test_consent_is_recorded_once_with_the_wording_that_was_shown(world: World) -> None:
@@ -92,9 +80,7 @@ async def test_the_delay_restarts_while_a_lead_is_talking(world: World) -> None:
     assert {row["status"] for row in rows} == {"scheduled"}
 
 
-async def test_a_reply_after_a_sent_step_cancels_the_rest(
-    world: World, engine: AsyncEngine
-) -> None:
+async def test_a_reply_after_a_sent_step_cancels_the_rest(world: World) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com")
     first, _ = await world.steps()
     await world.pretend_sent(str(first["id"]))
@@ -111,14 +97,13 @@ async def test_a_reply_of_a_lead_enrolled_by_staff_cancels_the_sequence(world: W
 
 
 async def test_a_turn_sees_steps_enrolled_while_it_waited_for_the_address_lock(
-    world: World, engine: AsyncEngine
+    world: World,
 ) -> None:
     await world.say("dzień dobry, jan@example.com")
-    async with engine.begin() as tx:
+    async with world.engine.begin() as tx:
         await steps.lock_address(tx, "jan@example.com")
         turn = asyncio.create_task(world.say("już nieaktualne"))
-        waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        await eventually(lambda: tx.scalar(sa.text(waits)), 20)
+        await world.someone_waits()
         there = await conversations.conversation_of_address(tx, "jan@example.com")
         due = [datetime.now(UTC) + timedelta(hours=1)]
         await steps.enrol(tx, there, "jan@example.com", "default", due, "api", None)
@@ -126,9 +111,7 @@ async def test_a_turn_sees_steps_enrolled_while_it_waited_for_the_address_lock(
     assert await world.statuses() == ["cancelled"]
 
 
-async def test_naming_someone_else_s_address_does_not_end_its_sequence(
-    world: World,
-) -> None:
+async def test_naming_someone_else_s_address_does_not_end_its_sequence(world: World) -> None:
     await world.enrol("jan@example.com", seconds=3600)
     before = await world.steps()
     await world.say("dzień dobry, jan@example.com, nadal nas to interesuje", "another session")
@@ -211,9 +194,7 @@ async def test_a_refusal_withdraws_for_each_contact_that_was_given_by_then(world
     assert await withdrawn() == ["+48600700800", "+48601234567", "jan@example.com"]
 
 
-async def test_every_withdrawal_is_sent_since_a_form_may_grant_in_between(
-    world: World,
-) -> None:
+async def test_every_withdrawal_is_sent_since_a_form_may_grant_in_between(world: World) -> None:
     await world.say("jan@example.com")
     await world.say("STOP")
     await world.say("STOP")
@@ -260,7 +241,6 @@ async def test_a_page_that_repeats_its_fields_does_not_undo_a_corrected_phone_an
     await world.say("mój numer to jednak 602 345 678, nazywam się Jan Kos", **fields)
     await world.say("od kwietnia", **fields)
     lead = await world.lead()
-    assert lead is not None
     assert (lead["known"]["phone"], lead["known"]["name"]) == ("+48602345678", "Jan Kos")
 
 

@@ -6,12 +6,10 @@ from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from services.followups import commands
 from services.followups.settings import FollowupsSettings
 from services.followups.store import tables
+from tests.integration.followups.conftest import World
 from tests.support.shipped import EXAMPLE
 
 
@@ -37,13 +35,10 @@ def test_preview_writes_each_mail_as_html_and_eml(tmp_path: Path) -> None:
         ]
 
 
-async def test_send_test_mails_the_given_address_without_a_permit(
-    engine: AsyncEngine,
-) -> None:
-    url = engine.url.render_as_string(hide_password=False)
+async def test_send_test_mails_the_given_address_without_a_permit(world: World) -> None:
+    url = world.engine.url.render_as_string(hide_password=False)
     sent = await commands.send_test(settings(database_url=url), "Staff@Example.com")
-    async with engine.connect() as tx:
-        bodies = list(await tx.scalars(sa.select(tables.outbox_table.c.body)))
+    bodies = [row["body"] for row in await world.rows(tables.outbox_table)]
     assert len(bodies) == sent == 4
     for body in bodies:
         assert (body["event_type"], body["once"]) == ("email", None)

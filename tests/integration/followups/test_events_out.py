@@ -4,16 +4,12 @@ import uuid
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from libs.common.messaging.broker import Message
-from services.followups.consumers import Consumers
 from services.followups.store import steps as store
 from services.followups.store import tables
-from tests.integration.followups.conftest import Client, World, submissions_of
-from tests.integration.followups.test_inbox import EMAIL, Mails
-from tests.integration.followups.test_lead_acts import ANNA, BATH, act
-from tests.integration.followups.test_leads import listed
+from tests.integration.followups.conftest import MAILED, MailBack, World
+from tests.integration.followups.test_lead_acts import ANNA, BATH
 from tests.integration.followups.test_submissions import RICH, given
 from tests.support.contracts import golden
 
@@ -26,34 +22,32 @@ def matches(body: dict[str, Any], event_type: str) -> None:
 
 
 async def count(world: World) -> int:
-    out = tables.outbox_table
-    async with world.engine.begin() as tx:
-        said = sa.select(sa.func.count()).where(out.c.routing_key == "event.occurred")
-        return (await tx.execute(said.select_from(out))).scalar_one()
+    rows = await world.rows(tables.outbox_table)
+    return len([row for row in rows if row["routing_key"] == "event.occurred"])
 
 
 async def test_an_act_that_changes_the_state_of_a_lead_says_so_and_no_other_act_does(
-    world: World, client: Client
+    world: World,
 ) -> None:
     await world.say(BATH)
-    (lead,) = await listed(client)
-    await act(client, lead["id"], "notes", {"text": "Woli po 16"})
+    (lead,) = await world.listed()
+    await world.act(lead["id"], "notes", {"text": "Woli po 16"})
     assert await count(world) == 0
-    await act(client, lead["id"], "owner", {"owner": "Ewa Lis"})
-    await act(client, lead["id"], "state", {"state": "won"}, by="Ewa Lis")
+    await world.act(lead["id"], "owner", {"owner": "Ewa Lis"})
+    await world.act(lead["id"], "state", {"state": "won"}, by="Ewa Lis")
     (answered,), (closed,) = [await world.outbox(f"lead.{each}") for each in ("answered", "closed")]
     for body, event_type in ((answered, "lead.answered"), (closed, "lead.closed")):
         matches(body, event_type)
         assert body["lead_id"] == lead["id"]
     assert (answered["state"], closed["state"], closed["by"]) == ("taken", "won", "Ewa Lis")
-    await act(client, lead["id"], "undo", {})
+    await world.act(lead["id"], "undo", {})
     assert len(await world.outbox("lead.answered")) == 2
 
 
-async def test_a_refused_act_says_nothing(world: World, client: Client) -> None:
+async def test_a_refused_act_says_nothing(world: World) -> None:
     await world.say(BATH)
-    (lead,) = await listed(client)
-    await act(client, lead["id"], "state", {"state": "won", "version": 99}, status=409)
+    (lead,) = await world.listed()
+    await world.act(lead["id"], "state", {"state": "won", "version": 99}, status=409)
     assert await count(world) == 0
 
 
@@ -62,7 +56,7 @@ async def test_a_form_that_was_stored_says_so_under_an_id_of_its_own(
     world: World, suspicion: str | None
 ) -> None:
     form = given(ANNA, facts=RICH, suspicion=suspicion)
-    subject = submissions_of(world.engine)
+    subject = world.forms
     await subject.take(form)
     await subject.take(form)  # a second copy
     said = await world.outbox("form.submitted")
@@ -70,34 +64,27 @@ async def test_a_form_that_was_stored_says_so_under_an_id_of_its_own(
     for body in said:
         assert body.keys() <= {*golden("events/form.submitted")["occurred"], "name", "phone"}
         assert (body["email"], body["form"], body["values"]) == (ANNA, "contact", form.fields)
-    ids = await _ids(world)
+    ids = [row["message_id"] for row in await world.rows(tables.outbox_table)]
     assert len(set(ids)) == len(ids)
 
 
-async def _ids(world: World) -> list[str]:
-    async with world.engine.begin() as tx:
-        return list((await tx.execute(sa.select(tables.outbox_table.c.message_id))).scalars())
-
-
 async def test_a_follow_up_that_left_says_so_once(world: World) -> None:
-    mails = Mails(world)
-    await world.say(f"remont łazienki, 6 m2, 40 tys., Gdynia, {EMAIL}")
+    await world.say(f"remont łazienki, 6 m2, 40 tys., Gdynia, {MAILED}")
     await world.make_due()
-    first = (await world.steps(EMAIL))[0]
+    first = (await world.steps(MAILED))[0]
     async with world.engine.begin() as tx:
         await store.claim(tx, 10)
-    (handed, *_) = await world.steps(EMAIL)
+    (handed, *_) = await world.steps(MAILED)
     settled = {
         "alert_id": str(handed["message_id"] or handed["id"]), "reference": str(first["id"]),
         "outcome": "sent", "reason": None, "at": "2026-11-25T10:15:30+00:00",
     }  # fmt: skip
-    consumers = Consumers(world.engine, mails.inbox, submissions_of(world.engine))  # type: ignore[arg-type]
     for _ in range(2):
         message = Message(str(uuid.uuid4()), "delivery.settled", settled)
-        await consumers.outcomes(message)
+        await world.consumers.outcomes(message)
     (sent,) = await world.outbox("followup.sent")
     matches(sent, "followup.sent")
-    assert sent["email"] == EMAIL
+    assert sent["email"] == MAILED
 
 
 @pytest.mark.parametrize(
@@ -107,7 +94,7 @@ async def test_a_follow_up_that_left_says_so_once(world: World) -> None:
 async def test_mail_that_comes_back_says_so_and_ends_the_rest(
     world: World, mail: str, event_type: str
 ) -> None:
-    mails = Mails(world)
+    mails = MailBack(world)
     await mails.begin()
     await mails.come(mail)
     (body,) = await world.outbox(event_type)
@@ -115,13 +102,13 @@ async def test_mail_that_comes_back_says_so_and_ends_the_rest(
     assert body["followup_id"] == str(mails.step)
     (ended,) = await world.outbox("followup.ended")
     matches(ended, "followup.ended")
-    assert ended["email"] == EMAIL
+    assert ended["email"] == MAILED
 
 
 async def test_an_erasure_takes_back_what_is_still_in_the_outbox(world: World) -> None:
-    mails = Mails(world)
+    mails = MailBack(world)
     await mails.begin()
     await mails.come("postfix")
     assert await count(world) == 2
-    await world.erase(EMAIL)
+    await world.erase(MAILED)
     assert await count(world) == 0

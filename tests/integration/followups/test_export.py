@@ -4,20 +4,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.consumer import Consumer
 from libs.common.messaging.rpc import Requester
 from services.followups import consumers, topology
 from services.followups.consumers import Consumers
-from tests.integration.followups.conftest import GOOD_LEAD, World, submissions_of
+from tests.integration.followups.conftest import GOOD_LEAD, World
 from tests.support.brokers import Vhost
 from tests.support.consumers import connected
 
 
 @pytest.fixture
-async def consent(vhost: Vhost, engine: AsyncEngine) -> AsyncIterator[Requester]:
+async def consent(vhost: Vhost, world: World) -> AsyncIterator[Requester]:
     """Consent's side of an export, with followups answering."""
     async with (
         Broker.connect(vhost.url("followups"), "followups") as mine,
@@ -25,7 +24,7 @@ async def consent(vhost: Vhost, engine: AsyncEngine) -> AsyncIterator[Requester]
     ):
         await connected(mine)
         await mine.declare(*topology.EXCHANGES, *topology.QUEUES)
-        handler = Consumers(engine, mine, submissions_of(engine)).requests
+        handler = Consumers(world.engine, mine, world.forms).requests
         async with (
             Consumer(mine, topology.REQUESTS_QUEUE, handler, prefetch=5),
             Requester(theirs, "consent") as requester,

@@ -6,26 +6,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.followups.http.leads import COLUMNS
-from tests.integration.followups.conftest import Client, World
+from tests.integration.followups.conftest import World
 
 
-async def listed(client: Client, **query: str) -> list[dict[str, Any]]:
-    async with client.get("/api/leads", params=query) as answer:
-        assert answer.status == 200, await answer.text()
-        items: list[dict[str, Any]] = (await answer.json())["items"]
-        return items
-
-
-async def put(client: Client, lead: str, state: str, reason: str | None = None) -> dict[str, Any]:
-    body = {"state": state} | ({"reason": reason} if reason else {})
-    async with client.post(f"/api/leads/{lead}/state", json=body) as answer:
-        assert answer.status == 200, await answer.text()
-        told: dict[str, Any] = await answer.json()
-        return told
+async def put(world: World, lead: str, state: str, **more: Any) -> dict[str, Any]:
+    return await world.act(lead, "state", {"state": state} | more)
 
 
 async def three(world: World) -> None:
@@ -34,22 +21,21 @@ async def three(world: World) -> None:
     await world.say("chcę zgłosić reklamację, 600 700 803", "three")
 
 
-async def test_leads_are_listed_newest_first_in_pages(world: World, client: Client) -> None:
+async def test_leads_are_listed_newest_first_in_pages(world: World) -> None:
     await three(world)
-    everything = await listed(client)
+    everything = await world.listed()
     assert [lead["topic"] for lead in everything] == ["complaint", "lead", "lead"]
     pages, cursor = [], None
     for _ in range(3):
         query = {"limit": "1"} | ({"cursor": cursor} if cursor else {})
-        async with client.get("/api/leads", params=query) as answer:
-            page = await answer.json()
+        page = await world.get("/api/leads", **query)
         pages += page["items"]
         cursor = page["next_cursor"]
     assert pages == everything
     assert cursor is None
 
 
-async def test_each_filter_narrows_the_list(world: World, client: Client) -> None:
+async def test_each_filter_narrows_the_list(world: World) -> None:
     await three(world)
     now = "2020-01-01T00:00:00+00:00"
     for query, count in (
@@ -58,7 +44,7 @@ async def test_each_filter_narrows_the_list(world: World, client: Client) -> Non
         ({"since": now}, 3), ({"until": now}, 0),
         ({"since": now[:19]}, 3), ({"until": now[:19]}, 0), ({"since": now[:10]}, 3),
     ):  # fmt: skip
-        assert len(await listed(client, **query)) == count, query
+        assert len(await world.listed(**query)) == count, query
 
 
 @pytest.mark.parametrize(
@@ -68,26 +54,20 @@ async def test_each_filter_narrows_the_list(world: World, client: Client) -> Non
      {"email": "x"}, {"person": "x"}, {"format": "xml"}],
     ids=str,
 )  # fmt: skip
-async def test_an_invalid_filter_is_named(client: Client, query: dict[str, str]) -> None:
-    async with client.get("/api/leads", params=query) as answer:
-        assert answer.status == 422
-        assert [fault["field"] for fault in (await answer.json())["errors"]] == list(query)
+async def test_an_invalid_filter_is_named(world: World, query: dict[str, str]) -> None:
+    status, told = await world.call("GET", "/api/leads", params=query)
+    assert (status, [fault["field"] for fault in told["errors"]]) == (422, [*query])
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r="])
-async def test_csv_cells_are_never_formulas(
-    world: World, client: Client, engine: AsyncEngine, start: str
-) -> None:
+async def test_csv_cells_are_never_formulas(world: World, start: str) -> None:
     await world.say("remont kuchni, 600 700 800")
     wish = f'{start}HYPERLINK("http://evil.example")'
-    async with engine.begin() as tx:
-        await tx.execute(
-            text(
-                "UPDATE lead SET known = jsonb_set(known, '{wish}', to_jsonb(CAST(:wish AS text)))"
-            ),
-            {"wish": wish},
-        )
-    async with client.get("/api/leads", params={"format": "csv"}) as answer:
+    await world.sql(
+        "UPDATE lead SET known = jsonb_set(known, '{wish}', to_jsonb(CAST(:wish AS text)))",
+        wish=wish,
+    )
+    async with world.client.get("/api/leads", params={"format": "csv"}) as answer:
         assert answer.content_type == "text/csv"
         [row] = csv.DictReader(io.StringIO(await answer.text(), newline=""))
     assert tuple(row) == COLUMNS
@@ -95,34 +75,30 @@ async def test_csv_cells_are_never_formulas(
     assert row["wish"] == f"'{wish}"
 
 
-async def test_a_taken_lead_records_who_why_and_when_and_its_follow_ups_end(
-    world: World, client: Client
-) -> None:
+async def test_a_taken_lead_records_who_why_and_when_and_its_follow_ups_end(world: World) -> None:
     await world.say("remont kuchni 12 m2, 60 tys., od marca, jan@example.com")
     assert set(await world.statuses()) == {"scheduled"}
-    [lead] = await listed(client)
-    taken = await put(client, lead["id"], "taken", "dzwonię dziś")
+    [lead] = await world.listed()
+    taken = await put(world, lead["id"], "taken", reason="dzwonię dziś")
     assert (taken["state"], taken["state_by"], taken["state_reason"]) == (
         "taken", "Ola", "dzwonię dziś",
     )  # fmt: skip
     assert taken["state_at"] > lead["state_at"]
     assert set(await world.statuses()) == {"cancelled"}
-    assert [each["id"] for each in await listed(client, state="taken")] == [lead["id"]]
+    assert [each["id"] for each in await world.listed(state="taken")] == [lead["id"]]
 
 
-async def test_the_requests_of_a_person_are_listed_and_name_each_other(
-    world: World, client: Client
-) -> None:
+async def test_the_requests_of_a_person_are_listed_and_name_each_other(world: World) -> None:
     await world.say("remont kuchni, 600 700 800, jan@example.com")
-    [lead] = await listed(client)
-    await put(client, lead["id"], "lost", "za drogo")
+    [lead] = await world.listed()
+    await put(world, lead["id"], "lost", reason="za drogo")
     await world.say("jednak wracam: remont salonu, 600 700 800", "another day")
     await world.say("a jeszcze =taras 20 m2, 600 700 800", "yet another day")
     await world.say("remont dachu, 600 700 801", "somebody else")
-    async with client.get("/api/leads", params={"person": "600 700 800", "format": "csv"}) as got:
-        rows = list(csv.DictReader(io.StringIO(await got.text())))
-    again, old = await listed(client, person="600 700 800")
-    assert [old] == await listed(client, person="Jan@Example.com")
+    table = await world.get("/api/leads", person="600 700 800", format="csv")
+    rows = list(csv.DictReader(io.StringIO(table)))
+    again, old = await world.listed(person="600 700 800")
+    assert [old] == await world.listed(person="Jan@Example.com")
     assert (again["state"], old["state"], old["state_reason"]) == ("new", "lost", "za drogo")
     assert again["previous"] == {"id": old["id"], "state": "lost", "owner": "Ola"}
     assert (old["previous"], old["next"]) == (None, again["id"])
@@ -131,26 +107,21 @@ async def test_the_requests_of_a_person_are_listed_and_name_each_other(
     assert "taras" in rows[0]["also"]
 
 
-async def test_an_unknown_lead_is_404_and_a_wrong_state_422(client: Client) -> None:
+async def test_an_unknown_lead_is_404_and_a_wrong_state_422(world: World) -> None:
     for path, body, status in (
         (f"/api/leads/{uuid4()}/state", {"state": "won"}, 404),
         ("/api/leads/x/state", {"state": "won"}, 404),
         (f"/api/leads/{uuid4()}/state", {"state": "sold"}, 422),
         (f"/api/leads/{uuid4()}/state", {"state": "won", "by": "me"}, 422),
     ):
-        async with client.post(path, json=body) as answer:
-            assert answer.status == status, path
-    async with client.get(f"/api/leads/{uuid4()}") as answer:
-        assert answer.status == 404
+        assert (await world.post(path, body))[0] == status, path
+    assert (await world.call("GET", f"/api/leads/{uuid4()}"))[0] == 404
 
 
-async def test_one_lead_shows_why_it_has_its_score_and_what_was_said(
-    world: World, client: Client
-) -> None:
+async def test_one_lead_shows_why_it_has_its_score_and_what_was_said(world: World) -> None:
     await world.say("remont kuchni 12 m2, 60 tys., 600 700 801", "one")
-    (lead,) = await listed(client)
-    async with client.get(f"/api/leads/{lead['id']}") as answer:
-        shown = await answer.json()
+    (lead,) = await world.listed()
+    shown = await world.shown(lead["id"])
     assert shown["alert_ids"] == [lead["id"]]
     first = shown["conversation"][0]
     assert (first["author"], first["text"]) == ("lead", "remont kuchni 12 m2, 60 tys., 600 700 801")
@@ -159,17 +130,14 @@ async def test_one_lead_shows_why_it_has_its_score_and_what_was_said(
     assert min(100, sum(points)) == shown["score"]
 
 
-async def stats(client: Client, **headers: str) -> dict[str, Any]:
-    async with client.get("/api/leads/stats", headers=headers) as answer:
-        assert answer.status == 200, await answer.text()
-        found: dict[str, Any] = await answer.json()
-        return found
+async def stats(world: World, **headers: str) -> dict[str, Any]:
+    status, found = await world.call("GET", "/api/leads/stats", headers=headers)
+    assert status == 200, found
+    return dict(found)
 
 
-async def test_stats_count_what_waits_who_has_it_and_how_fast_it_was_answered(
-    world: World, client: Client, engine: AsyncEngine
-) -> None:
-    empty = await stats(client)
+async def test_stats_count_what_waits_who_has_it_and_how_fast_it_was_answered(world: World) -> None:
+    empty = await stats(world)
     none: dict[str, Any] = {
         "leads": 0, "answered": 0, "due": 0, "within_hour": 0, "median_answer_seconds": None,
         "won": 0, "lost": 0, "won_values": {}, "lost_values": {},
@@ -179,21 +147,20 @@ async def test_stats_count_what_waits_who_has_it_and_how_fast_it_was_answered(
     await three(world)
     await world.say("remont dachu, 600 700 804", "four")
     await world.say("remont tarasu, 50 tys., 600 700 805", "five")
-    leads = {lead["phone"] or "jan": lead["id"] for lead in await listed(client, topic="lead")}
+    leads = {lead["phone"] or "jan": lead["id"] for lead in await world.listed(topic="lead")}
     past = (("+48600700801", 2, 30), ("jan", 24 * 8, 90), ("+48600700804", 2, 0))
     for phone, hours, took in past:
-        await backdate(engine, leads[phone], hours)
+        await backdate(world, leads[phone], hours)
         if took:
-            await put(client, leads[phone], "taken")
-            await backdate(engine, leads[phone], hours, answered=took)
-    path, order = f"/api/leads/{leads['jan']}/state", {"order_value": 60_000}
-    assert (await client.post(path, json={"state": "won"} | order)).status == 200
-    await put(client, leads["+48600700805"], "lost")
-    ola = await stats(client, **{"X-Operator": "staff:7 Ola"})
+            await put(world, leads[phone], "taken")
+            await backdate(world, leads[phone], hours, answered=took)
+    await put(world, leads["jan"], "won", order_value=60_000)
+    await put(world, leads["+48600700805"], "lost")
+    ola = await stats(world, **{"X-Operator": "staff:7 Ola"})
     assert (ola["waiting"], ola["taken"], ola["mine"]) == (1, 1, 1)
-    assert (await stats(client, **{"X-Operator": "staff:8 Ewa"}))["mine"] == 0
+    assert (await stats(world, **{"X-Operator": "staff:8 Ewa"}))["mine"] == 0
     assert ola["topics"] == {"complaint": 1}
-    waiting = {lead["id"]: lead["state_at"] for lead in await listed(client, state="new")}
+    waiting = {lead["id"]: lead["state_at"] for lead in await world.listed(state="new")}
     assert ola["waiting_since"] == waiting[leads["+48600700804"]]
     assert ola["this_week"].pop("median_answer_seconds") in range(900, 960)
     del none["median_answer_seconds"]
@@ -208,20 +175,17 @@ async def test_stats_count_what_waits_who_has_it_and_how_fast_it_was_answered(
     assert ola["days"][-1]["won"] == 1
 
 
-async def backdate(
-    engine: AsyncEngine, lead: str, hours: int, *, answered: int | None = None
-) -> None:
+async def backdate(world: World, lead: str, hours: int, *, answered: int | None = None) -> None:
     """Let a lead have come hours ago, and have been answered minutes later."""
-    came = "now() - make_interval(hours => :hours)"
-    async with engine.begin() as tx:
-        await tx.execute(
-            text(
-                f"UPDATE lead SET created_at = {came}, "
-                "state_at = CASE WHEN state = 'new' THEN created_at ELSE state_at END, "
-                f"answered_at = {came} + make_interval(mins => :minutes) WHERE id = :lead"
-            ),
-            {"hours": hours, "minutes": answered, "lead": lead},
-        )
+    came = f"now() - make_interval(hours => {hours})"
+    await world.sql(
+        f"UPDATE lead SET created_at = {came}, "
+        "state_at = CASE WHEN state = 'new' THEN created_at ELSE state_at END, "
+        f"answered_at = {came} + make_interval(mins => CAST(:minutes AS integer))"
+        " WHERE id = CAST(:lead AS uuid)",
+        minutes=answered,
+        lead=lead,
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,7 +197,7 @@ async def backdate(
     ],
 )  # fmt: skip
 async def test_leads_are_found_by_parts_of_names_numbers_addresses_and_words(
-    world: World, client: Client, q: str, found: list[str]
+    world: World, q: str, found: list[str]
 ) -> None:
     await world.say("remont kuchni 12 m2, nazywam się Jan Żółć, 600 700 801", "one")
     await world.say("remont łazienki, two@example.com", "two")
@@ -241,23 +205,20 @@ async def test_leads_are_found_by_parts_of_names_numbers_addresses_and_words(
     await world.say("chcę zgłosić reklamację, 600 700 803", "three")
     await world.tell_staff(after=60)
     contacts = {"+48600700801": "one", "two@example.com": "two", "+48600700803": "three"}
-    items = await listed(client, q=q)
+    items = await world.listed(q=q)
     assert [contacts[item["phone"] or item["email"]] for item in items] == found
 
 
 @pytest.mark.parametrize("q", ["", "ab", "a b c", "..."])
-async def test_too_little_to_search_for_is_refused(client: Client, q: str) -> None:
-    async with client.get("/api/leads", params={"q": q}) as answer:
-        assert answer.status == 422
+async def test_too_little_to_search_for_is_refused(world: World, q: str) -> None:
+    assert (await world.call("GET", "/api/leads", params={"q": q}))[0] == 422
 
 
-async def test_an_erasure_leaves_no_word_of_who_added_to_a_lead(
-    world: World, client: Client
-) -> None:
+async def test_an_erasure_leaves_no_word_of_who_added_to_a_lead(world: World) -> None:
     await world.say("remont kuchni, 600 700 801", "one")
     await world.say("jeszcze pergola, 600 700 801, two@example.com", "two")
     await world.tell_staff(after=60)
-    assert len(await listed(client, q="pergola")) == 1
+    assert len(await world.listed(q="pergola")) == 1
     await world.erase("two@example.com")
-    assert await listed(client, q="pergola") == []
-    assert len(await listed(client, q="kuchni")) == 1
+    assert await world.listed(q="pergola") == []
+    assert len(await world.listed(q="kuchni")) == 1

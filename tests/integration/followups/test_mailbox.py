@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from imapclient.exceptions import IMAPClientError, LoginError
 
 from services.followups.inbox import mailbox as module
 from services.followups.inbox.mailbox import Mailbox
 from services.followups.settings import parse_mailbox
-from services.followups.store import tables
-from tests.integration.followups.conftest import World
-from tests.integration.followups.test_inbox import Mails
+from tests.integration.followups.conftest import MailBack
 from tests.support.dovecot import Dovecot, needs_dovecot
 from tests.support.eventually import eventually
 from tests.support.proxy import UP, Proxy
@@ -35,19 +32,12 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def mail(world: World) -> Mails:
-    made = Mails(world)
-    await made.begin()
-    return made
-
-
-@pytest.fixture
 async def proxy(dovecot: Dovecot) -> AsyncIterator[Proxy]:
     async with Proxy(dovecot.port) as opened:
         yield opened
 
 
-def opened(mail: Mails, url: str, *, is_shared: bool = False) -> Mailbox:
+def opened(mail: MailBack, url: str, *, is_shared: bool = False) -> Mailbox:
     return Mailbox(url, mail.inbox, is_shared=is_shared)
 
 
@@ -57,23 +47,18 @@ async def looked(mailbox: Mailbox, times: int = 1) -> None:
     mailbox._drop()
 
 
-async def kinds(mail: Mails) -> list[str]:
+async def kinds(mail: MailBack) -> list[str]:
     return sorted(row["kind"] for row in await mail.rows())
 
 
-async def replies(mail: Mails) -> int:
+async def replies(mail: MailBack) -> int:
     """Count how often a reply joined the conversation."""
-    async with mail.world.engine.begin() as tx:
-        body = tables.chat_message.c.body
-        said = sa.select(sa.func.count()).where(body.startswith("✉"))
-        return (await tx.execute(said)).scalar_one()
+    return len([each for each in await mail.world.said() if each.startswith("✉")])
 
 
 @pytest.mark.parametrize("separator", [".", "/"])
 async def test_each_mail_is_taken_once_and_moved(
-    mail: Mails,
-    dovecot: Dovecot,
-    separator: str,
+    mail: MailBack, dovecot: Dovecot, separator: str
 ) -> None:
     dovecot.stop()
     dovecot.separator = separator
@@ -87,9 +72,7 @@ async def test_each_mail_is_taken_once_and_moved(
 
 
 async def test_a_mail_that_arrives_is_taken_at_once(
-    mail: Mails,
-    dovecot: Dovecot,
-    monkeypatch: pytest.MonkeyPatch,
+    mail: MailBack, dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "IDLE_SECONDS", 60.0)
     mailbox = opened(mail, dovecot.url())
@@ -114,9 +97,7 @@ async def test_a_mail_that_arrives_is_taken_at_once(
 
 @pytest.mark.parametrize("step", ["fetched", "stored", "committed", "seen", "moved"])
 async def test_killed_at_each_step_a_mail_acts_once(
-    mail: Mails,
-    dovecot: Dovecot,
-    step: str,
+    mail: MailBack, dovecot: Dovecot, step: str
 ) -> None:
     dovecot.deliver(mail.raw("reply-files"))
     url = mail.world.engine.url.render_as_string(hide_password=False)
@@ -138,11 +119,7 @@ async def test_killed_at_each_step_a_mail_acts_once(
 @pytest.mark.parametrize("command", [b"FETCH", b"STORE", b"MOVE"])
 @pytest.mark.parametrize("cut", ["cut_before", "cut_after"])
 async def test_a_connection_lost_at_each_command_loses_nothing(
-    mail: Mails,
-    dovecot: Dovecot,
-    proxy: Proxy,
-    command: bytes,
-    cut: str,
+    mail: MailBack, dovecot: Dovecot, proxy: Proxy, command: bytes, cut: str
 ) -> None:
     dovecot.deliver(mail.raw("reply-files"), mail.raw("postfix"))
     mailbox = opened(mail, dovecot.url(proxy.port))
@@ -156,7 +133,7 @@ async def test_a_connection_lost_at_each_command_loses_nothing(
     assert (dovecot.count(), dovecot.done) == (0, 2)
 
 
-async def test_two_readers_act_once(mail: Mails, dovecot: Dovecot) -> None:
+async def test_two_readers_act_once(mail: MailBack, dovecot: Dovecot) -> None:
     dovecot.deliver(*(mail.raw("auto-list", zarzadzenie=f"z{n}") for n in range(8)))
     dovecot.deliver(mail.raw("reply-files"))
     both = [opened(mail, dovecot.url()) for _ in range(2)]
@@ -173,10 +150,7 @@ async def test_two_readers_act_once(mail: Mails, dovecot: Dovecot) -> None:
 
 
 async def test_a_server_that_stops_answering_is_left(
-    mail: Mails,
-    dovecot: Dovecot,
-    proxy: Proxy,
-    monkeypatch: pytest.MonkeyPatch,
+    mail: MailBack, dovecot: Dovecot, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CALL_SECONDS", 1.0)
     monkeypatch.setattr(Mailbox._call, "__kwdefaults__", {"seconds": 1.0})
@@ -191,7 +165,7 @@ async def test_a_server_that_stops_answering_is_left(
     assert (await kinds(mail), dovecot.done) == (["hard"], 1)
 
 
-async def test_a_slow_server_is_read(mail: Mails, dovecot: Dovecot, proxy: Proxy) -> None:
+async def test_a_slow_server_is_read(mail: MailBack, dovecot: Dovecot, proxy: Proxy) -> None:
     dovecot.deliver(mail.raw("postfix"))
     proxy.delay = 0.1
     await looked(opened(mail, dovecot.url(proxy.port)))
@@ -199,8 +173,7 @@ async def test_a_slow_server_is_read(mail: Mails, dovecot: Dovecot, proxy: Proxy
 
 
 async def test_a_server_that_is_away_or_refuses_is_tried_again(
-    mail: Mails,
-    dovecot: Dovecot,
+    mail: MailBack, dovecot: Dovecot
 ) -> None:
     dovecot.deliver(mail.raw("postfix"))
     mailbox = opened(mail, dovecot.url())
@@ -217,9 +190,7 @@ async def test_a_server_that_is_away_or_refuses_is_tried_again(
 
 
 async def test_a_mailbox_in_which_nothing_can_be_moved_acts_once(
-    mail: Mails,
-    dovecot: Dovecot,
-    monkeypatch: pytest.MonkeyPatch,
+    mail: MailBack, dovecot: Dovecot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dovecot.deliver(mail.raw("reply-files"), mail.raw("postfix"))
     mailbox = opened(mail, dovecot.url())
@@ -238,7 +209,7 @@ async def test_a_mailbox_in_which_nothing_can_be_moved_acts_once(
 
 
 async def test_a_mailbox_over_its_quota_acts_once_and_is_emptied_once_there_is_room(
-    mail: Mails, dovecot: Dovecot
+    mail: MailBack, dovecot: Dovecot
 ) -> None:
     dovecot.deliver(mail.raw("reply-files"), mail.raw("postfix"))
     dovecot.fill()
@@ -257,8 +228,7 @@ async def test_a_mailbox_over_its_quota_acts_once_and_is_emptied_once_there_is_r
 
 
 async def test_a_mail_that_cannot_be_read_is_kept_and_on_call_hears_of_it(
-    mail: Mails,
-    dovecot: Dovecot,
+    mail: MailBack, dovecot: Dovecot
 ) -> None:
     bad = b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\n" * 1001
     dovecot.deliver(bad, mail.raw("postfix"))
@@ -268,8 +238,7 @@ async def test_a_mail_that_cannot_be_read_is_kept_and_on_call_hears_of_it(
 
 
 async def test_in_a_shared_mailbox_only_mail_about_a_step_is_moved(
-    mail: Mails,
-    dovecot: Dovecot,
+    mail: MailBack, dovecot: Dovecot
 ) -> None:
     private = [mail.raw("unknown", Pruszkowie=f"Krakowie {n}") for n in range(3)]
     dovecot.deliver(private[0], mail.raw("reply-files"), *private[1:])
@@ -282,18 +251,15 @@ async def test_in_a_shared_mailbox_only_mail_about_a_step_is_moved(
     await looked(mailbox)
     assert (dovecot.count(), dovecot.done, dovecot.failed) == (4, 2, 0)
     told = len(await mail.told())
-    async with mail.world.engine.begin() as tx:
-        left = (await tx.execute(sa.text("SELECT left_alone FROM mailbox"))).scalar_one()
-        await tx.execute(sa.text("UPDATE mailbox SET told_at = now() - interval '25 hours'"))
-    assert left == 4
+    assert await mail.world.sql("SELECT left_alone FROM mailbox") == [{"left_alone": 4}]
+    await mail.world.sql("UPDATE mailbox SET told_at = now() - interval '25 hours'")
     await mail.inbox.tell_of_the_rest()
     await mail.inbox.tell_of_the_rest()
     assert [each["said"] for each in await mail.told()][told:] == [["4"]]
 
 
 async def test_a_mailbox_with_new_uids_is_read_anew_and_acts_once(
-    mail: Mails,
-    dovecot: Dovecot,
+    mail: MailBack, dovecot: Dovecot
 ) -> None:
     dovecot.deliver(mail.raw("unknown"), mail.raw("reply-files"))
     mailbox = opened(mail, dovecot.url(), is_shared=True)

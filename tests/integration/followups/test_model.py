@@ -8,18 +8,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import create_app
-from services.followups.http.chat import ChatRoutes
 from services.followups.http.model import SECONDS, Model
 from services.followups.store import tables
-from tests.integration.followups.conftest import CONFIG, World, link
-from tests.integration.followups.test_http import HEADERS, KEY, Post
+from tests.integration.followups.conftest import CONFIG, World
 from tests.unit.followups.test_hints import VAGUE
 
-PATH = "/api/chatbot/chat"
+ONLY_WISH = {"wish": ("remont łazienki", True)}
 READ = {"kind": None, "facts": [{"name": "area", "quote": "chyba 5"}]}
 
 
@@ -33,6 +31,13 @@ class Standin:
         self.status = 200
         self.seconds = 0.0
         self.in_transaction: list[int] = []
+
+    async def says(self, message: str) -> dict[str, Any]:
+        """Let a visitor write, and return the card of the answer."""
+        said = {"message": message, "session_id": "s1"}
+        status, told = await self.world.post("/api/chatbot/chat", said)
+        assert status == 200
+        return {fact["name"]: (fact["value"], fact["sure"]) for fact in told["card"]}
 
     async def answer(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == "Bearer of-the-model"
@@ -55,49 +60,27 @@ class Standin:
 
 
 @pytest.fixture
-def standin(world: World) -> Standin:
-    return Standin(world)
-
-
-@pytest.fixture
-async def post(standin: Standin) -> AsyncIterator[Post]:
+async def standin(engine: AsyncEngine) -> AsyncIterator[Standin]:
+    made = Standin(World(engine))
     theirs = web.Application()
-    theirs.router.add_post("/v1/chat/completions", standin.answer)
+    theirs.router.add_post("/v1/chat/completions", made.answer)
     async with TestServer(theirs) as server:
-        model = Model(
-            str(server.make_url("/v1/chat/completions")), "small", SecretStr("of-the-model"),
-            CONFIG.kinds,
-        )  # fmt: skip
-        app = create_app(internal_key=KEY)
-        ChatRoutes(standin.world.engine, CONFIG, link, model).add_to(app)
-        async with TestClient(TestServer(app), headers=HEADERS) as client:
-
-            async def send(path: str, body: dict[str, Any]) -> tuple[int, Any]:
-                async with client.post(path, json=body | {"session_id": "s1"}) as response:
-                    return response.status, await response.json()
-
-            status, _ = await send(PATH, {"message": "remont łazienki"})
-            assert (status, standin.asked) == (200, [])
-            yield send
-
-
-def card(answer: dict[str, Any]) -> dict[str, Any]:
-    return {fact["name"]: (fact["value"], fact["sure"]) for fact in answer["card"]}
+        url, key = str(server.make_url("/v1/chat/completions")), SecretStr("of-the-model")
+        async with made.world.serving(Model(url, "small", key, CONFIG.kinds)):
+            await made.says("remont łazienki")
+            assert made.asked == []
+            yield made
 
 
 async def test_a_message_that_is_unclear_is_read_by_the_model_outside_a_transaction(
-    post: Post, standin: Standin
+    standin: Standin,
 ) -> None:
-    status, answer = await post(PATH, {"message": f"{VAGUE}"})
-    assert status == 200
-    assert card(answer) == {"wish": ("remont łazienki", True), "area": (5, False)}
+    assert await standin.says(VAGUE) == ONLY_WISH | {"area": (5, False)}
     assert standin.in_transaction == [0]
     [asked] = standin.asked
     assert [each["role"] for each in asked["messages"]] == ["system", "user"]
     assert asked["messages"][1]["content"] == VAGUE
-    async with standin.world.engine.begin() as tx:
-        count = sa.select(sa.func.count()).select_from(tables.chat_message)
-        assert await tx.scalar(count) == 4, "each turn was stored once"
+    assert len(await standin.world.said()) == 4, "each turn was stored once"
 
 
 @pytest.mark.parametrize(
@@ -108,21 +91,18 @@ async def test_a_message_that_is_unclear_is_read_by_the_model_outside_a_transact
         '{"facts": [' + '{"name": "area", "quote": "chyba 5"},' * 9000,
     ],
 )  # fmt: skip
-async def test_a_bad_answer_changes_nothing(post: Post, standin: Standin, content: Any) -> None:
+async def test_a_bad_answer_changes_nothing(standin: Standin, content: Any) -> None:
     standin.content = content
-    status, answer = await post(PATH, {"message": VAGUE})
-    assert (status, card(answer)) == (200, {"wish": ("remont łazienki", True)})
+    assert await standin.says(VAGUE) == ONLY_WISH
     assert len(standin.asked) == 1
 
 
 async def test_a_model_that_fails_or_is_slow_costs_two_seconds_and_no_reply(
-    post: Post, standin: Standin
+    standin: Standin,
 ) -> None:
     standin.status = 500
-    status, answer = await post(PATH, {"message": VAGUE})
-    assert (status, card(answer)) == (200, {"wish": ("remont łazienki", True)})
+    assert await standin.says(VAGUE) == ONLY_WISH
     standin.status, standin.seconds = 200, 30
     began = asyncio.get_running_loop().time()
-    status, answer = await post(PATH, {"message": f"{VAGUE}, no nie wiem"})
-    assert (status, card(answer)) == (200, {"wish": ("remont łazienki", True)})
+    assert await standin.says(f"{VAGUE}, no nie wiem") == ONLY_WISH
     assert SECONDS <= asyncio.get_running_loop().time() - began < SECONDS + 3

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,25 +9,21 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from jinja2 import TemplateError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack, Disposition, Retry
 from services.followups import config, retention
 from services.followups.config import Step
-from services.followups.consumers import Consumers
 from services.followups.mails.compose import Recipient
-from services.followups.mails.scheduler import BATCH, Scheduler
+from services.followups.mails.scheduler import BATCH
 from services.followups.messages import SubjectErased
 from services.followups.store import conversations, sql, steps, tables
-from tests.integration.followups.conftest import GOOD_LEAD, World, submissions_of
-from tests.support.eventually import eventually
+from tests.integration.followups.conftest import GOOD_LEAD, World
 from tests.support.shipped import EXAMPLE
 
 pytestmark = [pytest.mark.quick, pytest.mark.promise("P3")]
 
-Schedulers = Callable[..., Scheduler]
-NO_BROKER: Any = None  # these handlers send no reply
+TALKS = tables.chat_conversations
 ERASURE = "7d0f3c52-91d4-4d0b-8a4e-3a5f7c1e2b90"
 
 
@@ -36,21 +31,15 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@pytest.fixture
-def consumers(engine: AsyncEngine) -> Consumers:
-    return Consumers(engine, NO_BROKER, submissions_of(engine))
-
-
-async def drain(scheduler: Scheduler) -> None:
+async def drain(world: World, cap: int = 1) -> None:
+    scheduler = world.scheduler(cap)
     while await scheduler.hand_over(now()):
         pass
 
 
-async def test_a_due_step_becomes_a_message_in_the_same_transaction(
-    world: World, scheduler: Schedulers
-) -> None:
+async def test_a_due_step_becomes_a_message_in_the_same_transaction(world: World) -> None:
     [first, _] = await world.enrol("jan@example.com")
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     [alert] = await world.outbox("alert.accepted")
     assert alert["id"] == str(first["id"])
     assert alert["once"] == {
@@ -61,98 +50,89 @@ async def test_a_due_step_becomes_a_message_in_the_same_transaction(
     assert await world.statuses() == ["handed_over", "scheduled"]
 
 
-async def test_four_schedulers_hand_each_due_step_over_once(
-    world: World, scheduler: Schedulers
-) -> None:
+async def test_four_schedulers_hand_each_due_step_over_once(world: World) -> None:
     emails = [f"lead{n}@example.com" for n in range(250)]
     for email in emails:
         await world.enrol(email, steps=1)
-    await asyncio.gather(*(drain(scheduler()) for _ in range(4)))
+    await asyncio.gather(*(drain(world) for _ in range(4)))
     alerts = await world.outbox("alert.accepted")
     assert sorted(alert["payload"]["to"] for alert in alerts) == sorted(emails)
     assert set(await world.statuses()) == {"handed_over"}
 
 
-async def test_an_address_gets_one_mail_a_day_across_its_conversations(
-    world: World, scheduler: Schedulers
-) -> None:
+async def test_an_address_gets_one_mail_a_day_across_its_conversations(world: World) -> None:
     for session in ("a", "b", "c"):
         await world.say(f"{GOOD_LEAD}, jan@example.com", session)
     await world.enrol("jan@example.com")
     await world.make_due()
-    await asyncio.gather(*(drain(scheduler()) for _ in range(4)))
+    await asyncio.gather(*(drain(world) for _ in range(4)))
     assert len(await world.outbox("alert.accepted")) == 1
     await world.age(hours=25)
     await world.sent()
     await world.make_due()
-    await asyncio.gather(*(drain(scheduler()) for _ in range(4)))
+    await asyncio.gather(*(drain(world) for _ in range(4)))
     assert len(await world.outbox("alert.accepted")) == 2
 
 
-async def test_two_schedulers_at_one_address_share_its_cap(
-    world: World, scheduler: Schedulers
-) -> None:
+async def test_two_schedulers_at_one_address_share_its_cap(world: World) -> None:
     await world.enrol("jan@example.com", steps=1)
     await world.enrol("same@example.com", steps=1)
-    async with world.engine.begin() as tx:
-        await tx.execute(sa.update(tables.followup_event).values(email="jan@example.com"))
+    await world.sql("UPDATE followup_event SET email = 'jan@example.com'")
     async with world.engine.begin() as other:
         [claimed], _ = await steps.claim(other, 1)
         recent = await steps.recent_hand_overs(other, ["jan@example.com"], [claimed["id"]])
         assert recent == ({"jan@example.com": []}, set())
-        await scheduler().hand_over(now())  # sees the other step, but not yet this one's outcome
+        # It sees the other step, but not yet this one's outcome.
+        await world.scheduler().hand_over(now())
     assert sorted(await world.statuses()) == ["handed_over", "scheduled"]
-    await drain(scheduler())
+    await drain(world)
     assert await world.outbox("alert.accepted") == []
 
 
 @pytest.mark.parametrize("cap", [1, 5])
 async def test_a_step_in_flight_holds_back_others_to_the_same_address(
-    world: World, scheduler: Schedulers, consumers: Consumers, cap: int
+    world: World, cap: int
 ) -> None:
     first, _ = await world.enrol("jan@example.com")
     for _ in range(3):  # the mail server is down for days
         await world.make_due()
-        await drain(scheduler(cap=cap))
+        await drain(world, cap)
         await world.age(hours=30)
     assert await world.statuses() == ["handed_over", "scheduled"]
     assert len(await world.outbox("alert.accepted")) == 1
-    await consumers.outcomes(settled(first["id"], "sent"))
+    await world.consumers.outcomes(settled(first["id"], "sent"))
     await world.make_due()
-    await drain(scheduler(cap=cap))
+    await drain(world, cap)
     assert (await world.statuses())[1] == ("scheduled" if cap == 1 else "handed_over")
 
 
-async def test_a_mailbox_that_is_refused_gets_no_later_steps(
-    world: World, scheduler: Schedulers, consumers: Consumers
-) -> None:
+async def test_a_mailbox_that_is_refused_gets_no_later_steps(world: World) -> None:
     first, _ = await world.enrol("nobody@example.com", seconds=-1)
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     refused = settled(first["id"], "failed", reason="refused")
-    await consumers.outcomes(refused)
+    await world.consumers.outcomes(refused)
     assert await world.statuses() == ["failed", "cancelled"]
 
 
 async def test_a_hand_over_of_which_nothing_is_heard_is_in_doubt_and_blocks_nothing(
-    world: World, scheduler: Schedulers, engine: AsyncEngine
+    world: World,
 ) -> None:
     await world.enrol("jan@example.com", seconds=-1)
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     await world.age(hours=24 * (retention.OUTCOME_DAYS + 1))
-    await retention.doubt(engine)
+    await retention.doubt(world.engine)
     assert (await world.statuses())[0] == "handed_over", "it waits in our own outbox"
-    async with engine.begin() as relay:  # published
-        await relay.execute(sa.text("DELETE FROM outbox"))
-    await retention.doubt(engine)
+    await world.published()
+    await retention.doubt(world.engine)
     assert (await world.statuses())[0] == "in_doubt"
     await world.make_due()
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     assert (await world.statuses())[1] == "handed_over"
 
 
-async def test_an_address_is_in_one_sequence_at_a_time(world: World, engine: AsyncEngine) -> None:
+async def test_an_address_is_in_one_sequence_at_a_time(world: World) -> None:
     rows = await world.enrol("jan@example.com", seconds=60)
-    async with engine.begin() as tx:
+    async with world.engine.begin() as tx:
         here = await conversations.conversation_of_address(tx, "jan@example.com")
         await steps.lock_address(tx, "jan@example.com")
         other = await steps.enrol(tx, here, "jan@example.com", "other", [now()], "api", None)
@@ -168,79 +148,70 @@ async def test_an_address_corrected_to_an_enrolled_one_gets_no_second_mails(worl
     assert set(await world.statuses("jna@example.com")) == {"cancelled"}
 
 
-async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(
-    world: World, scheduler: Schedulers, consumers: Consumers
-) -> None:
+async def test_a_step_that_missed_its_window_leaves_later_under_a_new_id(world: World) -> None:
     [row] = await world.enrol("jan@example.com", steps=1)
     step = row["id"]
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     late = settled(step, "too_late")
     for _ in range(2):
-        assert await consumers.outcomes(late) == Ack()
+        assert await world.consumers.outcomes(late) == Ack()
     assert await world.statuses() == ["scheduled"]
     await world.make_due()
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     first, second = await world.outbox("alert.accepted")
     assert first["id"] == str(step) != second["id"]
     assert first["once"]["reference"] == second["once"]["reference"] == str(step)
     # An outcome of the old message does not apply to the new one.
     for outcome in ("too_late", "cancelled", "failed"):
-        await consumers.outcomes(settled(step, outcome))
+        await world.consumers.outcomes(settled(step, outcome))
     assert await world.statuses() == ["handed_over"]
     new = settled(step, "sent", alert_id=uuid.UUID(second["id"]))
-    await consumers.outcomes(new)
+    await world.consumers.outcomes(new)
     assert await world.statuses() == ["sent"]
 
 
-async def test_a_step_of_a_person_who_pauses_leaves_after_that_under_a_new_id(
-    world: World, scheduler: Schedulers, consumers: Consumers
-) -> None:
+async def test_a_step_of_a_person_who_pauses_leaves_after_that_under_a_new_id(world: World) -> None:
     [row] = await world.enrol("jan@example.com", steps=1)
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     message, until = settled(row["id"], "too_late"), now() + timedelta(days=30)
     body = {**message.body, "not_before": until.isoformat()}
-    assert await consumers.outcomes(replace(message, body=body)) == Ack()
+    assert await world.consumers.outcomes(replace(message, body=body)) == Ack()
     [step] = await world.steps()
     assert (step["status"], step["due_at"]) == ("scheduled", until)
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     assert await world.statuses() == ["scheduled"]
 
 
-async def test_a_step_that_missed_its_window_after_a_stop_is_cancelled(
-    world: World, scheduler: Schedulers, engine: AsyncEngine, consumers: Consumers
-) -> None:
+async def test_a_step_that_missed_its_window_after_a_stop_is_cancelled(world: World) -> None:
     [row] = await world.enrol("jan@example.com", steps=1)
-    await scheduler().hand_over(now())
-    async with engine.begin() as relay:  # published
-        await relay.execute(sa.text("DELETE FROM outbox"))
-    await consumers.consent_events(withdrawn("jan@example.com"))
+    await world.scheduler().hand_over(now())
+    await world.published()
+    await world.consumers.consent_events(withdrawn("jan@example.com"))
     assert await world.statuses() == ["handed_over"]
-    await consumers.outcomes(settled(row["id"], "too_late"))
+    await world.consumers.outcomes(settled(row["id"], "too_late"))
     [step] = await world.steps()
     assert (step["status"], step["reason"]) == ("cancelled", "unsubscribe")
 
 
-async def test_a_hand_over_names_the_end_of_its_window(world: World, scheduler: Schedulers) -> None:
+async def test_a_hand_over_names_the_end_of_its_window(world: World) -> None:
     await world.enrol("jan@example.com", steps=1)
     hours = config.load(EXAMPLE / "followups.toml", EXAMPLE / "company.toml").hours
     open_at = hours.next_opening(now())
-    await scheduler(hours=hours).hand_over(open_at)
+    await world.scheduler(hours=hours).hand_over(open_at)
     (alert,) = await world.outbox("alert.accepted")
     assert datetime.fromisoformat(alert["once"]["not_after"]) == hours.closing(open_at)
 
 
-async def test_steps_leave_in_order(world: World, scheduler: Schedulers) -> None:
+async def test_steps_leave_in_order(world: World) -> None:
     first, second = await world.enrol("jan@example.com")
     async with world.engine.begin() as tx:
         await steps.retime(tx, [first], [now() + timedelta(hours=1)], "api")
         await steps.retime(tx, [second], [now() - timedelta(hours=1)], "api")
-    await scheduler(cap=5).hand_over(now())
+    await world.scheduler(cap=5).hand_over(now())
     assert await world.statuses() == ["scheduled", "scheduled"]
 
 
-async def test_steps_that_wait_for_an_earlier_one_do_not_starve_others(
-    world: World, scheduler: Schedulers
-) -> None:
+async def test_steps_that_wait_for_an_earlier_one_do_not_starve_others(world: World) -> None:
     for n in range(BATCH):
         first, second = await world.enrol(f"lead{n}@example.com")
         async with world.engine.begin() as tx:
@@ -248,19 +219,16 @@ async def test_steps_that_wait_for_an_earlier_one_do_not_starve_others(
             await steps.retime(tx, [second], [now() - timedelta(hours=1)], "api")
     await world.enrol("jan@example.com", steps=1)
     for _ in range(2):
-        await scheduler().hand_over(now())
+        await world.scheduler().hand_over(now())
     assert await world.statuses("jan@example.com") == ["handed_over"]
     assert set(await world.statuses("lead7@example.com")) == {"scheduled"}
 
 
-async def test_the_check_for_an_earlier_step_costs_the_same_however_many_wait(
-    world: World,
-) -> None:
+async def test_the_check_for_an_earlier_step_costs_the_same_however_many_wait(world: World) -> None:
     """Even if the planner's statistics know of no scheduled step."""
     await world.enrol("jan@example.com")
-    async with world.engine.begin() as tx:
-        await tx.execute(sa.update(tables.followup_event).values(status="failed", reason="test"))
-        await tx.exec_driver_sql("ANALYZE followup_event")
+    await world.sql("UPDATE followup_event SET status = 'failed', reason = 'test'")
+    await world.sql("ANALYZE followup_event")
     await world.enrol("anna@example.com")
     claim = sql.run.texts["claim"].replace(":limit", str(BATCH))
     async with world.engine.connect() as tx:
@@ -272,39 +240,32 @@ async def test_the_check_for_an_earlier_step_costs_the_same_however_many_wait(
 
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(hours=-1), timedelta(days=400)])
 async def test_a_clock_jump_neither_duplicates_nor_loses_a_step(
-    world: World, scheduler: Schedulers, jump: timedelta
+    world: World, jump: timedelta
 ) -> None:
     for n in range(20):
         await world.enrol(f"lead{n}@example.com", steps=1)
     for at in (now(), now() + jump, now()):
-        await asyncio.gather(*(scheduler(cap=9).hand_over(at) for _ in range(2)))
+        await asyncio.gather(*(world.scheduler(cap=9).hand_over(at) for _ in range(2)))
     alerts = [alert["id"] for alert in await world.outbox("alert.accepted")]
     assert len(alerts) == len(set(alerts)) == 20
 
 
-async def test_a_step_that_is_no_longer_configured_fails_alone(
-    world: World, scheduler: Schedulers
-) -> None:
+async def test_a_step_that_is_no_longer_configured_fails_alone(world: World) -> None:
     await world.enrol("gone@example.com", steps=3)
     await world.enrol("jan@example.com", steps=1)
-    async with world.engine.begin() as tx:
-        await tx.execute(
-            sa.update(tables.followup_event)
-            .where(tables.followup_event.c.email == "gone@example.com")
-            .values(sequence="gone")
-        )
-    await scheduler().hand_over(now())
+    await world.sql("UPDATE followup_event SET sequence = 'gone' WHERE email LIKE 'gone@%'")
+    await world.scheduler().hand_over(now())
     assert (await world.statuses("gone@example.com"))[0] == "failed"
     assert await world.statuses("jan@example.com") == ["handed_over"]
 
 
 @pytest.mark.parametrize("fault", [TypeError, KeyError, OSError, RecursionError, TemplateError])
 async def test_a_step_whose_template_raises_fails_alone(
-    world: World, scheduler: Schedulers, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
+    world: World, monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
 ) -> None:
     await world.enrol("odd@example.com", steps=1)
     await world.enrol("jan@example.com", steps=1)
-    subject = scheduler()
+    subject = world.scheduler()
     render = subject._mails.render
 
     def broken(step: Step, to: Recipient, at: datetime) -> dict[str, Any]:
@@ -330,49 +291,39 @@ def withdrawn(email: str, kind: str = "consent.withdrawn", **more: Any) -> Messa
     return Message(id=str(uuid.uuid4()), type=kind, body=body)
 
 
-async def test_a_withdrawal_cancels_the_remaining_steps_of_its_address_only(
-    world: World, consumers: Consumers
-) -> None:
+async def test_a_withdrawal_cancels_the_remaining_steps_of_its_address_only(world: World) -> None:
     await world.enrol("jan@example.com")
     await world.enrol("ala@example.com")
-    outcome = await consumers.consent_events(withdrawn("JAN@example.com"))
+    outcome = await world.consumers.consent_events(withdrawn("JAN@example.com"))
     assert outcome == Ack()
     assert await world.statuses("jan@example.com") == ["cancelled", "cancelled"]
     assert {row["reason"] for row in await world.steps("jan@example.com")} == {"unsubscribe"}
     assert await world.statuses("ala@example.com") == ["scheduled", "scheduled"]
 
 
-async def test_a_withdrawal_recalls_messages_from_the_outbox(
-    world: World, scheduler: Schedulers, consumers: Consumers
-) -> None:
+async def test_a_withdrawal_recalls_messages_from_the_outbox(world: World) -> None:
     await world.enrol("jan@example.com")
-    await scheduler().hand_over(now())
-    await consumers.consent_events(withdrawn("jan@example.com"))
+    await world.scheduler().hand_over(now())
+    await world.consumers.consent_events(withdrawn("jan@example.com"))
     assert await world.statuses() == ["cancelled", "cancelled"]
     assert await world.outbox("alert.accepted") == []
 
 
-async def test_a_message_that_the_relay_has_locked_is_not_cancelled(
-    world: World, scheduler: Schedulers, engine: AsyncEngine, consumers: Consumers
-) -> None:
+async def test_a_message_that_the_relay_has_locked_is_not_cancelled(world: World) -> None:
     await world.enrol("jan@example.com")
-    await scheduler().hand_over(now())
-    async with engine.begin() as relay:
+    await world.scheduler().hand_over(now())
+    async with world.engine.begin() as relay:
         await relay.execute(sa.select(tables.outbox_table.c.id).with_for_update())
-        await consumers.consent_events(withdrawn("jan@example.com"))
+        await world.consumers.consent_events(withdrawn("jan@example.com"))
     assert await world.statuses() == ["handed_over", "cancelled"]
 
 
 async def test_a_stop_recalls_a_concurrent_claim_after_its_commit(
-    world: World,
-    scheduler: Schedulers,
-    engine: AsyncEngine,
-    consumers: Consumers,
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.enrol("jan@example.com")
     claiming, go_on = asyncio.Event(), asyncio.Event()
-    held = scheduler()
+    held = world.scheduler()
     within_cap = held._within_cap
 
     async def hold(*arguments: Any) -> Any:
@@ -383,112 +334,82 @@ async def test_a_stop_recalls_a_concurrent_claim_after_its_commit(
     monkeypatch.setattr(held, "_within_cap", hold)
     claim = asyncio.create_task(held.hand_over(now()))
     await claiming.wait()
-    stop = asyncio.create_task(consumers.consent_events(withdrawn("jan@example.com")))
-    await blocked(engine)
+    stop = asyncio.create_task(world.consumers.consent_events(withdrawn("jan@example.com")))
+    await world.someone_waits()
     go_on.set()
     await asyncio.gather(claim, stop)
     assert await world.statuses() == ["cancelled", "cancelled"]
     assert await world.outbox("alert.accepted") == []
 
 
-async def blocked(engine: AsyncEngine) -> None:
-    """Wait until a statement waits for a lock."""
-
-    async def waits() -> bool:
-        async with engine.connect() as tx:
-            waiting = sa.text(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND wait_event_type = 'Lock'"
-            )
-            return bool(await tx.scalar(waiting))
-
-    await eventually(waits, 10)
-
-
-async def test_concurrent_stops_claims_and_turns_do_not_deadlock(
-    world: World, scheduler: Schedulers, consumers: Consumers
-) -> None:
+async def test_concurrent_stops_claims_and_turns_do_not_deadlock(world: World) -> None:
     for turn in range(15):
         email = f"lead{turn}@example.com"
         for session in ("a", "b"):
             await world.say(f"{GOOD_LEAD}, {email}", f"{session}{turn}")
         await world.make_due(email)
         await asyncio.gather(
-            scheduler(cap=9).hand_over(now()),
-            scheduler(cap=9).hand_over(now()),
+            world.scheduler(cap=9).hand_over(now()),
+            world.scheduler(cap=9).hand_over(now()),
             world.say("a kiedy?", f"a{turn}"),
             world.say(f"to znowu ja, {email}", f"b{turn}"),
-            consumers.consent_events(withdrawn(email)),
-            consumers.consent_events(withdrawn(email)),
+            world.consumers.consent_events(withdrawn(email)),
+            world.consumers.consent_events(withdrawn(email)),
         )
-        await consumers.consent_events(withdrawn(email))
+        await world.consumers.consent_events(withdrawn(email))
         assert set(await world.statuses(email)) == {"cancelled"}
     assert await world.outbox("alert.accepted") == []
 
 
-async def test_a_duplicate_withdrawal_event_does_not_stop_a_later_enrolment(
-    world: World, consumers: Consumers
-) -> None:
+async def test_a_duplicate_withdrawal_event_does_not_stop_a_later_enrolment(world: World) -> None:
     message = withdrawn("jan@example.com")
-    await consumers.consent_events(message)
+    await world.consumers.consent_events(message)
     await world.enrol("jan@example.com")
-    await consumers.consent_events(message)
+    await world.consumers.consent_events(message)
     assert await world.statuses() == ["scheduled", "scheduled"]
 
 
-async def test_a_withdrawal_of_another_purpose_or_a_grant_stops_nothing(
-    world: World, consumers: Consumers
-) -> None:
+async def test_a_withdrawal_of_another_purpose_or_a_grant_stops_nothing(world: World) -> None:
     await world.enrol("jan@example.com")
-    await consumers.consent_events(withdrawn("jan@example.com", purposes=["survey"]))
-    await consumers.consent_events(withdrawn("jan@example.com", "consent.granted"))
+    await world.consumers.consent_events(withdrawn("jan@example.com", purposes=["survey"]))
+    await world.consumers.consent_events(withdrawn("jan@example.com", "consent.granted"))
     assert await world.statuses() == ["scheduled", "scheduled"]
 
 
 async def ordered(
-    engine: AsyncEngine, email: str | None, phone: str | None = None, **trace: list[str]
+    world: World, email: str | None, phone: str | None = None, **trace: list[str]
 ) -> Disposition:
     body = {"email": email, "phone": phone, "erasure_id": ERASURE} | trace
     order = SubjectErased.model_validate(body)
-    return await Consumers(engine, NO_BROKER, submissions_of(engine)).erase(order)
+    return await world.consumers.erase(order)
 
 
-async def erased(
-    world: World, engine: AsyncEngine, email: str | None, phone: str | None = None
-) -> Any:
+async def erased(world: World, email: str | None, phone: str | None = None) -> Any:
     """Order an erasure as consent does: record the returned trace and order again."""
-    assert await ordered(engine, email, phone) == Ack()
+    assert await ordered(world, email, phone) == Ack()
     traces = await world.outbox("erasure.trace")
     trace = {name: traces[-1][name] for name in ("conversations", "phones")} if traces else {}
-    assert await ordered(engine, email, phone, **trace) == Ack()
+    assert await ordered(world, email, phone, **trace) == Ack()
     return trace
 
 
-async def test_an_erasure_strikes_out_a_mention_and_keeps_who_made_it(
-    world: World, engine: AsyncEngine
-) -> None:
+async def test_an_erasure_strikes_out_a_mention_and_keeps_who_made_it(world: World) -> None:
     await world.say(f"{GOOD_LEAD}, ewa@example.com")
     await world.say("można też pisać do męża: Marek@Example.com")
     await world.say("mail mojego męża: marek(at)example.com")
-    await erased(world, engine, "marek@example.com")
+    await erased(world, "marek@example.com")
     lead = await world.lead()
-    assert lead is not None
     assert lead["known"]["email"] == "ewa@example.com"
-    async with engine.connect() as tx:
-        for table in (tables.chat_message, tables.chat_conversations, tables.lead):
-            rows = (await tx.execute(sa.select(table))).all()
-            assert "marek" not in str(rows).lower()
-        said = set((await tx.execute(sa.select(tables.chat_message.c.body))).scalars())
-    assert {"można też pisać do męża: […]", "[…]"} <= said
+    for table in (tables.chat_message, tables.chat_conversations, tables.lead):
+        assert "marek" not in str(await world.rows(table)).lower()
+    assert {"można też pisać do męża: […]", "[…]"} <= {*await world.said()}
     assert await world.statuses("ewa@example.com") == ["scheduled", "scheduled"]
 
 
-async def test_nothing_is_erased_before_consent_has_the_trace(
-    world: World, engine: AsyncEngine
-) -> None:
+async def test_nothing_is_erased_before_consent_has_the_trace(world: World) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com, 601 234 567")
     for _ in range(2):
-        assert await ordered(engine, "jan@example.com", phones=["+48601234567"]) == Ack()
+        assert await ordered(world, "jan@example.com", phones=["+48601234567"]) == Ack()
     assert await world.outbox("erasure.receipt") == []
     trace = (await world.outbox("erasure.trace"))[-1]
     (conversation,) = trace["conversations"]
@@ -497,46 +418,38 @@ async def test_nothing_is_erased_before_consent_has_the_trace(
     assert lead["conversation_id"] == conversation
 
 
-async def test_the_receipt_waits_for_a_message_that_is_being_published(
-    world: World, engine: AsyncEngine
-) -> None:
+async def test_the_receipt_waits_for_a_message_that_is_being_published(world: World) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com")
-    async with engine.begin() as relay:
+    async with world.engine.begin() as relay:
         await relay.execute(sa.text("SELECT FROM outbox FOR UPDATE"))
-        await ordered(engine, "jan@example.com")
+        await ordered(world, "jan@example.com")
         (trace,) = await world.outbox("erasure.trace")
         named = trace["conversations"]
         for _ in range(2):
-            outcome = await ordered(engine, "jan@example.com", conversations=named)
+            outcome = await ordered(world, "jan@example.com", conversations=named)
             assert isinstance(outcome, Retry)
         assert await world.outbox("erasure.receipt") == []
         await relay.execute(sa.text("DELETE FROM outbox WHERE type <> 'erasure.trace'"))
-    assert await ordered(engine, "jan@example.com", conversations=named) == Ack()
+    assert await ordered(world, "jan@example.com", conversations=named) == Ack()
     assert len(await world.outbox("erasure.receipt")) == 1
 
 
-async def test_a_person_known_by_phone_only_is_erased_by_it(
-    world: World, engine: AsyncEngine
-) -> None:
+async def test_a_person_known_by_phone_only_is_erased_by_it(world: World) -> None:
     await world.say(f"{GOOD_LEAD}, 601 234 567")
     await world.say(f"{GOOD_LEAD}, ala@example.com", "s2")
-    assert (await erased(world, engine, None, "0048 601 234 567"))["phones"] == ["+48601234567"]
+    assert (await erased(world, None, "0048 601 234 567"))["phones"] == ["+48601234567"]
     assert len(await world.outbox("erasure.receipt")) == 1
     assert [lead["email"] for lead in await world.outbox("lead.qualified")] == ["ala@example.com"]
-    async with engine.begin() as tx:
-        left = await tx.scalars(sa.select(tables.chat_conversations.c.email))
-        assert list(left) == ["ala@example.com"]
+    assert [row["email"] for row in await world.rows(TALKS)] == ["ala@example.com"]
 
 
-async def test_an_erasure_deletes_all_records(
-    world: World, scheduler: Schedulers, engine: AsyncEngine
-) -> None:
+async def test_an_erasure_deletes_all_records(world: World) -> None:
     await world.say(f"{GOOD_LEAD}, jan@example.com")
     await world.say(f"{GOOD_LEAD}, ala@example.com", "s2")
     await world.make_due()
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     for _ in range(2):
-        await erased(world, engine, "jan@example.com")
+        await erased(world, "jan@example.com")
     receipts = await world.outbox("erasure.receipt")
     assert {receipt["erasure_id"] for receipt in receipts} == {ERASURE}
     assert await world.steps("jan@example.com") == []
@@ -544,22 +457,17 @@ async def test_an_erasure_deletes_all_records(
         "ala@example.com"
     ]
     assert [lead["email"] for lead in await world.outbox("lead.qualified")] == ["ala@example.com"]
-    async with engine.begin() as tx:
-        emails = list(await tx.scalars(sa.select(tables.chat_conversations.c.email)))
-        said = list(await tx.scalars(sa.select(tables.chat_message.c.body)))
-    assert emails == ["ala@example.com"]
-    assert not any("jan@" in body for body in said)
+    assert [row["email"] for row in await world.rows(TALKS)] == ["ala@example.com"]
+    assert not any("jan@" in body for body in await world.said())
 
 
 async def test_an_erasure_includes_conversations_that_mailed_the_address_before(
-    world: World, engine: AsyncEngine
+    world: World,
 ) -> None:
     await world.enrol("jan@example.com")
-    async with engine.begin() as tx:
-        await tx.execute(sa.update(tables.chat_conversations).values(email="new@example.com"))
-    await erased(world, engine, "jan@example.com")
-    async with engine.begin() as tx:
-        assert list(await tx.scalars(sa.select(tables.chat_conversations.c.id))) == []
+    await world.sql("UPDATE chat_conversations SET email = 'new@example.com'")
+    await erased(world, "jan@example.com")
+    assert await world.rows(TALKS) == []
     assert await world.steps() == []
 
 
@@ -582,22 +490,20 @@ def settled(
     return Message(id=message_id or str(uuid.uuid4()), type="delivery.settled", body=body)
 
 
-async def handed_over(world: World, scheduler: Schedulers) -> uuid.UUID:
+async def handed_over(world: World) -> uuid.UUID:
     [row] = await world.enrol("jan@example.com", steps=1)
-    await scheduler().hand_over(now())
+    await world.scheduler().hand_over(now())
     followup_id: uuid.UUID = row["id"]
     return followup_id
 
 
-async def test_duplicate_and_late_outcomes_change_nothing(
-    world: World, scheduler: Schedulers, consumers: Consumers
-) -> None:
-    followup_id = await handed_over(world, scheduler)
+async def test_duplicate_and_late_outcomes_change_nothing(world: World) -> None:
+    followup_id = await handed_over(world)
     duplicate = settled(followup_id, "sent", "m1")
-    await asyncio.gather(*(consumers.outcomes(duplicate) for _ in range(5)))
+    await asyncio.gather(*(world.consumers.outcomes(duplicate) for _ in range(5)))
     [first] = await world.steps()
     for outcome in ("in_doubt", "cancelled", "failed", "sent"):
-        await consumers.outcomes(settled(followup_id, outcome))
+        await world.consumers.outcomes(settled(followup_id, outcome))
     assert await world.steps() == [first]
 
 
@@ -610,40 +516,30 @@ async def test_duplicate_and_late_outcomes_change_nothing(
 )  # fmt: skip
 @pytest.mark.parametrize("late", [True, False])
 async def test_the_later_of_two_outcomes_counts_in_either_order(
-    world: World,
-    scheduler: Schedulers,
-    consumers: Consumers,
-    earlier: str,
-    later: str,
-    *,
-    late: bool,
+    world: World, earlier: str, later: str, *, late: bool
 ) -> None:
-    followup_id = await handed_over(world, scheduler)
+    followup_id = await handed_over(world)
     told = [(earlier, now()), (later, now() + timedelta(seconds=1))]
     for outcome, at in reversed(told) if late else told:
-        assert await consumers.outcomes(settled(followup_id, outcome, at=at)) == Ack()
+        assert await world.consumers.outcomes(settled(followup_id, outcome, at=at)) == Ack()
     assert await world.statuses() == [later]
 
 
-async def test_the_cap_counts_from_the_time_of_sending(
-    world: World, scheduler: Schedulers, consumers: Consumers
-) -> None:
+async def test_the_cap_counts_from_the_time_of_sending(world: World) -> None:
     first, _ = await world.enrol("jan@example.com")
-    await drain(scheduler())
-    await consumers.outcomes(settled(first["id"], "failed"))
+    await drain(world)
+    await world.consumers.outcomes(settled(first["id"], "failed"))
     await world.age(hours=30)
     retried_at = now()
-    await consumers.outcomes(settled(first["id"], "sent", at=retried_at))
+    await world.consumers.outcomes(settled(first["id"], "sent", at=retried_at))
     await world.make_due()
-    await drain(scheduler())
+    await drain(world)
     sent, waiting = await world.steps()
     assert (sent["status"], waiting["status"]) == ("sent", "scheduled")
     assert waiting["due_at"] == retried_at + timedelta(hours=24)
 
 
-async def test_a_step_without_a_hand_over_cannot_become_sent(
-    world: World, consumers: Consumers
-) -> None:
+async def test_a_step_without_a_hand_over_cannot_become_sent(world: World) -> None:
     [row] = await world.enrol("jan@example.com", seconds=60, steps=1)
-    await consumers.outcomes(settled(row["id"], "sent"))
+    await world.consumers.outcomes(settled(row["id"], "sent"))
     assert await world.statuses() == ["scheduled"]

@@ -30,9 +30,7 @@ async def test_a_question_asked_before_the_contact_reaches_staff_with_it(world: 
     assert "Czy robicie też tarasy z kamienia?" in lead["said"]
 
 
-async def test_a_bare_contact_reaches_staff_after_a_wait(
-    world: World,
-) -> None:
+async def test_a_bare_contact_reaches_staff_after_a_wait(world: World) -> None:
     await world.say("jan@example.com")
     await world.tell_staff()
     assert await world.outbox("lead.qualified") == []
@@ -82,8 +80,7 @@ async def test_two_concurrent_sessions_of_one_person_are_one_lead(world: World) 
     said = "remont kuchni, jan@example.com, 600 700 800"
     await asyncio.gather(*(world.say(said, f"s{n}") for n in range(10)))
     assert len(await world.outbox("lead.qualified")) == 1
-    lead = await world.lead()
-    assert lead is not None
+    assert await world.lead()
 
 
 async def test_a_promise_is_made_only_after_staff_were_notified(world: World) -> None:

@@ -4,94 +4,70 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.http.application import CALLER, create_app
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import Ack
 from services.followups import metrics
-from services.followups.consumers import Consumers
-from services.followups.http.followups import FollowupRoutes
-from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World, mails, submissions_of
+from tests.integration.followups.conftest import CONFIG, GOOD_LEAD, World
 
-KEY = "internal-key-of-this-test"
-NO_BROKER: Any = None
 EMAIL = "jan@example.com"
 
 
 def taken(lead_id: uuid.UUID, kind: str = "case.answered", by: str = "Ewa Lis") -> Message:
-    body = {
-        "case_id": str(lead_id),
-        "lead_id": str(lead_id),
-        "at": datetime.now(UTC).isoformat(),
-        "by": by,
-    }
+    at, id_ = datetime.now(UTC).isoformat(), str(lead_id)
+    body = {"case_id": id_, "lead_id": id_, "at": at, "by": by}
     return Message(id=str(uuid.uuid4()), type=kind, body=body)
 
 
 @pytest.fixture
-async def client(engine: AsyncEngine) -> AsyncIterator[TestClient[Any, Any]]:
-    app = create_app(internal_key=KEY)
-    sequences = {**CONFIG.sequences, "again": CONFIG.sequences["default"]}
-    config = replace(CONFIG, sequences=sequences)
-    FollowupRoutes(engine, config, mails(config)).add_to(app)
-    headers = {"X-Internal-Key": KEY, CALLER: "service"}
-    async with TestClient(TestServer(app), headers=headers) as opened:
-        yield opened
+async def world(engine: AsyncEngine) -> AsyncIterator[World]:
+    again = {**CONFIG.sequences, "again": CONFIG.sequences["default"]}
+    async with World(engine, replace(CONFIG, sequences=again)).serving() as served:
+        yield served
 
 
 @pytest.fixture
 async def lead(world: World) -> uuid.UUID:
     await world.say(f"{GOOD_LEAD}, {EMAIL}")
     assert set(await world.statuses()) == {"scheduled"}
-    row = await world.lead()
-    assert row is not None
-    found: uuid.UUID = row["id"]
-    return found
+    return uuid.UUID(str((await world.lead())["id"]))
 
 
-async def handle(engine: AsyncEngine, message: Message) -> None:
-    assert await Consumers(engine, NO_BROKER, submissions_of(engine)).outcomes(message) == Ack()
+async def handle(world: World, message: Message) -> None:
+    assert await world.consumers.outcomes(message) == Ack()
 
 
-async def test_its_scheduled_steps_are_cancelled_and_say_why(
-    world: World, engine: AsyncEngine, lead: uuid.UUID, client: TestClient[Any, Any]
-) -> None:
+async def test_its_scheduled_steps_are_cancelled_and_say_why(world: World, lead: uuid.UUID) -> None:
     stopped = metrics.TAKEN._value.get()
     count = len(await world.steps())
-    await handle(engine, taken(lead))
-    async with client.get("/api/followups", params={"email": EMAIL}) as answer:
-        items = (await answer.json())["items"]
+    await handle(world, taken(lead))
+    items = await world.listed("followups", email=EMAIL)
     assert {(each["status"], each["reason"]) for each in items} == {("cancelled", "taken")}
     assert metrics.TAKEN._value.get() == stopped + count
 
 
 async def test_it_has_the_name_of_who_took_it_and_keeps_what_staff_have_decided(
-    world: World, engine: AsyncEngine, lead: uuid.UUID
+    world: World, lead: uuid.UUID
 ) -> None:
-    await handle(engine, taken(lead))
+    await handle(world, taken(lead))
     row = await world.lead()
-    assert row is not None
     assert (row["state"], row["state_by"]) == ("taken", "Ewa Lis")
     await world.set_state(lead, "won", "anna")
-    await handle(engine, taken(lead))  # late
+    await handle(world, taken(lead))  # late
     row = await world.lead()
-    assert row is not None
     assert (row["state"], row["state_by"]) == ("won", "anna")
 
 
 async def test_a_lead_follows_its_case_in_the_order_of_their_times(
-    world: World, engine: AsyncEngine, lead: uuid.UUID
+    world: World, lead: uuid.UUID
 ) -> None:
     async def after(*told: Message) -> tuple[str, str]:
         for each in told:
-            await handle(engine, each)
+            await handle(world, each)
         row = await world.lead()
-        assert row is not None
         return row["state"], row["state_by"]
 
     first, back = taken(lead), taken(lead, "case.released")
@@ -109,37 +85,34 @@ async def test_a_lead_follows_its_case_in_the_order_of_their_times(
 
 
 async def test_a_release_that_overtakes_its_take_leaves_the_lead_new(
-    world: World, engine: AsyncEngine, lead: uuid.UUID
+    world: World, lead: uuid.UUID
 ) -> None:
     first, back = taken(lead), taken(lead, "case.released")
-    await handle(engine, back)
-    await handle(engine, first)
+    await handle(world, back)
+    await handle(world, first)
     row = await world.lead()
-    assert row is not None
     assert row["state"] == "new"
 
 
-async def test_the_chat_does_not_enrol_the_person_again(world: World, engine: AsyncEngine) -> None:
+async def test_the_chat_does_not_enrol_the_person_again(world: World) -> None:
     await world.say("remont kuchni, jan@example.com")  # not yet worth a sequence
     row = await world.lead()
-    assert row is not None
     assert await world.steps() == []
-    await handle(engine, taken(row["id"]))
+    await handle(world, taken(row["id"]))
     await world.say(f"{GOOD_LEAD}, 600 700 800")
     await world.say("tak")
     assert await world.steps() == []
 
 
 async def test_a_second_copy_does_not_stop_what_staff_have_enrolled_since(
-    world: World, engine: AsyncEngine, lead: uuid.UUID, client: TestClient[Any, Any]
+    world: World, lead: uuid.UUID
 ) -> None:
     """The case was released, and staff decided to write again."""
     message = taken(lead)
-    await handle(engine, message)
+    await handle(world, message)
     body = {"email": EMAIL, "sequence": "again"}
-    async with client.post("/api/followups", json=body) as answer:
-        assert answer.status == 202, await answer.text()
+    assert (await world.post("/api/followups", body))[0] == 202
     before = await world.statuses()
     assert "scheduled" in before
-    await handle(engine, message)
+    await handle(world, message)
     assert await world.statuses() == before
