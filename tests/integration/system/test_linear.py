@@ -248,40 +248,35 @@ def heads(unit: str, size: int) -> dict[str, str]:
 
 def of_bodies(caller: Caller, path: str, given: Given) -> Iterator[tuple[str, AsyncCost, int]]:
     for kind, inputs in KINDS.items():
+        headers = {"Content-Type": kind, "Idempotency-Key": "k" * 16}
         for name, make in inputs.items():
-            yield f"{kind} {name}", whole(caller, path, kind, make), BODY
+            yield f"{kind} {name}", posted(caller, path, encoded(make), headers), BODY
     for name in given.fields:
         for each, make in FEW.items():
             yield f"{name} {each}", one_field(caller, path, given, name, make), BODY // 2
-    yield "packed", packed(caller, path), BODY
-
-
-def whole(caller: Caller, path: str, kind: str, make: Callable[[int], str]) -> AsyncCost:
-    return lambda size: caller.cost(
-        "post", path, {"Content-Type": kind, "Idempotency-Key": "k" * 16}, make(size).encode()
+    packed = {"Content-Type": "application/json", "Content-Encoding": "deflate"}
+    # A thousand times as long once it is unpacked.
+    yield (
+        "packed",
+        posted(caller, path, lambda size: zlib.compress(b" " * size * 1000), packed),
+        BODY,
     )
+
+
+def encoded(make: Callable[[int], str]) -> Callable[[int], bytes]:
+    return lambda size: make(size).encode()
+
+
+def posted(
+    caller: Caller, path: str, make: Callable[[int], bytes], headers: Mapping[str, str]
+) -> AsyncCost:
+    return lambda size: caller.cost("post", path, headers, make(size))
 
 
 def one_field(
     caller: Caller, path: str, given: Given, name: str, make: Callable[[int], str]
 ) -> AsyncCost:
-    def cost(size: int) -> Awaitable[float]:
-        headers, body = in_field(given, name, make(size))
-        return caller.cost("post", path, headers, body)
-
-    return cost
-
-
-def packed(caller: Caller, path: str) -> AsyncCost:
-    """Post what is a thousand times as long once it is unpacked."""
-
-    def cost(size: int) -> Awaitable[float]:
-        body = zlib.compress(b" " * size * 1000)
-        return caller.cost(
-            "post", path, {"Content-Type": "application/json", "Content-Encoding": "deflate"}, body
-        )
-
-    return cost
+    return lambda size: caller.cost("post", path, *in_field(given, name, make(size)))
 
 
 ATTACKS: dict[str, tuple[str, dict[str, str], bytes]] = {

@@ -1,11 +1,14 @@
 """The record of acts: each act and each look once, and none of them without its record."""
 
 import re
+import tomllib
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
+from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -80,11 +83,12 @@ async def in_doubt(stack: Stack) -> str:
 async def failed(stack: Stack) -> str:
     id_ = await stack.alert("x", target="sms")
 
-    async def ended() -> bool:
-        return bool((await stack.state(id_)).get("state") == "failed")
-
-    await eventually(ended, 30)
+    await until_it_is(stack, id_, "failed")
     return id_
+
+
+async def until_it_is(stack: Stack, alert: str, state: str) -> None:
+    await eventually(lambda: stack.state(alert), 30, so=lambda shown: shown.get("state") == state)
 
 
 async def kept_apart(stack: Stack) -> str:
@@ -98,108 +102,61 @@ async def follow_up(stack: Stack) -> dict[str, Any]:
     return dict(made["items"][0])
 
 
-async def delivered(stack: Stack) -> dict[str, Any]:
-    """Deliver an alert; what a replay of it says."""
-    since, alert_id = datetime.now(UTC).isoformat(), await stack.alert("sent")
-
-    async def so() -> bool:
-        return bool((await stack.state(alert_id)).get("state") == "delivered")
-
-    await eventually(so, 30)
-    return {"target": "slack", "since": since, "until": datetime.now(UTC).isoformat()}
+def filled(part: str, **names: object) -> Any:
+    """Return a part of record.toml, with these names filled in."""
+    text = Path(__file__).with_name("record.toml").read_text(encoding="utf-8")
+    return tomllib.loads(Template(text).safe_substitute(names))[part]
 
 
 async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
     """Return a call for each act, by its name; and the addresses in what they act on."""
+
+    async def begun(path: str, body: dict[str, Any]) -> str:
+        headers = {"X-Operator": "ewa"}
+        answer = await stack.http("POST", f"/api/{path}", body, key="admin", headers=headers)
+        assert answer.status < 300, answer
+        return str(answer.body["id"])
+
     await stack.sandbox.behave("sms", status=400)
-    ids = [await failed(stack) for _ in range(2)]
+    failures = [await failed(stack) for _ in range(2)]
     doubt = await in_doubt(stack)
-    (lead, email), (answered, other) = await new_lead(stack), await new_lead(stack)
-    (closed, _), lost = await new_lead(stack), {"state": "lost"}
-    await stack.http("POST", f"/api/leads/{closed}/state", lost, key="service")
-    gone = fresh_address()
+    (lead, email), (answered, other), (closed, _) = [await new_lead(stack) for _ in range(3)]
+    await stack.http("POST", f"/api/leads/{closed}/state", {"state": "lost"}, key="service")
     steps = [await follow_up(stack) for _ in range(2)]
     held = [await kept_apart(stack) for _ in range(2)]
-    later, last = [(datetime.now(UTC) + timedelta(hours=hours)).isoformat() for hours in (2, 3)]
-    silence: dict[str, Any] = {"matchers": [f"event_type={SILENCEABLE}", f"dedup_key={email}"]}
-    silence |= {"ends": later, "why": reason}
-    override = {"schedule": "sales", "person": "maria", "ends": later, "why": reason}
-    begun: list[str] = []
-    for path, body in (
-        ("silences", silence | {"matchers": ["dedup_key=y"]}),
-        ("oncall/overrides", override | {"begins": later, "ends": last}),
-    ):
-        made = await stack.http(
-            "POST", f"/api/{path}", body, key="admin", headers={"X-Operator": "ewa"}
-        )
-        assert made.status == 200, made
-        begun.append(str(made.body["id"]))
+    now, hour = datetime.now(UTC), timedelta(hours=1)
+    ago, later, last = [(now + hours * hour).isoformat() for hours in (-1, 2, 3)]
+    about = {"ends": later, "why": reason}
+    override = about | {"schedule": "sales", "person": "maria", "begins": later, "ends": last}
+    silenced = {"matchers": [f"event_type={SILENCEABLE}", "dedup_key=y"]}
     job = {"name": "a job", "every": "1h", "grace": "10m"}
-    jobs = [(await stack.http("POST", "/api/heartbeats", job, key="admin")).body for _ in range(2)]
+    jobs = [await begun("heartbeats", job) for _ in range(2)]
     hook = {"url": "https://example.com/x", "events": ["*"], "owner_email": "dev@example.com"}
-    hooks = [
-        (await stack.http("POST", "/api/subscriptions", hook, key="admin")).body["id"]
-        for _ in range(2)
-    ]
-    now = datetime.now(UTC)
-    again = {"since": (now - timedelta(hours=1)).isoformat(), "until": now.isoformat()}
-    admin: dict[str, tuple[str, str, Any]] = {
-        "subscription.create": ("POST", "/api/subscriptions", hook),
-        "subscription.rotate": ("POST", f"/api/subscriptions/{hooks[0]}/secret", None),
-        "subscription.test": ("POST", f"/api/subscriptions/{hooks[0]}/test", None),
-        "subscription.replay": ("POST", f"/api/subscriptions/{hooks[0]}/replay", again),
-        "subscription.change": ("PATCH", f"/api/subscriptions/{hooks[0]}", {"paused": True}),
-        "subscription.delete": ("DELETE", f"/api/subscriptions/{hooks[1]}", None),
-        "heartbeat.create": ("POST", "/api/heartbeats", job),
-        "heartbeat.change": ("PATCH", f"/api/heartbeats/{jobs[0]['id']}", {"paused": True}),
-        "heartbeat.rotate": ("POST", f"/api/heartbeats/{jobs[0]['id']}/rotate", None),
-        "heartbeat.delete": ("DELETE", f"/api/heartbeats/{jobs[1]['id']}", None),
-        "alert.retry": ("POST", "/api/dlq/retry", {"ids": ids[:1]}),
-        "alert.discard": ("POST", "/api/dlq/discard", {"ids": ids[1:], "reason": reason}),
-        "alert.resolve": (
-            "POST",
-            "/api/dlq/resolve",
-            {"id": doubt, "outcome": "delivered", "reason": reason},
-        ),
-        "alert.replay": ("POST", "/api/alerts/replay", await delivered(stack)),
-        "alert.cleanup": ("POST", "/api/dlq/cleanup", {"older_than_hours": 0}),
-        "breaker.reset": ("POST", "/api/breakers/sms/reset", None),
-        "silence.begin": ("POST", "/api/silences", silence),
-        "silence.end": ("DELETE", f"/api/silences/{begun[0]}", None),
-        "oncall.override": ("POST", "/api/oncall/overrides", override),
-        "oncall.quiet": ("PUT", "/api/oncall/quiet/maria", {}),
-        "oncall.override-end": ("DELETE", f"/api/oncall/overrides/{begun[1]}", None),
-        "case.cancel": ("POST", f"/api/cases/{lead}/cancel", {"reason": reason}),
-        "person.export": ("GET", f"/api/consent/export/{email}", None),
-        "person.erase": ("POST", "/api/consent/erase", {"email": gone}),
-        "limits.change": ("PUT", "/api/ratelimits", {"chat": "600 per minute"}),
-        "cache.clean": ("POST", "/api/cache/cleanup", None),
-        "schema.create": ("POST", "/api/migration/create-dead-letter-queue", None),
-    }
-    stop = {"conversation_id": steps[1]["conversation_id"], "reason": "staff"}
-    dead = str(uuid.uuid4())
+    hooks = [await begun("subscriptions", hook) for _ in range(2)]
+    sent_after, sent = datetime.now(UTC).isoformat(), await stack.alert("sent")
+    await until_it_is(stack, sent, "delivered")
+    gone, dead = fresh_address(), str(uuid.uuid4())
     stack.query(
         "INSERT INTO followups.undeliverable (email, conversation_id, reason) VALUES (%s, %s, '')",
         fresh_address(),
         dead,
     )
-    taken = {"answer": "taken", "by": "manager"}
-    service: dict[str, tuple[str, str, Any]] = {
-        "case.answer": ("POST", f"/api/cases/{answered}/answer", taken),
-        "lead.note": ("POST", f"/api/leads/{lead}/notes", {"text": email}),
-        "lead.call": ("POST", f"/api/leads/{lead}/calls", {"result": "reached"}),
-        "lead.edit": ("POST", f"/api/leads/{lead}/facts", {"city": "Gdynia"}),
-        "lead.assign": ("POST", f"/api/leads/{lead}/owner", {"owner": "Ewa Lis"}),
-        "lead.state": ("POST", f"/api/leads/{lead}/state", {"state": "lost", "reason": reason}),
-        "lead.undo": ("POST", f"/api/leads/{closed}/undo", {}),
-        "submission.release": ("POST", f"/api/leads/suspected/{held[0]}/release", None),
-        "submission.discard": ("POST", f"/api/leads/suspected/{held[1]}/discard", None),
-        "followup.cancel": ("DELETE", f"/api/followups/{steps[0]['id']}", None),
-        "followup.stop": ("POST", "/api/followups/stop", stop),
-        "mail.retry": ("POST", f"/api/mail/undeliverable/{dead}/retry", None),
+    names = {
+        "reason": reason, "doubt": doubt, "lead": lead, "email": email, "answered": answered,
+        "closed": closed, "gone": gone, "dead": dead, "silenceable": SILENCEABLE, "later": later,
+        "failed": failures[0], "other_failed": failures[1], "held": held[0], "other_held": held[1],
+        "job": jobs[0], "other_job": jobs[1], "hook": hooks[0], "other_hook": hooks[1],
+        "step": steps[0]["id"], "conversation": steps[1]["conversation_id"],
+        "silence": await begun("silences", silenced | about),
+        "override": await begun("oncall/overrides", override),
+        "sent_after": sent_after, "sent_before": datetime.now(UTC).isoformat(),
+        "hour_ago": ago, "now": now.isoformat(),
+    }  # fmt: skip
+    named = {
+        act: (*call.split(" ", 1), body[0] if body else None, key)
+        for key in ("admin", "service")
+        for act, (call, *body) in filled(key, **names).items()
     }
-    named = {act: (*call, "admin") for act, call in admin.items()}
-    named |= {act: (*call, "service") for act, call in service.items()}
     return named, {email, other, gone, steps[0]["email"], steps[1]["email"]}
 
 
@@ -306,26 +263,10 @@ async def looks(stack: Stack) -> tuple[list[Look], list[str]]:
     await stack.opt_in(agreed)
     await stack.sandbox.behave("sms", status=400)
     alert, _ = await failed(stack), await failed(stack)
-    return [
-        Look(f"/api/leads?email={email}", "lead.look", "lead"),
-        Look("/api/leads?limit=1000&topic=dom", "lead.look", "lead", "topic=dom"),
-        Look(
-            "/api/leads?format=csv&until=2020-01-01T00:00:00Z&phone=600700800", "lead.look", "lead",
-            "until=2020-01-01T00:00:00Z phone=[…] format=csv",
-        ),
-        Look(f"/api/leads/{lead}", "lead.look", "lead"),
-        Look("/api/leads/suspected", "lead.look", "submission"),
-        Look(f"/api/followups?email={step['email']}", "followups.look", "conversation",
-            "email=[…]", "conversation_id"),
-        Look("/api/mail/undeliverable", "mail.look", "conversation", id="conversation_id"),
-        Look(f"/api/alerts/{alert}", "alert.look", "alert"),
-        Look("/api/dlq/pending?target=slack", "alert.look", "alert", "state=pending target=slack"),
-        Look("/api/dlq/failed?target=sms", "alert.look", "alert", "state=failed target=sms"),
-        Look("/api/dlq/silenced?target=sms", "alert.look", "alert", "state=silenced target=sms"),
-        Look(f"/api/dlq/in-doubt?id={doubt}", "alert.look", "alert"),
-        Look(f"/api/consent/audit/{agreed}", "person.look", "person", id="subject"),
-        Look(f"/api/unsubscribe/status/{agreed}", "person.look", "person", id="email"),
-    ], [email, step["email"], agreed, "600700800"]  # fmt: skip
+    names = {"email": email, "lead": lead, "enrolled": step["email"], "failed": alert}
+    names |= {"doubt": doubt, "agreed": agreed}
+    ways = [Look(*row) for row in filled("looks", **names)["rows"]]
+    return ways, [email, step["email"], agreed, "600700800"]
 
 
 async def test_each_look_at_a_person_with_a_key_is_recorded_and_none_shows_without(
