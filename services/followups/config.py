@@ -82,7 +82,8 @@ def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
 
 IN_ANY_TEXT = {
     "company", "legal_name", "privacy_url", "company_email", "company_address", "company_nip",
-    "company_contacts", "company_phone", "company_hours", "company_prices", "company_towns", "by",
+    "company_contacts", "company_phone", "company_hours", "company_prices", "company_included",
+    "company_quote", "company_towns", "by",
 }  # fmt: skip
 """`{by}`: until when people answer what is said now."""
 _OPTIONAL = re.compile(r"\[([^\[\]]*\{[^\[\]]*)\]")
@@ -414,6 +415,8 @@ def _known(company: Company, hours: HoursSection, language: str, script: Known) 
         "company_phone": company.phone or "",
         "company_hours": days.format(opens=_clock(hours.opens), closes=_clock(hours.closes)),
         "company_prices": company.prices.get(language, ""),
+        "company_included": company.included.get(language, ""),
+        "company_quote": company.quote.get(language, ""),
         "company_towns": ", ".join(company.towns),
     }
 

@@ -89,8 +89,15 @@ class Reply:
         is_told = route.then != "contact" or route.at_once or self.before.reachable
         if heard.of_reply not in route.again or not is_told:
             return []
-        passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
+        says_when = "{by}" in route.again[heard.of_reply]
+        is_sales = route.then == "contact" and route.topic != "privacy"
+        passes = heard.is_question and is_sales and not says_when
         return [route.again[heard.of_reply], *(self._passed_on() if passes else ())]
+
+    @property
+    def _aside(self) -> list[Route]:
+        """What it was answered beside the matter that holds the conversation."""
+        return [route for route in self.heard.answers if route is not self.heard.held]
 
     def _passed_on(self) -> list[str]:
         return self._say("question_kept" if refuses_contact(self.state) else "question_passed")
@@ -99,18 +106,23 @@ class Reply:
         """Answer what the configuration knows: whether the firm does this, and where it works."""
         asked, towns = self.heard.asked, self.heard.taps.towns
         parts = self._say("we_do") if asked.works else []
-        for name, found in (("town_ours", asked.ours), ("town_other", asked.others)):
+        for name, found in (("town_ours", asked.ours), (self._elsewhere, asked.others)):
             parts += self._say(name, town=", ".join(found)) if found else []
         if towns and not asked.ours and (asked.area or asked.others):
             parts += self._say("our_towns", towns=", ".join(towns))
         return parts
+
+    @property
+    def _elsewhere(self) -> str:
+        return "town_far" if self.heard.taps.towns else "town_other"
 
     def _on_consent(self, *, agrees: bool) -> list[str]:
         state, before, heard = self.state, self.before, self.heard
         facts = state.facts
         if agrees:
             withdrew = state.withdrawn_from is not None and state.withdrawn_from == facts.email
-            return self._say("consent_to_confirm" if withdrew else "consent_given")
+            name = "consent_to_confirm" if withdrew else "consent_given"
+            return self._say(name, contact=str(facts.email))
         if heard.by_person and all(says(heard.message, f"{each} yes") for each in _AGREES_TO_MAILS):
             return self._say("no_consent_here")
         is_other = refused_for(state) != refused_for(before) and not heard.is_about_lead
@@ -150,8 +162,11 @@ class Reply:
                 news = news._replace(**{name: None})
         if news.city in heard.asked.ours + heard.asked.others:
             news = news._replace(city=None)
-        noted = describe(news, heard.of_reply)
-        return self._say("noted", facts=noted) if noted else []
+        noted, known = describe(news, heard.of_reply), self.before.facts.known()
+        said = news._replace(wish=None).known()
+        is_other = any(known.get(name, value) != value for name, value in said.items())
+        name = "corrected" if is_other else "noted"
+        return self._say(name, facts=noted) if noted else []
 
     def _reactions(self) -> list[str]:
         """Answer what is neither a fact nor the route's matter."""
@@ -169,7 +184,7 @@ class Reply:
         towns, is_new = heard.taps.towns, city is not None and self.before.facts.city is None
         is_said = city in (*towns, *heard.asked.ours, *heard.asked.others)
         is_due = is_new and towns and not is_said and heard.held is None and heard.is_about_lead
-        return self._say("town_other", town=str(city)) if is_due else []
+        return self._say("town_far", town=str(city)) if is_due else []
 
     def _reaction(self) -> str | None:
         heard, state = self.heard, self.state
@@ -236,6 +251,8 @@ class Reply:
         if state.closed and heard.news.email is not None and language in route.told_without_email:
             later = [route.told[language]]  # they were told that it was missing
         if later and (state.closed or not state.reachable):
+            if not (state.reachable or heard.closes or refuses_contact(state)):
+                self._keep(asking="contact")  # its field stays open
             return later
         if heard.answers and refuses_contact(state):
             return []
@@ -257,13 +274,13 @@ class Reply:
         """Ask for a contact, the second time in other words."""
         heard, times = self.heard, self._times("contact")
         # In an emergency the privacy notice follows with the contact.
-        parts = [] if route.first else self._notice(asks=True)
+        notice = [] if route.first else self._notice(asks=True)
         own = self.script.get("ask_contact_for_call", self.script["ask_contact"])
         text = route.ask.get(heard.of_reply, own)
         if times and not route.first:
             text = self.script["again_contact" if times % 2 else "closing_unreachable"]
-        parts += self._ask("contact", text)
-        if not (later or heard.answers or heard.asks_of_record):
+        parts = [*self._ask("contact", text), *notice]
+        if not (later or self._aside or (heard.answers and not times) or heard.asks_of_record):
             is_heard = times and heard.is_worth_telling
             name = "question_passed" if heard.is_question else "heard" if is_heard else ""
             later = self._say(name)
@@ -289,7 +306,8 @@ class Reply:
             told = self._close(self.script["received"])
         parts = self._ask_in_the_form(question)
         # The wording of the consent has the privacy notice in it.
-        return [part for part in told if part not in parts[-1]] + parts
+        told = [part for part in told if part not in parts[-1]]
+        return told + parts if question == "consent" else told[:1] + parts + told[1:]
 
     def _on_mails(self) -> list[str]:
         """Ask for what a consent to mails needs, and for nothing else."""
@@ -324,7 +342,11 @@ class Reply:
         return self._ask(question, text, counts=not asks_back)
 
     def _ask(self, question: Question, text: str, *, counts: bool = True) -> list[str]:
-        parts = [*self._notice(), text]
+        notice = self._notice()
+        # Who asks something meanwhile is answered, and is not pressed for a contact.
+        is_open = question == "contact" and self._times("contact") and self.before.asking == "contact"
+        asks = [] if is_open and self._aside and self.heard.is_question else [text]
+        parts = [*notice, *asks] if question == "consent" else [*asks, *notice]
         self._keep(asking=question, by_email=text == self.script.get("ask_email"))
         if counts:
             self._count(question)

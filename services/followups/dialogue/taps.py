@@ -175,9 +175,8 @@ class Taps:
         return None if name == "consent" and tap.wording != digest(str(state.wording)) else found
 
     def _on_card(self, state: State) -> dict[str, Any]:
-        """Without a form nothing but a contact can be asked for again."""
-        names = ("email", "phone") if state.spoken in self.handover else _ON_CARD
         known = state.facts.known()
+        names = _ON_CARD[1:] if state.spoken in self.handover else _ON_CARD  # their wish is not read
         return {name: known[name] for name in names if name in known}
 
     def script(self, language: str, spoken: str | None) -> Script:

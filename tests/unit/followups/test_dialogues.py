@@ -162,7 +162,7 @@ def test_an_answer_is_promised_by_the_hours_of_the_office(now: str, by: str) -> 
 def test_a_company_without_prices_says_that_it_depends(tmp_path: Path) -> None:
     ours = tmp_path / "company.toml"
     text = (EXAMPLE / "company.toml").read_text(encoding="utf-8")
-    ours.write_text(re.sub(r"(?m)^(prices|phone|towns).*\n", "", text), encoding="utf-8")
+    ours.write_text(re.sub(r"(?m)^(prices|included|quote|phone|towns).*\n", "", text), encoding="utf-8")
     configured = config.load(EXAMPLE / "followups.toml", ours)
     price, nobody = (configured.routes.named(name) for name in ("price", "nobody_now"))
     assert price is not None
@@ -171,7 +171,7 @@ def test_a_company_without_prices_says_that_it_depends(tmp_path: Path) -> None:
     assert "to zależy" in price.again["pl"]
     assert "zł" not in "".join(price.again.values())
     assert "telefon +" not in nobody.answer["pl"]
-    assert "8:00-17:00; gdy" in nobody.answer["pl"]
+    assert "8:00-17:00. Można" in nobody.answer["pl"]
 
 
 def test_consent_is_a_card_of_its_own_below_a_short_bubble() -> None:

@@ -308,13 +308,17 @@ def test_a_guest_in_another_language_taps_only_the_kind_of_contact() -> None:
     assert visitor.state.consent is None
 
 
-def test_a_german_guest_is_asked_of_the_card_only_for_a_contact() -> None:
+def test_a_german_guest_reads_and_changes_what_is_noted_on_the_card() -> None:
     visitor = Visitor("de")
     visitor.says("Guten Tag, wir möchten unser Bad, 8 m2, renovieren lassen.")
     visitor.says("0600 700 800")
-    assert {each["name"] for each in CONFIG.taps.card(visitor.state)} == {"phone"}
-    for name in ("area", "wish"):
-        with pytest.raises(Unfit):
-            visitor.taps(name, ask="card")
+    card = {each["name"]: each["label"] for each in CONFIG.taps.card(visitor.state)}
+    assert card == {"area": "Fläche", "phone": "Telefon"}
+    with pytest.raises(Unfit):
+        visitor.taps("wish", ask="card")
+    assert visitor.taps("area", ask="card")
+    assert visitor.reply == CONFIG.handover["de"]["ask_area"]
+    visitor.taps(value=("number", 9.0))
+    assert visitor.state.facts.area == 9
     assert visitor.taps("phone", ask="card")
     assert visitor.reply == CONFIG.handover["de"]["change_phone"]
