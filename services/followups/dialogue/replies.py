@@ -17,7 +17,7 @@ from services.followups.reading import small_talk
 from services.followups.reading.routing import Route
 from services.followups.reading.speech import says
 from services.followups.rules.fact_texts import describe, describe_phone
-from services.followups.rules.facts import NO_FACTS, Question
+from services.followups.rules.facts import NO_FACTS, Facts, Question
 
 
 class Reply:
@@ -162,11 +162,12 @@ class Reply:
                 news = news._replace(**{name: None})
         if news.city in heard.asked.ours + heard.asked.others:
             news = news._replace(city=None)
-        noted, known = describe(news, heard.of_reply), self.before.facts.known()
-        said = news._replace(wish=None).known()
-        is_other = any(known.get(name, value) != value for name, value in said.items())
-        name = "corrected" if is_other else "noted"
-        return self._say(name, facts=noted) if noted else []
+        noted = describe(news, heard.of_reply)
+        return self._say("corrected" if self._corrects(news) else "noted", facts=noted) if noted else []
+
+    def _corrects(self, news: Facts) -> bool:
+        known, said = self.before.facts.known(), news._replace(wish=None).known()
+        return any(known.get(name, value) != value for name, value in said.items())
 
     def _reactions(self) -> list[str]:
         """Answer what is neither a fact nor the route's matter."""
@@ -315,7 +316,7 @@ class Reply:
         if not is_over and self.state.facts.email is not None:
             return self._ask_in_the_form("consent")
         if is_over or self._times("mails") >= TIMES_ASKED:
-            return self._say("thanks")
+            return []
         self._count("mails")
         return self._ask("contact", self.script["ask_email"], counts=False)
 
@@ -345,7 +346,8 @@ class Reply:
         notice = self._notice()
         # Who asks something meanwhile is answered, and is not pressed for a contact.
         is_open = question == "contact" and self._times("contact") and self.before.asking == "contact"
-        asks = [] if is_open and self._aside and self.heard.is_question else [text]
+        is_answered = self.heard.is_question and (self._aside or any(self.heard.asked))
+        asks = [] if is_open and is_answered else [text]
         parts = [*notice, *asks] if question == "consent" else [*asks, *notice]
         self._keep(asking=question, by_email=text == self.script.get("ask_email"))
         if counts:
@@ -415,7 +417,7 @@ class Reply:
         message says more about the works.
         """
         heard, news = self.heard, self.heard.news
-        tells = self.before.asking != "consent" and (
+        tells = not (self.before.asking == "consent" or self._corrects(news)) and (
             news.tells_of_works or not (news == NO_FACTS or news.phone or news.email)
         )
         speaks = says(heard.message, f"names {question}")
