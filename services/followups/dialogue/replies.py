@@ -25,6 +25,8 @@ class Reply:
         """:param before: the state before the message; `state`: after it, and with the reply"""
         self.state, self.before = state._replace(asking=None), before
         self.heard, self.script = heard, script
+        self.notice: list[str] = []
+        """It comes last."""
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
         """Answer the message, say what was understood, and ask the next question.
@@ -52,7 +54,8 @@ class Reply:
         elif before.closed and (parts or reactions):
             idle = ["thanks", "added"] if heard.answers or heard.defers else ["thanks"]
             rest = [part for part in rest if part not in map(script.get, idle)]
-        return [*parts, *self._noted(rest), *reactions, *rest]
+        notice = [text for text in self.notice if text not in str(self.state.wording)]
+        return [*parts, *self._noted(rest), *reactions, *rest, *notice]
 
     def _say(self, name: str, **given: str) -> list[str]:
         text = self.script.get(name)
@@ -89,10 +92,9 @@ class Reply:
         is_told = route.then != "contact" or route.at_once or self.before.reachable
         if heard.of_reply not in route.again or not is_told:
             return []
-        says_when = "{by}" in route.again[heard.of_reply]
-        is_sales = route.then == "contact" and route.topic != "privacy"
-        passes = heard.is_question and is_sales and not says_when
-        return [route.again[heard.of_reply], *(self._passed_on() if passes else ())]
+        text = route.again[heard.of_reply]
+        passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
+        return [text, *(self._passed_on() if passes and "{by}" not in text else ())]
 
     @property
     def _aside(self) -> list[Route]:
@@ -106,15 +108,12 @@ class Reply:
         """Answer what the configuration knows: whether the firm does this, and where it works."""
         asked, towns = self.heard.asked, self.heard.taps.towns
         parts = self._say("we_do") if asked.works else []
-        for name, found in (("town_ours", asked.ours), (self._elsewhere, asked.others)):
+        elsewhere = "town_far" if towns else "town_other"
+        for name, found in (("town_ours", asked.ours), (elsewhere, asked.others)):
             parts += self._say(name, town=", ".join(found)) if found else []
         if towns and not asked.ours and (asked.area or asked.others):
             parts += self._say("our_towns", towns=", ".join(towns))
         return parts
-
-    @property
-    def _elsewhere(self) -> str:
-        return "town_far" if self.heard.taps.towns else "town_other"
 
     def _on_consent(self, *, agrees: bool) -> list[str]:
         state, before, heard = self.state, self.before, self.heard
@@ -163,7 +162,8 @@ class Reply:
         if news.city in heard.asked.ours + heard.asked.others:
             news = news._replace(city=None)
         noted = describe(news, heard.of_reply)
-        return self._say("corrected" if self._corrects(news) else "noted", facts=noted) if noted else []
+        name = "corrected" if self._corrects(news) else "noted"
+        return self._say(name, facts=noted) if noted else []
 
     def _corrects(self, news: Facts) -> bool:
         known, said = self.before.facts.known(), news._replace(wish=None).known()
@@ -275,12 +275,13 @@ class Reply:
         """Ask for a contact, the second time in other words."""
         heard, times = self.heard, self._times("contact")
         # In an emergency the privacy notice follows with the contact.
-        notice = [] if route.first else self._notice(asks=True)
+        if not route.first:
+            self._notice(asks=True)
         own = self.script.get("ask_contact_for_call", self.script["ask_contact"])
         text = route.ask.get(heard.of_reply, own)
         if times and not route.first:
             text = self.script["again_contact" if times % 2 else "closing_unreachable"]
-        parts = [*self._ask("contact", text), *notice]
+        parts = self._ask("contact", text)
         if not (later or self._aside or (heard.answers and not times) or heard.asks_of_record):
             is_heard = times and heard.is_worth_telling
             name = "question_passed" if heard.is_question else "heard" if is_heard else ""
@@ -306,9 +307,7 @@ class Reply:
         if state.reachable and not state.closed:  # first of all they must know that it arrived
             told = self._close(self.script["received"])
         parts = self._ask_in_the_form(question)
-        # The wording of the consent has the privacy notice in it.
-        told = [part for part in told if part not in parts[-1]]
-        return told + parts if question == "consent" else told[:1] + parts + told[1:]
+        return told + parts
 
     def _on_mails(self) -> list[str]:
         """Ask for what a consent to mails needs, and for nothing else."""
@@ -343,12 +342,11 @@ class Reply:
         return self._ask(question, text, counts=not asks_back)
 
     def _ask(self, question: Question, text: str, *, counts: bool = True) -> list[str]:
-        notice = self._notice()
+        self._notice()
         # Who asks something meanwhile is answered, and is not pressed for a contact.
-        is_open = question == "contact" and self._times("contact") and self.before.asking == "contact"
+        is_open = question == "contact" == self.before.asking and self._times("contact")
         is_answered = self.heard.is_question and (self._aside or any(self.heard.asked))
-        asks = [] if is_open and is_answered else [text]
-        parts = [*notice, *asks] if question == "consent" else [*asks, *notice]
+        parts = [] if is_open and is_answered else [text]
         self._keep(asking=question, by_email=text == self.script.get("ask_email"))
         if counts:
             self._count(question)
@@ -356,18 +354,14 @@ class Reply:
             wording = self.script["consent_wording"]
             self._count("shown")
             self._keep(wording=wording)
-            parts = [part for part in parts if part not in wording] + [wording]
+            parts.append(wording)
         return parts
 
-    def _notice(self, *, asks: bool = False) -> list[str]:
-        """Return the privacy notice (GDPR art. 13) once: with a contact, or as a route asks for it.
-
-        The form asks for consent next, whose wording has it.
-        """
-        if self.state.noticed or not (asks or self.state.reachable):
-            return []
-        self._keep(noticed=True)
-        return self._say("notice")
+    def _notice(self, *, asks: bool = False) -> None:
+        """Say the privacy notice (GDPR art. 13) once: with a contact, or as a route asks for it."""
+        if not self.state.noticed and (asks or self.state.reachable):
+            self._keep(noticed=True)
+            self.notice = self._say("notice")  # unless the wording of the consent has it
 
     def _close(self, told: str) -> list[str]:
         """Close without promising too much: staff are notified only of who can be reached."""
@@ -386,12 +380,12 @@ class Reply:
             # Staff get something of the message.
             is_new = heard.is_worth_telling or heard.news != NO_FACTS
             return self._say("added" if is_new else "thanks")
-        parts = self._notice()
+        self._notice()
         is_end = heard.held is not None and heard.held.then == "end"
         if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:
             told = self.script["added"]  # only a phone, and the person wants no calls
         self._keep(closed=True)
-        return [told.replace("{contact}", _contact_of(state)), *parts]
+        return [told.replace("{contact}", _contact_of(state))]
 
     def _next_question(self) -> Question | None:
         state, heard = self.state, self.heard

@@ -176,7 +176,7 @@ class Taps:
 
     def _on_card(self, state: State) -> dict[str, Any]:
         known = state.facts.known()
-        names = _ON_CARD[1:] if state.spoken in self.handover else _ON_CARD  # their wish is not read
+        names = _ON_CARD[1:] if state.spoken in self.handover else _ON_CARD  # no wish is read
         return {name: known[name] for name in names if name in known}
 
     def script(self, language: str, spoken: str | None) -> Script:

@@ -162,7 +162,9 @@ def test_an_answer_is_promised_by_the_hours_of_the_office(now: str, by: str) -> 
 def test_a_company_without_prices_says_that_it_depends(tmp_path: Path) -> None:
     ours = tmp_path / "company.toml"
     text = (EXAMPLE / "company.toml").read_text(encoding="utf-8")
-    ours.write_text(re.sub(r"(?m)^(prices|included|quote|phone|towns).*\n", "", text), encoding="utf-8")
+    ours.write_text(
+        re.sub(r"(?m)^(prices|included|quote|phone|towns).*\n", "", text), encoding="utf-8"
+    )
     configured = config.load(EXAMPLE / "followups.toml", ours)
     price, nobody = (configured.routes.named(name) for name in ("price", "nobody_now"))
     assert price is not None
