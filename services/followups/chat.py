@@ -101,7 +101,7 @@ async def _store(
 ) -> Reply:
     """:param row: the conversation, and `before` its state"""
     conversation_id: uuid.UUID = row["id"]
-    state, reply = turn.state, config.said(turn.reply, turn.state.language, now)
+    state, reply = turn.state, config.said(turn.reply, turn.heard.of_reply, now)
     state = state._replace(facts=_normal(state.facts, before.facts))
     scored = lead_score.score(state.facts.known(), config.rules)
 

@@ -363,7 +363,8 @@ class Config:
         if "{by}" not in reply:
             return reply
         language = language or self.default_language
-        return reply.replace("{by}", self._answered_by(now, self.texts[language], language))
+        script = {**self.texts, **self.handover}[language]
+        return reply.replace("{by}", self._answered_by(now, script, language))
 
     def _answered_by(self, now: datetime, script: Mapping[str, str], language: str) -> str:
         """Say when `answer_within` of open time has passed, up to a full hour: `jutro do 12:00`."""

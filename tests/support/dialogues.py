@@ -95,7 +95,7 @@ def answer(
         today=TODAY,
         greeted=greeted,
     )
-    return turn._replace(reply=FOLLOWUPS.said(turn.reply, turn.state.language, NOW))
+    return turn._replace(reply=FOLLOWUPS.said(turn.reply, turn.heard.of_reply, NOW))
 
 
 def hold(turns: list[str], towns: tuple[str, ...] = FOLLOWUPS.taps.towns) -> Seen:

@@ -97,9 +97,10 @@ class Reply:
         return [text, *(self._passed_on() if passes and "{by}" not in text else ())]
 
     @property
-    def _aside(self) -> list[Route]:
-        """What it was answered beside the matter that holds the conversation."""
-        return [route for route in self.heard.answers if route is not self.heard.held]
+    def _is_answered(self) -> bool:
+        """Whether it is answered beside the matter that holds the conversation."""
+        heard = self.heard
+        return any(heard.asked) or any(route is not heard.held for route in heard.answers)
 
     def _passed_on(self) -> list[str]:
         return self._say("question_kept" if refuses_contact(self.state) else "question_passed")
@@ -282,7 +283,8 @@ class Reply:
         if times and not route.first:
             text = self.script["again_contact" if times % 2 else "closing_unreachable"]
         parts = self._ask("contact", text)
-        if not (later or self._aside or (heard.answers and not times) or heard.asks_of_record):
+        is_said = heard.answers and (not times or self._again(route))
+        if not (later or is_said or self._is_answered or heard.asks_of_record):
             is_heard = times and heard.is_worth_telling
             name = "question_passed" if heard.is_question else "heard" if is_heard else ""
             later = self._say(name)
@@ -345,8 +347,7 @@ class Reply:
         self._notice()
         # Who asks something meanwhile is answered, and is not pressed for a contact.
         is_open = question == "contact" == self.before.asking and self._times("contact")
-        is_answered = self.heard.is_question and (self._aside or any(self.heard.asked))
-        parts = [] if is_open and is_answered else [text]
+        parts = [] if is_open and self.heard.is_question and self._is_answered else [text]
         self._keep(asking=question, by_email=text == self.script.get("ask_email"))
         if counts:
             self._count(question)
