@@ -281,7 +281,7 @@ class Reply:
         own = self.script.get("ask_contact_for_call", self.script["ask_contact"])
         text = route.ask.get(heard.of_reply, own)
         if times and not route.first:
-            text = self.script["again_contact" if times % 2 else "closing_unreachable"]
+            text = self.script["again_contact"]
         parts = self._ask("contact", text)
         is_said = heard.answers and (not times or self._again(route))
         if not (later or is_said or self._is_answered or heard.asks_of_record):
@@ -345,9 +345,10 @@ class Reply:
 
     def _ask(self, question: Question, text: str, *, counts: bool = True) -> list[str]:
         self._notice()
-        # Who asks something meanwhile is answered, and is not pressed for a contact.
-        is_open = question == "contact" == self.before.asking and self._times("contact")
-        parts = [] if is_open and self.heard.is_question and self._is_answered else [text]
+        # Who asks something meanwhile is answered, and not pressed: the question stays open.
+        is_open = question == self.before.asking != "consent" and self._times(question)
+        is_heard = self.heard.is_question and (self._is_answered or self.heard.defers)
+        parts = [] if is_open and is_heard else [text]
         self._keep(asking=question, by_email=text == self.script.get("ask_email"))
         if counts:
             self._count(question)
