@@ -139,9 +139,8 @@ class Company(Section):
     """Where it works; empty: texts do not say."""
     prices: dict[Language, Line] = {}
     included: dict[Language, Line] = {}
-    """What these prices cover."""
     quote: dict[Language, Line] = {}
-    """What a visit and a quote cost, and how long the quote takes."""
+    """What a visit and a quote cost, and how long the quote takes; `included`: in these prices."""
     accent: Annotated[str, Field(pattern="^#[0-9a-f]{6}$"), AfterValidator(_legible)] = ACCENT
     """The colour of buttons and links, in the console, forms, mails and pages."""
 

@@ -26,7 +26,6 @@ class Reply:
         self.state, self.before = state._replace(asking=None), before
         self.heard, self.script = heard, script
         self.notice: list[str] = []
-        """It comes last."""
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
         """Answer the message, say what was understood, and ask the next question.
