@@ -113,7 +113,9 @@ def test_a_language_without_a_form_is_handed_over_to_a_person(language: str, sai
     first, second, third = talk([said, "600 700 800", "jan@example.com"])
     first_texts = ("greeting", "ask_contact", "notice")
     assert first.reply == " ".join(script[name] for name in first_texts)
-    assert second.reply == script["passed_on"].format(contact=describe_phone("+48600700800"))
+    assert second.reply == script["passed_on"].format(
+        contact=describe_phone("+48600700800"), by="{by}"
+    )
     assert second.state.said == (said,), "for staff"
     assert third.state.wording is None, "consent is not asked for in an unchecked language"
     assert third.state.language == "pl", "mails have one of ours"
