@@ -5,12 +5,9 @@ its bytes to RabbitMQ or to its target, or a lock in PostgreSQL keeps its statem
 """
 
 import asyncio
-import os
-import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +18,13 @@ import pytest
 from aio_pika.exceptions import ChannelNotFoundEntity
 from psycopg2.extensions import connection as Connection  # noqa: N812 - it is a class
 
-from deploy.up.process import Process, wait_until
-from tests.support.cases import until_row
+from tests.support.cases import Cases, until_row
 from tests.support.consumers import until
 from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
-from tests.support.ports import HOST, Ports
-from tests.support.proxy import Proxy
-from tests.support.stack import ROOT, Stack, status, write_alerts_config
+from tests.support.ports import HOST
+from tests.support.proxy import DOWN, Proxy
+from tests.support.stack import Second, Stack, status, write_alerts_config
 
 ACK = b"\x00\x3c\x00\x50"
 """basic.ack's class and method: from the service an acknowledgement, from RabbitMQ a confirm."""
@@ -61,6 +57,9 @@ class Rig:
     With a section `answers` Slack is an app.
     """
 
+    service = "alerts"
+    """What is killed, if a test names nothing else."""
+
     def __init__(
         self,
         stack: Stack,
@@ -76,6 +75,7 @@ class Rig:
         self.broker = broker
         self.database = database
         self.slack = slack
+        self.proxies = [broker, database, slack]
         self.accepted: dict[str, str] = {}
         self.failed: set[str] = set()
 
@@ -98,28 +98,39 @@ class Rig:
         await self.stack.start("alerts")
         await self.flowing()
 
-    async def flowing(self) -> None:
+    async def flowing(self, queue: str = "alerts.slack") -> None:
+        """Wait until somebody consumes: health is well before the broker is connected."""
         await eventually(
-            lambda: self._depth_and_consumers("alerts.slack"),
+            lambda: self._depth_and_consumers(queue),
             30,
             so=lambda found: found is not None and found[1] > 0,
         )
 
-    async def kill(self) -> None:
+    async def kill(self, name: str = "") -> None:
         """As a power cut: what it had not yet got through to anybody is lost with it."""
-        await self.stack.kill9("alerts")
-        for proxy in (self.broker, self.database, self.slack):
+        name = name or self.service
+        await self.stack.kill9(name)
+        for proxy in self.proxies:
             proxy.cut()
             await proxy.resume()
-        await eventually(self._forgotten, 15)
+        # PostgreSQL has ended the dead process's statements, also those in a lock.
+        left = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND usename = %s"
+        await until(lambda: not self.query(left, name), 15)
 
-    async def restart(self) -> None:
-        await self.stack.start("alerts")
+    async def restart(self, name: str = "") -> None:
+        await self.stack.start(name or self.service)
 
     async def accept(self, event_type: str = "slack_alert") -> str:
         text = f"fault {uuid.uuid4()}"
         alert_id = await self.stack.alert(text, event_type=event_type)
         self.accepted[alert_id] = text
+        return alert_id
+
+    async def in_flight(self) -> str:
+        """Accept an alert that Slack has, and whose response is kept back."""
+        self.slack.stall(DOWN)
+        alert_id = await self.accept()
+        await self.reached_slack(1)
         return alert_id
 
     async def accept_together(self, count: int) -> list[str]:
@@ -187,35 +198,32 @@ class Rig:
             yield
 
     @asynccontextmanager
-    async def dies_at(self, table: str) -> AsyncIterator[None]:
+    async def dies_at(
+        self, table: str, statement: str = "", service: str = ""
+    ) -> AsyncIterator[None]:
         """Kill the service while it waits for a lock on this table, in what the block begins."""
-        async with self.locked(f"LOCK TABLE alerts.{table} IN SHARE MODE"):
+        service = service or self.service
+        async with self.locked(f"LOCK TABLE {service}.{table} IN SHARE MODE"):
             yield
-            await self.waits_for_a_lock()
-            await self.kill()
+            await self.waits_for_a_lock(statement=statement, service=service)
+            await self.kill(service)
 
-    async def waits_for_a_lock(self, sessions: int = 1) -> None:
-        async def so() -> bool:
-            waiting = self.query(
-                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
-                "AND usename = 'alerts' AND wait_event_type = 'Lock'"
-            )
-            return len(waiting) >= sessions
-
-        await eventually(so, 15)
+    async def waits_for_a_lock(
+        self, sessions: int = 1, *, statement: str = "", service: str = ""
+    ) -> None:
+        """Wait until so many sessions of the service wait, with statements that have this text."""
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND usename = %s "
+            "AND wait_event_type = 'Lock' AND strpos(query, %s) > 0"
+        )
+        named = (service or self.service, statement)
+        await until(lambda: len(self.query(waiting, *named)) >= sessions, 30)
 
     async def moves_in_a_transaction(self, alert_id: str) -> None:
         """Wait until somebody has changed its row and waits, before it commits, for a lock."""
         await self.waits_for_a_lock()
         row = "SELECT 1 FROM alerts.delivery WHERE alert_id = %s FOR UPDATE SKIP LOCKED"
         await until(lambda: not self.query(row, alert_id), 15)
-
-    async def _forgotten(self) -> bool:
-        """Tell whether PostgreSQL has ended the dead process's statements, also those in a lock."""
-        return not self.query(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
-            "AND usename = 'alerts'"
-        )
 
     async def _depth_and_consumers(self, queue: str) -> tuple[int, int] | None:
         async with await aio_pika.connect(self.stack.vhost.admin_url()) as connection:
@@ -266,27 +274,27 @@ async def rig(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> A
 
 
 @pytest.fixture
-def start_second(stack: Stack, ports: Ports, tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Start a second alerts process, configured as the first, without the proxies; its log."""
-    process, log = Process(tmp_path / "second.pid"), tmp_path / "second.log"
+def cases(rig: Rig) -> Cases:
+    return Cases(rig.stack)
 
-    def start(**settings: str) -> Path:
-        environment = {
-            **os.environ,
-            **stack._environment("alerts"),
-            "HTTP_PORT": str(ports.take()),
-            "METRICS_PORT": str(ports.take()),
-            "AMQP_URL": stack.vhost.url("alerts"),
-            "DATABASE_URL": str(stack.database.of("alerts")),
-            **slack_at(stack.sandbox.port),
-            **settings,
-        }
-        argv = [sys.executable, "-m", "services.alerts"]
-        process.spawn(argv, cwd=ROOT, env=environment, log=log)
-        return log
 
-    yield start
-    process.stop(signal.SIGTERM, 30)
+Start = Callable[..., Second]
+
+
+@pytest.fixture
+def start_second(stack: Stack) -> Iterator[Start]:
+    """Start another process of a service, configured as the first, without the proxies."""
+    with ExitStack() as ending:
+
+        def start(name: str = "alerts", **settings: str) -> Second:
+            direct = {
+                "AMQP_URL": stack.vhost.url(name),
+                "DATABASE_URL": str(stack.database.of(name)),
+                **slack_at(stack.sandbox.port),
+            }
+            return ending.enter_context(stack.second(name, **(direct | settings)))
+
+        yield start
 
 
 @pytest.fixture
@@ -311,16 +319,13 @@ async def proxy(stack: Stack) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-def start_other(start_second: Callable[..., Path], ports: Ports) -> Callable[[], Awaitable[int]]:
+def start_other(start_second: Start) -> Callable[[], Awaitable[int]]:
     """Start a second alerts process, which reconciles; the port that it answers at."""
 
     async def start() -> int:
-        port = ports.take()
-        start_second(
-            HTTP_PORT=str(port), ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1"
-        )
-        health = partial(status, port, "/health")
-        await asyncio.to_thread(wait_until, "it", 30, lambda: health() == 200, lambda: True)
-        return port
+        other = start_second(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")
+        health = partial(asyncio.to_thread, status, other.port, "/health")
+        await eventually(health, so=lambda found: found == 200)
+        return other.port
 
     return start

@@ -16,11 +16,6 @@ SECTIONS = sections()
 START = Callable[[], Awaitable[int]]
 
 
-@pytest.fixture
-def cases(rig: Rig) -> Cases:
-    return Cases(rig.stack)
-
-
 async def fenced(rig: Rig, alert_id: str) -> None:
     """Wait until the replica that was frozen has seen that it was overtaken."""
 

@@ -38,11 +38,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.promise("P9")]
 SECTIONS = sections()
 
 
-@pytest.fixture
-def cases(rig: Rig) -> Cases:
-    return Cases(rig.stack)
-
-
 async def opened(rig: Rig, cases: Cases) -> str:
     """Return a case whose alert is delivered and acknowledged."""
     case_id = await cases.open()
@@ -289,25 +284,19 @@ async def test_an_update_that_is_not_committed_is_ordered_again(rig: Rig, cases:
     await cases.end(case_id, "answered", steps=0)
 
 
-async def test_an_update_that_is_not_published_is_sent_once(rig: Rig, cases: Cases) -> None:
+@pytest.mark.parametrize(
+    ("held", "state", "attempt"), [("broker", "pending", 0), ("slack", "sending", 1)]
+)
+async def test_an_update_that_is_not_published_or_sent_is_sent_once(
+    rig: Rig, cases: Cases, held: str, state: str, attempt: int
+) -> None:
     case_id = await opened(rig, cases)
-    rig.broker.stall(UP)
+    getattr(rig, held).stall(UP)
     await cases.take(case_id)
-    await cases.update(case_id, state="pending", attempt=0)
+    await cases.update(case_id, state=state, attempt=attempt)
     await rig.kill()
     await rig.restart()
-    await cases.update(case_id, state="delivered", attempt=1)
-    await cases.end(case_id, "answered", steps=0)
-
-
-async def test_an_update_that_is_not_sent_is_taken_over(rig: Rig, cases: Cases) -> None:
-    case_id = await opened(rig, cases)
-    rig.slack.stall(UP)
-    await cases.take(case_id)
-    await cases.update(case_id, state="sending", attempt=1)
-    await rig.kill()
-    await rig.restart()
-    await cases.update(case_id, state="delivered", attempt=2)
+    await cases.update(case_id, state="delivered", attempt=attempt + 1)
     await cases.end(case_id, "answered", steps=0)
 
 

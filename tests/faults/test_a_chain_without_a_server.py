@@ -21,11 +21,6 @@ SECTIONS = sections(
 )
 
 
-@pytest.fixture
-def cases(rig: Rig) -> Cases:
-    return Cases(rig.stack)
-
-
 async def hold(rig: Rig, cases: Cases, case_id: str) -> None:
     """Hold the times of the steps against the waits, and the ledger against SMS and mail."""
     times = [step.handed_out_at for step in cases.steps(case_id)]

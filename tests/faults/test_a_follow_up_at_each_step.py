@@ -11,11 +11,11 @@ the dot may have been out, the step is `in_doubt` and the mail is there at most 
               told the outcome, not recorded     a lock on the inbox
               recorded, not acked                its ack, kept by the proxy
   alerts      in the ledger, not claimed         everything to RabbitMQ kept
-              claimed, no permit yet             its question, kept by the proxy
               the dot out, no answer             the mail server's answer, kept by the proxy
               sent, not told                     everything to RabbitMQ kept
 
-Duplicated and reordered messages, and many processes, are in test_many_follow_ups.py.
+Duplicated and reordered messages, and many processes, are in test_many_follow_ups.py; a worker that
+dies with its permit is in tests/integration/alerts/test_at_most_once.py.
 """
 
 from collections.abc import AsyncIterator
@@ -38,29 +38,23 @@ pytestmark = [pytest.mark.faults, pytest.mark.promise("P3")]
 class HandOver(Rig):
     """Both services behind proxies of their own; `slack` is the one before the mail server."""
 
+    service = "followups"
     alerts_broker: Proxy
 
-    async def start(self, **_: Any) -> None:
+    async def start(self, **alerts: Any) -> None:
+        """:param alerts: its settings"""
         stack = self.stack
+        self.proxies.append(self.alerts_broker)
         for name, broker in (("followups", self.broker), ("alerts", self.alerts_broker)):
             await stack.stop(name)
             amqp_url = through(broker, stack.rabbitmq.port, stack.vhost.url(name))
             stack.changes[name] = {"AMQP_URL": amqp_url}
-        stack.changes["alerts"] |= {"SMTP_PORT": str(self.slack.port)}
+        stack.changes["alerts"] |= {"SMTP_PORT": str(self.slack.port), **alerts}
         database = through(self.database, stack.postgres.port, str(stack.database.of("followups")))
         stack.changes["followups"] |= {"DATABASE_URL": database}
-        await stack.start("alerts")
-        await stack.start("followups")
-
-    async def kill(self, name: str = "followups") -> None:
-        await self.stack.kill9(name)
-        for proxy in (self.broker, self.alerts_broker, self.database, self.slack):
-            proxy.cut()
-            await proxy.resume()
-
-        await until(
-            lambda: not self.query("SELECT 1 FROM pg_stat_activity WHERE usename = %s", name), 15
-        )
+        for name, queue in (("alerts", "alerts.intake"), ("followups", "followups.consent-events")):
+            await stack.start(name)
+            await self.flowing(queue)
 
     async def agreed(self) -> str:
         """Return a new address that agreed, when followups was told so and has acked that."""
@@ -86,14 +80,6 @@ class HandOver(Rig):
             return row if row.status in wanted else None
 
         return await eventually(so, 40)
-
-    async def waits(self, statement: str) -> None:
-        """Wait until this statement of followups waits for a lock."""
-        waiting = (
-            "SELECT 1 FROM pg_stat_activity WHERE usename = 'followups' "
-            "AND wait_event_type = 'Lock' AND strpos(query, %s) > 0"
-        )
-        await until(lambda: self.query(waiting, statement), 30)
 
     async def delivery(self, address: str, state: str) -> None:
         of_address = "SELECT 1 FROM alerts.delivery WHERE once_address = %s AND state = %s"
@@ -154,12 +140,10 @@ async def rig(stack: Stack, tmp_path: Path) -> AsyncIterator[HandOver]:
 
 
 async def test_a_claim_that_has_not_committed_is_made_again(rig: HandOver) -> None:
-    async with rig.locked("LOCK TABLE followups.outbox IN SHARE MODE"):
+    async with rig.dies_at("outbox", "INSERT INTO outbox"):
         address = await rig.enrol()
-        await rig.waits("INSERT INTO outbox")
-        await rig.kill()
     await rig.step(address, "scheduled")
-    await rig.stack.start("followups")
+    await rig.restart()
     await rig.sent_once(address)
 
 
@@ -170,7 +154,7 @@ async def test_a_claimed_step_that_was_not_published_leaves(rig: HandOver) -> No
     await rig.step(address, "handed_over")
     await rig.kill()
     assert await rig.stack.sandbox.mails(address) == []
-    await rig.stack.start("followups")
+    await rig.restart()
     await rig.sent_once(address)
 
 
@@ -179,23 +163,20 @@ async def test_a_step_published_twice_leaves_once(rig: HandOver) -> None:
     rig.broker.stall(UP)
     await rig.enrol(address)
     await rig.step(address, "handed_over")
-    async with rig.locked("LOCK TABLE followups.outbox IN SHARE MODE"):
+    async with rig.dies_at("outbox", "DELETE FROM outbox"):
         await rig.broker.resume()
         await rig.delivery(address, "delivered")
-        await rig.waits("DELETE FROM outbox")
-        await rig.kill()
     assert rig.query("SELECT 1 FROM followups.outbox")
-    await rig.stack.start("followups")
+    await rig.restart()
     await rig.sent_once(address)
 
 
 async def test_an_unrecorded_outcome_is_published_again(rig: HandOver) -> None:
-    async with rig.locked("LOCK TABLE followups.inbox IN SHARE MODE"):
-        address = await rig.enrol()
-        await rig.waits("INSERT INTO inbox")
-        await rig.kill()
+    address = await rig.agreed()
+    async with rig.dies_at("inbox", "INSERT INTO inbox"):
+        await rig.enrol(address)
     await rig.step(address, "handed_over")
-    await rig.stack.start("followups")
+    await rig.restart()
     await rig.sent_once(address)
 
 
@@ -207,7 +188,7 @@ async def test_an_outcome_that_was_not_acked_is_recorded_once(rig: HandOver) -> 
     before = await rig.step(address, "sent")
     await rig.kill()
     await rig.until_depth("followups.outcomes", 1)
-    await rig.stack.start("followups")
+    await rig.restart()
     await rig.until_depth("followups.outcomes", 0)
     assert await rig.step(address, "sent") == before
     await rig.sent_once(address)
@@ -219,17 +200,7 @@ async def test_alerts_killed_before_it_has_published_its_work_sends_once(rig: Ha
     await held.wait()
     await rig.kill("alerts")
     assert await rig.stack.sandbox.mails(address) == []
-    await rig.stack.start("alerts")
-    await rig.sent_once(address)
-
-
-async def test_alerts_killed_while_it_asks_for_its_permit_sends_once(rig: HandOver) -> None:
-    held = rig.alerts_broker.stall_before(UP, b"permit.request")
-    address = await rig.enrol()
-    await held.wait()
-    await rig.delivery(address, "claimed")
-    await rig.kill("alerts")
-    await rig.stack.start("alerts")
+    await rig.restart("alerts")
     await rig.sent_once(address)
 
 
@@ -241,7 +212,7 @@ async def test_alerts_killed_with_the_dot_out_leaves_a_doubt_and_at_most_one_mai
     await held.wait()
     await rig.delivery(address, "sending")
     await rig.kill("alerts")
-    await rig.stack.start("alerts")
+    await rig.restart("alerts")
     step = await rig.step(address, "in_doubt")
     assert step.sent_at is None
     await rig.quiet()
@@ -264,5 +235,5 @@ async def test_alerts_killed_before_it_publishes_an_outcome_publishes_it_later(
     await rig.delivery(address, "delivered")
     await rig.kill("alerts")
     await rig.step(address, "handed_over")
-    await rig.stack.start("alerts")
+    await rig.restart("alerts")
     await rig.sent_once(address)

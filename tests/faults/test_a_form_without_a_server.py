@@ -1,14 +1,12 @@
 """With any one component down, a form is answered 202, and is one lead when it is back (P11)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.forms import alerts, new_key, quiet, stored, submit
-from tests.support.servers import kill_with_children
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
@@ -17,32 +15,19 @@ pytestmark = [pytest.mark.faults, pytest.mark.promise("P2", "P11")]
 FORMS = 10
 
 
-async def without(stack: Stack, name: str) -> Callable[[], Awaitable[object]]:
-    """Take a component away; what brings it back."""
-    if name in {"postgres", "rabbitmq", "redis"}:
-        server = getattr(stack, name)
-        await asyncio.to_thread(kill_with_children, server)
-        return lambda: asyncio.to_thread(server.start)
-    await stack.kill9(name)
-    return lambda: stack.start(name)
-
-
 @pytest.mark.parametrize(
     "name", ["rabbitmq", "postgres", "redis", "followups", "consent", "alerts"]
 )
 async def test_a_form_is_taken_while_a_component_is_down(stack: Stack, name: str) -> None:
     await stack.sandbox.reset()
-    back = await without(stack, name)
     sent = {fresh_address(): new_key() for _ in range(FORMS)}
-    try:
+    async with stack.without(name):
         answers = await asyncio.gather(
             *(submit(stack, {"email": email}, key=key) for email, key in sent.items())
         )
         again = await asyncio.gather(
             *(submit(stack, {"email": email}, key=key) for email, key in sent.items())
         )
-    finally:
-        await back()
     assert [answer.status for answer in answers] == [202] * FORMS
     assert [answer.body for answer in again] == [answer.body for answer in answers]
     await until(lambda: all(stored(stack, email) for email in sent), 90)

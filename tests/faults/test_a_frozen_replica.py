@@ -1,13 +1,9 @@
 """Two alerts processes; one is frozen (SIGSTOP) past its lease and then goes on."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from tests.faults.conftest import Rig
+from tests.faults.conftest import Rig, Start
 from tests.support.consumers import until
-from tests.support.proxy import DOWN
 from tests.support.servers import frozen
 
 pytestmark = [pytest.mark.faults, pytest.mark.promise("P1")]
@@ -15,13 +11,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.promise("P1")]
 
 @pytest.mark.parametrize("late", [200, 500])
 async def test_an_outcome_recorded_after_the_lease_changes_nothing(
-    rig: Rig, start_second: Callable[..., Path], late: int
+    rig: Rig, start_second: Start, late: int
 ) -> None:
     if late != 200:
         await rig.stack.sandbox.behave("slack", status=late, fail_next=1)
-    rig.slack.stall(DOWN)
-    alert_id = await rig.accept()
-    await rig.reached_slack(1)
+    alert_id = await rig.in_flight()
     with frozen(rig.stack.pid("alerts")):
         await rig.slack.resume()  # the answer waits for it to wake
         start_second(ALERTS_RECONCILE_SECONDS="0.5", ALERTS_OVERDUE_SECONDS="1")

@@ -8,7 +8,7 @@ own: it is taken over.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from libs.common.messaging.broker import Broker, Message
-from tests.faults.conftest import NO_SWEEP, through
+from tests.faults.conftest import NO_SWEEP, Start, through
 from tests.support.cases import until_row
 from tests.support.consumers import until
 from tests.support.eventually import eventually
@@ -125,7 +125,7 @@ async def test_a_sender_frozen_past_its_deadline_writes_no_dot(
 
 @pytest.mark.faults  # its permit must come within two seconds: not beside other tests
 async def test_a_worker_that_was_taken_over_before_the_row_was_its_own_sends_nothing(
-    stack: Stack, proxies: list[Proxy], tmp_path: Path, start_second: Callable[..., Path]
+    stack: Stack, proxies: list[Proxy], tmp_path: Path, start_second: Start
 ) -> None:
     _, *databases = proxies
     # The hold must end before the service gives up its statement, after 7 s; the lease is 3.3 s.
@@ -135,7 +135,7 @@ async def test_a_worker_that_was_taken_over_before_the_row_was_its_own_sends_not
         {"DATABASE_URL": through(proxy, stack.postgres.port, url)} for proxy in databases
     )
     await start_alerts(stack, tmp_path, mail, **NO_SWEEP, **first)
-    logs = [lambda: stack.log("alerts"), start_second(**second).read_text]
+    logs = [lambda: stack.log("alerts"), start_second(**second).log.read_text]
     moves = [proxy.stall_before(UP, CLAIMED_TO_SENDING) for proxy in databases]
 
     address = await due_now(stack)

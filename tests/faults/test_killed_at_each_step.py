@@ -50,7 +50,12 @@ MANY = {"concurrency": 64}
 """Enough for a batch, though processes that were just killed count as alive for a while."""
 
 
-async def test_rows_written_and_no_work_published_delivers_once(rig: Rig) -> None:
+@pytest.mark.parametrize("over_http", [False, pytest.param(True, marks=pytest.mark.faults)])
+async def test_rows_written_and_no_work_published_delivers_once(
+    rig: Rig, proxy: Proxy, *, over_http: bool
+) -> None:
+    if over_http:
+        await proxy.refuse()
     held = rig.broker.stall_before(UP, b"alert.work")
     alert_id = await rig.accept()
     await held.wait()
@@ -176,18 +181,6 @@ async def test_accepted_over_http_and_not_committed_leaves_nothing(rig: Rig, pro
 
 
 @pytest.mark.faults
-async def test_taken_over_http_and_not_published_delivers_once(rig: Rig, proxy: Proxy) -> None:
-    await proxy.refuse()
-    held = rig.broker.stall_before(UP, b"alert.work")
-    alert_id = await rig.accept()
-    await held.wait()
-    await rig.row(alert_id, state="pending", attempt=0)
-    await rig.kill()
-    assert await rig.depth("alerts.slack") == 0
-    await rig.ends(alert_id, attempt=1, generation=0)
-
-
-@pytest.mark.faults
 async def test_a_claim_that_has_not_committed_counts_no_attempt(rig: Rig) -> None:
     await rig.stack.sandbox.behave("slack", status=500, fail_next=1)
     alert_id = await rig.accept()
@@ -224,9 +217,7 @@ async def test_a_message_redelivered_during_a_send_outlives_its_worker(rig: Rig)
 
 
 async def test_sent_without_a_response_delivers_again(rig: Rig) -> None:
-    rig.slack.stall(DOWN)
-    alert_id = await rig.accept()
-    await rig.reached_slack(1)
+    alert_id = await rig.in_flight()
     await rig.kill()
     await rig.row(alert_id, state="sending", attempt=1)
     await rig.ends(alert_id, duplicates=1, attempt=2)
@@ -242,9 +233,7 @@ async def test_answered_and_not_settled_delivers_again(rig: Rig) -> None:
 
 
 async def test_delivered_and_not_acked_is_not_sent_again(rig: Rig) -> None:
-    rig.slack.stall(DOWN)
-    alert_id = await rig.accept()
-    await rig.reached_slack(1)
+    alert_id = await rig.in_flight()
     rig.broker.stall(UP)
     await rig.slack.resume()
     await rig.row(alert_id, state="delivered")
@@ -260,9 +249,7 @@ async def test_delivered_and_not_acked_is_not_sent_again(rig: Rig) -> None:
 async def test_refused_and_not_rejected_is_tried_when_it_is_due(rig: Rig) -> None:
     await rig.start(slack={"retry_delays": [10, 11]})  # longer than the service takes to start
     await rig.stack.sandbox.behave("slack", status=500, fail_next=1)
-    rig.slack.stall(DOWN)
-    alert_id = await rig.accept()
-    await rig.reached_slack(1)
+    alert_id = await rig.in_flight()
     rig.broker.stall(UP)
     await rig.slack.resume()
     due_at = (await rig.row(alert_id, state="pending", attempt=1)).due_at
@@ -307,9 +294,7 @@ def escalations(rig: Rig, alert_id: str) -> list[object]:
 async def test_a_failure_that_has_not_committed_is_escalated_once(rig: Rig, held: str) -> None:
     dead = await rig.depth("alerts.slack.dead") or 0
     await rig.stack.sandbox.behave("slack", status=422)
-    rig.slack.stall(DOWN)
-    alert_id = await rig.accept()
-    await rig.reached_slack(1)
+    alert_id = await rig.in_flight()
     async with rig.locked(f"LOCK TABLE alerts.{held} IN SHARE MODE"):
         await rig.slack.resume()
         await rig.moves_in_a_transaction(alert_id)
@@ -325,9 +310,7 @@ async def test_a_failure_that_has_not_committed_is_escalated_once(rig: Rig, held
 async def test_an_unreported_failure_is_reported(rig: Rig) -> None:
     dead = await rig.depth("alerts.slack.dead") or 0
     await rig.stack.sandbox.behave("slack", status=422)
-    rig.slack.stall(DOWN)
-    alert_id = await rig.accept()
-    await rig.reached_slack(1)
+    alert_id = await rig.in_flight()
     rig.broker.stall(UP)
     await rig.slack.resume()
     await rig.row(alert_id, state="failed")

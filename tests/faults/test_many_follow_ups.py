@@ -1,30 +1,25 @@
 """Ten thousand due steps and four schedulers, one of them killed: each leaves once.
 
 Counted by Message-ID in the sandbox. Also: duplicates of the messages between the services, out of
-order, and kills of alerts, after which exactly the mails that may have been sent are in doubt.
+order. Kills of alerts with many mails in flight are in test_unsubscribe_races.py.
 """
 
 import asyncio
 import itertools
 import json
-import os
 import random
 import signal
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import aio_pika
-import psycopg2
 import pytest
 
-from deploy.up.process import Process
+from tests.faults.conftest import Start
 from tests.support.consumers import until
 from tests.support.eventually import eventually
-from tests.support.ports import Ports
-from tests.support.stack import ROOT, Stack
+from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
 pytestmark = [pytest.mark.faults, pytest.mark.promise("P3")]
@@ -34,7 +29,7 @@ SCHEDULE = """
 WITH people AS (
     INSERT INTO followups.chat_conversations (id, email, session_id)
     SELECT gen_random_uuid(), email, gen_random_uuid()
-    FROM unnest(%(addresses)s::text[]) AS email RETURNING id, email
+    FROM unnest(%s::text[]) AS email RETURNING id, email
 )
 INSERT INTO followups.followup_event
     (id, conversation_id, followup_number, email, sequence, step, enrolled_by, due_at)
@@ -43,47 +38,17 @@ RETURNING id::text
 """
 
 
-@pytest.fixture
-def more(stack: Stack, ports: Ports, tmp_path: Path) -> Iterator[Callable[[], Process]]:
-    """Start one more process of followups each time it is called."""
-    started: list[Process] = []
-
-    def start() -> Process:
-        process = Process(tmp_path / f"followups-{len(started)}.pid")
-        environment = os.environ | stack._environment("followups")
-        environment |= {"HTTP_PORT": str(ports.take()), "METRICS_PORT": str(ports.take())}
-        log = tmp_path / f"followups-{len(started)}.log"
-        argv = [sys.executable, "-m", "services.followups"]
-        process.spawn(argv, cwd=ROOT, env=environment, log=log)
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.stop(signal.SIGTERM, 30)
-
-
 async def schedule(stack: Stack, steps: int) -> list[str]:
     """Make so many steps due now, each of a person of its own, who has agreed; their ids."""
     addresses = [fresh_address() for _ in range(steps)]
     for start in range(0, steps, AT_ONCE):
         await asyncio.gather(*map(stack.opt_in, addresses[start : start + AT_ONCE]))
-    with psycopg2.connect(stack.database.superuser_url) as connection, connection.cursor() as made:
-        made.execute(SCHEDULE, {"addresses": addresses})
-        ids = [row[0] for row in made.fetchall()]
-    connection.close()
-    return ids
+    return [row.id for row in stack.query(SCHEDULE, addresses)]
 
 
 def statuses(stack: Stack, ids: list[str]) -> dict[str, str]:
-    with psycopg2.connect(stack.database.superuser_url) as connection, connection.cursor() as found:
-        found.execute(
-            "SELECT id::text, status FROM followups.followup_event WHERE id = ANY(%s::uuid[])",
-            (ids,),
-        )
-        rows = dict(found.fetchall())
-    connection.close()
-    return rows
+    statement = "SELECT id::text, status FROM followups.followup_event WHERE id = ANY(%s::uuid[])"
+    return {row.id: row.status for row in stack.query(statement, ids)}
 
 
 async def until_ended(stack: Stack, ids: list[str], seconds: float) -> dict[str, str]:
@@ -108,15 +73,15 @@ async def received(stack: Stack) -> Counter[str]:
 
 
 async def test_ten_thousand_due_steps_and_four_schedulers_leave_once_each(
-    stack: Stack, more: Callable[[], Process]
+    stack: Stack, start_second: Start
 ) -> None:
     await stack.sandbox.reset()
     await stack.stop("followups")
     ids = await schedule(stack, 10_000)
     await stack.start("followups")
-    first, *_ = [more() for _ in range(3)]
+    first, *_ = [start_second("followups") for _ in range(3)]
     await until(lambda: list(statuses(stack, ids).values()).count("scheduled") < 8000, 120)
-    first.stop(signal.SIGKILL, 10)
+    first.process.stop(signal.SIGKILL, 10)
     ends = await until_ended(stack, ids, 1800)
     assert Counter(ends.values()) == {"sent": 10_000}
     assert await received(stack) == Counter(ids)
@@ -151,38 +116,6 @@ async def test_duplicates_out_of_order_on_both_ways_change_nothing(stack: Stack)
     assert await eventually(stack.balanced, 60)
     assert Counter(statuses(stack, ids).values()) == {"sent": 100}
     assert await received(stack) == Counter(ids)
-
-
-async def test_alerts_killed_while_sending_leave_doubts_and_no_duplicate(stack: Stack) -> None:
-    await stack.sandbox.reset()
-    await stack.sandbox.behave("email", delay_seconds=0.3, stage="dot")  # many are in flight
-    ids = await schedule(stack, 300)
-    for _ in range(3):
-        await asyncio.sleep(random.Random(11).uniform(1, 3))
-        await stack.kill9("alerts")
-        await stack.kill9("followups")
-        await stack.start("alerts")
-        await stack.start("followups")
-    await stack.sandbox.heal()
-    ends = await until_ended(stack, ids, 240)
-    got = await received(stack)
-    assert set(got) <= set(ids)
-    assert set(ends.values()) <= {"sent", "in_doubt"}
-    for followup_id, end in ends.items():
-        assert got[followup_id] <= 1
-        assert end == "in_doubt" or got[followup_id] == 1
-    doubts = {followup_id for followup_id, end in ends.items() if end == "in_doubt"}
-    assert doubts, "the kills hit nothing"
-    listed: set[str] = set()
-    cursor = ""
-    while True:
-        query = f"?limit=1000{cursor}"
-        page = (await stack.http("GET", f"/api/dlq/in-doubt{query}", key="admin")).body
-        listed |= {item["id"] for item in page["items"]}
-        if page["next_cursor"] is None:
-            break
-        cursor = f"&cursor={page['next_cursor']}"
-    assert doubts <= listed, "a doubt is a person's to end"
 
 
 def _outcome(copies: list[Any]) -> Any:

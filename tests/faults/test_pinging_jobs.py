@@ -16,7 +16,6 @@ import pytest
 from tests.faults.conftest import Rig
 from tests.support.cases import sections
 from tests.support.eventually import eventually
-from tests.support.servers import kill_with_children
 from tests.support.stack import Stack, quick_alerts_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.promise("P9")]
@@ -89,8 +88,7 @@ class Job:
 def asking(stack: Stack) -> None:
     ask = {"to": "sms", "person": "anna", "wait": "1h"}
     quick_alerts_config(stack.folder, **sections("heartbeat.missed", chain=[ask]))
-    stack.stop_now("alerts")
-    stack.start_now("alerts")
+    stack.restart_now("alerts")
 
 
 @pytest.mark.usefixtures("asking")
@@ -113,21 +111,14 @@ async def test_the_last_ping_decides_and_each_change_is_told_once(
             )  # fmt: skip
 
         await more(60)
-        if victim in {"alerts", "gateway"}:
-            await stack.kill9(victim)
-            if victim == "alerts":
-                await more(60)  # they wait in its queue
-                # As if that had lasted for long.
+        async with stack.without(victim):
+            if victim != "gateway":
+                await more(60)
+            if victim == "alerts":  # they wait in its queue: as if that had lasted for long
                 stack.query(
                     "UPDATE alerts.heartbeat_watch SET next_at = now() - interval '1 minute'"
                     " WHERE case_id IS NULL RETURNING id"
                 )
-            await stack.start(victim)
-        else:
-            server = getattr(stack, victim)
-            await asyncio.to_thread(kill_with_children, server)
-            await more(60)
-            await asyncio.to_thread(server.start)
         await more(60)
         stopping.set()
     for job in jobs:

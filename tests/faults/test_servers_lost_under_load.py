@@ -1,4 +1,4 @@
-"""A server is lost with alerts in flight: killed, killed in a bulk retry, its disk wiped, absent.
+"""A part is lost with alerts in flight: killed, killed in a bulk retry, its disk wiped, absent.
 
 The reconciler does not requeue overdue rows here: the messages in RabbitMQ recover everything or,
 when its disk is gone, the missing marker of the epoch does. Meanwhile SMS ask for answers.
@@ -10,13 +10,12 @@ import uuid
 
 import pytest
 
-from deploy.up.servers import Server
+from tests.faults.conftest import IN_FLIGHT
 from tests.support.brokers import Vhost
 from tests.support.cases import CaseLoad, sections
 from tests.support.ending import assert_everything_arrived, states_in_the_ledger
 from tests.support.eventually import eventually
 from tests.support.load import Load
-from tests.support.servers import kill_with_children
 from tests.support.stack import Stack, quick_alerts_config
 
 pytestmark = [pytest.mark.faults, pytest.mark.promise("P1", "P2")]
@@ -29,8 +28,7 @@ def asking(stack: Stack) -> None:
     ask = {"to": "sms", "person": "anna", "wait": "1s"}
     policy = sections("sms", asks=["sms"], within="1s", chain=[ask, ask])
     quick_alerts_config(stack.folder, **policy)
-    stack.stop_now("alerts")
-    stack.start_now("alerts")
+    stack.restart_now("alerts")
 
 
 @pytest.fixture(autouse=True)
@@ -46,26 +44,27 @@ async def everything_is(stack: Stack, load: Load, *wanted: str) -> None:
     await eventually(so, 60, every=0.2)
 
 
-@pytest.mark.parametrize("name", ["rabbitmq", "postgres", "redis"])
-async def test_a_server_killed_under_load_loses_nothing_and_intake_continues(
+@pytest.mark.parametrize(
+    "name", ["rabbitmq", "postgres", "redis", "alerts", "consent", "followups"]
+)
+async def test_what_is_killed_under_load_loses_nothing_and_intake_continues(
     stack: Stack, name: str
 ) -> None:
-    server: Server = getattr(stack, name)
+    await stack.sandbox.behave("slack", delay_seconds=0.05)  # many are in flight at the kill
     async with Load(stack) as load, CaseLoad(stack) as asking:
         await load.more(100)
-        await asyncio.to_thread(kill_with_children, server)
-        await load.more(200)
-        await asyncio.to_thread(server.start)
+        async with stack.without(name):
+            await load.more(100)
         await load.more(100)
     assert set(load.answers) == {202}, load.answers
     await asking.end()
-    await assert_everything_arrived(stack, load.accepted)
+    duplicates = range(IN_FLIGHT + 1) if name == "alerts" else 0
+    await assert_everything_arrived(stack, load.accepted, duplicates=duplicates)
     assert gaps(stack) == 0
 
 
 @pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
 async def test_a_server_killed_during_a_bulk_retry_loses_nothing(stack: Stack, name: str) -> None:
-    server: Server = getattr(stack, name)
     await stack.sandbox.behave("slack", status=422)
     async with Load(stack) as before:
         await before.more(600)  # more than a batch of the retry
@@ -79,9 +78,8 @@ async def test_a_server_killed_during_a_bulk_retry_loses_nothing(stack: Stack, n
     async with Load(stack) as load:
         retrying = asyncio.create_task(retry())
         await load.more(10)
-        await asyncio.to_thread(kill_with_children, server)
-        await load.more(50)
-        await asyncio.to_thread(server.start)
+        async with stack.without(name):
+            await load.more(50)
         await retrying
         await eventually(retry, 30, every=0.5)  # the batches that had not committed
     assert set(load.answers) == {202}, load.answers
@@ -98,10 +96,9 @@ async def test_a_broker_that_lost_its_disk_loses_nothing_that_reached_the_ledger
     await everything_is(stack, before, "pending", "sending")
     async with Load(stack) as load, CaseLoad(stack) as asking:
         await asking.more(5)
-        await asyncio.to_thread(stack.rabbitmq.kill)
-        shutil.rmtree(stack.rabbitmq.folder / "data")
-        await load.more(20)
-        await asyncio.to_thread(stack.rabbitmq.start)
+        async with stack.without("rabbitmq"):
+            shutil.rmtree(stack.rabbitmq.folder / "data")
+            await load.more(20)
         await asyncio.to_thread(Vhost, stack.rabbitmq, stack.vhost.name)  # as provisioning does
         await stack.sandbox.behave("slack", status=200)
         await load.more(100)
@@ -120,9 +117,8 @@ async def test_what_a_broker_that_lost_its_disk_had_alone_is_missing_in_the_ledg
     await stack.stop("alerts")
     for number in range(5):
         await stack.alert(f"lost {number}")
-    await asyncio.to_thread(stack.rabbitmq.kill)
-    shutil.rmtree(stack.rabbitmq.folder / "data")
-    await asyncio.to_thread(stack.rabbitmq.start)
+    async with stack.without("rabbitmq"):
+        shutil.rmtree(stack.rabbitmq.folder / "data")
     await asyncio.to_thread(Vhost, stack.rabbitmq, stack.vhost.name)
     await stack.start("alerts")
     async with Load(stack) as after:
@@ -153,8 +149,7 @@ async def test_without_redis_alerts_are_taken_and_a_repeated_key_delivers_once(
     stack: Stack,
 ) -> None:
     key, text = str(uuid.uuid4()), f"key {uuid.uuid4()}"
-    await asyncio.to_thread(stack.redis.kill)
-    try:
+    async with stack.without("redis"):
         await stack.stop("gateway")
         await stack.start("gateway")  # from nothing: no count and no key of before
         async with Load(stack) as load:
@@ -164,8 +159,6 @@ async def test_without_redis_alerts_are_taken_and_a_repeated_key_delivers_once(
             await stack.start("gateway")  # and the process has forgotten it, too
             ids.add(await stack.alert(text, key=key))
             await load.more(50)
-    finally:
-        await asyncio.to_thread(stack.redis.start)
     async with Load(stack) as back:
         ids.add(await stack.alert(text, key=key))
         await back.more(50)

@@ -30,11 +30,6 @@ SECTIONS = sections()
 PUMP = "payload.text=~pump.*"
 
 
-@pytest.fixture
-def cases(rig: Rig) -> Cases:
-    return Cases(rig.stack)
-
-
 async def call(rig: Rig, method: str, path: str, body: Any = None) -> Answer:
     return await rig.stack.http(method, path, body, key="admin", headers={"X-Operator": "ola"})
 
@@ -49,14 +44,6 @@ def own(rig: Rig, alert_id: str) -> list[Any]:
     return rig.query("SELECT state, reason FROM alerts.delivery WHERE alert_id = %s", alert_id)
 
 
-async def until_own(rig: Rig, alert_id: str, state: str) -> None:
-    await eventually(lambda: _is(rig, alert_id, state), 30)
-
-
-async def _is(rig: Rig, alert_id: str, state: str) -> bool:
-    return [row.state for row in own(rig, alert_id)] == [state]
-
-
 async def test_a_silenced_alert_that_is_not_committed_comes_again_and_is_silenced(
     rig: Rig, cases: Cases
 ) -> None:
@@ -65,7 +52,7 @@ async def test_a_silenced_alert_that_is_not_committed_comes_again_and_is_silence
         alert_id = await rig.stack.alert(f"pump {uuid.uuid4()}")
     assert own(rig, alert_id) == []
     await rig.restart()
-    await until_own(rig, alert_id, "discarded")
+    await rig.row(alert_id, state="discarded")
     await cases.case(alert_id, state="open", silence=number, step=0)
     assert (await call(rig, "DELETE", f"/api/silences/{number}")).body["cases"] == 1
     await cases.step(alert_id, state="delivered")
@@ -77,7 +64,7 @@ async def test_a_silence_that_is_not_committed_silences_nothing(rig: Rig, cases:
     assert (await beginning).status >= 500
     await rig.restart()
     assert (await call(rig, "GET", "/api/silences")).body["items"] == []
-    await until_own(rig, await rig.stack.alert(f"pump {uuid.uuid4()}"), "delivered")
+    await rig.row(await rig.stack.alert(f"pump {uuid.uuid4()}"), state="delivered")
 
 
 async def test_an_end_that_is_not_committed_ends_nothing(rig: Rig, cases: Cases) -> None:

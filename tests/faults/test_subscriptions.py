@@ -15,10 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from deploy.up.servers import Server
 from tests.support.eventually import eventually
 from tests.support.receivers import Manners, Receivers, receivers
-from tests.support.servers import kill_with_children
 from tests.support.stack import Stack
 from tests.support.system import WORDING, fresh_address
 
@@ -93,36 +91,21 @@ async def everything_arrived(
     assert outside.asked["lying"] >= len(committed)  # it got each, whatever it did with it
 
 
-@pytest.mark.parametrize("victim", ["alerts", "consent", "followups"])
-async def test_a_service_killed_loses_no_event(
+@pytest.mark.parametrize("victim", ["alerts", "consent", "followups", "rabbitmq", "postgres"])
+async def test_what_is_killed_loses_no_event(
     stack: Stack, outside: Receivers, five: dict[str, dict[str, Any]], victim: str
 ) -> None:
     committed: set[str] = set()
     clients = [asyncio.create_task(withdraw(stack, committed)) for _ in range(EVENTS)]
     await eventually(partial(_enough, committed), 30)
-    for _ in range(2):
-        await stack.kill9(victim)
-        await stack.start(victim)
+    for seconds in (0, 2):
+        async with stack.without(victim):
+            await asyncio.sleep(seconds)
     await asyncio.gather(*clients)
     assert len(committed) == EVENTS
     await everything_arrived(outside, five, committed)
     # What the dead one did not take is pending.
     await eventually(stack.ledger, 60, so=lambda check: check["ok"] and not check["stranded"])
-
-
-@pytest.mark.parametrize("name", ["rabbitmq", "postgres"])
-async def test_a_server_lost_loses_no_event(
-    stack: Stack, outside: Receivers, five: dict[str, dict[str, Any]], name: str
-) -> None:
-    server: Server = getattr(stack, name)
-    committed: set[str] = set()
-    clients = [asyncio.create_task(withdraw(stack, committed)) for _ in range(EVENTS)]
-    await eventually(partial(_enough, committed), 30)
-    await asyncio.to_thread(kill_with_children, server)
-    await asyncio.sleep(2)
-    await asyncio.to_thread(server.start)
-    await asyncio.gather(*clients)
-    await everything_arrived(outside, five, committed)
 
 
 async def _enough(committed: set[str]) -> bool:

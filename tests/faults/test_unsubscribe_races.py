@@ -7,6 +7,7 @@ make test-all, the rest in make test-faults.
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
 from tests.support.load import Load
 from tests.support.race import Race
-from tests.support.servers import kill_with_children
 from tests.support.stack import Stack, write_alerts_config
 
 pytestmark = pytest.mark.promise("P4")
@@ -68,6 +68,11 @@ async def test_after_a_200_no_mail_leaves(stack: Stack, stage: str) -> None:
     pytest.fail(f"no race in five: {denied} mails denied, {raced} permits out at a withdrawal")
 
 
+async def killed(stack: Stack, victim: str) -> None:
+    async with stack.without(victim):
+        """Nothing: it is back as soon as it is gone."""
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("stage", ["data", "dot"])
 @pytest.mark.parametrize("victim", ["alerts", "consent", "rabbitmq"])
@@ -78,15 +83,7 @@ async def test_after_a_200_no_mail_leaves_whatever_is_killed(
     await stack.sandbox.behave("email", stage=stage, delay_seconds=0.4)
     race = Race(stack, 48, seed)
 
-    async def kill() -> None:
-        if victim == "rabbitmq":
-            await asyncio.to_thread(kill_with_children, stack.rabbitmq)
-            await asyncio.to_thread(stack.rabbitmq.start)
-        else:
-            await stack.kill9(victim)
-            await stack.start(victim)
-
-    await race.run(meanwhile=kill)
+    await race.run(meanwhile=partial(killed, stack, victim))
     ends = await race.hold(patience=PATIENCE)
     assert ends["sent"] > 0
     assert ends["cancelled"] > 0
@@ -112,15 +109,11 @@ async def test_no_promise_breaks_while_the_console_is_killed_every_two_seconds(
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), KILL_SECONDS)
 
-    async def kill_alerts() -> None:
-        await stack.kill9("alerts")
-        await stack.start("alerts")
-
     async with ConsoleUse(stack, 1, 5 * KILL_SECONDS) as use:
         killing = asyncio.create_task(kill_the_console())
         try:
             async with Load(stack, clients=4) as load:
-                await race.run(meanwhile=kill_alerts)
+                await race.run(meanwhile=partial(killed, stack, "alerts"))
                 await load.more(50)
         finally:
             over.set()

@@ -11,21 +11,14 @@ from typing import Any
 from deploy.up import environment
 from tests.support.ports import Ports
 from tests.support.prometheus import quick_prometheus
-from tests.support.stack import PATIENCE, PATIENT_MAIL, quick_alerts_config
+from tests.support.stack import PATIENCE, PATIENT_MAIL, UNLIMITED, quick_alerts_config
 
 FILES = ("docker-compose.yml", "tests/fullstack/quick.yml")
 PUBLISHED = ("GATEWAY_PORT", "RABBITMQ_UI_PORT", "SANDBOX_PORT", "SANDBOX_MAIL_PORT")
 SETTINGS = {
-    # Limits have tests of their own; here they would only count the tests' calls.
-    "CHAT_RATE_LIMIT": "1000000 per minute",
-    "API_RATE_LIMIT_MINUTE": "1000000 per minute",
-    "API_RATE_LIMIT_HOUR": "1000000 per hour",
-    "CHAT_BUDGET": "1000000 per hour",
-    "PUBLIC_WRITE_BUDGET": "1000000 per hour",
-    "PUBLIC_WITHDRAWAL_BUDGET": "1000000 per hour",
-    # What a test would else wait for.
-    "ALERTS_RECONCILE_SECONDS": "2",
+    **UNLIMITED,
     **PATIENCE,
+    "ALERTS_RECONCILE_SECONDS": "2",
 }
 
 

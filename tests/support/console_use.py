@@ -5,7 +5,6 @@ import random
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
@@ -48,12 +47,7 @@ class ConsoleUse:
             self._use(f"person {number}", *await self._person(), ends=number % 2 == 0)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        _: BaseException | None,
-        __: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 await asyncio.gather(*self._enders)

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import psycopg2
 import pytest
 
 from tests.support.eventually import eventually
@@ -61,11 +60,8 @@ async def assert_everything_arrived(
 
 
 def states_in_the_ledger(stack: Stack, ids: Iterable[str]) -> dict[str, str]:
-    with psycopg2.connect(stack.database.superuser_url) as connection, connection.cursor() as rows:
-        rows.execute(
-            "SELECT alert_id::text, state FROM alerts.delivery WHERE alert_id = ANY(%s::uuid[])",
-            (list(ids),),
-        )
-        found = dict(rows.fetchall())
-    connection.close()
-    return found
+    found = stack.query(
+        "SELECT alert_id::text, state FROM alerts.delivery WHERE alert_id = ANY(%s::uuid[])",
+        list(ids),
+    )
+    return {row.alert_id: row.state for row in found}

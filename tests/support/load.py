@@ -5,7 +5,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from itertools import cycle
-from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -62,12 +61,7 @@ class Load:
         self._tasks = [asyncio.create_task(self._client()) for _ in range(self._clients)]
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        _: BaseException | None,
-        __: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopping.set()
         try:
             if kind is None:

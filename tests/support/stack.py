@@ -4,8 +4,9 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl, rows
 from tests.support.ports import HOST, Ports
 from tests.support.sandbox import Sandbox, running_sandbox
-from tests.support.shipped import whole
+from tests.support.servers import kill_with_children
+from tests.support.shipped import new_env, whole
 from tests.support.system import System
 from tests.support.toml import write_toml
 
@@ -41,14 +43,17 @@ QUICK_MAIL = QUICK_TARGET | {"ask_timeout": 1, "retry_delays": [3, 3, 3, 3, 3]}
 PATIENT_MAIL = QUICK_MAIL | {"timeout": 6, "retry_delays": [9, 9, 9, 9, 9]}
 # What a test would else wait for, where it does not wait for that very thing.
 PATIENCE = {"EXPORT_SECONDS": "3", "ERASURE_RESEND_SECONDS": "2", "PERMIT_SECONDS": "15"}
-QUICK = {
-    # Limits have tests of their own; here they would only count the test's calls.
+# Limits have tests of their own; here they would only count the test's calls.
+UNLIMITED = {
     "CHAT_RATE_LIMIT": "1000000 per minute",
     "API_RATE_LIMIT_MINUTE": "1000000 per minute",
     "API_RATE_LIMIT_HOUR": "1000000 per hour",
     "CHAT_BUDGET": "1000000 per hour",
     "PUBLIC_WRITE_BUDGET": "1000000 per hour",
     "PUBLIC_WITHDRAWAL_BUDGET": "1000000 per hour",
+}
+QUICK = {
+    **UNLIMITED,
     "SERVICE_RATE_LIMIT": "1000000 per minute",
     "FOLLOWUP_QUIET_HOURS": "off",
     # A mail more for each person; test_double_opt_in has it on.
@@ -56,6 +61,15 @@ QUICK = {
     "ALERTS_RECONCILE_SECONDS": "1",
     "ALERTS_OVERDUE_SECONDS": "5",
 }
+
+
+@dataclass(frozen=True)
+class Second:
+    """One more process of a service."""
+
+    process: Process
+    port: int
+    log: Path
 
 
 class Stack(System):
@@ -71,12 +85,15 @@ class Stack(System):
         vhost: Vhost,
         sandbox: Sandbox,
         servers: tuple[Postgres, RabbitMQ, Redis],
+        ports: Ports,
     ) -> None:
         super().__init__(f"http://{HOST}:{values['GATEWAY_PORT']}", values, sandbox)
+        self.ports = ports
         self.folder = folder
         self.database = database
         self.vhost = vhost
         self.postgres, self.rabbitmq, self.redis = servers
+        self._servers = {server.name: server for server in servers}
         self.changes: dict[str, dict[str, str]] = {name: {} for name in SERVICES}
         """Variables of one service alone, from its next start on."""
         self._processes = {name: Process(folder / "run" / f"{name}.pid") for name in SERVICES}
@@ -96,6 +113,33 @@ class Stack(System):
 
     async def kill9(self, name: str) -> None:
         await asyncio.to_thread(self._processes[name].stop, signal.SIGKILL, DRAIN_SECONDS)
+
+    @asynccontextmanager
+    async def without(self, name: str) -> AsyncIterator[None]:
+        """Kill a service, or a server with all its processes; start it again."""
+        server = self._servers.get(name)
+        if server is None:
+            await self.kill9(name)
+        else:
+            await asyncio.to_thread(kill_with_children, server)
+        try:
+            yield
+        finally:
+            await (self.start(name) if server is None else asyncio.to_thread(server.start))
+
+    @contextmanager
+    def second(self, name: str, **settings: str) -> Iterator[Second]:
+        """Start another process of a service, and do not wait for it."""
+        port = self.ports.take()
+        at = f"{name}-{port}"
+        one = Second(Process(self.folder / "run" / f"{at}.pid"), port, self._log_path(at))
+        own = {"HTTP_PORT": str(port), "METRICS_PORT": str(self.ports.take())}
+        env = {**os.environ, **self._environment(name), **own, **settings}
+        warm.spawn(one.process, name, env=env, log=one.log)
+        try:
+            yield one
+        finally:
+            one.process.stop(signal.SIGTERM, DRAIN_SECONDS)
 
     def log(self, name: str) -> str:
         path = self._log_path(name)
@@ -126,6 +170,10 @@ class Stack(System):
             )
         except ServerError as error:
             raise RuntimeError(f"{error}:\n{self.log(name)[-4000:]}") from None
+
+    def restart_now(self, name: str) -> None:
+        self.stop_now(name)
+        self.start_now(name)
 
     def stop_now(self, name: str) -> None:
         self._processes[name].stop(signal.SIGTERM, DRAIN_SECONDS)
@@ -167,8 +215,7 @@ def running_stack(
     vhost = Vhost(rabbitmq, vhost_name)
     try:
         with running_sandbox(ports) as sandbox:
-            values = environment.defaults()
-            values |= {name: make() for name, make in environment.GENERATED.items()}
+            values = new_env()
             values |= {
                 f"{name.upper()}{kind}_PORT": str(ports.take())
                 for name in SERVICES
@@ -190,7 +237,7 @@ def running_stack(
                 "KEYS_STATE_FILE": str(folder / "keys.json"),
                 "CONSENT_RECORDS_DIR": str(folder / "consent"),
             }
-            stack = kind(folder, values | dict(settings), database, vhost, sandbox, servers)
+            stack = kind(folder, values | dict(settings), database, vhost, sandbox, servers, ports)
             try:
                 for name in SERVICES:
                     stack.launch(name)

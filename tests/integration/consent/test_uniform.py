@@ -1,7 +1,7 @@
 """Public answers do not reveal whether an address is known.
 
 Time is not measured here: instead each request must run the same number of statements and
-commits, whatever address it names. tests/faults/test_uniform_time.py measures.
+commits, whatever address it names.
 """
 
 from collections.abc import Iterator

@@ -1,5 +1,10 @@
-"""Whoever publishes never hears that RabbitMQ has the message, whether it has it or not."""
+"""Cut off at the worst moment, and alive: only a kill -9 explains a duplicate.
 
+Whoever publishes never hears that RabbitMQ has the message, whether it has it or not. And
+PostgreSQL goes away between a target's answer and the statement that records it.
+"""
+
+import asyncio
 import uuid
 
 import pytest
@@ -11,6 +16,7 @@ from tests.support.proxy import DOWN, UP, Direction, Proxy
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.faults, pytest.mark.promise("P1")]
+AWAY_SECONDS = 20.0  # far beyond the target's lease and the margin in it
 
 
 def either_way(published: bytes) -> pytest.MarkDecorator:
@@ -72,3 +78,21 @@ async def test_a_longer_delay_cut_off_before_the_confirm_delivers_once(
     await cut.wait()
     await rig.end()
     await rig.row(alert_id, attempt=3)
+
+
+@pytest.mark.parametrize("seconds", ["3600", "2"])
+async def test_delivered_with_the_database_cut_off_before_the_record_arrives_once(
+    rig: Rig, seconds: str
+) -> None:
+    await rig.start(ALERTS_RECONCILE_SECONDS=seconds, ALERTS_OVERDUE_SECONDS=seconds)
+    held = rig.slack.stall_before(DOWN, b"HTTP/1.1 200")
+    alert_id = await rig.accept()
+    await held.wait()
+    await rig.row(alert_id, state="sending")
+    await rig.database.refuse()
+    await rig.slack.resume()
+    await asyncio.sleep(AWAY_SECONDS)
+    await rig.row(alert_id, state="sending")
+    await rig.database.resume()
+    await rig.end(duplicates=0)
+    await rig.row(alert_id, state="delivered", attempt=1)
