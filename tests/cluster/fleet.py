@@ -26,6 +26,7 @@ from tests.support.brokers import Management
 from tests.support.databases import rows
 from tests.support.ports import Ports
 from tests.support.sandbox import Sandbox, running_sandbox
+from tests.support.shipped import new_env
 from tests.support.stack import HEALTH, QUICK, quick_alerts_config, quick_forms_config, status
 from tests.support.system import System
 
@@ -319,10 +320,9 @@ def running_fleet(
     """
     _remove_orphans()
     with Network() as network, running_sandbox(ports, network.outside) as sandbox:
-        values = environment.defaults()
-        values |= {name: make() for name, make in environment.GENERATED.items()}
-        values |= (
-            QUICK
+        values = (
+            new_env()
+            | QUICK
             | SETTINGS
             | {
                 "SLACK_WEBHOOK_URL": f"{sandbox.url}/slack",

@@ -12,17 +12,13 @@ from typing import Any, get_args
 import prometheus_client
 import yaml
 
+from deploy.inspection.rabbitmq import configured, expected
 from deploy.up.environment import (
     EXAMPLE_CONFIG,
-    GENERATED,
     ROOT,
     SERVICES,
-    defaults,
-    for_process,
 )
 from libs.common import beside
-from services.alerts import topology
-from services.alerts.config import targets as config
 from services.alerts.rules.delivery import BreakerState
 from services.alerts.store.cases import queries as case_queries
 from services.alerts.upkeep import ledger_check
@@ -101,17 +97,7 @@ def known() -> dict[str, tuple[str, ...]]:
 @cache
 def queues() -> list[str]:
     """Return every queue of the shipped configuration."""
-    settings = defaults()
-    settings |= {name: make() for name, make in GENERATED.items()}
-    alerts, _ = config.load(EXAMPLE_CONFIG / "alerts.toml", for_process(settings, "alerts"))
-    ours = [
-        *topology.intake_queues(),
-        *topology.data_subject_queues(),
-        *topology.target_queues(alerts.targets),
-    ]
-    for name in set(SERVICES) - {"alerts", "gateway"}:
-        ours += import_module(f"services.{name}.topology").QUEUES
-    return [*(queue.name for queue in ours), "alerts.epoch.0"]
+    return [*expected(configured(EXAMPLE_CONFIG / "alerts.toml")), "alerts.epoch.0"]
 
 
 @cache

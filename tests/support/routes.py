@@ -1,6 +1,7 @@
 """The gateway's table of routes, without a gateway."""
 
-from typing import Any, cast
+from inspect import signature
+from typing import Any, TypeVar, cast
 
 from aiohttp import web
 
@@ -9,6 +10,8 @@ from services.gateway.http import Api
 from services.gateway.intake.forms.routes import FormRoutes
 from services.gateway.intake.pings import PingRoutes
 from services.gateway.pages import console, docs, widget
+
+T = TypeVar("T")
 
 
 class _Anything:
@@ -24,6 +27,11 @@ class _Anything:
         return True
 
 
+def _made(kind: type[T], **given: Any) -> T:
+    """Make one whose other parts are anything."""
+    return kind(**dict.fromkeys(signature(kind).parameters, _Anything()) | given)
+
+
 def route_table() -> dict[tuple[str, str], Requirements]:
     """Return what each route of the gateway requires, by method in lower case and template."""
     app = web.Application()
@@ -35,35 +43,8 @@ def route_table() -> dict[tuple[str, str], Requirements]:
             found[route.method.lower(), route.resource.canonical] = requirements
 
     nothing = cast("Any", _Anything())
-    api = Api(
-        body_budget=nothing,
-        budgets=nothing,
-        upstreams=nothing,
-        intake=nothing,
-        targets=nothing,
-        idempotency=nothing,
-        overrides=nothing,
-        waits=nothing,
-        shadow=False,
-        slack_secret=None,
-        forms=FormRoutes(
-            forms={},
-            public_base_url="",
-            body_budget=nothing,
-            relayed=nothing,
-            idempotency=nothing,
-            limiter=nothing,
-            budgets=nothing,
-            robots=nothing,
-            grace=nothing,
-            shadow=False,
-        ),
-        pings=PingRoutes(nothing, nothing, nothing),
-        actions=nothing,
-        health=nothing,
-        leaving=nothing,
-        purge=nothing,
-    )
+    forms = _made(FormRoutes, forms={}, public_base_url="")
+    api = _made(Api, forms=forms, pings=_made(PingRoutes), slack_secret=None)
     api.add_routes(app, cast("Access", Recorder()))
     console.add_routes(app, cast("Access", Recorder()), nothing, nothing, nothing)
     docs.add_routes(app)

@@ -3,10 +3,10 @@
 import asyncio
 import importlib
 import os
+import signal
 import subprocess
 import sys
-import time
-from contextlib import chdir, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,16 @@ import yaml
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 
 from deploy import kubernetes
-from deploy.check import _environment
-from deploy.up import environment
 from deploy.up.environment import (
     AMQP_PASSWORDS,
     EXAMPLE_CONFIG,
-    GENERATED,
     ROOT,
     SECRETS_OF,
     SERVICES,
     WITH_TABLES,
     defaults,
 )
+from deploy.up.process import Process, wait_until
 from deploy.up.servers import Postgres, RabbitMQ, Redis
 from services.gateway.door.key_store import KEYS_IN_REDIS
 from tests.support import charts
@@ -39,6 +37,7 @@ from tests.support.ports import HOST, Ports
 from tests.support.runs import private_run
 from tests.support.sandbox import Sandbox
 from tests.support.servers import running
+from tests.support.shipped import new_env
 from tests.support.stack import status
 from tests.support.system import System
 
@@ -75,10 +74,9 @@ def full_chart() -> list[Manifest]:
 
 def secret(**changes: str) -> dict[str, str]:
     """Return the data of the Secret `ostoja` from a new .env."""
-    values = defaults()
-    values |= {name: make() for name, make in GENERATED.items()}
-    values |= {"SLACK_WEBHOOK_URL": "https://hooks.slack.com/x", "MONDAY_API_TOKEN": "token"}
-    items = kubernetes.secrets(values | {"SMS_API_TOKEN": "token"} | changes)["items"]
+    slack = "https://hooks.slack.com/x"
+    given = {"SLACK_WEBHOOK_URL": slack, "MONDAY_API_TOKEN": "token", "SMS_API_TOKEN": "token"}
+    items = kubernetes.secrets(new_env(**given | changes))["items"]
     data: dict[str, str] = find(items, "Secret", "ostoja")["stringData"]
     return data
 
@@ -128,18 +126,6 @@ def test_a_pod_gets_the_secrets_of_its_own_service_only(
     assert keys == SECRETS_OF[service] | engines | own
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_service_would_start_with_what_its_pod_gets(
-    chart: list[Manifest], service: str, tmp_path: Path
-) -> None:
-    container = dict(containers(chart))[service]
-    charts.write_files(chart, service, tmp_path / "config")
-    given = charts.environment(chart, container, secret())
-    image = {"HTTP_PORT": "8080", "METRICS_PORT": "9090"}
-    with chdir(tmp_path), _environment(image | given):
-        importlib.import_module(f"services.{service}.__main__").check()
-
-
 def test_a_secret_without_a_key_stops_the_pod_and_not_only_the_service(
     chart: list[Manifest],
 ) -> None:
@@ -150,9 +136,8 @@ def test_a_secret_without_a_key_stops_the_pod_and_not_only_the_service(
 
 
 def test_the_engines_accounts_are_those_of_the_examples() -> None:
-    values = environment.defaults()
-    values |= {name: make() for name, make in GENERATED.items()}
-    items = kubernetes.secrets(values | {"POSTGRES_SUPERUSER": "ostoja_setup"})["items"]
+    values = new_env(POSTGRES_SUPERUSER="ostoja_setup")
+    items = kubernetes.secrets(values)["items"]
     account, admin = (
         find(items, "Secret", name) for name in ("ostoja-postgres", "ostoja-rabbitmq")
     )
@@ -501,40 +486,25 @@ def test_the_manifests_commands_and_settings_run_the_system_on_real_engines(
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        started: list[subprocess.Popen[bytes]] = []
+        started = {name: Process(tmp_path / f"{name}.pid") for name in SERVICES}
         try:
-            for name in SERVICES:
-                with (tmp_path / f"{name}.log").open("wb") as log:
-                    started.append(
-                        subprocess.Popen(
-                            command(name),
-                            cwd=tmp_path / name,
-                            env=given(name),
-                            stdout=log,
-                            stderr=subprocess.STDOUT,
-                        )
-                    )
-            _wait_for_ready(found, http_ports, tmp_path)
+            for name, process in started.items():
+                log = tmp_path / f"{name}.log"
+                process.spawn(command(name), cwd=tmp_path / name, env=given(name), log=log)
+            for name, port in http_ports.items():
+                path = found[name]["readinessProbe"]["httpGet"]["path"]
+                wait_until(
+                    name,
+                    40,
+                    lambda port=port, path=path: status(port, path) == 200,  # type: ignore[misc]
+                    lambda name=name: started[name].pid is not None,  # type: ignore[misc]
+                )
             url = f"http://{HOST}:{http_ports['gateway']}"
             asyncio.run(_delivers(System(url, data, sandbox)))
         finally:
-            for process in started:
-                process.terminate()
-            for process in started:
-                process.wait(40)
+            for process in started.values():
+                process.stop(signal.SIGTERM, 40)
             Management(rabbitmq).call("DELETE", "vhosts/ostoja")
-
-
-def _wait_for_ready(
-    found: dict[str, Manifest], http_ports: dict[str, int], logs: Path, seconds: float = 40
-) -> None:
-    """Ask what the readiness probes ask."""
-    deadline = time.monotonic() + seconds
-    for name, port in http_ports.items():
-        path = found[name]["readinessProbe"]["httpGet"]["path"]
-        while status(port, path) != 200:
-            assert time.monotonic() < deadline, (logs / f"{name}.log").read_text()[-3000:]
-            time.sleep(0.1)
 
 
 async def _delivers(system: System) -> None:

@@ -19,6 +19,7 @@ from tests.conftest import NewDatabase
 from tests.support.brokers import PASSWORDS, Vhost
 from tests.support.databases import PASSWORDS as ROLE_PASSWORDS
 from tests.support.ports import Ports
+from tests.support.servers import running
 
 
 async def test_a_runtime_role_can_change_rows_but_not_the_schema(
@@ -69,10 +70,8 @@ def test_an_account_that_may_make_roles_and_databases_is_enough(
     tmp_path: Path, ports: Ports
 ) -> None:
     """What going-live.md asks of a server of one's own: a hosted one gives no superuser away."""
-    server = Postgres(tmp_path / "postgres", port=ports.take(), password="secret")
-    hosted = f"postgresql://maker:made@{HOST}:{server.port}/postgres"
-    try:
-        server.start()
+    with running(Postgres(tmp_path / "postgres", port=ports.take(), password="secret")) as server:
+        hosted = f"postgresql://maker:made@{HOST}:{server.port}/postgres"
         with psycopg2.connect(server.dsn) as connection, connection.cursor() as cursor:
             cursor.execute("CREATE ROLE maker LOGIN CREATEROLE CREATEDB PASSWORD 'made'")
         for _ in range(2):
@@ -81,5 +80,3 @@ def test_an_account_that_may_make_roles_and_databases_is_enough(
             cursor = connection.cursor()
             cursor.execute("SELECT nspname, nspowner::regrole::text FROM pg_namespace")
             assert {(name, f"{name}_owner") for name in SCHEMAS} <= set(cursor.fetchall())
-    finally:
-        server.stop()

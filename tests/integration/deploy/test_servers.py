@@ -12,6 +12,7 @@ import pytest
 from deploy.up.process import HOST, PortTakenError
 from deploy.up.servers import Postgres, RabbitMQ, Redis
 from tests.support.ports import Ports
+from tests.support.servers import running
 
 
 @pytest.fixture
@@ -77,9 +78,7 @@ def test_a_port_in_use_is_named_with_its_variable(redis: Redis) -> None:
 def test_postgres_recovers_from_kill_9_with_foreign_pid_in_its_lock(
     tmp_path: Path, ports: Ports, postgres: Postgres
 ) -> None:
-    server = Postgres(tmp_path / "postgres", port=ports.take(), password="secret")
-    try:
-        server.start()
+    with running(Postgres(tmp_path / "postgres", port=ports.take(), password="secret")) as server:
         with psycopg2.connect(server.dsn) as connection, connection.cursor() as cursor:
             cursor.execute("CREATE TABLE kept AS SELECT 1")
         server.kill()
@@ -91,20 +90,14 @@ def test_postgres_recovers_from_kill_9_with_foreign_pid_in_its_lock(
         with psycopg2.connect(server.dsn) as connection, connection.cursor() as cursor:
             cursor.execute("TABLE kept")
             assert cursor.fetchall() == [(1,)]
-    finally:
-        server.stop()
 
 
 def test_postgres_with_an_interrupted_initialisation_starts(tmp_path: Path, ports: Ports) -> None:
     unfinished = tmp_path / "postgres" / "data.new"
     unfinished.mkdir(parents=True)
     (unfinished / "PG_VERSION").write_text("15")
-    server = Postgres(tmp_path / "postgres", port=ports.take(), password="secret")
-    try:
-        server.start()
+    with running(Postgres(tmp_path / "postgres", port=ports.take(), password="secret")):
         assert not unfinished.exists()
-    finally:
-        server.stop()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to run a server as")

@@ -1,25 +1,15 @@
-"""Commands on the whole system; the runbooks' tests run the others."""
+"""Commands on the whole system; test_assistant.py and the runbooks' tests run the others."""
 
 import json
 import uuid
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from libs.domain.email_address import normalise
 from tests.support.cli import Done, fits, ostoja
-from tests.support.eventually import becomes, eventually
+from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.system import LEAD, fresh_address
-
-
-@pytest.fixture
-async def unhealthy(stack: Stack) -> Any:
-    """Slack refuses for good: what is sent to it fails at once."""
-    await stack.sandbox.behave("slack", status=400)
-    yield
-    await stack.sandbox.behave("slack", status=200)
 
 
 async def failed_alert(stack: Stack) -> str:
@@ -38,31 +28,6 @@ async def state(stack: Stack, id_: str) -> str:
 
 async def run(stack: Stack, *words: str) -> Done:
     return await ostoja(*words, system=stack)
-
-
-async def test_a_failed_alert_is_listed_retried_and_leaves_the_list(
-    stack: Stack, unhealthy: None
-) -> None:
-    id_ = await failed_alert(stack)
-    listed = await run(stack, "failed", "--target", "slack")
-    as_json = await run(stack, "failed", "--json")
-    shown = await run(stack, "show", id_)
-
-    assert (listed.code, listed.err) == (0, "")
-    assert id_ in listed.out
-    assert fits(listed.out)
-    assert id_ in [item["id"] for item in as_json.json]
-    assert (shown.code, fits(shown.out)) == (0, True)
-    assert "slack_alert, info: failed" in shown.out
-    assert shown.out.count("refused 400") == 2  # how it stands, and its only try
-
-    await stack.sandbox.behave("slack", status=200)
-    retried = await run(stack, "--operator", "ola", "retry", id_)
-    await becomes(lambda: state(stack, id_), "delivered", 30)
-    assert retried.out == "requeued 1, skipped 0\n"
-    found = stack.query("SELECT operator FROM alerts.delivery WHERE alert_id = %s", id_)
-    assert found[0].operator == "ola"
-    assert id_ not in (await run(stack, "failed")).out
 
 
 async def test_a_data_subject_is_shown_exported_and_erased(stack: Stack, tmp_path: Path) -> None:

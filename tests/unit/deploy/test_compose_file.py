@@ -11,7 +11,6 @@ from deploy.backup.repository import Repository
 from deploy.up.environment import (
     API_KEYS,
     GENERATED,
-    INTERNAL_KEYS,
     ROOT,
     SERVICES,
     WITH_TABLES,
@@ -79,17 +78,6 @@ def test_doctor_gets_every_secret_that_it_checks_and_the_other_commands_only_the
     assert (tool["networks"], tool.get("volumes")) == (["services"], None)
 
 
-def test_only_the_gateway_is_published_beyond_this_machine() -> None:
-    published = {
-        name: port
-        for name, service in COMPOSE["services"].items()
-        for port in service.get("ports", [])
-    }
-    gateway = published.pop("gateway")
-    assert gateway.startswith("${BIND_ADDRESS:-127.0.0.1}:")
-    assert [port for port in published.values() if not port.startswith("127.0.0.1:")] == []
-
-
 def test_the_sandbox_starts_only_with_its_profile() -> None:
     for name in ("sandbox", "mailpit"):
         assert COMPOSE["services"][name]["profiles"] == ["sandbox"]
@@ -100,14 +88,6 @@ def test_every_container_is_bounded() -> None:
         for bound in ("mem_limit", "cpus", "pids_limit"):
             assert service[bound], name
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}
-
-
-def test_a_service_is_given_the_key_that_opens_it_and_only_the_gateway_those_of_others() -> None:
-    keys = set(INTERNAL_KEYS.values())
-    for service, key in INTERNAL_KEYS.items():
-        given = "".join(str(value) for value in _given(service).values())
-        assert {each for each in keys if each in given} == {key}
-    assert keys <= _given("gateway").keys()
 
 
 def test_the_servers_have_no_way_out_and_no_service_is_published() -> None:

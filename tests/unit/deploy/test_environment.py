@@ -1,5 +1,4 @@
 import importlib
-import os
 import re
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from deploy.sandbox.__main__ import SandboxSettings
 from deploy.up import environment
 from deploy.up.environment import EXAMPLE, EXPERT, GENERATED, SECRETS, SERVICES, parse
 from deploy.up.process import ServerError
-from libs.common.process.settings import Settings, load
+from libs.common.process.settings import Settings
 from ostoja import where
 from ostoja.app import app
 from tests.support import settings as experts
@@ -34,6 +33,14 @@ COMPOSED = {
 DOCUMENTED = environment.defaults()
 
 
+@pytest.fixture
+def env(tmp_path: Path) -> Path:
+    """A new .env for a trial."""
+    path = tmp_path / ".env"
+    environment.ensure(path, data_exists=False, trying=True)
+    return path
+
+
 def settings_of(service: str) -> type[Settings]:
     if service == "sandbox":
         return SandboxSettings
@@ -54,26 +61,6 @@ def test_every_setting_of_a_service_is_in_the_example_with_its_default(service: 
             assert text == str(info.default)
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_service_accepts_the_example_with_real_providers(
-    monkeypatch: pytest.MonkeyPatch, service: str
-) -> None:
-    real = {
-        "SLACK_WEBHOOK_URL": "https://hooks.example.com/1",
-        "WEBHOOK_URL": "https://example.com/hook",
-        "MONDAY_API_URL": "https://monday.example.com",
-        "SMS_API_URL": "https://sms.example.com",
-        "SMTP_HOST": "smtp.example.com",
-    }
-    generated = {name: make() for name, make in GENERATED.items()}
-    settings = environment.for_process(DOCUMENTED | generated | real, service)
-    for name in os.environ:
-        monkeypatch.delenv(name)
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    load(settings_of(service))
-
-
 def test_every_variable_named_in_alerts_toml_is_in_the_example() -> None:
     named = re.findall(r"'env': '([A-Z_]+)'", str(whole("alerts")))
     assert {*named} <= DOCUMENTED.keys()
@@ -83,13 +70,11 @@ def test_the_example_holds_no_secret() -> None:
     assert not any(DOCUMENTED[name] for name in SECRETS)
 
 
-def test_a_first_run_generates_every_secret_for_the_owner_alone(tmp_path: Path) -> None:
-    path = tmp_path / ".env"
-    environment.ensure(path, data_exists=False, trying=True)
-    values = environment.parse(path.read_text())
+def test_a_first_run_generates_every_secret_for_the_owner_alone(env: Path) -> None:
+    values = environment.parse(env.read_text())
     assert all(values[name] for name in GENERATED)
     assert len({values[name] for name in GENERATED}) == len(GENERATED)
-    assert path.stat().st_mode & 0o777 == 0o600
+    assert env.stat().st_mode & 0o777 == 0o600
 
 
 def test_config_gets_what_is_missing_and_keeps_what_was_edited(tmp_path: Path) -> None:
@@ -100,12 +85,10 @@ def test_config_gets_what_is_missing_and_keeps_what_was_edited(tmp_path: Path) -
         assert (tmp_path / shipped.relative_to(environment.EXAMPLE_CONFIG)).exists()
 
 
-def test_a_later_run_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / ".env"
-    environment.ensure(path, data_exists=False, trying=True)
-    before = path.read_text()
-    environment.ensure(path, data_exists=True, trying=True)
-    assert path.read_text() == before
+def test_a_later_run_changes_nothing(env: Path) -> None:
+    before = env.read_text()
+    environment.ensure(env, data_exists=True, trying=True)
+    assert env.read_text() == before
 
 
 def test_keys_are_not_generated_over_existing_data(tmp_path: Path) -> None:
@@ -114,15 +97,13 @@ def test_keys_are_not_generated_over_existing_data(tmp_path: Path) -> None:
     assert not (tmp_path / ".env").exists()
 
 
-def test_a_key_that_a_newer_version_needs_is_added(tmp_path: Path) -> None:
-    path = tmp_path / ".env"
-    environment.ensure(path, data_exists=False, trying=True)
-    own = path.read_text().replace("LOG_LEVEL=INFO", "LOG_LEVEL=DEBUG")
+def test_a_key_that_a_newer_version_needs_is_added(env: Path) -> None:
+    own = env.read_text().replace("LOG_LEVEL=INFO", "LOG_LEVEL=DEBUG")
     old = "\n".join(line for line in own.splitlines() if not line.startswith("REDIS_PASSWORD"))
-    path.write_text(old)
-    environment.ensure(path, data_exists=True, trying=True)
-    assert path.read_text().startswith(old)
-    assert environment.parse(path.read_text())["REDIS_PASSWORD"]
+    env.write_text(old)
+    environment.ensure(env, data_exists=True, trying=True)
+    assert env.read_text().startswith(old)
+    assert environment.parse(env.read_text())["REDIS_PASSWORD"]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -200,15 +181,13 @@ def test_running_containers_keep_their_names(tmp_path: Path) -> None:
 
 
 def test_port_offset_is_idempotent_for_every_port(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    env: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / ".env"
-    environment.ensure(path, data_exists=False, trying=True)
-    keys = environment.parse(path.read_text(encoding="utf-8"))
+    keys = environment.parse(env.read_text(encoding="utf-8"))
     monkeypatch.setenv("PORT_OFFSET", "1000")
     for _ in range(2):
-        environment.ensure(path, data_exists=True, trying=True)
-    moved = environment.parse(path.read_text(encoding="utf-8"))
+        environment.ensure(env, data_exists=True, trying=True)
+    moved = environment.parse(env.read_text(encoding="utf-8"))
     ports = {name for name in DOCUMENTED if name.endswith("_PORT") and DOCUMENTED[name]}
     assert {name: int(moved[name]) - int(DOCUMENTED[name]) for name in ports} == dict.fromkeys(
         ports, 1000

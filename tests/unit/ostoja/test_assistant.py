@@ -39,25 +39,6 @@ async def test_a_list_ends_at_its_limit_and_no_answer_hides_a_line(
     assert capsys.readouterr().out == ""  # it belongs to the protocol
 
 
-@pytest.mark.parametrize(
-    ("status", "answer", "said"),
-    [
-        (403, {"title": "Forbidden", "detail": "needs the scope dlq:read"}, "needs the scope"),
-        (429, {}, "too many requests"),
-        (503, {"title": "Service Unavailable", "detail": "alerts is away"}, "alerts is away"),
-        (500, b"<html>", "HTTP status 500"),
-    ],
-)
-async def test_the_api_s_refusal_is_the_tool_s(
-    gateway: Gateway, status: int, answer: Any, said: str
-) -> None:
-    gateway.answers = [(status, answer)]
-    is_error, text = await call(gateway, "backlog")
-    assert is_error
-    assert said in text
-    assert "the-key" not in text
-
-
 def test_there_are_ten_at_most_and_the_page_has_each() -> None:
     names = [row["name"] for row in assistant._TABLE["tools"]]
     page = (Path(__file__).parents[3] / "docs" / "assistant.md").read_text(encoding="utf-8")
