@@ -3,19 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 
+from libs.common import beside
+
 Inputs = dict[str, Callable[[int], str]]
 """By what they repeat; called with the bytes that they should have."""
 
 ACUTE, DOT = "\N{COMBINING ACUTE ACCENT}", "\N{COMBINING DOT BELOW}"
-PUMPED = [
-    *("a", "ż", "1", " ", "\n", ".", ",", ";", ":", "@", "-", "_", '"', "'", "<", "(", "[", "{"),
-    *("\\", "/", "%", "=", "&", "+", "?", "#", "\t", "\r\n", "İ", "ﷺ", "🙂", "\u200b", ACUTE),
-    *("a ", "1 ", "a.", "1.", "1,", "a@", "@.", "a@b.pl ", "a@b.pl,", "-1", "1:", "::", "%4"),
-    *("%ff", "a=b; ", "a=b&", "a;q=1,", "=?utf-8?q?", "https://a.pl/ ", "nie ", "dwa ", "też "),
-    *("od maja ", "w Opolu ", "in Warsaw, ", "600 700 800 ", "80 m2 ", "12+8+6 m2, ", "14, "),
-    *("5m, ", "35 ", "150-180 tys. zł, ", "tak, ", "Jan Kowalski ", "ul. Lipska 5, "),
-    *("a małpa b kropka pl ", "nie rozumiem zgody, nie ", "remont w Zakopanem, dojeżdżacie?, "),
-]  # fmt: skip
+UNITS: dict[str, list[str]] = beside.toml(__file__)
 CJK = "".join(chr(0x4E00 + number) for number in range(1000))
 
 
@@ -28,7 +22,7 @@ def between(first: str, unit: str, last: str) -> Callable[[int], str]:
 
 
 TEXTS: Inputs = {
-    **{f"{unit!r}…": repeated(unit) for unit in PUMPED},
+    **{f"{unit!r}…": repeated(unit) for unit in UNITS["texts"]},
     # Normalising sorts them, from the last to the first.
     "marks": lambda size: f"a{ACUTE * (size // 4)}{DOT * (size // 4)}",
     "a…@b.pl": lambda size: "a" * size + "@b.pl",
@@ -39,16 +33,7 @@ TEXTS: Inputs = {
     "a long host": lambda size: f"a@{CJK[: size // 3]}.pl",
 }
 SAID: Inputs = {  # whose readers are not linear but bounded
-    **{
-        f"{unit!r}…": repeated(unit)
-        for unit in (
-            *("budżet ", "1-", "m2 ", "jestem ", "600 700 80", "od ", "100 000 ", "in a ", "chce"),
-            *("i'm A", "a kropka ", "małpa ", "ul. A ", "Jan ", "w A ", "1x", "na 3 Maja ", "00"),
-            *("nie chce tych ", "sto ", "80 tys i kuchnia ", "rezygnuje z tych ", "mam ", "a'"),
-            *("dzwonic w piatek ", "bez ", "1.1,", "7 8 8 - ", "@a.pl.", "a-", "www.", "45m. "),
-            *("za punkt ", "two ", "w Jeleniej Górze, ", "po lipcu a przed sierpniem "),
-        )
-    },
+    **{f"{unit!r}…": repeated(unit) for unit in UNITS["said"]},
     "a kitchen": between("kuchnia 5 m2 ", "a", " 2 m2"),
     "thousands": between("10 tys ", "a", "! 20 tys"),
     "a refusal": between("rezygnuję z", " na te", " x zgody"),
@@ -56,12 +41,8 @@ SAID: Inputs = {  # whose readers are not linear but bounded
     "a correction": between("nie 200 tylko 300 ", "sora", ";"),
     "a host": between("@a", ".a", ""),
 }
-LISTED = (
-    *("1", "-1", "1.5", "1e9", "0.0", "0e5", "1e308", "true", '""', "{}", "[]", "[[[]]]"),
-    *("0.30000000000000004", "9" * 40, "9" * 4300, '"\\u0041"'),
-)
 JSON: Inputs = {
-    **{f"[{each[:20]},…]": between("[", f"{each},", "0]") for each in LISTED},
+    **{f"[{each[:20]},…]": between("[", f"{each},", "0]") for each in UNITS["listed"]},
     **{f"{unit}…": repeated(unit) for unit in ("[", "{", '{"a":', "1", " ", '"', "\\", "[[],")},
     "depth": lambda size: "[" * (size // 2) + "]" * (size // 2),
     "digits": lambda size: f'{{"a":{"9" * size}}}',
