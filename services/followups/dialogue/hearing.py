@@ -163,7 +163,7 @@ class Heard:
             return None
         said = amounts.read(message)
         at = said.amended()
-        number = amounts.rejected(message) if at is None else said.value(at)
+        number = None if at is None else said.value(at)
         near = {
             name: abs(value - number)
             for name, value in known.items()

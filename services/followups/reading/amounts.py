@@ -21,13 +21,13 @@ _TOKEN = re.compile(
     r"|(?P<word>(?:m|mkw?|ft|м)2(?!\d)|m[./-](?=\w)|[^\W\d_]+)|(?P<sign>[^\w\s])",
     re.IGNORECASE,
 )
-_NOUNS = ("part", "whole", "height", "other")
+_NOUNS = ("part", "whole", "other")
 AREAS = {"square", "metres", "feet"}
 _SCALES = {"feet": 0.09290304}
 """Into square metres; the unit of money is a number."""
 _LONGEST_SIDE = 30
-NEAR, MOST_BETWEEN = 9, 12
-"""In tokens: how far a word speaks of a number, and what is between two that belong together."""
+NEAR = 9
+"""In tokens: how far a word speaks of a number."""
 _SIGNS = {",", ";", ".", "!", "?", "(", "|", "-", "–", MARK}
 _LINKS = ("corrects", "of_it", "or")
 _LISTS = (["i"], ["oraz"], ["and"], ["+"])
@@ -47,14 +47,10 @@ class Amount:
     currency: str | None = None
     least: float | None = None
     """The lower end of a range."""
-    listed: bool = False
-    """It shares the unit of a later one: `37, 42 i 51 m2`."""
     of: str | None = None
     """`part` if the name of a part (a room, materials) is next to it, `whole`, or None."""
     noun: str | None = None
     """The noun next to it, the same in all cases: `kuch`."""
-    weight: int = 0
-    """A clearer context wins: `na remont` against an amount without any word."""
 
     def like(self, other: "Amount") -> "Amount":
         """Return a small number without a unit in that of another."""
@@ -74,43 +70,39 @@ class Amounts(Said):
     @cached_property
     def numbers(self) -> list[Amount]:
         """Return the numbers with their units; of a range, one."""
-        units = sorted(
-            self.of("unit", "sides"), key=lambda each: (each.end, each.value == "metres")
-        )
-        begun = {each.start: each for each in units}  # the longest
+        begun = {each.start: each for each in sorted(self.of("unit", "sides"), key=_length)}
         found: list[Amount] = []
         for at, token in enumerate(self.tokens):
             if (found and at < found[-1].end) or not (at in begun or "{amount}" in token.kinds):
                 continue
             each = self._number(at, begun.get(at))
             last = found[-1] if found else each
-            if last.least is None and self._is_range(last, each):
+            if self._is_range(last, each):
                 each = each if each.unit else each.like(last)
-                last = last if last.unit or last.value >= each.value else last.like(each)
+                last = last if last.unit else last.like(each)
                 each = replace(each, start=last.start, least=last.value)
                 found.pop()
-            elif each.unit is None and self._is_same(last, each):
+            elif each.unit is None and self.has("same yes", last.end, each.end + 1):
                 each = each.like(last)
             found.append(each)
+        is_list = False
         for at in range(len(found) - 2, -1, -1):
             each, after = found[at : at + 2]
             link = self.words(each.end, after.start)
-            if (
-                not each.unit
-                and after.unit
-                and (link in _LISTS or (after.listed and link == [","]))
-            ):
-                found[at] = replace(each.like(after), listed=True)
+            is_list = not each.unit and (link in _LISTS or (is_list and link == [","]))
+            found[at] = each.like(after) if is_list else each  # `10, 12 i 8 m2`
         return found
 
     def _number(self, at: int, unit: Match | None) -> Amount:
-        if unit and unit.name == "sides":
-            return self._sides(unit)
-        end = unit.end if unit else at + 1
+        if unit and unit.name == "sides":  # `4 x 5 m`
+            a, b = (unit.said["amount"] + unit.said.get("side", []))[:2]
+            ends = (self.end_of(f"unit {name}", unit.end - 1) for name in ("metres", "square"))
+            value = a * b if max(a, b) <= _LONGEST_SIDE else 0
+            return Amount(at, max(*ends, unit.end), value, "square")
+        start, end = at, unit.end if unit else at + 1
         currency = self.tokens[end - 1].kinds.get("{currency}")
-        start = at
-        if self.is_kind(at - 1, "{sign}"):
-            start, currency = at - 1, currency or self.tokens[at - 1].kinds["{sign}"]
+        if self.is_kind(at - 1, "{sign}"):  # `£20,000`
+            start, currency = at - 1, self.tokens[at - 1].kinds["{sign}"]
         name = unit.value if unit else currency and "currency"
         number = self.value(at) if "{amount}" in self.tokens[at].kinds else 1
         return Amount(start, end, number * _scale(name), name, currency)
@@ -118,28 +110,10 @@ class Amounts(Said):
     def _is_range(self, last: Amount, each: Amount) -> bool:
         """Return whether two numbers are its ends: `między 70 a 75`, `25 tys, może 30`."""
         first, end = last.end, each.start
-        more = each if each.unit else each.like(last)
-        is_money = last.unit and not AREAS & {last.unit, more.unit}
-        is_more = last.value < more.value <= 2 * last.value and not self.begins(
-            "counts yes", each.end
-        )
-        if is_money and is_more and (first, end) in self.all("rise yes"):
-            return True
-        is_between = self.is_kind(first, "{and}") and self.has("between range", first - NEAR, first)
+        if (first, end) in self.all("rise yes"):
+            return bool(last.unit) and last.unit not in AREAS
+        is_between = self.has("between range", first - NEAR, first)
         return end - first == 1 and (is_between or self.is_kind(first, "{range}"))
-
-    def _is_same(self, last: Amount, each: Amount) -> bool:
-        """Return whether it has the unit of the last: `30 tys, a właściwie 35`."""
-        is_more = last.unit == "1000" and self.has("same more", last.end, each.end + 1)
-        return is_more or self.has("same yes", last.end, each.end + 1)
-
-    def _sides(self, each: Match) -> Amount:
-        """Read `4 x 5 m` and `350 x 420 cm`."""
-        scale = 0.01 if each.value == "in_cm" else 1
-        a, b = (scale * one for one in (each.said["amount"] + each.said.get("side", []))[:2])
-        ends = (self.end_of(f"unit {name}", each.end - 1) for name in ("metres", "square"))
-        value = a * b if max(a, b) <= _LONGEST_SIDE else 0
-        return Amount(each.start, max(*ends, each.end), value, "square")
 
     @cached_property
     def cuts(self) -> list[int]:
@@ -149,7 +123,7 @@ class Amounts(Said):
 
     @cached_property
     def nouns(self) -> list[Match]:
-        """Return them; their name is `part`, `whole`, `height` or `other`, and their value the noun."""
+        """Return them; their name is `part`, `whole` or `other`, and their value the noun."""
         return self.apart(*_NOUNS, order=_NOUNS)
 
     def value(self, at: int) -> float:
@@ -160,11 +134,10 @@ class Amounts(Said):
 
     def since(self, at: int, stops: str = "", most: int = NEAR) -> int:
         """Return where the words without numbers and these signs before a token begin."""
-        first = max(0, at - most)
-        before = range(at - 1, first - 1, -1)
+        before = range(at - 1, max(0, at - most) - 1, -1)
         words = ((each, self.tokens[each].word) for each in before)
         ends = (each + 1 for each, word in words if word in stops or word[0].isdecimal())
-        return next(ends, first)
+        return next(ends, max(0, at - most))
 
     def near(self, name: str, at: int) -> bool:
         """Return whether a phrase stands before a token (or ends with it), without a number between."""
@@ -177,12 +150,12 @@ class Amounts(Said):
 
     def is_rejected(self, at: int) -> bool:
         """Return whether the value that starts here is negated: `nie 60`."""
-        return self.ends("before not", at) or self.ends("before was", at)
+        return self.ends("before not", at)
 
     def times(self, at: int) -> int:
         """Return how many of it there are: 2 before `10` in `dwa pokoje po 10`."""
         counts = [each.said["amount"][0] for each in self.of("several") if each.end == at + 1]
-        return next((int(each) for each in counts if 1 < each < 50), 1)
+        return next(map(int, counts), 1)
 
     def bare(self, beside: Sequence[tuple[int, int]]) -> tuple[set[int], bool]:
         """Return the numbers of clauses that consist of a number (`jakieś 80, nie 60`), and whether
@@ -203,52 +176,36 @@ class Amounts(Said):
 
     def amended(self) -> int | None:
         """Return the number of `sory, 4,5 metra`, `jednak będzie 61` or `61 jednak`."""
-        said = self.of("amended")
-        return min(
-            (each.end - 1 if each.value == "is" else each.start for each in said), default=None
-        )
+        said = (each.end - 1 if each.value == "is" else each.start for each in self.of("amended"))
+        return min(said, default=None)
 
     def link(self, first: int, end: int) -> str | None:
         """Return how what stands between two values joins them, by the first table that has it."""
-        names = _LINKS if end - first <= MOST_BETWEEN else ()
-        return next((name for name in names if self.has(f"between {name}", first, end + 1)), None)
-
-    def _is_sum(self, last: Amount, each: Amount) -> bool:
-        first, end = last.end, each.start
-        is_part = last.of == each.of == "part"
-        if is_part and len({last.noun, each.noun} - {None}) > 1:
-            return True
-        if last.of != each.of and None not in {last.of, each.of}:
-            return False
-        is_list = is_part and self.words(first, end).count(",") < 2
-        return last.listed or is_list or self.has("between joins", first, end)
+        return next((name for name in _LINKS if self.has(f"between {name}", first, end + 1)), None)
 
     def total(self, found: Sequence[Amount]) -> float | None:
         """Return what several values come to; None if a person would ask back."""
-        is_joint = self.is_said("between adds")
-        own = [each for each in found if is_joint or not self._is_of_another(each)]
         total, last = 0.0, None
-        for each in own or found:
+        for each in found:
             link = self.link(last.end, each.start) if last else None
             if self.near("between total", each.start):
                 return each.value
-            if last is None or each.weight > last.weight or link == "corrects":
+            if last is None or link == "corrects":
                 total = each.value
-            elif self._is_sum(last, each):
+            elif last.of == each.of == "part" or self.has("between joins", last.end, each.start):
                 total += each.value
-            elif link or each.value == total or each.weight < last.weight:
+            elif link or each.value == total:
                 continue
             elif last.of != each.of and "whole" in {last.of, each.of}:
-                total = each.value if last.of is None else total  # `mieszkanie 72 m2, salon 30 m2`
-                continue
+                continue  # `mieszkanie 72 m2, salon 30 m2`
             else:
                 return None
             last = each
         return total if last else None
 
-    def _is_of_another(self, each: Amount) -> bool:
-        """Return whether it is said of another person: `szwagier ma 80 m`."""
-        return self.near("of kin", each.start)
+
+def _length(each: Match) -> tuple[int, bool]:
+    return each.end, each.value == "metres"
 
 
 @lru_cache(16)  # an area and a budget are read of the same message
@@ -262,26 +219,14 @@ def read(text: str) -> Amounts:
 _LOOK_BACK = 40
 
 
-def is_rejected(text: str, start: int) -> bool:
-    """Return whether the value that starts here is negated: `nie 60`."""
-    said = read(text[max(0, start - _LOOK_BACK) : start])
-    return said.is_rejected(len(said.tokens))
-
-
-def rejected(text: str) -> float | None:
-    """Return the number that another replaces: 46 in `64, nie 46`."""
-    found = read(text).of("instead")
-    return next((each.said["amount"][-(each.value == "last")] for each in found), None)
-
-
 def meant(text: str, found: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
     """Return the person's own value (`mój`, `nowy`), else the first that is not negated, else the
     last of those that correct one another or form a range.
 
     :param found: where each begins and ends
     """
-    if len(found) < 2:
-        return next((each for each in found if not is_rejected(text, each[0])), None)
+    if not found:
+        return None
     first = max(0, found[0][0] - _LOOK_BACK)
     said = read(text[first : found[-1][0]])
     starts = [each.start for each in said.tokens]
@@ -298,7 +243,5 @@ def meant(text: str, found: Sequence[tuple[int, int]]) -> tuple[int, int] | None
 
 
 def corrects(words: str) -> bool:
-    if len(words) > _LOOK_BACK:
-        return False
     said = read(words)
     return said.link(0, len(said.tokens)) == "corrects"

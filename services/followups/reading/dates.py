@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from services.followups.reading import name
-from services.followups.reading.text import MARK, told
+from services.followups.reading.text import PHONE_MARK, told
 from services.followups.reading.tokens import Match, Said, Vocabulary
 
 _CALENDAR = told("calendar")
@@ -54,25 +54,24 @@ def read(said: Times, today: date, *, bare: bool) -> list[Date]:
         is_taken = not taken.isdisjoint(range(each.start, each.end))
         if rule is None or is_taken or _is_name(said, each):
             continue
-        end = said.end_of("next_year yes", each.end) or each.end
-        time = rule(each, date(today.year + 1, 1, 1) if end != each.end else today)
+        time = rule(each, today)
         if time is not None or each.name in _NO_TIMES:
-            taken.update(range(each.start, end))
+            taken.update(range(each.start, each.end))
         if time is not None:
             kinds = frozenset({each.name, each.value, *each.said})
-            found.append(Date(each.start, end, time, kinds))
+            found.append(Date(each.start, each.end, time, kinds))
     return sorted(found, key=lambda each: each.start)[:_MOST]
 
 
 def _is_name(times: Times, each: Match) -> bool:
     """`Grzegorz Maj`, `pani Luty`, `Wróbel-Maj`, `Maja Nowak`, `maja nowak 600 100 200`"""
-    is_word = each.end == each.start + 1 or each.value == "next"
-    if each.name not in {"month", "bare_month"} or not is_word:
+    if each.name not in {"month", "bare_month"} or each.end > each.start + 1:
         return False
-    (start, end, word, *_), text = times.tokens[each.start], times.text
-    is_title = text[start:end].istitle()
+    word, is_title = times.tokens[each.start].word, times.is_title(each.start)
     if word in name.FIRST_NAMES:
-        return (is_title and not times.is_kind(each.start - 1, "{lead}")) or MARK in text[end:]
+        return PHONE_MARK in times.text or (
+            is_title and not times.is_kind(each.start - 1, "{lead}")
+        )
     beside = {*times.words(max(0, each.start - 1), each.start + 2)} - {word}
     is_named = not beside.isdisjoint(name.FIRST_NAMES | {"pan", "pani", "panstwo", "nazwisko"})
     return is_named or (is_title and "-" in beside)
@@ -104,6 +103,8 @@ def _number(each: Match, *kinds: str) -> int:
 
 def _year(each: Match, today: date, month: int, day: int = 0) -> int:
     """Return the year that is said, or in which this month, or this day of it if not 0, comes next."""
+    if "coming" in each.said:
+        return today.year + 1
     past = (month, day or 31) < (today.month, today.day if day else 0)
     return each.said["year"][0] if "year" in each.said else today.year + past
 
@@ -118,15 +119,12 @@ def _month(each: Match, today: date) -> str | None:
     """Return a month, a part of it or two of them: `maj albo czerwiec`, `między lutym a kwietniem`."""
     said = each.said
     month, *other = said.get("sure", []) + said.get("month", []) + said.get("roman_month", [])
-    part = (each.said.get("part") or each.said.get("half") or [""])[0]
+    part = (said.get("part") or said.get("half") or [""])[0]
     if not other:
         year = _year(each, today, month, _CALENDAR["ends"].get(part, 0) % 31)
         return f"{year}-{month:02} {part}".rstrip()
-    later, link = (other[0] - month) % 12, each.said.get("link", [""])[0]
-    if later != 1 and not (link and later):
-        return None
-    year = said["year"][-1] - (month + later > 12) if "year" in said else _year(each, today, month)
-    return f"{year}-{month:02} {link or 'or'}_{later}"
+    later, link = (other[0] - month) % 12, said.get("link", ["or"])[0]
+    return f"{_year(each, today, month)}-{month:02} {link}_{later}"
 
 
 def _part_of_year(each: Match, today: date) -> str | None:
@@ -139,7 +137,7 @@ def _part_of_year(each: Match, today: date) -> str | None:
 
 def _begun(each: Match, today: date, month: int, length: int, called: str, day: int = 0) -> str:
     """Return the first month (or day) of a period, or this month if the period has begun and lasts."""
-    if "year" not in each.said and (today.month - month) % 12 < length:
+    if each.said.keys().isdisjoint({"year", "coming"}) and (today.month - month) % 12 < length:
         return f"{today:%Y-%m} {called}"
     dated = f"{_year(each, today, month, day)}-{month:02}"
     return f"{dated}-{day:02} {called}" if day else f"{dated} {called}"
@@ -151,34 +149,23 @@ def _period(each: Match, today: date) -> str:
         after = (easter + timedelta(days) for easter in _CALENDAR["easters"])
         return f"{next(day for day in after if day > today)} {each.value}"
     month, *day = _PERIODS[each.value]
-    later = "coming" in each.said and each.name == "of_year"
-    today = date(today.year + 1, 1, 1) if later else today
     return _begun(each, today, month, 2 if each.value in SEASONS else 0, each.value, *day)
 
 
 def _span(each: Match, today: date) -> str:
     """Return the time after a number of days or months."""
-    counts = [1.0] * (each.value == "month_or") + [float(one) for one in each.said.get("count", ())]
     days, months, called = _CALENDAR["spans"][each.value]
-    count = counts[0] if counts else 1
-    later = today + timedelta(days=days * count + 15 * (months * count % 1 > 0))
+    count = float((each.said.get("count") or [1])[0])
     if days:
-        return f"{later} {called}".rstrip()
-    if months == 1 and len(counts) > 1 and counts[1] > count:
-        called = f"or_{int(counts[1] - count)}"  # `za miesiąc, dwa`
-    year, month = divmod(later.month - 1 + int(months * count), 12)
-    called = {12: "in_a_year", 6: "in_half_a_year"}.get(int(months * count), called)
-    return f"{later.year + year}-{month + 1:02} {called}".rstrip()
+        return f"{today + timedelta(days * count)} {called}".rstrip()
+    months = int(months * count)
+    year, month = divmod(today.month - 1 + months, 12)
+    called = {12: "in_a_year", 6: "in_half_a_year"}.get(months, called)
+    return f"{today.year + year}-{month + 1:02} {called}".rstrip()
 
 
 def _weekday(each: Match, today: date) -> str:
-    day = each.said["weekday"][0]
-    if each.value == "weeks":
-        weeks = _number(each, "count") or 1
-        return f"{today + timedelta(days=7 * weeks + day - today.weekday())}"
-    ahead = (day - today.weekday() - 1) % 7 + 1
-    if "coming" in each.said and today.weekday() + ahead < 7:
-        ahead += 7  # the next one is next week's
+    ahead = (each.said["weekday"][0] - today.weekday() - 1) % 7 + 1
     return f"{today + timedelta(ahead)}"
 
 

@@ -36,8 +36,9 @@ class _Ids(Said):
         end = first
         while end < first + _LONGEST_NAME and self.is_title(end) and not self.is_kind(end, "{in}"):
             end += 1
-        is_low = end == first and self.is_kind(end, "{word}") and self.is_kind(end + 1, "{digits}")
-        return end + is_low if end > first or is_low else None
+        if end == first and self.is_kind(end + 1, "{digits}"):  # `na osiedlu tęczowym 4`
+            end += 1
+        return end if end > first else None
 
     def found(self) -> dict[int, int]:
         """Return where each begins and ends, in letters."""
@@ -66,6 +67,4 @@ def without(text: str, asked: Question | None) -> str:
             parts.append(text[done:start])
             done = end
     text = f" {MARK} ".join([*parts, text[done:]])
-    if "-" not in text or (asked == "budget" and re.fullmatch(r"\D*\d\d-\d\d0\W*", text)):
-        return text  # `80-100`
-    return _POSTCODE.sub(f" {MARK} ", text)
+    return text if asked == "budget" else _POSTCODE.sub(f" {MARK} ", text)

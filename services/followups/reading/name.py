@@ -22,8 +22,6 @@ FIRST_NAMES = frozenset(
     if not line.startswith("#")
     for name in line.split()
 )
-_FAMILY = tuple(_TOLD["words"]["family"]["yes"])
-"""`Tu Kowalczyk`"""
 _KNOWN = FIRST_NAMES | words_of("name", "leads")
 _BESIDE = {*",;:.!|()-–/", MARK, PHONE_MARK}
 _LONGEST = 4
@@ -48,35 +46,25 @@ class _Names(Said):
     def size(self) -> int:
         return len(self.tokens)
 
-    def is_word(self, at: int) -> bool:
-        return self.is_kind(at, "{word}")
-
     def is_title(self, at: int) -> bool:
-        return self.is_word(at) and self.text[self.tokens[at].start : self.tokens[at].end].istitle()
+        return self.text[self.tokens[at].start : self.tokens[at].end].istitle()
 
     def is_first(self, at: int) -> bool:
-        return self.is_word(at) and self.tokens[at].word in FIRST_NAMES
-
-    def is_family(self, at: int) -> bool:
-        word = self.tokens[at].word
-        return self.is_word(at) and len(word) > 5 and word.endswith(_FAMILY)
+        return self.tokens[at].word in FIRST_NAMES
 
     def _may_be(self, at: int) -> bool:
-        if not self.is_word(at) or self.is_kind(at, "{no_name}") or len(self.tokens[at].word) < 2:
-            return False
-        return self.is_title(at) or self.is_first(at) or self.is_family(at)
+        return not self.is_kind(at, "{no_name}") and (self.is_title(at) or self.is_first(at))
 
     def _goes_on(self, at: int) -> bool:
         """Return whether a name goes on with this token: `Maj-Nowak`, `Jan W.`"""
         word = self.tokens[at].word
-        is_joint = word == "-" and not (self.is_loose(at) or self.is_loose(at - 1))
-        is_initial = self.is_title(at) and self.words(at + 1, at + 2) == ["."] and len(word) == 1
-        return is_joint or is_initial or self._may_be(at)
+        is_initial = self.words(at + 1, at + 2) == ["."] and len(word) == 1
+        return word == "-" or is_initial or self._may_be(at)
 
     def runs(self) -> Iterator[_Run]:
         at = 0
         while at < self.size:
-            end = at + (self._may_be(at) or (self.is_word(at) and self.ends("lead said", at)))
+            end = at + (self._may_be(at) or self.ends("lead said", at))
             while at < end < min(self.size, at + _LONGEST) and self._goes_on(end):
                 end += 1
             if end > at:
@@ -85,7 +73,7 @@ class _Names(Said):
 
     def _run(self, start: int, end: int) -> _Run:
         left, first = self._left(start)
-        is_free = self.is_word(end) and not self.is_kind(end, "{no_name}")
+        is_free = self.is_kind(end, "{word}") and not self.is_kind(end, "{no_name}")
         if is_free and end - start == 1 and self.is_first(start):  # `jan nowak 600 700 800`
             beside = {left, self._edge(end + 1, step=1)}
             is_all = (start, end + 1) == (0, self.size)
@@ -98,19 +86,14 @@ class _Names(Said):
         end = at
         while end and self.tokens[end - 1].word in _BESIDE - {MARK, PHONE_MARK}:
             end -= 1
-        led = at - (self.words(at - 1, at) == [":"])
-        for lead, stop in (("signed", end), ("said", led), ("introduced", led)):
+        for lead, stop in (("signed", end), ("said", at), ("introduced", at)):
             if self.ends(f"lead {lead}", stop):
                 return lead, self.start_of(f"lead {lead}", stop)
         return self._edge(at - 1, step=-1), at
 
     def _right(self, at: int) -> tuple[str, int]:
         side = self.end_of("side yes", at)
-        if side and (side == self.size or self.tokens[side].word in _BESIDE - {":"}):
-            return "side", side
-        if self.words(at, at + 1) in (["z"], ["ze"]) and self.is_title(at + 1):
-            return self._edge(at + 2, step=1), at  # `Marta z Lublina`
-        return "sign" if self.is_kind(at, "{role}") else self._edge(at, step=1), at
+        return ("side", side) if side else (self._edge(at, step=1), at)
 
     def _edge(self, at: int, *, step: int) -> str:
         """Return `phone` or `mark`, also beyond signs and labels; else `sign`, `end` or `word`."""
@@ -128,8 +111,7 @@ class _Names(Said):
 
 
 def find(text: str, *_: object) -> Reading:
-    said = words(text)
-    if said.isdisjoint(_KNOWN) and not any(word.endswith(_FAMILY) for word in said):
+    if _KNOWN.isdisjoint(words(text)):
         return text, {}
     names = _Names(text)
     rated = [(rank, run) for run in names.runs() if (rank := _rank(names, run))]
@@ -145,19 +127,14 @@ def find(text: str, *_: object) -> Reading:
 
 def _rank(names: _Names, run: _Run) -> int:
     """Return how surely a run is the writer's name, 1 the surest; 0 if it is not."""
-    first, beside, size = run.start, {run.left, run.right}, run.end - run.start
-    of_another = (names.ends("of another", at, max(0, first - 6)) for at in (first, first - 1))
-    if any(of_another) and PHONE_MARK not in names.text:
-        return 0
-    is_known = names.is_first(first) or names.is_first(run.end - 1)
-    is_alone = run.left == "introduced" or ("phone" in beside and size == 1)
-    if run.left == "said" or not (is_known or (is_alone and names.is_family(run.end - 1))):
+    beside, size = {run.left, run.right}, run.end - run.start
+    if run.left == "said" or not (names.is_first(run.start) or names.is_first(run.end - 1)):
         return int(run.left == "said")
     if run.left == "introduced" or run.right == "side":
         return 2
     if run.left == "signed" or "word" in beside:
         return 3 * (run.left == "signed")
-    if all(names.is_title(at) for at in range(first, run.end) if names.is_word(at)):
+    if all(names.is_title(at) for at in range(run.start, run.end) if names.is_kind(at, "{word}")):
         return 4 if size > 1 or MARK in names.text or names.text[:1].isupper() else 0
     return 5 if (beside == {"end"} and size < 3) or "phone" in beside else 0
 

@@ -103,12 +103,11 @@ class _Places(Said):
         """Return how surely the works are in a town; None if they are not."""
         kinds = ("{in}", "{from}", "{near}")
         led = [rank for rank, kind in enumerate(kinds) if self.is_kind(at - 1, kind)]
-        is_listed = last and all(self.is_kind(one, "{or}") for one in range(last.end, at))
+        is_listed = last is not None and self.is_kind(last.end, "{or}") and at == last.end + 1
         if (led or is_listed) and self.begins("beside elsewhere", end):
             return _ANOTHERS
         if not led and not self.ends("led yes", at):
-            alone = self._standing(at, end, town)  # `w Katowicach albo Tychach`
-            return min(last.rank, alone or last.rank) if last and is_listed else alone
+            return last.rank if last and is_listed else self._standing(at, end, town)
         if any(self.begins("beside there", one) for one in range(at, at + _LOOK_BACK)):
             return (*led, _IN)[0]
         for name, rank in _BESIDE.items():
@@ -123,14 +122,11 @@ class _Places(Said):
             return None
         while self.is_kind(first - 1, "{label}"):
             first -= 1
-        is_large, is_title = town in self.large, self.is_title(at) and town not in self.ordinary
-        is_apart = not self.is_kind(end + 1, "{word}")
-        end += is_large and is_apart and self.is_kind(end, "{word}")  # `Warszawa Ursynów`
         is_last = not self.is_kind(end, "{word}") or self.is_kind(end, "{near}", "{short}")
         if is_last and not self.is_kind(first - 1, "{word}"):
             return _FROM
-        is_amid = is_title and not (self.is_title(at - 1) or self.is_title(at + 1))
-        return _AMID if len(town) > 4 and (is_large or is_amid) else None
+        is_known = town in self.large or (self.is_title(at) and town not in self.ordinary)
+        return _AMID if len(town) > 4 and is_known else None
 
 
 def find_all(text: str) -> list[str]:

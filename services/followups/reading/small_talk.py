@@ -4,10 +4,9 @@ vocabulary/small_talk.toml has the words, and wish.toml those of a wish.
 """
 
 import re
-from collections.abc import Sequence
 from functools import cache
 
-from services.followups.reading import amounts, speech
+from services.followups.reading import speech
 from services.followups.reading.phrases import fold, plain
 from services.followups.reading.speech import heard
 from services.followups.reading.tokens import Said, words_of
@@ -62,26 +61,13 @@ def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
 
 
 def word_count(rest: str) -> int:
-    return sum(word not in _COURTESY for word in _without_assents(rest))
+    return sum(word not in _COURTESY for word in fold(rest))
 
 
 def acknowledges(message: str) -> bool:
     """Return whether it only says that it was read, and answers no question: `ok, rozumiem`."""
-    left = {*_without_assents(message)} - {"no", "hm", "hmm"}
+    left = {*fold(message)} - {"no", "hm", "hmm"}
     return left <= _READ and not {*fold(message)} <= {"no", "hm", "hmm"}
-
-
-_ASSENTS = frozenset({"moze", "niech", "w", "pasuje"})
-
-
-def _without_assents(text: str) -> Sequence[str]:
-    """Return the words but `ok, może być`."""
-    words = fold(text)
-    if _ASSENTS.isdisjoint(words):
-        return words
-    said = heard(text)
-    assents = {at for span in said.all("assents yes") for at in range(*span)}
-    return [each.word for at, each in enumerate(said.tokens) if at not in assents]
 
 
 def confirms(message: str) -> bool | None:
@@ -113,13 +99,11 @@ def names_works(message: str, works: tuple[str, ...]) -> bool:
 
 def is_wish(message: str, rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
     """:param rest: the message without its facts"""
-    if names_works(rest, works):
-        return True
     letters = len(_LETTERS.findall(rest))
-    if asked != "consent" and speech.says(message, "desires"):
-        return letters >= 2
-    is_answer = asked == "wish" and letters >= 3 and not rest.endswith("?")
-    return is_answer and not amounts.corrects(rest)  # `jednak 80 metrów, pomyliłem się`
+    desires = asked != "consent" and letters >= 2 and speech.says(message, "desires")
+    if names_works(rest, works) or desires:
+        return True
+    return asked == "wish" and letters >= 3 and not rest.endswith("?")
 
 
 def wish(message: str, works: tuple[str, ...]) -> str:

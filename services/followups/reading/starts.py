@@ -19,10 +19,9 @@ from services.followups.rules.facts import Question
 HANDOVER = "handover"
 """The name of a start after the handover: it gives way to one that is said as such."""
 _STOPS, _PAUSES = {";", ".", "!", "?"}, {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
-_UNTIL = {"do", "until", "by", "bis"}
 _LOOK_BACK, _LONGEST_LINK = 12, 4
 """In tokens."""
-_ROLES = ("none", "event", "past", "start", "after", "handover", "works", "finish", "call", "other")
+_ROLES = ("none", "past", "start", "after", "handover", "works", "call", "other")
 """Of a word that has several, the first counts."""
 
 
@@ -32,12 +31,10 @@ def of_handover(start: str | None) -> bool:
 
 class Role(IntEnum):
     NONE = 0
-    """An event, the past, a call."""
-    UNTIL = 1
-    """A deadline without a verb: a start only if that was asked."""
-    HANDOVER = 2
-    UNSAID = 3
-    START = 4
+    """An event, a deadline, the past, a call."""
+    HANDOVER = 1
+    UNSAID = 2
+    START = 3
 
 
 class _Time(NamedTuple):
@@ -91,12 +88,10 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
     is_past = False
     for each in said.times:
         role = _role(said, each, bare=bare)
-        if role == Role.UNTIL and bare and len(found) == 1:
-            role = Role.UNSAID
         day = each.date.said.partition(" ")[0]
-        if role > Role.UNTIL and day < today.isoformat()[: len(day)]:
+        if role and day < today.isoformat()[: len(day)]:
             is_past = is_past or bare or role == Role.START
-        elif role > Role.UNTIL:
+        elif role:
             rated.append((role, each))
     if not rated:
         return text, {"past_start": True} if is_past else {}
@@ -108,12 +103,7 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
 
 def _chosen(said: _Said, rated: list[tuple[Role, _Time]]) -> tuple[Role, Date]:
     """Return the first with the strongest role, or what corrects it."""
-    best = max(role for role, _ in rated)
-    strongest = [each for role, each in rated if role == best]
-    yours = [each for each in strongest if said.has("beside yours", each.clause, each.at)]
-    strongest = yours or strongest
-    meant = [each for each in strongest if not said.has("beside hoped", each.clause, each.at)]
-    chosen = (meant or strongest)[0]
+    best, chosen = max(rated, key=lambda each: each[0])
     for role, each in rated:
         if each.at > chosen.at and _corrects(said, chosen, each, role):
             chosen, best = each, role
@@ -124,49 +114,34 @@ def _chosen(said: _Said, rated: list[tuple[Role, _Time]]) -> tuple[Role, Date]:
 
 
 def _corrects(said: _Said, last: _Time, each: _Time, role: Role) -> bool:
-    """Return whether a later time replaces one: `przed świętami, ale to niemożliwe, więc po nich`."""
+    """Return whether a later time replaces one: `w maju, a nie, w czerwcu`; `latem, w lipcu`."""
     if amounts.corrects(said.text[said.tokens[last.at].end : said.tokens[each.at].start]):
         return True
-    first, old, new = last.at + 1, last.date.said, each.date.said
-    is_day = len(new) == len("2027-01-15") and " " in old  # `po świętach, 7 stycznia`
-    is_more = is_day or old.partition(" ")[2] in dates.SEASONS
-    is_closer = is_more and each.at - first <= _LONGEST_LINK and new[:7] >= old[:7]
-    is_so = role == Role.START and said.has("beside so", first, each.at)
-    is_too_soon = said.has("beside too_soon", first, each.at)
-    return is_so or (role >= Role.UNSAID and (is_closer or is_too_soon))
+    old, new = last.date.said, each.date.said
+    is_near = each.at - last.at <= _LONGEST_LINK + 1 and new[:7] >= old[:7]
+    return role >= Role.UNSAID and is_near and old.partition(" ")[2] in dates.SEASONS
 
 
 def _role(said: _Said, time: _Time, *, bare: bool) -> Role:
-    """Return the role of the time.
+    """Return the role of the time, by the nearest word of its clause that has one: before it, else after.
 
     :param bare: this answers when the works start
     """
-    at, word = time.at, _word(said, time)
+    at = time.at
+    before, after = said.roles(time.clause, at), said.roles(at + 1, time.end)
+    word = next(iter(before[-1:] or after), "")
     is_loose = said.is_kind(at, "{weekday}", "{span}", "{asap}", "{now}")
     is_never = said.ends("before_time never", at + 1) or said.begins("after_time never", at)
-    is_led = said.is_kind(at, "{led}") or said.ends("before_time led", at + 1)
     is_strong = word in {"start", "after", "handover"}
-    is_number = said.is_kind(at, "{day_number}") and not (bare or is_led or is_strong)
-    is_other = is_number or (not bare and said.tokens[at].word == "z") or _is_past(said, time)
-    is_aside = word in {"call", "other"} and (not bare or said.is_kind(at, "{weekday}"))
-    if is_never or is_other or (is_loose and _is_call(said, time)):
+    is_led = is_strong or bare or said.ends("before_time led", at + 1)
+    is_number = said.is_kind(at, "{day_number}") and not is_led  # `3/4`
+    if is_never or is_number or _is_past(said, time) or (is_loose and _is_call(said, time)):
         return Role.NONE
     if is_strong:
         return Role.HANDOVER if word == "handover" else Role.START
-    is_until = said.tokens[at].word in _UNTIL or said.ends("before_time until", at + 1)
-    if is_until and not is_loose:
-        return Role.UNTIL
-    if word in {"finish", "event"} or is_aside:
-        return Role.NONE
-    return Role.START if word == "works" else Role.UNSAID
-
-
-def _word(said: _Said, time: _Time) -> str | None:
-    """Return the role of the nearest word of its clause that has one: before it, else after."""
-    before, after = said.roles(time.clause, time.at), said.roles(time.at + 1, time.end)
-    if before:
-        return "start" if before[-2:] == ["start", "works"] else before[-1]
-    return after[0] if after else None
+    is_deadline = said.ends("before_time until", at + 1) and not (bare or is_loose)
+    is_aside = word in {"call", "other"} and not bare
+    return Role.NONE if is_aside or is_deadline else Role.UNSAID
 
 
 def _is_past(said: _Said, time: _Time) -> bool:
@@ -179,6 +154,4 @@ def _is_past(said: _Said, time: _Time) -> bool:
 def _is_call(said: _Said, time: _Time) -> bool:
     """`Proszę nie dzwonić w piątek`, `żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
     asked = said.spans("rings yes", time.sentence, time.at)
-    if not asked or said.has("rings not_me", asked[-1][0], time.at):
-        return False
-    return {*said.roles(asked[-1][0], time.end)} <= {"call", "other"}
+    return bool(asked) and {*said.roles(asked[-1][0], time.end)} <= {"call", "other"}

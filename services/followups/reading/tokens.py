@@ -6,8 +6,7 @@ vocabulary/*.toml has the words of each class, and by what they mean the phrases
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
-from operator import attrgetter
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple
 
 from services.followups.reading import numbers
@@ -173,16 +172,6 @@ class Said:
             self._spans.setdefault(name, []).append((start, end))
         self.names = self._spans.keys()
 
-    @cached_property
-    def _starts(self) -> dict[tuple[str, int], int]:
-        by_end = sorted(self.heard, key=attrgetter("end"))  # the longest
-        return {(each.key, each.start): each.end for each in by_end}
-
-    @cached_property
-    def _ends(self) -> dict[tuple[str, int], int]:
-        # The shortest: they come by their first token.
-        return {(each.key, each.end): each.start for each in self.heard}
-
     def of(self, *names: str) -> list[Match]:
         """Return the phrases of these tables."""
         return [each for each in self.heard if each.name in names]
@@ -204,27 +193,27 @@ class Said:
         return self._spans.get(name, [])
 
     def spans(self, name: str, first: int, end: int) -> list[tuple[int, int]]:
-        return [each for each in self._spans.get(name, ()) if first <= each[0] and each[1] <= end]
+        return [each for each in self.all(name) if first <= each[0] and each[1] <= end]
 
     def has(self, name: str, first: int, end: int) -> bool:
-        return name in self._spans and bool(self.spans(name, first, end))
+        return bool(self.spans(name, first, end))
 
     def is_said(self, name: str) -> bool:
-        return name in self._spans
-
-    def begins(self, name: str, at: int) -> bool:
-        return name in self._spans and (name, at) in self._starts
+        return name in self.names
 
     def end_of(self, name: str, at: int) -> int:
         """Return where the longest phrase that begins here ends; 0 if there is none."""
-        return self._starts.get((name, at), 0) if name in self._spans else 0
+        return max((end for start, end in self.all(name) if start == at), default=0)
+
+    def begins(self, name: str, at: int) -> bool:
+        return self.end_of(name, at) > 0
 
     def start_of(self, name: str, at: int) -> int:
         """Return where the shortest phrase that ends here begins; here if there is none."""
-        return self._ends.get((name, at), at)
+        return max((start for start, end in self.all(name) if end == at), default=at)
 
     def ends(self, name: str, at: int, first: int = 0) -> bool:
-        return name in self._spans and self._ends.get((name, at), -1) >= first
+        return any(end == at and start >= first for start, end in self.all(name))
 
     def said(self, first: int, end: int) -> str:
         """Return the tokens as they are written."""

@@ -116,7 +116,6 @@ def test_an_address_is_read_whole_whatever_stands_around_it(address: str) -> Non
         ("pokój dla 8-latka", None, {}),
         ("ul. Lea 12 m. 4", None, {}),
         ("45m. 60tys.", None, {"area": 45.0, "budget": 60_000}),
-        ("po 45 tys na mieszkanie", "budget", {}),
     ],
 )
 def test_a_number_has_its_unit_or_that_of_the_one_beside_it(
