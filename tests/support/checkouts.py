@@ -125,6 +125,9 @@ class Checkout(System):
     def query(self, statement: str) -> list[Any]:
         """Ask, or change, the database past every service; rows have names."""
 
+    async def ask(self, statement: str) -> list[Any]:
+        return await asyncio.to_thread(self.query, statement)
+
 
 class MadeUp(Checkout):
     way = "make"

@@ -33,16 +33,42 @@ class Trouble:
     """What no command of a page can do: Slack is back, somebody corrects a file."""
 
 
+def stops(name: str) -> Step:
+    return lambda checkout: checkout.stop(name)
+
+
+def asks(statement: str) -> Step:
+    return lambda checkout: checkout.ask(statement)
+
+
+async def there(checkout: Checkout, what: str, seconds: float = 30) -> None:
+    """Wait until this is in the database."""
+    await eventually(lambda: checkout.ask(f"SELECT 1 FROM {what}"), seconds)
+
+
+def edits(name: str, before: str, after: str) -> Step:
+    """Return a step that replaces a text in a file of config/."""
+
+    async def step(checkout: Checkout) -> None:
+        path = checkout.config / name
+        good = path.read_text(encoding="utf-8")
+        assert before in good
+        path.with_suffix(".good").write_text(good, encoding="utf-8")
+        path.write_text(good.replace(before, after), encoding="utf-8")
+
+    return step
+
+
+def puts_back(name: str) -> Step:
+    async def step(checkout: Checkout) -> None:
+        path = checkout.config / name
+        path.write_bytes(path.with_suffix(".good").read_bytes())
+
+    return step
+
+
 async def heal(checkout: Checkout) -> None:
     await checkout.sandbox.heal()
-
-
-async def redis_stops(checkout: Checkout) -> None:
-    await checkout.stop("redis")
-
-
-async def postgres_stops(checkout: Checkout) -> None:
-    await checkout.stop("postgres")
 
 
 async def rabbitmq_stops(checkout: Checkout) -> None:
@@ -62,16 +88,8 @@ async def followups_hangs(checkout: Checkout) -> None:
 
 
 async def alerts_is_misconfigured(checkout: Checkout) -> None:
-    path = checkout.config / "alerts.toml"
-    good = path.read_text(encoding="utf-8")
-    path.with_suffix(".good").write_text(good, encoding="utf-8")
-    path.write_text(good.replace('"channel" = "slack"', '"channel" = "slak"'), encoding="utf-8")
+    await edits("alerts.toml", '"channel" = "slack"', '"channel" = "slak"')(checkout)
     await checkout.restart("alerts")
-
-
-async def alerts_is_configured(checkout: Checkout) -> None:
-    path = checkout.config / "alerts.toml"
-    path.write_text(path.with_suffix(".good").read_text(encoding="utf-8"), encoding="utf-8")
 
 
 async def slack_is_ill(checkout: Checkout) -> None:
@@ -93,26 +111,15 @@ async def slack_is_flooded(checkout: Checkout) -> None:
     await asyncio.gather(*(checkout.alert(f"in a loop, {number}") for number in range(110)))
 
 
-async def a_limit_is_too_low(checkout: Checkout) -> None:
-    answer = await checkout.http("PUT", "/api/ratelimits", {"chat": "1 per minute"}, key="admin")
-    assert answer.status == 200, answer
+def limited(**limits: str) -> Step:
+    """Return a step that sets limits, and waits until a chat is refused."""
 
-    async def refused() -> bool:
-        return await somebody_chats(checkout) == 429
+    async def step(checkout: Checkout) -> None:
+        answer = await checkout.http("PUT", "/api/ratelimits", limits, key="admin")
+        assert answer.status == 200, answer
+        await eventually(lambda: somebody_chats(checkout), so=lambda status: status == 429)
 
-    await eventually(refused)
-
-
-async def a_budget_is_used_up(checkout: Checkout) -> None:
-    """One network uses up its part of the chats', and all of the one that refuses nobody."""
-    limits = {"chat_budget": "1 per hour", "withdrawal_budget": "1 per hour"}
-    answer = await checkout.http("PUT", "/api/ratelimits", limits, key="admin")
-    assert answer.status == 200, answer
-
-    async def refused() -> bool:
-        return await somebody_chats(checkout) == 429
-
-    await eventually(refused)
+    return step
 
 
 async def somebody_chats(checkout: Checkout) -> int:
@@ -134,12 +141,7 @@ async def alerts_stands_still(checkout: Checkout) -> None:
     """Freeze it between a mail's last byte and the answer, until its permit is over."""
     await checkout.sandbox.behave("email", delay_seconds=4)
     await a_follow_up_is_due(checkout)
-    sending = "SELECT 1 FROM alerts.delivery WHERE state = 'sending' AND once_address IS NOT NULL"
-
-    async def is_sending() -> bool:
-        return bool(await asyncio.to_thread(checkout.query, sending))
-
-    await eventually(is_sending, 30)
+    await there(checkout, "alerts.delivery WHERE state = 'sending' AND once_address IS NOT NULL")
     await asyncio.sleep(0.4)  # by then the whole mail is there, and its answer is not
     await checkout.freeze("alerts")
     await asyncio.sleep(PERMIT_SECONDS + 1)
@@ -165,21 +167,8 @@ async def the_trail_is_cut(checkout: Checkout) -> None:
         return max((one["rows"] for one in answer.body["checkpoints"]), default=0)
 
     rows = await eventually(signed, 30)
-    await asyncio.to_thread(
-        checkout.query,
-        f"CREATE TABLE public.backup AS SELECT * FROM {TRAIL}; "
-        + _past_the_triggers(f"DELETE FROM {TRAIL} WHERE id >= {rows}"),
-    )
-
-
-async def the_trail_is_restored(checkout: Checkout) -> None:
-    await asyncio.to_thread(
-        checkout.query,
-        _past_the_triggers(
-            f"INSERT INTO {TRAIL} SELECT * FROM public.backup ON CONFLICT DO NOTHING"
-        )
-        + "; DROP TABLE public.backup",
-    )
+    kept = f"CREATE TABLE public.backup AS SELECT * FROM {TRAIL}"
+    await checkout.ask(f"{kept}; {_past_the_triggers(f'DELETE FROM {TRAIL} WHERE id >= {rows}')}")
 
 
 def _past_the_triggers(change: str) -> str:
@@ -189,6 +178,10 @@ def _past_the_triggers(change: str) -> str:
     return f"ALTER TABLE {TRAIL} DISABLE TRIGGER USER; {change}; {back}"
 
 
+RESTORED = f"INSERT INTO {TRAIL} SELECT * FROM public.backup ON CONFLICT DO NOTHING"
+THE_TRAIL_IS_RESTORED = f"{_past_the_triggers(RESTORED)}; DROP TABLE public.backup"
+
+
 async def an_erasure_hangs(checkout: Checkout) -> None:
     """Have alerts hang, and let it be 27 days since somebody asked."""
     address = fresh_address()
@@ -196,10 +189,9 @@ async def an_erasure_hangs(checkout: Checkout) -> None:
     await checkout.freeze("alerts")
     answer = await checkout.http("POST", "/api/consent/erase", {"email": address}, key="admin")
     assert answer.status == 200, answer
-    await asyncio.to_thread(
-        checkout.query,
+    await checkout.ask(
         "UPDATE consent.erasure SET requested_at = requested_at - interval '27 days' "
-        "WHERE status = 'in_progress'",
+        "WHERE status = 'in_progress'"
     )
 
 
@@ -208,17 +200,12 @@ async def nobody_is_told(checkout: Checkout) -> None:
     await checkout.sandbox.behave("email", status=550)
     await checkout.sandbox.behave("slack", status=422)
     await checkout.alert("of which nobody is told")
-
-    async def there(what: str) -> bool:
-        return bool(await asyncio.to_thread(checkout.query, f"SELECT 1 FROM alerts.{what}"))
-
-    await eventually(lambda: there("escalation WHERE digest IS NULL"), 30)
+    await there(checkout, "alerts.escalation WHERE digest IS NULL")
     await checkout.restart("alerts")  # or its first mail would leave within five minutes
-    await eventually(lambda: there("escalation WHERE digest IS NULL AND send_failures > 0"), 60)
-    await asyncio.to_thread(
-        checkout.query,
+    await there(checkout, "alerts.escalation WHERE digest IS NULL AND send_failures > 0", 60)
+    await checkout.ask(
         "UPDATE alerts.escalation SET created_at = created_at - interval '1 hour', "
-        "send_failed_at = send_failed_at - interval '1 hour' WHERE digest IS NULL",
+        "send_failed_at = send_failed_at - interval '1 hour' WHERE digest IS NULL"
     )
 
 
@@ -226,65 +213,36 @@ async def nobody_answers(checkout: Checkout) -> None:
     """Ask for an answer, and let each wait be over at once."""
     case_id = await checkout.alert("that nobody takes", event_type="lead.test")
 
-    async def over() -> bool:
-        await asyncio.to_thread(checkout.query, _at_once(case_id, "open"))
-        states = f"SELECT 1 FROM alerts.alert_case WHERE {_is(case_id, 'unanswered')}"
-        return bool(await asyncio.to_thread(checkout.query, states))
+    async def over() -> list[Any]:
+        await checkout.ask(_at_once(case_id))
+        return await checkout.ask(f"SELECT 1 FROM {_case(case_id, 'unanswered')}")
 
     await eventually(over, 60, every=0.5)
 
 
-def _at_once(case_id: str, state: str) -> str:
-    due = "next_at = now() - interval '2 minutes'"
-    return f"UPDATE alerts.alert_case SET {due} WHERE {_is(case_id, state)}"
+def _at_once(case_id: str) -> str:
+    due = "SET next_at = now() - interval '2 minutes'"
+    return f"UPDATE {_case(case_id, 'open').replace(' WHERE', f' {due} WHERE')}"
 
 
-def _is(case_id: str, state: str) -> str:
-    return f"alert_id = '{case_id}' AND state = '{state}'"
+def _case(case_id: str, state: str) -> str:
+    return f"alerts.alert_case WHERE alert_id = '{case_id}' AND state = '{state}'"
 
 
 async def the_timer_lacks_a_right(checkout: Checkout) -> None:
     """Let a case be due for two minutes, and no timer be able to move it."""
-    revoked = "REVOKE INSERT ON alerts.case_step FROM alerts"
-    await asyncio.to_thread(checkout.query, revoked)
+    await checkout.ask("REVOKE INSERT ON alerts.case_step FROM alerts")
     case_id = await checkout.alert("whose timer stands still", event_type="lead.test")
-
-    async def there() -> bool:
-        case = f"SELECT 1 FROM alerts.alert_case WHERE {_is(case_id, 'open')}"
-        return bool(await asyncio.to_thread(checkout.query, case))
-
-    await eventually(there, 30)
-    await asyncio.to_thread(checkout.query, _at_once(case_id, "open"))
-
-
-async def the_timer_has_its_right(checkout: Checkout) -> None:
-    granted = "GRANT INSERT ON alerts.case_step TO alerts"
-    await asyncio.to_thread(checkout.query, granted)
+    await there(checkout, _case(case_id, "open"))
+    await checkout.ask(_at_once(case_id))
 
 
 def cases_are_counted(difference: int) -> Step:
     """Return a step that counts so many opened cases more than there are."""
-
-    async def step(checkout: Checkout) -> None:
-        await asyncio.to_thread(
-            checkout.query,
-            f"INSERT INTO alerts.case_total AS total (term, count) VALUES ('opened', {difference}) "
-            f"ON CONFLICT (term) DO UPDATE SET count = total.count + {difference}",
-        )
-
-    return step
-
-
-async def the_rota_ends(checkout: Checkout) -> None:
-    path = checkout.config / "rota-sales.ics"
-    path.with_suffix(".good").write_bytes(path.read_bytes())
-    text = path.read_text(encoding="utf-8").replace("INTERVAL=2", "INTERVAL=2;COUNT=1")
-    path.write_text(text, encoding="utf-8")
-
-
-async def the_rota_goes_on(checkout: Checkout) -> None:
-    path = checkout.config / "rota-sales.ics"
-    path.write_bytes(path.with_suffix(".good").read_bytes())
+    return asks(
+        f"INSERT INTO alerts.case_total AS total (term, count) VALUES ('opened', {difference}) "
+        f"ON CONFLICT (term) DO UPDATE SET count = total.count + {difference}"
+    )
 
 
 async def a_certificate_ends_in_ten_days(checkout: Checkout) -> None:
@@ -298,9 +256,13 @@ async def a_certificate_ends_in_ten_days(checkout: Checkout) -> None:
 
 
 TROUBLES: dict[str, Trouble] = {
-    "redis-unavailable": Trouble(redis_stops),
-    "rate-limit-hit": Trouble(a_limit_is_too_low, somebody_chats),
-    "budget-exhausted": Trouble(a_budget_is_used_up, somebody_unsubscribes),
+    "redis-unavailable": Trouble(stops("redis")),
+    "rate-limit-hit": Trouble(limited(chat="1 per minute"), somebody_chats),
+    "budget-exhausted": Trouble(
+        # One network uses up its part of the chats', and all of the one that refuses nobody.
+        limited(chat_budget="1 per hour", withdrawal_budget="1 per hour"),
+        somebody_unsubscribes,
+    ),
     "breaker-open": Trouble(slack_is_ill, mends=heal),
     "dead-letters": Trouble(dead_letters_grow, mends=heal),
     "alerts-pending": Trouble(slack_is_flooded, mends=heal),
@@ -308,17 +270,22 @@ TROUBLES: dict[str, Trouble] = {
     "ledger-check-failing": Trouble(a_message_cannot_be_read),
     "delivery-in-doubt": Trouble(the_mail_server_does_not_answer, mends=heal),
     "permit-overrun": Trouble(alerts_stands_still, mends=heal),
-    "trail-mismatch": Trouble(the_trail_is_cut, mends=the_trail_is_restored),
+    "trail-mismatch": Trouble(the_trail_is_cut, mends=asks(THE_TRAIL_IS_RESTORED)),
     "erasure-due-soon": Trouble(an_erasure_hangs),
-    "service-down": Trouble(alerts_is_misconfigured, mends=alerts_is_configured),
-    "database-unavailable": Trouble(postgres_stops),
-    "unsubscribe-failing": Trouble(postgres_stops, somebody_unsubscribes),
+    "service-down": Trouble(alerts_is_misconfigured, mends=puts_back("alerts.toml")),
+    "database-unavailable": Trouble(stops("postgres")),
+    "unsubscribe-failing": Trouble(stops("postgres"), somebody_unsubscribes),
     "outbox-lag": Trouble(rabbitmq_stops),
     "leads-waiting": Trouble(followups_hangs),
     "cases-unanswered": Trouble(nobody_answers),
-    "case-stranded": Trouble(the_timer_lacks_a_right, mends=the_timer_has_its_right),
+    "case-stranded": Trouble(
+        the_timer_lacks_a_right, mends=asks("GRANT INSERT ON alerts.case_step TO alerts")
+    ),
     "case-check-failing": Trouble(cases_are_counted(1), mends=cases_are_counted(-1)),
-    "oncall-gap": Trouble(the_rota_ends, mends=the_rota_goes_on),
+    "oncall-gap": Trouble(
+        edits("rota-sales.ics", "INTERVAL=2", "INTERVAL=2;COUNT=1"),
+        mends=puts_back("rota-sales.ics"),
+    ),
 }
 """By page."""
 OF_MAKE_UP = {"certificate-due": Trouble(a_certificate_ends_in_ten_days)}
