@@ -20,17 +20,8 @@ import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, HeadersType
 
+from libs.common.messaging import session as amqp
 from libs.common.messaging.queue_depths import Depths, QueueDepths
-from libs.common.messaging.session import (
-    CALL_SECONDS,
-    FAULTS,
-    Connection,
-    Session,
-    close,
-    connection_faults,
-    open_channel,
-    report,
-)
 from libs.common.messaging.topology import Binding, Exchange, Queue
 from libs.common.process import logs, sockets, tasks, tracing
 from libs.common.process.logs import log
@@ -103,7 +94,7 @@ class Broker:
         self.name = name
         self.queues: dict[str, Queue] = {}
         self._urls = deque(sockets.each_host(url))
-        self._session: Session | None = None
+        self._session: amqp.Session | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._ready = asyncio.Event()
         self._steps: dict[str, _Step] = {}
@@ -151,7 +142,7 @@ class Broker:
         """Items that could not be declared, with the reason; they are retried continually."""
         return self._refused
 
-    async def session(self) -> Session:
+    async def session(self) -> amqp.Session:
         """Wait for a connection."""
         while True:
             await self._ready.wait()
@@ -173,10 +164,10 @@ class Broker:
             self._undeclared |= steps.keys()
         if self._session is not None:
             try:
-                with connection_faults():
+                with amqp.connection_faults():
                     await self._declare(self._session)
             except Exception as error:  # noqa: BLE001 - see report; _keep_declared tries again
-                report(log, "broker.not_declared", error)
+                amqp.report(log, "broker.not_declared", error)
 
     async def remove(self, *queues: Queue) -> None:
         """Delete queues with their messages, and declare them no longer.
@@ -190,7 +181,7 @@ class Broker:
                 self._undeclared.discard(step)
         async with self._temporary_channel() as channel:
             for queue in queues:
-                await channel.queue_delete(queue.name, timeout=CALL_SECONDS)
+                await channel.queue_delete(queue.name, timeout=amqp.CALL_SECONDS)
 
     async def declare_once(self, queue: Queue) -> None:
         """Declare a queue on this connection only, so that its loss is noticed.
@@ -209,7 +200,7 @@ class Broker:
         """:raises BrokerUnavailable: not connected, or the connection was lost"""
         async with self._temporary_channel() as channel:
             try:
-                await channel.declare_queue(queue, passive=True, timeout=CALL_SECONDS)
+                await channel.declare_queue(queue, passive=True, timeout=amqp.CALL_SECONDS)
             except aiormq.exceptions.ChannelNotFoundEntity:
                 return False
             return True
@@ -230,13 +221,13 @@ class Broker:
         if session is None or session.lost.is_set():
             raise BrokerUnavailable
         try:
-            with connection_faults():
-                channel = await open_channel(session.consuming)
+            with amqp.connection_faults():
+                channel = await amqp.open_channel(session.consuming)
                 try:
                     yield channel
                 finally:
-                    await close(channel)
-        except FAULTS as error:
+                    await amqp.close(channel)
+        except amqp.FAULTS as error:
             raise BrokerUnavailable from error
 
     async def publish(
@@ -318,7 +309,7 @@ class Broker:
         confirms: Sequence[asyncio.Future[Any]] = ()
         async with self._one_at_a_time([str(message.message_id) for message in messages]):
             try:
-                with connection_faults():
+                with amqp.connection_faults():
                     async with (
                         asyncio.timeout_at(deadline) as waiting,
                         session.publisher(exchange, queue) as publisher,
@@ -334,7 +325,7 @@ class Broker:
                             session.waiting.discard(waiting)
                             answered = not all(confirm.cancelled() for confirm in confirms)
                             session.note_publish(sent, answered=answered)
-            except FAULTS as error:
+            except amqp.FAULTS as error:
                 fault = repr(error)
         if not confirms:
             return [BrokerUnavailable(f"{name}: {fault}") for _ in messages]
@@ -375,27 +366,27 @@ class Broker:
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def _connected(self) -> Session:
+    async def _connected(self) -> amqp.Session:
         attempt = 0
         while True:
             try:
-                with connection_faults():
+                with amqp.connection_faults():
                     return await self._open()
             except Exception as error:  # noqa: BLE001 - see report
                 if attempt == 0:
-                    report(log, "broker.unreachable", error)
+                    amqp.report(log, "broker.unreachable", error)
             self._urls.rotate(-1)
             await asyncio.sleep(_RECONNECT_SECONDS[min(attempt, len(_RECONNECT_SECONDS) - 1)])
             attempt += 1
 
-    async def _open(self) -> Session:
+    async def _open(self) -> amqp.Session:
         publishing = await self._connection("publish")
         try:
             consuming = await self._connection("consume")
         except BaseException:
-            await close(publishing)
+            await amqp.close(publishing)
             raise
-        session = Session(publishing, consuming)
+        session = amqp.Session(publishing, consuming)
         self._undeclared |= self._steps.keys()
         try:
             # While a node is frozen, the others finish no binding, not even one that exists, until
@@ -414,7 +405,7 @@ class Broker:
             timeout=CONNECT_SECONDS,
             client_properties={"connection_name": f"{self.name} {purpose}"},
             heartbeat=HEARTBEAT_SECONDS,
-            connection_class=Connection,
+            connection_class=amqp.Connection,
         )
 
     async def _keep_declared(self) -> None:
@@ -434,12 +425,12 @@ class Broker:
                 declare_all = clock() + _DECLARE_ALL_SECONDS
             if self._undeclared and (session := self._session) is not None:
                 try:
-                    with connection_faults():
+                    with amqp.connection_faults():
                         await self._declare(session)
                 except Exception as error:  # noqa: BLE001 - see report
-                    report(log, "broker.not_declared", error)
+                    amqp.report(log, "broker.not_declared", error)
 
-    async def _declare(self, session: Session) -> None:
+    async def _declare(self, session: amqp.Session) -> None:
         """Declare each item separately: a refusal closes the channel but affects no other item.
 
         Bindings come last: a killed RabbitMQ loses the messages of a queue younger than a second,
@@ -452,7 +443,7 @@ class Broker:
                 if name not in self._undeclared:
                     continue
                 if channel is None or channel.is_closed:
-                    channel = await open_channel(session.consuming)
+                    channel = await amqp.open_channel(session.consuming)
                 try:
                     await _declare_step(channel, step)
                 except aiormq.exceptions.AMQPChannelError as error:
@@ -463,7 +454,7 @@ class Broker:
                     self._undeclared.discard(name)
                     self._refused.pop(name, None)
             if channel is not None:
-                await close(channel)
+                await amqp.close(channel)
 
 
 def _outcome(confirm: asyncio.Future[Any], name: str, fault: str) -> PublishError | None:
@@ -484,11 +475,13 @@ def _outcome(confirm: asyncio.Future[Any], name: str, fault: str) -> PublishErro
 async def _declare_step(channel: AbstractChannel, step: _Step) -> None:
     match step:
         case Exchange():
-            await channel.declare_exchange(step.name, step.kind, durable=True, timeout=CALL_SECONDS)
+            await channel.declare_exchange(
+                step.name, step.kind, durable=True, timeout=amqp.CALL_SECONDS
+            )
         case Queue():
             await channel.declare_queue(
-                step.name, durable=True, arguments=dict(step.arguments), timeout=CALL_SECONDS
+                step.name, durable=True, arguments=dict(step.arguments), timeout=amqp.CALL_SECONDS
             )
         case (Queue(name), Binding(exchange, key)):
             queue = await channel.get_queue(name, ensure=False)
-            await queue.bind(exchange.name, key, timeout=CALL_SECONDS)
+            await queue.bind(exchange.name, key, timeout=amqp.CALL_SECONDS)

@@ -21,17 +21,9 @@ from prometheus_client import Counter
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from libs.common.database import postgres
+from libs.common.messaging import session as amqp
 from libs.common.messaging.acks import Acks
 from libs.common.messaging.broker import REQUEST_ID, Broker, Message, PublishError, Unroutable
-from libs.common.messaging.session import (
-    CALL_SECONDS,
-    FAULTS,
-    Session,
-    close,
-    connection_faults,
-    open_channel,
-    report,
-)
 from libs.common.messaging.topology import Queue, dead_name, retry_name
 from libs.common.process import logs, tasks, tracing
 from libs.common.process.logs import log
@@ -237,15 +229,15 @@ class Consumer:
             await self._wanted.wait()
             session = await self._broker.session()
             try:
-                with connection_faults():
+                with amqp.connection_faults():
                     await self._consume(session)
             except Exception as error:  # noqa: BLE001 - see report
-                report(log, "consume.failed", error, queue=self._queue.name)
+                amqp.report(log, "consume.failed", error, queue=self._queue.name)
                 self._broker.declare_again()
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _consume(self, session: Session) -> None:
-        channel = await open_channel(session.consuming)
+    async def _consume(self, session: amqp.Session) -> None:
+        channel = await amqp.open_channel(session.consuming)
         underlay = await channel.get_underlay_channel()
         subscription = _Subscription(channel, Acks(underlay))
         channel.close_callbacks.add(subscription.end)
@@ -256,7 +248,7 @@ class Consumer:
             subscription.end()
         try:
             # Before consuming: otherwise the broker sends the whole queue at once.
-            await channel.set_qos(prefetch_count=self._prefetch, timeout=CALL_SECONDS)
+            await channel.set_qos(prefetch_count=self._prefetch, timeout=amqp.CALL_SECONDS)
 
             async def deliver(incoming: DeliveredMessage) -> None:
                 # In its own task: aiormq cancels its tasks when the channel is lost, and that must
@@ -265,7 +257,7 @@ class Consumer:
 
             # aio-pika's `consume` would add another task per delivery.
             await underlay.basic_consume(
-                self._queue.name, deliver, consumer_tag=_TAG, timeout=CALL_SECONDS
+                self._queue.name, deliver, consumer_tag=_TAG, timeout=amqp.CALL_SECONDS
             )
             await subscription.ended.wait()
         finally:
@@ -276,14 +268,14 @@ class Consumer:
             task.add_done_callback(self._retiring.discard)
 
     async def _retire(self, subscription: _Subscription) -> None:
-        with suppress(*FAULTS), connection_faults():
+        with suppress(*amqp.FAULTS), amqp.connection_faults():
             if not subscription.channel.is_closed:
                 underlay = await subscription.channel.get_underlay_channel()
-                await underlay.basic_cancel(_TAG, timeout=CALL_SECONDS)
+                await underlay.basic_cancel(_TAG, timeout=amqp.CALL_SECONDS)
         subscription.cancelled.set()
         while subscription.in_flight:
             await asyncio.wait(subscription.in_flight)
-        await close(subscription.channel)
+        await amqp.close(subscription.channel)
         self._subscriptions.discard(subscription)
 
     async def _handle(self, subscription: _Subscription, incoming: DeliveredMessage) -> None:
@@ -343,7 +335,7 @@ class Consumer:
         for number, seconds in enumerate(_DATABASE_SECONDS):
             try:
                 with (
-                    connection_faults()
+                    amqp.connection_faults()
                 ):  # of any driver: unguarded, it would never be acknowledged
                     return await self._handler(message)
             except Unreadable as error:
@@ -414,9 +406,9 @@ class Consumer:
     @contextmanager
     def _channel_may_be_gone(self) -> Iterator[None]:
         try:
-            with connection_faults():
+            with amqp.connection_faults():
                 yield
-        except FAULTS as error:  # the broker redelivers it
+        except amqp.FAULTS as error:  # the broker redelivers it
             log.warning("consumer.not_acknowledged", queue=self._queue.name, error=repr(error))
 
     async def _dead_letter(self, incoming: DeliveredMessage, reason: str) -> Disposition:
@@ -459,7 +451,7 @@ class Consumer:
         try:
             if self._queue.dlx is None:
                 raise Unroutable(f"{self._queue.name} has no dead-letter exchange")
-            await self._broker.publish(self._queue.dlx.name, key, moved, timeout=CALL_SECONDS)
+            await self._broker.publish(self._queue.dlx.name, key, moved, timeout=amqp.CALL_SECONDS)
         except PublishError as error:  # it returns unchanged by way of `.retry`
             log.warning("consumer.not_moved", queue=self._queue.name, to=key, error=repr(error))
             return Retry(reason)

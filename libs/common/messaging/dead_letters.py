@@ -13,15 +13,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database import postgres
+from libs.common.messaging import session as amqp
 from libs.common.messaging.broker import Broker, BrokerUnavailable
 from libs.common.messaging.consumer import REASON
-from libs.common.messaging.session import (
-    CALL_SECONDS,
-    FAULTS,
-    close,
-    connection_faults,
-    open_channel,
-)
 from libs.common.messaging.topology import dead_name
 
 _ALONE = sa.text("SELECT pg_advisory_xact_lock(:key)")
@@ -92,27 +86,27 @@ class DeadLetters:
                 raise BrokerUnavailable from error
             for queue in self._queues:
                 try:
-                    with connection_faults():
+                    with amqp.connection_faults():
                         removed += await self._sift(tx, queue, remove)
                 except aiormq.exceptions.ChannelNotFoundEntity:
                     continue  # nothing was set aside
-                except FAULTS as error:
+                except amqp.FAULTS as error:
                     raise BrokerUnavailable from error
         return removed
 
     async def _sift(self, tx: AsyncConnection, name: str, remove: Look) -> int:
         removed = 0
-        channel = await open_channel((await self._broker.session()).consuming)
+        channel = await amqp.open_channel((await self._broker.session()).consuming)
         try:
             queue = await channel.get_queue(name, ensure=False)
-            while (found := await queue.get(fail=False, timeout=CALL_SECONDS)) is not None:
+            while (found := await queue.get(fail=False, timeout=amqp.CALL_SECONDS)) is not None:
                 # Also keeps the transaction alive: the server ends one that is idle for 10 s.
                 await tx.execute(sa.text("SELECT 1"))
                 if await remove(tx, _letter(name, found)):
                     await found.ack()
                     removed += 1
         finally:
-            await close(channel)
+            await amqp.close(channel)
         return removed
 
 

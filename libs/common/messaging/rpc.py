@@ -12,15 +12,8 @@ from typing import Any, Self
 
 from aio_pika.abc import AbstractIncomingMessage
 
+from libs.common.messaging import session as amqp
 from libs.common.messaging.broker import Broker, Message, PublishError, message
-from libs.common.messaging.session import (
-    CALL_SECONDS,
-    Session,
-    close,
-    connection_faults,
-    open_channel,
-    report,
-)
 from libs.common.process import tasks
 from libs.common.process.logs import log
 
@@ -88,14 +81,14 @@ class Requester:
         while True:
             session = await self._broker.session()
             try:
-                with connection_faults():
+                with amqp.connection_faults():
                     await self._receive(session)
             except Exception as error:  # noqa: BLE001 - see report
-                report(log, "requests.failed", error)
+                amqp.report(log, "requests.failed", error)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _receive(self, session: Session) -> None:
-        channel = await open_channel(session.consuming)
+    async def _receive(self, session: amqp.Session) -> None:
+        channel = await amqp.open_channel(session.consuming)
         lost = asyncio.Event()
 
         def on_lost(*_: object) -> None:
@@ -107,10 +100,10 @@ class Requester:
             # A new name each time: the broker may not have noticed yet that the previous queue's
             # connection is gone.
             queue = await channel.declare_queue(
-                f"{self._service}.replies.{uuid.uuid4()}", exclusive=True, timeout=CALL_SECONDS
+                f"{self._service}.replies.{uuid.uuid4()}", exclusive=True, timeout=amqp.CALL_SECONDS
             )
-            await queue.bind(REPLIES, queue.name, timeout=CALL_SECONDS)
-            await queue.consume(self._on_reply, no_ack=True, timeout=CALL_SECONDS)
+            await queue.bind(REPLIES, queue.name, timeout=amqp.CALL_SECONDS)
+            await queue.consume(self._on_reply, no_ack=True, timeout=amqp.CALL_SECONDS)
             self._queue = queue.name
             self._ready.set()
             await lost.wait()
@@ -119,7 +112,7 @@ class Requester:
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(NoReply("the reply queue was lost"))
-            await close(channel)
+            await amqp.close(channel)
 
     async def _on_reply(self, incoming: AbstractIncomingMessage) -> None:
         waiting = self._waiting.get(incoming.correlation_id or "")
