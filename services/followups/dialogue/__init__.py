@@ -44,24 +44,17 @@ def turn(
     :param greeted: the page shows the greeting
     :param hint: what a model read, of a message that was unclear
     """
-    if tap is not None and tap.forgets:
-        state = state._replace(facts=state.facts._replace(**{tap.forgets: None}))
     heard = Heard(state, readable(message), taps, today, passed, language, tap, hint)
-    sure = heard.read.known()
-    known, agrees = memory.remember(state, heard, passed, agreed)
-    doubts = [*state.unsure, *heard.news.known()]
-    known = known._replace(unsure=tuple(dict.fromkeys(each for each in doubts if each not in sure)))
+    known, agrees = memory.remember(heard, passed, agreed)
     script = taps.handover[heard.spoken] if heard.by_person else taps.texts[heard.language]
-    if tap is not None and tap.asks:
-        known, text = ask_again(known, tap.asks, script)
-        parts = [text]
-    elif tap is not None and tap.grants and taps.open(known):  # the others have their own chips
-        parts = [script["consent_each"].format(facts=tap.text)]
+    if tap and tap.asks:
+        known, said = ask_again(known, tap.asks, script)
+    elif tap and tap.grants and taps.open(known):  # the others have their own chips
+        said = script["consent_each"].format(facts=tap.text)
     else:
-        reply = Reply(known, state, heard, script)
-        parts = reply.parts(agrees=agrees, greets=not (tap or greeted))
+        reply = Reply(known, heard, script)
+        said = reply.text(agrees=agrees, greets=not (tap or greeted)) or script["thanks"]
         known = reply.state
-    said = " ".join(dict.fromkeys(parts or [script["thanks"]]))
     if (last := digest(said)[:16]) == state.last_reply:
         is_thanks = said == script["thanks"]
         said = script["thanks_again"] if is_thanks else script["as_before"] + said

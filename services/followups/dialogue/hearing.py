@@ -76,6 +76,8 @@ class Heard:
         :param given: the language of the website
         :param hint: taken as read, if the message is unclear
         """
+        if tap and tap.forgets:
+            state = state._replace(facts=state.facts._replace(**{tap.forgets: None}))
         self.state, self.taps, self.tap = state, taps, tap
         self.message = "" if tap else message
         is_open = state.asking is not None or state.consent is not None

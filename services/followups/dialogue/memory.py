@@ -23,21 +23,30 @@ def refuses_contact(state: State) -> bool:
     return bool(state.asked.get("refused")) and not state.reachable
 
 
-def remember(
-    state: State, heard: Heard, passed: Facts | None, agreed: str | None
-) -> tuple[State, bool]:
+def gives_up_on_consent(state: State) -> bool:
+    asked = state.asked.get("consent", 0) if "shown" in state.asked else 0
+    return state.consent is None and state.facts.email is not None and asked >= TIMES_ASKED
+
+
+def refused_for(state: State) -> str | None:
+    """Return the address that gets no mails."""
+    return state.facts.email if state.consent == "refused" else None
+
+
+def remember(heard: Heard, passed: Facts | None, agreed: str | None) -> tuple[State, bool]:
     """Return the new state, and whether the words of this message granted consent."""
-    known, agrees = _consent(_learn(state, heard), heard, agreed)
-    tap, actions, news = heard.tap, heard.actions, heard.news
+    state, tap, actions, news = heard.state, heard.tap, heard.actions, heard.news
+    known, agrees = _consent(_learn(heard), heard, agreed)
     owned = {known.facts.email, known.facts.phone}
     grants = {each: who for each, who in known.grants.items() if who in owned}
     if tap and tap.grants and not tap.answer:
         grants, agrees = grants | {tap.grants: heard.taps.open(known)[tap.grants]}, True
     if heard.offers_consent and known.consent != "given":  # it is asked anew, also after a refusal
-        known = _without(known, "consent", "shown")._replace(consent=None, wording=None)
+        known = _unasked(known, "consent", "shown")._replace(consent=None, wording=None)
     route = heard.held.name if heard.held else None
+    doubts = dict.fromkeys((*state.unsure, *news.known()))
     known = known._replace(
-        asked=_asked(known, state, heard),
+        asked=_asked(known, heard),
         grants={} if known.consent == "refused" else grants,
         spoken=heard.spoken,
         doubt=suggestion(news.email) if news.email and news.email != state.facts.email else None,
@@ -51,6 +60,7 @@ def remember(
         call_time=heard.words[:CALL_TIME] if actions & _HOW_TO_CALL else known.call_time,
         by_email=False,
         offered=None,
+        unsure=tuple(each for each in doubts if each not in heard.read.known()),
         wants_call="call" in actions or (known.wants_call and "no_calls" not in actions),
         no_calls=(known.no_calls or "no_calls" in actions) and "call" not in actions,
         wants_erasure=known.wants_erasure or "erasure" in actions,
@@ -60,16 +70,14 @@ def remember(
     return known, agrees
 
 
-def _without(state: State, *questions: str) -> State:
-    """Forget that these were asked."""
-    return state._replace(
-        asked={each: n for each, n in state.asked.items() if each not in questions}
-    )
+def _unasked(state: State, *questions: str) -> State:
+    left = {each: times for each, times in state.asked.items() if each not in questions}
+    return state._replace(asked=left)
 
 
-def _learn(state: State, heard: Heard) -> State:
+def _learn(heard: Heard) -> State:
     """Merge new facts. Consent does not carry over to another address; it is asked for again."""
-    understood, news, before = heard.understood, heard.news, state.facts
+    state, understood, news, before = heard.state, heard.understood, heard.news, heard.state.facts
     barred = understood.barred
     if before.email and barred == "another" and understood.facts.email:
         news, barred = news._replace(email=None), None  # someone else's; the person's own is known
@@ -86,14 +94,10 @@ def _learn(state: State, heard: Heard) -> State:
     is_other = news.email is not None and (before.email or understood.calls_email_own)
     if state.barred == "child" or not (barred or is_other):
         barred = state.barred or barred
-    known = state._replace(
-        facts=facts,
-        language=heard.language,
-        barred=barred,
-    )
+    known = state._replace(facts=facts, language=heard.language, barred=barred)
     if before.email and (facts.email or "").lower() != before.email.lower():
         kept = state.consent if state.consent == "refused" else None
-        known = _without(known, "consent")._replace(consent=kept, wording=None)
+        return _unasked(known, "consent")._replace(consent=kept, wording=None)
     return known
 
 
@@ -101,28 +105,30 @@ def _consent(state: State, heard: Heard, agreed: str | None) -> tuple[State, boo
     refuses = heard.answer == "no" or "erasure" in heard.actions
     if refuses or (state.barred and state.consent == "given"):
         return state._replace(consent="refused"), False
+    if state.barred:
+        return state, False
     is_repeated = state.passed_consent and state.consent == "refused"
     undone = state.consent != "given" and state.granted_to == state.facts.email is not None
-    if agreed is not None and not (undone or is_repeated) and state.barred is None:
+    if agreed is not None and not (undone or is_repeated):
         return state._replace(consent="given", wording=agreed), False
     is_one = heard.tap or len(heard.taps.grants) == 1  # else nobody knows which are meant
-    may_agree = is_one and state.consent is None and state.wording and state.barred is None
     # `Ok` to the first question agrees to it. Once the wording was shown again, after an
     # explanation or a plea for one word, it may as well say that this was read.
     is_bare = not fold(heard.message) or small_talk.acknowledges(heard.message)
     is_read = is_bare and not heard.tap and state.asked.get("shown", 0) > 1
-    if heard.answer != "yes" or not may_agree or is_read:
+    may_agree = is_one and state.consent is None and state.wording and not is_read
+    if heard.answer != "yes" or not may_agree:
         return state, False
     return state._replace(consent="given", granted_to=None), True
 
 
-def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
+def _asked(known: State, heard: Heard) -> Mapping[str, int]:
     """Count the questions asked: one that the person declines to answer is not asked again.
 
     Another route asks for a contact in its own words.
     A yes after the consent question was dropped grants nothing; consent is asked for once more.
     """
-    question, message = before.asking, heard.message
+    question, message = heard.state.asking, heard.message
     if (
         question is None
         and gives_up_on_consent(known)
@@ -130,7 +136,7 @@ def _asked(known: State, before: State, heard: Heard) -> Mapping[str, int]:
         and says_yes(message, str(known.language))
     ):
         return {**known.asked, "consent": TIMES_ASKED - 1}
-    if heard.held is not None and heard.held.name != before.route:
+    if heard.held is not None and heard.held.name != heard.state.route:
         return {**known.asked, "contact": 0, "refused": 0}
     skips, times = heard.skips, TIMES_ASKED
     if skips:  # a route that closes says once more how to be reached; the others have said it
@@ -152,13 +158,3 @@ def _declines(question: Question, known: State, heard: Heard) -> bool:
         return True
     is_of_form = is_due or (question == "contact" and heard.held is None)
     return is_of_form and "?" not in message and says(message, "declines yes")
-
-
-def gives_up_on_consent(state: State) -> bool:
-    asked = state.asked.get("consent", 0) if "shown" in state.asked else 0
-    return state.consent is None and state.facts.email is not None and asked >= TIMES_ASKED
-
-
-def refused_for(state: State) -> str | None:
-    """Return the address that gets no mails."""
-    return state.facts.email if state.consent == "refused" else None

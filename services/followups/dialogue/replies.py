@@ -21,11 +21,14 @@ from services.followups.rules.facts import NO_FACTS, Facts, Question
 
 
 class Reply:
-    def __init__(self, state: State, before: State, heard: Heard, script: Script) -> None:
-        """:param before: the state before the message; `state`: after it, and with the reply"""
-        self.state, self.before = state._replace(asking=None), before
+    def __init__(self, state: State, heard: Heard, script: Script) -> None:
+        """:param state: after the message; `self.state` is after the reply"""
+        self.state, self.before = state._replace(asking=None), heard.state
         self.heard, self.script = heard, script
         self.notice: list[str] = []
+
+    def text(self, *, agrees: bool, greets: bool) -> str:
+        return " ".join(dict.fromkeys(self.parts(agrees=agrees, greets=greets)))
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
         """Answer the message, say what was understood, and ask the next question.

@@ -10,7 +10,8 @@ from datetime import date
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
-from services.followups.dialogue.state import ABOUT_WORKS, Script, State
+from libs.common import beside
+from services.followups.dialogue.state import Script, State
 from services.followups.reading.consent_answer import Answer
 from services.followups.reading.routing import Route, Routes
 from services.followups.rules.fact_texts import describe, describe_start
@@ -20,26 +21,11 @@ Value = tuple[Literal["number", "month", "phone", "email"], float | str]
 """A typed value in its normal form: a number, an ISO month or date, E.164, or an address."""
 
 CARD, SKIP = "card", "skip"
-OPENING = "opening"
-"""The ask before the first message."""
-_ASKS = {
-    "opening": ("choice", "greeting"),
-    "doubt": ("choice", "email_doubt"),
-    "wish": ("choice", "ask_wish"),
-    "area": ("number", "ask_area"),
-    "budget": ("number", "ask_budget"),
-    "start": ("month", "ask_start"),
-    "contact": ("phone", "change_phone"),
-    "email": ("email", "change_email"),
-    "consent": ("consent", "ask_consent"),
-}
-"""The kind of each ask, and the text that is its label."""
-_CONTACTS = {"contact", "email"}
-_SKIPPABLE = {*ABOUT_WORKS, "consent"}
+_ASKS: dict[str, dict[str, Any]] = beside.toml(__file__)
 _MONTHS, _YEARS = 12, 10
 """The months that are offered, and the years within which a start must be."""
-_MIN_BUDGET = 1000
-"""Below it, thousands are meant: 60. As a message it is read so."""
+_RANGES = {"area": (MIN_AREA, MAX_AREA), "budget": (1000, MAX_BUDGET)}
+"""Of a budget below 1000, thousands are meant: 60. As a message it is read so."""
 _ON_CARD = ("wish", "city", "area", "budget", "start", "name", "email", "phone")
 
 
@@ -115,10 +101,10 @@ class Taps:
         choices = self._choices(name, state, today)
         found = {
             "id": _id(state),
-            "kind": _ASKS[name][0] if name in _ASKS else "choice",
+            "kind": _ASKS[name]["kind"],
             "label": self._label(name, state, script),
-            "choices": [{"id": each, "label": choices[each].text} for each in choices],
-            "skippable": _is_skippable(name, state),
+            "choices": [{"id": each, "label": tapped.text} for each, tapped in choices.items()],
+            "skippable": _skips(name, state) is not None,
         }
         if name == "consent":
             wording = str(state.wording)
@@ -128,7 +114,6 @@ class Taps:
     def card(self, state: State) -> list[dict[str, Any]]:
         """Return the facts that are noted."""
         language, script = self._script(state)
-        known = self._on_card(state)
         return [
             {
                 "name": name,
@@ -137,7 +122,7 @@ class Taps:
                 "text": value if name == "wish" else describe(only(state.facts, name), language),
                 "sure": name not in state.unsure,
             }
-            for name, value in known.items()
+            for name, value in self._on_card(state).items()
         ]
 
     def again(self, state: State) -> str:
@@ -166,8 +151,8 @@ class Taps:
         if tap.value is not None:
             facts = _valued(name, tap.value, today)
             return Tapped(describe(facts, language), facts)
-        if tap.choice == SKIP and _is_skippable(name, state):
-            skips: Any = (name,) if name in _SKIPPABLE else ()
+        skips = _skips(name, state) if tap.choice == SKIP else None
+        if skips is not None:
             return Tapped(script["tap_skip"], skips=skips)
         found = self._choices(name, state, today).get(str(tap.choice))
         if found is None:
@@ -179,33 +164,15 @@ class Taps:
         names = _ON_CARD[1:] if state.spoken in self.handover else _ON_CARD  # no wish is read
         return {name: known[name] for name in names if name in known}
 
-    def script(self, language: str, spoken: str | None) -> Script:
-        return {**self.texts[language], **self.handover.get(spoken or "", {})}
-
     def _script(self, state: State) -> tuple[str, Script]:
-        language, spoken = state.language or self.default_language, state.spoken
-        own = spoken if spoken is not None and spoken in self.handover else language
-        return own, self.script(language, spoken)
+        language, spoken = state.language or self.default_language, state.spoken or ""
+        own = spoken if spoken in self.handover else language
+        return own, {**self.texts[language], **self.handover.get(spoken, {})}
 
     def _label(self, name: str, state: State, script: Script) -> str:
-        if name != "route":
-            return script[_ASKS[name][1]].replace("{address}", str(state.doubt))
-        route = self.routes.named(state.offered)
-        return route.answer[state.language or self.default_language] if route else ""
-
-    def _agreements(self, state: State, script: Script) -> dict[str, Tapped]:
-        """Return what can be agreed to, each by itself: one tap never agrees to two.
-
-        An older wording that was shown, or another page's, may grant less than the one in use.
-        """
-        found = {}
-        for each in self.open(state):
-            tapped = Tapped(script[f"tap_{each}"], grants=each)
-            if each == self.grants[0]:
-                found["yes"] = tapped._replace(answer="yes")
-            elif state.wording == script["consent_wording"]:
-                found[f"yes-{each}".replace(":", "-")] = tapped
-        return found
+        if route := self.routes.named(state.offered) if name == "route" else None:
+            return route.answer[state.language or self.default_language]
+        return script.get(_ASKS[name]["label"], "").replace("{address}", str(state.doubt))
 
     def _choices(self, name: str, state: State, today: date) -> Mapping[str, Tapped]:
         language, script = self._script(state)
@@ -213,8 +180,6 @@ class Taps:
         match name:
             case "consent":
                 found = self._agreements(state, script)
-                if not (state.grants or state.consent == "given"):
-                    found["no"] = no._replace(answer="no")
             case "doubt":
                 found = {"yes": yes._replace(facts=Facts(email=state.doubt)), "no": no}
             case "route":
@@ -243,8 +208,23 @@ class Taps:
                 other = "phone" if name == "email" else "email"
                 found = {other: Tapped(script[f"tap_{other}"], asks=other)}
             case _:
-                bounds = self.area if name == "area" else self.budget
-                found = _bands(name, bounds, language, script)
+                found = _bands(name, getattr(self, name), language, script)
+        return found
+
+    def _agreements(self, state: State, script: Script) -> dict[str, Tapped]:
+        """Return what can be agreed to, each by itself: one tap never agrees to two.
+
+        An older wording that was shown, or another page's, may grant less than the one in use.
+        """
+        found = {}
+        for each in self.open(state):
+            tapped = Tapped(script[f"tap_{each}"], grants=each)
+            if each == self.grants[0]:
+                found["yes"] = tapped._replace(answer="yes")
+            elif state.wording == script["consent_wording"]:
+                found[f"yes-{each}".replace(":", "-")] = tapped
+        if not (state.grants or state.consent == "given"):
+            found["no"] = Tapped(script["tap_no"], answer="no")
         return found
 
 
@@ -256,13 +236,14 @@ def ask_again(state: State, name: str, script: Script) -> tuple[State, str]:
 
 
 def _name(state: State) -> str | None:
+    """Return which of taps.toml the last reply asks."""
     if not state.replies and state.spoken is None:  # an older release did not count them
-        return OPENING
+        return "opening"
     if state.doubt or state.offered:
         return "doubt" if state.doubt else "route"
-    if state.asking == "contact":
-        return "email" if state.by_email else "contact"
-    return None if state.asking == "name" else state.asking
+    if state.asking == "contact" and state.by_email:
+        return "email"
+    return state.asking if state.asking in _ASKS else None  # a name is only typed
 
 
 def _id(state: State) -> str:
@@ -273,8 +254,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_skippable(name: str, state: State) -> bool:
-    return name in _SKIPPABLE or (name in _CONTACTS and state.reachable)
+def _skips(name: str, state: State) -> tuple[Question, ...] | None:
+    """Return what a skipped ask does not ask again; None: it cannot be skipped."""
+    if _ASKS[name].get("skips"):
+        return (state.asking,) if state.asking else ()
+    return () if state.asking == "contact" and state.reachable else None
 
 
 def only(facts: Facts, name: str) -> Facts:
@@ -302,11 +286,10 @@ def _number(name: str, number: float) -> Facts:
 
 def _valued(name: str, value: Value, today: date) -> Facts:
     kind, given = value
-    kinds = {"phone", "email"} if name in _CONTACTS else {_ASKS.get(name, ("",))[0]}
-    if kind not in kinds:
+    if kind not in _ASKS[name].get("values", ()):
         raise Unfit("tap.value", f"a {kind} does not answer this")
     if not isinstance(given, str):
-        least, most = (MIN_AREA, MAX_AREA) if name == "area" else (_MIN_BUDGET, MAX_BUDGET)
+        least, most = _RANGES[name]
         if not least <= given <= most:
             raise Unfit("tap.value", "is out of range")
         return _number(name, given)

@@ -5,15 +5,14 @@ A page sent twice is one turn: it says which reply it shows, and only the last o
 
 import re
 import secrets
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from aiohttp import web
 from pydantic import ValidationError
 
+from libs.common import beside
 from libs.common.http import plain_form
 from libs.domain.company import style
 from services.followups.config import Config
@@ -22,11 +21,10 @@ from services.followups.dialogue.taps import Unfit
 from services.followups.http.chat import ChatMessage, ChatRoutes
 from services.followups.reading.text import readable
 
-_HERE = Path(__file__).parent
-_PAGE = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined
-).get_template("chat_page.html")
-_WORDS = tomllib.loads((_HERE / "chat_page.toml").read_text(encoding="utf-8"))
+_PAGE = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+    beside.text(__file__, ".html")
+)
+_WORDS = beside.toml(__file__)
 
 
 class ChatPage:
@@ -40,10 +38,8 @@ class ChatPage:
 
     async def begin(self, request: web.Request) -> web.Response:
         language = self._config.language_of(request.query.get("language"))
-        opening = self._chat.opening_in(language)
-        return self._show(
-            language, secrets.token_urlsafe(16), **opening, said="", card=[], replies=0
-        )
+        opening = self._chat.opening_in(language) | {"said": "", "card": [], "replies": 0}
+        return self._show(language, secrets.token_urlsafe(16), opening)
 
     async def go_on(self, request: web.Request) -> web.Response:
         given = {
@@ -66,29 +62,33 @@ class ChatPage:
             body, fault = ChatMessage.model_validate(about | {"message": "-"}), True
             answer, shown = await self._chat.answer(request, body, "")  # of no reply: not taken
         wording = (shown["ask"] or {}).get("wording", {}).get("text", "")
-        shown["reply"] = shown["reply"].replace(wording, "").strip()
-        return self._show(
-            language,
-            session,
-            **shown,
-            fault=fault,
-            typed="" if answer.said or _is_noted(body, answer.state) else typed,
-            said=answer.said,
-            replies=answer.state.replies,
-        )
+        shown |= {
+            "reply": shown["reply"].replace(wording, "").strip(),
+            "said": answer.said,
+            "replies": answer.state.replies,
+        }
+        is_taken = answer.said or _is_noted(body, answer.state)
+        return self._show(language, session, shown, fault=fault, typed="" if is_taken else typed)
 
     def _show(
-        self, language: str, session: str, *, fault: bool = False, typed: str = "", **shown: Any
+        self,
+        language: str,
+        session: str,
+        shown: dict[str, Any],
+        *,
+        fault: bool = False,
+        typed: str = "",
     ) -> web.Response:
+        company = self._config.company
         page = _PAGE.render(
+            shown,
             language=language,
             words=_WORDS[language],
-            company=self._config.company,
-            style=style(self._config.company.accent),
+            company=company,
+            style=style(company.accent),
             session=session,
             fault=fault,
             typed=typed,
-            **shown,
         )
         return web.Response(text=page, status=422 if fault else 200, content_type="text/html")
 
