@@ -9,7 +9,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from services.followups import dialogue
+from services.followups.dialogue.hearing import NO_HINT, Hint
 from services.followups.dialogue.state import State
+from services.followups.dialogue.taps import Tap, Tapped, Value
 from services.followups.reading import understand
 from tests.support.shipped import FOLLOWUPS
 
@@ -96,6 +98,53 @@ def answer(
         greeted=greeted,
     )
     return turn._replace(reply=FOLLOWUPS.said(turn.reply, turn.heard.of_reply, NOW))
+
+
+@dataclass
+class Visitor:
+    """Who writes and taps; the state goes through the database after each turn."""
+
+    language: str = "pl"
+    state: State = field(default_factory=State)
+    reply: str = ""
+    said: list[str] = field(default_factory=list)
+    answer: str | None = None
+
+    @property
+    def known(self) -> State:
+        return self.state._replace(language=self.state.language or self.language)
+
+    @property
+    def ask(self) -> dict[str, Any]:
+        return FOLLOWUPS.taps.ask(self.known, TODAY) or {}
+
+    @property
+    def card(self) -> dict[str, str]:
+        return {each["name"]: each["text"] for each in FOLLOWUPS.taps.card(self.state)}
+
+    def says(self, message: str, tap: Tapped | None = None, hint: Hint = NO_HINT) -> dialogue.Turn:
+        turn = dialogue.turn(
+            self.state,
+            message,
+            taps=FOLLOWUPS.taps,
+            language=self.language if self.language in FOLLOWUPS.texts else None,
+            today=TODAY,
+            tap=tap,
+            hint=hint,
+        )
+        self.state = State.of(json.loads(json.dumps(turn.state.stored())))
+        self.reply, self.answer = turn.reply, turn.heard.answer
+        self.said.append(message)
+        return turn
+
+    def taps(self, choice: str | None = None, value: Value | None = None, **other: str) -> bool:
+        """Return whether it counts: it is not about an older reply."""
+        shown = self.ask.get("wording", {}).get("sha256")
+        given = {"ask": self.ask.get("id", ""), "wording": shown} | other
+        tapped = FOLLOWUPS.taps.read(Tap(choice=choice, value=value, **given), self.known, TODAY)
+        if tapped is not None:
+            self.says(tapped.text, tapped)
+        return tapped is not None
 
 
 def hold(turns: list[str], towns: tuple[str, ...] = FOLLOWUPS.taps.towns) -> Seen:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from services.followups.reading import place, small_talk
 from services.followups.reading.speech import heard
 
-_SHORT = 4
 _ASKED = {"do_you yes", "reaches yes", "where yes"}
 _SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
 
@@ -28,14 +27,6 @@ class Asked(NamedTuple):
 NOTHING = Asked()
 
 
-def _towns(clause: str, message: str, *, reaches: bool) -> list[str]:
-    """Find towns, small ones also in lower case if the clause can hardly mean anything else."""
-    here = place.find_all(clause)
-    if not here and (reaches or len(clause.split()) <= _SHORT):
-        here = place.find_all(clause.title())
-    return here or (place.find_all(message) if reaches else [])
-
-
 def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_wish: bool) -> Asked:
     """Read the questions of a message.
 
@@ -50,15 +41,14 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
             said = heard(clause)
             verb = next((each.start for each in said.of("do_you")), None)
             reaches = said.is_said("reaches yes")
-            is_whether = verb is not None or reaches
+            here = place.find_all(clause) or (place.find_all(message) if reaches else [])
             if said.is_said("where yes"):
                 of_area = True
-            elif is_whether and (here := _towns(clause, message, reaches=reaches)):
+            elif here and (reaches or verb is not None):
                 there += here
-            elif verb is not None and small_talk.only_works(
-                " ".join(said.words(verb, len(said.tokens))), works, has_wish=has_wish
-            ):
-                of_works = True
+            elif verb is not None:
+                of = " ".join(said.words(verb, len(said.tokens)))
+                of_works |= small_talk.only_works(of, works, has_wish=has_wish)
     ours = [town for town in there if town in towns]
     others = [town for town in there if town not in towns]
     return Asked(of_works, of_area, tuple(ours), tuple(others))

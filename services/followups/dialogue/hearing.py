@@ -11,20 +11,14 @@ from services.followups.reading import (
     addresses,
     amounts,
     area,
+    consent_answer,
     numbers,
     phone,
     small_talk,
     starts,
     understand,
 )
-from services.followups.reading.consent_answer import (
-    Answer,
-    beside_answer,
-    offers,
-    says_no,
-    says_yes,
-    takes_back,
-)
+from services.followups.reading.consent_answer import Answer, says_yes
 from services.followups.reading.phrases import fold
 from services.followups.reading.routing import Action, Route
 from services.followups.reading.speech import says
@@ -151,7 +145,7 @@ class Heard:
             agrees = state.wording and says(message, "ads in_full") and says_yes(message, "pl")
             is_about_it = state.wording or says(message, "agrees itself")
             language = state.language or self.taps.default_language
-            if agrees or (is_about_it and says_no(message, language)):
+            if agrees or (is_about_it and consent_answer.says_no(message, language)):
                 return "consent"
         is_other = state.asking == "wish" and (self._found or small_talk.asks(message))
         return None if is_other else state.asking
@@ -189,7 +183,7 @@ class Heard:
         is_yes = self._is_done and says(self.message, "asks of_it")
         self._agrees_to_mails = self.state.asking != "consent" and bool(
             (is_yes and says_yes(self.message, self.language))
-            or offers(self.understood.rest, self.language)
+            or consent_answer.offers(self.understood.rest, self.language)
         )
 
     # --- Its routes -------------------------------------------------------------------------------
@@ -218,7 +212,7 @@ class Heard:
         match action:
             case "lost":  # `Rezygnuję` to the consent question declines consent, not the works
                 is_only_no = is_asked and not small_talk.says(self.understood.rest)
-                return answer == "no" and (takes_back(self.message) or is_only_no)
+                return answer == "no" and (consent_answer.takes_back(self.message) or is_only_no)
             case "drop_email":  # another one replaces it, or it is the only contact
                 has_other = state.facts.email is not None or number is None
                 return self._facts.email is not None and has_other
@@ -318,16 +312,11 @@ class Heard:
             read = Facts(email=read.email, phone=read.phone, name=read.name, city=read.city)
         if state.facts.area and self._corrects is None and area.is_of_pieces(self.message):
             read = read._replace(area=None, area_from=None)  # staff read it
-        if self._is_of_another_time(read.start or ""):
-            read = read._replace(start=None)
-        self.read = read
-
-    def _is_of_another_time(self, start: str) -> bool:
-        """Return whether a start is perhaps the day of the call, or that of the keys."""
-        known = self.state.facts.start
-        if _DAY.match(start) and not self.actions.isdisjoint({"call", "call_times"}):
-            return True
-        return bool(known) and starts.of_handover(start) and not starts.of_handover(str(known))
+        # The day of the call is no start, and that of the keys gives way to one.
+        start, known = read.start or "", state.facts.start
+        is_call = _DAY.match(start) and not self.actions.isdisjoint({"call", "call_times"})
+        gives_way = known and starts.of_handover(start) and not starts.of_handover(known)
+        self.read = read._replace(start=None) if is_call or gives_way else read
 
     # --- What else it says ------------------------------------------------------------------------
 
@@ -432,7 +421,10 @@ class Heard:
             return True
         if (self.held is None and not tells_more) or self.answer == "question":
             return False
-        return any(small_talk.says(part) for part in beside_answer(self.message, self.language))
+        return any(
+            small_talk.says(part)
+            for part in consent_answer.beside_answer(self.message, self.language)
+        )
 
 
 def may_offer(held: Route) -> bool:

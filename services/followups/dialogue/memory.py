@@ -1,6 +1,5 @@
 """What a conversation remembers of a message: its facts, its consent, and what was asked."""
 
-import re
 from collections.abc import Mapping
 
 from libs.domain.mistyped import suggestion
@@ -84,10 +83,6 @@ def _learn(heard: Heard) -> State:
     if before.phone and "call_another" in heard.actions:  # staff get that number in `call_time`
         news = news._replace(phone=None)
     facts = before.learn(news)
-    # `516 229` was taken for a budget, and `041` went on with it.
-    is_part = news.phone is not None and news.phone.startswith(f"+48{facts.budget}")
-    if is_part and re.sub(r"\D", "", state.last_said or "") == f"{facts.budget}":
-        facts = facts._replace(budget=None, currency=None)
     if "drop_email" in heard.actions:
         facts = facts._replace(email=None)
     # What was said of an address holds for the next one only if that was still to come.

@@ -102,11 +102,8 @@ class State(NamedTuple):
 
     def stored(self) -> dict[str, Any]:
         """Return what differs from a new conversation."""
-        values = {
-            name: value
-            for name, value, new in zip(self._fields, self, _NEW, strict=True)
-            if value != new
-        }
+        new = _NEW._asdict()
+        values = {name: each for name, each in self._asdict().items() if each != new[name]}
         return values | {"facts": self.facts.known(), "said": list(self.said)}
 
     @property

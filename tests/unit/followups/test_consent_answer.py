@@ -28,27 +28,20 @@ def _anytime(meaning: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_whole_message_that_says_yes_is_a_grant(language: str) -> None:
-    heard = _heard(EXAM[language]["yes"], language, "consent")
-    assert [each for each in heard if each[1] != "yes"] == []
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_refusal_is_a_withdrawal(language: str) -> None:
-    heard = _heard(EXAM[language]["no"], language, "consent")
-    assert [each for each in heard if each[1] != "no"] == []
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_what_is_neither_is_neither_granted_nor_refused(language: str) -> None:
-    heard = _heard(EXAM[language]["unclear"], language, "consent")
-    assert [each for each in heard if each[1] not in {None, "question"}] == []
-
-
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_yes_that_answers_another_question_grants_nothing(language: str) -> None:
-    heard = _heard(EXAM[language]["yes"], language, "area")
-    assert [each for each in heard if each[1] is not None] == []
+@pytest.mark.parametrize(
+    ("said", "asked", "meant"),
+    [
+        ("yes", "consent", {"yes"}),
+        ("no", "consent", {"no"}),
+        ("unclear", "consent", {None, "question"}),
+        ("yes", "area", {None}),
+    ],
+)
+def test_only_a_whole_yes_to_the_question_of_consent_grants_and_a_no_refuses(
+    language: str, said: str, asked: Any, meant: set[Answer | None]
+) -> None:
+    heard = _heard(EXAM[language][said], language, asked)
+    assert [each for each in heard if each[1] not in meant] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -65,24 +58,21 @@ def test_who_agreed_takes_it_back_in_few_words() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_nothing_else_takes_a_yes_back(language: str) -> None:
-    heard = _heard(_anytime("nothing", language), language, None, agreed=True)
+@pytest.mark.parametrize(("asked", "agreed"), [(None, True), ("area", False)])
+def test_nothing_else_takes_a_yes_back_nor_does_a_no_to_another_question(
+    language: str, asked: Any, *, agreed: bool
+) -> None:
+    heard = _heard(_anytime("nothing", language), language, asked, agreed=agreed)
     assert [each for each in heard if each[1] == "no"] == []
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_no_to_another_question_withdraws_nothing(language: str) -> None:
-    heard = _heard(_anytime("nothing", language), language, "area")
-    assert [each for each in heard if each[1] == "no"] == []
-
-
-@pytest.mark.parametrize("kind", ["another", "child"])
-def test_another_persons_mailbox_and_a_child_are_recognised(kind: str) -> None:
-    assert [text for text in EXAM["mailboxes"][kind] if barred(text) != kind] == []
-
-
-def test_an_adult_with_a_mailbox_is_not_barred() -> None:
-    assert [text for text in EXAM["mailboxes"]["own"] if barred(text)] == []
+@pytest.mark.parametrize(
+    ("kind", "bars"), [("another", "another"), ("child", "child"), ("own", None)]
+)
+def test_another_persons_mailbox_and_a_child_are_barred_and_an_adult_is_not(
+    kind: str, bars: str | None
+) -> None:
+    assert [text for text in EXAM["mailboxes"][kind] if barred(text) != bars] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

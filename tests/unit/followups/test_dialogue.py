@@ -68,17 +68,6 @@ def test_a_list_of_numbers_is_read_up_to_its_fortieth() -> None:
     assert (turn.state.facts.area, turn.state.facts.phone) == (80, None)
 
 
-@pytest.mark.parametrize("message", ["0 m2, salon 5", "0m2, 5 a 6"])
-def test_an_area_of_nothing_is_none(message: str) -> None:
-    (turn,) = talk([message])
-    assert turn.state.facts.area in {None, 5}
-
-
-@pytest.mark.parametrize("message", ["Q0 2027", "0 półrocze 2027"])
-def test_a_part_of_the_year_that_there_is_not_is_no_start(message: str) -> None:
-    assert talk([message])[0].state.facts.start is None
-
-
 def test_a_reply_asks_for_one_thing_at_most() -> None:
     questions = [text for name, text in CONFIG.texts["pl"].items() if name.startswith("ask_")]
     for turn in talk(["hej", "remont", "80 m2", "100 tys", "od maja", "jan@example.com", "tak"]):
@@ -144,87 +133,10 @@ def test_an_emergency_is_answered_in_the_persons_language(
     assert not first.heard.is_about_lead
 
 
-def test_a_withdrawal_is_answered_in_german() -> None:
-    turns = [
-        "Hallo, wir suchen eine Firma für das Haus, jan@example.com",
-        "bitte keine E-Mails mehr",
-    ]
-    last = talk(list(turns))[-1]
-    assert CONFIG.handover["de"]["consent_refused"] in last.reply
-    assert last.state.consent == "refused"
-
-
-def test_a_mistyped_provider_is_asked_about_and_nothing_else_is() -> None:
-    asked = "remont 50 m2 100 tys od zaraz jan@gmial.com"
-    first, yes, agreed = talk([asked, "tak", "tak"])
-    assert "Czy chodziło o jan@gmail.com?" in first.reply
-    assert first.state.facts.email == "jan@gmial.com", "asked, not assumed"
-    assert first.state.wording is None, "the yes to come answers this question only"
-    assert yes.state.facts.email == "jan@gmail.com"
-    assert yes.state.consent is None
-    assert agreed.state.consent == "given"
-    first, no = talk([asked, "nie, dobrze napisałem"])
-    assert no.state.facts.email == "jan@gmial.com"
-    assert no.state.consent is None
-
-
-@pytest.mark.parametrize(
-    ("given", "said", "email"),
-    [
-        ("jan@gmial.com", "ups literówka, gmail.com oczywiście. Jan Kot", "jan@gmail.com"),
-        ("jan@gmial.com", "@gmail.com", "jan@gmail.com"),
-        ("jan@gmial.com", "ma być małpa gmail kropka com", "jan@gmail.com"),
-        ("jan@gmial.com", "nie gmial tylko gmail", "jan@gmail.com"),
-        ("jan@gmial.com", "błąd w mailu, gmail.com", "jan@gmail.com"),
-        ("jan@gmial.com", "tak, ale na wp", "jan@wp.pl"),
-        ("jan@gmial.com", "tak, ola@wp.pl", "ola@wp.pl"),
-        ("jan@gmial.com", "nie, gmial.com jest dobrze", "jan@gmial.com"),
-        ("jan@gmial.com", "nie mam gmaila", "jan@gmial.com"),
-        ("jan@gmial.com", "widziałem was na ostoja.pl", "jan@gmial.com"),
-        ("jan@wp.pl", "literówka, miało być gmail.com", "jan@gmail.com"),
-        ("jan@wp.pl", "tak, ale literówka, onet.pl", "jan@onet.pl"),
-        ("jan@frima.pl", "pomyłka, firma.pl", "jan@firma.pl"),
-        ("jan@wp.pl", "mam też gmail", "jan@wp.pl"),
-        ("jan@wp.pl", "pomyłka, na stronie ostoja.pl jest błąd", "jan@wp.pl"),
-    ],
-)
-def test_a_domain_alone_corrects_the_address_just_given(given: str, said: str, email: str) -> None:
-    last = talk([f"remont 50 m2 100 tys od zaraz {given}", said])[-1]
-    assert last.state.facts.email == email
-    assert last.state.consent is None, "nothing was agreed to for this address"
-
-
-@pytest.mark.parametrize(
-    ("said", "is_number"),
-    [
-        ("kasia O3 771 264", True),
-        ("697.512.68", True),
-        ("012 345 67", True),
-        ("Sławek Pelc, 697 512", True),
-        ("dzwonić 8-16", False),
-        ("32-500 Chrzanów", False),
-        ("jutro 12.05 albo 13.06.2027", False),
-        ("sezon 2026/2027", False),
-        ("budżet 120000", False),
-        ("zamówienie 1234567", False),
-    ],
-)
-def test_a_number_that_cannot_be_read_is_asked_for_again(said: str, *, is_number: bool) -> None:
-    last = talk(["remont 50 m2 100 tys od zaraz", said])[-1]
-    assert ("nie zgadza się liczba cyfr" in last.reply) is is_number
-    assert last.state.asking == "contact"
-
-
 def test_a_yes_for_an_address_that_was_not_shown_grants_nothing() -> None:
     asked = "remont 50 m2 100 tys od zaraz jan@example.com"
     assert talk([asked, {"message": "tak", "email": "ola@example.com"}])[-1].state.consent is None
     assert talk([asked, "literówka: ola@example.com", "tak"])[-1].state.consent == "given"
-
-
-@pytest.mark.parametrize("answer", ["nie wiem", "wolałbym nie podawać", "I'd rather not say"])
-def test_a_declined_question_is_not_repeated(answer: str) -> None:
-    first, second = talk(["remont mieszkania 50 m2", answer])
-    assert (first.state.asking, second.state.asking) == ("budget", "start")
 
 
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=5))
@@ -250,31 +162,6 @@ def test_staff_read_when_to_call(message: str) -> None:
     assert talk(["nie, dziękuję", message])[-1].state.said[-1:] == (message,)
 
 
-AGREED = ["remont 50 m2 w Krakowie, 100 tys, od zaraz, jan@example.com", "tak, zgadzam się"]
-
-
-@pytest.mark.parametrize(
-    ("message", "consent"),
-    [
-        ("Jego adres to ul. Lipska 4", "given"),
-        ("ich adressiere das", "given"),
-        ("Proszę podać cenę bez promocji", "given"),
-        ("robimy bez reklamacji", "given"),
-        ("to jej mail", "refused"),
-        ("proszę bez reklam", "refused"),
-        ("bez newslettera", "refused"),
-        ("bez ofert na maila", "refused"),
-    ],
-)
-def test_only_words_about_mails_withdraw_a_consent_and_the_reply_says_so(
-    message: str, consent: str
-) -> None:
-    last = talk([*AGREED, message])[-1]
-    script = CONFIG.texts["de" if last.state.language == "de" else "pl"]
-    assert last.state.consent == consent
-    assert (script["consent_refused"] in last.reply) == (consent == "refused")
-
-
 def test_a_new_address_is_asked_for_consent_in_the_whole_wording() -> None:
     wording = CONFIG.texts["pl"]["consent_wording"]
     asked = ["chcę zapisać się do newslettera", "jan@example.com", "co to znaczy?"]
@@ -290,9 +177,3 @@ def test_a_range_of_area_keeps_both_ends_until_another_area_is_said() -> None:
     assert (ranged.state.facts.area_from, ranged.state.facts.area) == (30, 40)
     assert (other.state.facts.area_from, other.state.facts.area) == (None, 50)
     assert (other.state.facts.budget_from, other.state.facts.budget) == (50_000, 60_000)
-
-
-def test_a_wish_for_mails_at_the_question_of_consent_makes_no_bare_ok_a_yes() -> None:
-    asked = "remont 50 m2 100 tys od zaraz jan@example.com"
-    assert talk([asked, "newsletter", "ok"])[-1].state.consent is None
-    assert talk([asked, "newsletter", "tak, zgadzam się"])[-1].state.consent == "given"

@@ -60,7 +60,7 @@ def test_a_first_message_reaches_the_right_topic(kind: str, message: str) -> Non
     assert seen.lead == (kind == "lead")
 
 
-@pytest.mark.parametrize("case", dialogues.cases("situations"))
+@pytest.mark.parametrize("case", dialogues.cases("situations") + dialogues.cases("answers"))
 def test_the_reply_has_the_required_texts_and_no_others(case: dict[str, Any]) -> None:
     reply = dialogues.hold(case["turns"]).reply
     assert [words for words in case.get("says", ()) if words not in reply] == [], reply
@@ -107,7 +107,8 @@ def test_a_consent_after_a_withdrawal_is_granted_anew_and_waits_for_the_mailed_l
 
 
 def test_a_later_message_is_read_with_what_was_said_before() -> None:
-    assert dialogues.tally("together").wrong_facts == []
+    wrong = [each for file in ("together", "answers") for each in dialogues.tally(file).wrong_facts]
+    assert wrong == []
 
 
 MONOTONOUS = [

@@ -18,11 +18,7 @@ ROUTES = ("bot", "abuse", "scope", "price", "human")
 
 
 def route(name: str, *words: str, unless: tuple[str, ...] = ()) -> Route:
-    return Route(
-        name=name, words=words, unless=unless, answer={}, ask={}, told={}, again={}, then="form",
-        told_without_email={}, topic=None, action=None, first=False, lead=True, at_once=False,
-        alone=False,
-    )  # fmt: skip
+    return Route(name, words, unless)
 
 
 def found(message: str) -> str | None:
