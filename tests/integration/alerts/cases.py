@@ -112,19 +112,21 @@ class Cases:
         self.answers = Answers(self.engine, self.rules)
 
     async def accept(self, **fields: Any) -> UUID:
-        accepted = AlertAccepted(
-            **{
-                "id": uuid4(),
-                "event_type": "lead.qualified",
-                "payload": {"text": "a lead", "score": 100},
-                "source": "followups",
-                "accepted_at": datetime.now(UTC),
-            }
-            | fields
-        )
+        given = {
+            "id": uuid4(),
+            "event_type": "lead.qualified",
+            "payload": {"text": "a lead", "score": 100},
+            "source": "followups",
+            "accepted_at": datetime.now(UTC),
+        }
+        return await self.accept_all(given | fields)
+
+    async def accept_all(self, *alerts: dict[str, Any]) -> UUID:
+        """Accept alerts in one transaction; the id of the last one."""
+        accepted = [AlertAccepted(**each) for each in alerts]
         async with self.engine.begin() as tx:
-            await self.intake.accept(tx, [accepted], "request-1")
-        return accepted.id
+            await self.intake.accept(tx, accepted, "request-1")
+        return accepted[-1].id
 
     async def answer(self, case_id: UUID, given: Answer) -> dict[str, Any] | Refusal:
         return await self.answers.answer(case_id, given)
@@ -153,6 +155,12 @@ class Cases:
 
     async def case(self, case_id: UUID) -> Any:
         (row,) = await self.rows("SELECT * FROM alert_case WHERE alert_id = :id", id=case_id)
+        return row
+
+    async def sees(self, case_id: UUID, **wanted: Any) -> Any:
+        """Look at a case: it has these values; its row."""
+        row = await self.case(case_id)
+        assert {name: getattr(row, name) for name in wanted} == wanted
         return row
 
     async def steps(self, case_id: UUID) -> list[Any]:

@@ -21,12 +21,13 @@ from sqlalchemy.pool import NullPool
 from libs.common.database import postgres
 from libs.common.messaging.broker import HIGH, Broker, Message
 from libs.common.messaging.consumer import Ack, Consumer, Disposition
-from libs.common.messaging.rpc import reply
+from libs.common.messaging.rpc import Requester, reply
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
 from services.alerts.rules.subjects import Subjects
+from services.alerts.store.ledger.intake import NewRow
 from tests.conftest import NewDatabase
 from tests.support.brokers import Vhost
-from tests.support.consumers import depth
+from tests.support.consumers import connected, depth, until
 from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
@@ -42,6 +43,13 @@ _TARGETS = tomllib.loads(Path(__file__).with_name("targets.toml").read_text(enco
 TARGET: dict[str, Any] = _TARGETS["target"]
 CHANNELS: dict[str, dict[str, Any]] = _TARGETS["channels"]
 ROUTES: dict[str, list[str]] = _TARGETS["routes"]
+
+
+def a_row(**changes: Any) -> NewRow:
+    """Return a delivery as intake writes it."""
+    said, now = {"text": "text"}, datetime.now(UTC)
+    row = NewRow(uuid.uuid4(), "slack", "slack_alert", "info", "test", said, None, None, now)
+    return row._replace(**changes)
 
 
 class Alerts(ServiceUnderTest):
@@ -324,23 +332,29 @@ async def _flowing(running: Alerts, targets: Iterable[str]) -> bool:
     return {("alerts", key) for key in keys} <= bound
 
 
-class Consent:
-    """Stands in for consent: replies as the test wants and records what it receives."""
+ANNA = "anna@example.com"
+ERASURE = "7d0f3c52-91d4-4d0b-8a4e-3a5f7c1e2b90"
 
-    def __init__(self, broker: Broker) -> None:
+
+class Consent:
+    """Stands in for consent: grants permits as the test wants, orders erasures, asks for exports.
+
+    It records what it receives.
+    """
+
+    def __init__(self, broker: Broker, requester: Requester) -> None:
         self.answer: str | None = "granted"
         self.reason: str | None = None
         self.answers_after = 0.0  # seconds
         self.asked: list[dict[str, Any]] = []
         self.returned: list[dict[str, Any]] = []
-        self.consumer: Consumer | None = None
-        self._broker = broker
+        self.receipts: list[dict[str, Any]] = []
+        self._broker, self._requester = broker, requester
 
     async def handle(self, message: Message) -> Disposition:
-        if message.type == "permit.return":
-            self.returned.append(dict(message.body))
-        else:
-            self.asked.append(dict(message.body))
+        kept = {"permit.return": self.returned, "erasure.receipt": self.receipts}
+        kept.get(message.type, self.asked).append(dict(message.body))
+        if message.type == "permit.request":
             await asyncio.sleep(self.answers_after)
             if self.answer is not None:
                 seconds = 20 if self.answer == "granted" else 0
@@ -348,23 +362,53 @@ class Consent:
                 await reply(self._broker, message, answer)
         return Ack()
 
+    async def order(self, email: str | None = ANNA, **about: Any) -> None:
+        body = {"email": email, "purposes": [], "action": "erased", "erasure_id": ERASURE, **about}
+        message = Message(str(uuid.uuid4()), "person.erased", body)
+        await self._broker.publish("consent.events", "person.erased.alerts", message)
+
+    async def erased(self, email: str | None = ANNA, **about: Any) -> None:
+        before = len(self.receipts)
+        await self.order(email, **about)
+        await until(lambda: len(self.receipts) > before)
+
+    async def held(
+        self, kind: str = "deliveries", email: str | None = ANNA, **about: Any
+    ) -> list[dict[str, Any]]:
+        """Ask for all of this kind that are held, page by page."""
+        found, after = [], None
+        while True:
+            body = {"email": email, "after": after} | about
+            answer = await self._requester.ask(
+                "alerts", "export.request", "export.request", body, timeout=10
+            )
+            found += answer["records"].get(kind, [])
+            if (after := answer["next"]) is None:
+                return found
+
+    async def addresses(self) -> list[str]:
+        """Ask for all e-mails and phones held."""
+        return [each["address"] for each in await self.held("addresses", None)]
+
 
 @pytest.fixture
 async def consent(vhost: Vhost) -> AsyncIterator[Consent]:
     commands = Exchange("consent.commands", "direct")
+    keys = ("permit.request", "permit.return", "erasure.receipt")
     async with Broker.connect(vhost.url("consent"), "consent") as broker:
-        bindings = (Binding(commands, "permit.request"), Binding(commands, "permit.return"))
+        await connected(broker)
         await broker.declare(
             *work_queue(
                 "consent.permits",
                 exchange=commands,
                 dlx=Exchange("consent.dlx", "direct"),
-                bindings=bindings,
+                bindings=tuple(Binding(commands, key) for key in keys),
             )
         )
-        subject = Consent(broker)
-        async with Consumer(broker, "consent.permits", subject.handle, prefetch=10):
-            yield subject
+        async with Requester(broker, "consent") as requester:
+            subject = Consent(broker, requester)
+            async with Consumer(broker, "consent.permits", subject.handle, prefetch=10):
+                yield subject
 
 
 @pytest.fixture

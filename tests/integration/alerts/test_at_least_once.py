@@ -122,7 +122,7 @@ class Stopping:
 async def test_a_sent_alert_frees_its_slot_before_it_is_recorded(engine: AsyncEngine) -> None:
     target = Held()
     worker, _ = a_worker(engine, target, concurrency=1)
-    ids = [await new_row(engine, target="slack"), await new_row(engine, target="slack")]
+    ids = [await new_row(engine, target="slack") for _ in range(2)]
     first, second = (asyncio.create_task(handle(worker, each)) for each in ids)
     async with asyncio.timeout(10), engine.begin() as tx:
         assert await target.asked.get() == ids[0]
@@ -143,7 +143,7 @@ async def test_a_message_that_waits_for_a_slot_is_unclaimed_and_requeued_at_a_st
 ) -> None:
     target = Held()
     worker, throttle = a_worker(engine, target, concurrency=1)
-    ids = [await new_row(engine, target="slack"), await new_row(engine, target="slack")]
+    ids = [await new_row(engine, target="slack") for _ in range(2)]
     first, second = (asyncio.create_task(handle(worker, each)) for each in ids)
     assert await target.asked.get() == ids[0]
     running = asyncio.create_task(throttle.run(cast("Consumer", Stopping())))
@@ -161,7 +161,7 @@ async def test_a_message_that_waits_for_a_slot_is_unclaimed_and_requeued_at_a_st
 async def test_takeover_does_not_count_as_a_second_half_open_trial(engine: AsyncEngine) -> None:
     target, breaker = Held(), Breaker("slack", fail_max=1, reset_timeout=0)
     worker, _ = a_worker(engine, target, breaker, concurrency=2)
-    ids = [await new_row(engine, target="slack"), await new_row(engine, target="slack")]
+    ids = [await new_row(engine, target="slack") for _ in range(2)]
     async with engine.begin() as tx:
         asked = [(alert_id, 0) for alert_id in ids]
         await transitions.claim(tx, "slack", asked, lease=DEAD_AT_ONCE, retries=5)

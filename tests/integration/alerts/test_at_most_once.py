@@ -111,8 +111,7 @@ async def test_a_granted_mail_is_sent_once_and_its_permit_returned(
     consent: Consent, outcomes: Outcomes, subject: Alerts
 ) -> None:
     alert_id = await follow_up(subject)
-    row = await subject.until(alert_id, "delivered", "email")
-    assert row.attempt == 1
+    await subject.until(alert_id, "delivered", "email", attempt=1)
     (mail,) = await subject.sandbox.mails()
     assert mail["MessageID"] == f"{alert_id}@ostoja.example.com"
     assert [to["Address"] for to in mail["To"]] == [ADDRESS]
@@ -156,8 +155,7 @@ async def test_a_mail_without_a_permit_reply_waits_and_uses_no_attempt(
     assert (await subject.row(alert_id, "email")).state in {"pending", "claimed"}
     assert await subject.sandbox.mails() == []
     consent.answer = "granted"
-    row = await subject.until(alert_id, "delivered", "email")
-    assert row.attempts == 1
+    row = await subject.until(alert_id, "delivered", "email", attempts=1)
     assert [one["attempt"] for one in consent.asked] == list(range(1, row.attempt + 1))
     await returned(consent, *range(1, row.attempt + 1))
     assert len(await subject.sandbox.mails()) == 1
@@ -270,38 +268,6 @@ async def test_a_doubt_that_cannot_be_resent_stays_in_doubt(
 
 
 @pytest.mark.quick
-async def test_duplicates_of_a_mail_are_sent_once(alerts: StartAlerts, consent: Consent) -> None:
-    # A busy machine answers late, and a second permit would then be right.
-    subject = await alerts(email={"ask_timeout": 5, "timeout": 5, "retry_delays": [12, 12]})
-    await subject.sandbox.behave("email", delay_seconds=0.3)
-    alert_id = await follow_up(subject)
-    duplicate = {"alert_id": alert_id, "target": "email", "generation": 0}
-    for _ in range(20):
-        message = Message(str(uuid.uuid4()), "alert.work", duplicate)
-        await subject.gateway.publish("alerts", "alerts.email", message)
-    await subject.until(alert_id, "delivered", "email")
-
-    await subject.until_empty("email", "email.retry")
-    assert len(await subject.sandbox.mails()) == 1
-    assert len(consent.asked) == 1
-
-
-async def test_a_worker_killed_before_sending_is_taken_over_and_its_permit_returned(
-    consent: Consent, subject: Alerts
-) -> None:
-    consent.answer = None
-    alert_id = await follow_up(subject)
-    await until(lambda: len(consent.asked) == 1)
-    subject.kill9()
-    consent.answer = "granted"
-    await subject.start()
-    row = await subject.until(alert_id, "delivered", "email")
-    assert row.attempt == 2
-    await returned(consent, 1, 2)
-    assert len(await subject.sandbox.mails()) == 1
-
-
-@pytest.mark.quick
 @pytest.mark.parametrize("reconciler", ["0.5", "3600"])  # by the reconciler, and by its own message
 async def test_a_worker_killed_after_the_terminator_leaves_a_doubt(
     alerts: StartAlerts, consent: Consent, outcomes: Outcomes, reconciler: str
@@ -315,8 +281,7 @@ async def test_a_worker_killed_after_the_terminator_leaves_a_doubt(
     subject.kill9()
     await subject.sandbox.behave("email", status=200)
     await subject.start()
-    row = await subject.until(alert_id, "in_doubt", "email")
-    assert (row.reason, row.attempt) == ("crashed", 1)
+    await subject.until(alert_id, "in_doubt", "email", reason="crashed", attempt=1)
     assert await ends(outcomes) == [("in_doubt", "crashed")]
     assert consent.returned == []
     assert len(await subject.sandbox.mails()) <= 1

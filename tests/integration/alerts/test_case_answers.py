@@ -74,8 +74,7 @@ async def test_the_same_key_gets_the_same_result_and_changes_nothing(subject: Ca
     assert await subject.answer(case_id, taking) == first
     await subject.answer(case_id, answer(Verb.RELEASE))
     assert await subject.answer(case_id, taking) == first
-    row = await subject.case(case_id)
-    assert (row.state, row.owner) == ("open", None)
+    await subject.sees(case_id, state="open", owner=None)
     other = answer(person="ewa", key=taking.key)
     assert refused(await subject.answer(case_id, other)) is Refused.KEY_USED
 
@@ -115,8 +114,7 @@ async def test_a_recalled_step_whose_worker_died_is_discarded_and_not_taken_over
     await subject.claim(step, lease=0)
     await subject.take(case_id)
     assert not await subject.claimable(step, take_over=True)
-    async with subject.engine.begin() as tx:
-        await upkeep.run(tx, "discard_recalled")
+    await upkeep.run.alone(subject.engine, "discard_recalled")
     (step,) = await subject.steps(case_id)
     assert (step.state, step.reason) == ("discarded", "answered")
 
@@ -167,8 +165,7 @@ async def test_release_begins_the_chain_anew_at_once_with_steps_of_its_own(subje
     await subject.tick()
     await subject.take(case_id)
     await subject.answer(case_id, answer(Verb.RELEASE))
-    row = await subject.case(case_id)
-    assert (row.state, row.generation, row.step, row.owner) == ("open", 1, 0, None)
+    await subject.sees(case_id, state="open", generation=1, step=0, owner=None)
     await subject.timer.run()
     old, new = await subject.steps(case_id)
     assert (old.state, new.state) == ("discarded", "pending")
@@ -190,8 +187,7 @@ async def test_only_an_admin_reopens(subject: Cases) -> None:
     await subject.run_out(case_id)
     assert refused(await subject.answer(case_id, answer(Verb.REOPEN))) is Refused.ADMIN
     await subject.answer(case_id, answer(Verb.REOPEN, admin=True))
-    row = await subject.case(case_id)
-    assert (row.state, row.generation, row.step) == ("open", 1, 0)
+    await subject.sees(case_id, state="open", generation=1, step=0)
     assert await subject.rows("SELECT * FROM escalation WHERE target = 'cases'") == []
 
 
@@ -201,8 +197,7 @@ async def test_later_begins_the_chain_anew_then(subject: Cases) -> None:
     await subject.tick()
     until = soon(1800)
     await subject.answer(case_id, answer(Verb.LATER, until=until))
-    row = await subject.case(case_id)
-    assert (row.state, row.generation, row.step, row.next_at) == ("open", 1, 0, until)
+    await subject.sees(case_id, state="open", generation=1, step=0, next_at=until)
     assert (await subject.steps(case_id))[0].state == "discarded"
     await subject.timer.run()
     assert len(await subject.steps(case_id)) == 1
@@ -231,8 +226,7 @@ async def test_a_late_answer_to_an_unanswered_case_counts_and_says_so(subject: C
     later = await subject.answer(case_id, answer(Verb.LATER, until=soon()))
     assert refused(later) is Refused.TOO_LATE
     await subject.take(case_id)
-    row = await subject.case(case_id)
-    assert (row.state, row.late, row.owner_name) == ("answered", True, "Anna Nowak")
+    await subject.sees(case_id, state="answered", late=True, owner_name="Anna Nowak")
     assert {step.state for step in await subject.steps(case_id)} == {"discarded"}
     assert await subject.rows("SELECT * FROM escalation WHERE target = 'cases'") == []
 
@@ -250,8 +244,7 @@ async def test_a_cancelled_case_is_not_revived(subject: Cases) -> None:
     again = answer(Verb.CANCEL, reason="again", admin=True)
     assert refused(await subject.answer(case_id, again)) is Refused.ENDED
     await subject.accept(dedup_key="disk", resolved=True)
-    row = await subject.case(case_id)
-    assert (row.state, row.reason) == ("cancelled", "manual")
+    await subject.sees(case_id, state="cancelled", reason="manual")
     assert {step.state for step in await subject.steps(case_id)} == {"discarded"}
 
 
@@ -265,12 +258,10 @@ async def test_a_case_that_is_answered_is_not_cancelled(subject: Cases) -> None:
 async def test_closing_takes_it_and_only_the_owner_closes(subject: Cases) -> None:
     case_id = await subject.accept()
     await subject.answer(case_id, answer(Verb.NOT_A_LEAD, reason="spam"))
-    row = await subject.case(case_id)
-    assert (row.state, row.outcome, row.owner) == ("answered", "not_a_lead", "anna")
+    row = await subject.sees(case_id, state="answered", outcome="not_a_lead", owner="anna")
     assert refused(await subject.answer(case_id, answer(Verb.WON, "ewa"))) is Refused.ANSWERED
     await subject.answer(case_id, answer(Verb.LOST))
-    after = await subject.case(case_id)
-    assert (after.outcome, after.answered_at) == ("lost", row.answered_at)
+    await subject.sees(case_id, outcome="lost", answered_at=row.answered_at)
 
 
 async def test_each_change_makes_every_place_due_to_be_told(subject: Cases) -> None:

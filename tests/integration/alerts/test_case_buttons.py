@@ -22,7 +22,7 @@ from services.alerts.store.cases import privacy as case_privacy
 from services.gateway.slack import payload_of
 from tests.integration.alerts.cases import Cases, answer
 from tests.integration.alerts.conftest import KEY, Alerts, StartAlerts
-from tests.integration.alerts.test_case_http import lead, sections
+from tests.integration.alerts.test_case_http import lead, sections, with_app
 from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.sandbox import Sandbox
@@ -94,18 +94,9 @@ async def slack(alerts: StartAlerts, sandbox: Sandbox) -> AsyncIterator[Slack]:
 
 @asynccontextmanager
 async def shown(alerts: StartAlerts, sandbox: Sandbox) -> AsyncIterator[Slack]:
-    target = {
-        "channel": "slack",
-        "token": {"env": "SLACK_BOT_TOKEN"},
-        "post_to": "C0123",
-        "team": "T0123",
-        "api": f"{sandbox.url}/slack/api",
-    }
     chain = [{"to": "sms", "call": "sales", "wait": "12h"}]
-    more = {"routes": {"lead.qualified": ["app"], "escalation": ["email"]}}
     policy = sections(asks=["app"], chain=chain, within="12h", hours="office")
-    named: dict[str, Any] = policy | more | {"hours": {"office": HOURS}}
-    subject = await alerts(sections=named, app=target, SLACK_BOT_TOKEN="xoxb-1")
+    subject = await with_app(alerts, sandbox, policy | {"hours": {"office": HOURS}})
     case_id = await lead(subject)
     slack = Slack(subject, case_id, Cases(subject.engine))
     await slack.shows(*OPEN)
@@ -147,8 +138,7 @@ def interaction(action: str, value: str, **changes: Any) -> bytes:
 
 async def test_a_lead_is_taken_and_won_by_buttons(slack: Slack) -> None:
     assert await slack.press("taken") == 200
-    case = await slack.cases.case(slack.case_id)
-    assert (case.state, case.owner, case.owner_name) == ("answered", "anna", "Anna Nowak")
+    await slack.cases.sees(slack.case_id, state="answered", owner="anna", owner_name="Anna Nowak")
     (row,) = await slack.cases.rows("SELECT person, via, verb FROM case_answer")
     assert tuple(row) == ("anna", "slack", "taken")
     await slack.shows(*OWNED)
@@ -165,8 +155,7 @@ async def test_an_owner_hands_over_and_is_reminded_by_menus(slack: Slack) -> Non
     case = await slack.cases.case(slack.case_id)
     assert (case.wished, case.next_at > datetime.now(UTC) + timedelta(minutes=29)) == (True, True)
     assert await slack.press("hand_over", item="Ewa Lis") == 200
-    case = await slack.cases.case(slack.case_id)
-    assert (case.owner, case.owner_name, case.wished) == ("ewa", "Ewa Lis", False)
+    await slack.cases.sees(slack.case_id, owner="ewa", owner_name="Ewa Lis", wished=False)
     bare = slack.crafted("hand_over")
     assert (await to_alerts(slack.subject, bare))[0] == 422
 
@@ -181,8 +170,7 @@ async def test_who_comes_second_is_told_who_has_it(slack: Slack) -> None:
 
 async def test_a_member_of_the_team_whom_no_section_names_may_take(slack: Slack) -> None:
     assert await slack.press("taken", **EWA) == 200
-    case = await slack.cases.case(slack.case_id)
-    assert (case.owner, case.owner_name) == ("U0EWA", "ewa.lis")
+    await slack.cases.sees(slack.case_id, owner="U0EWA", owner_name="ewa.lis")
 
 
 async def test_a_replayed_press_has_its_first_result(slack: Slack) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.rules.case import Verb
-from tests.integration.alerts.cases import Cases, answer, dies_at, with_policy
+from tests.integration.alerts.cases import Cases, answer, with_policy
 
 
 @pytest.fixture
@@ -55,19 +55,6 @@ async def test_each_change_of_owner_is_an_event_in_the_order_of_their_times(subj
     taken, released, again = [body for _, _, body in found]
     assert taken["by"] == released["by"] != again["by"]
     assert taken["at"] < released["at"] < again["at"]
-
-
-async def test_an_answer_whose_event_is_not_written_is_no_answer(
-    subject: Cases, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One transaction: nobody sees a 200 whose stop could be lost."""
-    case_id = await subject.accept()
-
-    with dies_at(monkeypatch, "cases.answers.outbox.add"):
-        await subject.take(case_id)
-    assert (await subject.case(case_id)).state == "open"
-    await subject.take(case_id)
-    assert await leads(subject) == [case_id]
 
 
 async def test_an_update_of_a_lead_names_the_lead(engine: AsyncEngine) -> None:

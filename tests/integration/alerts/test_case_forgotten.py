@@ -76,15 +76,13 @@ async def test_the_owner_is_reminded_once_and_then_the_case_is_given_back(subjec
     reminder = (await subject.steps(case_id))[-1]
     assert (reminder.generation, reminder.number) == (0, 2)
     assert (reminder.person, reminder.target, reminder.state) == ("ewa", "sms", "pending")
-    row = await subject.case(case_id)
-    assert (row.state, row.owner, row.reminded, row.step) == ("answered", "ewa", True, 2)
+    row = await subject.sees(case_id, state="answered", owner="ewa", reminded=True, step=2)
     assert row.next_at - reminder.handed_out_at == timedelta(seconds=FOUR_HOURS)
     assert row.ended_at == before.ended_at
     await subject.timer.run()
     assert len(await subject.steps(case_id)) == 3
     await forget(subject)
-    row = await subject.case(case_id)
-    assert (row.state, row.owner, row.generation, row.step) == ("open", None, 1, 0)
+    row = await subject.sees(case_id, state="open", owner=None, generation=1, step=0)
     assert not row.reminded
     assert await given_back(subject, case_id) == [("ewa", "release", "timer", "no outcome in time")]
     assert (await subject.steps(case_id))[-1].state == "discarded"
@@ -149,8 +147,7 @@ async def test_an_outcome_that_comes_first_keeps_the_case(subject: Cases) -> Non
         await eventually(lambda: waits_for_a_row(subject.engine))
         await store.change(held, row, Change(State.ANSWERED, "anna", "Anna Nowak", Verb.WON))
     await giving
-    row = await subject.case(case_id)
-    assert (row.state, row.outcome, row.generation) == ("answered", "won", 0)
+    await subject.sees(case_id, state="answered", outcome="won", generation=0)
 
 
 async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
@@ -164,11 +161,8 @@ async def test_a_timer_that_dies_before_its_commit_leaves_the_case_as_it_was(
         await subject.execute("UPDATE alert_case SET next_at = now()")
         with dies_at(monkeypatch, place, asyncio.CancelledError):
             await subject.timer.run()
-        row = await subject.case(case_id)
-        assert (row.state, row.reminded, row.version) == (
-            "answered",
-            before.reminded,
-            before.version,
+        await subject.sees(
+            case_id, state="answered", reminded=before.reminded, version=before.version
         )
         await subject.timer.run()
     assert (await subject.case(case_id)).generation == 1
@@ -182,8 +176,7 @@ async def test_outside_the_hours_the_owner_is_left_in_peace(engine: AsyncEngine)
     for reminded in (False, True):
         await subject.execute(f"UPDATE alert_case SET reminded = {reminded}")
         await forget(subject)
-        row = await subject.case(case_id)
-        assert (row.state, row.reminded) == ("answered", reminded)
+        row = await subject.sees(case_id, state="answered", reminded=reminded)
         assert (row.next_at.date(), row.next_at.hour) == (today + timedelta(days=2), 9)
     assert await subject.steps(case_id) == []
 
@@ -194,8 +187,7 @@ async def test_a_policy_that_left_the_configuration_reminds_no_one(engine: Async
     await subject.take(case_id)
     other = Cases(engine, Rules())
     await forget(other)
-    row = await subject.case(case_id)
-    assert (row.state, row.next_at) == ("answered", None)
+    await subject.sees(case_id, state="answered", next_at=None)
 
 
 async def test_a_reminder_may_be_retried_until_the_case_moves_on(subject: Cases) -> None:

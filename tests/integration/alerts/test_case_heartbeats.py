@@ -95,8 +95,7 @@ async def test_a_deadline_never_moves_back_and_no_clock_moves_it_too_far(subject
 
 async def test_one_that_does_not_come_is_asked_about_once(subject: Watched) -> None:
     case_id = await subject.miss()
-    row = await subject.case(case_id)
-    assert (row.state, row.event_type) == ("open", "heartbeat.missed")
+    row = await subject.sees(case_id, state="open", event_type="heartbeat.missed")
     assert row.payload["heartbeat"] == "slack_alert"
     assert "slack_alert in 8 h" in row.payload["text"]
     own = await subject.rows("SELECT target, state FROM delivery WHERE alert_id = :i", i=case_id)
@@ -114,8 +113,7 @@ async def test_the_next_one_resolves_the_case_and_recalls_its_steps(subject: Wat
     case_id = await subject.miss()
     await subject.tick()
     await subject.comes()
-    row = await subject.case(case_id)
-    assert (row.state, row.reason) == ("cancelled", "resolved")
+    row = await subject.sees(case_id, state="cancelled", reason="resolved")
     assert [step.state for step in await subject.steps(case_id)] == ["discarded"]
     row = await subject.row()
     assert row.case_id is None
@@ -184,8 +182,7 @@ async def test_a_sign_that_waits_for_the_timer_resolves_what_it_raised(subject: 
         coming = asyncio.create_task(subject.comes())
         await eventually(lambda: waits_for_a_row(subject.engine))
     await coming
-    row = await subject.case(missed.case_id)
-    assert (row.state, row.reason) == ("cancelled", "resolved")
+    await subject.sees(missed.case_id, state="cancelled", reason="resolved")
 
 
 async def test_intake_that_dies_before_its_commit_has_seen_no_sign(

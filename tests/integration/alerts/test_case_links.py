@@ -93,8 +93,7 @@ async def test_who_takes_it_sees_the_contact_and_the_other_who_has_it(sent: Sent
     assert status == 409
     assert "Anna Nowak has it" in page
     assert (CONTACT in page, buttons(page)) == (False, [])
-    case = await sent.cases.case(sent.case_id)
-    assert (case.state, case.owner) == ("answered", "anna")
+    await sent.cases.sees(sent.case_id, state="answered", owner="anna")
 
 
 async def test_a_form_that_is_sent_twice_is_one_answer(sent: Sent) -> None:

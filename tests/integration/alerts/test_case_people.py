@@ -58,19 +58,12 @@ async def test_an_owner_is_reminded_when_they_asked_for_it_at_whatever_hour(
     given = wish()
     assert await why(subject, case_id, given) is None
     assert await why(subject, case_id, given) is None  # the same key
-    row = await subject.case(case_id)
-    assert (row.state, row.owner, row.next_at, row.wished) == (
-        "answered",
-        "anna",
-        given.until,
-        True,
-    )
+    await subject.sees(case_id, state="answered", owner="anna", next_at=given.until, wished=True)
     await forget(subject)
     assert [(step.person, step.state) for step in await subject.steps(case_id)] == [
         ("anna", "pending")
     ]
-    row = await subject.case(case_id)
-    assert (row.state, row.next_at, row.wished, row.reminded) == ("answered", None, False, False)
+    await subject.sees(case_id, state="answered", next_at=None, wished=False, reminded=False)
     assert await why(subject, case_id, wish()) is None  # once more
     await forget(subject)
     assert [step.number for step in await subject.steps(case_id)] == [0, 1]
@@ -96,12 +89,8 @@ async def test_a_case_is_handed_over_and_the_colleague_is_told(subject: Cases) -
     await subject.take(case_id)
     given = handed()
     result = await subject.answer(case_id, given)
-    row = await subject.case(case_id)
-    assert (row.state, row.owner, row.owner_name, row.generation) == (
-        "answered",
-        "ewa",
-        "Ewa Lis",
-        1,
+    row = await subject.sees(
+        case_id, state="answered", owner="ewa", owner_name="Ewa Lis", generation=1
     )
     assert isinstance(result, dict)
     assert (result["owner"], result["version"]) == ("Ewa Lis", row.version)

@@ -13,14 +13,10 @@ from services.alerts.rules.subjects import Kind, Subjects
 from services.alerts.store.cases import privacy as case_privacy
 from services.alerts.upkeep import retention
 from tests.integration.alerts.cases import DELIVERED, Cases, answer
-from tests.integration.alerts.conftest import CHANNELS, SUBJECT_KEYS, StartAlerts
+from tests.integration.alerts.conftest import ANNA, CHANNELS, SUBJECT_KEYS, Consent, StartAlerts
 from tests.integration.alerts.test_case_http import lead, sections
-from tests.integration.alerts.test_privacy import Consent, consent
 from tests.support.eventually import eventually
 
-__all__ = ["consent"]
-
-ANNA = "anna@example.com"
 DAY = 86400.0
 LEAD = {"payload": {"text": f"write to {ANNA}", "score": 5}}
 
@@ -44,8 +40,7 @@ async def test_an_erased_case_is_cancelled_and_says_nothing_any_more(subject: Ca
         id=case_id,
     )
     assert await erase(subject, case_id)
-    row = await subject.case(case_id)
-    assert (row.state, row.reason) == ("cancelled", "erased")
+    row = await subject.sees(case_id, state="cancelled", reason="erased")
     assert (row.payload, row.dedup_key, row.subjects) == (None, None, [])
     assert [step.state for step in await subject.steps(case_id)] == ["discarded"]
     assert await subject.rows("SELECT * FROM case_link") == []
@@ -56,8 +51,7 @@ async def test_an_answered_case_stays_answered_without_the_persons_words(subject
     case_id = await subject.accept(**LEAD)
     await subject.answer(case_id, answer(Verb.LOST, reason=f"{ANNA} went elsewhere"))
     await erase(subject, case_id)
-    row = await subject.case(case_id)
-    assert (row.state, row.owner, row.payload) == ("answered", "anna", None)
+    await subject.sees(case_id, state="answered", owner="anna", payload=None)
     assert [each.reason for each in await subject.rows("SELECT reason FROM case_answer")] == [None]
     assert [each.want for each in await subject.rows("SELECT want FROM case_place")] == [2]
 
@@ -123,7 +117,7 @@ async def test_the_export_shows_a_case_and_the_erasure_ends_it(
     await service.until(str(case_id), "delivered")
     await service.until(str(case_id), "delivered", "monday")
     await cases.take(case_id)
-    (held,) = await consent._all("cases", ANNA)
+    (held,) = await consent.held("cases")
     assert (held["id"], held["state"], held["owner"]) == (str(case_id), "answered", "Anna Nowak")
     assert ANNA in held["payload"]["text"]
     assert [each["answer"] for each in held["answers"]] == ["taken"]
@@ -146,7 +140,7 @@ async def test_a_case_about_somebody_else_loses_only_the_mention(
     await service.until(str(case_id), "delivered")
     await eventually(lambda: cases.rows("SELECT 1 FROM case_place WHERE shown IS NOT NULL"), 20)
     await cases.answer(case_id, answer(Verb.LOST, reason=f"asked {ANNA} and Ewa"))
-    assert await consent._all("cases", ANNA) == []
+    assert await consent.held("cases") == []
     await consent.erased()
     row: Any = await cases.case(case_id)
     assert (row.state, row.payload["text"], len(row.subjects)) == ("answered", "friend: […]", 1)

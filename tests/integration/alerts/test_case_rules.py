@@ -12,7 +12,6 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.exc import InterfaceError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -240,23 +239,6 @@ async def test_the_fallback_of_an_alert_that_asks_is_told_too(subject: Races) ->
         subject.engine, RULES, "email", await subject.claim(update)
     )
     assert "taken by Anna Nowak" in job.payload["text"]
-
-
-async def test_an_answer_whose_commit_fails_has_no_result(subject: Races) -> None:
-    """Rule COMMIT."""
-    case_id, _ = await subject.asked()
-    taking = answer()
-
-    def dies(_: object) -> None:
-        raise ConnectionError
-
-    sa.event.listen(subject.engine.sync_engine, "commit", dies)
-    with pytest.raises(ConnectionError):
-        await subject.answer(case_id, taking)
-    sa.event.remove(subject.engine.sync_engine, "commit", dies)
-    assert (await subject.case(case_id)).state == "open"
-    assert [step.state for step in await subject.steps(case_id)] == ["pending"]
-    assert isinstance(await subject.answer(case_id, taking), Mapping)
 
 
 async def test_when_the_chain_is_over_every_place_is_told(subject: Races) -> None:

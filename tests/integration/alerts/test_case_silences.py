@@ -184,8 +184,7 @@ async def test_what_resolves_meanwhile_is_not_asked_about(subject: Silenced) -> 
     await subject.silence()
     case_id = await subject.comes(dedup_key="pump 7")
     await subject.comes(dedup_key="pump 7", resolved=True)
-    row = await subject.case(case_id)
-    assert (row.state, row.reason) == ("cancelled", "resolved")
+    await subject.sees(case_id, state="cancelled", reason="resolved")
 
 
 async def test_a_silence_that_is_ended_makes_its_cases_due(subject: Silenced) -> None:
@@ -238,27 +237,7 @@ async def test_a_silence_is_made_listed_and_ended_over_http(alerts: StartAlerts)
     subject = await alerts(sections=sections)
     ends = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
     body: dict[str, Any] = {"matchers": [KIND], "ends": ends, "why": "a repair"}
-    week = {"days": ["sun"], "begins": "02:00", "ends": "04:00", "zone": "Europe/Warsaw"}
     path = "/api/silences"
-    for change, field in (
-        ({"matchers": []}, "matchers"),
-        ({"matchers": ["event_type=lead.qualified"]}, "matchers.0"),
-        ({"matchers": [KIND, "event_type=nothing"]}, "matchers.1"),
-        ({"matchers": [KIND, "payload.host=~(a+)+"]}, "matchers.1"),
-        ({"matchers": [KIND] * 9}, "matchers"),
-        ({"matchers": ["severity=critical"]}, "critical"),
-        ({"event_type": "lead.qualified"}, "event_type"),
-        ({"ends": "2020-01-01T00:00:00Z"}, "ends"),
-        ({"ends": "2090-01-01T00:00:00Z"}, "ends"),
-        ({"ends": "2090-01-01T00:00:00Z", "weekly": week}, "ends"),
-        ({"weekly": week | {"zone": "Europe/Nowhere"}}, "weekly.zone"),
-        ({"weekly": week | {"ends": "24:00"}}, "weekly.ends"),
-        ({"weekly": week | {"ends": "02:00"}}, "weekly.ends"),
-        ({"weekly": week | {"days": []}}, "weekly.days"),
-        ({"why": ""}, "why"),
-    ):
-        status, problem = await call(subject, "POST", path, body | change, caller="admin")
-        assert (status, [each["field"] for each in problem["errors"]]) == (422, [field]), change
     assert (await call(subject, "POST", path, body))[0] == 401
     status, made = await call(subject, "POST", path, body, caller="admin")
     assert status == 200

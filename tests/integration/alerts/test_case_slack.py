@@ -11,7 +11,7 @@ from services.alerts.messages import CASE_UPDATE
 from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts
-from tests.integration.alerts.test_case_http import lead, sections
+from tests.integration.alerts.test_case_http import lead, sections, with_app
 from tests.support.eventually import eventually
 from tests.support.sandbox import Sandbox
 from tests.support.targets import (
@@ -25,23 +25,14 @@ from tests.support.targets import (
     send,
 )
 
-CHAIN = [{"to": "app", "mention": "sales", "wait": "12h"}]
 RECEIPT = {"channel": "C0123", "ts": "1764144000.000001"}
 
 
 @pytest.fixture
 async def subject(alerts: StartAlerts, sandbox: Sandbox) -> Alerts:
-    app = {
-        "channel": "slack",
-        "token": {"env": "SLACK_BOT_TOKEN"},
-        "post_to": "C0123",
-        "team": "T0123",
-        "api": f"{sandbox.url}/slack/api",
-        "templates": {"lead.qualified": "slack-lead.j2"},
-    }
-    more = {"routes": {"lead.qualified": ["app"], "escalation": ["email"]}}
-    named = sections(asks=["app"], chain=CHAIN) | more
-    return await alerts(sections=named, app=app, SLACK_BOT_TOKEN="xoxb-1")
+    templates = {"lead.qualified": "slack-lead.j2"}
+    named = sections(asks=["app"], chain=[{"to": "app", "mention": "sales", "wait": "12h"}])
+    return await with_app(alerts, sandbox, named, templates=templates)
 
 
 async def bodies(subject: Alerts, *, changes: bool) -> list[dict[str, Any]]:

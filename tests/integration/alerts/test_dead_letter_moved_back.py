@@ -69,8 +69,7 @@ async def test_a_dead_letter_moved_back_is_retried_and_counted_once(subject: Ale
 
     await subject.sandbox.behave("slack", status=200)
     await move(subject, DEAD)
-    row = await subject.until(alert_id, "delivered")
-    assert (row.attempt, row.operator) == (3, "rabbitmq")
+    await subject.until(alert_id, "delivered", attempt=3, operator="rabbitmq")
     assert await dead_letters(subject, DEAD) == []
     check = await subject.check()
     assert (check["ok"], check["accepted"], check["delivered"]) == (True, 1, 1)

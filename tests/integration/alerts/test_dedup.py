@@ -3,7 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
@@ -11,27 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.alerts.store.ledger import intake, queries
 from services.alerts.store.ledger.intake import NewRow, Taken
-from tests.integration.alerts.conftest import Alerts, execute, waits_for_a_row
+from tests.integration.alerts.conftest import Alerts, a_row, execute, waits_for_a_row
 from tests.support.eventually import eventually
 
 WINDOW = 300.0
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
-def said(seconds: float = 0, **changes: object) -> NewRow:
-    row = NewRow(
-        alert_id=uuid4(),
-        target="slack",
-        event_type="slack_alert",
-        severity="info",
-        source="gateway",
-        caller="service",
-        payload={"text": "disk full"},
-        dedup_key="disk-full",
-        request_id=None,
-        accepted_at=NOON + timedelta(seconds=seconds),
-    )
-    return row._replace(**changes)  # type: ignore[arg-type]
+def said(seconds: float = 0, **changes: Any) -> NewRow:
+    at = NOON + timedelta(seconds=seconds)
+    return a_row(caller="service", dedup_key="disk-full", accepted_at=at)._replace(**changes)
 
 
 async def accept(engine: AsyncEngine, *rows: NewRow, window: float = WINDOW) -> Taken:

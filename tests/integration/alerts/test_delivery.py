@@ -23,8 +23,7 @@ async def texts(subject: Alerts, target: str = "slack") -> list[str]:
 @pytest.mark.quick
 async def test_an_accepted_alert_is_delivered_and_its_history_shown(subject: Alerts) -> None:
     alert_id = await subject.accept(payload={"text": "Zażółć gęślą jaźń"})
-    row = await subject.until(alert_id, "delivered")
-    assert (row.attempt, row.generation, row.request_id) == (1, 0, "request-1")
+    await subject.until(alert_id, "delivered", attempt=1, generation=0, request_id="request-1")
     (got,) = await subject.sandbox.received("slack")
     assert "Zażółć gęślą jaźń" in str(got["body"])
     status, story = await subject.http("GET", f"/api/alerts/{alert_id}")
@@ -75,8 +74,7 @@ async def test_an_exhausted_alert_fails_with_an_escalation_and_a_dead_letter(
 ) -> None:
     await subject.sandbox.behave("slack", status=500)
     alert_id = await subject.accept()
-    row = await subject.until(alert_id, "failed")
-    assert (row.reason, row.attempt) == ("exhausted", 3)
+    await subject.until(alert_id, "failed", reason="exhausted", attempt=3)
     assert await subject.scalar("SELECT reason FROM escalation") == "exhausted"
     await eventually(lambda: subject.depth("alerts.slack.dead"), so=lambda found: found == 1)
     _, failed = await subject.http("GET", "/api/dlq/failed")
@@ -87,8 +85,9 @@ async def test_an_exhausted_alert_fails_with_an_escalation_and_a_dead_letter(
     await subject.sandbox.behave("slack", status=200)
     _, answer = await subject.http("POST", "/api/dlq/retry", {"ids": [alert_id]})
     assert answer == {"matched": 1, "requeued": 1, "skipped": 0}
-    row = await subject.until(alert_id, "delivered")
-    assert (row.generation, row.attempt, row.attempts, row.operator) == (1, 4, 1, "tester")
+    await subject.until(
+        alert_id, "delivered", generation=1, attempt=4, attempts=1, operator="tester"
+    )
     assert (await subject.check())["ok"]
 
 
@@ -102,8 +101,7 @@ async def test_intake_holds_no_more_alerts_in_memory_than_its_prefetch(subject: 
 
 async def test_an_alert_without_a_route_fails_and_is_escalated(subject: Alerts) -> None:
     alert_id = await subject.accept("slack_alert", target="removed-target")
-    row = await subject.until(alert_id, "failed", "unrouted")
-    assert row.reason == "unrouted"
+    await subject.until(alert_id, "failed", "unrouted", reason="unrouted")
     assert await subject.scalar("SELECT count(*) FROM escalation") == 1
 
 

@@ -83,6 +83,7 @@ async def test_an_open_breaker_is_reported_once_across_restarts(alerts: StartAle
         await subject.accept()
     mail = await one_about(subject, "nothing gets through to slack")
     assert "2 pending" in mail["Text"]
+    assert "since   20" in mail["Text"]
     assert "server_error 503" in mail["Text"]
     assert "/api/breakers/slack/reset" in mail["Text"]
 
@@ -149,12 +150,24 @@ async def test_a_mail_server_that_does_not_answer_is_reported_by_the_next_channe
     assert await subject.sandbox.received("slack") == []
 
 
-async def test_a_digest_names_the_alerts(alerts: StartAlerts) -> None:
+async def test_a_digest_names_the_alerts_and_no_contact(alerts: StartAlerts) -> None:
     subject = await alerts(**QUICK)
     await subject.sandbox.behave("slack", status=400)
-    alert_id = await subject.accept(payload={"text": "Pump 7 stopped\nsince noon"})
-    mail = await one_about(subject, "1 for slack did not arrive")
-    assert f"{alert_id}  slack_alert: Pump 7 stopped\n" in mail["Text"].replace("\r", "")
+    pump, lead = [
+        await subject.accept(event_type, payload={"text": text}, target="slack")
+        for event_type, text in (
+            ("slack_alert", "Pump 7 stopped, call +48600700800\nsince noon"),
+            ("lead.qualified", "Anna Nowak wants a bathroom"),
+        )
+    ]
+
+    async def told() -> str:
+        text = "\n".join(mail["Text"] for mail in await digests(subject)).replace("\r", "")
+        return text if pump in text and lead in text else ""
+
+    text = await eventually(told, 20)
+    assert f"{pump}  slack_alert: Pump 7 stopped, call […]\n" in text
+    assert f"{lead}  lead.qualified\n" in text
 
 
 async def test_pending_in_doubt_and_unread_incidents_are_reported(alerts: StartAlerts) -> None:

@@ -25,10 +25,7 @@ STEPS = len(POLICY.chain)
 
 class Episodes(Cases):
     async def say(self, seconds: float, **fields: Any) -> UUID:
-        """Accept an alert of this second."""
-        given: dict[str, Any] = {"event_type": "slack_alert", "source": "gateway"}
-        given |= {"caller": "service", "dedup_key": "disk", "payload": {"text": "disk full"}}
-        return await self.accept(**given | fields, accepted_at=NOW + timedelta(seconds=seconds))
+        return await self.accept_all(an_alert(seconds, **fields))
 
     async def resolve(self, seconds: float, **fields: Any) -> UUID:
         return await self.say(seconds, resolved=True, **fields)
@@ -57,6 +54,13 @@ class Episodes(Cases):
     async def ok(self) -> bool:
         async with self.engine.connect() as tx:
             return bool((await case_queries.check(tx))["ok"]) and await self.balanced()
+
+
+def an_alert(seconds: float, **fields: Any) -> dict[str, Any]:
+    """Return an alert of this second."""
+    given: dict[str, Any] = {"id": uuid4(), "event_type": "slack_alert", "source": "gateway"}
+    given |= {"caller": "service", "dedup_key": "disk", "payload": {"text": "disk full"}}
+    return given | {"accepted_at": NOW + timedelta(seconds=seconds)} | fields
 
 
 @pytest.fixture
@@ -131,30 +135,10 @@ async def test_in_whatever_order_alerts_come_the_last_one_decides(
 
 
 async def test_a_batch_is_taken_in_the_order_of_its_acceptance(subject: Episodes) -> None:
-    rows: list[Any] = []
-    for second, resolved in enumerate((False, True, False)):
-        rows += subject.intake.rows(_alert(second, resolved=resolved), None)
-    async with subject.engine.begin() as tx:
-        await subject.intake._accept(tx, list(reversed(rows)))
-    assert await subject.cases() == {rows[-1].alert_id: "open"}
+    alerts = [an_alert(each, resolved=each == 1) for each in range(3)]
+    await subject.accept_all(*reversed(alerts))
+    assert await subject.cases() == {alerts[-1]["id"]: "open"}
     assert {row.state for row in await subject.rows("SELECT state FROM delivery")} == {"pending"}
-
-
-def _alert(second: float, **fields: Any) -> Any:
-    from services.alerts.messages import AlertAccepted
-
-    return AlertAccepted(
-        **{
-            "id": uuid4(),
-            "event_type": "slack_alert",
-            "payload": {"text": "disk"},
-            "source": "gateway",
-            "caller": "service",
-            "dedup_key": "disk",
-            "accepted_at": NOW + timedelta(seconds=second),
-        }
-        | fields
-    )
 
 
 async def test_no_caller_swallows_or_ends_the_alerts_of_another(subject: Episodes) -> None:
@@ -190,8 +174,7 @@ async def test_a_rise_in_severity_is_sent_and_asks_the_next_person_at_once(
     await subject.timer.run()
     steps = await subject.steps(first)
     assert [step.severity for step in steps] == ["warning", "critical"]
-    row = await subject.case(first)
-    assert (row.severity, row.payload) == ("critical", {"text": "disk on fire"})
+    await subject.sees(first, severity="critical", payload={"text": "disk on fire"})
     for severity in ("critical", "warning", "info"):
         assert await subject.state(await subject.say(2, severity=severity)) == "repeat"
     await subject.timer.run()
@@ -213,8 +196,7 @@ async def test_a_rise_is_shown_and_changed_like_the_first_alert(subject: Episode
         receipt = {"channel": "C1", "ts": "1"}
         await places.run(tx, "shown", alert_id=risen, target="slack", want=0, receipt=receipt)
     await subject.answer(first, answer(Verb.TAKEN))
-    async with subject.engine.begin() as tx:
-        due = await places.run(tx, "due", batch=places.DUE_BATCH)
+    due = await places.run.alone(subject.engine, "due", batch=places.DUE_BATCH)
     assert [each.alert_id for each in due] == [risen]  # the first was not tried yet
     over = await subject.resolve(2)
     assert await subject.state(over) == "discarded"  # the message of the case says so
@@ -239,10 +221,8 @@ async def test_an_alert_after_the_window_asks_with_the_case_that_is_open(subject
 
 
 async def test_of_one_batch_the_most_severe_opens_the_case(subject: Episodes) -> None:
-    alerts = [_alert(second, severity=each) for second, each in enumerate(("info", "critical"))]
-    async with subject.engine.begin() as tx:
-        await subject.intake.accept(tx, alerts, None)
-    assert await subject.cases() == {alerts[1].id: "open"}
+    await subject.accept_all(an_alert(0), worst := an_alert(1, severity="critical"))
+    assert await subject.cases() == {worst["id"]: "open"}
     assert len(await subject.rows("SELECT * FROM case_place")) == 2
 
 

@@ -100,8 +100,7 @@ async def test_what_is_missing_is_forgotten_after_a_week_and_a_sender_after_two(
 async def test_a_release_that_notes_no_numbers_makes_no_gaps(engine: AsyncEngine) -> None:
     old, new = uuid4(), uuid4()
     await change(engine, f"INSERT INTO replica (process) VALUES ('{old}')")
-    async with engine.begin() as tx:
-        await breakers.run(tx, "report", process=new, reports=[])
+    await breakers.run.alone(engine, "report", process=new, reports=[])
     await come(engine, 3, 7)  # the others were the old one's
     assert await judge(engine) == {}
     async with engine.begin() as tx:
@@ -113,8 +112,7 @@ async def test_a_release_that_notes_no_numbers_makes_no_gaps(engine: AsyncEngine
     await come(engine, 5, sender=OTHER)
     assert await judge(engine) == {}
     await change(engine, "UPDATE replica SET seen_at = now() - interval '61 min'")
-    async with engine.begin() as tx:
-        await breakers.run(tx, "join", targets=[])
+    await breakers.run.alone(engine, "join", targets=[])
     await come(engine, 12)
     assert await judge(engine) == {GATEWAY: [[11, 11]]}
 

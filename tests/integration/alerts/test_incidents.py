@@ -13,8 +13,7 @@ from services.alerts.rules.delivery import Reason
 from services.alerts.store import breakers, incidents
 from services.alerts.store.incidents import IncidentKind, Pace
 from services.alerts.store.ledger import intake
-from services.alerts.store.ledger.intake import NewRow
-from tests.integration.alerts.conftest import execute
+from tests.integration.alerts.conftest import a_row, execute
 
 HERE, THERE = uuid4(), uuid4()
 NOTHING: dict[str, Any] = {
@@ -36,10 +35,8 @@ NOW = datetime.now(UTC)
 
 
 async def report(engine: AsyncEngine, observed: dict[str, Any], process: UUID = HERE) -> None:
-    async with engine.begin() as tx:
-        await breakers.run(tx, "join", targets=["slack"])
-    async with engine.begin() as tx:
-        await breakers.run(tx, "report", process=process, reports=[observed])
+    await breakers.run.alone(engine, "join", targets=["slack"])
+    await breakers.run.alone(engine, "report", process=process, reports=[observed])
 
 
 async def age(engine: AsyncEngine, what: str, seconds: int) -> None:
@@ -126,8 +123,7 @@ async def test_a_target_that_refuses_us_is_reported_as_soon_as_it_is_certain(
     engine: AsyncEngine,
 ) -> None:
     async def refuses() -> list[bool]:
-        async with engine.connect() as tx:
-            return [each.refuses for each in await incidents.run(tx, "unhealthy")]
+        return [each.refuses for each in await incidents.run.alone(engine, "unhealthy")]
 
     await report(engine, FAILED)
     await age(engine, "incident SET since = since", 500)
@@ -156,8 +152,7 @@ async def test_an_incident_keeps_its_start_while_observed_and_then_closes(
     engine: AsyncEngine,
 ) -> None:
     async def observe(kind: IncidentKind, **numbers: int) -> None:
-        async with engine.begin() as tx:
-            await incidents.run(tx, "observe", kind=kind, numbers=numbers)
+        await incidents.run.alone(engine, "observe", kind=kind, numbers=numbers)
 
     await observe(IncidentKind.PENDING, slack=101, email=200)
     await observe(IncidentKind.IN_DOUBT, email=1)
@@ -173,8 +168,7 @@ async def test_an_incident_keeps_its_start_while_observed_and_then_closes(
 
 
 async def test_the_next_mail_reports_what_a_failed_mail_did(engine: AsyncEngine) -> None:
-    async with engine.begin() as tx:
-        await incidents.run(tx, "observe", kind=IncidentKind.UNREAD, numbers={"intake": 1})
+    await incidents.run.alone(engine, "observe", kind=IncidentKind.UNREAD, numbers={"intake": 1})
     assert await take_and_fail(engine)
     assert [each.kind for each in await take(engine, "intake")] == [IncidentKind.UNREAD]
 
@@ -184,8 +178,7 @@ async def take_and_fail(engine: AsyncEngine, **pace: float) -> list[Any]:
     digest = uuid4()
     taken = await take(engine, "intake", digest=digest, **pace)
     assert await take(engine, "intake", repeat=pace.get("repeat", NEVER)) == []
-    async with engine.begin() as tx:
-        await incidents.run(tx, "mark_unsent", digest=digest)
+    await incidents.run.alone(engine, "mark_unsent", digest=digest)
     return taken
 
 
@@ -194,8 +187,7 @@ PAUSES = (300, 600, 1200, 2400, 4800, 9600, 19200, 21600, 21600)
 
 
 async def test_each_failed_mail_doubles_the_pause_of_an_incident(engine: AsyncEngine) -> None:
-    async with engine.begin() as tx:
-        await incidents.run(tx, "observe", kind=IncidentKind.UNREAD, numbers={"intake": 1})
+    await incidents.run.alone(engine, "observe", kind=IncidentKind.UNREAD, numbers={"intake": 1})
     assert await take_and_fail(engine, pause=300)
     for pause in PAUSES:
         await age(engine, "incident SET send_failed_at = send_failed_at", pause - 60)
@@ -213,8 +205,7 @@ async def test_each_failed_mail_doubles_the_pause_of_failures_of_that_target_onl
     engine: AsyncEngine,
 ) -> None:
     async def due(pause: float) -> set[str]:
-        async with engine.connect() as tx:
-            return set((await incidents.run(tx, "failures_due", pause=pause)).scalars())
+        return set((await incidents.run.alone(engine, "failures_due", pause=pause)).scalars())
 
     async def lose() -> None:
         digest = uuid4()
@@ -240,13 +231,11 @@ async def test_each_failed_mail_doubles_the_pause_of_failures_of_that_target_onl
 
 async def fails(engine: AsyncEngine, target: str) -> None:
     given = {"alert_id": uuid4(), "event_type": "slack_alert", "error": "gone 404"}
-    async with engine.begin() as tx:
-        await incidents.run(tx, "escalate", **given, target=target, reason=Reason.GONE)
+    await incidents.run.alone(engine, "escalate", **given, target=target, reason=Reason.GONE)
 
 
 async def unsent(engine: AsyncEngine) -> float:
-    async with engine.connect() as tx:
-        return float(round((await incidents.run(tx, "unsent_seconds")).scalar_one(), -2))
+    return float(round((await incidents.run.alone(engine, "unsent_seconds")).scalar_one(), -2))
 
 
 async def test_a_failure_is_unsent_until_its_mail_is_sent(engine: AsyncEngine) -> None:
@@ -255,7 +244,7 @@ async def test_a_failure_is_unsent_until_its_mail_is_sent(engine: AsyncEngine) -
     await age(engine, "escalation SET created_at = created_at", 900)
     await fails(engine, "sms")
     assert await unsent(engine) == 900
-    row = NewRow(uuid4(), "email", ESCALATION, "critical", "alerts", {}, None, None, NOW)
+    row = a_row(target="email", event_type=ESCALATION, severity="critical")
     async with engine.begin() as tx:
         await intake.accept(tx, [row], 0)
         await incidents.run(tx, "take_failures", target="slack", digest=row.alert_id)
@@ -264,6 +253,5 @@ async def test_a_failure_is_unsent_until_its_mail_is_sent(engine: AsyncEngine) -
         engine, "UPDATE delivery SET state = 'discarded', reason = 'x', finished_at = now()"
     )
     assert await unsent(engine) == 0  # only that of sms, a moment ago
-    async with engine.begin() as tx:
-        await incidents.run(tx, "mark_unsent", digest=row.alert_id)
+    await incidents.run.alone(engine, "mark_unsent", digest=row.alert_id)
     assert await unsent(engine) == 900

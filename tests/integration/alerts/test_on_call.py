@@ -89,8 +89,7 @@ async def test_a_step_asks_who_is_on_call_when_it_is_handed_out(
         await overrides.add(tx, "sales", shift, by="ola", why=None)
     await eventually(lambda: asks(ewa), 60)
     (tmp_path / "rota.ics").write_text("no calendar", encoding="utf-8")
-    async with subject.engine.begin() as tx:
-        await overrides.run(tx, "remove", id=1)
+    await overrides.run.alone(subject.engine, "remove", id=1)
     await eventually(lambda: asks(anna), 60)  # the last good file still counts
 
 
@@ -130,21 +129,10 @@ async def test_an_override_is_made_shown_and_removed_by_its_number(
     assert (await now())["schedules"]["sales"]["person"] == "anna"
 
 
-async def test_an_override_that_names_nobody_or_no_time_is_refused(alerts: StartAlerts) -> None:
+async def test_an_override_may_end_at_a_time_of_any_offset(alerts: StartAlerts) -> None:
     subject = await alerts(sections=sections(chain=[SMS]))
-    path = "/api/oncall/overrides"
-    for body, field in (
-        (override(schedule="sale"), "schedule"),
-        (override("bob"), "person"),
-        (override(hours=-1), "ends"),
-        (override(begins="2030-01-01T00:00:00Z"), "ends"),
-        (override(begins="2030-01-01T00:00:00"), "begins"),
-        (override(why="x" * 501), "why"),
-    ):
-        status, told = await subject.http("POST", path, body)
-        assert (status, [each["field"] for each in told["errors"]]) == (422, [field])
     far = override(ends="2999-12-04T10:42:00.4+21:32")  # PostgreSQL takes no offset of 16 hours
-    assert (await subject.http("POST", path, far))[0] == 200
+    assert (await subject.http("POST", "/api/oncall/overrides", far))[0] == 200
     _, found = await subject.http("GET", "/api/oncall")
     assert [each["ends"] for each in found["overrides"]] == ["2999-12-03T13:10:00.400000+00:00"]
 
@@ -169,10 +157,6 @@ async def test_quiet_hours_are_set_shown_and_taken_back_and_others_are_asked_fir
 
     of_the_file = file | {"days": days, "critical": False}
     assert await shown() == (of_the_file, None)
-    for change, field in (({"ends": begins}, "weekly.ends"), ({"days": []}, "weekly.days")):
-        status, told = await subject.http("PUT", path, {"weekly": weekly | change})
-        assert (status, [each["field"] for each in told["errors"]]) == (422, [field])
-    assert (await subject.http("PUT", "/api/oncall/quiet/bob", {"weekly": weekly}))[0] == 404
     status, told = await subject.http("PUT", path, {"weekly": weekly})
     assert (status, told["quiet"]) == (200, weekly | {"critical": False})
     assert await shown("staff:7 Anna Nowak") == (told["quiet"], "anna")

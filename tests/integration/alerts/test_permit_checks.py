@@ -55,8 +55,7 @@ async def test_a_mail_sent_past_its_permit_is_in_doubt_counted_and_escalated(
     consent.answers_after = 2
     await subject.sandbox.behave("email", delay_seconds=2.5)  # of the 3 s that a send may take
     alert_id = await follow_up(subject)
-    row = await subject.until(alert_id, "in_doubt", "email")
-    assert row.reason == "overrun"
+    await subject.until(alert_id, "in_doubt", "email", reason="overrun")
     assert await ends(outcomes) == [("in_doubt", "overrun")]
     assert consent.returned == []
     assert await metric(subject, "alerts_permit_overrun_total") == 1

@@ -1,16 +1,14 @@
 """An alert that kills its sender fails in bounded time and delays no other."""
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
-import aio_pika
 import aiohttp
 import pytest
 from aiohttp import web
 
 from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.test_dead_letter_moved_back import DEAD, dead_letters
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
 
@@ -50,15 +48,6 @@ async def listening(sink: Sink, port: int) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def dead_letters(subject: Alerts, queue: str) -> list[dict[str, Any]]:
-    """Return the dead letters, and requeue them."""
-    connection = await aio_pika.connect(subject.vhost.admin_url())
-    async with connection:
-        channel = await connection.channel()
-        found = await (await channel.get_queue(queue)).get(fail=False)
-        return [] if found is None else [json.loads(found.body)]
-
-
 async def test_poison_fails_with_an_escalation_and_delays_no_other(
     alerts: StartAlerts, ports: Ports
 ) -> None:
@@ -86,6 +75,6 @@ async def test_poison_fails_with_an_escalation_and_delays_no_other(
         for alert_id in (*before, *after):
             await subject.until(alert_id, "delivered")
         assert await subject.scalar("SELECT array_agg(alert_id) FROM escalation") == [row.alert_id]
-        (letter,) = await eventually(lambda: dead_letters(subject, "alerts.slack.dead"))
-        assert (letter["alert_id"], letter["reason"]) == (poison, "exhausted")
+        ((reason, letter),) = await eventually(lambda: dead_letters(subject, DEAD))
+        assert (letter["alert_id"], reason) == (poison, "exhausted")
         assert (await subject.check())["ok"]

@@ -53,17 +53,8 @@ async def test_what_was_delivered_in_a_time_is_sent_again_once_and_recorded(
     assert (check["ok"], check["accepted"], check["delivered"]) == (True, 4, 4)
 
 
-async def test_a_bad_replay_is_refused(monkeypatch: pytest.MonkeyPatch, subject: Alerts) -> None:
+async def test_a_replay_of_too_many_is_refused(subject: Alerts) -> None:
     now = datetime.now(UTC)
-    bad: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"target": "nothing"}, "target"),
-        ({"until": (now + HOUR).isoformat()}, "until"),
-        ({"since": now.isoformat(), "until": (now - HOUR).isoformat()}, "until"),
-        ({"event_type": ""}, "event_type"),
-    )
-    for change, field in bad:
-        status, problem = await call(subject, now - HOUR, **change)
-        assert (status, problem["errors"][0]["field"]) == (422, field)
     values = "gen_random_uuid(), 'webhook', 'webhook', 'info', 's', '{}', now(), 'delivered', 'ok'"
     await subject.execute(
         "INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,"

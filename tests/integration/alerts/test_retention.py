@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from deploy.up.servers import Postgres
 from services.alerts.store.ledger import queries
 from services.alerts.upkeep import retention
-from tests.integration.alerts.conftest import Alerts, StartAlerts
+from tests.integration.alerts.conftest import ONCE, Alerts, StartAlerts, execute, write
 from tests.support.brokers import Vhost, leaderless
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
@@ -20,11 +20,6 @@ from tests.support.proxy import Proxy
 pytestmark = pytest.mark.promise("P1")
 
 HOUR, DAY = 3600.0, 86400.0
-
-
-async def execute(engine: AsyncEngine, statement: str, **values: object) -> None:
-    async with engine.begin() as tx:
-        await tx.execute(sa.text(statement), values)
 
 
 async def scalar(engine: AsyncEngine, statement: str) -> object:
@@ -36,33 +31,32 @@ async def rows(
     engine: AsyncEngine, state: str, count: int, *, hours: float = 0, reason: str = "gone"
 ) -> None:
     """Write rows that ended so long ago, each with an attempt and an escalation."""
-    async with engine.begin() as tx:
-        await tx.execute(
-            sa.text("""
-    WITH added AS (
-        INSERT INTO delivery (alert_id, target, event_type, severity, source, payload, dedup_key,
-            accepted_at, created_at, state, reason, error, attempt, finished_at,
-            once_address, once_purpose, once_reference)
-        SELECT gen_random_uuid(), 'email', 'email', 'info', 'test', '{"text": "secret"}', 'secret',
-            at, at, :state, :reason, 'gone 410 secret', 1, at,
-            CASE WHEN doubt THEN 'anna@example.com' END, CASE WHEN doubt THEN 'marketing' END,
-            CASE WHEN doubt THEN 'reference' END
-        FROM generate_series(1, :count) AS i, LATERAL (
-            SELECT now() - make_interval(secs => :seconds) - i * interval '1 ms' AS at,
-                :state = 'in_doubt' AS doubt) AS one
-        RETURNING alert_id, target
-    ), tried AS (
-        INSERT INTO attempt (alert_id, target, number, outcome, reason, status, seconds, excerpt)
-        SELECT alert_id, target, 1, 'never', 'gone', 410, 0.1, 'secret' FROM added
-    ), escalated AS (
-        INSERT INTO escalation (alert_id, target, event_type, reason, error, digest)
-        SELECT alert_id, target, 'email', 'gone', 'secret', gen_random_uuid() FROM added
+    at = f"now() - interval '{hours} hours' - n * interval '1 ms'"
+    doubt = {"once_address": "'anna@example.com'"} if state == "in_doubt" else {}
+    ids = await write(
+        engine,
+        count,
+        target="'email'",
+        state=f"'{state}'",
+        reason=f"'{reason}'",
+        attempt="1",
+        payload="""'{"text": "secret"}'""",
+        dedup_key="'secret'",
+        error="'gone 410 secret'",
+        accepted_at=at,
+        created_at=at,
+        finished_at=at,
+        **(ONCE | doubt if doubt else {}),
     )
-    INSERT INTO ledger_total AS total (target, accepted) VALUES ('email', :count)
-    ON CONFLICT (target) DO UPDATE SET accepted = total.accepted + excluded.accepted
-""").bindparams(sa.bindparam("state", type_=sa.Text), sa.bindparam("seconds", type_=sa.Float)),
-            {"state": state, "reason": reason, "count": count, "seconds": hours * HOUR},
-        )
+    await execute(
+        engine,
+        "WITH tried AS (INSERT INTO attempt"
+        " (alert_id, target, number, outcome, reason, status, seconds, excerpt)"
+        " SELECT id, 'email', 1, 'never', 'gone', 410, 0.1, 'secret' FROM unnest(:ids) AS id)"
+        " INSERT INTO escalation (alert_id, target, event_type, reason, error, digest)"
+        " SELECT id, 'email', 'email', 'gone', 'secret', gen_random_uuid() FROM unnest(:ids) AS id",
+        ids=ids,
+    )
 
 
 async def check(engine: AsyncEngine) -> tuple[int, int]:
@@ -139,8 +133,7 @@ async def test_one_replica_counts_for_all_even_after_the_clock_was_set_back(
             return await queries.last_check(tx, seconds)
 
     assert await last() is None
-    async with engine.begin() as tx:
-        await queries.run(tx, "keep", found={"ok": True})
+    await queries.run.alone(engine, "keep", found={"ok": True})
     assert await last() == {"ok": True}
     assert await last(seconds=0) is None
     await execute(engine, "UPDATE ledger_check SET at = now() + interval '1 hour'")

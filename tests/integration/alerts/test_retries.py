@@ -62,8 +62,7 @@ async def test_an_alert_that_expires_behind_an_open_breaker_is_escalated(
     second = await subject.accept()
     ends = ((first, 1, "server_error 500"), (second, 0, "never tried"))
     for alert_id, tried, error in ends:
-        row = await subject.until(alert_id, "failed")
-        assert (row.reason, row.attempt) == ("expired", tried)
+        row = await subject.until(alert_id, "failed", reason="expired", attempt=tried)
         assert row.error.startswith(error)
         assert (row.finished_at - row.accepted_at).total_seconds() >= 4
     _, breakers = await subject.http("GET", "/api/breakers")
@@ -81,8 +80,7 @@ async def test_a_targets_rate_is_kept_and_uses_no_attempt(alerts: StartAlerts) -
     subject = await alerts(slack={"rate_per_minute": int(60 / spacing)})
     ids = [await subject.accept() for _ in range(12)]
     for alert_id in ids:
-        row = await subject.until(alert_id, "delivered")
-        assert (row.attempt, row.attempts) == (1, 1)
+        await subject.until(alert_id, "delivered", attempt=1, attempts=1)
     received = await subject.sandbox.received("slack")
     times = [datetime.fromisoformat(each["at"]) for each in received]
     # Between admission and delivery is a claim, whose duration varies.

@@ -1,7 +1,6 @@
 """A target's secret is shown nowhere, however the target fails or repeats it."""
 
 import asyncio
-import html
 import io
 import json
 import logging
@@ -11,7 +10,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
@@ -32,19 +31,8 @@ SECRETS = (TOKEN, PATH, f"whsec_{KEY}", f"http://{HOST}{PATH}")
 
 HTTP = ("slack", "monday", "sms", "webhook", "apprise")
 FAILURES = (
-    "name",
-    "unreachable",
-    "no tls",
-    "certificate",
-    "address",
-    "url",
-    "500",
-    "echo in 200",
-    "redirect",
-    "garbage",
-    "long line",
-    "close",
-    "hang",
+    *("name", "unreachable", "no tls", "certificate", "address", "url", "500", "echo in 200"),
+    *("redirect", "garbage", "long line", "close", "hang"),
 )
 
 
@@ -58,23 +46,11 @@ def shown(text: str) -> list[str]:
 
 
 def echo(received: bytes, *secrets: str) -> bytes:
-    """Repeat the request and each secret in every way that a server might."""
+    """Repeat the request and each secret; test_redact.py has every spelling."""
     spellings = [received.decode("latin-1")]
     for secret in secrets:
-        spellings += [
-            secret,
-            quote(secret),
-            quote(secret, safe=""),
-            quote_plus(secret),
-            html.escape(secret),
-            json.dumps(secret),
-            json.dumps(json.dumps(secret)),
-            repr(secret.encode()),
-            secret.encode().hex(),
-            b64encode(secret.encode()).decode(),
-            b64encode(f"user:{secret}".encode()).decode(),
-            b64encode(f"\0user\0{secret}".encode()).decode(),
-        ]
+        coded = [b64encode(each + secret.encode()).decode() for each in (b"user:", b"\0user\0")]
+        spellings += [secret, quote(secret, safe=""), json.dumps(secret), *coded]
     return "\n".join(spellings).encode()
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,10 +18,8 @@ from libs.common.database.statement import Statement
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Policy, Reason, State, decide
 from services.alerts.store import tables
 from services.alerts.store.ledger import intake, queries, transitions, upkeep
-from services.alerts.store.ledger.intake import NewRow
-from services.alerts.store.ledger.queries import Filter
 from services.alerts.store.ledger.transitions import Attempt
-from tests.integration.alerts.conftest import execute, waits_for_a_row
+from tests.integration.alerts.conftest import a_row, execute, waits_for_a_row
 from tests.support.eventually import eventually
 
 DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200, "ok")
@@ -33,20 +31,11 @@ DEAD_AT_ONCE = 0.0  # a lease that ends as it begins
 
 
 async def new_row(engine: AsyncEngine, *, once: bool = False, target: str = "email") -> UUID:
-    row = NewRow(
-        alert_id=uuid4(),
-        target=target,
-        event_type="email",
-        severity="info",
-        source="test",
-        payload={"text": "text"},
-        dedup_key=None,
-        request_id=None,
-        accepted_at=datetime.now(UTC),
-        once_address="ala@example.com" if once else None,
-        once_purpose="marketing" if once else None,
-        once_reference="reference" if once else None,
-    )
+    row = a_row(target=target, event_type="email")
+    if once:
+        row = row._replace(
+            once_address="ala@example.com", once_purpose="marketing", once_reference="reference"
+        )
     async with engine.begin() as tx:
         assert (await intake.accept(tx, [row], WINDOW)).added == 1
         assert (await intake.accept(tx, [row], WINDOW)).added == 0
@@ -81,12 +70,6 @@ async def state(engine: AsyncEngine, alert_id: UUID) -> State:
         seen = await transitions.see(tx, alert_id, "email")
     assert seen is not None
     return seen.state
-
-
-async def test_a_leased_row_cannot_be_claimed(engine: AsyncEngine) -> None:
-    alert_id = await new_row(engine)
-    claims = await asyncio.gather(*(claim(engine, alert_id, 60) for _ in range(8)))
-    assert len([job for job in claims if job is not None]) == 1
 
 
 async def test_one_of_several_messages_of_an_alert_claims_it(engine: AsyncEngine) -> None:
@@ -224,28 +207,11 @@ async def test_a_batch_records_each_outcome_as_if_alone(engine: AsyncEngine) -> 
     assert sorted(attempts) == sorted([(ids[0], 2), *((one, 1) for one in ids)])
 
 
-async def test_a_late_worker_does_not_overwrite_a_newer_one(engine: AsyncEngine) -> None:
-    alert_id = await new_row(engine)
-    late = await claim(engine, alert_id, DEAD_AT_ONCE)
-    newer = await claim(engine, alert_id, 60)
-    assert late is not None
-    assert newer is not None
-    assert (late.attempt, newer.attempt) == (1, 2)
-    assert not await settle(engine, late, DELIVERED)
-    assert await state(engine, alert_id) is State.SENDING
-    assert await settle(engine, newer, FAILED)
-    assert not await settle(engine, late, DELIVERED)
-    assert await state(engine, alert_id) is State.PENDING
-    async with engine.connect() as tx:
-        (row,) = await queries.run(tx, "find", alert_id=alert_id)
-    assert [one["attempt"] for one in row.history] == [1, 2]  # recorded, whether it counted or not
-
-
 @pytest.mark.control("P1")
 async def test_without_its_attempt_a_late_worker_would_overwrite_a_newer_one(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control of the test above."""
+    """The control of `a_batch_records_each_outcome_as_if_alone`."""
     fence = "delivery.attempt = made.attempt\n            AND"
     before = transitions.run.texts["record"]
     assert fence in before
@@ -296,8 +262,7 @@ async def test_requeueing_all_rows_waits_for_locked_ones(engine: AsyncEngine) ->
     assert job
 
     async def reconciler() -> set[UUID]:
-        async with engine.begin() as tx:
-            return {row.alert_id for row in await upkeep.run(tx, "open_after", **OTHERS)}
+        return {row.alert_id for row in await upkeep.run.alone(engine, "open_after", **OTHERS)}
 
     async with engine.begin() as tx:
         assert await transitions.record(tx, [tried(job, FAILED)]) == [
@@ -325,26 +290,6 @@ async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) 
     assert states == [State.DELIVERED] * 9
 
 
-async def test_a_manual_retry_resets_attempts_but_not_the_attempt_number(
-    engine: AsyncEngine,
-) -> None:
-    alert_id = await new_row(engine)
-    late = await claim(engine, alert_id, DEAD_AT_ONCE)
-    assert late is not None
-    async with engine.begin() as tx:
-        given = {"alert_id": alert_id, "target": "email", "generation": 0, "retries": 0}
-        assert await transitions.run(tx, "exhaust", **given)
-    async with engine.begin() as tx:
-        rows = await queries.locked(tx, "failed", Filter(ids=[alert_id]), None, 10)
-        await upkeep.requeue(tx, rows, **upkeep.RESET)
-    assert await claim(engine, alert_id, 60) is None  # of the generation before: a duplicate
-    async with engine.begin() as tx:
-        (again,) = await transitions.claim(tx, "email", [(alert_id, 1)], lease=60, retries=0)
-    assert again is not None
-    assert (again.generation, again.attempt, again.attempts) == (1, 2, 1)
-    assert not await settle(engine, late, DELIVERED)
-
-
 async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(engine: AsyncEngine) -> None:
     alert_id = await new_row(engine, once=True)
     async with engine.begin() as tx:
@@ -354,8 +299,7 @@ async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(engine: A
         assert job is not None
         assert not taken_over
         assert await transitions.move(tx, job, State.CLAIMED, State.SENDING, seconds=DEAD_AT_ONCE)
-    async with engine.begin() as tx:
-        assert await transitions.run(tx, "mark_in_doubt", alert_id=alert_id, target="email")
+    assert await transitions.run.alone(engine, "mark_in_doubt", alert_id=alert_id, target="email")
     assert not await settle(engine, job, FAILED)
     assert not await settle(engine, replace(job, attempt=2), DELIVERED)
     assert await state(engine, alert_id) is State.IN_DOUBT
