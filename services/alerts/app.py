@@ -190,7 +190,7 @@ async def start(service: Service, settings: AlertsSettings) -> None:
         HealthRoute(
             operations.health, service.name, settings, broker, MIGRATIONS, (operations.findings,)
         ),
-        CaseRoutes(Answers(engine, rules), ledger_check),
+        CaseRoutes(Answers(engine, rules)),
         SilenceRoutes(engine, configured),
         HeartbeatRoutes(
             heartbeats,

@@ -73,7 +73,10 @@ class Answers:
                 latest = now + LONGEST_WISH
             decided = case.decide(row, answer, now=now, latest=latest)
             if isinstance(decided, Refused):
-                return _refusal(row, decided)
+                shown = _result(row)
+                return Refusal(
+                    decided, shown["owner"], shown["since"], row.reason, language_of(row)
+                )
             if decided is None:
                 after = row
             elif decided.state is State.CANCELLED:
@@ -184,8 +187,3 @@ def _result(row: Any) -> Result:
         "since": since.isoformat(),
         "version": row.version,
     }
-
-
-def _refusal(row: Any, why: Refused) -> Refusal:
-    result = _result(row)
-    return Refusal(why, result["owner"], result["since"], row.reason, language_of(row))

@@ -26,7 +26,6 @@ from services.alerts.http.common import admin, operator, service_or_admin
 from services.alerts.messages import columns
 from services.alerts.rules.case import Answer, Refused, State, Verb, Via, key_of
 from services.alerts.store.cases import queries as case_queries
-from services.alerts.upkeep.ledger_check import LedgerCheck
 
 PAGE = 100
 MAX_KEY = 255
@@ -70,7 +69,6 @@ class Asked(Model):
 @dataclass(frozen=True, eq=False)
 class CaseRoutes:
     answers: Answers
-    ledger_check: LedgerCheck
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/cases", service_or_admin(self.cases))
@@ -158,7 +156,8 @@ class CaseRoutes:
         return json_response({**_case(row), "chain": row.chain, "people": people, **found})
 
     async def check(self, _: web.Request) -> web.Response:
-        return json_response(await self.ledger_check.check_cases())
+        async with self.answers.engine.connect() as tx:
+            return json_response(await case_queries.check(tx))
 
 
 def _key(request: web.Request, *, required: bool) -> str:

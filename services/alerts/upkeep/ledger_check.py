@@ -58,10 +58,6 @@ class LedgerCheck:
         found = {"ok": known, **terms, "unread": unread, "missing": missing, "gaps": lost}
         return found | {"cases": cases, "escalation_unsent_seconds": unsent.scalar_one()}
 
-    async def check_cases(self) -> dict[str, Any]:
-        async with self.engine.connect() as tx:
-            return await case_queries.check(tx)
-
     async def tell(self, monitor_url: SecretStr) -> None:
         """Request the monitor's URL, if there is one, while all is ok."""
         if self.ok and monitor_url:
@@ -94,18 +90,13 @@ class LedgerCheck:
         metrics.LEDGER_OK.set(_number(self.ok))
         for term in TERMS:
             metrics.LEDGER_TERM.labels(term).set(_number(found.get(term)))
-        _show_cases(found.get("cases"))
+        if (cases := found.get("cases")) is not None:  # else counted by an older release
+            metrics.CASES_OK.set(_number(cases["ok"]))
+            for term in case_queries.TERMS:
+                metrics.CASE_TERM.labels(term).set(cases[term])
         for target, counts in by_target.items():
             for state in WATCHED:
                 metrics.LEDGER_ROWS.labels(target, state).set(counts[state])
-
-
-def _show_cases(found: Mapping[str, Any] | None) -> None:
-    if found is None:  # counted by an older release
-        return
-    metrics.CASES_OK.set(_number(found["ok"]))
-    for term in case_queries.TERMS:
-        metrics.CASE_TERM.labels(term).set(found[term])
 
 
 def _number(known: float | None) -> float:
