@@ -255,6 +255,10 @@ def style_of(path: Path) -> str:
     return style(load(path).company.accent if path.is_file() else ACCENT)
 
 
+def name_of(path: Path) -> str:
+    return load(path).company.name if path.is_file() else ""
+
+
 def load(path: Path) -> CompanyFile:
     """Read the file.
 

@@ -198,7 +198,11 @@ async def start(service: Service, settings: AlertsSettings) -> None:
             settings.public_base_url.rstrip("/"),
             routed=bool(configured.route(HEARTBEAT_MISSED, None)),
         ),
-        CasePages(Answers(engine, rules), company.style_of(settings.company_config)),
+        CasePages(
+            Answers(engine, rules),
+            company.style_of(settings.company_config),
+            company.name_of(settings.company_config),
+        ),
         SlackRoutes(
             Answers(engine, rules), _apps(configured), templates, settings.alerts_private_networks
         ),

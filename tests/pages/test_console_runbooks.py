@@ -95,13 +95,14 @@ async def act_on_all(page: Page, state: str, target: str, verb: str) -> None:
     await page.get_by_label(EN["target"], exact=True).select_option(target)
     await page.get_by_role("button", name=EN["filter"]).click()
     await page.locator("main .all > summary").click()
-    number = await page.locator("[name=expected]").get_attribute("value")
+    form = page.locator("main .all form", has=page.locator(f"[name=verb][value={verb}]"))
+    number = await form.locator("[name=expected]").get_attribute("value")
     assert number is not None
     assert int(number) > 0
-    await page.get_by_label(EN[f"bulk_{verb}"]).check()
-    await page.locator("#number").fill(number)
-    await page.locator("#reason-bulk").fill("as the runbook says")
-    await page.get_by_role("button", name=EN["bulk_begin"]).click()
+    if verb == "discard":
+        await form.locator("#number").fill(number)
+    await form.get_by_label(EN["reason"]).fill("as the runbook says")
+    await form.get_by_role("button", name=EN[f"bulk_{verb}"]).click()
 
     async def finished() -> bool:
         if await page.get_by_text(EN["bulk_done"]).count():
@@ -257,6 +258,7 @@ async def test_data_subject_requests(page: Page, stack: Stack) -> None:
     await open_from_menu(page, "person")
     await look_up(page, email)
     async with page.expect_download() as saved:
+        await page.locator("summary", has_text=EN["export"]).click()
         await page.get_by_role("button", name=EN["do_export"]).click()
     assert (await saved.value).suggested_filename == "person.json"
     await page.get_by_role("button", name=EN["do_withdraw"]).click()
@@ -264,6 +266,7 @@ async def test_data_subject_requests(page: Page, stack: Stack) -> None:
     await expect(page.get_by_text(EN["trail_unsubscribe"], exact=True)).to_be_visible()
     said = (await stack.http("GET", f"/api/unsubscribe/status/{email}", key="service")).body
     assert said["unsubscribed"] is True
+    await page.locator("summary", has_text=EN["erase"]).click()
     await page.get_by_label(EN["again_who"]).fill(email)
     await page.get_by_role("button", name=EN["do_erase"]).click()
     await expect(page.get_by_text(EN["person_erasing"])).to_be_visible()

@@ -52,6 +52,7 @@ class CasePages:
     answers: Answers
     accent: str
     """A style sheet with the company's accent."""
+    company: str = ""
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/a/{token}", self.show)
@@ -142,7 +143,7 @@ class CasePages:
             f"default-src 'none'; style-src 'sha256-{digest}'; "
             "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
         )
-        text = _PAGE.render(style=Markup(style), **values)  # noqa: S704 - files of ours
+        text = _PAGE.render(style=Markup(style), company=self.company, **values)  # noqa: S704 - files of ours
         headers = {**_HEADERS, "Content-Security-Policy": policy}
         return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 

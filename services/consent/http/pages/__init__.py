@@ -36,6 +36,7 @@ def render(name: str, language: str, *, company: Company, **shown: Any) -> str:
     text = TEXTS[name][language]
     usual = {"email": "", "token": "", "wording": None, "choices": (), "purpose": ""}
     return _PAGE.render(
+        name=name,
         text=text | {"body": text["body"].replace("{kept_until}", shown.pop("kept_until", ""))},
         company=company,
         about=mails.TEXTS["company"][language],
