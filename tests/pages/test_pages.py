@@ -254,5 +254,5 @@ async def test_the_keyboard_alone_is_enough_and_shows_where_it_is(
         await photograph(page, "focus")
         await page.keyboard.press("Shift+Tab")
         await page.keyboard.press("Enter")
-        await says(page, "Done")
+        await says(page, "Done: no more marketing messages")
     assert not await agrees(stack, address)
