@@ -48,7 +48,7 @@ def show(
     context["wordings"] = form.shown(language, today)
     if "contact" in faults.values():  # either would do: say so at both
         either = (field for field in form.fields if field.fact in {"email", "phone"})
-        faults = dict.fromkeys((field.name for field in either), "contact") | faults
+        faults = {**dict.fromkeys((field.name for field in either), "contact"), **faults}
     context["faults"] = {at: told[fault].format(address=meant) for at, fault in faults.items()}
     # A redirect counts as form-action in Chromium.
     leads_to = " ".join(sorted({str(origin_of(url)) for url in form.success.values()}))
