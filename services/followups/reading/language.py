@@ -9,8 +9,8 @@ _ALONE = words_of("language", "de_alone")
 _POLISH = re.compile("[ąćęłńóśźż]")
 _GERMAN = re.compile("[äöüß]")
 _CYRILLIC = re.compile("[а-яёіїєґ]{2,}")
-_PLACES = re.compile(r"(?<=[a-z] )[A-ZĆŁŚŹŻ]\w+")
-_ADDRESS = re.compile(r"\S+@\S+")
+_NAMES = re.compile(r"\b[A-ZĆŁŚŹŻ]\w+")
+_ADDRESS = re.compile(r"\S+(?:@|\s?\(at\)\s?)\S+")
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
@@ -22,12 +22,12 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
     Cyrillic counts as Ukrainian, the only language with these letters that we answer in.
     """
     text = message.lower().replace("’", "'")
-    if "@" in text:
+    if "@" in text or "(at)" in text:
         text = _ADDRESS.sub(" ", text)
     words = _WORD.findall(text)
     points = {language: sum(map(known.__contains__, words)) for language, known in _WORDS.items()}
-    if current == "en" and points["en"] > 1:  # `do you work in Kraków`
-        text = _PLACES.sub(" ", message).lower()
+    if max(points["en"], points["de"]) > max(1, points["pl"]):  # `flat in Żoliborz, 60 sqm`
+        text = _NAMES.sub(" ", message).lower()
     points["pl"] += 2 * len(_POLISH.findall(text))
     if points["de"]:  # German letters alone may be part of a name: Müller
         points["de"] += 2 * (len(_GERMAN.findall(text)) + sum(map(_ALONE.__contains__, words)))
