@@ -7,7 +7,7 @@ PROVIDERS = (
     "gmail.com", "wp.pl", "onet.pl", "o2.pl", "op.pl", "vp.pl", "interia.pl", "interia.eu",
     "poczta.onet.pl", "poczta.fm", "tlen.pl", "gazeta.pl", "outlook.com", "hotmail.com",
     "yahoo.com", "icloud.com", "proton.me", "protonmail.com", "live.com", "gmx.de", "ukr.net",
-    "example.com", "example.pl",
+    "mail.com", "email.com", "example.com", "example.pl",
 )  # fmt: skip
 """Domains of which a mistyped one may be meant."""
 

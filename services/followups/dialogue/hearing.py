@@ -12,6 +12,7 @@ from services.followups.reading import (
     amounts,
     area,
     consent_answer,
+    ids,
     numbers,
     phone,
     small_talk,
@@ -376,9 +377,8 @@ class Heard:
         is_when = state.asking == "start" and read.start and self._is_of_works
         self.offer = None if self.held or is_when else next(iter(asks), None)
         is_number = self.news.phone or self.news.email or self.news.budget
-        self.mistyped_phone = (
-            None if is_number else self.understood.phone_piece or phone.mistyped(self.message)
-        )
+        piece = self.understood.phone_piece or phone.mistyped(ids.without(self.message, None))
+        self.mistyped_phone = None if is_number else piece
 
     def _judge(self) -> None:
         """Find whom it concerns: sales, an adviser, or staff who read it."""

@@ -61,7 +61,8 @@ def remember(heard: Heard, passed: Facts | None, agreed: str | None) -> tuple[St
         offered=None,
         unsure=tuple(each for each in doubts if each not in heard.read.known()),
         wants_call="call" in actions or (known.wants_call and "no_calls" not in actions),
-        no_calls=(known.no_calls or "no_calls" in actions) and "call" not in actions,
+        no_calls="call" not in actions
+        and ("no_calls" in actions or (known.no_calls and "may_call" not in actions)),
         wants_erasure=known.wants_erasure or "erasure" in actions,
         wants_quote=heard.wants_quote,
         wants_mails=known.wants_mails or heard.offers_consent,

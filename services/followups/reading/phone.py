@@ -59,7 +59,7 @@ _read = lru_cache(16)(_Said)  # a turn asks several things of the same message
 
 def _whole(run: str) -> str | None:
     """Return the number that a run of digits is; None if it is none."""
-    digits = _NOT_DIGIT.sub("", run)
+    digits = _NOT_DIGIT.sub("", run.replace("(0)", ""))  # `+49 (0)151 …`
     if "+" in run or digits.startswith("00"):
         digits = digits.lstrip("0")
         lengths = {11} if digits.startswith("48") else range(8, 16)

@@ -25,6 +25,7 @@ Action = Literal[
     "call_times",
     "call_another",
     "no_calls",
+    "may_call",
     "erasure",
     "lost",
     "quote",
