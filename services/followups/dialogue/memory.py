@@ -56,7 +56,7 @@ def remember(heard: Heard, passed: Facts | None, agreed: str | None) -> tuple[St
         answered=heard.answers[0].name if heard.answers else state.answered,
         said=(*known.said, heard.words)[-SAID:] if heard.is_worth_telling else known.said,
         last_said=heard.words,
-        call_time=heard.words[:CALL_TIME] if actions & _HOW_TO_CALL else known.call_time,
+        call_time=_call_time(heard) if actions & _HOW_TO_CALL else known.call_time,
         by_email=False,
         offered=None,
         unsure=tuple(each for each in doubts if each not in heard.read.known()),
@@ -68,6 +68,14 @@ def remember(heard: Heard, passed: Facts | None, agreed: str | None) -> tuple[St
         wants_mails=known.wants_mails or heard.offers_consent,
     )
     return known, agrees
+
+
+def _call_time(heard: Heard) -> str:
+    """Return the last part of the message that says when to call, or whom; else its beginning."""
+    said, find = heard.message or heard.words, heard.taps.routes.find
+    parts = [said[at : at + CALL_TIME] for at in range(0, len(said) or 1, CALL_TIME // 2)]
+    meant = [each for each in parts if {route.action for route in find(each)} & _HOW_TO_CALL]
+    return (meant[-1] if len(parts) > 2 and meant else parts[0]).strip()
 
 
 def _unasked(state: State, *questions: str) -> State:
@@ -86,6 +94,8 @@ def _learn(heard: Heard) -> State:
     facts = before.learn(news)
     if "drop_email" in heard.actions:
         facts = facts._replace(email=None)
+    if "drop_budget" in heard.actions:
+        facts = facts._replace(budget=None, currency=None, budget_from=None)
     # What was said of an address holds for the next one only if that was still to come.
     is_other = news.email is not None and (before.email or understood.calls_email_own)
     if state.barred == "child" or not (barred or is_other):

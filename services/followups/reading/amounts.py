@@ -110,6 +110,8 @@ class Amounts(Said):
     def _is_range(self, last: Amount, each: Amount) -> bool:
         """Return whether two numbers are its ends: `między 70 a 75`, `25 tys, może 30`."""
         first, end = last.end, each.start
+        if last.unit and each.unit and (last.unit in AREAS) != (each.unit in AREAS):
+            return False  # `6 m2 to 32 tys.`
         if (first, end) in self.all("rise yes"):
             return bool(last.unit) and last.unit not in AREAS
         is_between = self.has("between range", first - NEAR, first)

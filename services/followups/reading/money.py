@@ -59,6 +59,9 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[Amount]:
             each.start in bare or what in {"given", "budget", "own", "has"}
         ):
             continue
+        is_price = what is None and said.text[said.tokens[each.end - 1].end :].lstrip()[:1] == "?"
+        if is_price and said.has("asked price", 0, each.start):
+            continue  # `czyli 6 m2 to 32 tys.?`
         is_else = what in {"other", "did"} or said.begins("after else", each.end)
         if is_else or said.is_rejected(each.start) or not _LEAST <= number.value <= MOST_SAID:
             continue

@@ -32,6 +32,7 @@ Action = Literal[
     "resume",
     "mails",
     "drop_email",
+    "drop_budget",
 ]
 
 

@@ -21,7 +21,7 @@ HANDOVER = "handover"
 _STOPS, _PAUSES = {";", ".", "!", "?"}, {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
 _LOOK_BACK, _LONGEST_LINK = 12, 4
 """In tokens."""
-_ROLES = ("none", "past", "start", "after", "handover", "works", "call", "other")
+_ROLES = ("none", "past", "start", "after", "handover", "works", "write", "call", "other")
 """Of a word that has several, the first counts."""
 
 
@@ -140,7 +140,7 @@ def _role(said: _Said, time: _Time, *, bare: bool) -> Role:
     if is_strong:
         return Role.HANDOVER if word == "handover" else Role.START
     is_deadline = said.ends("before_time until", at + 1) and not (bare or is_loose)
-    is_aside = word in {"call", "other"} and not bare
+    is_aside = word == "write" or (word in {"call", "other"} and not bare)
     return Role.NONE if is_aside or is_deadline else Role.UNSAID
 
 

@@ -30,3 +30,10 @@ def test_what_a_message_says_is_remembered_in_whatever_words(
 ) -> None:
     found = remembered(said)
     assert {name: found[name] or False for name in is_} == is_
+
+
+@pytest.mark.parametrize("time", ["proszę dzwonić najlepiej po 17", "please call after 5 pm"])
+def test_the_time_of_a_call_is_kept_wherever_a_long_message_says_it(time: str) -> None:
+    long = "mieszkanie w bloku z wielkiej płyty, do wymiany wszystko poza oknami, a potem malowanie"
+    for message in (f"{time}. {long}, {long}, {long}", f"{long}, {long}, {long}, {time}"):
+        assert time in remembered(message)["call_time"]
