@@ -132,11 +132,14 @@ def _role(said: _Said, time: _Time, *, bare: bool) -> Role:
     word = next(iter(before[-1:] or after), "")
     is_loose = said.is_kind(at, "{weekday}", "{span}", "{asap}", "{now}")
     is_never = said.ends("before_time never", at + 1) or said.begins("after_time never", at)
+    is_never = is_never or said.begins("after_time until", at)  # `am 15. Januar, bis dahin fertig`
     is_strong = word in {"start", "after", "handover"}
     is_led = is_strong or bare or said.ends("before_time led", at + 1)
     is_number = said.is_kind(at, "{day_number}") and not is_led  # `3/4`
     if is_never or is_number or _is_past(said, time) or (is_loose and _is_call(said, time)):
         return Role.NONE
+    if said.begins("after_time then", at):
+        return Role.START
     if is_strong:
         return Role.HANDOVER if word == "handover" else Role.START
     is_deadline = said.ends("before_time until", at + 1) and not (bare or is_loose)
