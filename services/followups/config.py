@@ -83,9 +83,9 @@ def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
 IN_ANY_TEXT = {
     "company", "legal_name", "privacy_url", "company_email", "company_address", "company_nip",
     "company_contacts", "company_phone", "company_hours", "company_prices", "company_included",
-    "company_quote", "company_towns", "by",
+    "company_quote", "company_towns", "by", "now",
 }  # fmt: skip
-"""`{by}`: until when people answer what is said now."""
+"""`{by}`: until when people answer what is said now; `{now}`: whether they are there."""
 _OPTIONAL = re.compile(r"\[([^\[\]]*\{[^\[\]]*)\]")
 """`[telefon {company_phone}|e-mail {company_email}]`: the first of them that is known."""
 
@@ -359,12 +359,14 @@ class Config:
         return now.astimezone(self.hours.zone).date()
 
     def said(self, reply: str, language: str | None, now: datetime) -> str:
-        """Return a reply with until when people answer."""
-        if "{by}" not in reply:
+        """Return a reply with until when people answer, and whether they are there."""
+        if "{by}" not in reply and "{now}" not in reply:
             return reply
         language = language or self.default_language
         script = {**self.texts, **self.handover}[language]
-        return reply.replace("{by}", self._answered_by(now, script, language))
+        is_there = script["now_open" if self.office.is_open(now) else "now_closed"]
+        said = reply.replace("{by}", self._answered_by(now, script, language))
+        return said.replace("{now}", is_there)
 
     def _answered_by(self, now: datetime, script: Mapping[str, str], language: str) -> str:
         """Say when `answer_within` of open time has passed, up to a full hour: `jutro do 12:00`."""

@@ -10,6 +10,7 @@ from services.followups.reading import place, small_talk
 from services.followups.reading.speech import heard
 
 _ASKED = {"do_you yes", "reaches yes", "where yes"}
+_CLAUSE = re.compile(r",| i czy ")
 _SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
 
 
@@ -37,7 +38,7 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
     for sentence in _SENTENCE.findall(message):
         if heard(sentence).names.isdisjoint(_ASKED) or not small_talk.asks(sentence):
             continue
-        for clause in sentence.split(","):
+        for clause in _CLAUSE.split(sentence):
             said = heard(clause)
             verb = next((each.start for each in said.of("do_you")), None)
             reaches = said.is_said("reaches yes")

@@ -98,6 +98,16 @@ class Reply:
         passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
         return [text, *(self._passed_on() if passes and "{by}" not in text else ())]
 
+    def _later(self, route: Route) -> list[str]:
+        """The same, and shorter each further time: nobody reads the same advice twice."""
+        said, of = self._again(route), f"again_{route.name}"
+        answers = self.heard.is_question and "{by}" in "".join(said)
+        if not said or answers or route.then != "contact":
+            return said
+        times = self._times(of)
+        self._count(of)
+        return [*self._say(("added_too", "added")[times % 2]), *said[1:]] if times else said
+
     @property
     def _is_answered(self) -> bool:
         """Whether it is answered beside the matter that holds the conversation."""
@@ -245,7 +255,7 @@ class Reply:
         language, is_end = heard.of_reply, route.then == "end"
         is_said = heard.says and (heard.is_worth_telling or heard.answer is None)
         is_due = is_said or (is_end and not small_talk.acknowledges(heard.message))
-        later = self._again(route) if is_due and not heard.answers else []
+        later = self._later(route) if is_due and not heard.answers else []
         asks = not is_end or (language in route.ask and not state.closed)
         if asks and self._may_ask_on(route):
             return self._ask_on(route, later)
@@ -350,6 +360,7 @@ class Reply:
         # Who asks something meanwhile is answered, and not pressed: the question stays open.
         is_open = question == self.before.asking != "consent" and self._times(question)
         is_heard = self.heard.is_question and (self._is_answered or self.heard.defers)
+        is_heard = is_heard and not (self.heard.held and self.heard.held.first)
         parts = [] if is_open and is_heard else [text]
         self._keep(asking=question, by_email=text == self.script.get("ask_email"))
         if counts:

@@ -158,6 +158,9 @@ def test_the_company_greets_once() -> None:
 def test_an_answer_is_promised_by_the_hours_of_the_office(now: str, by: str) -> None:
     at = datetime.fromisoformat(now).replace(tzinfo=FOLLOWUPS.office.zone)
     assert FOLLOWUPS.said("{by}", "pl", at) == by
+    is_there = FOLLOWUPS.said("{now}", "pl", at)
+    assert is_there.startswith("biuro jest teraz czynne") == FOLLOWUPS.office.is_open(at)
+    assert "8:00-17:00" in is_there
 
 
 def test_a_company_without_prices_says_that_it_depends(tmp_path: Path) -> None:
