@@ -99,6 +99,8 @@ def names_works(message: str, works: tuple[str, ...]) -> bool:
 
 def is_wish(message: str, rest: str, asked: Question | None, works: tuple[str, ...]) -> bool:
     """:param rest: the message without its facts"""
+    if speech.says(message, "desire none"):
+        return False
     letters = len(_LETTERS.findall(rest))
     desires = asked != "consent" and letters >= 2 and speech.says(message, "desires")
     if names_works(rest, works) or desires:
