@@ -270,13 +270,10 @@ def _bands(name: str, bounds: Sequence[int], language: str, script: Script) -> d
     """Return a choice for each band. Its fact is the upper end, and for the last one the lower."""
     found: dict[str, Tapped] = {}
     for least, most in pairwise((0, *bounds, 0) if bounds else ()):
-        facts = _number(name, most or least)
-        if most:
-            facts = facts.learn(Facts.of({f"{name}_from": least}))
-        text = describe(facts, language)
-        found[f"{least}-{most or ''}"] = Tapped(
-            text if most else script["tap_over"].format(facts=text), facts
-        )
+        number = _number(name, most or least)
+        facts = number.learn(Facts.of({f"{name}_from": least}))
+        over = script["tap_over"].format(facts=describe(number, language))
+        found[f"{least}-{most or ''}"] = Tapped(describe(facts, language) if most else over, facts)
     return found
 
 

@@ -18,12 +18,15 @@ _STARTS: dict[str, dict[str, Any]] = beside.toml(__file__, "start_words.toml")
 
 
 def describe_area(area: float, language: str, least: int | None = None) -> str:
-    text = f"{least}-{area:g}" if least else f"{area:g}"
-    return _up_to(f"{text if language == 'en' else text.replace('.', ',')} m²", language, least)
+    text = f"{least}-{area:g}" if least and least != area else f"{area:g}"
+    text = f"{text if language == 'en' else text.replace('.', ',')} m²"
+    return _open(text, language, area, least)
 
 
-def _up_to(fact: str, language: str, least: int | None) -> str:
-    return _STARTS[language]["up_to"].format(fact=fact) if least == 0 else fact
+def _open(fact: str, language: str, most: float, least: int | None) -> str:
+    """Say a band that begins at nothing, or that has no upper end: there both ends are the same."""
+    end = "up_to" if least == 0 else "over" if least == most else None
+    return _STARTS[language][end].format(fact=fact) if end else fact
 
 
 def describe_budget(budget: int, currency: str | None, language: str) -> str:
@@ -111,8 +114,8 @@ def _budget(facts: Facts, language: str) -> str | None:
     if facts.budget is None:
         return None
     most = describe_budget(facts.budget, facts.currency, language)
-    if not facts.budget_from:
-        return _up_to(most, language, facts.budget_from)
+    if facts.budget_from in {None, 0, facts.budget}:
+        return _open(most, language, facts.budget, facts.budget_from)
     low = describe_budget(facts.budget_from, facts.currency, language)
     return f"{low.rpartition(_SPACE)[0]}-{most}"
 

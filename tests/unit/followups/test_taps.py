@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from services.followups.dialogue.taps import Unfit, Value
+from services.followups.rules.fact_texts import for_lead, summary
 from tests.support.dialogues import TODAY, Visitor
 from tests.support.shipped import FOLLOWUPS as CONFIG
 
@@ -38,6 +39,19 @@ def test_a_whole_request_can_be_tapped_and_means_the_same_in_each_language(langu
     assert visitor.state.consent == "given"
     assert visitor.state.wording == CONFIG.texts[language]["consent_wording"]
     assert visitor.card["area"].startswith("30-60")
+
+
+def test_the_last_band_has_no_upper_end_on_the_card_and_for_sales() -> None:
+    visitor = Visitor()
+    for choice in ("quote", "kitchen", "150-", "250000-"):
+        visitor.taps(choice)
+    assert (visitor.card["area"], visitor.card["budget"]) == (
+        "ponad 150 m²",
+        "ponad 250\xa0000\xa0zł",
+    )
+    assert "ponad 150 m² · ponad 250\xa0000\xa0zł" in summary(for_lead(visitor.state.facts), "pl")
+    visitor.says("jednak 300 tys.")
+    assert visitor.card["budget"] == "300\xa0000\xa0zł"
 
 
 def test_each_question_but_the_contact_can_be_skipped_and_is_not_asked_again() -> None:
