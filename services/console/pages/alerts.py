@@ -69,9 +69,11 @@ class AlertsPage(Page):
 
     async def _begin(self, call: Call) -> web.Response:
         """Act on all that a list has shown: their number was typed."""
-        verb, expected = call.text("verb"), call.text("expected")
-        if not expected.isdecimal() or call.text("number") != expected:
-            raise RefusedError("bad_number", 422)
+        verb, expected, number = call.text("verb"), call.text("expected"), call.text("number")
+        if not verb and not number:  # the button that needs no typing; one of the two only
+            verb, number = "retry", call.text("retry")
+        if not expected.isdecimal() or number != expected:
+            raise RefusedError("bad_number", 422, reason=call.text("reason")[:500])
         if verb not in VERBS:
             raise RefusedError("bad_verb", 422)
         reason = call.reason()

@@ -132,7 +132,11 @@ def _covered(form: Mapping[str, Any]) -> dict[str, Any]:
 
 async def silence(call: Call) -> None:
     body = _covered(call.form) | {"why": call.reason()}
-    if (weekly := _weekly(call)) is not None:
+    how = call.text("how")
+    weekly = None if how == "once" else _weekly(call)
+    if weekly is None and how == "weekly":
+        raise RefusedError("bad_hours", 422, given=call.form)
+    if weekly is not None:
         body["weekly"] = weekly
         body["ends"] = (datetime.now(UTC) + WEEKLY).isoformat()
     else:
@@ -244,7 +248,8 @@ async def change_limit(call: Call) -> None:
     """Without a text, undo the earlier change."""
     if call.name not in call.offers["changeable"]:
         raise web.HTTPNotFound
-    body = {call.name: call.text("limit") or None}
+    # A number, and the time it is for.
+    body = {call.name: " per ".join(map(str, call.form.getall("limit", ()))) or None}
     await call.ask("PUT", "/api/ratelimits", body, not_accepted="bad_limit")
 
 

@@ -93,11 +93,11 @@ async def test_on_call_retries_discards_and_nothing_without_a_reason(
 
 
 async def chosen(ops: Person, query: str) -> dict[str, str]:
-    """Return the hidden fields of the forms above a list, but the number: a test types it."""
+    """Return the hidden fields of the form above a list, whose one button says the number."""
     text = (await ops.get(f"/console/alerts?{query}")).text
     form = text.partition('action="/console/alerts"')[2]
     fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', form))
-    assert fields.pop("number") == fields["expected"]
+    assert f'name="retry" value="{fields["expected"]}"' in form
     return fields
 
 
@@ -123,8 +123,12 @@ async def test_many_are_retried_once_their_number_was_typed(stack: Stack) -> Non
     assert doubt.status == 400
     boundless = await ops.post("/console/alerts", **act | {"as_of": "", "number": "7"})
     assert boundless.status == 400
+    pressed = {**act, "verb": "", "retry": "7"}
+    for wrong in ({"retry": "6"}, {"number": "7"}):  # Enter in the field of the other button
+        refused = await ops.post("/console/alerts", **pressed | wrong)
+        assert refused.status == 422, wrong
     assert stack.query("SELECT 1 FROM console.bulk_action") == []
-    begun = await ops.post("/console/alerts", **act, number="7")
+    begun = await ops.post("/console/alerts", **pressed)
     assert (begun.status, begun.location is not None) == (303, True)
 
     async def done() -> bool:
