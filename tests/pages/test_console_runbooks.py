@@ -230,14 +230,14 @@ async def find_out(page: Page, stack: Stack, alert_id: str) -> None:
 async def test_delivery_in_doubt(page: Page, stack: Stack) -> None:
     alert_id, _ = await in_doubt(stack)
     await open_from_menu(page, "alerts", "state_in_doubt")
-    await page.locator(f"main a[href='/console/alerts/{alert_id}']").click()
+    await page.locator(f"main h2 a[href='/console/alerts/{alert_id}']").click()
     await find_out(page, stack, alert_id)
 
 
 async def test_permit_overrun(page: Page, stack: Stack) -> None:
     alert_id, email = await in_doubt(stack)
     await open_from_menu(page, "alerts", "state_in_doubt")
-    await page.locator(f"main a[href='/console/alerts/{alert_id}']").click()
+    await page.locator(f"main h2 a[href='/console/alerts/{alert_id}']").click()
     await page.locator("summary", has_text=EN["payload"]).click()
     await expect(page.locator("pre", has_text=email)).to_be_visible()
     there = page.url

@@ -158,7 +158,7 @@ async def test_a_limit_is_changed_and_the_change_taken_back(stack: Stack) -> Non
     assert (await ops.post("/console/limits/login", limit="9 per hour")).status == 404
     assert (await ops.post("/console/limits/chat", limit="7 per minute")).status == 303
     shown = (await ops.get("/console/limits")).text
-    assert "7 per minute" in shown
+    assert "<b>7</b> <span>per minute</span>" in shown
     assert EN["source_override"] in shown
     assert (await ops.post("/console/limits/chat")).status == 303
     assert EN["source_override"] not in (await ops.get("/console/limits")).text
