@@ -172,6 +172,8 @@ async def test_a_silence_begins_and_ends(stack: Stack) -> None:
     asked = await ops.get(f"/console/silences?matchers=event_type%3D{SILENCEABLE}")
     assert (asked.status, "open alerts fit" in asked.text) == (200, True)
     assert (await ops.post("/console/silences", **form | {"reason": ""})).status == 422
+    weekly = await ops.post("/console/silences", **form, matchers="a=b", how="weekly")
+    assert (weekly.status, EN["bad_hours"] in weekly.text) == (422, True)
     assert (
         await ops.post("/console/silences", **form, matchers=f"event_type={SILENCEABLE}")
     ).status == 303
