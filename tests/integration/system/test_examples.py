@@ -122,25 +122,26 @@ async def test_the_jobs_ping_when_they_succeed_and_when_they_fail(
     env = {"PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "PING": made["url"]}
     shown = f"/api/heartbeats/{made['id']}"
 
-    async def pinged(count: int) -> Any:
+    async def pinged(count: int, state: str) -> Any:
         async def pings() -> Any:
             return (await stack.http("GET", shown, key="admin")).body
 
-        return await eventually(pings, 20, so=lambda found: len(found["pings"]) == count)
+        def so(found: Any) -> bool:
+            return (len(found["pings"]), found["state"]) == (count, state)
+
+        return await eventually(pings, 20, so=so)
 
     backup = tmp_path / "backup"
     backup.write_text("#!/bin/sh\necho disk full; exit 3\n")
     backup.chmod(0o755)
     assert await run("sh", "-c", command, env=env) == (0, "")
-    found = await pinged(1)
+    found = await pinged(1, "down")
     last = {name: found["pings"][0][name] for name in ("kind", "code", "log")}
     assert last == {"kind": "fail", "code": 3, "log": "disk full\n"}
-    assert found["state"] == "down"
     for result, state in (("success", "up"), ("timeout", "down")):
         code, _ = await run("sh", "-c", stop, env=env | {"SERVICE_RESULT": result})
         assert code == 0
-        found = await pinged(2 if state == "up" else 3)
-        assert found["state"] == state
+        found = await pinged(2 if state == "up" else 3, state)
     await stack.http("DELETE", shown, key="admin")
 
 
