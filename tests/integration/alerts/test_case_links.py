@@ -119,16 +119,17 @@ async def details(sent: Sent, **payload: str) -> list[str]:
     whole = json.dumps({"text": "a lead", **payload})
     await sent.cases.execute("UPDATE alert_case SET payload = CAST(:new AS jsonb)", new=whole)
     await sent.cases.take(sent.case_id)
-    return re.findall(r"<dd>(.*)</dd>", await sent.page(sent.anna))
+    shown = re.finditer(r'<dd>(.*)</dd>|<p>(<a class="button".*)</p>', await sent.page(sent.anna))
+    return [each[1] or each[2] for each in shown]
 
 
 async def test_the_owner_calls_and_writes_by_a_link_and_by_no_other_text_of_a_stranger(
     sent: Sent,
 ) -> None:
     assert await details(sent, phone="600 700 800", email="Jan.O'Nil+x@Example.com") == [
-        '<a href="tel:+48600700800">600 700 800</a>',
         """<a href="mailto:jan.o%27nil%2Bx@example.com">Jan.O&#39;Nil+x@Example.com</a>""",
         "a lead",
+        '<a class="button" href="tel:+48600700800">Call: 600 700 800</a>',
     ]
     (link, _) = await details(sent, email="jan?bcc=eve&x=%0a@example.com")  # no header of a mail
     assert 'href="mailto:jan%3Fbcc%3Deve%26x%3D%250a@example.com"' in link
