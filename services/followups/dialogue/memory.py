@@ -73,9 +73,12 @@ def remember(heard: Heard, passed: Facts | None, agreed: str | None) -> tuple[St
 def _call_time(heard: Heard) -> str:
     """Return the last part of the message that says when to call, or whom; else its beginning."""
     said, find = heard.message or heard.words, heard.taps.routes.find
-    parts = [said[at : at + CALL_TIME] for at in range(0, len(said) or 1, CALL_TIME // 2)]
-    meant = [each for each in parts if {route.action for route in find(each)} & _HOW_TO_CALL]
-    return (meant[-1] if len(parts) > 2 and meant else parts[0]).strip()
+    first = said[:CALL_TIME]
+    if first == said:
+        return said.strip()
+    parts = [said[at : at + CALL_TIME] for at in range(0, len(said), CALL_TIME // 2)]
+    meant = (each for each in reversed(parts) if {one.action for one in find(each)} & _HOW_TO_CALL)
+    return next(meant, first).strip()
 
 
 def _unasked(state: State, *questions: str) -> State:
