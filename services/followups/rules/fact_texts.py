@@ -18,15 +18,15 @@ _STARTS: dict[str, dict[str, Any]] = beside.toml(__file__, "start_words.toml")
 
 
 def describe_area(area: float, language: str, least: int | None = None) -> str:
-    text = f"{least}-{area:g}" if least and least != area else f"{area:g}"
-    text = f"{text if language == 'en' else text.replace('.', ',')} m²"
-    return _open(text, language, area, least)
+    text = _range(f"{area:g} m²", f"{least}", area, least, language)
+    return text if language == "en" else text.replace(".", ",")
 
 
-def _open(fact: str, language: str, most: float, least: int | None) -> str:
-    """Say a band that begins at nothing, or that has no upper end: there both ends are the same."""
-    end = "up_to" if least == 0 else "over" if least == most else None
-    return _STARTS[language][end].format(fact=fact) if end else fact
+def _range(text: str, low: str, most: float, least: int | None, language: str) -> str:
+    """Say a range: one from 0 has no lower end, and one with equal ends has no upper one."""
+    if least in {0, most}:
+        return str(_STARTS[language]["up_to" if least == 0 else "over"].format(fact=text))
+    return f"{low}-{text}" if least else text
 
 
 def describe_budget(budget: int, currency: str | None, language: str) -> str:
@@ -113,11 +113,9 @@ def describe(facts: Facts, language: str) -> str:
 def _budget(facts: Facts, language: str) -> str | None:
     if facts.budget is None:
         return None
-    most = describe_budget(facts.budget, facts.currency, language)
-    if facts.budget_from in {None, 0, facts.budget}:
-        return _open(most, language, facts.budget, facts.budget_from)
-    low = describe_budget(facts.budget_from, facts.currency, language)
-    return f"{low.rpartition(_SPACE)[0]}-{most}"
+    text = describe_budget(facts.budget, facts.currency, language)
+    low = describe_budget(facts.budget_from or 0, facts.currency, language).rpartition(_SPACE)[0]
+    return _range(text, low, facts.budget, facts.budget_from, language)
 
 
 def wishes(known: Mapping[str, Any], language: str) -> list[str]:
