@@ -280,7 +280,7 @@ class Heard:
 
         self.answers = tuple(route for route in self._matched if route.answer and is_due(route))
         urgent = [route for route in self.answers if route.first]
-        # A person answers, as there is no form in the language.
+        # A person answers: the language has no form.
         self.by_person = self.spoken in self.taps.handover and all(
             self.spoken in each.answer for each in urgent
         )
@@ -291,7 +291,7 @@ class Heard:
         self.closes = any(route.then == "close" for route in self._matched) or (
             is_read and small_talk.acknowledges(self.message)
         )
-        # Another topic, or a wish not to be asked: there is no question this time.
+        # Another topic, or a wish not to be asked: nothing is asked this time.
         self.is_off_topic = any(
             each.then == "nothing" and not (each.lead and tells) for each in self._matched
         )
@@ -313,7 +313,7 @@ class Heard:
             read = Facts(email=read.email, phone=read.phone, name=read.name, city=read.city)
         if state.facts.area and self._corrects is None and area.is_of_pieces(self.message):
             read = read._replace(area=None, area_from=None)  # staff read it
-        # The day of the call is no start, and that of the keys gives way to one.
+        # The day of the call is not the start, and the day of the keys gives way to a start.
         start, known = read.start or "", state.facts.start
         is_call = _DAY.match(start) and not self.actions.isdisjoint({"call", "call_times"})
         gives_way = known and starts.of_handover(start) and not starts.of_handover(known)

@@ -59,7 +59,7 @@ def _cases(word: str) -> tuple[str, ...]:
     """Return a word in all cases, and some that do not exist."""
     ends = (word[at:] for at in range(max(0, len(word) - 3), len(word) + 1))
     end = next(each for each in ends if each in _ENDINGS)
-    is_long = len(word) > 5  # `Katowic`, but `tych` is no town
+    is_long = len(word) > 5  # `Katowic`, but `tych` is not a town
     return (word, *(word.removesuffix(end) + each for each in _ENDINGS[end] if each or is_long))
 
 

@@ -136,7 +136,7 @@ async def test_a_restored_backup_undoes_no_withdrawal_and_gets_no_permit_before_
         await host.journal.update()
     backup.take()
     await consent.post("/api/unsubscribe", {"email": ANNA})
-    await consent.post("/api/unsubscribe", {"email": JAN})  # of whom the backup knows nothing
+    await consent.post("/api/unsubscribe", {"email": JAN})  # the backup does not know him
     url = f"/unsubscribe?token={consent.link(OLA)}"
     assert (await consent.seen("POST", url, data={}))[0] == 200
     for host in (here, there):
