@@ -14,9 +14,7 @@ _STREETS = words_of("ids", "street")
 _NAME = r"(?:\d{1,3} )?(?:(?!We? )[A-ZĄĆĘŁŃÓŚŹŻ](?:[^\W\d_]{1,30}|\.) ?){1,4}"
 _PHONE = r"(?:\d{3}(?:[\s-]?\d{3}){2}|\d\d[\s-]\d{3}(?:[\s-]\d\d){2})(?![\s-]?\d)"
 _HOUSE = r"\d{1,4}[a-zA-Z]?(?:\s?/\s?\d{1,4})?(?:\s?m\.?\s?\d{1,4})?(?![\d.]|\s?(?:m2|m²|mkw|metr))"
-_STREET = re.compile(
-    rf"\b(?i:{'|'.join(_STREETS)})(?:\.\s?|\s){_NAME}(?:(?!{_PHONE}){_HOUSE})?"
-)
+_STREET = re.compile(rf"\b(?i:{'|'.join(_STREETS)})(?:\.\s?|\s){_NAME}(?:(?!{_PHONE}){_HOUSE})?")
 """`ul. 3 Maja 12/4`"""
 _POSTCODE = re.compile(
     r"(?<![\d+-])\b\d\d-\d{3}\b(?![\s-]?\d|\s?(?:tys|k\b|z[łl]|m2|m²|met))", re.IGNORECASE

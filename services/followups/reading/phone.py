@@ -10,7 +10,7 @@ from functools import lru_cache
 from services.followups.reading import amounts
 from services.followups.reading.numbers import HAS_DIGIT, in_digits
 from services.followups.reading.text import MARK, PHONE_MARK, Reading, words
-from services.followups.reading.tokens import Match, Said, Vocabulary, words_of
+from services.followups.reading.tokens import Match, Said, Vocabulary
 from services.followups.rules.facts import Question
 
 _TOKEN = re.compile(
@@ -27,14 +27,19 @@ _LETTERS = str.maketrans("OolI", "0011")
 UNREAD = re.compile(r"(?<![\w/.,-])O?\d(?:(?:[\s-]?|(?<=\d{3})\.)[\dO]){4,}(?![\w/]|[.,]\d)")
 """`O3 771 26`: what is left of a message and looks like a number."""
 _HOUR = re.compile(r"(?:[7-9]|1\d|2[01])(?:\.\d\d)?(?:\s?-\s?(?:[7-9]|1\d|2[01])(?:\.\d\d)?)?")
+_FORMS = {
+    "+48": re.compile(r"(?:(?:\+|00)48|48|0)?([1-9]\d{8})"),
+    "+49": re.compile(r"0(1[5-7]\d{8,9})"),  # as Germans write a mobile
+    "+": re.compile(r"(?:\+|00)(?!48|0)(\d{8,15})"),
+}
+_SHORT = re.compile(r"(?:\+48\s?)?((?!..-..$)[1-9](?:[\s-]?\d){2,7})")
+_MISTYPED = re.compile(r"(?:48)?([4-8](?:\d{7}|\d{9}))")
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
 _NOT_DIGIT = re.compile(r"\D")
 _TOO_LONG = 5
 """Digits alone that are more are no area."""
-_DIGITS = 9
+_DIGITS, _LONGEST_END = 9, 4
 _MOBILE = "45678"
-_LABELS = words_of("phone", "labels")
-_BREAKS = {".", ",", "…", "-"}
 
 
 class _Said(Said):
@@ -60,16 +65,9 @@ _read = lru_cache(16)(_Said)  # a turn asks several things of the same message
 def _whole(run: str) -> str | None:
     """Return the number that a run of digits is; None if it is none."""
     digits = _NOT_DIGIT.sub("", run.replace("(0)", ""))  # `+49 (0)151 …`
-    if "+" in run or digits.startswith("00"):
-        digits = digits.lstrip("0")
-        lengths = {11} if digits.startswith("48") else range(8, 16)
-        return f"+{digits}" if len(digits) in lengths else None
-    if re.fullmatch("01[5-7][0-9]{8,9}", digits):  # as Germans write a mobile
-        return f"+49{digits[1:]}"
-    prefix = len(digits) - _DIGITS
-    if prefix < 0 or digits[:prefix] not in {"", "0", "48"} or digits[prefix] == "0":
-        return None
-    return f"+48{digits[prefix:]}"
+    said = f"+{digits}" if "+" in run else digits
+    numbers = ((code, form.fullmatch(said)) for code, form in _FORMS.items())
+    return next((f"{code}{number[1]}" for code, number in numbers if number), None)
 
 
 def canonical(text: str) -> str | None:
@@ -83,10 +81,9 @@ def canonical(text: str) -> str | None:
 
 def piece(text: str, asked: Question | None) -> str | None:
     """Return the digits of the first part of a phone number. Alone they may be a budget."""
-    may_be = asked == "contact" or text[:1] in "+123456789" or not _LABELS.isdisjoint(words(text))
-    said = _read(text) if may_be and _PIECE.search(text) else None
-    for at in said.runs if said else ():
-        if said and (digits := _short(said, at)):
+    said = _read(text if _PIECE.search(text) else "")
+    for at in said.runs:
+        if digits := _short(said, at):
             is_long = len(digits) > _TOO_LONG and not digits.endswith("000")
             is_due = asked == "contact" or (is_long and not at and asked != "budget")
             if said.ends("label yes", at + 1) or (is_due and _is_all(said, at)):
@@ -96,40 +93,27 @@ def piece(text: str, asked: Question | None) -> str | None:
 
 def _short(said: _Said, at: int) -> str | None:
     """Return the digits of a run that is less than a number."""
-    run, digits = said.tokens[at].word, said.digits(at)
-    digits = digits.removeprefix("48") if run[0] == "+" else digits
-    is_other = re.search(r"[./()]|^\d\d?-\d\d?$", run) or said.is_kind(at + 1, "{unit}")
-    is_decimal = re.match(r"[.,/]\d", said.text[said.tokens[at].end :])
-    is_short = 3 <= len(digits) < _DIGITS and digits[0] != "0"
-    return digits if is_short and not (is_other or is_decimal) else None
+    short = _SHORT.fullmatch(said.tokens[at].word)
+    return _NOT_DIGIT.sub("", short[1]) if short and not said.is_kind(at + 1, "{unit}") else None
 
 
 def _is_all(said: _Said, at: int) -> bool:
     """Return whether the message is a piece of a number and a few words: `anna 516 22, zaraz`."""
-    after = range(at + 1, len(said.tokens))
-    is_led = at <= 5 and not any(said.is_kind(one, "{no_name}", "{run}") for one in range(at))
-    is_last = all(
-        said.is_kind(one, "{rest}") or said.words(one, one + 1)[0] in _BREAKS for one in after
-    )
+    is_led = not any(said.is_kind(one, "{no_name}", "{run}") for one in range(at))
+    is_last = all(said.is_kind(one, "{rest}") for one in range(at + 1, len(said.tokens)))
     return is_led and is_last and said.digits(at)[0] in _MOBILE
 
 
 def joined(before: str, text: str, asked: Question | None) -> str | None:
     """Return the message with the piece of a number before it: `516 22`, `9 041 to dalej`."""
-    if not HAS_DIGIT.search(text):
-        return None
-    said = _read(text)
-    at = next(iter(said.runs), None)
-    is_rest = at is not None and all(
-        said.is_kind(one, "{goes_on}") or not said.tokens[one].word.isalnum() for one in range(at)
-    )
-    if at is None or not is_rest or said.is_kind(at + 1, "{unit}") or len(said.digits(at)) > 6:
-        return None
     first = piece(before, asked)
-    number, after = (first or "") + said.digits(at), text[said.tokens[at].end :]
-    # `516`, `22`: the third part is still to come.
-    is_whole = len(number) == _DIGITS or (len(number) < _DIGITS and not after)
-    return f"tel. {number} {after}" if first and is_whole else None
+    said = _read(text if first else "")
+    at = next(iter(said.runs), None)
+    if not first or at is None or said.is_kind(at + 1, "{unit}"):
+        return None
+    number = first + said.digits(at)
+    is_rest = all(said.is_kind(one, "{goes_on}") for one in range(at)) and len(number) <= _DIGITS
+    return f"tel. {number} {text[said.tokens[at].end :]}" if is_rest else None
 
 
 def corrected(known: str, text: str, asking: Question | None) -> str | None:
@@ -137,10 +121,10 @@ def corrected(known: str, text: str, asking: Question | None) -> str | None:
 
     `150, nie 200` beside anything else is a budget or an address, not the end of a number.
     """
-    said = _read(text) if HAS_DIGIT.search(text) else None
-    if said is None or said.numbers or not (found := _endings(said)):
+    said = _read(text if HAS_DIGIT.search(text) else "")
+    each = next(iter(_endings(said)), None)
+    if said.numbers or each is None:
         return None
-    each = found[0]
     rest = (one for one in range(len(said.tokens)) if not each.start <= one < each.end)
     is_alone = asking not in {"area", "budget", "start"} and all(
         said.is_kind(one, "{beside_ending}", "{run}") for one in rest
@@ -157,21 +141,19 @@ def _ended(known: str, said: _Said, each: Match) -> str | None:
     """Return the number with its new ending; None if that is not the ending of this number."""
     runs = [said.digits(at) for at in said.runs if each.start <= at < each.end]
     digits, *others = runs[:: -1 if each.value == "new_last" else 1]
-    wrong = others[0] if others else ""
-    number = known[: -len(wrong or digits)] + digits
-    is_end = 2 <= len(digits) <= 4 and known.endswith(wrong) and len(number) == len(known)
-    return number if is_end else None
+    wrong = (others or [known[-len(digits) :]])[0]
+    is_end = known.endswith(wrong) and len(wrong) == len(digits) <= _LONGEST_END
+    return known.removesuffix(wrong) + digits if is_end else None
 
 
 def mistyped(text: str) -> str | None:
     """Return the digits of what is a phone number but for one digit too few or too many."""
-    said = _read(_in_digits(text)) if _MANY.search(_in_digits(text)) else None
+    text = _in_digits(text)
+    said = _read(text) if _MANY.search(text) else None
     if said is None or len(said.runs) != 1 or len(said.tokens) > _DIGITS:
         return None
-    digits = said.digits(said.runs[0])
-    if said.tokens[said.runs[0]].word.startswith("+48") or len(digits) == _DIGITS + 3:
-        digits = digits.removeprefix("48")
-    return digits if len(digits) in {_DIGITS - 1, _DIGITS + 1} and digits[0] in _MOBILE else None
+    digits = _MISTYPED.fullmatch(said.digits(said.runs[0]))
+    return digits[1] if digits else None
 
 
 def _in_digits(text: str) -> str:
@@ -182,12 +164,8 @@ def _in_digits(text: str) -> str:
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
-    if HAS_DIGIT.search(text):
-        text = _LETTERED.sub(lambda number: number[0].translate(_LETTERS), text)
-    spoken = _in_digits(text)
-    if not HAS_DIGIT.search(spoken):
-        return text, {}
-    if _MANY.search(spoken):
+    text = _LETTERED.sub(lambda number: number[0].translate(_LETTERS), text)
+    if _MANY.search(spoken := _in_digits(text)):
         said = _read(text)
         if not said.numbers and not said.is_said("not theirs"):
             said = _read(_APART.sub(" ", spoken))
@@ -201,11 +179,10 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 
 
 def _is_phone(said: _Said, asked: Question | None) -> bool:
-    """Return whether nine digits in words are a number: alone, or beside a word for phones."""
-    is_short = len(said.tokens) <= _DIGITS + 1 and len(said.runs) == 1
-    is_alone = is_short and said.digits(said.runs[0])[0] in _MOBILE
+    """Return whether nine digits in words are a number: as of a mobile, or beside a word for phones."""
+    is_mobile = any(said.digits(at)[0] in _MOBILE for at in said.numbers)
     is_named = any(said.is_kind(at, "{of_phone}") for at in range(len(said.tokens)))
-    return asked == "contact" or is_named or (is_alone and asked not in {"area", "budget"})
+    return asked == "contact" or is_named or (is_mobile and asked not in {"area", "budget"})
 
 
 def _chosen(said: _Said) -> int | None:
@@ -224,7 +201,7 @@ def _chosen(said: _Said) -> int | None:
 def _taken(said: _Said, chosen: int) -> Reading:
     """Take a number, and the hours to call, which are no area and no budget."""
     number, tokens = said.numbers[chosen], said.tokens
-    news: dict[str, object] = {"phone": number}
+    news: dict[str, object] = {"phone": number, "phones": len(said.numbers)}
     cuts = {(at, at + 1): MARK for at in said.numbers} | {(chosen, chosen + 1): PHONE_MARK}
     for each in _endings(said):
         if each.start > chosen and (ended := _ended(number, said, each)):
@@ -232,15 +209,13 @@ def _taken(said: _Said, chosen: int) -> Reading:
     hours = [
         at  # `501 502 503 po 16`
         for at in said.runs
-        if at not in said.numbers and _HOUR.fullmatch(tokens[at].word)
+        if _HOUR.fullmatch(tokens[at].word)
         if said.is_kind(at - 1, "{led}") or "-" in tokens[at].word
         if not said.is_kind(at + 1, "{unit}", "{month}", "{to}")
     ]
     cuts |= {(at - said.is_kind(at - 1, "{led}"), at + 1): "" for at in hours}
     if hours or said.is_said("hours yes"):
         news["has_hours"] = True
-    if len(said.numbers) > 1:
-        news["phones"] = len(said.numbers)
     text = said.text
     for (start, end), mark in sorted(cuts.items(), reverse=True):
         text = f"{text[: tokens[start].start]} {mark} {text[tokens[end - 1].end :]}"
