@@ -8,7 +8,6 @@ these words.
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from services.followups.reading.phrases import plain
 from services.followups.reading.text import MARK, PHONE_MARK, Reading, told, words
@@ -25,18 +24,6 @@ FIRST_NAMES = frozenset(
 _KNOWN = FIRST_NAMES | words_of("name", "leads")
 _BESIDE = {*",;:.!|()-–/", MARK, PHONE_MARK}
 _LONGEST = 4
-
-
-class _Run(NamedTuple):
-    """Words that may be a name, by the numbers of their tokens."""
-
-    start: int
-    end: int
-    left: str
-    """What is before it, and after it."""
-    right: str
-    cut: tuple[int, int]
-    """With the words that say so."""
 
 
 class _Names(Said):
@@ -58,28 +45,45 @@ class _Names(Said):
     def _goes_on(self, at: int) -> bool:
         """Return whether a name goes on with this token: `Maj-Nowak`, `Jan W.`"""
         word = self.tokens[at].word
-        is_initial = self.words(at + 1, at + 2) == ["."] and len(word) == 1
+        is_initial = len(word) == 1 and self.words(at + 1, at + 2) == ["."]
         return word == "-" or is_initial or self._may_be(at)
 
-    def runs(self) -> Iterator[_Run]:
-        at = 0
-        while at < self.size:
-            end = at + (self._may_be(at) or self.ends("lead said", at))
-            while at < end < min(self.size, at + _LONGEST) and self._goes_on(end):
-                end += 1
-            if end > at:
-                yield self._run(at, end)
-            at = max(end, at + 1)
+    def ranked(self) -> Iterator[tuple[int, int, int, tuple[int, int]]]:
+        """Return the names that may be the writer's: how surely, 1 the surest, where each begins
+        and ends, and where with the words that say so.
+        """
+        end = 0
+        for at in range(self.size):
+            if at >= end and self._may_be(at):
+                end = at + 1
+                while end < min(self.size, at + _LONGEST) and self._goes_on(end):
+                    end += 1
+                left, first = self._left(at)
+                end += self._is_family(end, at, left)
+                last = self.end_of("side yes", end)
+                right = "side" if last else self._edge(end, step=1)
+                if rank := self._rank(at, end, left, right):
+                    yield rank, at, end, (first, last or end)
 
-    def _run(self, start: int, end: int) -> _Run:
-        left, first = self._left(start)
-        is_free = self.is_kind(end, "{word}") and not self.is_kind(end, "{no_name}")
-        if is_free and end - start == 1 and self.is_first(start):  # `jan nowak 600 700 800`
-            beside = {left, self._edge(end + 1, step=1)}
-            is_all = (start, end + 1) == (0, self.size)
-            end += is_all or ("word" not in beside and not beside.isdisjoint({"phone", "said"}))
-        right, last = self._right(end)
-        return _Run(start, end, left, right, (first, last))
+    def _is_family(self, at: int, start: int, left: str) -> bool:
+        """Return whether a word without a capital is the family's name: `jan nowak 600 700 800`."""
+        beside = {left, self._edge(at + 1, step=1)}
+        is_all = (start, at + 1) == (0, self.size)
+        is_free = self.is_kind(at, "{word}") and not self.is_kind(at, "{no_name}")
+        return is_free and (is_all or not beside.isdisjoint({"phone", "said"}))
+
+    def _rank(self, start: int, end: int, left: str, right: str) -> int:
+        """Return how surely it is the writer's name; 0 if it is not."""
+        beside, size = {left, right}, end - start
+        if left == "said" or not (self.is_first(start) or self.is_first(end - 1)):
+            return int(left == "said")
+        if left == "introduced" or right == "side":
+            return 2
+        if left == "signed" or "word" in beside:
+            return 3 * (left == "signed")
+        if all(self.is_title(at) for at in range(start, end) if self.is_kind(at, "{word}")):
+            return 4 if size > 1 or MARK in self.text or self.text[:1].isupper() else 0
+        return 5 if (beside == {"end"} and size < 3) or "phone" in beside else 0
 
     def _left(self, at: int) -> tuple[str, int]:
         at -= self.is_kind(at - 1, "{title}")
@@ -90,10 +94,6 @@ class _Names(Said):
             if self.ends(f"lead {lead}", stop):
                 return lead, self.start_of(f"lead {lead}", stop)
         return self._edge(at - 1, step=-1), at
-
-    def _right(self, at: int) -> tuple[str, int]:
-        side = self.end_of("side yes", at)
-        return ("side", side) if side else (self._edge(at, step=1), at)
 
     def _edge(self, at: int, *, step: int) -> str:
         """Return `phone` or `mark`, also beyond signs and labels; else `sign`, `end` or `word`."""
@@ -114,32 +114,19 @@ def find(text: str, *_: object) -> Reading:
     if _KNOWN.isdisjoint(words(text)):
         return text, {}
     names = _Names(text)
-    rated = [(rank, run) for run in names.runs() if (rank := _rank(names, run))]
-    if not rated:
+    best = min(names.ranked(), default=None)
+    if best is None:
         return text, {}
-    run = min(rated)[1]
-    name = names.said(run.start, run.end)
+    start, end, cut = best[1:]
+    name = names.said(start, end)
     first, last = name.partition(" ")[::2]
     if plain(last) in FIRST_NAMES and plain(first) not in FIRST_NAMES:  # `Wiśniewska Teresa`
         name = f"{last} {first}"
-    return names.without(run.cut), {"name": name.title() if name.islower() else name}
-
-
-def _rank(names: _Names, run: _Run) -> int:
-    """Return how surely a run is the writer's name, 1 the surest; 0 if it is not."""
-    beside, size = {run.left, run.right}, run.end - run.start
-    if run.left == "said" or not (names.is_first(run.start) or names.is_first(run.end - 1)):
-        return int(run.left == "said")
-    if run.left == "introduced" or run.right == "side":
-        return 2
-    if run.left == "signed" or "word" in beside:
-        return 3 * (run.left == "signed")
-    if all(names.is_title(at) for at in range(run.start, run.end) if names.is_kind(at, "{word}")):
-        return 4 if size > 1 or MARK in names.text or names.text[:1].isupper() else 0
-    return 5 if (beside == {"end"} and size < 3) or "phone" in beside else 0
+    return names.without(cut), {"name": name.title() if name.islower() else name}
 
 
 # --- the vocative -----------------------------------------------------------------------------
+
 
 _VOCATIVES = {name: form for form, (name,) in _TOLD["words"]["vocative"].items()}
 _ENDINGS: dict[str, list[str]] = _TOLD["words"]["called"]

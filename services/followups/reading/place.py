@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 from services.followups.reading.phrases import plain
 from services.followups.reading.text import MARK, told, words
@@ -63,14 +62,6 @@ def _cases(word: str) -> tuple[str, ...]:
     return (word, *(word.removesuffix(end) + each for each in _ENDINGS[end] if each or is_long))
 
 
-class _Named(NamedTuple):
-    """A town in a message."""
-
-    rank: int
-    end: int
-    town: str
-
-
 class _Places(Said):
     vocabulary = Vocabulary("place", pattern=_TOKEN)
 
@@ -78,7 +69,18 @@ class _Places(Said):
         super().__init__(text)
         self.forms, self.large, self.ordinary = _towns()
 
-    def name(self, at: int) -> tuple[int, str] | None:
+    def ranked(self) -> Iterator[tuple[int, str]]:
+        """Return the towns that are named, each with how surely the works are there."""
+        done = 0
+        for at, each in enumerate(self.tokens):
+            is_first = each.word in _first_words() and not self.is_kind(at, "{no_town}")
+            if at >= done and is_first and (name := self._name(at)):
+                rank = self._rank(at, *name)
+                if rank is not None:
+                    done = name[0]
+                    yield rank, name[1]
+
+    def _name(self, at: int) -> tuple[int, str] | None:
         """Return the town that begins here, with its end: the longest name."""
         for end in range(min(at + 5, len(self.tokens)), at, -1):
             said = " ".join(word for word in self.words(at, end) if word != "-")
@@ -88,45 +90,29 @@ class _Places(Said):
                 return end, town
         return None
 
-    def named(self) -> Iterator[_Named]:
-        last: _Named | None = None
-        for at, each in enumerate(self.tokens):
-            if each.word not in _first_words() or self.is_kind(at, "{no_town}"):
-                continue
-            if (last is None or last.end <= at) and (name := self.name(at)):
-                rank = self._rank(at, *name, last)
-                if rank is not None:
-                    last = _Named(rank, *name)
-                    yield last
-
-    def _rank(self, at: int, end: int, town: str, last: _Named | None) -> int | None:
+    def _rank(self, at: int, end: int, town: str) -> int | None:
         """Return how surely the works are in a town; None if they are not."""
         kinds = ("{in}", "{from}", "{near}")
-        led = [rank for rank, kind in enumerate(kinds) if self.is_kind(at - 1, kind)]
-        is_listed = last is not None and self.is_kind(last.end, "{or}") and at == last.end + 1
-        if (led or is_listed) and self.begins("beside elsewhere", end):
+        led = next((rank for rank, kind in enumerate(kinds) if self.is_kind(at - 1, kind)), None)
+        if led is None:
+            return self._standing(at, end, town)
+        if self.begins("beside elsewhere", end):
             return _ANOTHERS
-        if not led and not self.ends("led yes", at):
-            return last.rank if last and is_listed else self._standing(at, end, town)
         if any(self.begins("beside there", one) for one in range(at, at + _LOOK_BACK)):
-            return (*led, _IN)[0]
-        for name, rank in _BESIDE.items():
-            if self.ends(f"beside {name}", at - 1):
-                return rank
-        return (*led, _IN)[0]
+            return led
+        said = (name for name in _BESIDE if self.ends(f"beside {name}", at - 1))
+        return _BESIDE.get(next(said, ""), led)
 
     def _standing(self, at: int, end: int, town: str) -> int | None:
-        """Rank a town without a preposition: `adres: Kraków`. It has to be as it is listed."""
-        said, first = " ".join(word for word in self.words(at, end) if word != "-"), at
-        if said not in _ABROAD and not f"{_listed(town)} ".startswith(f"{said} "):
-            return None
+        """Rank a town without a preposition: `adres: Kraków`."""
+        first = at
         while self.is_kind(first - 1, "{label}"):
             first -= 1
         is_last = not self.is_kind(end, "{word}") or self.is_kind(end, "{near}", "{short}")
         if is_last and not self.is_kind(first - 1, "{word}"):
             return _FROM
         is_known = town in self.large or (self.is_title(at) and town not in self.ordinary)
-        return _AMID if len(town) > 4 and is_known else None
+        return _AMID if is_known else None
 
 
 def find_all(text: str) -> list[str]:
@@ -136,6 +122,6 @@ def find_all(text: str) -> list[str]:
     """
     if _first_words().isdisjoint(words(text)):
         return []
-    named = [*_Places(text).named()]
-    best = min((each.rank for each in named), default=None)
-    return list(dict.fromkeys(each.town for each in named if each.rank == best))
+    ranked = [*_Places(text).ranked()]
+    best = min((rank for rank, _ in ranked), default=None)
+    return list(dict.fromkeys(town for rank, town in ranked if rank == best))
