@@ -5,14 +5,14 @@ anywhere in the message, and `a - b` the first without the second. A match of a 
 excludes that route.
 """
 
-from collections import defaultdict
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
-from services.followups.reading.phrases import Heard, Phrases, Rule, fold, spellings
+from services.followups.reading.tokens import Vocabulary
 from services.followups.rules.facts import Question
 
 Then = Literal["form", "contact_first", "contact", "nothing", "close", "end"]
@@ -97,40 +97,37 @@ class Route:
         return self.then in {"contact", "end"}
 
 
+_WORD = re.compile(r"(?P<word>[^\W_]+)")
+
+
 class Routes:
     """All routes, in configured order: of several that match, the first one counts."""
 
     def __init__(
         self, routes: Sequence[Route], words: Mapping[str, Sequence[str]] = MappingProxyType({})
     ) -> None:
-        self._routes = tuple(routes)
-        self._places = {route.name: place for place, route in enumerate(self._routes)}
-        self._phrases, added = Phrases(), set[str]()
+        self._routes = {route.name: route for route in routes}
+        self._vocabulary = Vocabulary(words=words, pattern=_WORD)
         self._hear = lru_cache(64)(self._heard)
-        self._rules: dict[str, list[tuple[int, bool, Rule]]] = defaultdict(list)
-        """Keyed by a part that they need: a message checks only rules that it may meet."""
-        for place, route in enumerate(self._routes):
-            for vetoes, phrases in ((False, route.words), (True, route.unless)):
-                for rule in map(Rule.of, phrases):
-                    self._rules[min(rule.needs)].append((place, vetoes, rule))
-                    for part in (rule.needs | rule.bars) - added:
-                        added.add(part)
-                        for tokens in spellings(part, words):
-                            self._phrases.add(tokens, part)
+        for route in routes:
+            for phrase in route.words:
+                self._vocabulary.add_rule(f"+ {route.name}", phrase)
+            for phrase in route.unless:
+                self._vocabulary.add_rule(f"- {route.name}", phrase)
 
     def named(self, name: str | None) -> Route | None:
         """Return the route; None if it is no longer configured."""
-        place = self._places.get(name or "")
-        return None if place is None else self._routes[place]
+        return self._routes.get(name or "")
 
     def with_action(self, action: Action) -> list[Route]:
-        return [route for route in self._routes if route.action == action]
+        return [route for route in self._routes.values() if route.action == action]
 
     def offering(self, name: str | None) -> list[Route]:
-        return [route for route in self._routes if route.offers and route.offers == name]
+        return [route for route in self._routes.values() if route.offers and route.offers == name]
 
     def comes_before(self, route: Route, other: Route) -> bool:
-        return self._places[route.name] < self._places[other.name]
+        order = [*self._routes]
+        return order.index(route.name) < order.index(other.name)
 
     def find(self, message: str, before: str = "") -> list[Route]:
         """Return the routes that match a message, in configured order.
@@ -146,17 +143,13 @@ class Routes:
         return [route for route in both if route.topic] or found
 
     def _heard(self, message: str) -> frozenset[str]:
-        words = [(word,) for word in (*fold(message), "")]
-        heard: Heard = []
-        for at in range(len(words)):
-            self._phrases.hear(words, at, heard)
-        return frozenset([part for part, _ in heard])
+        found = self._vocabulary.find(self._vocabulary.tokens(message))
+        return frozenset([each.key for each in found])
 
     def _matching(self, heard: frozenset[str]) -> list[Route]:
-        met = [each for part in heard for each in self._rules.get(part, ())]
-        found = {(place, vetoes) for place, vetoes, rule in met if rule.holds(heard)}
+        meant = self._vocabulary.meant(heard)
         return [
-            each
-            for place, each in enumerate(self._routes)
-            if (place, False) in found and (place, True) not in found
+            route
+            for name, route in self._routes.items()
+            if f"+ {name}" in meant and f"- {name}" not in meant
         ]

@@ -6,15 +6,12 @@ vocabulary/meanings.toml has what phrases of several files mean together.
 import re
 from functools import lru_cache
 
-from services.followups.reading.phrases import Rule
-from services.followups.reading.text import told
 from services.followups.reading.tokens import Said, Vocabulary
 
 _TOKEN = re.compile(
     r"(?P<mail>[\w.+-]{1,64}@[\w.-]{1,80})|(?P<amount>\d+)(?![^\W_])|(?P<word>[^\W_]+)"
 )
-_FILES = ("small_talk", "mailbox", "wish", "firm", "consent", "addresses")
-_MEANINGS = {name: [*map(Rule.of, ways)] for name, ways in told("meanings").items()}
+_FILES = ("small_talk", "mailbox", "wish", "firm", "consent", "addresses", "meanings")
 _STOPS = {"", ".", ",", ";", "!"}
 
 
@@ -34,7 +31,5 @@ heard = lru_cache(64)(Speech)  # a turn asks several things of the same message
 
 
 def says(text: str, name: str) -> bool:
-    """Return whether the text has a phrase of this meaning."""
-    names = heard(text).names
-    ways = _MEANINGS.get(name)
-    return name in names if ways is None else any(way.holds(names) for way in ways)
+    """Return whether the text has a phrase, or what a rule needs, of this meaning."""
+    return name in heard(text).names

@@ -1,16 +1,27 @@
-"""Folds a message into tokens, and finds the phrases of a vocabulary in them (phrases.py).
+"""Folds a message into tokens, and finds in them what a vocabulary has: words, phrases and rules.
 
-vocabulary/*.toml has the words of each class, and by what they mean the phrases.
+vocabulary/*.toml has the words of each class, by what they mean the phrases, and what several of them
+say together. phrases.py has their language.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 from services.followups.reading import numbers
-from services.followups.reading.phrases import STEM, Heard, Phrases, Tokens, plain, spellings
+from services.followups.reading.phrases import (
+    ENDING,
+    GAP,
+    LONGEST_GAP,
+    STEM,
+    Rule,
+    plain,
+    spellings,
+)
 from services.followups.reading.text import MARK, told, words
 
 _TOKEN = re.compile(
@@ -22,6 +33,11 @@ _TOKEN = re.compile(
 )
 _NOTHING: Mapping[str, list[Any]] = {}
 _DIGITS = re.compile(r"\d+")
+_SAID = ""
+"""The key of what a phrase means, beside the words that may go on with it."""
+Node = dict[str, Any]
+Lists = Mapping[str, Sequence[str]]
+NO_LISTS: Lists = MappingProxyType({})
 
 
 def words_of(file: str, kind: str) -> frozenset[str]:
@@ -36,10 +52,12 @@ class Token(NamedTuple):
     """Folded."""
     kinds: Mapping[str, Any]
     """What it may be, by class: `{"{month}": 3}`."""
-    keys: Tokens
-    """The word, and the classes."""
-    begun: list[Phrases]
+    keys: tuple[str, ...]
+    """The word, its classes, and those beginnings and endings of it that phrases have."""
+    begun: list[Node]
     """What may follow it in a phrase that it begins: with most words none does."""
+    opens: list[Node]
+    """The same in a phrase of a class."""
 
 
 class Match(NamedTuple):
@@ -57,57 +75,105 @@ class Match(NamedTuple):
 
 
 class Vocabulary:
-    """The classes of words of files, and the phrases by name and value."""
+    """Words of classes, phrases by name and value, and rules of what these say together.
 
-    def __init__(self, *files: str, pattern: re.Pattern[str] = _TOKEN) -> None:
+    The cost per word of a message does not depend on the number of phrases: they are a tree, in which
+    words and classes lead on. A class also has phrases: these are found first.
+    """
+
+    def __init__(
+        self, *files: str, words: Lists = NO_LISTS, pattern: re.Pattern[str] = _TOKEN
+    ) -> None:
         self._pattern = pattern
-        self._words: dict[str, dict[str, Any]] = defaultdict(dict)
-        self._stems: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
+        self._forms: dict[str, dict[str, Any]] = defaultdict(dict)
+        """The classes of each word, and of each beginning and ending, which has its star."""
+        self._parts: set[str] = set()
+        """The beginnings and endings that phrases have."""
+        self._lists: set[str] = set()
+        """Classes without a value."""
         self._unlike: set[str] = set()
-        self._phrases = Phrases()
+        self._classes: Node = {}
+        """Their phrases."""
+        self._phrases: Node = {}
+        self._names: set[str] = set()
+        self._rules: dict[str, list[tuple[str, Rule]]] = defaultdict(list)
+        """Keyed by a name that they need: a message checks only rules that it may meet."""
+        self._add_words(words)
         for file in files:
             self._read_file(file)
         self._read = lru_cache(8_192)(self._look_up)
 
-    def _read_file(self, name: str) -> None:
-        tables = told(name)
+    def _read_file(self, file: str) -> None:
+        tables = told(file)
         self._unlike.update(tables.pop("unlike", ()))
-        lists = tables.pop("lists", {})
+        rules = tables.pop("rules", {})
+        self._add_words(tables.pop("lists", {}))
         for kind, values in tables.pop("words", {}).items():
             for value, forms in values.items():
-                for form in map(plain, forms):
-                    stem = form.rstrip("*")
-                    words = self._words if stem == form else self._stems[stem[:STEM]]
-                    words[stem][f"{{{kind}}}"] = int(value) if value.isdecimal() else value
-        for rule, values in tables.items():
+                known = int(value) if value.isdecimal() else value
+                self._add_words({kind: forms}, known)
+        for table, values in tables.items():
             for value, phrases in values.items():
                 for phrase in phrases:
-                    for tokens in {*spellings(phrase.removeprefix("!"), lists)}:
-                        if tokens[-1] in {",", "."} and phrase.endswith("?"):
-                            continue  # `{month} ,?` ends with the month
-                        has_classes = any(token[0] == "{" for token in tokens)
-                        names = rule, value, f"{rule} {value}"
-                        meaning = *names, tokens if has_classes else (), phrase[0] == "!"
-                        self._phrases.add(tokens, meaning)
+                    self.add(phrase, f"{table} {value}", table, value)
+        for name, ways in rules.items():
+            for way in ways:
+                self.add_rule(name, way)
+
+    def _add_words(self, words: Lists, value: object = None) -> None:
+        for kind, forms in words.items():
+            if value is None:
+                self._lists.add(f"{{{kind}}}")
+            for form in map(plain, forms):
+                if " " in form or form[:1] == "{":
+                    self._insert(self._classes, form.split(), f"{{{kind}}}")
+                else:
+                    self._forms[form][f"{{{kind}}}"] = value
+
+    def add(self, phrase: str, key: str, name: str = "", value: str = "") -> None:
+        self._names.add(key)
+        is_not = phrase[0] == "!"
+        for elements in spellings(phrase.removeprefix("!")):
+            classes = tuple(each for each in elements if each[0] == "{" and each not in self._lists)
+            self._insert(self._phrases, elements, (name, value, key, classes, is_not))
+
+    def add_rule(self, name: str, text: str) -> None:
+        """:param text: `a + b - c`, of which each is a name of phrases, or a phrase"""
+        rule = Rule.of(text)
+        self._rules[min(rule.needs)].append((name, rule))
+        for part in (rule.needs | rule.bars) - self._names:
+            self.add(part, part)
+
+    def _insert(self, node: Node, elements: Iterable[str], meaning: object) -> None:
+        for each in elements:
+            if "*" in each:
+                self._parts.add(each)
+            node = node.setdefault(each, {})
+        node.setdefault(_SAID, []).append(meaning)
 
     def _look_up(
         self, said: str, group: str
-    ) -> tuple[str, Mapping[str, Any], Tokens, list[Phrases]]:
+    ) -> tuple[str, Mapping[str, Any], tuple[str, ...], list[Node], list[Node]]:
         word = plain(said)
         kinds: dict[str, Any] = {"{word}": word} if group == "word" else {}
-        if said.lower() not in self._unlike:
-            for stem, each in self._stems.get(word[:STEM], {}).items():
-                if word.startswith(stem):
-                    kinds |= each
-            kinds |= self._words.get(word, {})
+        parts = [f"*{word[at:]}" for at in range(1, len(word) - ENDING + 1)]
+        parts += [f"{word[:size]}*" for size in range(STEM, len(word) + 1)]
+        for form in [*parts, word] if said.lower() not in self._unlike else ():
+            kinds |= self._forms.get(form, _NOTHING)
         if group not in {"word", "sign"}:
             kinds |= _numeric(group, word)
-        keys = word, *kinds
-        return word, kinds, keys, self._phrases.after(keys)
+        keys = word, *kinds, *self._parts.intersection(parts)
+        return word, kinds, keys, *self._led(keys)
+
+    def _led(self, keys: Iterable[str]) -> tuple[list[Node], list[Node]]:
+        """Return what may follow these in a phrase, and in a phrase of a class."""
+        trees = (self._phrases, self._classes)
+        begun, opens = ([tree[key] for key in keys if key in tree] for tree in trees)
+        return begun, opens
 
     def may_be_in(self, text: str) -> bool:
         """Return whether a phrase may begin with a word (not a number or a sign) of the text."""
-        return any(self._read(word, "word")[3] for word in words(text))
+        return any(any(self._read(word, "word")[3:]) for word in words(text))
 
     def tokens(self, text: str) -> list[Token]:
         read, new = self._read, tuple.__new__  # a third faster than a call of the class
@@ -119,28 +185,31 @@ class Vocabulary:
     def joined(self, tokens: Sequence[Token], *kinds: str) -> Token:
         """Return one token of these classes in place of several."""
         start, word, keys = tokens[0].start, tokens[0].word, (tokens[0].word, *kinds)
-        given = dict.fromkeys(kinds)
-        return Token(start, tokens[-1].end, word, given, keys, self._phrases.after(keys))
+        return Token(start, tokens[-1].end, word, dict.fromkeys(kinds), keys, *self._led(keys))
 
     def find(self, tokens: list[Token]) -> list[Match]:
         """Return the phrases in the tokens, in the order of their first one."""
-        starts = [at for at, each in enumerate(tokens) if each.begun]
-        if not starts:
-            return []
-        words, new = [*(each.keys for each in tokens), ("$",)], tuple.__new__
+        message = _Message([*(each.keys for each in tokens), ("$",), ()], {})
+        for at, each in enumerate(tokens):
+            if each.opens and (spans := message.heard([(node, at + 1) for node in each.opens])):
+                message.spans[at] = spans
         found: list[Match] = []
         denied: set[tuple[str, int]] = set()
-        for start in starts:
-            heard: Heard = []
-            for node in tokens[start].begun:
-                node.hear(words, start + 1, heard)
-            for (rule, value, key, phrase, is_not), end in heard:
+        for start, each in enumerate(tokens):
+            begun = [(node, start + 1) for node in each.begun]
+            if start in message.spans:
+                begun += [
+                    (self._phrases[key], end)
+                    for key, end in message.spans[start]
+                    if key in self._phrases
+                ]
+            for (name, value, key, classes, is_not), end in message.heard(begun) if begun else ():
                 if is_not:
                     denied.update((key, at) for at in range(start, end))
                 else:
-                    said = _said(phrase, tokens[start:end]) if phrase else _NOTHING
+                    said = _said(classes, tokens[start:end]) if classes else _NOTHING
                     stop = min(end, len(tokens))  # without `$`
-                    found.append(new(Match, (rule, value, key, start, stop, said)))
+                    found.append(tuple.__new__(Match, (name, value, key, start, stop, said)))
         if not denied:
             return found
         return [
@@ -149,12 +218,44 @@ class Vocabulary:
             if denied.isdisjoint((each.key, at) for at in range(each.start, each.end))
         ]
 
+    def meant(self, names: AbstractSet[str]) -> AbstractSet[str]:
+        """Return these names of phrases, and those of the rules that they satisfy."""
+        rules = (rule for name in names for rule in self._rules.get(name, ()))
+        return names | {name for name, rule in rules if rule.holds(names)}
 
-def _said(phrase: Tokens, tokens: list[Token]) -> dict[str, list[Any]]:
+
+class _Message(NamedTuple):
+    """The keys of each token, and the classes of which a phrase begins at one, with its end."""
+
+    words: list[tuple[str, ...]]
+    spans: dict[int, list[tuple[Any, int]]]
+
+    def heard(self, begun: list[tuple[Node, int]]) -> list[tuple[Any, int]]:
+        """Return what the phrases mean that go on from here, with the token after each."""
+        heard: list[tuple[Any, int]] = []
+        for node, at in begun:  # which grows
+            if _SAID in node:
+                heard += [(meaning, at) for meaning in node[_SAID]]
+                if len(node) == 1:
+                    continue
+            if GAP in node:
+                last = min(at + LONGEST_GAP + 1, len(self.words))
+                begun += [(node[GAP], each) for each in range(at, last)]
+            begun += [(node[key], at + 1) for key in self.words[at] if key in node]
+            if at in self.spans:
+                begun += [(node[key], end) for key, end in self.spans[at] if key in node]
+        return heard
+
+
+def _said(classes: Sequence[str], tokens: list[Token]) -> dict[str, list[Any]]:
+    """Return the values of the classes of a phrase, of which each is the next token that can be it."""
     found: dict[str, list[Any]] = {}
-    for element, token in zip(phrase, tokens, strict=False):
-        if element in token.kinds:
-            found.setdefault(element[1:-1], []).append(token.kinds[element])
+    left = iter(classes)
+    wanted = next(left)
+    for token in tokens:
+        if wanted in token.kinds:
+            found.setdefault(wanted[1:-1], []).append(token.kinds[wanted])
+            wanted = next(left, "")
     return found
 
 
@@ -170,7 +271,7 @@ class Said:
         self._spans: dict[str, list[tuple[int, int]]] = {}
         for _, _, name, start, end, _ in self.heard:
             self._spans.setdefault(name, []).append((start, end))
-        self.names = self._spans.keys()
+        self.names = self.vocabulary.meant(self._spans.keys())
 
     def of(self, *names: str) -> list[Match]:
         """Return the phrases of these tables."""
