@@ -76,7 +76,7 @@ def _what(said: Amounts, each: Amount, first: int) -> str | None:
     if said.begins("after for", each.end):
         return "own"
     words = (one for one in said.apart("whose", order=_WHOSE) if first <= one.start)
-    return next((one.value for one in reversed([*words]) if one.end <= each.start), None)
+    return next((one.value for one in reversed([*words]) if one.end <= each.start + 1), None)
 
 
 def _is_meant(said: Amounts, each: Amount, what: str | None) -> bool:

@@ -28,7 +28,7 @@ UNREAD = re.compile(r"(?<![\w/.,-])O?\d(?:(?:[\s-]?|(?<=\d{3})\.)[\dO]){4,}(?![\
 """`O3 771 26`: what is left of a message and looks like a number."""
 _HOUR = re.compile(r"(?:[7-9]|1\d|2[01])(?:\.\d\d)?(?:\s?-\s?(?:[7-9]|1\d|2[01])(?:\.\d\d)?)?")
 _FORMS = {
-    "+48": re.compile(r"(?:(?:\+|00)48|48|0)?([1-9]\d{8})"),
+    "+48": re.compile(r"(?:(?:\+|00?)?48|0)?([1-9]\d{8})"),
     "+49": re.compile(r"0(1[5-7]\d{8,9})"),  # as Germans write a mobile
     "+": re.compile(r"(?:\+|00)(?!48|0)(\d{8,15})"),
 }
@@ -194,7 +194,8 @@ def _chosen(said: _Said) -> int | None:
         better += [at for at in near if any(word.startswith(whom) for word in near[at])]
     better = better or [at for at in said.numbers if said.ends("prefer mobile", at + 1)]
     spans = {(said.tokens[at].start, said.tokens[at].end): at for at in better or said.numbers}
-    meant = amounts.meant(said.text, [*spans])
+    # `Nie 505 111 223, pomyliłem się`: the only number is the new one.
+    meant = amounts.meant(said.text, [*spans]) if len(spans) > 1 else next(iter(spans))
     return None if meant is None else spans[meant]
 
 

@@ -21,7 +21,7 @@ HANDOVER = "handover"
 _STOPS, _PAUSES = {";", ".", "!", "?"}, {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
 _LOOK_BACK, _LONGEST_LINK = 12, 4
 """In tokens."""
-_ROLES = ("none", "past", "start", "after", "handover", "works", "write", "call", "other")
+_ROLES = ("none", "past", "start", "after", "handover", "works", "write", "done", "call", "other")
 """Of a word that has several, the first counts."""
 
 
@@ -143,7 +143,7 @@ def _role(said: _Said, time: _Time, *, bare: bool) -> Role:
     if is_strong:
         return Role.HANDOVER if word == "handover" else Role.START
     is_deadline = said.ends("before_time until", at + 1) and not (bare or is_loose)
-    is_aside = word == "write" or (word in {"call", "other"} and not bare)
+    is_aside = word in {"write", "done"} or (word in {"call", "other"} and not bare)
     return Role.NONE if is_aside or is_deadline else Role.UNSAID
 
 
@@ -157,4 +157,4 @@ def _is_past(said: _Said, time: _Time) -> bool:
 def _is_call(said: _Said, time: _Time) -> bool:
     """`Proszę nie dzwonić w piątek`, `żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
     asked = said.spans("rings yes", time.sentence, time.at)
-    return bool(asked) and {*said.roles(asked[-1][0], time.end)} <= {"call", "other"}
+    return bool(asked) and {*said.roles(asked[-1][0], time.end)} <= {"call", "other", "done"}
