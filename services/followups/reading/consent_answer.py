@@ -119,6 +119,8 @@ _REFUSES = re.compile(
     "[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n|[lp]*c[lp]*n[lp]*w[^qy]*"
 )
 _LAST_WORD = re.compile(r"\w{4}[.!]+ nie[.!]*$")
+_STATES = re.compile(r"[lpv]*n[lp]*\.[lp.]*\.[lpn.]*")
+"""`Nie ma windy w bloku`: foreign words follow without a pause, and no word is about mails."""
 
 
 def says_withdrawal(message: str, language: str) -> bool:
@@ -187,8 +189,12 @@ def takes_back(message: str, language: str = "pl") -> bool:
 def says_no(message: str, language: str) -> bool:
     """Say whether an answer to the question refuses."""
     before, asks, tail = message.rpartition("?")
-    if asks and not plain(before).lstrip().startswith(("nie,", "nein,", "ні,")):
+    first = _AND.split(message)[0]
+    begins = _NO[language].of(["not" if word == "no" else word for word in _words(first)])
+    if asks and (first == before or not _REFUSES.fullmatch(begins)):
         return 0 < len(tail.split()) <= 2 and says_no(tail, language)  # `spam? nie, dziękuję`
+    if _STATES.fullmatch(begins) and not says(first, "refuses it"):
+        return False
     said = heard(message)
     is_refusal = (
         _REFUSES.fullmatch(_NO[language].of(_words(_HAPPY.sub(" ", message))))
