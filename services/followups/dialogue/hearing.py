@@ -97,7 +97,9 @@ class Heard:
         is_form = state.route or facts.area or facts.budget or facts.start
         found = routes.find(self.message, before="" if is_form else state.last_said or "")
         self._found = [route for route in found if not route.offers]
-        self._offered = [route for route in found if route.offers and route.name not in state.asked]
+        # Who has said what they want describes it: `ściany są popękane` is no complaint.
+        may_offer = [] if is_form or facts.wish else [route for route in found if route.offers]
+        self._offered = [route for route in may_offer if route.name not in state.asked]
         if offered := routes.named(state.offered):
             confirms, meant = small_talk.confirms(self.message), routes.named(offered.offers)
             if meant and confirms:
@@ -200,8 +202,14 @@ class Heard:
             or (route.name == "scope" and facts.tells_of_works)  # `Toruń, ulica Lotto, 70 m2`
             or ("contact" in route.skips and (facts.email or facts.phone))
             or (route.asks and not small_talk.asks(self.message))
+            or (route.action == "misread" and not self._leaves(route))
             or self._is_undone(route.action)
         )
+
+    def _leaves(self, route: Route) -> bool:
+        """Return whether it takes back what holds the conversation: a danger, or another topic."""
+        held = self.taps.routes.named(self.state.route)
+        return held is not None and held.first == route.first
 
     def _is_undone(self, action: Action | None) -> bool:
         """Return whether an action is only of mails, or of the number that another replaces."""
@@ -235,7 +243,7 @@ class Heard:
             offered = facts.phone or self._agrees_to_mails
             by_mail = not offered and says(self.understood.rest, "by_mail")
             self.actions -= {"call"} if by_mail or "no_calls" in self.actions else set()
-        held = routes.named(state.route)
+        held = None if "misread" in self.actions else routes.named(state.route)
         if held and held.then == "end":
             # Name, town and contact go with the end that asked: `numer, na który było zapytanie`.
             is_more = facts.tells_of_works if held.ask else facts != NO_FACTS

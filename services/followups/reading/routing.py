@@ -33,6 +33,7 @@ Action = Literal[
     "mails",
     "drop_email",
     "drop_budget",
+    "misread",
 ]
 
 
