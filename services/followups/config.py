@@ -31,7 +31,7 @@ from libs.domain.hours_section import HoursSection
 from services.followups import dialogue
 from services.followups.reading import phrases, place
 from services.followups.reading.routing import Route, Routes, Topic
-from services.followups.rules.fact_texts import describe_start
+from services.followups.rules.fact_texts import describe_start, filled, without_optional
 from services.followups.rules.facts import MAX_AREA, MAX_BUDGET, MIN_AREA, Facts
 from services.followups.rules.score import TOP_SCORE, Rule
 from services.followups.rules.sequence import due_times
@@ -83,11 +83,10 @@ def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
 IN_ANY_TEXT = {
     "company", "legal_name", "privacy_url", "company_email", "company_address", "company_nip",
     "company_contacts", "company_phone", "company_hours", "company_prices", "company_included",
-    "company_quote", "company_towns", "by", "now",
+    "company_quote", "company_towns", "by", "now", "said",
 }  # fmt: skip
-"""`{by}`: until when people answer what is said now; `{now}`: whether they are there."""
-_OPTIONAL = re.compile(r"\[([^\[\]]*\{[^\[\]]*)\]")
-"""`[telefon {company_phone}|e-mail {company_email}]`: the first of them that is known."""
+"""`{by}`: until when people answer what is said now; `{now}`: whether they are there;
+`{said}`: what the visitor said, if it can be quoted."""
 
 
 def _named(text: str) -> set[str]:
@@ -226,7 +225,7 @@ class _Dialogue(_Section):
                         raise FaultError([part, language, name], f"is not known{near}")
                     _check_braces((part, language, name), script[name], known[name])
                     if name.startswith("greeting") and not _AUTOMATIC.search(
-                        _OPTIONAL.sub("", script[name])  # which may stay unsaid
+                        without_optional(script[name])  # which may stay unsaid
                     ):
                         raise FaultError([part, language, name], NOT_A_PERSON)
         return self
@@ -417,7 +416,7 @@ def _known(company: Company, hours: HoursSection, language: str, script: Known) 
         "company_contacts": company.contacts,
         "company_phone": company.phone or "",
         "company_hours": days.format(opens=_clock(hours.opens), closes=_clock(hours.closes)),
-        "company_prices": company.prices.get(language, ""),
+        "company_prices": "{prices}" if language in company.prices else "",  # filled in by a turn
         "company_included": company.included.get(language, ""),
         "company_quote": company.quote.get(language, ""),
         "company_towns": ", ".join(company.towns),
@@ -426,15 +425,8 @@ def _known(company: Company, hours: HoursSection, language: str, script: Known) 
 
 def _about(known: Known, text: str) -> str:
     """Fill in the company's data; placeholders that a turn fills stay in braces."""
-
-    def first(found: re.Match[str]) -> str:
-        ways = found[1].split("|")
-        return next((way for way in ways if all(known.get(n, n) for n in _named(way))), "")
-
-    text = _OPTIONAL.sub(first, text)
-    for name, value in known.items():
-        text = text.replace(f"{{{name}}}", value)
-    return text
+    later = {"said", "company_prices"} if known["company_prices"] else {"said"}
+    return filled(text, known, later)
 
 
 def _on_consent(company: CompanyFile, language: str, script: Known) -> dict[str, str]:
@@ -519,6 +511,7 @@ def load(
             routes,
             file.dialogue.works,
             towns,
+            prices=company.company.prices,
             grants=company.asking("chat", file.default_language).grants,
             **chips,
         ),

@@ -56,7 +56,12 @@ def turn(
         said = reply.text(agrees=agrees, greets=not (tap or greeted)) or script["thanks"]
         known = reply.state
     if (last := digest(said)[:16]) == state.last_reply:
-        is_thanks = said == script["thanks"]
-        said = script["thanks_again"] if is_thanks else script["as_before"] + said
+        is_urgent = heard.held is not None and heard.held.first
+        if said == script["thanks"]:
+            said = script["thanks_again"]
+        elif is_urgent or known.asking == "consent":  # it has to be read
+            said = script["as_before"] + said
+        else:
+            said = script["insists"]
         last = digest(said)[:16]
     return Turn(known._replace(replies=state.replies + 1, last_reply=last), said, heard)

@@ -1,4 +1,4 @@
-"""Questions that the firm's own facts answer: whether it does such works, and where it works.
+"""Questions that the firm's own facts answer: does it do such works, where, and for how much.
 
 reading/vocabulary/firm.toml has their words.
 """
@@ -7,7 +7,10 @@ import re
 from typing import NamedTuple
 
 from services.followups.reading import place, small_talk
+from services.followups.reading.phrases import STEM, fold
 from services.followups.reading.speech import heard
+from services.followups.reading.tokens import words_of
+from services.followups.rules.fact_texts import describe_area, grouped
 
 _ASKED = {"do_you yes", "reaches yes", "where yes"}
 _CLAUSE = re.compile(r",| i czy ")
@@ -26,6 +29,36 @@ class Asked(NamedTuple):
 
 
 NOTHING = Asked()
+_IN_GENERAL, _NO_WORKS = words_of("firm", "works_in_general"), words_of("firm", "no_works")
+_BY_AREA = re.compile(r"(\w+) (\d{1,3}(?:[ .,\xa0]?\d{3})*)( ?[^\s/\d]+)/[mм]²")
+
+
+def prices(
+    listed: str, wish: str, area: float | None, language: str, works: tuple[str, ...]
+) -> str:
+    """Return what is listed for these works, and by the square metre also the sum.
+
+    If it does not say which works, return all, and nothing if the list does not have them.
+
+    :param listed: as in company.toml: `a new flat from 1,950 zł/m², a kitchen from 32,000 zł`
+    :param wish: what the works are called
+    """
+    wanted = {word[: STEM + 2] for word in fold(wish) if len(word) >= STEM} - _NO_WORKS
+    rooms = wanted - _IN_GENERAL
+    each = listed.split(", ")
+    for named in (rooms, wanted):
+        if fit := [part for part in each if named & {word[: STEM + 2] for word in fold(part)}]:
+            return ", ".join(_for_area(part, area, language) for part in fit)
+    return "" if any(small_talk.names_works(word, works) for word in rooms) else listed
+
+
+def _for_area(price: str, area: float | None, language: str) -> str:
+    by_area = _BY_AREA.search(price)
+    if not (area and by_area):
+        return price
+    least, number, unit = by_area.groups()
+    total = grouped(round(area * int(re.sub(r"\D", "", number))), language)
+    return f"{price} ({describe_area(area, language)}: {least} {total}{unit})"
 
 
 def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_wish: bool) -> Asked:

@@ -71,6 +71,8 @@ class Heard:
         :param given: the language of the website
         :param hint: taken as read, if the message is unclear
         """
+        self.corrects = bool(tap and tap.forgets and getattr(state.facts, tap.forgets))
+        """Whether the tap replaces a fact."""
         if tap and tap.forgets:
             state = state._replace(facts=state.facts._replace(**{tap.forgets: None}))
         self.state, self.taps, self.tap = state, taps, tap
@@ -283,7 +285,8 @@ class Heard:
                 return route is held
             if held is None or route.first or route.always:
                 return True
-            is_of_form = "budget" in route.skips or route.then == "contact_first" or route.asks
+            is_of_form = "budget" in (*route.skips, *route.later) or route.then == "contact_first"
+            is_of_form = is_of_form or route.asks
             return route.lead and not held.first and (held.lead or not is_of_form)
 
         self.answers = tuple(route for route in self._matched if route.answer and is_due(route))
@@ -306,6 +309,7 @@ class Heard:
         counting = (each for each in self._matched if each in self.answers or not each.answer)
         self.skips: tuple[Question, ...] = tuple(q for route in counting for q in route.skips)
         self.skips += self.tap.skips if self.tap else ()
+        self.later = tuple(q for route in self.answers for q in route.later)
 
     # --- Its facts --------------------------------------------------------------------------------
 
@@ -339,6 +343,8 @@ class Heard:
         self.is_question = (
             not self.asks_of_record and bool(fold(rest)) and small_talk.asks(rest, self.spoken)
         )
+        whole = self.is_question or not self._facts.has_contact
+        self.quotable = self.message if whole else rest
         is_limited = self.understood.wants_reply_only
         self._has_limits = is_limited or not self.actions.isdisjoint(_LIMITS)
         # On a route, even `na piśmie` matters, and so does a single name: `Zabierzów`.
@@ -412,8 +418,7 @@ class Heard:
                 return bool(self.asked.others) or (self.asked.area and not self.taps.towns)
             return self._facts == NO_FACTS or small_talk.word_count(self.understood.rest) >= 2
         return any(
-            route.then == "contact_first"
-            or ("budget" in route.skips and route.name == self.state.answered)
+            route.then == "contact_first" or (route.later and route.name == self.state.answered)
             for route in self.answers
         )
 

@@ -57,7 +57,6 @@ def remember(heard: Heard, passed: Facts | None, agreed: str | None) -> tuple[St
         said=(*known.said, heard.words)[-SAID:] if heard.is_worth_telling else known.said,
         last_said=heard.words,
         call_time=_call_time(heard) if actions & _HOW_TO_CALL else known.call_time,
-        by_email=False,
         offered=None,
         unsure=tuple(each for each in doubts if each not in heard.read.known()),
         wants_call="call" in actions or (known.wants_call and "no_calls" not in actions),
@@ -148,12 +147,13 @@ def _asked(known: State, heard: Heard) -> Mapping[str, int]:
     if heard.held is not None and heard.held.name != heard.state.route:
         return {**known.asked, "contact": 0, "refused": 0}
     skips, times = heard.skips, TIMES_ASKED
+    later: dict[str, int] = {each: max(1, known.asked.get(each, 0)) for each in heard.later}
     if skips:  # a route that closes says once more how to be reached; the others have said it
         times += not heard.closes
     elif question and _declines(question, known, heard):
         skips = (question,)
     refused = {"refused": 1} if "contact" in skips else {}
-    return {**known.asked, **refused, **dict.fromkeys(skips, times)}
+    return {**known.asked, **later, **refused, **dict.fromkeys(skips, times)}
 
 
 def _declines(question: Question, known: State, heard: Heard) -> bool:

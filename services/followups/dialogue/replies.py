@@ -5,6 +5,7 @@ It promises nothing in vain. A text that a language does not have is not said.
 
 from typing import Any
 
+from services.followups.dialogue import firm
 from services.followups.dialogue.hearing import Heard, may_offer
 from services.followups.dialogue.memory import (
     TIMES_ASKED,
@@ -16,19 +17,22 @@ from services.followups.dialogue.state import ABOUT_WORKS, Script, State
 from services.followups.reading import small_talk
 from services.followups.reading.routing import Route
 from services.followups.reading.speech import says
-from services.followups.rules.fact_texts import describe, describe_phone
+from services.followups.rules.fact_texts import describe, describe_phone, filled
 from services.followups.rules.facts import NO_FACTS, Facts, Question
 
 
 class Reply:
     def __init__(self, state: State, heard: Heard, script: Script) -> None:
         """:param state: after the message; `self.state` is after the reply"""
-        self.state, self.before = state._replace(asking=None), heard.state
+        self.state = state._replace(asking=None, by_email=False)
+        self.before = heard.state
         self.heard, self.script = heard, script
         self.notice: list[str] = []
 
     def text(self, *, agrees: bool, greets: bool) -> str:
-        return " ".join(dict.fromkeys(self.parts(agrees=agrees, greets=greets)))
+        text = " ".join(dict.fromkeys(self.parts(agrees=agrees, greets=greets)))
+        said = small_talk.quoted(self.heard.quotable, asks=self.heard.is_question)
+        return filled(text, {"said": said or "", "prices": self._prices(self.state.facts.area)})
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
         """Answer the message, say what was understood, and ask the next question.
@@ -41,8 +45,10 @@ class Reply:
         reactions = self._reactions()
         is_answered = parts or reactions or heard.asks_of_record or heard.offers_consent
         is_new = heard.is_worth_telling and heard.news._replace(wish=None) == NO_FACTS
-        if is_new and before.asking != "consent" and not (is_answered or heard.route):
-            reactions = self._say("heard")
+        is_heard = is_new and not (is_answered or heard.route or before.closed)
+        if is_heard and before.asking != "consent":
+            is_plain = heard.read.wish or says(heard.message, "declines yes")
+            reactions = self._say("heard" if is_plain else "heard_said")
         if script["notice"] in " ".join(parts):
             self._keep(noticed=True)
         if script["withdraw_where"] in parts:
@@ -60,8 +66,10 @@ class Reply:
         return [*parts, *self._noted(rest), *reactions, *rest, *notice]
 
     def _say(self, name: str, **given: str) -> list[str]:
-        text = self.script.get(name)
-        return [text.format(**given) if given else text] if text else []
+        text = self.script.get(name, "")
+        for each, value in given.items():
+            text = text.replace(f"{{{each}}}", value)
+        return [text] if text else []
 
     def _keep(self, **changes: Any) -> None:
         self.state = self.state._replace(**changes)
@@ -80,13 +88,23 @@ class Reply:
         language, parts = heard.of_reply, self._of_the_firm()
         answers = [route for route in heard.answers if language in route.answer][:2]
         for route in sorted(answers, key=lambda each: each.name == before.answered):
-            is_again = route.name == before.answered and route.again
-            parts += self._again(route) if is_again else [route.answer[language]]
+            parts += self._answer(route)
         if before.language is not None or not greets:
             return parts
         if answers and answers[0].first:
             return parts + self._say("greeting_in_emergency")
         return self._say("greeting") + parts
+
+    def _answer(self, route: Route) -> list[str]:
+        """Answer with a route; the second time with what else there is to say."""
+        name, language = f"told_{route.name}", self.heard.of_reply
+        is_again = self._times(name) or route.name == self.before.answered
+        self._count(name)
+        if is_again and route.again:
+            return self._again(route)
+        if is_again and route.asks and self.heard.is_about_lead:
+            return self._say("question_again")
+        return [route.answer[language]]
 
     def _again(self, route: Route) -> list[str]:
         """Reply to a later message on a route; promise nothing until staff can be notified."""
@@ -96,12 +114,14 @@ class Reply:
             return []
         text = route.again[heard.of_reply]
         passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
-        return [text, *(self._passed_on() if passes and "{by}" not in text else ())]
+        if not passes or "{by}" in text:
+            return [text]
+        return [text, *self._passed_on()] if route.first else self._passed_on()
 
     def _later(self, route: Route) -> list[str]:
         """The same, and shorter each further time: nobody reads the same advice twice."""
         said, of = self._again(route), f"again_{route.name}"
-        answers = self.heard.is_question and "{by}" in "".join(said)
+        answers = self.heard.is_question and (route.first or "{said}" in "".join(said))
         if not said or answers or route.then != "contact":
             return said
         times = self._times(of)
@@ -163,7 +183,10 @@ class Reply:
             return self._say("record" if state.reachable else "record_none", facts=facts)
         is_end = heard.held is not None and heard.held.then == "end"
         is_idle = heard.held is None and not heard.is_about_lead and not state.wants_mails
-        if is_end or is_idle or heard.tap:  # a tap is on the card
+        if heard.tap:  # it is on the card
+            is_change = heard.corrects or self._corrects(heard.news)
+            return self._say("corrected", facts=heard.tap.text) if is_change else []
+        if is_end or is_idle:
             return []
         news, contact = heard.news, _contact_of(state)
         said = {"email": news.email, "phone": news.phone}
@@ -190,7 +213,21 @@ class Reply:
             names.append("start_past")
         if held and held.then == "contact" and held.action != "call" and "call" in heard.actions:
             names.append("call_noted")
-        return [text for name in names if name for text in self._say(name)] + self._afar()
+        said = [text for name in names if name for text in self._say(name)]
+        return said + self._sum() + self._afar()
+
+    def _sum(self) -> list[str]:
+        """Say what the area costs that was named after a question about prices."""
+        heard, route = self.heard, self.heard.taps.routes.named(self.before.answered)
+        is_due = route is not None and route.later and heard.news.area and not heard.answers
+        is_by_area = is_due and self._prices(None) != self._prices(self.state.facts.area)
+        return self._say("prices") if is_by_area else []
+
+    def _prices(self, area: float | None) -> str:
+        heard, language = self.heard, self.heard.of_reply
+        wish = heard.message if heard.read.wish else self.state.facts.wish or ""
+        listed = heard.taps.prices.get(language, "")
+        return firm.prices(listed, wish, area, language, heard.taps.works)
 
     def _afar(self) -> list[str]:
         """Say once of a town that is none of the firm's that an adviser tells."""
@@ -266,7 +303,7 @@ class Reply:
             later = [route.told[language]]  # they were told that it was missing
         if later and (state.closed or not state.reachable):
             if not (state.reachable or heard.closes or refuses_contact(state)):
-                self._keep(asking="contact")  # its field stays open
+                self._open("contact")  # its field stays open
             return later
         if heard.answers and refuses_contact(state):
             return []
@@ -298,7 +335,7 @@ class Reply:
         is_said = heard.answers and (not times or self._again(route))
         if not (later or is_said or self._is_answered or heard.asks_of_record):
             is_heard = times and heard.is_worth_telling
-            name = "question_passed" if heard.is_question else "heard" if is_heard else ""
+            name = "question_passed" if heard.is_question else "heard_said" if is_heard else ""
             later = self._say(name)
         return later + parts
 
@@ -320,6 +357,11 @@ class Reply:
         told: list[str] = []
         if state.reachable and not state.closed:  # first of all they must know that it arrived
             told = self._close(self.script["received"])
+        is_pressed = state.reachable and heard.defers and question in ABOUT_WORKS
+        if is_pressed and not heard.answers:
+            if self.before.asking == question:
+                self._open(question)
+            return told
         parts = self._ask_in_the_form(question)
         return told + parts
 
@@ -343,6 +385,8 @@ class Reply:
                 text = own[0][heard.language]
             elif question == "contact" and heard.defers and not times:
                 text = script["ask_contact_to_answer"]
+            if question == "contact" and state.no_calls:
+                text = script["change_email"]
             return self._ask(question, text)
         shown = self._times("shown")
         # It was shown twice, or a moment ago, and the answer was another fact: a yes is one to it.
@@ -362,7 +406,7 @@ class Reply:
         is_heard = self.heard.is_question and (self._is_answered or self.heard.defers)
         is_heard = is_heard and not (self.heard.held and self.heard.held.first)
         parts = [] if is_open and is_heard else [text]
-        self._keep(asking=question, by_email=text == self.script.get("ask_email"))
+        self._open(question, by_email=text == self.script.get("ask_email"))
         if counts:
             self._count(question)
         if question == "consent" and text != self.script["ask_consent_short"]:
@@ -371,6 +415,16 @@ class Reply:
             self._keep(wording=wording)
             parts.append(wording)
         return parts
+
+    def _open(self, question: Question, *, by_email: bool = False) -> None:
+        """Offer the field of a question; of a contact the kind that they chose, or that helps."""
+        route, before = self.heard.held, self.before
+        if question == "contact" == before.asking:
+            by_email = by_email or before.by_email
+        elif route is not None:
+            by_email = by_email or route.topic == "privacy"
+        by_email = by_email or self.state.no_calls
+        self._keep(asking=question, by_email=by_email)
 
     def _notice(self, *, asks: bool = False) -> None:
         """Say the privacy notice (GDPR art. 13) once: with a contact, or as a route asks for it."""
@@ -383,14 +437,16 @@ class Reply:
         state, heard = self.state, self.heard
         if not state.reachable:
             times = self._times("contact")
-            if times > TIMES_ASKED:
-                is_left = self.before.asking == "contact" or refuses_contact(state)
-                if heard.news != NO_FACTS and not (is_left or heard.closes):
-                    return self._ask("contact", self.script["again_contact"])
-                return self._say("thanks") if heard.closes or heard.news == NO_FACTS else []
-            if times == TIMES_ASKED:
+            is_left = heard.closes or refuses_contact(state)
+            if not is_left:
+                self._open("contact")
+            if times >= TIMES_ASKED:
                 self._count("contact")
-            return self._say("closing_unreachable")
+            if times <= TIMES_ASKED:
+                return self._say("closing_unreachable")
+            if heard.closes or heard.news == NO_FACTS:
+                return self._say("thanks")
+            return [] if is_left or times % 2 == 0 else self._say("again_contact")
         if state.closed:
             # Staff get something of the message.
             is_new = heard.is_worth_telling or heard.news != NO_FACTS
@@ -405,8 +461,9 @@ class Reply:
     def _next_question(self) -> Question | None:
         state, heard = self.state, self.heard
         lacks_contact = not state.reachable and self._times("contact") < TIMES_ASKED
-        if lacks_contact and heard.defers and heard.answers:  # only a person can help
-            return "contact"
+        is_first = not (any(heard.asked) or self._times("contact"))
+        if lacks_contact and heard.defers and (heard.answers or is_first):
+            return "contact"  # only a person can help
         agrees = self._needs_consent()
         if state.wants_mails and agrees:
             return "consent"
@@ -415,7 +472,8 @@ class Reply:
         asked = state.asked if state.reachable else {}  # what was not asked yet comes first
         for question in sorted(ABOUT_WORKS, key=lambda each: asked.get(each, 0)):
             is_missing = getattr(state.facts, question) is None
-            if is_missing and self._times(question) < self._most(question):
+            is_due = question not in heard.later and self._times(question) < self._most(question)
+            if is_missing and is_due:
                 return question
         if lacks_contact:
             return "contact"

@@ -95,7 +95,11 @@ class State(NamedTuple):
         works = dict.fromkeys(OF_WORKS)
         return state._replace(
             facts=state.facts._replace(**works),
-            asked={name: times for name, times in state.asked.items() if name not in OF_WORKS},
+            asked={
+                name: times
+                for name, times in state.asked.items()
+                if name not in OF_WORKS and not name.startswith("told_")
+            },
             over=state.lead,
             **{name: getattr(_NEW, name) for name in _OF_REQUEST},
         )

@@ -80,6 +80,8 @@ class Taps:
     area: Sequence[int]
     """The bounds of the bands."""
     budget: Sequence[int]
+    prices: Mapping[str, str]
+    """By language: `{prices}` of the texts."""
     grants: Sequence[str]
     """What the wording in use grants, marketing by e-mail first; `tap_<each>` is its chip."""
 

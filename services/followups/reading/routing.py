@@ -90,7 +90,9 @@ class Route:
     offers: str | None = None
     """It is not sure that this route is meant, so its answer asks."""
     skips: tuple[Question, ...] = ()
-    """What the form does not ask any more: a budget of a person who asks for a price."""
+    """What the form does not ask any more: a contact of a person who will not give one."""
+    later: tuple[Question, ...] = ()
+    """What the form asks once, after all else: a budget of a person who asks for a price."""
 
     @property
     def holds(self) -> bool:

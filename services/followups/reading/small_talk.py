@@ -18,6 +18,12 @@ _COURTESY, _ABOUT_WORKS, _SUCH, _READ = (
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
 _CLAUSE = re.compile(r"[.!;\n,:–—]|\s-|\d")
+_QUESTION = re.compile(r"[^.!?;:\n]+\?")
+_PLAIN = re.compile(r"[\w .,;:!?%/’'()–-]{8,120}")
+_CONTACT = re.compile(r"(\d[ -]?){6}|\w\.\w{2}|[^\W\d]/\w{2}")
+_GAP = re.compile(r"[,.] ?[,.?!]")
+"""Left by a fact that was taken out."""
+_WORTH_QUOTING = 3
 _YES = {"tak", "zgadza", "owszem", "yes"}
 
 
@@ -58,6 +64,19 @@ def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
     is_known = has_wish and not _SUCH.isdisjoint(words)
     words = [word for word in words if not (is_known and word in _SUCH)]
     return (is_known or bool(words)) and all(word.startswith(_stems(works)[0]) for word in words)
+
+
+def quoted(message: str, *, asks: bool) -> str | None:
+    """Return the last question, or else the message, without its courtesy.
+
+    None: it is long, says little, or has more than words.
+    """
+    questions = _QUESTION.findall(message) if asks else []
+    text = questions[-1].strip(" ,-") if questions else message.strip(" .,:-")
+    first, _, rest = text.partition(", ")
+    text = rest if rest and not word_count(first) else text
+    is_plain = _PLAIN.fullmatch(text) and not (_CONTACT.search(text) or _GAP.search(text))
+    return text if is_plain and word_count(text) >= _WORTH_QUOTING else None
 
 
 def word_count(rest: str) -> int:

@@ -1,6 +1,7 @@
 """Facts in words, for visitors, mails and staff."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from datetime import date, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -14,6 +15,9 @@ _SPACE = "\N{NO-BREAK SPACE}"
 _THOUSANDS = {"pl": _SPACE, "uk": _SPACE, "de": "."}
 _MOBILE = ("45", "50", "51", "53", "57", "60", "66", "69", "72", "73", "78", "79", "88")
 _QUARTERS = ("I", "II", "III", "IV")
+_OPTIONAL = re.compile(r"\[([^\[\]]*\{[^\[\]]*)\]")
+"""`[telefon {company_phone}|e-mail {company_email}]`: the first of them that is known."""
+_NAMES = re.compile(r"\{(\w+)\}")
 _STARTS: dict[str, dict[str, Any]] = beside.toml(__file__, "start_words.toml")
 
 
@@ -29,10 +33,35 @@ def _range(text: str, low: str, most: float, least: int | None, language: str) -
     return f"{low}-{text}" if least else text
 
 
+def without_optional(text: str) -> str:
+    return _OPTIONAL.sub("", text)
+
+
+def filled(text: str, known: Mapping[str, str], later: Collection[str] = ()) -> str:
+    """Fill in what is known; other names stay in braces.
+
+    :param later: names that are filled in later, with the brackets that they are in
+    """
+
+    def first(found: re.Match[str]) -> str:
+        if not set(_NAMES.findall(found[1])).isdisjoint(later):
+            return found[0]
+        ways = found[1].split("|")
+        return next((way for way in ways if all(known.get(n, n) for n in _NAMES.findall(way))), "")
+
+    text = _OPTIONAL.sub(first, text)
+    for name, value in known.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def grouped(number: int, language: str) -> str:
+    return f"{number:,}".replace(",", _THOUSANDS.get(language, ","))
+
+
 def describe_budget(budget: int, currency: str | None, language: str) -> str:
-    grouped = f"{budget:,}".replace(",", _THOUSANDS.get(language, ","))
     unit = "zł" if language == "pl" and currency in {None, "PLN"} else currency or "PLN"
-    return f"{grouped}{_SPACE}{unit}"
+    return f"{grouped(budget, language)}{_SPACE}{unit}"
 
 
 @lru_cache(256)

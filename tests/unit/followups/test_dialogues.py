@@ -173,7 +173,7 @@ def test_a_company_without_prices_says_that_it_depends(tmp_path: Path) -> None:
     price, nobody = (configured.routes.named(name) for name in ("price", "nobody_now"))
     assert price is not None
     assert nobody is not None
-    assert price.answer["pl"].startswith("Cena zależy")
+    assert "Cena zależy" in price.answer["pl"]
     assert "to zależy" in price.again["pl"]
     assert "zł" not in "".join(price.again.values())
     assert "telefon +" not in nobody.answer["pl"]
