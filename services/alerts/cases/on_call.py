@@ -80,6 +80,11 @@ class Schedules:
 
     def gap(self, schedule: str, now: datetime) -> timedelta:
         """Return the open time of the next day in which `otherwise` is on call."""
-        found = self.rotas[schedule]
-        gaps = oncall.gaps(found.shifts, self.overrides.get(schedule, ()), now, now + AHEAD)
-        return sum((found.hours.between(begin, end) for begin, end in gaps), timedelta())
+        hours = self.rotas[schedule].hours
+        return sum((hours.between(*each) for each in self.gaps(schedule, now, AHEAD)), timedelta())
+
+    def gaps(self, schedule: str, now: datetime, ahead: timedelta) -> list[oncall.Period]:
+        """Return the periods with open time in which `otherwise` is on call."""
+        found, others = self.rotas[schedule], self.overrides.get(schedule, ())
+        gaps = oncall.gaps(found.shifts, others, now, now + ahead)
+        return [each for each in gaps if found.hours.between(*each)]

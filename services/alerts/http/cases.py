@@ -19,12 +19,12 @@ from libs.common.http.application import (
     parse_query,
     path_id,
 )
-from libs.domain.acts import Act
+from libs.domain.acts import Act, Actor
 from libs.domain.scopes import PERSON
 from services.alerts.cases.answers import Answers, Refusal, Result
 from services.alerts.http.common import admin, operator, service_or_admin
 from services.alerts.messages import columns
-from services.alerts.rules.case import Answer, Refused, State, Verb, Via, key_of
+from services.alerts.rules.case import FOLLOWUPS, Answer, Refused, State, Verb, Via, key_of
 from services.alerts.store.cases import queries as case_queries
 
 PAGE = 100
@@ -146,14 +146,17 @@ class CaseRoutes:
             row = (await case_queries.run(tx, "case", case_id=case_id)).one_or_none()
             if row is None:
                 raise _unknown()
-            found = {
+            found: dict[str, Any] = {
                 name: [each._asdict() for each in await case_queries.run(tx, name, case_id=case_id)]
                 for name in ("steps", "answers", "places")
             }
         for step in found["steps"]:
             step["name"] = rules.person(step["person"]).name
         people = {key: each.name for key, each in rules.people.items()}
-        return json_response({**_case(row), "chain": row.chain, "people": people, **found})
+        # The console records their looks; a key for cases reads nobody's data. A lead has its page.
+        may_see = Actor.of(request.headers).kind == "staff" and row.source != FOLLOWUPS
+        found |= {"chain": row.chain, "people": people, "payload": row.payload if may_see else None}
+        return json_response(_case(row) | found)
 
     async def check(self, _: web.Request) -> web.Response:
         async with self.answers.engine.connect() as tx:

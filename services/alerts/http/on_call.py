@@ -87,6 +87,10 @@ class OnCallRoutes:
         return self._one(found) | {
             "until": found.until,
             "gap_seconds": self.schedules.gap(name, now).total_seconds(),
+            "gaps": [
+                dict(zip(("begins", "ends"), each, strict=True))
+                for each in self.schedules.gaps(name, now, WEEK)
+            ],
             "fault": rota.fault,
             "able": sorted(rota.able),
             "week": list(self._week(rota, mine, now)),

@@ -15,6 +15,9 @@ class Rule(StrEnum):
     OTHERWISE = auto()
 
 
+Period = tuple[datetime, datetime]
+
+
 @dataclass(frozen=True, slots=True)
 class Shift:
     """Times are aware; `person` is a key of [people]."""
@@ -46,7 +49,7 @@ def who(
 
 def gaps(
     shifts: Sequence[Shift], overrides: Sequence[Shift], begin: datetime, end: datetime
-) -> Iterator[tuple[datetime, datetime]]:
+) -> Iterator[Period]:
     """Yield the periods in which only `otherwise` is on call."""
     at = begin
     for until in [*(each for each in _changes(shifts, overrides, begin) if each < end), end]:

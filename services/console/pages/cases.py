@@ -73,6 +73,8 @@ class CasePage(AnswerPage):
         found = await self.site.gateway.get(visitor, f"/api/cases/{path_id(request, 'case')}")
         if not found.ok:
             return unavailable(request, "case", visitor, found, said.get("fault"))
+        if found.body.get("payload"):
+            await self.site.looks.record(visitor, "alert.look", "alert", [found.body["id"]])
         return page(
             request, "case.html", "case", visitor, case=found.body,
             path=request.path, nonce=uuid4(), **{"reason": ""} | said,

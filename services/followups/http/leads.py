@@ -42,7 +42,7 @@ from services.followups.store.sql import run
 from services.followups.store.tables import Row
 
 MOST = 1000
-MOST_SAID, MOST_ALERTS = 200, 3
+MOST_SAID, MOST_ALERTS, MOST_QUOTED = 200, 3, 200
 STATE = f"^({'|'.join(LEAD_STATES)})$"
 _KNOWN = (
     "email", "phone", "name", "city", "wish", "area", "budget", "currency", "start", "may_mail",
@@ -134,6 +134,8 @@ class LeadRoutes:
             headers = {"X-Next-Cursor": str(cursor)} if cursor else {}
             text = _csv(found["items"])
             return web.Response(text=text, content_type="text/csv", headers=headers)
+        for each, row in zip(found["items"], rows, strict=False):
+            each["words"] = " ".join((row["heard"], *row["said"])).strip()[:MOST_QUOTED]
         return json_response(found)
 
     async def show(self, request: web.Request) -> web.Response:

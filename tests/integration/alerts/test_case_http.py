@@ -1,10 +1,12 @@
 """Cases over HTTP: who may do what, what is refused, their check, and what people see of them."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from services.alerts.rules.case import FOLLOWUPS
 from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.support.eventually import eventually
@@ -67,6 +69,25 @@ async def test_a_person_of_the_console_answers_and_is_the_one_of_that_name_in_sl
     await call(subject, "POST", path, {"answer": "taken", "by": "anna"})
     status, result = await call(subject, "POST", path, {"answer": "won"}, operator=anna)
     assert (status, result["owner"]) == (200, "Anna Nowak")
+
+
+async def test_people_of_the_console_see_what_failed_and_no_key_and_no_lead(
+    alerts: StartAlerts,
+) -> None:
+    subject = await alerts(**QUIET)
+    failed = {"host": "db-2", "error": "disk full"}
+    kind = "lead.qualified"
+    of_a_program = await subject.accept(kind, payload=failed)
+    of_a_lead = await subject.accept(kind, payload=failed, source=FOLLOWUPS)
+    for case_id, operator, shown in (
+        (of_a_program, "staff:7f0c Zoë Żak", failed),
+        (of_a_program, "tester", None),
+        (of_a_lead, "staff:7f0c Zoë Żak", None),
+    ):
+        path = f"/api/cases/{case_id}"
+        ask = partial(call, subject, "GET", path, operator=operator)
+        _, found = await eventually(ask, 20, so=lambda found: found[0] == 200)
+        assert found["payload"] == shown
 
 
 async def test_an_unknown_case_and_an_id_that_is_none_are_404(alerts: StartAlerts) -> None:

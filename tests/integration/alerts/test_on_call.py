@@ -111,6 +111,10 @@ async def test_an_override_is_made_shown_and_removed_by_its_number(
     sales = (await now())["schedules"]["sales"]
     assert (sales["name"], sales["rule"], sales["fault"]) == ("Anna Nowak", "shift", None)
     assert sales["gap_seconds"] == 0
+    gaps = [(each["begins"], each["ends"]) for each in sales["gaps"]]
+    assert gaps == [
+        (each["begins"], each["ends"]) for each in sales["week"] if each["rule"] == "otherwise"
+    ]
     path = "/api/oncall/overrides"
     status, made = await subject.http("POST", path, override(why="Anna is ill"))
     assert status == 200

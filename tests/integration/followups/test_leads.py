@@ -32,6 +32,7 @@ async def test_leads_are_listed_newest_first_in_pages(world: World) -> None:
         pages += page["items"]
         cursor = page["next_cursor"]
     assert pages == everything
+    assert "reklam" in everything[0]["words"]
     assert cursor is None
 
 

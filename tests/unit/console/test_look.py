@@ -244,6 +244,23 @@ async def test_a_limit_is_in_the_words_of_the_page(
     assert TEXTS[language]["source_override"] in html
 
 
+async def test_a_gap_is_named_and_drawn(opened: Opened) -> None:
+    html = await opened("oncall")
+    said, _, week = html.partition(TEXTS["pl"]["gap"])[2].partition('<ol class="week"')
+    assert "08:00–14:00" in said
+    assert "Maria Sowa" in said
+    drawn = week.partition("</ol>")[0]
+    assert drawn.count(TEXTS["pl"]["nobody_on_call"]) == drawn.count('class="otherwise') == 1
+
+
+async def test_a_case_says_what_failed(opened: Opened) -> None:
+    assert "<dt>host</dt><dd>db-2</dd>" in await opened(f"cases/{ONE}")
+
+
+async def test_a_complaint_is_listed_in_its_own_words(opened: Opened) -> None:
+    assert "<q>Fuga w kabinie" in await opened("leads?state=new&topic=complaint")
+
+
 async def test_quiet_hours_of_each_person_open_with_what_is_stored(opened: Opened) -> None:
     html = await opened("oncall")
     for person, at, days in (("ewa", "21:30", 2), ("jan", "22:00", 7), ("maria", "21:30", 1)):

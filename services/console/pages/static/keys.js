@@ -9,7 +9,16 @@ function go(step) {
   all[Math.min(Math.max(at + step, 0), all.length - 1)]?.focus();
 }
 
+// A menu closes when something else is pressed, or by Escape.
+function shut(but) {
+  const open = [...document.querySelectorAll(".more[open], .account[open]")].filter((each) => !each.contains(but));
+  for (const each of open) each.open = false;
+  return open;
+}
+
+document.addEventListener("click", (event) => { shut(event.target); });
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") shut(null).at(-1)?.querySelector("summary").focus();
   const typing = event.target.closest("input, select, textarea, dialog");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const acts = {
