@@ -128,6 +128,12 @@ async def photograph(page: Page, name: str, *, whole: bool = False) -> None:
         await page.screenshot(path=path, scale="css", full_page=whole)
 
 
+async def unfold(page: Page) -> None:
+    """Open the form for what is new, which is folded where there is something already."""
+    for button in await page.locator(".fresh:not([open]) > summary").all():
+        await button.click()
+
+
 async def entered(
     browser: Browser, stack: Stack, language: str, scheme: Any, size: Any, *roles: str
 ) -> tuple[Page, list[str]]:

@@ -4,7 +4,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from services.console.texts import TEXTS
-from tests.pages.conftest import LOCALES, PHONE, photograph
+from tests.pages.conftest import LOCALES, PHONE, photograph, unfold
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
 from tests.support.staff import PASSWORD, SILENCEABLE, invitation
@@ -88,6 +88,7 @@ async def test_a_case_that_breaks_the_timer_says_so_until_it_moves_again(
 async def watch(page: Page, stack: Stack, texts: dict[str, str]) -> None:
     """Make a heartbeat, see its URL, pause and delete it."""
     await page.goto(f"{stack.url}/console/heartbeats")
+    await unfold(page)
     for field, text in (("name", "Import cen"), ("when", "1h")):
         await page.fill(f"#{field}", text)
     await page.click("main form[action='/console/heartbeats'] button")

@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from services.console.texts import TEXTS
-from tests.pages.conftest import DESK, LOCALES, PHONE
+from tests.pages.conftest import DESK, LOCALES, PHONE, unfold
 from tests.pages.test_console import fits
 from tests.support.eventually import eventually
 from tests.support.stack import Stack
@@ -68,6 +68,7 @@ async def test_an_admin_sets_up_a_factor_and_lets_a_colleague_in(
 
     await page.goto(f"{stack.url}/console/staff")
     colleague = fresh_address()
+    await unfold(page)
     form = page.locator("form[action='/console/staff']")
     await form.locator("#email").fill(colleague)
     await form.locator("#name").fill("Jan Kos")

@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from services.console.pages.page import GROUPS
 from services.console.texts import TEXTS
-from tests.pages.conftest import DESK, PHONE, entered
+from tests.pages.conftest import DESK, PHONE, entered, unfold
 from tests.support.ending import states_in_the_ledger
 from tests.support.eventually import eventually
 from tests.support.forms import submit
@@ -285,6 +285,7 @@ async def test_keys_rejected(page: Page, stack: Stack) -> None:
         return (await stack.http("POST", "/api/alerts", ALERT, headers=headers)).status
 
     await open_from_menu(page, "keys")
+    await unfold(page)
     for label, text in (("key_name", "crm"), ("purpose", "sends alerts"), ("owner", "Ewa")):
         await page.get_by_label(EN[label], exact=True).fill(text)
     await page.get_by_label(EN["preset_own"]).check()
@@ -293,12 +294,14 @@ async def test_keys_rejected(page: Page, stack: Stack) -> None:
     leaked = await shown_key(page)
     assert await opens(leaked) == 202
     row = page.get_by_role("listitem").filter(has_text=leaked.split("_")[1])
-    await row.locator("summary").click()
+    await row.locator(".more > summary").click()
+    await row.locator("summary", has_text=EN["rotation"]).click()
     await row.get_by_label(EN["overlap"]).select_option("0")
     await row.get_by_role("button", name=EN["rotate"]).click()
     new = await shown_key(page)
     assert (await opens(leaked), await opens(new)) == (401, 202)
-    await row.locator("summary").click()
+    await row.locator(".more > summary").click()
+    await row.locator("summary", has_text=EN["revocation"]).click()
     await row.get_by_label(EN["reason"]).fill("it was in a screenshot")
     await row.get_by_role("button", name=EN["revoke"]).click()
     await expect(page.get_by_text(EN["in_force"])).to_be_visible()
