@@ -107,6 +107,7 @@ async def watch(page: Page, stack: Stack, texts: dict[str, str]) -> None:
 async def silence(page: Page, stack: Stack, texts: dict[str, str]) -> None:
     """Begin a silence by keyboard alone."""
     await page.goto(f"{stack.url}/console/silences")
+    await unfold(page)
     await page.focus("#matchers")
     await page.keyboard.type(f"event_type={SILENCEABLE}")
     for _ in range(4):
