@@ -87,7 +87,7 @@ def lead(n: int) -> dict[str, Any]:
         "budget_from": 30_000 if n % 5 == 0 else None,
         "owner": None if state == "new" else ("Ewa Lis", "Jan Kos")[n % 2],
         "answered_at": None,
-        "call_at": ago(hours=-3) if state == "taken" and n % 2 else None,
+        "call_at": ago(hours=-3 - n % 5) if state == "taken" and n % 3 else None,
         "order_value": None,
         "revision": 0,
         "order_currency": None,

@@ -1,6 +1,6 @@
 """Cases: answer, cancel, list, show and check them."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
@@ -29,6 +29,7 @@ from services.alerts.store.cases import queries as case_queries
 
 PAGE = 100
 MAX_KEY = 255
+MAX_BRIEF = 200
 _KEY = "Idempotency-Key"
 _CASE = (
     "event_type", "severity", "state", "reason", "outcome", "owner", "owner_name", "late",
@@ -135,7 +136,11 @@ class CaseRoutes:
     async def cases(self, request: web.Request) -> web.Response:
         which = parse_query(request, Asked).model_dump()
         rows = await case_queries.run.alone(self.answers.engine, "page", **which, limit=PAGE + 1)
-        found = page(rows, PAGE, lambda row: str(row.alert_id), _case)
+
+        def listed(row: Any) -> dict[str, Any]:
+            return _case(row) | {"brief": _brief(row.payload) if _may_see(request, row) else None}
+
+        found = page(rows, PAGE, lambda row: str(row.alert_id), listed)
         # `next` is the old name, for one more release.
         return json_response(found | {"next": found["next_cursor"]})
 
@@ -153,9 +158,8 @@ class CaseRoutes:
         for step in found["steps"]:
             step["name"] = rules.person(step["person"]).name
         people = {key: each.name for key, each in rules.people.items()}
-        # The console records their looks; a key for cases reads nobody's data. A lead has its page.
-        may_see = Actor.of(request.headers).kind == "staff" and row.source != FOLLOWUPS
-        found |= {"chain": row.chain, "people": people, "payload": row.payload if may_see else None}
+        said = row.payload if _may_see(request, row) else None
+        found |= {"chain": row.chain, "people": people, "payload": said}
         return json_response(_case(row) | found)
 
     async def check(self, _: web.Request) -> web.Response:
@@ -199,6 +203,19 @@ async def _response(answered: Awaitable[Result | Refusal]) -> web.Response:
             detail = "it stands otherwise by now: look at it again"
     members = {"error": str(result.why), "owner": result.owner, "since": result.since}
     raise Problem(409, detail=detail, members=members)
+
+
+def _may_see(request: web.Request, row: Any) -> bool:
+    """Return whether the caller sees what the alert said.
+
+    The console records their looks; a key for cases reads nobody's data. A lead has its own page.
+    """
+    return Actor.of(request.headers).kind == "staff" and row.source != FOLLOWUPS
+
+
+def _brief(payload: Mapping[str, Any] | None) -> str:
+    said = [each for each in (payload or {}).items() if isinstance(each[1], str | int | float)]
+    return ", ".join(f"{name}: {value}" for name, value in said)[:MAX_BRIEF]
 
 
 def _case(row: Any) -> dict[str, Any]:

@@ -88,6 +88,9 @@ async def test_people_of_the_console_see_what_failed_and_no_key_and_no_lead(
         ask = partial(call, subject, "GET", path, operator=operator)
         _, found = await eventually(ask, 20, so=lambda found: found[0] == 200)
         assert found["payload"] == shown
+        _, listed = await call(subject, "GET", "/api/cases", operator=operator)
+        briefs = {each["id"]: each["brief"] for each in listed["items"]}
+        assert briefs[str(case_id)] == (shown and "host: db-2, error: disk full")
 
 
 async def test_an_unknown_case_and_an_id_that_is_none_are_404(alerts: StartAlerts) -> None:
