@@ -49,7 +49,8 @@ def prices(
     for named in (rooms, wanted):
         if fit := [part for part in each if named & {word[: STEM + 2] for word in fold(part)}]:
             return ", ".join(_for_area(part, area, language) for part in fit)
-    return "" if any(small_talk.names_works(word, works) for word in rooms) else listed
+    of_rooms = " ".join(word for word in fold(wish) if word[: STEM + 2] in rooms)
+    return "" if small_talk.names_works(of_rooms, works) else listed
 
 
 def _for_area(price: str, area: float | None, language: str) -> str:

@@ -30,9 +30,14 @@ class Reply:
         self.notice: list[str] = []
 
     def text(self, *, agrees: bool, greets: bool) -> str:
-        text = " ".join(dict.fromkeys(self.parts(agrees=agrees, greets=greets)))
-        said = small_talk.quoted(self.heard.quotable, asks=self.heard.is_question)
-        return filled(text, {"said": said or "", "prices": self._prices(self.state.facts.area)})
+        parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
+        said = small_talk.quoted(self.heard.quotable, asks=self.heard.is_question) or ""
+        prices, texts = self._prices(self.state.facts.area), []
+        for part in parts:
+            texts.append(filled(part, {"said": said, "prices": prices}))
+            if "{said}" in part:  # once is enough
+                said = ""
+        return " ".join(texts)
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
         """Answer the message, say what was understood, and ask the next question.
@@ -437,7 +442,7 @@ class Reply:
         state, heard = self.state, self.heard
         if not state.reachable:
             times = self._times("contact")
-            is_left = heard.closes or refuses_contact(state)
+            is_left = refuses_contact(state)
             if not is_left:
                 self._open("contact")
             if times >= TIMES_ASKED:
