@@ -14,8 +14,7 @@ from tests.integration.alerts.conftest import Alerts, Consent, StartAlerts
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.proxy import Proxy
-
-pytestmark = pytest.mark.promise("P3")
+from tests.support.servers import frozen
 
 Outcomes = list[dict[str, Any]]
 ADDRESS = "ala@example.com"
@@ -72,6 +71,7 @@ async def returned(consent: Consent, *attempts: int) -> None:
     await until(lambda: sorted(one["attempt"] for one in consent.returned) == sorted(attempts))
 
 
+@pytest.mark.promise("P3")
 async def test_a_mail_past_its_window_returns_to_its_sender(
     consent: Consent, outcomes: Outcomes, subject: Alerts
 ) -> None:
@@ -96,6 +96,7 @@ async def test_a_mail_past_its_window_returns_to_its_sender(
     assert (await subject.check())["ok"]
 
 
+@pytest.mark.promise("P3")
 async def test_no_terminator_is_written_after_the_window(
     consent: Consent, outcomes: Outcomes, subject: Alerts
 ) -> None:
@@ -106,6 +107,7 @@ async def test_no_terminator_is_written_after_the_window(
     assert await subject.sandbox.mails() == []
 
 
+@pytest.mark.promise("P3")
 @pytest.mark.quick
 async def test_a_granted_mail_is_sent_once_and_its_permit_returned(
     consent: Consent, outcomes: Outcomes, subject: Alerts
@@ -129,6 +131,7 @@ async def test_a_granted_mail_is_sent_once_and_its_permit_returned(
     assert outcomes[0]["reference"] == alert_id
 
 
+@pytest.mark.promise("P3")
 async def test_a_late_duplicate_finds_the_row_of_its_mail_after_a_cleanup(
     consent: Consent, subject: Alerts
 ) -> None:
@@ -144,6 +147,7 @@ async def test_a_late_duplicate_finds_the_row_of_its_mail_after_a_cleanup(
     assert len(await subject.sandbox.mails()) == 2
 
 
+@pytest.mark.promise("P3")
 async def test_a_mail_without_a_permit_reply_waits_and_uses_no_attempt(
     alerts: StartAlerts, consent: Consent, outcomes: Outcomes
 ) -> None:
@@ -162,6 +166,7 @@ async def test_a_mail_without_a_permit_reply_waits_and_uses_no_attempt(
     assert await ends(outcomes) == [("sent", "ok")]
 
 
+@pytest.mark.promise("P3")
 @pytest.mark.parametrize(
     ("answer", "said", "outcome", "reason"),
     [
@@ -189,6 +194,7 @@ async def test_a_mail_without_a_permit_is_not_sent_and_returns_to_its_sender(
     assert (await subject.check())["ok"]
 
 
+@pytest.mark.promise("P3")
 async def test_a_mail_past_the_deadline_is_not_terminated_and_sent_later(
     alerts: StartAlerts, consent: Consent
 ) -> None:
@@ -205,6 +211,7 @@ async def test_a_mail_past_the_deadline_is_not_terminated_and_sent_later(
     assert len(await subject.sandbox.mails()) == 1
 
 
+@pytest.mark.promise("P3")
 async def test_a_response_lost_after_the_terminator_leaves_a_doubt_for_an_operator(
     consent: Consent, outcomes: Outcomes, subject: Alerts
 ) -> None:
@@ -234,6 +241,7 @@ async def test_a_response_lost_after_the_terminator_leaves_a_doubt_for_an_operat
     assert len(await subject.sandbox.mails()) == 1
 
 
+@pytest.mark.promise("P3")
 async def test_a_doubt_resolved_as_resend_asks_for_a_new_permit(
     consent: Consent, subject: Alerts
 ) -> None:
@@ -249,6 +257,7 @@ async def test_a_doubt_resolved_as_resend_asks_for_a_new_permit(
     assert len(await subject.sandbox.mails()) == 1
 
 
+@pytest.mark.promise("P3")
 @pytest.mark.parametrize("change", ["target = 'left'", "payload = NULL"])
 async def test_a_doubt_that_cannot_be_resent_stays_in_doubt(
     consent: Consent, change: str, subject: Alerts
@@ -267,6 +276,7 @@ async def test_a_doubt_that_cannot_be_resent_stays_in_doubt(
     await returned(consent, 1)
 
 
+@pytest.mark.promise("P3")
 @pytest.mark.quick
 @pytest.mark.parametrize("reconciler", ["0.5", "3600"])  # by the reconciler, and by its own message
 async def test_a_worker_killed_after_the_terminator_leaves_a_doubt(
@@ -288,6 +298,7 @@ async def test_a_worker_killed_after_the_terminator_leaves_a_doubt(
     assert len(consent.asked) == 1
 
 
+@pytest.mark.promise("P3")
 async def test_a_mail_accepted_while_the_database_was_away_is_delivered(
     consent: Consent, outcomes: Outcomes, subject: Alerts
 ) -> None:
@@ -309,3 +320,58 @@ async def test_a_mail_accepted_while_the_database_was_away_is_delivered(
         await returned(consent, 1)
         assert len(await subject.sandbox.mails()) == 1
         await subject.stop()
+
+
+async def metric(subject: Alerts, name: str) -> float:
+    lines = (await subject.metrics()).splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+@pytest.mark.promise("P4")
+async def test_permit_requests_are_bounded_by_the_smtp_concurrency(
+    alerts: StartAlerts, consent: Consent
+) -> None:
+    subject = await alerts(email={"concurrency": 3, "ask_timeout": 4, "retry_delays": [6]})
+    consent.answers_after = 2
+    ids = [await follow_up(subject) for _ in range(7)]
+    await until(lambda: len(consent.asked) == 3)
+    await asyncio.sleep(0.7)  # time for a fourth, which must not come
+    assert len(consent.asked) == 3
+    consent.answers_after = 0
+    for alert_id in ids:
+        await subject.until(alert_id, "delivered", "email", seconds=30)
+    assert len(await subject.sandbox.mails()) == 7
+
+
+@pytest.mark.promise("P4")
+async def test_a_lagging_process_asks_for_no_permit(alerts: StartAlerts, consent: Consent) -> None:
+    subject = await alerts(email={"margin": 1.5, "retry_delays": [3.5]})
+    with frozen(subject.process.pid):
+        await asyncio.sleep(1.2)  # above half the margin
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "pending", "email", reason="no_permit")
+    assert consent.asked == []
+    assert await metric(subject, 'alerts_permits_total{answer="none"}') >= 1
+    row = await subject.until(alert_id, "delivered", "email")  # five seconds later
+    assert row.attempts == 1
+    assert len(consent.asked) == 1
+    await returned(consent, *range(1, row.attempt + 1))
+
+
+@pytest.mark.promise("P4")
+async def test_a_mail_sent_past_its_permit_is_in_doubt_counted_and_escalated(
+    alerts: StartAlerts, consent: Consent, outcomes: Outcomes
+) -> None:
+    """The terminator was in time, but SMTP's reply was late, as after a freeze or a clock jump."""
+    mail = {"ask_timeout": 3, "timeout": 3, "margin": 0.9, "permit": 4, "dot_deadline": 3.9}
+    subject = await alerts(email=mail | {"retry_delays": [7]})
+    consent.answers_after = 2
+    await subject.sandbox.behave("email", delay_seconds=2.5)  # of the 3 s that a send may take
+    alert_id = await follow_up(subject)
+    await subject.until(alert_id, "in_doubt", "email", reason="overrun")
+    assert await ends(outcomes) == [("in_doubt", "overrun")]
+    assert consent.returned == []
+    assert await metric(subject, "alerts_permit_overrun_total") == 1
+    assert await subject.scalar("SELECT count(*) FROM escalation") == 1
+    assert '"permit.overrun"' in subject.log.read_text()
+    assert len(await subject.sandbox.mails()) == 1

@@ -1,30 +1,37 @@
-"""The operators' API on the ledger: lists, retries and bulk calls, and what it refuses.
+"""The operators' API on the ledger: lists, retries, replays and bulk calls, and what it refuses.
 
 A bulk call delays nothing else, and a retry gives an alert all its time again, however old it is.
 """
 
 import asyncio
+import json
 import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
 from aiohttp.test_utils import TestClient, TestServer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import beside
+from libs.common.database import postgres
 from libs.common.http import application
 from services.alerts.http import dlq
-from services.alerts.http.dlq import DlqRoutes
+from services.alerts.http.dlq import MOST_REPLAYED, DlqRoutes
 from services.alerts.store import incidents
 from services.alerts.store.incidents import Way
 from services.alerts.store.ledger import transitions, upkeep
 from services.alerts.store.ledger.intake import accept
+from services.alerts.store.schema import NotOwner, Schema
+from tests.conftest import NewDatabase
 from tests.integration.alerts.conftest import (
     FAILED,
     KEY,
@@ -36,7 +43,9 @@ from tests.integration.alerts.conftest import (
     write,
 )
 from tests.integration.alerts.test_at_most_once import follow_up
-from tests.integration.alerts.test_dead_letter_moved_back import DEAD, dead_letters, move
+from tests.integration.alerts.test_case_http import opened, sections
+from tests.integration.alerts.test_dead_letters import DEAD, dead_letters, move
+from tests.support.databases import DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.memory import resident
 
@@ -416,3 +425,139 @@ async def test_an_old_alert_starts_anew_at_its_fallback(engine: AsyncEngine) -> 
         (job,) = await transitions.claim(tx, "email", [(row.alert_id, 0)], lease=60, retries=5)
     assert job is not None
     assert job.age < 60
+
+
+HOUR = timedelta(hours=1)
+
+
+async def call(subject: Alerts, begin: datetime, end: datetime | None = None, **more: Any) -> Any:
+    times = {"since": begin.isoformat(), "until": (end or datetime.now(UTC)).isoformat()}
+    body = {"target": "webhook", **times, **more}
+    return await subject.http("POST", "/api/alerts/replay", body, caller="admin")
+
+
+async def received(subject: Alerts, count: int) -> list[str]:
+    found = await eventually(
+        partial(subject.sandbox.received, "webhook"), 20, so=lambda got: len(got) >= count
+    )
+    return [str(each["body"]["id"]) for each in found]
+
+
+@pytest.mark.promise("P1")
+async def test_what_was_delivered_in_a_time_is_sent_again_once_and_recorded(
+    subject: Alerts,
+) -> None:
+    begin = datetime.now(UTC)
+    ids = [await subject.accept("webhook") for _ in range(3)]
+    other = await subject.accept("slack_alert")
+    await subject.until(other, "delivered")
+    for each in ids:
+        await subject.until(each, "delivered", "webhook")
+    end = datetime.now(UTC)
+    assert await call(subject, begin, end, dry_run=True) == (200, {"matched": 3, "requeued": 0})
+    assert len(await received(subject, 3)) == 3
+    assert await call(subject, begin, end) == (200, {"matched": 3, "requeued": 3})
+    assert sorted(await received(subject, 6)) == sorted(ids * 2)
+    # What it sent again was delivered later: the same call finds none of it.
+    assert (await call(subject, begin, end))[1]["requeued"] == 0
+    assert (await call(subject, begin, end, event_type="slack_alert"))[1]["matched"] == 0
+    for each in ids:
+        row = await subject.row(each, "webhook")
+        assert (row.generation, row.operator) == (1, "tester")
+    assert len(await subject.sandbox.received("slack")) == 1
+    check = await subject.check()
+    assert (check["ok"], check["accepted"], check["delivered"]) == (True, 4, 4)
+
+
+@pytest.mark.promise("P1")
+async def test_a_replay_of_too_many_is_refused(subject: Alerts) -> None:
+    now = datetime.now(UTC)
+    values = "gen_random_uuid(), 'webhook', 'webhook', 'info', 's', '{}', now(), 'delivered', 'ok'"
+    await subject.execute(
+        "INSERT INTO delivery (alert_id, target, event_type, severity, source, payload,"
+        " accepted_at, state, reason, attempt, attempts, finished_at)"
+        f" SELECT {values}, 1, 1, now() - interval '1 m' FROM generate_series(0, {MOST_REPLAYED})"
+    )
+    status, problem = await call(subject, now - HOUR)
+    assert (status, problem["errors"][0]["field"]) == (422, "since")
+
+
+TABLES = [
+    "case_answer",
+    "heartbeat_watch",
+    "silence",
+    "oncall_override",
+    "quiet_hours",
+    "subscription",
+]
+
+
+@pytest.mark.promise("P9", "P15")
+async def test_what_makes_no_sense_is_refused_with_its_place(alerts: StartAlerts) -> None:
+    named = sections(within="1h")
+    named["answers"]["heartbeat.missed"] = named["answers"]["lead.qualified"]
+    subject = await alerts(sections=named, routes={"heartbeat.missed": ["slack"]})
+    now = datetime.now(UTC)
+    values = {
+        "$case": str(await opened(subject)),
+        "$past": (now - timedelta(hours=1)).isoformat(),
+        "$now": now.isoformat(),
+        "$soon": (now + timedelta(hours=2)).isoformat(),
+        "$long": "x" * 501,
+        '"$none"': "null",
+    }
+    text = json.dumps(beside.toml(__file__, "bad_input.toml"))
+    for name, value in values.items():
+        text = text.replace(name, value)
+    said = json.loads(text)
+    for ask, body, fields, *status in said["refused"]:
+        method, path = ask.split(" ")
+        whole = said["whole"].get(path, {}) | body if method != "GET" else None
+        caller = "service" if path.startswith("/api/cases") else "admin"
+        sent = await subject.http(method, path, whole, caller, Idempotency_Key=str(uuid4()))
+        found = [each["field"] for each in sent[1].get("errors", ())]
+        assert sent[0] == (status or [422])[0], (ask, body, sent)
+        assert fields in (found, ["*"]), (ask, body, sent)
+    counts = [await subject.scalar(f"SELECT count(*) FROM {table}") for table in TABLES]
+    assert dict(zip(TABLES, counts, strict=True)) == dict.fromkeys(TABLES, 0)
+
+
+INDEXES = ["dead_letter_queue_created", "dead_letter_queue_status_created"]
+
+
+@pytest.fixture
+async def empty(database: NewDatabase) -> DatabaseUrl:
+    return await database("alerts", migrated=False)
+
+
+@pytest.fixture
+async def schema(empty: DatabaseUrl) -> AsyncIterator[Schema]:
+    async with postgres.connect(empty, application_name="test") as engine:
+        yield Schema(engine, empty, empty.owner_url)
+
+
+async def test_a_missing_schema_is_created_once(schema: Schema) -> None:
+    before = await schema.status()
+    assert (before.current, before.tables, before.indexes) == (False, [], [])
+    found, made = await schema.create()
+    assert made
+    assert found.current
+    assert {"dead_letter_queue", "delivery"} <= set(found.tables)
+    assert found.indexes == INDEXES
+    assert await schema.create() == (found, False)
+
+
+async def test_nothing_is_created_without_the_owners_access(empty: DatabaseUrl) -> None:
+    async with postgres.connect(empty, application_name="test") as engine:
+        schema = Schema(engine, empty, None)
+        with pytest.raises(NotOwner):
+            await schema.create()
+        assert (await schema.status()).tables == []
+
+
+async def test_the_service_shows_the_schema(subject: Alerts) -> None:
+    status, body = await subject.http("POST", "/api/migration/create-dead-letter-queue")
+    assert (status, body["success"], body["indexes"]) == (200, True, INDEXES)
+    assert "dead_letter_queue" in body["tables"]
+    status, state = await subject.http("GET", "/api/migration/dlq-status")
+    assert (status, state["exists"], state["up_to_date"]) == (200, True, True)

@@ -24,7 +24,7 @@ from tests.integration.alerts.conftest import (
     StartAlerts,
     accepted,
 )
-from tests.integration.alerts.test_dead_letter_moved_back import dead_letters, move
+from tests.integration.alerts.test_dead_letters import dead_letters, move
 from tests.support.brokers import Vhost, leaderless
 from tests.support.consumers import until
 from tests.support.eventually import eventually

@@ -1,10 +1,16 @@
+"""A connection to RabbitMQ, to one node or several (proxies), and what is published over it."""
+
 import asyncio
 import gc
+import socket
 import uuid
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aio_pika
+import aiormq
 import pytest
 from aio_pika.tools import OneShotCallback
 
@@ -17,6 +23,7 @@ from libs.common.messaging.broker import (
     message,
 )
 from libs.common.messaging.consumer import Consumer
+from libs.common.messaging.session import open_channel
 from libs.common.messaging.topology import Binding, Exchange, Queue, work_queue
 from tests.integration.common.conftest import ALERTS, DLX, QUEUE, QUEUES, recorded
 from tests.support.brokers import Vhost
@@ -286,3 +293,147 @@ async def test_reading_a_dead_letter_often_does_not_drop_it(broker: Broker, vhos
     await broker.publish("alerts.dlx", f"{QUEUE}.dead", message("test", {}))
     for _ in range(30):  # RabbitMQ's own limit is 20
         assert count(vhost, f"{QUEUE}.dead") == 1
+
+
+@dataclass
+class Nodes:
+    first: Proxy
+    second: Proxy
+    vhost: Vhost
+
+    def url(self, *hosts: str) -> str:
+        own = f"127.0.0.1:{self.vhost.server.port}"
+        nodes = (f"127.0.0.1:{proxy.port}" for proxy in (self.first, self.second))
+        return self.vhost.url("alerts").replace(own, ",".join([*hosts, *nodes]))
+
+
+@pytest.fixture
+async def nodes(vhost: Vhost) -> AsyncIterator[Nodes]:
+    async with AsyncExitStack() as opened:
+        first, second = [
+            await opened.enter_async_context(Proxy(vhost.server.port)) for _ in range(2)
+        ]
+        yield Nodes(first, second, vhost)
+
+
+async def moved_to_the_second(nodes: Nodes, broker: Broker) -> None:
+    # It may be connected again before anybody sees that it was not.
+    await until(lambda: nodes.second.connections == 2)
+    await connected(broker)
+
+
+async def declared(broker: Broker) -> None:
+    await connected(broker)
+    await broker.declare(ALERTS, DLX, *QUEUES)
+
+
+async def test_the_first_host_that_answers_is_used(nodes: Nodes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and answers nothing
+        frozen = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with Broker.connect(nodes.url("127.0.0.1:1", frozen), "alerts") as broker:
+            await declared(broker)
+            await broker.publish("alerts", QUEUE, message("test", {}))
+    assert nodes.second.passed == dict.fromkeys(nodes.second.passed, 0)
+
+
+async def test_a_node_that_closes_is_left_for_the_next(nodes: Nodes) -> None:
+    async with Broker.connect(nodes.url(), "alerts") as broker:
+        await declared(broker)
+        await nodes.first.refuse()
+        await moved_to_the_second(nodes, broker)
+        await broker.publish("alerts", QUEUE, message("test", {}))
+
+
+async def test_a_frozen_node_is_left_for_the_next(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("libs.common.messaging.broker.HEARTBEAT_SECONDS", 1)
+    handler = Recorder()
+    async with Broker.connect(nodes.url(), "alerts") as broker:
+        await declared(broker)
+        async with Consumer(broker, QUEUE, handler, prefetch=10):
+            await broker.publish("alerts", QUEUE, message("test", {}))
+            await handler.until_count(1)
+            nodes.first.stall()  # its connections stay open
+            await moved_to_the_second(nodes, broker)
+            await broker.publish("alerts", QUEUE, message("test", {}))
+            await handler.until_count(2)
+        await nodes.first.resume()
+
+
+async def test_a_session_is_usable_while_a_binding_is_held_up(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RabbitMQ does while another node of its cluster is frozen."""
+    async with Broker.connect(nodes.url(), "alerts") as broker:
+        await declared(broker)
+
+        async def held_up(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr("libs.common.messaging.broker._declare_step", held_up)
+        await nodes.first.refuse()
+        await moved_to_the_second(nodes, broker)
+        await broker.publish("alerts", QUEUE, message("test", {}))
+
+
+async def impatient(waiting: Awaitable[Any], seconds: float = 0.2) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await waiting
+
+
+async def assert_kept(broker: Broker, inside: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Check that the connection lives, that no channel is open on it, and that no task failed."""
+    session = await broker.session()
+    for _ in range(2):  # the answer to the first comes after whatever RabbitMQ had to say
+        assert await broker.exists(QUEUE)
+    assert not session.lost.is_set()
+    await until(lambda: not inside.channels, 10)
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+@pytest.mark.parametrize("name", ["close", "declare_queue"])
+async def test_what_nobody_waits_for_keeps_the_connection(
+    through: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    channel = await open_channel((await through.session()).consuming)
+    inside = (await channel.get_underlay_channel()).connection
+    arguments = () if name == "close" else (QUEUE,)
+    proxy.stall(DOWN)
+    await impatient(getattr(channel, name)(*arguments))
+    await impatient(channel.close())
+    await proxy.resume()
+    await assert_kept(through, inside, caplog)
+
+
+async def test_a_close_that_rabbitmq_answers_late_keeps_the_connection(
+    through: Broker, proxy: Proxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = await open_channel((await through.session()).consuming)
+    inside: Any = (await channel.get_underlay_channel()).connection
+    monkeypatch.setattr(inside.connection_tune, "heartbeat", 0.2)  # after which aiormq gives up
+    proxy.stall(DOWN)
+    closing = asyncio.ensure_future(channel.close())
+    await asyncio.wait([closing], timeout=1)
+    await proxy.resume()
+    await closing
+    await assert_kept(through, inside, caplog)
+
+
+async def test_a_call_that_is_cancelled_as_rabbitmq_refuses_it_keeps_the_connection(
+    through: Broker, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = await open_channel((await through.session()).consuming)
+    underlay: Any = await channel.get_underlay_channel()
+    asking = asyncio.create_task(channel.declare_queue("alerts.missing", passive=True))
+    answered = underlay._on_close_frame
+
+    async def refused(frame: aiormq.spec.Channel.Close) -> None:
+        asking.cancel()
+        await answered(frame)
+
+    monkeypatch.setattr(underlay, "_on_close_frame", refused)
+    await asyncio.wait([asking])
+    await assert_kept(through, underlay.connection, caplog)

@@ -1,14 +1,22 @@
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientTimeout
 from standardwebhooks import Webhook
 
+from tests.support.eventually import eventually
 from tests.support.sandbox import Sandbox
+
+
+@pytest.fixture
+async def client(sandbox: Sandbox) -> AsyncIterator[ClientSession]:
+    async with ClientSession(sandbox.url) as session:
+        yield session
 
 
 async def post(client: ClientSession, target: str, body: Any, **headers: str) -> tuple[int, Any]:
@@ -113,3 +121,13 @@ async def test_a_signed_webhook_is_taken_and_a_forged_one_refused(
 
     assert len(await sandbox.received("webhook")) == 1
     assert len(await sandbox.received("webhook", refused_too=True)) == 1 + len(forgeries)
+
+
+async def test_a_message_whose_client_leaves_during_a_delay_is_received(
+    client: ClientSession, sandbox: Sandbox
+) -> None:
+    await sandbox.behave("slack", delay_seconds=60)
+    with pytest.raises(TimeoutError):
+        await client.post("/slack", json={"text": "hi"}, timeout=ClientTimeout(total=1))
+    received = await eventually(lambda: sandbox.received("slack"))
+    assert [item["answered"] for item in received] == [None]
