@@ -11,11 +11,10 @@ the dot may have been out, the step is `in_doubt` and the mail is there at most 
               told the outcome, not recorded     a lock on the inbox
               recorded, not acked                its ack, kept by the proxy
   alerts      in the ledger, not claimed         everything to RabbitMQ kept
-              the dot out, no answer             the mail server's answer, kept by the proxy
               sent, not told                     everything to RabbitMQ kept
 
 Duplicated and reordered messages, and many processes, are in test_many_follow_ups.py; a worker that
-dies with its permit is in tests/integration/alerts/test_at_most_once.py.
+dies with the dot out is in tests/integration/alerts/test_at_most_once.py.
 """
 
 from collections.abc import AsyncIterator
@@ -28,7 +27,7 @@ import pytest
 from tests.faults.conftest import ACK, Rig, through
 from tests.support.consumers import until
 from tests.support.eventually import eventually
-from tests.support.proxy import DOWN, UP, Proxy
+from tests.support.proxy import UP, Proxy
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
@@ -202,24 +201,6 @@ async def test_alerts_killed_before_it_has_published_its_work_sends_once(rig: Ha
     assert await rig.stack.sandbox.mails(address) == []
     await rig.restart("alerts")
     await rig.sent_once(address)
-
-
-async def test_alerts_killed_with_the_dot_out_leaves_a_doubt_and_at_most_one_mail(
-    rig: HandOver,
-) -> None:
-    held = rig.slack.stall_before(DOWN, b"queued as")
-    address = await rig.enrol()
-    await held.wait()
-    await rig.delivery(address, "sending")
-    await rig.kill("alerts")
-    await rig.restart("alerts")
-    step = await rig.step(address, "in_doubt")
-    assert step.sent_at is None
-    await rig.quiet()
-    assert len(await rig.stack.sandbox.mails(address)) == 1
-    assert len(rig.open_permits(step)) == 1, "a doubt keeps its permit"
-    doubts = (await rig.stack.http("GET", "/api/dlq/in-doubt", key="admin")).body["items"]
-    assert str(step.id) in {doubt["id"] for doubt in doubts}
 
 
 async def test_alerts_killed_before_it_publishes_an_outcome_publishes_it_later(

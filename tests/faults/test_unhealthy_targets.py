@@ -3,15 +3,12 @@
 import asyncio
 import json
 import uuid
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from tests.support.consumers import until
 from tests.support.eventually import eventually
-from tests.support.load import Load
-from tests.support.records import per_alert
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.faults, pytest.mark.promise("P1", "P6")]
@@ -36,6 +33,25 @@ LOSING: list[dict[str, Any]] = [
     {"drip_seconds": 0.1},
     {"delay_seconds": 5},
 ]
+
+
+def per_alert(
+    received: Sequence[Mapping[str, Any]], given: Mapping[str, str]
+) -> dict[str, list[int | None]]:
+    """Return what was answered each time that an accepted alert was taken (None: nothing came).
+
+    :param given: each accepted id, with a text that only this alert has
+    :raises AssertionError: one was never taken, or something arrived that nobody sent
+    """
+    bodies = [(str(one["body"]), one["answered"]) for one in received]
+    got = {
+        alert_id: [answered for body, answered in bodies if text in body]
+        for alert_id, text in given.items()
+    }
+    lost = [alert_id for alert_id, answers in got.items() if not answers]
+    assert not lost, f"{len(lost)} of {len(given)} accepted were never received: {lost[:3]}"
+    assert sum(map(len, got.values())) == len(bodies)
+    return got
 
 
 @pytest.fixture(autouse=True)
@@ -103,74 +119,3 @@ async def test_a_duplicate_arrives_only_after_a_lost_response(
     lost = sum(answers.count(None) for answers in got.values())
     assert lost > 5
     assert sum(map(len, got.values())) == ALERTS + lost
-
-
-async def test_mail_whose_server_hangs_or_resets_before_the_dot_arrives_once(stack: Stack) -> None:
-    await stack.sandbox.behave("email", stage="data", hang=True)
-    waiting = await accept(stack, "email", MEANWHILE)
-    await eventually(lambda: attempted(stack, "email"), 30)
-    await stack.sandbox.behave("email", stage="rcpt", reset=True)
-    before = len(await stack.sandbox.received("email", refused_too=True))
-    await eventually(
-        lambda: stack.sandbox.received("email", refused_too=True),
-        30,
-        so=lambda found: len(found) > before,
-    )
-    await stack.sandbox.behave("email", status=200)
-    check = await eventually(stack.balanced, 90)
-    assert (check["failed"], check["in_doubt"], check["discarded"]) == (0, 0, 0)
-    got = per_alert(await stack.sandbox.received("email"), waiting)
-    assert {tuple(answers) for answers in got.values()} == {(250,)}
-
-
-async def test_alerts_outlive_periods_in_which_their_target_refuses_us_and_kills_of_alerts(
-    stack: Stack,
-) -> None:
-    critical: dict[str, str] = {}
-    refused = (
-        "SELECT 1 FROM alerts.delivery WHERE target = 'slack' AND state IN ('pending', 'sending')"
-        " AND reason IN ('unauthorized', 'gone') LIMIT 1"
-    )
-
-    async with Load(stack, clients=4) as load:
-        for status in (401, 404, 403, 410):
-            await stack.sandbox.behave("slack", status=status)
-            await eventually(partial(stack.is_held, "slack", status), 30)
-            body = {"event_type": "slack_alert", "severity": "critical", "payload": {"text": "x"}}
-            for _ in range(5):
-                answer = await stack.http("POST", "/api/alerts", body, key="service")
-                critical[answer.body["id"]] = "x"
-            await load.more(20)
-            if status in {404, 410}:
-                await stack.kill9("alerts")
-                await load.more(10)
-                await stack.start("alerts")
-                assert await stack.is_held("slack", status)  # it is known to the next process
-            if status == 401:
-                await eventually(lambda: at_the_fallback(stack, list(critical)), 30)
-            await stack.sandbox.behave("slack", status=200)
-            # or the next period refuses the same ones, and they fail
-            await until(lambda: not stack.query(refused), 60)
-            await load.more(20)
-    for alert_id in critical:
-
-        async def delivered(alert_id: str = alert_id) -> bool:
-            return bool((await stack.state(alert_id))["state"] == "delivered")
-
-        await eventually(delivered, 60)
-    check = await eventually(stack.balanced, 90)
-    assert (check["failed"], check["in_doubt"]) == (0, 0)
-    received = await stack.sandbox.received("slack")
-    of_load = [one for one in received if "load" in str(one["body"])]
-    got = per_alert(of_load, load.accepted)
-    assert {len(answers) for answers in got.values()} <= {1, 2}  # 2: killed before its record
-    attempts = "SELECT max(attempts) FROM alerts.delivery WHERE target = 'slack'"
-    assert stack.query(attempts)[0][0] <= 1 + 2  # each kill may use one of those in flight
-
-
-async def at_the_fallback(stack: Stack, ids: list[str]) -> bool:
-    found = stack.query(
-        "SELECT state FROM alerts.delivery WHERE target = 'email' AND alert_id = ANY(%s::uuid[])",
-        ids,
-    )
-    return [row.state for row in found] == ["delivered"] * len(ids)

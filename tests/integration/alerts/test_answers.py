@@ -8,12 +8,16 @@ from time import monotonic
 
 import pytest
 
+from services.alerts.channels import opened
 from services.alerts.rules.delivery import Kind, Reason
 from tests.support.targets import (
+    LOOPBACK,
     STATUSES,
+    TEMPLATES,
     answer,
     answering,
     http_target,
+    job,
     listening,
     request,
     send,
@@ -219,3 +223,41 @@ async def test_a_compressed_response_is_not_decompressed(channel: str) -> None:
     assert outcome.kind is (Kind.DELIVERED if channel == "webhook" else Kind.FAILED)
     assert outcome.reason in {Reason.OK, Reason.BAD_ANSWER}
     assert outcome.excerpt  # decompressed it would be NULs, which are not shown
+
+
+async def test_apprise_gets_an_alert_with_its_title_and_severity() -> None:
+    got = list[bytes]()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await request(reader))
+        writer.write(answer(200, b""))
+
+    async with listening(take) as port:
+        target = http_target("apprise", f"json://127.0.0.1:{port}/")
+        async with opened("any", target, TEMPLATES, LOOPBACK) as channel:
+            sent = job(severity="critical", text="Zażółć gęślą jaźń", subject="Dysk")
+            assert (await channel.send(sent)).kind is Kind.DELIVERED
+    body = json.loads(got[0].partition(b"\r\n\r\n")[2])
+    said = (body["message"], body["title"], body["type"])
+    assert said == ("Zażółć gęślą jaźń", "Dysk", "failure")
+
+
+async def test_a_dripping_response_holds_no_thread_of_apprise_after_the_time_out() -> None:
+    asked = 0
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        await request(reader)
+        asked += 1
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.05)
+
+    async with listening(drip) as port:
+        target = http_target("apprise", f"json://127.0.0.1:{port}/", timeout=0.5, concurrency=1)
+        async with opened("any", target, TEMPLATES, LOOPBACK) as channel:
+            for _ in range(3):
+                assert (await channel.send(job())).reason is Reason.TIMEOUT
+    assert asked == 3  # each got the only thread

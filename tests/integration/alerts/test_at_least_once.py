@@ -86,14 +86,6 @@ async def handle(worker: Worker, alert_id: UUID, generation: int = 0) -> Disposi
     return await worker.handle(message)
 
 
-@pytest.mark.parametrize(("ends", "expected"), [(False, Retry("fenced")), (True, Ack())])
-async def test_a_fenced_worker_acknowledges_only_over_an_ended_row(
-    engine: AsyncEngine, *, ends: bool, expected: Ack | Retry
-) -> None:
-    worker, _ = a_worker(engine, Slow(engine, ends=ends), timeout=0.005, margin=0.005)
-    assert await handle(worker, await new_row(engine, target="slack")) == expected
-
-
 class Held:
     """A target that responds when the test allows it."""
 
@@ -136,26 +128,6 @@ async def test_a_sent_alert_frees_its_slot_before_it_is_recorded(engine: AsyncEn
         assert not first.done()
     target.may_answer.release()
     assert [await first, await second] == [Ack(), Ack()]
-
-
-async def test_a_message_that_waits_for_a_slot_is_unclaimed_and_requeued_at_a_stop(
-    engine: AsyncEngine,
-) -> None:
-    target = Held()
-    worker, throttle = a_worker(engine, target, concurrency=1)
-    ids = [await new_row(engine, target="slack") for _ in range(2)]
-    first, second = (asyncio.create_task(handle(worker, each)) for each in ids)
-    assert await target.asked.get() == ids[0]
-    running = asyncio.create_task(throttle.run(cast("Consumer", Stopping())))
-    await asyncio.sleep(0)  # one step of the loop is enough
-    target.may_answer.release()
-    target.may_answer.release()  # if the second were sent, it would get a response
-    assert [await first, await second] == [Ack(), Requeue()]
-    await tasks.end(running)
-    async with engine.connect() as tx:
-        seen = await transitions.see(tx, ids[1], "slack")
-    assert seen is not None
-    assert (seen.state, seen.attempts) == (State.PENDING, 0)
 
 
 async def test_takeover_does_not_count_as_a_second_half_open_trial(engine: AsyncEngine) -> None:

@@ -273,6 +273,7 @@ async def test_what_changes_while_a_message_is_sent_is_told_afterwards(subject: 
     assert step.alert_id in {UUID(row.payload["place"]) for row in await subject.update()}
 
 
+@pytest.mark.promise("P1")
 @pytest.mark.parametrize("ends", [False, True])
 async def test_the_place_of_an_overtaken_worker_is_told_again(
     subject: Races, *, ends: bool

@@ -23,7 +23,6 @@ from services.alerts.store import incidents
 from services.alerts.store.cases import cases as store
 from services.alerts.store.cases import queries as case_queries
 from services.alerts.store.incidents import Way
-from services.alerts.store.ledger import upkeep
 from tests.integration.alerts.cases import (
     DELIVERED,
     FAILED,
@@ -125,16 +124,6 @@ async def test_each_step_is_handed_out_in_turn_and_then_it_is_unanswered_and_lis
     assert listed == [(case_id, "cases", "unanswered")]
     assert {step.state for step in await subject.steps(case_id)} == {"pending"}  # still sent
     assert await subject.balanced()
-
-
-@pytest.mark.quick
-@pytest.mark.promise("P9")
-async def test_after_an_outage_one_step_is_handed_out(subject: Cases) -> None:
-    case_id = await subject.accept()
-    await subject.execute("UPDATE alert_case SET next_at = now() - interval '3 days'")
-    await subject.timer.run()
-    await subject.timer.run()
-    assert len(await subject.steps(case_id)) == 1
 
 
 @pytest.mark.quick
@@ -356,21 +345,6 @@ async def test_a_step_in_flight_is_not_tried_again_after_the_answer(subject: Cas
         (step,) = await subject.steps(case_id)
         assert (step.state, step.recalled) == (state, False)
     assert await subject.balanced()
-
-
-@pytest.mark.quick
-@pytest.mark.promise("P9")
-async def test_a_recalled_step_whose_worker_died_is_discarded_and_not_taken_over(
-    subject: Cases,
-) -> None:
-    """Rule MARK."""
-    case_id, step = await subject.asked()
-    await subject.claim(step, lease=0)
-    await subject.take(case_id)
-    assert not await subject.claimable(step, take_over=True)
-    await upkeep.run.alone(subject.engine, "discard_recalled")
-    (step,) = await subject.steps(case_id)
-    assert (step.state, step.reason) == ("discarded", "answered")
 
 
 @pytest.mark.quick

@@ -20,7 +20,7 @@ from services.alerts.rules.case import Rules
 from services.alerts.rules.heartbeats import Kind, Schedule
 from services.alerts.store.cases import heartbeats
 from services.alerts.upkeep import retention
-from tests.integration.alerts.cases import POLICY, RULES, Cases, closed_for_two_days, dies_at
+from tests.integration.alerts.cases import POLICY, RULES, Cases, closed_for_two_days
 from tests.integration.alerts.conftest import PING_KEYS, Alerts, StartAlerts, waits_for_a_row
 from tests.integration.alerts.test_case_http import PEOPLE
 from tests.support.eventually import eventually
@@ -188,18 +188,6 @@ async def test_a_sign_that_waits_for_the_timer_resolves_what_it_raised(subject: 
         await eventually(lambda: waits_for_a_row(subject.engine))
     await coming
     await subject.sees(missed.case_id, state="cancelled", reason="resolved")
-
-
-async def test_intake_that_dies_before_its_commit_has_seen_no_sign(
-    subject: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = await subject.row()
-
-    with dies_at(monkeypatch, "intake.intake.accept"):
-        await subject.comes()
-    assert await subject.row() == before
-    await subject.comes()
-    assert (await subject.row()).next_at > before.next_at
 
 
 async def test_found_outside_the_hours_it_is_asked_about_at_the_opening(

@@ -1,7 +1,6 @@
 """The ledger's statements refuse what protocols.md says must not happen."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -13,7 +12,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.database.group_commit import Batches
 from libs.common.database.statement import Statement
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Policy, Reason, State, decide
 from services.alerts.store import tables
@@ -271,23 +269,6 @@ async def test_requeueing_all_rows_waits_for_locked_ones(engine: AsyncEngine) ->
         sweeping = asyncio.create_task(reconciler())
         await eventually(lambda: waits_for_a_row(engine))
     assert await sweeping == ids
-
-
-async def test_a_row_that_the_database_refuses_fails_alone(engine: AsyncEngine) -> None:
-    async def settle_all(tries: Sequence[Attempt]) -> list[State | None]:
-        async with engine.begin() as tx:
-            return await transitions.record(tx, tries)
-
-    settlements = Batches(settle_all, limit=10)
-    jobs = [await claim(engine, await new_row(engine), 60) for _ in range(10)]
-    tries = [tried(job, DELIVERED) for job in jobs if job]
-    tries[3] = replace(tries[3], outcome=replace(DELIVERED, excerpt="x" * 501))
-    answers = await asyncio.gather(*map(settlements.submit, tries), return_exceptions=True)
-    assert isinstance(answers.pop(3), IntegrityError)
-    assert answers == [State.DELIVERED] * 9
-    states = [await state(engine, one.job.alert_id) for one in tries]
-    assert states.pop(3) is State.SENDING
-    assert states == [State.DELIVERED] * 9
 
 
 async def test_a_late_reply_resolves_the_doubt_of_its_own_attempt_only(engine: AsyncEngine) -> None:

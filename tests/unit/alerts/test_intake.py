@@ -9,8 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from libs.common.messaging.broker import Broker, Message, PublishError, Unroutable
-from libs.common.messaging.consumer import Retry
+from libs.common.messaging.broker import Broker, Message
 from libs.common.process import tasks
 from services.alerts.channels.slack import SlackTarget
 from services.alerts.config import targets as config
@@ -85,34 +84,6 @@ async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
     await asyncio.sleep(0.5)  # time enough for all the others
     assert broker.under_way <= 2 * TOGETHER
     await tasks.end(*handling)
-
-
-class Confirming:
-    def __init__(self) -> None:
-        self.sent: list[list[str]] = []
-
-    def encode(self, message: Message) -> Message:
-        return message
-
-    async def send_all(
-        self, _exchange: str, _key: str, works: Sequence[Message], **_: object
-    ) -> list[PublishError | None]:
-        lone = (each.body.get("works", [each.body]) for each in works)
-        self.sent += [[str(one["alert_id"]) for one in some] for some in lone]
-        return [Unroutable() if each.body.get("alert_id") else None for each in works]
-
-
-async def test_work_for_a_target_goes_together_critical_work_apart(
-    intake_with: Callable[[object], Intake],
-) -> None:
-    broker, ids = Confirming(), [str(uuid.uuid4()) for _ in range(19)]
-    bodies = [body(each) for each in ids]
-    for number in (3, 7):
-        bodies[number]["severity"] = "critical"
-    message = Message(str(uuid.uuid4()), "alerts.accepted", {"alerts": bodies})
-    assert await intake_with(broker).handle(message) == Retry("Unroutable")  # of one of its works
-    rest = ids[:3] + ids[4:7] + ids[8:]
-    assert broker.sent == [[ids[3], ids[7]], rest[:8], rest[8:16], rest[16:]]
 
 
 @pytest.mark.parametrize(

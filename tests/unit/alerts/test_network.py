@@ -5,7 +5,6 @@ from ipaddress import ip_network
 import pytest
 
 from services.alerts.channels.network import allowed
-from services.alerts.channels.subscription import fault
 
 OFFICE = (ip_network("10.20.0.0/16"), ip_network("fd00:20::/32"))
 PUBLIC = "8.8.8.8 2606:4700:4700::1111 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1"
@@ -31,25 +30,3 @@ def test_only_a_public_address_is_allowed(address: str) -> None:
 @pytest.mark.parametrize("address", [*OFFICES.split(), *OTHERS.split()])
 def test_of_private_networks_only_a_listed_one_is_allowed(address: str) -> None:
     assert allowed(address, OFFICE) == (address in OFFICES.split())
-
-
-@pytest.mark.promise("P15")
-@pytest.mark.parametrize(
-    ("url", "private", "expected"),
-    [
-        ("https://example.com/x", (), True),
-        ("http://example.com/x", (), False),
-        ("https://user:secret@example.com/", (), False),
-        ("https://[::ffff:127.0.0.1]/x", (), False),
-        ("https://2130706433/x", (), False),
-        ("https://127.1/x", (), False),
-        ("http://10.20.0.1/x", (), False),
-        ("http://10.20.0.1/x", OFFICE, True),
-        ("https://127.0.0.1/x", OFFICE, False),
-        ("http://8.8.8.8/x", OFFICE, False),  # in clear only a private network is reached
-    ],
-)
-def test_an_address_of_a_subscription_is_public_or_listed(
-    url: str, private: tuple[object, ...], *, expected: bool
-) -> None:
-    assert (fault(url, private) is None) == expected  # type: ignore[arg-type]
