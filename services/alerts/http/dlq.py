@@ -16,17 +16,7 @@ from aiohttp import web
 from pydantic import BeforeValidator, Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from libs.common.http.application import (
-    Model,
-    Moment,
-    Problem,
-    Time,
-    in_utc,
-    json_response,
-    page,
-    parse,
-    parse_query,
-)
+from libs.common.http import application
 from libs.common.plain import plain
 from libs.common.process.logs import log
 from libs.domain import acts_outbox
@@ -65,7 +55,7 @@ def cursor_in(text: str) -> Cursor:
     """:raises ValueError:"""
     try:
         at, alert_id, target = json.loads(base64.urlsafe_b64decode(text))
-        after = in_utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
+        after = application.in_utc(datetime.fromisoformat(at)), UUID(alert_id), str(target)
     except (ValueError, TypeError, AttributeError):
         after = None
     if after is None or "\0" in after[2]:
@@ -77,14 +67,14 @@ Text = Annotated[str, Field(min_length=1, max_length=2_000)]
 After = Annotated[Cursor, BeforeValidator(cursor_in)]
 
 
-class Query(Model):
+class Query(application.Model):
     """Of a list: which rows, after which one, and how many."""
 
     id: UUID | None = None
     target: str | None = None
     event_type: str | None = None
-    since: Time | None = None
-    until: Time | None = None
+    since: application.Time | None = None
+    until: application.Time | None = None
     limit: Annotated[int, Field(strict=False, ge=1, le=MAX_PAGE)] = PAGE
     cursor: After | None = None
 
@@ -97,14 +87,14 @@ class Listed(Query):
     state: Literal["pending", "failed", "in_doubt", "silenced"]
 
 
-class Chosen(Model):
+class Chosen(application.Model):
     ids: Annotated[list[UUID], Field(min_length=1, max_length=1_000)] | None = None
     target: Text | None = None
     event_type: Text | None = None
     status: Literal["pending", "failed"] | None = None
-    since: Moment | None = None
-    until: Moment | None = None
-    as_of: Moment | None = None
+    since: application.Moment | None = None
+    until: application.Moment | None = None
+    as_of: application.Moment | None = None
 
     @model_validator(mode="after")
     def _chooses(self) -> "Chosen":
@@ -136,22 +126,22 @@ class Discard(Chosen):
     reason: Text = "discarded by an operator"
 
 
-class Resolve(Model):
+class Resolve(application.Model):
     id: UUID
     outcome: Literal["delivered", "resend", "discarded"]
     reason: Text
     target: Text | None = None
 
 
-class Replay(Model):
+class Replay(application.Model):
     target: Text
-    since: Moment
-    until: Moment
+    since: application.Moment
+    until: application.Moment
     event_type: Text | None = None
     dry_run: bool = False
 
 
-class Cleanup(Model):
+class Cleanup(application.Model):
     older_than_hours: Annotated[float, Field(ge=0, le=87_600)]
 
 
@@ -174,7 +164,7 @@ class DlqRoutes:
         app.router.add_post("/api/dlq/cleanup", admin(self.cleanup))
 
     async def rows(self, name: str, request: web.Request) -> web.Response:
-        query = parse_query(request, Query)
+        query = application.parse_query(request, Query)
         chosen, after = query.filter(), query.cursor
         rows: list[Any] = []
         size, more = 0, True
@@ -191,29 +181,29 @@ class DlqRoutes:
             await acts_outbox.look(tx, request.headers, "alert.look", "alert", seen, **filters)
         items = [shown(row) | {"payload": shown_payload(row)} for row in rows]
         cursor = cursor_of(*_key(rows[-1])) if more else None
-        return json_response({"items": items, "next_cursor": cursor})
+        return application.json_response({"items": items, "next_cursor": cursor})
 
     async def alerts(self, request: web.Request) -> web.Response:
         """List deliveries; `total`, on the first page, counts them all.
 
         Without payloads and errors, which may quote them: the list has those of every program.
         """
-        query = parse_query(request, Listed)
+        query = application.parse_query(request, Listed)
         chosen, state, most = query.filter(), query.state, query.limit
         async with self.engine.connect() as tx:
             rows = await queries.paged(tx, state, chosen, query.cursor, most + 1, bare=True)
             total = None if query.cursor else (await queries.count(tx, chosen, (state,)))[0]
-        found = page(rows, most, lambda row: cursor_of(*_key(row)), shown)
+        found = application.page(rows, most, lambda row: cursor_of(*_key(row)), shown)
         for each in found["items"]:
             del each["error_message"]
-        return json_response(found | {"total": total})
+        return application.json_response(found | {"total": total})
 
     async def stats(self, _: web.Request) -> web.Response:
         async with self.engine.connect() as tx:
             targets = await queries.stats(tx)
         names = ("pending", "failed", "delivered", "discarded", "in_doubt", "duplicates")
         oldest = [each["oldest_pending_seconds"] or 0.0 for each in targets.values()]
-        return json_response(
+        return application.json_response(
             {
                 **{name: sum(each[name] for each in targets.values()) for name in names},
                 "oldest_pending_seconds": max(oldest, default=0.0),
@@ -223,7 +213,7 @@ class DlqRoutes:
 
     async def retry(self, request: web.Request) -> web.Response:
         """Requeue the chosen rows; the same call again continues where this one stopped."""
-        body = await parse(request, Chosen)
+        body = await application.parse(request, Chosen)
         changes = {**upkeep.RESET, "operator": operator(request)}
         async with self.engine.connect() as tx:
             lists = () if body.status is None and body.ids is not None else body.lists()
@@ -252,7 +242,7 @@ class DlqRoutes:
         if over := done.count(False):
             # Steps whose case was answered, or whose chain restarted; and updates of places.
             answer["case_over"] = over
-        return json_response(answer if complete else {**answer, "more": True})
+        return application.json_response(answer if complete else {**answer, "more": True})
 
     async def _retry_step(self, row: Any, changes: Mapping[str, Any], act: Counted) -> bool:
         """Requeue a step of a case that still asks; the case is locked first."""
@@ -276,7 +266,7 @@ class DlqRoutes:
             await act.end(tx)
 
     async def discard(self, request: web.Request) -> web.Response:
-        body = await parse(request, Discard)
+        body = await application.parse(request, Discard)
 
         async def end(tx: AsyncConnection, rows: list[Any]) -> None:
             await _end(tx, rows, State.DISCARDED, body.reason, operator(request))
@@ -285,7 +275,9 @@ class DlqRoutes:
         async with self._counted(request, "alert.discard", body.ref, reason=body.reason) as act:
             complete = await self._for_each_batch(body, end)
         log.info("dlq.discarded", operator=operator(request), rows=act.total)
-        return json_response({"discarded": act.total, **({} if complete else {"more": True})})
+        return application.json_response(
+            {"discarded": act.total, **({} if complete else {"more": True})}
+        )
 
     async def replay(self, request: web.Request) -> web.Response:
         """Send again what a target has accepted, for a receiver that lost it.
@@ -293,14 +285,14 @@ class DlqRoutes:
         What was sent again is delivered after `until`, so no call chooses it twice: the same call
         again continues.
         """
-        body = await parse(request, Replay)
+        body = await application.parse(request, Replay)
         errors = []
         if body.target not in self.targets:
             errors.append(("target", "no target has this name"))
         if not body.since < body.until <= datetime.now(UTC):
             errors.append(("until", "must be after since, and not in the future"))
         if errors:
-            raise Problem(422, errors=errors)
+            raise application.Problem(422, errors=errors)
         which = body.model_dump(exclude={"dry_run"}) | {"never": [*CASE_EVENTS, STAFF_MAIL]}
         counted = await upkeep.run.alone(
             self.engine, "count_replayable", **which, limit=MOST_REPLAYED + 1
@@ -308,9 +300,9 @@ class DlqRoutes:
         matched = counted.scalar_one()
         if matched > MOST_REPLAYED:
             text = f"more than {MOST_REPLAYED:,} match: choose less time"
-            raise Problem(422, errors=[("since", text)])
+            raise application.Problem(422, errors=[("since", text)])
         if body.dry_run:
-            return json_response({"matched": matched, "requeued": 0})
+            return application.json_response({"matched": matched, "requeued": 0})
         ref = chosen(**body.model_dump(mode="json", exclude={"dry_run"}))
         changes = {**upkeep.RESET, "keep_error": False, "operator": operator(request)}
         more, stop = True, monotonic() + BULK_SECONDS
@@ -324,7 +316,7 @@ class DlqRoutes:
                 more = len(rows) == BATCH
         log.info("alerts.replayed", operator=operator(request), rows=act.total, more=more)
         answer = {"matched": matched, "requeued": act.total}
-        return json_response(answer | {"more": True} if more else answer)
+        return application.json_response(answer | {"more": True} if more else answer)
 
     async def _for_each_batch(
         self,
@@ -357,20 +349,20 @@ class DlqRoutes:
 
     async def resolve(self, request: web.Request) -> web.Response:
         """Record what an operator found out about a mail in doubt, which ends in no other way."""
-        body = await parse(request, Resolve)
+        body = await application.parse(request, Resolve)
         async with self.engine.begin() as tx:
             chosen = Filter(ids=[body.id], target=body.target)
             rows = await queries.locked(tx, "in_doubt", chosen, None, BATCH, wait=True)
             if not rows:
-                raise Problem(404, detail="no delivery of this id is in doubt")
+                raise application.Problem(404, detail="no delivery of this id is in doubt")
             for ended in map(transitions.ended, rows):
                 if ended.once is not None:  # withdrawals no longer wait for it
                     await ending.return_permit(tx, ended.alert_id, ended.attempt, ended.once)
             if body.outcome == "resend":
                 if any(row.empty for row in rows):
-                    raise Problem(409, detail="its payload was erased or has expired")
+                    raise application.Problem(409, detail="its payload was erased or has expired")
                 if any(row.target not in self.targets for row in rows):
-                    raise Problem(409, detail="its target is no longer configured")
+                    raise application.Problem(409, detail="its target is no longer configured")
                 said = {"error": body.reason, "keep_error": False, "operator": operator(request)}
                 await upkeep.requeue(tx, rows, **upkeep.RESET | said)
             else:
@@ -379,15 +371,17 @@ class DlqRoutes:
             why = {"reason": body.reason, "outcome": body.outcome}
             await record(tx, request, "alert.resolve", "alert", ref, len(rows), **why)
         log.info("dlq.resolved", operator=operator(request), id=str(body.id), outcome=body.outcome)
-        return json_response({"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)})
+        return application.json_response(
+            {"id": str(body.id), "outcome": body.outcome, "resolved": len(rows)}
+        )
 
     async def cleanup(self, request: web.Request) -> web.Response:
-        body = await parse(request, Cleanup)
+        body = await application.parse(request, Cleanup)
         ref = chosen(older_than_hours=body.older_than_hours)
         async with self._counted(request, "alert.cleanup", ref) as act:
             deleted = await retention.purge(self.engine, body.older_than_hours * 3600, act.add)
         log.info("dlq.cleaned_up", operator=operator(request), deleted=deleted)
-        return json_response({"deleted": deleted})
+        return application.json_response({"deleted": deleted})
 
 
 async def _end(

@@ -14,17 +14,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from libs.common.database.queries import Queries
-from services.alerts.rules.delivery import (
-    Claimed,
-    Once,
-    Outcome,
-    Reason,
-    RowStatus,
-    State,
-    Transition,
-)
+from services.alerts.rules import delivery as rules
 
-run = Queries(__file__, unauthorized=Reason.UNAUTHORIZED, gone=Reason.GONE)
+run = Queries(__file__, unauthorized=rules.Reason.UNAUTHORIZED, gone=rules.Reason.GONE)
 
 _COPIED: Final = (
     "generation", "attempt", "attempts", "age", "event_type", "severity", "payload", "accepted_at",
@@ -40,7 +32,7 @@ async def claim(
     lease: float,
     retries: int,
     take_over: bool = False,
-) -> list[Claimed | None]:
+) -> list[rules.Claimed | None]:
     """Claim due rows and count the attempts; at-most-once rows are for `claim_once`.
 
     :param asked: alert ids with the generations of their messages
@@ -59,7 +51,7 @@ async def claim(
         retries=retries,
         take_over=take_over,
     )
-    claimed: list[Claimed | None] = [None] * len(asked)
+    claimed: list[rules.Claimed | None] = [None] * len(asked)
     for row in found:
         claimed[row.position] = _claimed(row.alert_id, target, row)
     return claimed
@@ -74,7 +66,7 @@ async def claim_once(
     lease: float,
     retries: int,
     asked_at: float = 0.0,
-) -> tuple[Claimed | None, bool]:
+) -> tuple[rules.Claimed | None, bool]:
     """Claim one at-most-once row.
 
     :param lease: seconds
@@ -92,35 +84,35 @@ async def claim_once(
     return job, row.taken_over
 
 
-def _claimed(alert_id: UUID, target: str, row: Any) -> Claimed:
+def _claimed(alert_id: UUID, target: str, row: Any) -> rules.Claimed:
     own = {name: getattr(row, name) for name in _COPIED}
-    return Claimed(alert_id=alert_id, target=target, once=once_of(row), **own)
+    return rules.Claimed(alert_id=alert_id, target=target, once=once_of(row), **own)
 
 
-def once_of(row: Any) -> Once | None:
+def once_of(row: Any) -> rules.Once | None:
     if row.once_address is None:
         return None
-    return Once(row.once_address, row.once_purpose, row.once_reference)
+    return rules.Once(row.once_address, row.once_purpose, row.once_reference)
 
 
-async def see(tx: AsyncConnection, alert_id: UUID, target: str) -> RowStatus | None:
+async def see(tx: AsyncConnection, alert_id: UUID, target: str) -> rules.RowStatus | None:
     row = (await run(tx, "see", alert_id=alert_id, target=target)).one_or_none()
-    return row and RowStatus(State(row.state), *row[1:])
+    return row and rules.RowStatus(rules.State(row.state), *row[1:])
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """An attempt and what it does to its row."""
 
-    job: Claimed
-    outcome: Outcome
-    transition: Transition
+    job: rules.Claimed
+    outcome: rules.Outcome
+    transition: rules.Transition
     seconds: float
     want: int | None = None
     """The place's value when the case's message was written."""
 
 
-async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[State | None]:
+async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[rules.State | None]:
     """Write the attempts down and move the rows that are still ours.
 
     :returns: each row's state now, in the order given; a row that was recalled in flight is not
@@ -128,9 +120,9 @@ async def record(tx: AsyncConnection, attempts: Sequence[Attempt]) -> list[State
         changed
     """
     document = json.dumps([_document(position, one) for position, one in enumerate(attempts)])
-    now: list[State | None] = [None] * len(attempts)
+    now: list[rules.State | None] = [None] * len(attempts)
     for row in await run(tx, "record", results=document):
-        now[row.position] = State(row.state)
+        now[row.position] = rules.State(row.state)
     return now
 
 
@@ -154,18 +146,18 @@ def _document(position: int, attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def error_text(outcome: Outcome) -> str:
+def error_text(outcome: rules.Outcome) -> str:
     parts = (outcome.reason, outcome.status and str(outcome.status), outcome.excerpt)
     return " ".join(part for part in parts if part)
 
 
 async def move(
     tx: AsyncConnection,
-    job: Claimed,
-    before: State,
-    after: State,
+    job: rules.Claimed,
+    before: rules.State,
+    after: rules.State,
     *,
-    reason: Reason | None = None,
+    reason: rules.Reason | None = None,
     seconds: float = 0.0,
     refund: bool = False,
 ) -> bool:
@@ -189,7 +181,7 @@ class Ended:
     attempt: int
     event_type: str
     error: str | None
-    once: Once | None
+    once: rules.Once | None
 
 
 def ended(row: Any) -> Ended:
