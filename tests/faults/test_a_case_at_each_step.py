@@ -3,23 +3,6 @@
 As in test_killed_at_each_step.py, each test holds the service at one step, kills it there, looks at
 what is left, and starts it again. Then the case ends as P9 says: answered once, or after every step
 of its chain was handed out once. A step is due when the test says so.
-
-  step                                   held by
-  opened, not committed                  a lock on the totals
-  opened, message not acked              its ack, kept by the proxy
-  step, not committed                    a lock on the steps, on the outbox
-  step, not published                    its publish, kept by the proxy
-  step delivered, not recorded           a lock on the places
-  step failed, its successor not brought forward       a lock on the case
-  answered (taken, later), cancelled, not committed    a lock on the answers
-  resolved, not committed                a lock on the totals
-  answered (taken, later, given back), no response yet the response, kept by the proxy
-  recalled in flight                     the request, the response, kept by the proxy
-  update, not committed                  a lock on the outbox
-  update, not published                  its publish, kept by the proxy
-  update, not sent                       the request, kept by the proxy
-  update sent, not recorded              a lock on the places
-  chain over, not committed              a lock on the escalations
 """
 
 import asyncio

@@ -4,15 +4,6 @@ Each test holds one of them at a step, kills it there, looks at what is left and
 At the end the sandbox has the mail once, the step is `sent` and every permit is returned; where
 the dot may have been out, the step is `in_doubt` and the mail is there at most once.
 
-  killed      step                               held by
-  followups   before the claim commits           a lock on the outbox
-              claimed, not published             everything to RabbitMQ kept
-              published, not deleted             a lock on the outbox
-              told the outcome, not recorded     a lock on the inbox
-              recorded, not acked                its ack, kept by the proxy
-  alerts      in the ledger, not claimed         everything to RabbitMQ kept
-              sent, not told                     everything to RabbitMQ kept
-
 Duplicated and reordered messages, and many processes, are in test_many_follow_ups.py; a worker that
 dies with the dot out is in tests/integration/alerts/test_at_most_once.py.
 """

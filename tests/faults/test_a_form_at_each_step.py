@@ -3,14 +3,6 @@
 After each restart, and after the page has asked again where it had no answer, the lead is stored
 once, its alert is in the ledger once, and so is its agreement in the trail.
 
-  killed      step                               held by
-  gateway     not published                      its publish, kept by the proxy
-              published, not confirmed           the confirm, kept by the proxy
-              no broker, followups at work       a lock on the submissions
-  followups   before the commit                  a lock on the submissions
-              committed, not acked               its ack, kept by the proxy
-              committed, not published           everything to RabbitMQ kept
-
 Published and not deleted, from the same outbox, is in test_a_follow_up_at_each_step.py.
 With any one component down, a form is answered 202, and is one lead when it is back.
 """

@@ -3,11 +3,6 @@
 No stop is lost (docs/protocols.md, D, step 13): after each restart the lead's steps are cancelled,
 once the answer has had its 200.
 
-  killed      step                               held by
-  alerts      before the answer commits          a lock on the outbox
-              answered, not published            everything to RabbitMQ kept
-  followups   told, not recorded                 a lock on the inbox
-
 What the same queue brings and is not acked is in test_a_follow_up_at_each_step.py.
 """
 

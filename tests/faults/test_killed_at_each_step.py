@@ -4,32 +4,6 @@ Each test holds the service at one step, kills it there, looks at what is left, 
 Then it checks the ledger and Slack's own record against what the client was told. The reconciler
 does not run: each step recovers by its own rule. Only two steps allow a second reception.
 
-  step                               held by                             duplicate
-  intake: rows not counted           a lock on the totals
-  intake: rows, no work message      its publish, kept by the proxy
-  intake: some work messages         the second of one write, kept by the proxy
-  a batch, not acked                 its publish, then another's, kept by the proxy
-  a batch, a refused row not parked  that row's own message, kept by the proxy
-  a batch, no responses yet          the responses, kept by the proxy    each
-  intake: work messages, unconfirmed the confirm, kept by the proxy
-  intake: work message, not acked    its ack, kept by the proxy
-  intake over HTTP, not committed    a lock on the outbox
-  intake over HTTP, not published    its publish, kept by the proxy
-  before the claim commits           a lock on the row
-  claimed, not sent                  the request, kept by the proxy
-  the same, message redelivered      the request; RabbitMQ cut off before the kill
-  sent, no response yet              the response, kept by the proxy     1
-  response, not recorded             a lock on the history               1
-  delivered, not acked               everything to RabbitMQ kept
-  refused, not rejected              everything to RabbitMQ kept
-  in .retry.<seconds>, not acked     its ack, kept by the proxy
-  failed, not committed              a lock on the escalations, on the outbox
-  failed, not reported               everything to RabbitMQ kept
-  exhausted, not committed           a lock on the escalations
-  outbox: published, not deleted     a lock on the outbox
-  requeued, not committed            a lock on the outbox (operator, backlog, reconciler)
-  a new epoch, not marked            its marker's declaration kept
-
 Some run in make test-all, all in make test-faults. Protocol B's are in tests/integration:
 alerts/test_at_most_once.py, consent/test_permits.py.
 """

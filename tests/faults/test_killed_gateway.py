@@ -1,10 +1,4 @@
-"""kill -9 of the gateway at each step of taking an alert, then the client asks again.
-
-step                             held by
-nothing published                its publish, kept by the proxy
-published, not confirmed         the confirm, kept by the proxy
-no broker, the ledger at work    a lock on the totals
-"""
+"""kill -9 of the gateway at each step of taking an alert, then the client asks again."""
 
 import asyncio
 import uuid

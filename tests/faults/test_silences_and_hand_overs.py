@@ -1,11 +1,5 @@
 """kill -9 of the alerts service while silences begin and end and cases change hands.
 
-  step                                   held by
-  silenced, not committed                a lock on the totals
-  silence begun or ended, not committed  a lock on the outbox
-  handed over, not committed             a lock on the steps
-  handed over, no response yet           the response, kept by the proxy
-
 No alert is lost (P1): each one ends delivered, or discarded with the silence's id, and then its
 case asks at the silence's end (P9).
 """
