@@ -8,7 +8,6 @@ import pytest
 
 from tests.faults.conftest import ACK, Rig
 from tests.support.ending import assert_everything_arrived
-from tests.support.load import Load
 from tests.support.proxy import DOWN, UP, Direction, Proxy
 from tests.support.stack import Stack
 
@@ -49,19 +48,6 @@ async def test_a_gateway_killed_at_its_publish_and_asked_again_delivers_once(
     proxy.cut()
     await proxy.resume()
     await assert_everything_arrived(stack, await asked_again(stack, text, key))
-
-
-@pytest.mark.faults
-async def test_a_gateway_killed_under_load_delivers_each_alert_once(stack: Stack) -> None:
-    await stack.sandbox.reset()
-    async with Load(stack) as load:
-        await load.more(100)
-        await stack.kill9("gateway")
-        await stack.start("gateway")
-        await forget_what_runs(stack)
-        await load.more(100)
-    assert set(load.answers) > {202}, load.answers  # some were asked again
-    await assert_everything_arrived(stack, load.accepted, duplicates=0)
 
 
 @pytest.mark.faults

@@ -5,10 +5,8 @@ case asks at the silence's end (P9).
 """
 
 import asyncio
-import random
 import uuid
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -16,7 +14,6 @@ import pytest
 from tests.faults.conftest import Rig
 from tests.faults.test_a_case_at_each_step import lost, opened
 from tests.support.cases import Cases, sections
-from tests.support.eventually import eventually
 from tests.support.system import Answer
 
 pytestmark = [pytest.mark.faults, pytest.mark.promise("P1"), pytest.mark.promise("P9")]
@@ -100,39 +97,3 @@ async def test_a_hand_over_without_a_response_is_one(rig: Rig, cases: Cases) -> 
     await cases.step(case_id, state="delivered")
     steps = "SELECT 1 FROM alerts.case_step WHERE case_id = %s AND generation = 1"
     assert len(rig.query(steps, case_id)) == 1
-
-
-async def test_silences_that_come_and_go_lose_no_alert(rig: Rig, cases: Cases) -> None:
-    """A small nemesis: alerts all the time, silences that begin and end, kills now and then."""
-    chance = random.Random(66)
-    ids, numbers = list[str](), list[int]()
-    for turn in range(40):
-        ids.append(await rig.stack.alert(f"pump {turn} {uuid.uuid4()}"))
-        match chance.randrange(8):
-            case 0:
-                await rig.kill()
-                await rig.restart()
-            case 1 | 2 if len(numbers) < 3:
-                made = await begin(rig)
-                if made.status == 200:
-                    numbers.append(made.body["id"])
-            case 3 | 4 if numbers:
-                await call(rig, "DELETE", f"/api/silences/{numbers.pop()}")
-    for number in numbers:
-        await call(rig, "DELETE", f"/api/silences/{number}")
-    silenced = 0
-    for each in ids:
-        await eventually(partial(_ended, rig, each), 60)
-        silenced += own(rig, each)[0].reason == "silenced"
-        await cases.case(each, state="open")
-    assert 0 < silenced < len(ids)
-    check = (await call(rig, "GET", "/api/ledger/check")).body
-    assert (check["ok"], check["cases"]["ok"]) == (True, True), check
-    # The case of what was silenced asks, once its silence is over.
-    for each in ids:
-        if own(rig, each)[0].reason == "silenced":
-            await cases.step(each, state="delivered")
-
-
-async def _ended(rig: Rig, alert_id: str) -> bool:
-    return [row.state in {"delivered", "discarded"} for row in own(rig, alert_id)] == [True]

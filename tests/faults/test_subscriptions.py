@@ -112,22 +112,6 @@ async def _enough(committed: set[str]) -> bool:
     return len(committed) >= 3
 
 
-async def test_the_dead_and_the_slow_delay_nobody(
-    stack: Stack, outside: Receivers, five: dict[str, dict[str, Any]]
-) -> None:
-    committed: set[str] = set()
-    await asyncio.gather(*(withdraw(stack, committed) for _ in range(EVENTS)))
-    begin = time.monotonic()
-
-    async def arrived() -> bool:
-        got = {each.body["data"].get("email") for each in outside.got["well"]}
-        return committed <= got
-
-    await eventually(arrived, 30)
-    assert time.monotonic() - begin < 10
-    assert five["dead"]["id"] != five["well"]["id"]
-
-
 async def test_fifty_dead_of_a_hundred_delay_no_target_of_the_company(
     stack: Stack, outside: Receivers
 ) -> None:

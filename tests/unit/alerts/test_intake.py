@@ -1,4 +1,4 @@
-"""What intake publishes together, and what each message learns of it."""
+"""What intake publishes together."""
 
 import asyncio
 import base64
@@ -16,7 +16,7 @@ from services.alerts.config import targets as config
 from services.alerts.intake import MAX_BATCH, Intake
 from services.alerts.messages import AlertAccepted
 from services.alerts.rules.subjects import Subjects
-from services.alerts.store.ledger.intake import NewRow, Taken
+from services.alerts.store.ledger.intake import Taken
 from tests.support.consumers import until
 
 CONFIG = """
@@ -52,18 +52,11 @@ class Unanswering:
         await asyncio.Event().wait()
 
 
-UNWRITABLE = "unwritable"
-
-
 @pytest.fixture
 def intake_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[object], Intake]:
-    """Make an intake with this broker; only rows of the source UNWRITABLE cannot be written."""
+    """Make an intake with this broker; every row can be written."""
 
-    async def written(
-        _: Intake, batch: Sequence[tuple[AlertAccepted, list[NewRow]]]
-    ) -> list[Taken]:
-        if any(row.source == UNWRITABLE for _, rows in batch for row in rows):
-            raise ValueError(UNWRITABLE)
+    async def written(_: Intake, batch: Sequence[object]) -> list[Taken]:
         return [Taken(0, 0, {}, ())] * len(batch)
 
     monkeypatch.setattr(Intake, "_write", written)
