@@ -21,17 +21,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from deploy.up import servers
 from deploy.up.environment import parse
 from deploy.up.process import HERE, ServerError, born, family, wait_until
-from deploy.up.servers import (
-    PLUGINS,
-    Epmd,
-    RabbitMQ,
-    Redis,
-    Server,
-    postgres_binaries,
-    redis_binary,
-)
 from libs.common import beside
 from libs.common.process import certificates
 
@@ -105,7 +97,7 @@ class Member:
         return (self.files / name).read_text(encoding="utf-8")
 
 
-class Clustered(Server):
+class Clustered(servers.Server):
     """A server of a host, with its own copy of its certificate, which only its user may read."""
 
     certificate: str
@@ -129,7 +121,7 @@ class Clustered(Server):
         super()._spawn(*arguments, **options)
 
 
-class RabbitMQNode(Clustered, RabbitMQ):
+class RabbitMQNode(Clustered, servers.RabbitMQ):
     certificate = "rabbitmq"
     rejoins: float | None = None
     """After so many seconds apart from the others it is killed; for where something starts it."""
@@ -157,7 +149,7 @@ class RabbitMQNode(Clustered, RabbitMQ):
         names = ("rabbitmq.conf", self._listeners, "rabbitmq_nodes.config")
         return {
             **{name: self._member.read(name) for name in names},
-            "enabled_plugins": PLUGINS.read_text(encoding="utf-8"),
+            "enabled_plugins": servers.PLUGINS.read_text(encoding="utf-8"),
             ".erlang.cookie": self.password,
         }
 
@@ -183,7 +175,7 @@ class RabbitMQNode(Clustered, RabbitMQ):
         super()._spawn(argv, *arguments, **options)
 
     def stop(self) -> None:
-        super(RabbitMQ, self).stop()  # not epmd, which the other nodes may use
+        super(servers.RabbitMQ, self).stop()  # not epmd, which the other nodes may use
 
 
 class Etcd(Clustered):
@@ -257,7 +249,7 @@ class PatroniNode(Clustered):
             at=f"{self.host}:{self.ports['POSTGRES_OWN_PORT']}",
             password=self._member.passwords["POSTGRES_SUPERUSER_PASSWORD"],
             folder=self.folder,
-            binaries=postgres_binaries(),
+            binaries=servers.postgres_binaries(),
         )
 
     def _files(self) -> dict[str, str]:
@@ -314,7 +306,7 @@ class PatroniNode(Clustered):
         super().kill()
 
 
-class RedisNode(Clustered, Redis):
+class RedisNode(Clustered, servers.Redis):
     certificate = "redis"
     kind = "server"
     variable = "REDIS_OWN_PORT"
@@ -335,7 +327,7 @@ class RedisNode(Clustered, Redis):
         return {
             **self._member.variables,
             "REDIS_PASSWORD": self.password,
-            "REDIS_SERVER": redis_binary(),
+            "REDIS_SERVER": servers.redis_binary(),
             "FILES": HERE,
         }
 
@@ -392,7 +384,7 @@ class HAProxy(Clustered):
 class HostServers:
     """The servers of one host."""
 
-    def __init__(self, member: Member, epmd: Epmd) -> None:
+    def __init__(self, member: Member, epmd: servers.Epmd) -> None:
         self.member = member
         self.rabbitmq = RabbitMQNode(member)
         self.rabbitmq.epmd = epmd
@@ -405,7 +397,7 @@ class HostServers:
             server.name = f"{server.name}-{member.name}"
 
     @property
-    def all(self) -> tuple[Server, ...]:
+    def all(self) -> tuple[servers.Server, ...]:
         return (
             self.rabbitmq,  # first, because it starts slowest
             self.etcd,
@@ -445,8 +437,8 @@ class Cluster:
         named = dict(zip(NAMES, addresses, strict=True))
         number = ports["RABBITMQ_EPMD_PORT"]
 
-        def epmd(home: Path, listens: str) -> Epmd:
-            return Epmd(home / "epmd", number, home / "epmd" / "server.log", listens)
+        def epmd(home: Path, listens: str) -> servers.Epmd:
+            return servers.Epmd(home / "epmd", number, home / "epmd" / "server.log", listens)
 
         common = epmd(folder, ",".join(addresses))
         self.hosts = {}
@@ -456,7 +448,7 @@ class Cluster:
             self.hosts[name] = HostServers(member, one)
 
     @property
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[servers.Server]:
         return [server for host in self.hosts.values() for server in host.all]
 
     @property

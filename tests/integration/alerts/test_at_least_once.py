@@ -16,16 +16,7 @@ from services.alerts import messages
 from services.alerts.channels import Channel
 from services.alerts.channels.slack import SlackTarget
 from services.alerts.delivery.worker import Worker
-from services.alerts.rules.delivery import (
-    BreakerState,
-    Claimed,
-    Kind,
-    Outcome,
-    Policy,
-    Reason,
-    State,
-    decide,
-)
+from services.alerts.rules import delivery as rules
 from services.alerts.store import tables
 from services.alerts.store.ledger import transitions
 from services.alerts.store.ledger.transitions import Attempt
@@ -36,8 +27,8 @@ from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P1")
 
-TAKEN = Outcome(Kind.DELIVERED, Reason.OK, 200)
-POLICY = Policy(retry_delays=(300,), wait_tiers=(), max_age=3600)
+TAKEN = rules.Outcome(rules.Kind.DELIVERED, rules.Reason.OK, 200)
+POLICY = rules.Policy(retry_delays=(300,), wait_tiers=(), max_age=3600)
 
 
 class Slow:
@@ -47,17 +38,17 @@ class Slow:
         self._engine = engine
         self._ends = ends
 
-    async def send(self, job: Claimed) -> Outcome:
+    async def send(self, job: rules.Claimed) -> rules.Outcome:
         newer = await eventually(lambda: self._taken_over(job))
         if self._ends:
-            transition = decide(TAKEN, attempts=2, age=0, policy=POLICY)
+            transition = rules.decide(TAKEN, attempts=2, age=0, policy=POLICY)
             async with self._engine.begin() as tx:
                 assert await transitions.record(tx, [Attempt(newer, TAKEN, transition, 0.1)]) == [
-                    State.DELIVERED
+                    rules.State.DELIVERED
                 ]
         return TAKEN
 
-    async def _taken_over(self, job: Claimed) -> Any:
+    async def _taken_over(self, job: rules.Claimed) -> Any:
         async with self._engine.begin() as tx:
             (newer,) = await transitions.claim(
                 tx, "slack", [(job.alert_id, job.generation)], lease=60, retries=5, take_over=True
@@ -93,7 +84,7 @@ class Held:
         self.asked: asyncio.Queue[UUID] = asyncio.Queue()
         self.may_answer = asyncio.Semaphore(0)
 
-    async def send(self, job: Claimed) -> Outcome:
+    async def send(self, job: rules.Claimed) -> rules.Outcome:
         self.asked.put_nowait(job.alert_id)
         await self.may_answer.acquire()
         return TAKEN
@@ -142,11 +133,11 @@ async def test_takeover_does_not_count_as_a_second_half_open_trial(engine: Async
 
     failed = breaker.admit()
     assert failed is not None
-    failed.kind = Kind.FAILED
+    failed.kind = rules.Kind.FAILED
     breaker.record(failed)
-    breaker.follow(BreakerState.HALF_OPEN, 15, mine=True)
+    breaker.follow(rules.BreakerState.HALF_OPEN, 15, mine=True)
     assert breaker.admit() is not None
-    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.state is rules.BreakerState.HALF_OPEN
 
     target.may_answer.release()
     target.may_answer.release()  # if the second were sent, it would get a response
@@ -155,7 +146,7 @@ async def test_takeover_does_not_count_as_a_second_half_open_trial(engine: Async
     async with engine.connect() as tx:
         seen = await transitions.see(tx, left, "slack")
     assert seen is not None
-    assert (seen.state, seen.attempts) == (State.SENDING, 1)
+    assert (seen.state, seen.attempts) == (rules.State.SENDING, 1)
 
 
 class Published:
@@ -250,7 +241,7 @@ async def test_an_error_of_one_row_is_raised_when_the_others_have_ended(
     bad, good = [await new_row(engine, target="slack") for _ in range(2)]
     attempt = worker._attempt
 
-    async def failing(job: Claimed, *given: Any) -> Attempt:
+    async def failing(job: rules.Claimed, *given: Any) -> Attempt:
         if job.alert_id == bad:
             raise ValueError("a fault of ours")
         return await attempt(job, *given)
@@ -262,4 +253,4 @@ async def test_an_error_of_one_row_is_raised_when_the_others_have_ended(
     async with engine.connect() as tx:
         seen = await transitions.see(tx, good, "slack")
     assert seen is not None
-    assert seen.state is State.DELIVERED
+    assert seen.state is rules.State.DELIVERED

@@ -12,18 +12,9 @@ from services.alerts.rules.delivery import Kind, Outcome, Reason
 from tests.integration.alerts.cases import Cases
 from tests.integration.alerts.conftest import Alerts, StartAlerts
 from tests.integration.alerts.test_case_http import lead, sections, with_app
+from tests.support import targets
 from tests.support.eventually import eventually
 from tests.support.sandbox import Sandbox
-from tests.support.targets import (
-    LOOPBACK,
-    TEMPLATES,
-    answer,
-    answering,
-    http_target,
-    job,
-    listening,
-    send,
-)
 
 RECEIPT = {"channel": "C0123", "ts": "1764144000.000001"}
 
@@ -71,9 +62,9 @@ async def test_when_somebody_takes_it_every_message_says_so_in_its_place(subject
 async def update(sandbox: Sandbox, **options: Any) -> Outcome:
     """Change a message that was posted before."""
     payload: dict[str, Any] = {"text": "taken by Ewa Lis", "receipt": RECEIPT, "place": "x"}
-    target = http_target("slack_app", f"{sandbox.url}/slack/api", **options)
-    async with opened("any", target, TEMPLATES, LOOPBACK) as channel:
-        return await channel.send(job(CASE_UPDATE, **payload))
+    target = targets.http_target("slack_app", f"{sandbox.url}/slack/api", **options)
+    async with opened("any", target, targets.TEMPLATES, targets.LOOPBACK) as channel:
+        return await channel.send(targets.job(CASE_UPDATE, **payload))
 
 
 @pytest.mark.parametrize("error", ["message_not_found", "cant_update_message"])
@@ -107,9 +98,9 @@ async def test_a_change_that_fails_is_tried_again_and_followed_by_none(sandbox: 
 
 @pytest.mark.parametrize("body", [{"ok": True}, {"ok": True, "ts": 5, "channel": "C1"}])
 async def test_without_a_receipt_it_is_delivered_all_the_same(body: dict[str, Any]) -> None:
-    reply = answering(answer(200, json.dumps(body).encode()))
-    async with listening(reply) as port:
-        outcome = await send(http_target("slack_app", f"http://127.0.0.1:{port}"))
+    reply = targets.answering(targets.answer(200, json.dumps(body).encode()))
+    async with targets.listening(reply) as port:
+        outcome = await targets.send(targets.http_target("slack_app", f"http://127.0.0.1:{port}"))
     assert (outcome.kind, outcome.receipt) == (Kind.DELIVERED, None)
 
 

@@ -14,18 +14,8 @@ from services.alerts.channels import Channel, opened
 from services.alerts.channels.channel import Target
 from services.alerts.channels.network import Networks
 from services.alerts.rules.delivery import Kind, Outcome, Reason
+from tests.support import targets
 from tests.support.consumers import until
-from tests.support.targets import (
-    LOOPBACK,
-    TEMPLATES,
-    answer,
-    answering,
-    http_target,
-    job,
-    listening,
-    mail_target,
-    send,
-)
 
 CHANNELS = ("slack", "monday", "sms", "webhook", "subscription", "apprise", "email")
 HTTP = ("slack", "monday", "sms", "webhook", "subscription")
@@ -37,10 +27,10 @@ REFUSED = (Kind.FAILED, Reason.ADDRESS_REFUSED)
 
 def target(channel: str, host: str, port: int, **options: Any) -> Target:
     if channel == "email":
-        return mail_target(port, host, **options)
+        return targets.mail_target(port, host, **options)
     scheme = "json" if channel == "apprise" else "http"
     shown = f"[{host}]" if ":" in host else host
-    return http_target(channel, f"{scheme}://{shown}:{port}/hook", **options)
+    return targets.http_target(channel, f"{scheme}://{shown}:{port}/hook", **options)
 
 
 def said(outcome: Outcome) -> tuple[Kind, Reason]:
@@ -110,12 +100,12 @@ async def test_an_unlisted_private_address_is_refused_in_every_spelling(
     listener: Listener, channel: str
 ) -> None:
     for host in PRIVATE:
-        outcome = await send(target(channel, host, listener.port), ())
+        outcome = await targets.send(target(channel, host, listener.port), ())
         assert said(outcome) == REFUSED
         of = "SUBSCRIPTIONS" if channel == "subscription" else "ALERTS"
         assert f"{of}_PRIVATE_NETWORKS" in outcome.excerpt
     for host in SPELLED if channel != "apprise" else ():
-        assert (await send(target(channel, host, listener.port), ())).kind is Kind.FAILED
+        assert (await targets.send(target(channel, host, listener.port), ())).kind is Kind.FAILED
     assert listener.at == []
 
 
@@ -126,10 +116,10 @@ async def test_a_rebound_name_is_connected_to_the_checked_address(
 ) -> None:
     names.answer(lambda _: ["127.0.0.2" if len(names.asked) == 1 else "127.0.0.1"])
     moving = target(channel, "moving.example", listener.port)
-    assert said(await send(moving, FIRST)) != REFUSED
+    assert said(await targets.send(moving, FIRST)) != REFUSED
     assert names.asked == ["moving.example"]  # once: no second look-up to connect by
     assert listener.at == ["127.0.0.2"]
-    assert said(await send(moving, FIRST)) == REFUSED
+    assert said(await targets.send(moving, FIRST)) == REFUSED
     assert listener.at == ["127.0.0.2"]
 
 
@@ -140,25 +130,25 @@ async def test_only_the_allowed_of_several_addresses_is_connected(
 ) -> None:
     several = target(channel, "several.example", listener.port)
     names.answer(lambda _: ["127.0.0.1", "::1", "169.254.169.254", "fd00:ec2::254"])
-    assert said(await send(several, FIRST)) == REFUSED
+    assert said(await targets.send(several, FIRST)) == REFUSED
     assert listener.at == []
     names.answer(lambda _: ["127.0.0.1", "::1", "127.0.0.2"])
-    await send(several, FIRST)
+    await targets.send(several, FIRST)
     assert set(listener.at) == {"127.0.0.2"}
 
 
 @pytest.mark.promise("P15")
 async def test_in_clear_nothing_leaves_a_private_network(names: Names) -> None:
     names.answer(lambda _: ["8.8.8.8"])
-    assert said(await send(target("subscription", "public.example", 80), FIRST)) == REFUSED
+    assert said(await targets.send(target("subscription", "public.example", 80), FIRST)) == REFUSED
 
 
 @pytest.mark.promise("P6")
 @pytest.mark.parametrize("channel", [*HTTP, "apprise"])
 async def test_a_redirect_is_not_followed(listener: Listener, channel: str) -> None:
     location = f"Location: http://127.0.0.1:{listener.port}/"
-    async with listening(answering(answer(307, b"", location))) as port:
-        outcome = await send(target(channel, "127.0.0.1", port))
+    async with targets.listening(targets.answering(targets.answer(307, b"", location))) as port:
+        outcome = await targets.send(target(channel, "127.0.0.1", port))
     reason = Reason.BAD_ANSWER if channel == "apprise" else Reason.REDIRECT
     assert said(outcome) == (Kind.FAILED, reason)
     assert listener.at == []
@@ -174,8 +164,8 @@ async def test_a_proxy_in_the_environment_is_not_used(
             monkeypatch.setenv(spelled, f"http://127.0.0.1:{listener.port}")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    async with listening(answering(answer(500, b""))) as port:
-        outcome = await send(target(channel, "127.0.0.1", port))
+    async with targets.listening(targets.answering(targets.answer(500, b""))) as port:
+        outcome = await targets.send(target(channel, "127.0.0.1", port))
     assert outcome.status == 500
     assert listener.at == []
 
@@ -192,19 +182,25 @@ async def test_a_hanging_name_server_delays_only_its_target(names: Names, stalle
 
     names.answer(look_up)
     async with AsyncExitStack() as closing:
-        port = await closing.enter_async_context(listening(answering(answer(200, b"ok"))))
+        port = await closing.enter_async_context(
+            targets.listening(targets.answering(targets.answer(200, b"ok")))
+        )
 
         async def open_channel(channel: str, host: str) -> Channel:
             chosen = target(channel, host, port, timeout=10.0, concurrency=8)
-            return await closing.enter_async_context(opened("any", chosen, TEMPLATES, LOOPBACK))
+            return await closing.enter_async_context(
+                opened("any", chosen, targets.TEMPLATES, targets.LOOPBACK)
+            )
 
         healthy = await open_channel("slack", "healthy.example")
         hanging = [await open_channel(stalled, "hanging.example") for _ in range(8)]
         # More than the threads of the loop's pool, which they would otherwise share.
-        waiting = [asyncio.create_task(one.send(job())) for one in hanging for _ in range(8)]
+        waiting = [
+            asyncio.create_task(one.send(targets.job())) for one in hanging for _ in range(8)
+        ]
         await until(lambda: names.asked.count("hanging.example") >= len(hanging))
         try:
-            assert (await healthy.send(job())).kind is Kind.DELIVERED
+            assert (await healthy.send(targets.job())).kind is Kind.DELIVERED
         finally:
             go_on.set()
             for attempt in waiting:

@@ -11,15 +11,7 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from psycopg2.extensions import make_dsn
 
-from deploy.provision import (
-    DATABASE,
-    RIGHTS,
-    SCHEMAS,
-    exchanges,
-    provision_postgres,
-    provision_rabbitmq,
-    retry_policies,
-)
+from deploy import provision
 from deploy.up.environment import EXAMPLE_CONFIG
 from deploy.up.process import HOST
 from deploy.up.servers import Postgres, RabbitMQ
@@ -60,16 +52,18 @@ async def test_a_service_can_use_only_its_own_schema(database: NewDatabase, stat
 
 def test_three_hosts_may_provision_at_once(postgres: Postgres) -> None:
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: provision_postgres(postgres.dsn, ROLE_PASSWORDS), range(4)))
+        list(
+            pool.map(lambda _: provision.provision_postgres(postgres.dsn, ROLE_PASSWORDS), range(4))
+        )
 
 
 def test_provisioning_twice_changes_nothing(postgres: Postgres, rabbitmq: RabbitMQ) -> None:
     admin = (rabbitmq.admin, rabbitmq.password)
-    policies = retry_policies(EXAMPLE_CONFIG / "alerts.toml")
+    policies = provision.retry_policies(EXAMPLE_CONFIG / "alerts.toml")
     states = []
     for _ in range(2):
-        provision_postgres(postgres.dsn, ROLE_PASSWORDS)
-        provision_rabbitmq(rabbitmq.management_url, admin, PASSWORDS, policies)
+        provision.provision_postgres(postgres.dsn, ROLE_PASSWORDS)
+        provision.provision_rabbitmq(rabbitmq.management_url, admin, PASSWORDS, policies)
         vhost = Vhost(rabbitmq, "ostoja")
         states.append([vhost.call("GET", kind) for kind in ("exchanges", "policies")])
     assert states[0] == states[1]
@@ -84,14 +78,14 @@ def test_an_account_that_may_make_roles_and_databases_is_enough(
         with psycopg2.connect(server.dsn) as connection, connection.cursor() as cursor:
             cursor.execute("CREATE ROLE maker LOGIN CREATEROLE CREATEDB PASSWORD 'made'")
         for _ in range(2):
-            provision_postgres(hosted, ROLE_PASSWORDS)
-        with psycopg2.connect(make_dsn(server.dsn, dbname=DATABASE)) as connection:
+            provision.provision_postgres(hosted, ROLE_PASSWORDS)
+        with psycopg2.connect(make_dsn(server.dsn, dbname=provision.DATABASE)) as connection:
             cursor = connection.cursor()
             cursor.execute("SELECT nspname, nspowner::regrole::text FROM pg_namespace")
-            assert {(name, f"{name}_owner") for name in SCHEMAS} <= set(cursor.fetchall())
+            assert {(name, f"{name}_owner") for name in provision.SCHEMAS} <= set(cursor.fetchall())
 
 
-EXCHANGES = [name for name, _ in exchanges()]
+EXCHANGES = [name for name, _ in provision.exchanges()]
 # As the picture in docs/architecture.md has it: exchanges of its own, and those of others to which
 # it sends, or to which it binds its queues.
 OWN = {
@@ -149,7 +143,7 @@ async def may(connection: AbstractConnection, act: Act, name: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("service", RIGHTS)
+@pytest.mark.parametrize("service", provision.RIGHTS)
 async def test_a_service_has_exactly_the_permissions_of_its_topology(
     vhost: Vhost, service: str
 ) -> None:
@@ -167,6 +161,6 @@ async def test_a_service_has_exactly_the_permissions_of_its_topology(
             mine = name.startswith(f"{service}.")
             assert await may(connection, take, name) is mine, name
             assert await may(connection, purge, name) is mine, name
-        for other in (*RIGHTS.keys() - {service}, f"{service}s"):
+        for other in (*provision.RIGHTS.keys() - {service}, f"{service}s"):
             assert not await may(connection, define, f"{other}.own")
         assert not await may(connection, send, "")  # it leads into everybody's queues

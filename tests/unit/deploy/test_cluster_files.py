@@ -8,15 +8,7 @@ import pytest
 import yaml
 
 from deploy.up.environment import ROOT, WITH_TABLES, defaults
-from tests.cluster.harness import (
-    FILES,
-    PORTS,
-    Cluster,
-    HAProxy,
-    PatroniNode,
-    RabbitMQNode,
-    RedisNode,
-)
+from tests.cluster import harness
 
 NAMED = {
     "haproxy.cfg": (r'(?:"|:)\$\{(\w+)\}|env\((\w+)\)', "haproxy"),
@@ -47,14 +39,14 @@ def environment(service: str, *, tls: bool = False) -> dict[str, Any]:
 
 
 def host(folder: Path, *, tls: bool) -> Any:
-    ports = {name: number for number, name in enumerate(PORTS, 1)}
+    ports = {name: number for number, name in enumerate(harness.PORTS, 1)}
     addresses = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
     certs = folder / "certs" if tls else None
-    return Cluster(folder, addresses, ports, PASSWORDS, certs=certs).hosts["b"]
+    return harness.Cluster(folder, addresses, ports, PASSWORDS, certs=certs).hosts["b"]
 
 
 def named(file: str) -> set[str]:
-    found = re.findall(NAMED[file][0], (FILES / file).read_text(encoding="utf-8"))
+    found = re.findall(NAMED[file][0], (harness.FILES / file).read_text(encoding="utf-8"))
     names = {next(filter(None, one)) if isinstance(one, tuple) else one for one in found}
     assert names
     return names
@@ -63,9 +55,9 @@ def named(file: str) -> set[str]:
 @pytest.mark.parametrize("tls", [False, True])
 def test_each_file_gets_every_variable_it_names(tmp_path: Path, *, tls: bool) -> None:
     made = host(tmp_path, tls=tls)
-    haproxy: HAProxy = made.haproxy
-    rabbitmq: RabbitMQNode = made.rabbitmq
-    redis: RedisNode = made.redis
+    haproxy: harness.HAProxy = made.haproxy
+    rabbitmq: harness.RabbitMQNode = made.rabbitmq
+    redis: harness.RedisNode = made.redis
     absent = set() if tls else OF_TLS
     assert named("haproxy.cfg") - absent <= haproxy.settings.keys()
     assert named("redis.sh") - absent <= redis.settings.keys()
@@ -87,7 +79,7 @@ def test_patroni_and_etcd_get_the_same_settings_in_a_container(
     tmp_path: Path, *, tls: bool
 ) -> None:
     made = host(tmp_path, tls=tls)
-    patroni: PatroniNode = made.postgres
+    patroni: harness.PatroniNode = made.postgres
     assert environment("patroni", tls=tls).keys() == patroni.settings.keys()
     assert environment("etcd", tls=tls).keys() == made.etcd.settings.keys()
 

@@ -8,16 +8,10 @@ import pytest
 import yaml
 
 from deploy.backup.repository import Repository
-from deploy.up.environment import (
-    API_KEYS,
-    GENERATED,
-    ROOT,
-    SERVICES,
-    WITH_TABLES,
-)
+from deploy.up import environment
 from tests.support.shipped import whole
 
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+COMPOSE = yaml.safe_load((environment.ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 OF_THE_IMAGE = {"HTTP_HOST", "HTTP_PORT", "METRICS_PORT"}
 # Migrations are setup's; the configuration is mounted where the services look for it; the last two
 # are deploy/compose.tls.yml's.
@@ -32,7 +26,7 @@ def _given(service: str) -> dict[str, Any]:
     return given
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", environment.SERVICES)
 def test_a_container_is_given_every_setting_its_service_reads(service: str) -> None:
     module = importlib.import_module(f"services.{service}.settings")
     fields = getattr(module, f"{service.capitalize()}Settings").model_fields
@@ -52,7 +46,9 @@ def test_alerts_is_given_every_variable_that_its_configuration_names() -> None:
 
 
 def test_the_overlay_for_backups_changes_only_what_archives() -> None:
-    overlay = yaml.safe_load((ROOT / "deploy" / "compose.backup.yml").read_text(encoding="utf-8"))
+    overlay = yaml.safe_load(
+        (environment.ROOT / "deploy" / "compose.backup.yml").read_text(encoding="utf-8")
+    )
     assert overlay["services"].keys() == {"postgres", "consent"}
     own = COMPOSE["services"]["postgres"]["command"]
     command = overlay["services"]["postgres"]["command"]
@@ -72,8 +68,8 @@ def test_the_overlay_for_backups_changes_only_what_archives() -> None:
 
 
 def test_doctor_gets_every_secret_that_it_checks_and_the_other_commands_only_their_keys() -> None:
-    assert GENERATED.keys() - _given("inspector").keys() == set()
-    assert _given("ostoja").keys() == {"OSTOJA_URL", "OSTOJA_OPERATOR", *API_KEYS}
+    assert environment.GENERATED.keys() - _given("inspector").keys() == set()
+    assert _given("ostoja").keys() == {"OSTOJA_URL", "OSTOJA_OPERATOR", *environment.API_KEYS}
     tool = COMPOSE["services"]["ostoja"]
     assert (tool["networks"], tool.get("volumes")) == (["services"], None)
 
@@ -94,25 +90,25 @@ def test_the_servers_have_no_way_out_and_no_service_is_published() -> None:
     assert COMPOSE["networks"]["data"] == {"internal": True}
     for name in ("postgres", "redis"):
         assert COMPOSE["services"][name]["networks"] == ["data"]
-    for name in WITH_TABLES:
+    for name in environment.WITH_TABLES:
         assert COMPOSE["services"][name]["networks"] == ["services", "data"]
     for name, service in COMPOSE["services"].items():
         assert ("edge" in service["networks"]) is ("ports" in service), name
 
 
 def test_with_tls_each_container_gets_its_own_certificate_and_the_gateway_calls_by_https() -> None:
-    text = (ROOT / "deploy" / "compose.tls.yml").read_text(encoding="utf-8")
+    text = (environment.ROOT / "deploy" / "compose.tls.yml").read_text(encoding="utf-8")
     services = yaml.safe_load(text)["services"]
-    assert services.keys() == {*SERVICES, "setup", "inspector"}
+    assert services.keys() == {*environment.SERVICES, "setup", "inspector"}
     for name, service in services.items():
-        own = name if name in SERVICES else "ostoja"
+        own = name if name in environment.SERVICES else "ostoja"
         (mounted,) = service["volumes"]
         # A short form would take certs/… for the name of a volume.
         assert (mounted["type"], mounted["read_only"]) == ("bind", True)
         assert mounted["source"].endswith(f"/{own}")
         assert mounted["target"] == f"/certs/{own}"
         assert service["environment"]["TLS_DIR"] == f"/certs/{own}"
-    for name in WITH_TABLES:
+    for name in environment.WITH_TABLES:
         assert "https://127.0.0.1:8080/health" in services[name]["healthcheck"]["test"][-1]
         for caller in ("gateway", "inspector"):
             url = services[caller]["environment"][f"{name.upper()}_URL"]
