@@ -115,11 +115,6 @@ class Alerts(ServiceUnderTest):
         await self.gateway.publish("alerts", "alerts.intake", message)
         return str(body["id"])
 
-    async def publish_ping(self, body: dict[str, Any]) -> None:
-        """Publish a ping as the gateway does."""
-        message = Message(body["id"], "heartbeat.ping", body, "request-1")
-        await self.gateway.publish("alerts", "alerts.pings", message)
-
     async def row(self, alert_id: str, target: str = "slack") -> Any:
         async with self.engine.connect() as connection:
             found = await connection.execute(

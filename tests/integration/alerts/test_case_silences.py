@@ -68,27 +68,6 @@ async def test_a_silenced_alert_is_not_sent_and_its_case_waits_for_the_end(
     assert await subject.balanced()
 
 
-@pytest.mark.parametrize(
-    ("matchers", "state"),
-    [
-        ([KIND, "dedup_key=pump 7", "source=gateway", "payload.text=~a .*"], "discarded"),
-        ([KIND, "dedup_key=pump 8"], "pending"),
-        (["target=monday"], "pending"),
-    ],
-)
-async def test_every_matcher_must_hold(subject: Silenced, matchers: list[str], state: str) -> None:
-    await subject.silence(2, *matchers)
-    case_id = await subject.comes(dedup_key="pump 7", severity="critical")
-    assert ((await subject.case(case_id)).silence is None) == (state == "pending")
-    assert (await subject.own(case_id))[0].state == state
-
-
-async def test_a_critical_alert_is_sent_unless_the_silence_names_it(subject: Silenced) -> None:
-    await subject.silence(critical=False)
-    assert (await subject.own(await subject.comes(severity="critical")))[0].state == "pending"
-    assert (await subject.own(await subject.comes()))[0].state == "discarded"
-
-
 async def test_a_silence_of_the_release_before_counts_as_it_did(subject: Silenced) -> None:
     await subject.execute(
         "INSERT INTO silence (event_type, severity, ends, by, why, begins) VALUES ('slack_alert',"

@@ -465,22 +465,3 @@ async def test_one_that_is_made_paused_waits_for_nothing_until_it_goes_on(servic
     _, goes_on = await service.http("PATCH", path, {"paused": False})
     assert goes_on["state"] == "new"
     assert datetime.fromisoformat(goes_on["next_at"]) > datetime.now(UTC)
-
-
-async def test_a_job_that_fails_is_in_slack_and_its_recovery_too(service: Alerts) -> None:
-    _, made = await service.http("POST", "/api/heartbeats", JOB)
-    ping = {"heartbeat": made["id"], "url_version": 0, "at": ago(seconds=1).isoformat()}
-    failed = ping | {"id": str(uuid4()), "kind": "fail", "code": 2, "log": "disk full"}
-    await service.publish_ping(failed)
-    (told,) = await eventually(lambda: service.sandbox.received("slack"), 20)
-    assert "nightly backup failed with exit code 2" in str(told["body"])
-    _, shown = await service.http("GET", f"/api/heartbeats/{made['id']}")
-    assert shown["state"] == "down"
-    assert [each["log"] for each in shown["pings"]] == ["disk full"]
-    well = ping | {"id": str(uuid4()), "kind": "success", "at": datetime.now(UTC).isoformat()}
-    assert (await service.http("POST", "/internal/pings", well))[0] == 202
-    await eventually(
-        lambda: service.sandbox.received("slack"), 20, so=lambda got: "is back" in str(got)
-    )
-    _, shown = await service.http("GET", f"/api/heartbeats/{made['id']}")
-    assert shown["state"] == "up"
