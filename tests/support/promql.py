@@ -13,11 +13,7 @@ import prometheus_client
 import yaml
 
 from deploy.inspection.rabbitmq import configured, expected
-from deploy.up.environment import (
-    EXAMPLE_CONFIG,
-    ROOT,
-    SERVICES,
-)
+from deploy.up.environment import EXAMPLE_CONFIG, ROOT, SERVICES
 from libs.common import beside
 from services.alerts.rules.delivery import BreakerState
 from services.alerts.store.cases import queries as case_queries
@@ -27,17 +23,8 @@ from services.followups.rules.sequence import STATES
 from services.gateway.pages import docs
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
-_COMMON = (
-    "cache",
-    "process.certificate_ends",
-    "database.periodic",
-    "http.application",
-    "http.server",
-    "messaging.broker",
-    "messaging.consumer",
-    "messaging.outbox",
-)
-_OTHERS = {name: tuple(labels) for name, labels in beside.toml(__file__)["others"].items()}
+_TABLE = beside.toml(__file__)
+_OTHERS = {name: tuple(labels) for name, labels in _TABLE["others"].items()}
 PATRONI = tuple(name for name in _OTHERS if name.startswith("patroni_"))
 _LANGUAGE = {"or", "and", "unless", "by", "without", "on", "ignoring", "Inf"}
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -85,7 +72,7 @@ def known() -> dict[str, tuple[str, ...]]:
     # Whatever a process imports registers its metrics; these hold all of them.
     for name in SERVICES:
         import_module(f"services.{name}.metrics")
-    for name in _COMMON:
+    for name in _TABLE["common"]:
         import_module(f"libs.common.{name}")
     found: dict[str, tuple[str, ...]] = dict(_OTHERS)
     for name, collector in prometheus_client.REGISTRY._names_to_collectors.items():
