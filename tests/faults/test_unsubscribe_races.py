@@ -9,7 +9,6 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,18 +21,13 @@ import aiohttp
 import pytest
 
 from libs.common.messaging.broker import Broker, BrokerUnavailable, Message
-from tests.faults.conftest import IN_FLIGHT
-from tests.support.console_use import ConsoleUse
-from tests.support.ending import assert_everything_arrived
 from tests.support.eventually import eventually
-from tests.support.load import Load
 from tests.support.stack import Stack, write_alerts_config
 from tests.support.system import fresh_address
 
 pytestmark = pytest.mark.promise("P4")
 
 PATIENCE = 2.0
-KILL_SECONDS = 2.0
 STACK_SETTINGS = {"WITHDRAWAL_WAIT_SECONDS": str(PATIENCE)}
 MAIL: dict[str, Any] = {
     "timeout": 5,
@@ -95,40 +89,6 @@ async def test_after_a_200_no_mail_leaves_whatever_is_killed(
     assert race.raced() > 0
     await race.hold_for_whoever_asks_again()
     assert await eventually(stack.balanced)
-
-
-@pytest.mark.faults
-async def test_no_promise_breaks_while_the_console_is_killed_every_two_seconds(
-    stack: Stack,
-) -> None:
-    await stack.sandbox.behave("email", stage="dot", delay_seconds=0.4)
-    race = Race(stack, 32, 1)
-    over, kills = asyncio.Event(), 0
-
-    async def kill_the_console() -> None:
-        nonlocal kills
-        while not over.is_set():
-            await stack.kill9("console")
-            kills += 1
-            await stack.start("console")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), KILL_SECONDS)
-
-    async with ConsoleUse(stack, 1, 5 * KILL_SECONDS) as use:
-        killing = asyncio.create_task(kill_the_console())
-        try:
-            async with Load(stack, clients=4) as load:
-                await race.run(meanwhile=partial(killed, stack, "alerts"))
-                await load.more(50)
-        finally:
-            over.set()
-            await killing
-    assert kills > 2
-    use.hold()
-    assert set(load.answers) == {202}, load.answers
-    await race.hold(patience=PATIENCE)
-    await race.hold_for_whoever_asks_again()
-    await assert_everything_arrived(stack, load.accepted, duplicates=range(IN_FLIGHT + 1))
 
 
 AT_ONCE = 16

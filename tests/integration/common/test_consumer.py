@@ -547,9 +547,6 @@ async def test_a_deleted_queue_comes_back_with_its_consumer(broker: Broker, vhos
         await got.until_count(1)
 
 
-QUEUE = "alerts.test"
-
-
 async def queued(broker: Broker, *priorities: int | None) -> None:
     for each in priorities:
         await broker.publish("alerts", QUEUE, message("test", {}, priority=each))
