@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import beside
 from services.alerts.store import incidents
 from services.alerts.store.incidents import Way
 from tests.integration.alerts.conftest import (
@@ -22,6 +23,7 @@ from tests.integration.alerts.conftest import (
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P1")
+TABLE = beside.toml(__file__)
 
 BREAKS: dict[str, Any] = {"breaker": {"fail_max": 1, "reset_timeout": 3600}, "fallback": "email"}
 QUICK = {"ALERTS_RECONCILE_SECONDS": "0.3", "ALERTS_FALLBACK_SECONDS": "1"}
@@ -83,20 +85,7 @@ SCALED = {
 }
 
 
-@pytest.mark.parametrize(
-    ("behaviour", "options"),
-    [
-        ({"status": 500}, {}),  # it is retried; the fifth failure opens the breaker
-        ({"status": 500}, {"breaker": {"fail_max": 1000, "reset_timeout": 0.6}}),
-        ({"status": 500}, {"retry_delays": [3.0]}),  # it fails before its time
-        ({"status": 422}, {}),  # it fails at once
-        ({"status": 429}, {}),
-        ({"status": 429, "retry_after": 900}, {}),
-        ({"hang": True}, {}),
-        ({"delay_seconds": 0.9}, {"concurrency": 1}),  # it works, but slowly: a long queue
-    ],
-    ids=json.dumps,
-)
+@pytest.mark.parametrize(("behaviour", "options"), TABLE["behaviours"], ids=json.dumps)
 async def test_an_undelivered_critical_alert_reaches_its_fallback_in_time(
     alerts: StartAlerts, behaviour: dict[str, Any], options: dict[str, Any]
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 from aiosmtplib.protocol import SMTPProtocol
 from pydantic import SecretStr
 
+from libs.common import beside
 from services.alerts.channels.email import Email
 from services.alerts.channels.network import Network
 from services.alerts.channels.templates import Templates
@@ -26,6 +27,7 @@ from tests.support.ports import HOST
 from tests.support.targets import LOOPBACK, TEMPLATES, job, listening, mail_target, send
 
 pytestmark = pytest.mark.promise("P3")
+TABLE = beside.toml(__file__)
 
 TIMEOUT = 5.0  # for tests that do not reach it
 SHORT = 0.6  # for tests that reach it
@@ -266,16 +268,7 @@ async def test_a_line_end_in_a_header_value_adds_no_header(end: str) -> None:
     await network.close()
 
 
-@pytest.mark.parametrize(
-    ("template", "payload"),
-    [
-        ("{{ payload.lead.name }}", {}),
-        ("{{ payload.count + 1 }}", {"count": "two"}),
-        ("{{ 1 // payload.count }}", {"count": 0}),
-        ("hello", {"headers": ["Reply-To"]}),
-        ("hello", {"to": "two@example.com, three@example.com"}),
-    ],
-)
+@pytest.mark.parametrize(("template", "payload"), TABLE["unwritable"])
 async def test_a_mail_that_cannot_be_written_was_not_sent(
     template: str, payload: dict[str, Any], tmp_path: Path
 ) -> None:

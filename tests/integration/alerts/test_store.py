@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from libs.common import beside
 from libs.common.database.statement import Statement
 from services.alerts.rules.delivery import Claimed, Kind, Outcome, Policy, Reason, State, decide
 from services.alerts.store import tables
@@ -20,6 +21,7 @@ from services.alerts.store.ledger.transitions import Attempt
 from tests.integration.alerts.conftest import a_row, execute, waits_for_a_row
 from tests.support.eventually import eventually
 
+TABLE = beside.toml(__file__)
 DELIVERED = Outcome(Kind.DELIVERED, Reason.OK, 200, "ok")
 FAILED = Outcome(Kind.FAILED, Reason.SERVER_ERROR, 500)
 LATER = Outcome(Kind.LATER, Reason.RATE_LIMITED, 429, retry_after=0.001)
@@ -293,18 +295,7 @@ async def test_an_at_most_once_mail_is_not_claimed_as_an_alert(engine: AsyncEngi
     assert await claim(engine, alert_id, 60) is None
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "state = 'sending'",  # without a lease
-        "state = 'delivered', finished_at = now(), reason = 'ok'",  # without an attempt
-        "state = 'failed', finished_at = now()",  # without a reason
-        "state = 'in_doubt', attempt = 1, finished_at = now(), reason = 'x'",  # not at-most-once
-        "attempts = 1",  # more than attempts
-        "payload = NULL",  # not yet sent
-        "once_address = 'ala@example.com'",  # without purpose and reference
-    ],
-)
+@pytest.mark.parametrize("change", TABLE["impossible"])
 async def test_the_table_refuses_an_impossible_state(engine: AsyncEngine, change: str) -> None:
     await new_row(engine)
     with pytest.raises(IntegrityError):

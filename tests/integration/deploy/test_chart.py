@@ -28,6 +28,7 @@ from deploy.up.environment import (
 )
 from deploy.up.process import Process, wait_until
 from deploy.up.servers import Postgres, RabbitMQ, Redis
+from libs.common import beside
 from services.gateway.door.key_store import KEYS_IN_REDIS
 from tests.support import charts
 from tests.support.brokers import PASSWORDS, Management
@@ -41,6 +42,7 @@ from tests.support.shipped import new_env
 from tests.support.stack import status
 from tests.support.system import System
 
+TABLE = beside.toml(__file__)
 EVERYTHING = {
     "gateway": {"autoscaling": {"min": 2, "max": 6, "cpu": 70}},
     "followups": {"autoscaling": {"min": 2, "max": 4, "cpu": 70}},
@@ -209,18 +211,7 @@ def test_the_jobs_are_those_that_the_rules_know(chart: list[Manifest]) -> None:
         assert {port["name"] for port in manifest["spec"]["ports"]} >= {"metrics"}
 
 
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"postgres": {"address": ""}}, "postgres.address"),
-        ({"rabbitmq": {"address": ""}}, "rabbitmq.address"),
-        ({"rabbitmq": {"managementUrl": ""}}, "rabbitmq.managementUrl"),
-        ({"redis": {"address": ""}}, "redis.address"),
-        ({"settings": {"PUBLIC_BASE_URL": ""}}, "settings.PUBLIC_BASE_URL"),
-        ({"alerts": {"autoscaling": {"min": 1, "max": 2, "cpu": 70}}}, "alerts has no autoscaling"),
-        ({"consent": {"autoscaling": {"min": 1, "max": 2, "cpu": 70}}}, "volume of records"),
-    ],
-)
+@pytest.mark.parametrize(("values", "said"), TABLE["refused"])
 def test_a_missing_or_harmful_value_is_refused_by_its_name(
     values: dict[str, Any], said: str
 ) -> None:

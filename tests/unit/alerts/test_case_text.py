@@ -7,10 +7,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from libs.common import beside
 from libs.domain.hours import Hours
 from services.alerts.config.texts import item, label, line, refusal, texts
 from services.alerts.rules.case import MENUS, Refused, State, Verb, offered
 
+TABLE = beside.toml(__file__)
 AT = datetime(2026, 11, 27, 9, tzinfo=UTC)
 
 
@@ -23,18 +25,7 @@ def said(zone: str = "UTC", payload: dict[str, Any] | None = None, **changes: An
     return line(SimpleNamespace(**(case | changes)), Hours(ZoneInfo(zone), None, None))
 
 
-@pytest.mark.parametrize(
-    ("given", "title"),
-    [
-        ({"work": "remont łazienki", "city": "Gdynia"}, "Lead: remont łazienki, Gdynia"),
-        (
-            {"work": "remont łazienki", "previous": {"owner": "Ewa"}},
-            "Klient wraca: remont łazienki",
-        ),
-        ({"topic": "Reklamacja", "score": 0}, "Reklamacja"),
-        ({"topic": "Awaria", "city": "Gdynia"}, "Awaria: Gdynia"),
-    ],
-)
+@pytest.mark.parametrize(("given", "title"), TABLE["titles"])
 def test_a_case_says_the_job_and_the_town(given: dict[str, Any], title: str) -> None:
     told = said(payload=given | {"staff_language": "pl"})
     assert told == f"{title}: czeka na odpowiedź 0 min"

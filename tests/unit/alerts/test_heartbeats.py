@@ -7,12 +7,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from libs.common import beside
 from libs.common.messaging.broker import Message
 from libs.common.messaging.consumer import read
 from services.alerts.messages import HeartbeatPing
 from services.alerts.rules.heartbeats import Beat, Kind, Schedule, beat
 from tests.support.contracts import EXTRA, golden
 
+TABLE = beside.toml(__file__)
 WARSAW = ZoneInfo("Europe/Warsaw")
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -37,22 +39,7 @@ def cron(line: str, at: str, zone: ZoneInfo = WARSAW) -> str:
     return deadline.astimezone(zone).isoformat()
 
 
-@pytest.mark.parametrize(
-    ("line", "at", "due"),
-    [
-        ("30 3 * * *", "2026-12-01T04:00:00+01:00", "2026-12-02T03:30:00+01:00"),
-        ("30 3 * * 1-5", "2026-12-04T04:00:00+01:00", "2026-12-07T03:30:00+01:00"),
-        # 2027-03-28: from 2:00 to 3:00 there is no clock; daily jobs run once, right after.
-        ("30 2 * * *", "2027-03-27T03:00:00+01:00", "2027-03-28T03:00:00+02:00"),
-        ("30 2 * * *", "2027-03-28T03:05:00+02:00", "2027-03-29T02:30:00+02:00"),
-        # 2027-10-31: from 2:00 to 3:00 twice; daily jobs run the first time.
-        ("30 2 * * *", "2027-10-30T03:00:00+02:00", "2027-10-31T02:30:00+02:00"),
-        ("30 2 * * *", "2027-10-31T02:31:00+02:00", "2027-11-01T02:30:00+01:00"),
-        # Jobs of each half hour run in both.
-        ("*/30 * * * *", "2027-10-31T02:31:00+02:00", "2027-10-31T02:00:00+01:00"),
-        ("*/30 * * * *", "2027-03-28T01:31:00+01:00", "2027-03-28T03:00:00+02:00"),
-    ],
-)
+@pytest.mark.parametrize(("line", "at", "due"), TABLE["cron"])
 def test_a_cron_line_counts_by_the_clock_of_its_zone(line: str, at: str, due: str) -> None:
     assert cron(line, at) == due
 
@@ -62,16 +49,7 @@ def test_a_ping_by_a_clock_that_is_ahead_counts_for_the_time_that_comes() -> Non
     assert cron("30 3 * * *", early) == "2026-12-02T03:30:00+01:00"
 
 
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("0 0 30 2 *", "day-of-month"),
-        ("0 0 * *", "five fields"),
-        ("* * * * * *", "five fields"),
-        ("61 * * * *", "minute"),
-        ("", "five fields"),
-    ],
-)
+@pytest.mark.parametrize(("line", "told"), TABLE["refused"])
 def test_a_cron_line_that_never_fires_is_refused(line: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Schedule(cron=line).deadline(NOW)

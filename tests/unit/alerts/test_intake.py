@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from libs.common import beside
 from libs.common.messaging.broker import Broker, Message
 from libs.common.process import tasks
 from services.alerts.channels.slack import SlackTarget
@@ -19,6 +20,7 @@ from services.alerts.rules.subjects import Subjects
 from services.alerts.store.ledger.intake import Taken
 from tests.support.consumers import until
 
+TABLE = beside.toml(__file__)
 CONFIG = """
 [routes]
 "slack_alert" = ["slack"]
@@ -79,18 +81,7 @@ async def test_concurrent_batches_are_bounded_so_that_confirms_come_in_time(
     await tasks.end(*handling)
 
 
-@pytest.mark.parametrize(
-    ("changes", "processes", "rows"),
-    [
-        ({}, 1, 8),
-        ({"concurrency": 256}, 1, 20),
-        ({"concurrency": 256, "timeout": 60}, 1, 3),
-        ({}, 3, 2),
-        ({}, 9, 1),
-        ({}, 0, 1),  # a process of the release before
-        ({"rate_per_minute": 600}, 1, 1),
-    ],
-)
+@pytest.mark.parametrize(("changes", "processes", "rows"), TABLE["holds"])
 def test_a_message_holds_what_is_soon_sent(
     changes: dict[str, Any], processes: int, rows: int
 ) -> None:

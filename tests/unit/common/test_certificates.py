@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from libs.common import beside
 from libs.common.process import certificates
 from libs.common.process.certificates import CERTIFICATE, KEY
 from libs.common.process.settings import BrokerSettings, ProcessSettings, load
 from tests.support.certificates import Authority
+
+TABLE = beside.toml(__file__)
 
 
 @pytest.fixture
@@ -20,16 +23,7 @@ def whole(authority: Authority, tmp_path: Path) -> Path:
     return authority.issue(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "amqp://u:p@a/v",
-        "redis://a/0",
-        "postgresql://u:p@a/d",
-        "postgresql://u:p@a/d?sslmode=disable",
-        "https://a",
-    ],
-)
+@pytest.mark.parametrize("url", TABLE["stays"])
 def test_a_url_without_tls_or_options_stays(url: str, whole: Path) -> None:
     assert certificates.in_url(url, whole) == url
 
@@ -52,15 +46,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-@pytest.mark.parametrize(
-    ("fault", "named"),
-    [
-        ("missing", "there is no ca.crt"),
-        ("half", "needs both tls.crt and tls.key"),
-        ("mixed", "key values mismatch"),
-        ("empty", "cannot be used"),
-    ],
-)
+@pytest.mark.parametrize(("fault", "named"), TABLE["faults"])
 def test_files_that_cannot_be_used_stop_the_start(
     environment: pytest.MonkeyPatch,
     authority: Authority,

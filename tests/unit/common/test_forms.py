@@ -1,20 +1,19 @@
 """forms.toml: what it refuses at the start, and what it reads from a submission."""
 
-import tomllib
 from collections.abc import Callable
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from libs.common import beside
 from libs.domain import forms
 from libs.domain.company import Wording
 from libs.domain.forms import Form
 from tests.support.shipped import EXAMPLE, whole
 
+TABLE = beside.toml(__file__, "forms.toml")
 CONTACT = forms.load(EXAMPLE / "forms.toml")["contact"]
-REFUSED = tomllib.loads(Path(__file__).with_name("forms.toml").read_text("utf-8"))["refused"]
 TODAY = date(2026, 11, 27)
 GRACE = timedelta(days=30)
 
@@ -43,7 +42,7 @@ def put(document: Any, at: str, value: Any) -> None:
         document[last] = value
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=lambda row: row["at"])
+@pytest.mark.parametrize("row", TABLE["refused"], ids=lambda row: row["at"])
 def test_a_start_refuses(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=row["told"]):
         changed(lambda form: put(form, row["at"], row.get("put")))
@@ -79,18 +78,7 @@ def test_a_start_refuses_what_does_not_go_together(
         changed(change)
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "kept"),
-    [
-        ("email", " Anna@Example.COM ", "anna@example.com"),
-        ("phone", "601 234 567", "+48601234567"),
-        ("phone", "+44 20 7946 0000", "+442079460000"),
-        ("name", "  Anna   Nowak ", "Anna Nowak"),
-        ("message", "Kuchnia\r\ni łazienka", "Kuchnia\ni łazienka"),
-        ("budget", "ok. 300 tys.", "ok. 300 tys."),
-        ("start", "nie wiem", "nie wiem"),
-    ],
-)
+@pytest.mark.parametrize(("name", "given", "kept"), TABLE["kept"])
 def test_a_value_is_kept_in_its_normal_form(name: str, given: str, kept: str) -> None:
     found = CONTACT.read({"email": "a@example.com", name: given}, None)
     assert (found.values[name], found.faults) == (kept, {})

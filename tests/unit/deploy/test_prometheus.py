@@ -9,9 +9,12 @@ import pytest
 import yaml
 
 from deploy.up.environment import ROOT
+from libs.common import beside
 from tests.support import checkers
 from tests.support.promises import promises
 from tests.support.promql import PROMETHEUS, faults, known
+
+TABLE = beside.toml(__file__)
 
 
 def rules() -> list[dict[str, Any]]:
@@ -30,16 +33,7 @@ def test_each_rule_uses_existing_metrics_has_a_description_and_a_test(
     assert rule["alert"] in (PROMETHEUS / "rules_test.yml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("expression", "fault"),
-    [
-        ("sum(rate(http_request_total[5m]))", "no metric http_request_total"),
-        ('up{jobs="gateway"}', "up has no label jobs"),
-        ('up{job=~"gateway|gatewy"}', "up has never job gatewy"),
-        ('alerts_breaker_state{state="close"}', "alerts_breaker_state has never state close"),
-        ("max by (targt) (alerts_ledger_rows)", "nothing has the label targt"),
-    ],
-)
+@pytest.mark.parametrize(("expression", "fault"), TABLE["unknown"])
 def test_an_expression_with_an_unknown_metric_is_reported(expression: str, fault: str) -> None:
     assert list(faults(expression)) == [fault]
 

@@ -21,12 +21,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from deploy.up.servers import Postgres
+from libs.common import beside
 from libs.common.database import aiopg_private
 from libs.common.database import postgres as db
 from libs.common.database.engine import alone
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.proxy import UP, Proxy
+
+TABLE = beside.toml(__file__)
 
 
 @pytest.fixture(scope="module")
@@ -409,17 +412,7 @@ async def test_a_listener_and_a_pool_work_again_after_the_server_restarted(
 ANNA = "anna@example.com"
 
 
-@pytest.mark.parametrize(
-    ("statement", "kept"),
-    [
-        ("INSERT INTO person VALUES (:anna, -1)", "person_age_check"),
-        ("INSERT INTO person VALUES (:anna, 1), (:anna, 2)", "person_email_key"),
-        ("INSERT INTO person VALUES (:anna, 1, NULL)", '"born"'),
-        ("SELECT CAST(CAST(:anna AS text) AS uuid)", "22P02"),
-        ("SELECT CAST('{\"a\": ' || CAST(:anna AS text) AS jsonb)", "22P02"),
-        ("SELECT nothing, CAST(:anna AS text) FROM person", '"nothing"'),
-    ],
-)
+@pytest.mark.parametrize(("statement", "kept"), TABLE["kept"])
 async def test_no_value_of_a_row_or_a_statement_reaches_a_log(
     engine: AsyncEngine, postgres: Postgres, statement: str, kept: str
 ) -> None:
