@@ -9,24 +9,10 @@ from services.alerts.config import targets as config
 from services.alerts.config.targets import Config
 from services.alerts.rules.shifts import Rule
 
-FAULTS = beside.toml(__file__)
+TABLE = beside.toml(__file__)
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "config.example/alerts.toml"
-ENV = {
-    "SLACK_WEBHOOK_URL": "https://hooks.slack.example/T/B/secret-path",
-    "MONDAY_API_URL": "https://api.monday.example/v2",
-    "MONDAY_API_TOKEN": "monday-token",
-    "MONDAY_BOARD_ID": "123456",
-    "SMTP_HOST": "mail.example",
-    "SMTP_PORT": "587",
-    "MAIL_FROM": "ostoja@example.com",
-    "STAFF_EMAIL": "staff@example.com",
-    "SMS_API_URL": "https://sms.example",
-    "SMS_API_TOKEN": "sms-token",
-    "SMS_TO": "+48600700800",
-    "WEBHOOK_URL": "https://hooks.example",
-    "WEBHOOK_SECRET": "whsec_c2VjcmV0LXNlY3JldC1zZWNyZXQ=",
-}
+ENV: dict[str, str] = TABLE["env"]
 SLACK = """
 [routes]
 "lead.*" = ["slack"]
@@ -121,7 +107,7 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     assert subject.targets["slack"].secrets() == ("https://hooks.slack.example/from-file",)
 
 
-@pytest.mark.parametrize("url", FAULTS["urls"])
+@pytest.mark.parametrize("url", TABLE["urls"])
 def test_an_invalid_url_stops_the_start_and_is_not_shown(tmp_path: Path, url: str) -> None:
     with pytest.raises(SystemExit) as stopped:
         config.load(written(tmp_path, SLACK), {"SLACK_WEBHOOK_URL": url})
@@ -129,7 +115,7 @@ def test_an_invalid_url_stops_the_start_and_is_not_shown(tmp_path: Path, url: st
     assert "s3cret" not in str(stopped.value)
 
 
-@pytest.mark.parametrize("fault", FAULTS["fault"], ids=lambda fault: fault["told"])
+@pytest.mark.parametrize("fault", TABLE["fault"], ids=lambda fault: fault["told"])
 def test_a_fault_in_the_file_stops_the_start_and_is_named(
     tmp_path: Path, fault: dict[str, str]
 ) -> None:

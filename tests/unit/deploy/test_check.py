@@ -9,6 +9,7 @@ import pytest
 from deploy import check
 from deploy.up import environment
 from deploy.up.environment import ROOT
+from libs.common import beside
 
 
 @pytest.fixture
@@ -43,20 +44,7 @@ def test_make_env_writes_a_valid_file_that_a_shell_reads_equally(folder: Path) -
     assert ours["SMTP_PASSWORD"] == 'a $b #c "d\\e'
 
 
-INVALID = {
-    "SMTP_PASWORD=x": "SMTP_PASWORD: unknown setting; did you mean SMTP_PASSWORD?",
-    "TRUSTED_PROXYS=::1": "TRUSTED_PROXYS: unknown setting; did you mean TRUSTED_PROXIES?",
-    "SMTP_PASSWORD=hush$hush": "SMTP_PASSWORD: quote the value",
-    "SMTP_PASSWORD=hush hush": "SMTP_PASSWORD: quote the value",
-    'SMTP_PASSWORD="hush$hush"': "SMTP_PASSWORD: quote the value",
-    "SMTP_PASSWORD='hu'sh'": "SMTP_PASSWORD: quote the value",
-    "SMTP_PASSWORD=hush # of the relay": "SMTP_PASSWORD: quote the value",
-    "SMTP_PASSWORD = hush": "must be NAME=value",
-    "export SMTP_PASSWORD=hush": "must be NAME=value",
-    "GATEWAY_PORT=808O": "GATEWAY_PORT: not a port",
-    "CHAT_RATE_LIMIT=many": "CHAT_RATE_LIMIT: 'many' is not a limit like",
-    "PERMIT_SECONDS=5": "PERMIT_SECONDS: Input should be greater than or equal to 15",
-}
+INVALID: dict[str, str] = dict(beside.toml(__file__)["invalid"])
 
 
 def test_each_invalid_line_of_env_is_named_without_secrets(folder: Path) -> None:
