@@ -4,7 +4,6 @@ After each restart, and after the page has asked again where it had no answer, t
 once, its alert is in the ledger once, and so is its agreement in the trail.
 
 Published and not deleted, from the same outbox, is in test_a_follow_up_at_each_step.py.
-With any one component down, a form is answered 202, and is one lead when it is back.
 """
 
 import asyncio
@@ -25,10 +24,8 @@ from tests.support.proxy import DOWN, UP, Direction, Proxy
 from tests.support.stack import Stack
 from tests.support.system import fresh_address
 
-pytestmark = [pytest.mark.faults, pytest.mark.promise("P11")]
-
-
 AT_COMMIT = ("lead_submission", "INSERT INTO lead_submission")
+pytestmark = [pytest.mark.faults, pytest.mark.promise("P11")]
 
 
 class Sent:
@@ -189,31 +186,3 @@ async def test_a_returning_customer_gets_one_new_lead_and_the_crm_has_both_whole
     assert "Remont łazienki" in bathroom
     assert "kuchni" not in bathroom
     assert all(sent.email in each for each in (kitchen, bathroom))
-
-
-FORMS = 10
-
-
-@pytest.mark.promise("P2")
-@pytest.mark.parametrize(
-    "name", ["rabbitmq", "postgres", "redis", "followups", "consent", "alerts"]
-)
-async def test_a_form_is_taken_while_a_component_is_down(stack: Stack, name: str) -> None:
-    await stack.sandbox.reset()
-    sent = {fresh_address(): new_key() for _ in range(FORMS)}
-    async with stack.without(name):
-        answers = await asyncio.gather(
-            *(submit(stack, {"email": email}, key=key) for email, key in sent.items())
-        )
-        again = await asyncio.gather(
-            *(submit(stack, {"email": email}, key=key) for email, key in sent.items())
-        )
-    assert [answer.status for answer in answers] == [202] * FORMS
-    assert [answer.body for answer in again] == [answer.body for answer in answers]
-    await until(lambda: all(stored(stack, email) for email in sent), 90)
-    await eventually(lambda: quiet(stack), 90)
-    for email, answer in zip(sent, answers, strict=True):
-        assert len(stored(stack, email)) == 1
-        assert {row.target for row in alerts(stack, answer.body["id"])} == {"slack", "monday"}
-    told = await stack.slack_texts()
-    assert [sum(email in text for text in told) for email in sent] == [1] * FORMS
