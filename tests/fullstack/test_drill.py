@@ -49,10 +49,7 @@ async def test_a_trouble_is_told_by_its_rule_and_ended_by_the_page_that_it_names
 ) -> None:
     _, prometheus = ops
 
-    async def silent() -> bool:
-        return not await prometheus.firing()
-
-    await eventually(silent, 60, every=0.3)
+    await eventually(prometheus.firing, 60, every=0.3, so=lambda found: not found)
 
     async def others() -> None:
         for other in MEANWHILE.get(page, ()):
@@ -68,13 +65,10 @@ async def _endure(checkout: Composed, prometheus: Prometheus, page: str) -> None
         await trouble.goes_on(checkout)
         return page in await prometheus.firing()
 
-    async def over() -> bool:
-        return page not in await prometheus.firing()
-
     await trouble.begins(checkout)
     await eventually(told, 60, every=0.3)
     await patiently(checkout, look)
     await trouble.mends(checkout)
     await checkout.run(act)
     await patiently(checkout, verify)
-    await eventually(over, 60, every=0.3)
+    await eventually(prometheus.firing, 60, every=0.3, so=lambda found: page not in found)

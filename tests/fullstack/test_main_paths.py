@@ -33,10 +33,9 @@ async def test_a_chat_with_all_a_lead_needs_is_a_qualified_lead_in_slack_once(
     assert len({answer.body["conversation_id"] for answer in answers}) == 1
     await eventually(lambda: _arrived(system, [address]), 30)
 
-    async def in_monday() -> bool:
-        return address in str(await system.sandbox.received("monday"))
-
-    await eventually(in_monday, 30)
+    await eventually(
+        lambda: system.sandbox.received("monday"), 30, so=lambda found: address in str(found)
+    )
     assert sum(address in text for text in await system.slack_texts()) == 1
 
 
@@ -81,7 +80,4 @@ async def test_an_opted_in_person_gets_the_mail_and_after_one_click_no_further_o
 
 
 async def test_the_ledger_balances_and_nothing_is_stranded(system: Running) -> None:
-    async def ok() -> bool:
-        return bool((await system.ledger())["ok"])
-
-    await eventually(ok, 60)
+    await eventually(system.ledger, 60, so=lambda found: found["ok"])

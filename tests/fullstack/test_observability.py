@@ -39,11 +39,8 @@ async def test_prometheus_finds_every_container_and_takes_every_rule(compose: Co
 
     wanted = {*SERVICES, "rabbitmq", "queues"}
 
-    async def all_up() -> bool:
-        return await health() == dict.fromkeys(wanted, "up")
-
     try:
-        await eventually(all_up, 60, every=1)
+        await eventually(health, 60, every=1, so=lambda found: found == dict.fromkeys(wanted, "up"))
     except TimeoutError:
         pytest.fail(str(await health()))
     (group,) = (await ask("rules"))["groups"]

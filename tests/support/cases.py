@@ -271,10 +271,7 @@ class CaseLoad(Load):
         """Wait until all have ended, and hold them against P9 and against what people were told."""
         assert self.taken
 
-        async def none_is_open() -> bool:
-            return bool((await self._cases.check())["open"] == 0)
-
-        await eventually(none_is_open, 60, every=0.2)
+        await eventually(self._cases.check, 60, every=0.2, so=lambda found: found["open"] == 0)
         await self._cases.at_rest()
         check = await self._cases.check()
         assert check["ok"] is True, check

@@ -65,11 +65,9 @@ def alerts(stack: Stack, submission_id: str) -> list[Any]:
 
 async def arrived(stack: Stack, email: str, times: int = 1) -> list[Any]:
     """Wait until Slack has a lead's message so many times, and nothing is on its way any more."""
-
-    async def told() -> bool:
-        return sum(email in text for text in await stack.slack_texts()) >= times
-
-    await eventually(told, 60)
+    await eventually(
+        stack.slack_texts, 60, so=lambda found: sum(email in text for text in found) >= times
+    )
     await eventually(lambda: quiet(stack), 60)
     found = [text for text in await stack.slack_texts() if email in text]
     assert len(found) == times, found

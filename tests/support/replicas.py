@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 
 from deploy.up.process import HERE
 from deploy.up.servers import Postgres, Redis, redis_binary
+from tests.support.consumers import until
 from tests.support.databases import PASSWORDS, Databases
-from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.servers import running
 
@@ -67,11 +67,9 @@ class Pair(Databases):
         self.ask("SELECT pg_reload_conf()")
 
     async def in_step(self) -> None:
-        async def confirms() -> bool:
-            states = "SELECT array_agg(sync_state) FROM pg_stat_replication"
-            return bool(self.ask(states) == ["quorum"])
-
-        await eventually(confirms)
+        await until(
+            lambda: self.ask("SELECT array_agg(sync_state) FROM pg_stat_replication") == ["quorum"]
+        )
 
     def promote(self) -> None:
         """Make the standby the primary, which nothing may do while the other one may write."""

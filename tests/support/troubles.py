@@ -320,11 +320,7 @@ async def patiently(checkout: Checkout, blocks: Sequence[Block], seconds: float 
 
     :raises CommandError: it still does not
     """
-
-    async def so() -> bool:
-        return await passes(checkout, blocks)
-
     try:
-        await eventually(so, seconds, every=0.5)
+        await eventually(lambda: passes(checkout, blocks), seconds, every=0.5)
     except TimeoutError:
         await checkout.run(blocks)

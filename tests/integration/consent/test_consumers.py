@@ -83,10 +83,7 @@ async def test_alerts_requests_a_permit_and_returns_it(consent: Consent, alerts:
         returned = Message(str(uuid4()), "permit.return", body)
         await alerts.publish(COMMANDS, "permit.return", returned)
 
-        async def closed() -> bool:
-            return bool((await ask())["answer"] == "closed")
-
-        await eventually(closed)
+        await eventually(ask, so=lambda found: found["answer"] == "closed")
 
 
 @pytest.mark.usefixtures("consumers")

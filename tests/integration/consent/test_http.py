@@ -92,10 +92,10 @@ async def test_a_newer_consent_during_the_wait_is_409(consent: Consent) -> None:
     async with consent.with_settings(withdrawal_wait_seconds=20.0).serving() as client:
         waiting = asyncio.create_task(client.post("/api/unsubscribe", {"email": ANNA}))
 
-        async def withdrawn() -> bool:
-            return bool((await client.get(f"/api/unsubscribe/status/{ANNA}"))["unsubscribed"])
-
-        await eventually(withdrawn)
+        await eventually(
+            lambda: client.get(f"/api/unsubscribe/status/{ANNA}"),
+            so=lambda found: found["unsubscribed"],
+        )
         assert await consent.grant(ANNA, confirmed=True)
         status, body = await waiting
     assert status == 409

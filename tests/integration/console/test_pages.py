@@ -131,10 +131,9 @@ async def test_many_are_retried_once_their_number_was_typed(stack: Stack) -> Non
     begun = await ops.post("/console/alerts", **pressed)
     assert (begun.status, begun.location is not None) == (303, True)
 
-    async def done() -> bool:
-        return EN["bulk_done"] in (await ops.get(str(begun.location))).text
-
-    await eventually(done, 30)
+    await eventually(
+        lambda: ops.get(str(begun.location)), 30, so=lambda found: EN["bulk_done"] in found.text
+    )
     assert (
         EN["bulk_progress"].format(done=MANY, expected=MANY)
         in (await viewer.get(str(begun.location))).text

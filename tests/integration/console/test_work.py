@@ -31,11 +31,7 @@ async def new_lead(stack: Stack) -> tuple[str, str]:
     answer = await stack.http("GET", f"/api/leads?email={email}", key="service")
     (lead,) = answer.body["items"]
 
-    async def asked() -> bool:
-        found = await case(stack, lead["id"])
-        return bool(found["state"] == "open")
-
-    await eventually(asked, 30)
+    await eventually(lambda: case(stack, lead["id"]), 30, so=lambda found: found["state"] == "open")
     return lead["id"], email
 
 
@@ -399,10 +395,11 @@ async def test_a_person_is_looked_at_exported_and_erased_and_the_record_names_no
     await eventually(acts, 30)
     assert recorded(stack, subject).count(("person.withdraw", "done")) == 1  # not their own
 
-    async def done() -> bool:
-        return EN["erasure_done"] in (await officer.post("/console/person", who=email)).text
-
-    await eventually(done, 60)
+    await eventually(
+        lambda: officer.post("/console/person", who=email),
+        60,
+        so=lambda found: EN["erasure_done"] in found.text,
+    )
     found = await stack.http("GET", f"/api/leads?email={email}", key="service")
     assert found.body["items"] == []
     written = stack.query("SELECT string_agg(a::text, ' ') AS all FROM console.staff_action a")

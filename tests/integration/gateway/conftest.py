@@ -36,11 +36,10 @@ class Gateway(ServiceUnderTest):
         return await self.send(method, path, headers, json=body)
 
     async def redis_is(self, state: str) -> None:
-        async def seen() -> bool:
-            answer = await self.call("GET", "/api/health/deep", **ADMIN)
-            return bool(answer.body["components"]["redis"]["status"] == state)
-
-        await eventually(seen)
+        await eventually(
+            lambda: self.call("GET", "/api/health/deep", **ADMIN),
+            so=lambda answer: answer.body["components"]["redis"]["status"] == state,
+        )
 
 
 @dataclass

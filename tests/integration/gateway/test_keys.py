@@ -100,11 +100,10 @@ async def test_a_key_opens_what_its_scopes_say_and_is_named_to_the_owners(
     console.change(api_key(CRM, TEXT, "dlq:read", networks=["203.0.113.0/24"]))
     elsewhere = {"status": 403, "detail": "this key is not for your network"}
 
-    async def not_here() -> bool:
-        answer = await gateway.call("GET", "/api/dlq/stats", **OWN)
-        return bool(elsewhere.items() <= answer.body.items())
-
-    await eventually(not_here)
+    await eventually(
+        lambda: gateway.call("GET", "/api/dlq/stats", **OWN),
+        so=lambda answer: elsewhere.items() <= answer.body.items(),
+    )
     console.change(api_key(CRM, TEXT, "dlq:read", networks=["127.0.0.0/8"]))
     await becomes(lambda: status(gateway, path="/api/dlq/stats"), 200)
     assert owner.received[-1]["headers"]["X-Caller"] == "admin"

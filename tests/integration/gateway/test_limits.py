@@ -244,10 +244,7 @@ async def test_a_changed_limit_is_in_force_on_all_gateways(start_gateway: StartG
     assert changed.status == 200
     assert changed.body["chat"] == "3 per day"
 
-    async def heard() -> bool:
-        return (await limits_of(other))["chat"] == "3 per day"
-
-    await eventually(heard)
+    await eventually(lambda: limits_of(other), so=lambda found: found["chat"] == "3 per day")
     assert statuses(await flood(6, one, other)) == {200: 3, 429: 3}
     taken_back = await other.call("PUT", "/api/ratelimits", {"chat": None}, **ADMIN)
     assert taken_back.body["chat"] == "7 per minute"
@@ -273,10 +270,7 @@ async def test_a_changed_limit_survives_restarts_and_a_redis_that_lost_it(
     await again.redis_is("healthy")
     other = await start_gateway(REDIS_URL=own_redis.url)
 
-    async def heard() -> bool:
-        return (await limits_of(other))["hour"] == "9 per hour"
-
-    await eventually(heard)
+    await eventually(lambda: limits_of(other), so=lambda found: found["hour"] == "9 per hour")
 
 
 async def test_a_malformed_change_changes_nothing(gateway: Gateway) -> None:
@@ -319,10 +313,9 @@ async def test_a_change_without_a_redis_reply_is_reported_as_unknown(
         assert "nothing was changed" not in answer.body["detail"]
         assert answer.headers["Retry-After"]
 
-        async def in_force() -> bool:
-            return bool((await limits_of(gateway))["chat"] == "9 per minute")
-
-        await eventually(in_force)
+        await eventually(
+            lambda: limits_of(gateway), so=lambda found: found["chat"] == "9 per minute"
+        )
 
 
 async def test_limits_for_hours_of_the_week_show_the_one_in_force(

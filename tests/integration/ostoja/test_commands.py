@@ -3,7 +3,6 @@
 import json
 import uuid
 from pathlib import Path
-from typing import Any
 
 from libs.domain.email_address import normalise
 from tests.support.cli import Done, fits, ostoja
@@ -15,10 +14,7 @@ from tests.support.system import LEAD, fresh_address
 async def failed_alert(stack: Stack) -> str:
     id_ = await stack.alert(f"refused {uuid.uuid4()}")
 
-    async def given_up() -> bool:
-        return bool((await stack.state(id_)).get("state") == "failed")
-
-    await eventually(given_up, 30)
+    await eventually(lambda: stack.state(id_), 30, so=lambda found: found.get("state") == "failed")
     return id_
 
 
@@ -39,14 +35,14 @@ async def test_a_data_subject_is_shown_exported_and_erased(stack: Stack, tmp_pat
     export = await run(stack, "consent", "export", address, "-o", str(path))
     erased = await run(stack, "consent", "erase", address, "--yes")
 
-    async def over() -> Any:
-        found = await run(stack, "consent", "audit", address, "--json")
-        return found.json[-1]["erasure"]["status"] == "done" and found.json[:-1] == []
-
     assert (audit.code, "opt-in" in audit.out, fits(audit.out)) == (0, True, True)
     assert (export.code, json.loads(path.read_text())["email"]) == (0, address)
     assert (erased.code, erased.out) == (0, "erasure: in_progress\n")
-    await eventually(over, 30)
+    await eventually(
+        lambda: run(stack, "consent", "audit", address, "--json"),
+        30,
+        so=lambda found: found.json[-1]["erasure"]["status"] == "done" and found.json[:-1] == [],
+    )
 
 
 async def test_follow_ups_are_stopped_with_the_service_key(stack: Stack) -> None:

@@ -99,10 +99,7 @@ async def until_found(checkout: MadeUp, part: str, said: str) -> dict[str, str]:
 
 
 async def until_sound(checkout: MadeUp) -> None:
-    async def sound() -> bool:
-        return not await found(checkout)
-
-    await eventually(sound, 60)
+    await eventually(lambda: found(checkout), 60, so=lambda answer: not answer)
 
 
 async def test_a_healthy_system_has_no_problems_and_the_table_fits(checkout: MadeUp) -> None:
@@ -405,9 +402,8 @@ async def test_a_clock_that_differs_is_reported(checkout: MadeUp) -> None:
 async def test_make_send_test_says_where_its_mails_are(checkout: MadeUp) -> None:
     status, output, _ = await checkout.shell("make send-test TO=staff@example.com")
 
-    async def arrived() -> bool:
-        return len(await checkout.sandbox.mails("staff@example.com")) == 4
-
     assert status == 0
     assert checkout.sandbox.mail_url in output
-    await eventually(arrived)
+    await eventually(
+        lambda: checkout.sandbox.mails("staff@example.com"), so=lambda found: len(found) == 4
+    )

@@ -181,15 +181,12 @@ async def drill(checkout: MadeUp, ports: Ports, folder: Path) -> None:
     with running_prometheus(folder, configuration, ports.take()) as prometheus:
         await prometheus.ready()
 
-        async def told() -> bool:
-            return page_ in await prometheus.firing()
-
         async def over() -> bool:
             return page_ not in await prometheus.firing()
 
         assert await over()
         await checkout.restart("consent")
-        await eventually(told, PATIENCE, every=0.3)
+        await eventually(prometheus.firing, PATIENCE, every=0.3, so=lambda found: page_ in found)
         await checkout.run(look)
         await checkout.run(act)
         await checkout.restart("consent")

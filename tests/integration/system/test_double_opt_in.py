@@ -24,21 +24,18 @@ async def test_a_yes_in_the_chat_leads_to_a_follow_up_once_it_is_confirmed_by_ma
         assert answer.status == 200, answer
     await stack.follow_up(address)
 
-    async def waits() -> bool:
-        waiting = await stack.http("GET", "/api/dlq/pending?target=email", key="admin")
-        return any("no_consent" in str(item) for item in waiting.body["items"])
-
-    await eventually(waits, 40)
+    await eventually(
+        lambda: stack.http("GET", "/api/dlq/pending?target=email", key="admin"),
+        40,
+        so=lambda waiting: any("no_consent" in str(item) for item in waiting.body["items"]),
+    )
     assert await stack.links(address, "/unsubscribe") == []
     (mail,) = await eventually(lambda: stack.sandbox.mails(address), 40)  # it waits for a permit
     assert "w rozmowie na czacie" in mail["Text"]
     assert "Czy zgadza się Pani/Pan na otrzymywanie" in mail["Text"]
     await stack.confirm(address)
 
-    async def sent() -> Any:
-        return await stack.links(address, "/unsubscribe")
-
-    assert len(await eventually(sent, 40)) == 1
+    assert len(await eventually(lambda: stack.links(address, "/unsubscribe"), 40)) == 1
 
 
 async def test_an_import_without_proof_is_kept_and_confirmed_by_mail_in_published_words(

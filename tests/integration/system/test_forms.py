@@ -26,10 +26,7 @@ async def trail(stack: Stack, email: str) -> list[Any]:
 
 
 async def consented(stack: Stack, email: str) -> Any:
-    async def recorded() -> Any:
-        return await trail(stack, email)
-
-    (entry,) = await eventually(recorded, 30)
+    (entry,) = await eventually(lambda: trail(stack, email), 30)
     return entry
 
 

@@ -90,10 +90,9 @@ async def test_a_follow_up_names_itself_and_what_comes_back_finds_it(system: Sta
     assert await post(system, about(mail, "reply-gmail-pl", address)) == "reply"
     assert await post(system, about(mail, "reply-gmail-pl", address)) == "duplicate"
 
-    async def heard() -> bool:
-        return any("czwartek po 17" in each for each in await system.slack_texts())
-
-    await eventually(heard, 60)
+    await eventually(
+        system.slack_texts, 60, so=lambda found: any("czwartek po 17" in each for each in found)
+    )
     assert await post(system, about(mail, "postfix", address)) == "hard"
     assert address in await listed(system)
     enrolled = {"email": address, "delay_seconds": 0}

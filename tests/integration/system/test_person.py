@@ -32,10 +32,7 @@ async def lead(stack: System, address: str) -> None:
     await stack.opt_in(address)
     await stack.follow_up(address, delay_seconds=3600)
 
-    async def known() -> bool:
-        return any(address in text for text in await stack.slack_texts())
-
-    await eventually(known, 30)
+    await eventually(stack.slack_texts, 30, so=lambda found: any(address in text for text in found))
     await eventually(stack.balanced, 30)
 
 
@@ -69,11 +66,9 @@ async def mailed_link(stack: System, address: str) -> str:
 
 
 async def done(stack: System, address: str) -> Any:
-    async def look() -> Any:
-        found = await erasure(stack, address)
-        return found if found["status"] == "done" else None
-
-    return await eventually(look, 40)
+    return await eventually(
+        lambda: erasure(stack, address), 40, so=lambda found: found["status"] == "done"
+    )
 
 
 async def test_a_lead_that_gave_its_address_after_it_had_qualified_is_exported_and_erased(
@@ -170,10 +165,9 @@ async def test_an_unavailable_service_is_named_in_an_export_and_erases_later(sta
         assert (await export(stack, address))["incomplete"] == ["alerts"]
         await erase(stack, email=address)
 
-        async def only_alerts_left() -> bool:
-            return bool((await erasure(stack, address))["waiting_for"] == ["alerts"])
-
-        await eventually(only_alerts_left, 20)
+        await eventually(
+            lambda: erasure(stack, address), 20, so=lambda found: found["waiting_for"] == ["alerts"]
+        )
     finally:
         await stack.start("alerts")
     await done(stack, address)
@@ -265,11 +259,11 @@ async def test_an_export_has_every_copy_and_an_erasure_leaves_none(stack: Stack)
     answer = await stack.http("POST", "/api/alerts", alert, key="service")
     assert answer.status == 202, answer
 
-    async def failed() -> bool:
-        body = await stack.state(answer.body["id"])
-        return any(each["state"] == "failed" for each in body.get("deliveries", ()))
-
-    await eventually(failed, 30)
+    await eventually(
+        lambda: stack.state(answer.body["id"]),
+        30,
+        so=lambda body: any(each["state"] == "failed" for each in body.get("deliveries", ())),
+    )
 
     mine = (address, address.upper(), name, phone)
     held = (await export(stack, address))["services"]

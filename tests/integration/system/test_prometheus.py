@@ -100,11 +100,8 @@ async def test_it_sees_every_process_takes_every_rule_and_shows_every_panel(
                 found.append(asked)
         return found
 
-    async def shown() -> bool:
-        return not await empty()
-
     try:
-        await eventually(shown, 60, every=0.5)
+        await eventually(empty, 60, every=0.5, so=lambda found: not found)
     except TimeoutError:
         pytest.fail(f"show nothing: {await empty()}")
     # Labels are of closed sets: no id, no address, nothing that a client made up.

@@ -19,6 +19,7 @@ from services.gateway.http import FORWARDED
 from tests.conftest import WholeSystem
 from tests.integration.console.test_work import new_lead
 from tests.integration.system.test_api_keys import made
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.forms import submit, suspected
 from tests.support.shipped import whole
@@ -194,19 +195,14 @@ async def test_each_act_is_recorded_once_whatever_is_killed_and_none_is_done_wit
         stack.query(RELEASED_TWICE.format(owner=owner))
         await stack.start(owner)
 
-    async def all_sent() -> bool:
-        left = [stack.query(f"SELECT 1 FROM {owner}.outbox LIMIT 1") for owner in OWNERS]
-        return not any(left)
-
-    await eventually(all_sent, 60)  # while the console is away
+    await until(
+        lambda: not any(stack.query(f"SELECT 1 FROM {owner}.outbox LIMIT 1") for owner in OWNERS),
+        60,
+    )  # while the console is away
     await stack.start("console")
     ids = {id_: act for act, (_, id_) in done.items()}
 
-    async def arrived() -> bool:
-        rows = stack.query(ACTS, list(ids))
-        return {row.request_id for row in rows} == set(ids)
-
-    await eventually(arrived, 60)
+    await until(lambda: {row.request_id for row in stack.query(ACTS, list(ids))} == set(ids), 60)
     await eventually(lambda: _drained(stack), 30)
     rows = stack.query(ACTS, list(ids))
     assert sorted(row.action for row in rows) == sorted(wanted)

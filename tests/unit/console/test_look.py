@@ -1,9 +1,11 @@
 """Each page with no lead, with a few, and with three hundred, in both languages."""
 
 import re
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
@@ -19,7 +21,7 @@ from services.console.gateway import Gateway
 from services.console.pages import admin, alerts, lists, login, page, routes, start
 from services.console.pages.door import Door
 from services.console.rules import Role
-from services.console.samples import DAYS, begins
+from services.console.samples import DAYS, begins, charts
 from services.console.store.sessions import Visitor
 from services.console.texts import TEXTS, ZONE
 from tests.support.owners import EWA, SUBSCRIPTION, Owners, id_of, lead, varied
@@ -333,3 +335,56 @@ async def test_several_leads_are_given_to_somebody_at_once(served: tuple[Owners,
     )
     given = [path for method, path in owners.asked if method == "POST" and path != CONSENTS]
     assert given == [f"/api/leads/{one['id']}/owner" for one in owners.leads]
+
+
+# The form of quiet hours shows what is stored.
+
+
+def ticked(stored: dict[str, object] | None) -> tuple[list[str], list[str], bool]:
+    """The days, the two hours, and whether critical alerts wait too."""
+    macros: Any = page._HTML.get_template("parts.html").module
+    html = str(macros.quiet_fields(defaultdict(str), stored))
+    return (
+        re.findall(r'name="day" value="(\w+)" checked', html),
+        re.findall(r'type="time" value="([\d:]+)"', html),
+        'name="critical" checked' in html,
+    )
+
+
+def test_stored_hours_are_what_the_form_shows() -> None:
+    stored = {"days": ["sat", "sun"], "begins": "21:30", "ends": "08:00", "critical": True}
+    assert ticked(stored) == (["sat", "sun"], ["21:30", "08:00"], True)
+
+
+def test_without_stored_hours_the_form_offers_every_night() -> None:
+    days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    assert ticked(None) == (days, ["22:00", "07:00"], False)
+
+
+# The hours and days of charts, and what a bar says.
+
+
+def test_hours_follow_each_other_over_a_change_of_clocks() -> None:
+    hours = begins("hour", 24, datetime(2026, 10, 25, 12, 34, tzinfo=UTC), ZONE)
+    assert hours[-1] == datetime(2026, 10, 25, 12, tzinfo=UTC)
+    steps = {(late - early).total_seconds() for early, late in pairwise(hours)}
+    assert (len(hours), steps) == (24, {3600})
+
+
+def test_days_begin_at_midnight_where_people_are() -> None:
+    days = begins("day", 14, datetime(2026, 10, 25, 23, 30, tzinfo=UTC), ZONE)
+    assert days[-1] == datetime(2026, 10, 25, 23, tzinfo=UTC)
+    assert days[-2] == datetime(2026, 10, 24, 22, tzinfo=UTC)
+
+
+def test_what_waited_is_no_sum_and_no_sample_is_no_zero() -> None:
+    times = begins("hour", 4, datetime(2026, 11, 27, 12, tzinfo=UTC), ZONE)
+    rows = [
+        SimpleNamespace(target="slack", begin=at, pending=pending, delivered=5, failed=0)
+        for at, pending in ((times[1], 3), (times[3], 7))
+    ]
+    pending, delivered, failed = charts(rows, times)["slack"]
+    assert pending.values == [None, 3, None, 7]
+    assert (pending.number, pending.most) == (7, 7)
+    assert (delivered.number, delivered.most) == (10, 5)
+    assert (failed.values, failed.number) == ([None, 0, None, 0], 0)

@@ -1,10 +1,16 @@
+"""None"""
+
+import asyncio
+import re
 import tomllib
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from libs.common.database.redis_pipeline import RedisPipeline
+from libs.common.database.redis_pipeline import RedisPipeline, RedisUnavailable, _Connection
+from services.gateway.door.clients import TrustedProxies, parse_networks
 from services.gateway.door.limits import Limiter, LocalCounts, Schedule, Window
 
 TABLES = tomllib.loads(Path(__file__).with_name("limits.toml").read_text(encoding="utf-8"))
@@ -106,3 +112,84 @@ async def test_a_window_that_is_over_gets_nothing_back(limiter: Limiter, clock: 
     assert (await limiter.charge("b", "b", HOUR, "n")).admitted
     await limiter.refund(charge)
     assert not (await limiter.charge("b", "b", HOUR, "n")).admitted
+
+
+PROXIES = parse_networks("10.0.0.0/8, 127.0.0.1/32, 2001:db8:ffff::/48")
+
+
+CLIENTS = Path(__file__).with_name("clients.txt").read_text().splitlines()[2:]
+
+
+@pytest.mark.parametrize("row", CLIENTS)
+def test_the_client_is_the_rightmost_untrusted_address(row: str) -> None:
+    peer, said, expected = re.split(r" {2,}", row)
+    forwarded = [] if said == "-" else said.split(" | ")
+    proxies = TrustedProxies(PROXIES)
+    address, source = proxies.client_ip(None if peer == "-" else peer, forwarded)
+    assert address == expected
+    alone, _ = TrustedProxies(()).client_ip(None if peer == "-" else peer, [])
+    assert (source == "peer") == (address == alone)
+
+
+def test_an_empty_address_is_none() -> None:
+    assert TrustedProxies(PROXIES).client_ip("10.0.0.1", [""])[0] == "10.0.0.1"
+    assert TrustedProxies(PROXIES).client_ip("", [])[0] == "unknown"
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/33", "localhost", "10.0.0.1/8"])
+def test_a_malformed_network_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        parse_networks(text)
+
+
+# One connection and its answers, cut and malformed as no real server would send them.
+
+REPLIES = b"*3\r\n:1\r\n$5\r\nhello\r\n$-1\r\n+OK\r\n:-7\r\n"
+
+
+class Transport(asyncio.Transport):
+    aborted = False
+
+    def write(self, data: Any) -> None:
+        """Send it nowhere."""
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def connected() -> tuple[_Connection, Transport]:
+    connection, transport = _Connection(), Transport()
+    connection.connection_made(transport)
+    return connection, transport
+
+
+@pytest.mark.parametrize("size", range(1, len(REPLIES)))
+async def test_answers_cut_anywhere_reach_their_callers_in_order(size: int) -> None:
+    connection, _ = connected()
+    heard: list[object] = []
+    calls = [connection.call(heard.append, "GET", "x") for _ in range(3)]
+    connection.data_received(REPLIES[:size])
+    assert sum(call.done() for call in calls) == len(heard) < 3
+    connection.data_received(REPLIES[size:])
+    assert heard == [[1, b"hello", None], b"OK", -7]
+    assert all(call.done() for call in calls)
+    connection.fail(RedisUnavailable("over"))
+
+
+async def test_an_error_reply_is_an_absence_for_all_who_wait() -> None:
+    connection, transport = connected()
+    calls = [connection.call(lambda _: None, "GET", "x") for _ in range(2)]
+    connection.data_received(b"-LOADING Redis is loading the dataset in memory\r\n")
+    assert [type(call.exception()) for call in calls] == [RedisUnavailable, RedisUnavailable]
+    assert transport.aborted
+
+
+@pytest.mark.parametrize(
+    "answer", [b"!garbage\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"*x\r\n"]
+)
+async def test_a_malformed_reply_counts_as_unavailable(answer: bytes) -> None:
+    connection, transport = connected()
+    call = connection.call(lambda _: None, "GET", "x")
+    connection.data_received(answer)
+    assert isinstance(call.exception(), RedisUnavailable)
+    assert transport.aborted

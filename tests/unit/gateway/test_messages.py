@@ -1,6 +1,10 @@
+"""None"""
+
+import asyncio
 import json
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,8 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from libs.common.http.application import Problem
-from services.gateway.intake.alerts import Numbers
+from services.gateway.health import _overall
+from services.gateway.intake.alerts import MOST_UNUSED, Numbers
 from services.gateway.intake.idempotency import key_of
 from services.gateway.intake.messages import (
     AcceptedAlert,
@@ -114,3 +119,99 @@ def test_a_file_that_leads_nowhere_stops_the_start(tmp_path: Path, text: str) ->
     path.write_text(text)
     with pytest.raises(SystemExit, match=r"alerts\.toml"):
         Targets.read(path)
+
+
+# The running numbers by which alerts sees what it never got.
+
+
+def some(count: int) -> list[AcceptedAlert]:
+    return [AcceptedAlert(str(number), {}, "r") for number in range(count)]
+
+
+def taken(numbers: Numbers, count: int = 1) -> list[dict[str, Any]]:
+    alerts = some(count)
+    with numbers.given(alerts):
+        pass
+    return told(alerts)
+
+
+def refused(numbers: Numbers, count: int = 1) -> list[dict[str, Any]]:
+    alerts = some(count)
+    with pytest.raises(TimeoutError), numbers.given(alerts):
+        raise TimeoutError
+    return told(alerts)
+
+
+def told(alerts: Sequence[AcceptedAlert]) -> list[dict[str, Any]]:
+    return [alert.body["numbered"] for alert in alerts]
+
+
+def test_a_later_alert_tells_which_numbers_nobody_was_promised() -> None:
+    numbers = Numbers()
+    taken(numbers)
+    refused(numbers, 3)
+    refused(numbers)
+    assert [each.get("unused") for each in taken(numbers, 2)] == [[(2, 5)], None]
+    assert "unused" not in taken(numbers)[0]
+
+
+def test_what_a_refused_alert_told_is_told_again() -> None:
+    numbers = Numbers()
+    refused(numbers)
+    taken_meanwhile = some(1)
+    with numbers.given(taken_meanwhile):
+        refused(numbers, 2)
+    assert told(taken_meanwhile)[0]["unused"] == [(1, 1)]
+    assert refused(numbers)[0]["unused"] == [(3, 4)]
+    assert taken(numbers)[0]["unused"] == [(3, 5)]
+
+
+async def test_a_caller_that_has_left_was_promised_nothing() -> None:
+    numbers = Numbers()
+
+    async def wait() -> None:
+        with numbers.given(some(2)):
+            await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert taken(numbers)[0]["unused"] == [(1, 2)]
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    numbers = Numbers()
+    under_way = [numbers.given(some(1)) for _ in range(6 * MOST_UNUSED)]
+    for each in under_way:
+        each.__enter__()
+    for each in under_way[::2]:
+        each.__exit__(None, None, None)
+    for each in under_way[1::2]:  # each number by itself
+        assert not each.__exit__(TimeoutError, TimeoutError(), None)
+    (last,) = taken(numbers)
+    assert last["unused"] == [(number, number) for number in range(402, 602, 2)]
+
+
+UP, DOWN = {"status": "healthy"}, {"status": "unhealthy"}
+NO_LEDGER = {"status": "degraded", "components": {"postgres": DOWN, "rabbitmq": UP}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, "healthy"),
+        ({"redis": DOWN}, "degraded"),
+        ({"rabbitmq": DOWN}, "degraded"),
+        ({"alerts": DOWN}, "degraded"),
+        ({"alerts": NO_LEDGER}, "degraded"),
+        ({"alerts": DOWN, "consent": DOWN, "followups": DOWN}, "degraded"),
+        ({"rabbitmq": DOWN, "alerts": DOWN}, "unhealthy"),
+        ({"rabbitmq": DOWN, "alerts": NO_LEDGER}, "unhealthy"),
+    ],
+)
+def test_it_is_unhealthy_only_when_no_alert_can_be_taken(
+    changes: dict[str, Any], status: str
+) -> None:
+    names = ("redis", "rabbitmq", "followups", "consent", "alerts")
+    assert _overall(dict.fromkeys(names, UP) | changes) == status

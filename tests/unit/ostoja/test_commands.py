@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 import yaml
+from standardwebhooks import Webhook
 
 from tests.support.cli import fits
 from tests.unit.ostoja.conftest import Gateway, Run
@@ -258,3 +259,93 @@ def test_json_output_cannot_control_the_terminal(run: Run, gateway: Gateway) -> 
     done = run("failed", "--json")
     assert json.loads(done.output)["reason"] == wrote
     assert all(letter.isprintable() for letter in done.output.rstrip("\n"))
+
+
+# `ostoja chat`: what is typed in a terminal, and what the gateway gets.
+
+
+def told(ask: dict[str, Any] | None, **more: Any) -> tuple[int, dict[str, Any]]:
+    return 200, {"reply": "Słucham.", "session_id": "s1", "ask": ask, **more}
+
+
+def ask(id_: str, kind: str, *choices: str, **more: Any) -> dict[str, Any]:
+    listed = [{"id": each, "label": each.title()} for each in choices]
+    return {"id": id_, "kind": kind, "choices": listed, "skippable": True, **more}
+
+
+AREA = [{"name": "area", "text": "45 m²"}]
+
+
+def test_chips_are_tapped_by_number_and_the_rest_is_a_message(run: Run, gateway: Gateway) -> None:
+    consent = ask("consent-5", "consent", "yes", "no", wording={"text": "…", "sha256": "a" * 64})
+    gateway.answers = [
+        told(ask("opening-0", "choice", "quote", "other")), told(ask("area-1", "number")),
+        told(ask("budget-2", "number", "0-30"), card=AREA),
+        told(ask("area-3", "number"), card=AREA), told(consent), told(None),
+    ]  # fmt: skip
+    done = run("chat", said="/1\n45\n/3\n/1\n/1\n/9\n")
+    assert done.exit_code == 0
+    sent = [body for method, _, body, _ in gateway.asked if method == "POST"]
+    assert [each.get("tap", each.get("message")) for each in sent] == [
+        {"ask": "opening-0", "choice": "quote"},
+        "45",
+        {"ask": "card", "choice": "area"},
+        {"ask": "area-3", "choice": "skip"},
+        {"ask": "consent-5", "choice": "yes", "wording": "a" * 64},
+        "/9",
+    ]
+    assert [each.get("session_id") for each in sent] == [None, *["s1"] * 5]
+    assert "/1 Quote  /2 Other  /3 skip" in done.stdout
+    assert "/3 change: 45 m²" in done.stdout
+    assert not any("X-ADMIN-API-KEY" in headers for *_, headers in gateway.asked)
+
+
+def test_what_the_ask_does_not_offer_is_said_and_can_be_answered_again(
+    run: Run, gateway: Gateway
+) -> None:
+    fault = {"title": "Unprocessable", "errors": [{"field": "tap.choice", "message": "is past"}]}
+    gateway.answers = [told(ask("start-1", "month", "2020-01", "asap")), (422, fault), told(None)]
+    done = run("chat", said="/1\n/2\n")
+    assert done.exit_code == 0
+    assert "is past" in done.stderr
+    assert gateway.asked[-1][2]["tap"] == {"ask": "start-1", "choice": "asap"}
+
+
+# `ostoja listen`: events of the API at a program on this machine, signed.
+
+EVENT = {
+    "type": "lead.closed", "id": "6f6d4c52-6a0e-4b58-8f39-2d54a8c0f0aa",
+    "timestamp": "2026-11-25T10:15:30+00:00", "data": {"state": "won", "by": "Łucja"},
+}  # fmt: skip
+
+
+def test_each_event_is_posted_once_with_a_signature_that_the_public_library_verifies(
+    run: Run, gateway: Gateway
+) -> None:
+    gateway.answers = [
+        (200, {"items": [EVENT], "next_cursor": "8"}), (204, b""),
+        (401, {"title": "Unauthorized"}),
+    ]  # fmt: skip
+    done = run("listen", "--forward", f"{gateway.url}/hook", "--after", "7")
+    assert done.exit_code == 4
+    (first, posted, again) = gateway.asked
+    assert (first[1], again[1]) == ("/api/events?after=7", "/api/events?after=8")
+    assert (posted[0], posted[1], posted[2]) == ("POST", "/hook", EVENT)
+    secret = done.stdout.splitlines()[0].removeprefix("secret: ")
+    headers = {name.lower(): value for name, value in posted[3].items()}
+    assert "x-admin-api-key" not in headers
+    body = json.dumps(EVENT, ensure_ascii=False)
+    assert Webhook(secret).verify(body, headers) == EVENT
+    assert f"lead.closed {EVENT['id']} -> 204" in done.stdout
+
+
+def test_a_program_that_refuses_or_is_away_stops_nothing(run: Run, gateway: Gateway) -> None:
+    gateway.answers = [
+        (200, {"items": [EVENT, EVENT], "next_cursor": "8"}), (500, b""), (404, b""),
+        (401, {"title": "Unauthorized"}),
+    ]  # fmt: skip
+    done = run("listen", "--forward", f"{gateway.url}/hook")
+    assert [line.rpartition(" ")[2] for line in done.stdout.splitlines()[1:]] == ["500", "404"]
+    gateway.answers = [(200, {"items": [EVENT], "next_cursor": "8"}), (401, {"title": "No"})]
+    gateway.asked.clear()
+    assert "refused" in run("listen", "--forward", "http://127.0.0.1:9/").stdout.lower()
