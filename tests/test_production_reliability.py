@@ -1,7 +1,6 @@
 """The customer's acceptance tests: the whole system as processes, on real servers."""
 
 import asyncio
-import re
 import uuid
 from typing import Any
 
@@ -19,6 +18,14 @@ from tests.support.system import LEAD, fresh_address
 @pytest.fixture(autouse=True)
 async def healed(stack: Stack) -> None:
     await stack.sandbox.reset()
+
+
+async def failed(stack: Stack, alert_id: str) -> Any:
+    """Wait until it has failed; return its row in the list of those."""
+    await stack.until(alert_id, "failed")
+    items = (await stack.http("GET", "/api/dlq/failed", key="admin")).body["items"]
+    (row,) = [one for one in items if alert_id in str(one)]
+    return row
 
 
 class TestPurgeLoop:
@@ -53,29 +60,19 @@ class TestCircuitBreakers:
         texts = [f"breaker {uuid.uuid4()}" for _ in range(12)]
         ids = [await stack.alert(text) for text in texts]
 
-        async def opened() -> bool:
-            health = await stack.http("GET", "/api/health/deep", key="admin")
-            return bool(health.body["circuit_breakers"]["slack"]["state"] != "closed")
-
-        await eventually(opened, 30)
-        health = await stack.http("GET", "/api/health/deep", key="admin")
+        health = await eventually(
+            lambda: stack.http("GET", "/api/health/deep", key="admin"),
+            so=lambda found: found.body["circuit_breakers"]["slack"]["state"] != "closed",
+        )
         assert (health.status, health.body["status"]) == (200, "degraded")
         breakers = await stack.http("GET", "/api/breakers", key="admin")
         assert breakers.body["monday"]["state"] == "closed"
 
         await stack.sandbox.behave("slack", status=200)
 
-        async def arrived() -> bool:
-            got = " ".join(await stack.slack_texts())
-            return all(text in got for text in texts)
-
-        await eventually(arrived, 60)
-
-        async def delivered() -> bool:
-            states = [await stack.state(one) for one in ids]
-            return all("delivered" in str(one) for one in states)
-
-        await eventually(delivered, 30)
+        await stack.in_slack(*texts)
+        for each in ids:
+            await stack.until(each, "delivered")
         assert await eventually(stack.balanced, 30)
 
 
@@ -87,11 +84,7 @@ class TestDeadLetterQueue:
         text = f"dead {uuid.uuid4()}"
         alert_id = await stack.alert(text)
 
-        async def failed() -> Any:
-            items = (await stack.http("GET", "/api/dlq/failed", key="admin")).body["items"]
-            return [one for one in items if alert_id in str(one)]
-
-        (row,) = await eventually(failed, 30)
+        row = await failed(stack, alert_id)
         assert row["target"] == "slack"
         assert "422" in str(row)
         stats = (await stack.http("GET", "/api/dlq/stats", key="admin")).body
@@ -102,21 +95,13 @@ class TestDeadLetterQueue:
         retried = await stack.http("POST", "/api/dlq/retry", {"ids": [row["id"]]}, key="admin")
         assert retried.body == {"matched": 1, "requeued": 1, "skipped": 0}
 
-        async def arrived() -> bool:
-            return text in " ".join(await stack.slack_texts())
-
-        await eventually(arrived, 30)
+        await stack.in_slack(text)
         assert await eventually(stack.balanced, 30)
 
     async def test_a_failed_alert_can_be_discarded_with_a_reason(self, stack: Stack) -> None:
         await stack.sandbox.behave("slack", status=422)
         alert_id = await stack.alert("to be discarded")
-
-        async def failed() -> Any:
-            items = (await stack.http("GET", "/api/dlq/failed", key="admin")).body["items"]
-            return [one for one in items if alert_id in str(one)]
-
-        (row,) = await eventually(failed, 30)
+        row = await failed(stack, alert_id)
         body = {"ids": [row["id"]], "reason": "test alert"}
         discarded = await stack.http("POST", "/api/dlq/discard", body, key="admin")
         assert discarded.body == {"discarded": 1}
@@ -129,10 +114,7 @@ class TestIdempotency:
         ids = {await stack.alert(text, key=key) for _ in range(5)}
         assert len(ids) == 1
 
-        async def settled() -> bool:
-            return "delivered" in str(await stack.state(next(iter(ids))))
-
-        await eventually(settled, 30)
+        await stack.until(next(iter(ids)), "delivered")
         assert await eventually(stack.balanced, 30)
         assert sum(text in one for one in await stack.slack_texts()) == 1
 
@@ -159,10 +141,7 @@ class TestIdempotency:
         assert {answer.status for answer in answers} == {200}
         assert len({answer.body["conversation_id"] for answer in answers}) == 1
 
-        async def told() -> bool:
-            return address in " ".join(await stack.slack_texts())
-
-        await eventually(told, 30)
+        await stack.in_slack(address)
         assert await eventually(stack.balanced, 30)
         assert sum(address in one for one in await stack.slack_texts()) == 1
 
@@ -175,20 +154,14 @@ class TestUnsubscribe:
         for address in (left, stayed):
             await stack.opt_in(address)
             await stack.follow_up(address)
-        (mail,) = await eventually(lambda: stack.sandbox.mails(left), 30)
-        (link,) = set(re.findall(r"https?://\S+/unsubscribe\?token=[\w.~-]+", mail["Text"]))
-
-        page = await stack.http("GET", link[link.index("/unsubscribe") :])
-        assert page.status == 200
-        status = await stack.http("GET", f"/api/unsubscribe/status/{left}", key="service")
-        assert status.body["unsubscribed"] is False  # looking at the page changed nothing
-
-        one_click = await stack.http(
-            "POST", link[link.index("/unsubscribe") :], form={"List-Unsubscribe": "One-Click"}
-        )
+        link = await stack.link(left, "/unsubscribe")
+        assert (await stack.http("GET", link)).status == 200
+        assert not (await stack.consents(left))[
+            "unsubscribed"
+        ]  # a look at the page changes nothing
+        one_click = await stack.http("POST", link, form={"List-Unsubscribe": "One-Click"})
         assert one_click.status == 200
-        status = await stack.http("GET", f"/api/unsubscribe/status/{left}", key="service")
-        assert status.body["unsubscribed"] is True
+        assert (await stack.consents(left))["unsubscribed"] is True
 
         # A new sequence for both: it may be scheduled, and the permit decides.
         other = fresh_address()
@@ -213,8 +186,8 @@ class TestUnsubscribe:
         address = fresh_address()
         await stack.opt_in(address)
         await stack.http("POST", "/api/unsubscribe", {"email": address, "reason": "za dużo"})
-        audit = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
-        assert [entry["action"] for entry in audit.body["entries"]] == ["opt-in", "unsubscribe"]
+        entries = (await stack.audit(address))["entries"]
+        assert [entry["action"] for entry in entries] == ["opt-in", "unsubscribe"]
         verified = await stack.http("GET", "/api/consent/audit/verify", key="admin")
         assert verified.body["ok"] is True
 
@@ -225,11 +198,10 @@ class TestUnsubscribe:
             await stack.follow_up(address)
         await eventually(lambda: stack.sandbox.mails(granted), 30)
 
-        async def waits_for_a_grant() -> bool:
-            rows = (await stack.http("GET", "/api/dlq/pending", key="admin")).body["items"]
-            return any(row["reason"] == "no_consent" for row in rows)
-
-        await eventually(waits_for_a_grant, 30)
+        await eventually(
+            lambda: stack.http("GET", "/api/dlq/pending", key="admin"),
+            so=lambda found: any(row["reason"] == "no_consent" for row in found.body["items"]),
+        )
         await stack.http("POST", "/api/unsubscribe", {"email": silent})
         assert await eventually(stack.balanced, 60)
         assert await stack.sandbox.mails(silent) == []

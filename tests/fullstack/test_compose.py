@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 import uuid
+from typing import Any
 
 import pytest
 
@@ -81,11 +82,10 @@ async def test_of_three_alerts_containers_one_is_killed_and_one_drained_and_noth
     up = ("up", "--detach", "--wait", "--no-recreate")
     await asyncio.to_thread(compose, *up, "--scale", "alerts=3")
 
-    async def all_consume() -> bool:
-        queues = {queue["name"]: queue for queue in await system.rabbitmq("queues")}
-        return bool(queues["alerts.slack"].get("consumers") == 3)
+    def all_consume(found: list[dict[str, Any]]) -> bool:
+        return ("alerts.slack", 3) in {(each["name"], each.get("consumers")) for each in found}
 
-    await eventually(all_consume, 30)
+    await eventually(lambda: system.rabbitmq("queues"), so=all_consume)
     look_up = "import socket; print(*socket.gethostbyname_ex('alerts')[2])"  # as Prometheus does
     addresses = await asyncio.to_thread(compose, "exec", "-T", "gateway", "python", "-c", look_up)
     assert len(addresses.split()) == 3
@@ -99,11 +99,7 @@ async def test_of_three_alerts_containers_one_is_killed_and_one_drained_and_noth
     assert compose.inspect(drained)["State"]["ExitCode"] == 0
     await sending
 
-    async def arrived() -> bool:
-        got = " ".join(await system.slack_texts())
-        return all(text in got for text in texts)
-
-    await eventually(arrived, 60)
+    await system.in_slack(*texts)
     await asyncio.to_thread(compose, *up, "--scale", "alerts=1")
 
 

@@ -12,15 +12,6 @@ from tests.support.system import LEAD, fresh_address
 pytestmark = [pytest.mark.fullstack, pytest.mark.promise("P1", "P4")]
 
 
-async def _arrived(system: Running, texts: list[str]) -> bool:
-    got = " ".join(await system.slack_texts())
-    return all(text in got for text in texts)
-
-
-async def _delivered(system: Running, alert_id: str) -> bool:
-    return bool((await system.state(alert_id)).get("state") == "delivered")
-
-
 async def test_a_chat_with_all_a_lead_needs_is_a_qualified_lead_in_slack_once(
     system: Running,
 ) -> None:
@@ -31,7 +22,7 @@ async def test_a_chat_with_all_a_lead_needs_is_a_qualified_lead_in_slack_once(
     )
     assert {answer.status for answer in answers} == {200}
     assert len({answer.body["conversation_id"] for answer in answers}) == 1
-    await eventually(lambda: _arrived(system, [address]), 30)
+    await system.in_slack(address)
 
     await eventually(
         lambda: system.sandbox.received("monday"), 30, so=lambda found: address in str(found)
@@ -42,8 +33,8 @@ async def test_a_chat_with_all_a_lead_needs_is_a_qualified_lead_in_slack_once(
 async def test_an_alert_is_delivered_and_its_way_can_be_read(system: Running) -> None:
     text = f"alert {uuid.uuid4()}"
     alert_id = await system.alert(text)
-    await eventually(lambda: _delivered(system, alert_id), 30)
-    assert await _arrived(system, [text])
+    await system.until(alert_id, "delivered")
+    await system.in_slack(text)
     (delivery,) = (await system.state(alert_id))["deliveries"]
     assert [attempt["outcome"] for attempt in delivery["history"]] == ["delivered"]
 
@@ -54,20 +45,18 @@ async def test_an_opted_in_person_gets_the_mail_and_after_one_click_no_further_o
     person, other = fresh_address(), fresh_address()
     await system.opt_in(person)
     await system.follow_up(person)
-    (path,) = await eventually(lambda: system.links(person, "/unsubscribe"), 40)
+    path = await system.link(person, "/unsubscribe")
     assert (await system.http("GET", path)).status == 200
 
-    status = f"/api/unsubscribe/status/{person}"
-    looked = await system.http("GET", status, key="service")
-    assert looked.body["unsubscribed"] is False  # looking at the page changed nothing
+    assert not (await system.consents(person))["unsubscribed"]  # a look at the page changes nothing
     clicked = await system.http("POST", path, form={"List-Unsubscribe": "One-Click"})
     assert clicked.status == 200
-    assert (await system.http("GET", status, key="service")).body["unsubscribed"] is True
+    assert (await system.consents(person))["unsubscribed"] is True
 
     # Both are due at the same time; the one that may leave shows that the other had its chance.
     await system.opt_in(other)
     due = [(await system.follow_up(address))["items"] for address in (person, other)]
-    await eventually(lambda: system.links(other, "/unsubscribe"), 40)
+    await system.link(other, "/unsubscribe")
 
     async def ended() -> bool:
         listed = await system.http("GET", f"/api/followups?email={person}", key="service")

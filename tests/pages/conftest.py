@@ -1,7 +1,6 @@
 """A person's browser: a headless Chromium as wide as a phone, with scripts turned off."""
 
 import os
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,6 @@ from playwright.async_api import Browser, Page, Route, async_playwright, expect
 
 from deploy.up.machine import chromium
 from tests.conftest import WholeSystem
-from tests.support.eventually import eventually
 from tests.support.ports import HOST
 from tests.support.stack import Stack
 from tests.support.staff import NEED_FACTOR, PASSWORD, code_of, invitation, on_call_config
@@ -81,20 +79,6 @@ def visitor(browser: Browser, stack: Stack) -> Visitor:
         await context.close()
 
     return open_page
-
-
-async def mailed_link(stack: Stack, address: str, path: str) -> str:
-    """Return the link in the newest mail to this address that leads to this page."""
-
-    async def found() -> str | None:
-        for mail in reversed(await stack.sandbox.mails(address)):
-            if link := re.search(rf"http\S+{path}\?token=[\w.-]+", mail["Text"]):
-                return link[0]
-        return None
-
-    link = await eventually(found, 30)
-    assert link is not None
-    return link
 
 
 @asynccontextmanager

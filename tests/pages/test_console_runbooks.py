@@ -10,6 +10,7 @@ from playwright.async_api import Browser, Page, expect
 from services.console.pages.page import GROUPS
 from services.console.texts import TEXTS
 from tests.pages.conftest import DESK, PHONE, entered, unfold
+from tests.support.consumers import until
 from tests.support.ending import states_in_the_ledger
 from tests.support.eventually import eventually
 from tests.support.forms import submit
@@ -265,18 +266,14 @@ async def test_data_subject_requests(page: Page, stack: Stack) -> None:
     await page.get_by_role("button", name=EN["do_withdraw"]).click()
     await expect(page.get_by_text(EN["person_withdrawn"])).to_be_visible()
     await expect(page.get_by_text(EN["trail_unsubscribe"], exact=True)).to_be_visible()
-    said = (await stack.http("GET", f"/api/unsubscribe/status/{email}", key="service")).body
-    assert said["unsubscribed"] is True
+    assert (await stack.consents(email))["unsubscribed"] is True
     await page.locator("summary", has_text=EN["erase"]).click()
     await page.get_by_label(EN["again_who"]).fill(email)
     await page.get_by_role("button", name=EN["do_erase"]).click()
     await expect(page.get_by_text(EN["person_erasing"])).to_be_visible()
 
-    async def recorded() -> bool:
-        act = "SELECT 1 FROM console.staff_action WHERE action = 'person.withdraw'"
-        return bool(stack.query(act))
-
-    await eventually(recorded, 30)
+    act = "SELECT 1 FROM console.staff_action WHERE action = 'person.withdraw'"
+    await until(lambda: stack.query(act))
 
 
 async def test_keys_rejected(page: Page, stack: Stack) -> None:

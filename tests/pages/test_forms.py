@@ -57,9 +57,8 @@ async def test_a_form_is_sent_by_clicks_and_its_fault_corrected(
     (row,) = stored(stack, email)
     assert (row.state, row.language) == ("accepted", language)
 
-    async def recorded() -> list[str]:
-        found = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
-        return [entry["evidence"]["wording_sha256"] for entry in found.body["entries"]]
-
-    assert await eventually(recorded, 30) == [read]
+    (entry,) = (await eventually(lambda: stack.audit(email), so=lambda it: it["entries"]))[
+        "entries"
+    ]
+    assert entry["evidence"]["wording_sha256"] == read
     await context.close()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from tests.pages.conftest import PHONE, Visitor, mailed_link, photograph
-from tests.support.eventually import eventually
+from tests.integration.system.test_person import done
+from tests.pages.conftest import PHONE, Visitor, photograph
 from tests.support.stack import Stack
 from tests.support.system import WORDING as FORM
 from tests.support.system import fresh_address
@@ -33,7 +33,7 @@ async def subscriber(stack: Stack) -> tuple[str, str]:
     )
     assert answer.status == 200, answer
     await stack.follow_up(address)
-    return address, await mailed_link(stack, address, "/unsubscribe")
+    return address, stack.url + await stack.link(address, "/unsubscribe")
 
 
 async def returning(stack: Stack, language: str) -> tuple[str, str]:
@@ -42,7 +42,7 @@ async def returning(stack: Stack, language: str) -> tuple[str, str]:
     await stack.http("POST", "/api/unsubscribe", {"email": address})
     agreed = {"email": address, "text": WORDING, "language": language}
     await stack.http("POST", "/api/opt-in", agreed)
-    return address, await mailed_link(stack, address, "/opt-in/confirm")
+    return address, stack.url + await stack.link(address, "/opt-in/confirm")
 
 
 async def leaving(stack: Stack) -> tuple[str, str]:
@@ -50,12 +50,11 @@ async def leaving(stack: Stack) -> tuple[str, str]:
     address = fresh_address()
     await stack.opt_in(address)
     await stack.http("POST", "/api/revoke-consent", {"email": address})
-    return address, await mailed_link(stack, address, "/erasure/confirm")
+    return address, stack.url + await stack.link(address, "/erasure/confirm")
 
 
 async def agrees(stack: Stack, address: str) -> bool:
-    path = f"/api/unsubscribe/status/{address}"
-    return bool((await stack.http("GET", path, key="service")).body["consents"]["marketing"])
+    return bool((await stack.consents(address))["consents"]["marketing"])
 
 
 async def is_well_made(page: Page, language: str) -> None:
@@ -215,11 +214,8 @@ async def test_confirming_an_erasure_from_the_mail_s_link_to_done(
         await is_well_made(page, language)
         await photograph(page, f"erasure-done-{language}")
 
-    async def done() -> bool:
-        answer = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
-        return bool(answer.body["erasure"]["status"] == "done" and not answer.body["entries"])
-
-    await eventually(done, 30)
+    await done(stack, address)
+    assert (await stack.audit(address))["entries"] == []
 
 
 @LANGUAGES

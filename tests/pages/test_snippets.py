@@ -4,7 +4,6 @@ import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -107,11 +106,10 @@ async def test_what_a_pasted_form_shows_is_what_is_recorded(
     (row,) = stored(stack, email)
     assert (row.state, row.fields["start"]) == ("accepted", "jak najszybciej")
 
-    async def recorded() -> Any:
-        found = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
-        return [entry["evidence"]["wording_sha256"] for entry in found.body["entries"]]
-
-    assert await eventually(recorded, 30) == [hashlib.sha256(shown.encode()).hexdigest()]
+    (entry,) = (await eventually(lambda: stack.audit(email), so=lambda it: it["entries"]))[
+        "entries"
+    ]
+    assert entry["evidence"]["wording_sha256"] == hashlib.sha256(shown.encode()).hexdigest()
 
 
 def test_every_kind_for_a_page_is_here() -> None:

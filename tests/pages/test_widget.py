@@ -106,22 +106,14 @@ class Site:
 
     async def one_lead(self, address: str) -> None:
         """Wait for it to arrive, and see one row and one alert."""
-
-        async def told() -> bool:
-            return bool(await self.leads(address)) and bool(await self.alerts(address))
-
-        await eventually(told)
+        await self.stack.in_slack(address)
         assert len(await self.leads(address)) == 1
         assert len(await self.alerts(address)) == 1
 
     async def recorded(self, address: str, shown: str) -> None:
         """See that the trail holds the hash of this text as what the address agreed to."""
-        path = f"/api/consent/audit/{address}"
-
-        async def entries() -> Any:
-            return (await self.stack.http("GET", path, key="admin")).body["entries"]
-
-        (entry,) = await eventually(entries)
+        found = await eventually(lambda: self.stack.audit(address), so=lambda it: it["entries"])
+        (entry,) = found["entries"]
         assert hashlib.sha256(shown.encode()).hexdigest() in json.dumps(entry)
 
     async def alerts(self, address: str) -> list[str]:
@@ -281,8 +273,7 @@ async def test_a_form_that_changed_while_the_page_was_open_is_taken_as_it_was_sh
     if counts:
         await site.recorded(address, shown)
     else:
-        audit = f"/api/consent/audit/{address}"
-        assert (await site.stack.http("GET", audit, key="admin")).body["entries"] == []
+        assert (await site.stack.audit(address))["entries"] == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,13 +56,14 @@ class System:
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | aiohttp.FormData | None = None,
         csv: str | None = None,
+        raw: str | bytes | AsyncIterable[bytes] | None = None,
     ) -> Answer:
         """Call the gateway; a redirect is the answer.
 
         :param key: `service` or `admin`
         """
         sent = dict(headers or {})
-        data: Any = form
+        data: Any = form or raw
         if csv is not None:
             data, sent["Content-Type"] = csv.encode(), sent.get("Content-Type", "text/csv")
         if key is not None:
@@ -100,11 +101,14 @@ class System:
 
     async def own_key(self, *scopes: str) -> dict[str, str]:
         """Have the console make a key with these scopes; return the header that carries it."""
+        return {"X-API-KEY": (await self.make_key(*scopes))["key"]}
+
+    async def make_key(self, *scopes: str) -> Any:
         ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         wanted = {"name": "own", "purpose": "a test", "owner": "Ewa", "expires_at": ends}
         made = await self.http("POST", "/api/keys", wanted | {"scopes": scopes}, key="admin")
         assert made.status == 201, made
-        return {"X-API-KEY": made.body["key"]}
+        return made.body
 
     async def opt_in(self, address: str) -> None:
         """Agree in a form, and confirm it by the mailed link where that is asked for."""
@@ -114,8 +118,7 @@ class System:
             await self.confirm(address)
 
     async def confirm(self, address: str) -> None:
-        (link,) = await eventually(lambda: self.links(address, "/opt-in/confirm"), 40)
-        assert (await self.http("POST", link)).status == 200
+        assert (await self.http("POST", await self.link(address, "/opt-in/confirm"))).status == 200
 
     async def links(self, address: str, path: str) -> list[str]:
         """Return where the mails to an address lead to, of those that lead to this path."""
@@ -134,6 +137,29 @@ class System:
         )
         assert answer.status in {200, 202}, answer
         return answer.body
+
+    async def link(self, address: str, path: str) -> str:
+        """Wait for a mail to an address that leads to this path; return where the newest leads."""
+        return (await eventually(lambda: self.links(address, path), 40))[-1]
+
+    async def audit(self, who: str) -> Any:
+        """Return what consent's trail has of an address or a number, and of its erasure."""
+        return (await self.http("GET", f"/api/consent/audit/{who}", key="admin")).body
+
+    async def consents(self, who: str) -> Any:
+        """Return how the consents of an address or a number stand."""
+        return (await self.http("GET", f"/api/unsubscribe/status/{who}", key="service")).body
+
+    async def in_slack(self, *texts: str) -> None:
+        """Wait until each of these has come to Slack."""
+
+        def have_come(got: list[str]) -> bool:
+            return all(text in " ".join(got) for text in texts)
+
+        await eventually(self.slack_texts, 60, so=have_come)
+
+    async def until(self, alert_id: str, state: str) -> None:
+        await eventually(lambda: self.state(alert_id), so=lambda found: found.get("state") == state)
 
     async def slack_texts(self) -> list[str]:
         return [str(one["body"]) for one in await self.sandbox.received("slack")]

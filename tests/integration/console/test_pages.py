@@ -38,13 +38,9 @@ async def failed(stack: Stack) -> AsyncIterator[str]:
     """Give an alert that its target has refused, for good."""
     await stack.sandbox.behave("slack", status=400)
     alert_id = await stack.alert(f"call {SECRET}, {PHONE}")
-    await eventually(lambda: ended(stack, alert_id, "failed"), 30)
+    await stack.until(alert_id, "failed")
     yield alert_id
     await stack.sandbox.heal()
-
-
-async def ended(stack: Stack, alert_id: str, state: str) -> bool:
-    return bool((await stack.state(alert_id)).get("state") == state)
 
 
 async def test_a_viewer_finds_no_address_on_any_page_and_who_sees_some_is_recorded(
@@ -84,7 +80,7 @@ async def test_on_call_retries_discards_and_nothing_without_a_reason(
     await stack.sandbox.heal()
     done = await ops.post(f"{path}/retry", target="slack")
     assert (done.status, done.location) == (303, path)
-    await eventually(lambda: ended(stack, failed, "delivered"), 30)
+    await stack.until(failed, "delivered")
     late = await ops.post(f"{path}/discard", target="slack", reason="was wrong")
     assert (late.status, EN["nothing_to_do"] in late.text) == (409, True)
     assert (await ops.post(f"{path}/retry")).status == 400  # not: every target

@@ -7,10 +7,8 @@ import signal
 import uuid
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from services.console.texts import TEXTS, ZONE
-from tests.integration.system.test_person import mailed_link
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.forms import stored, submit, suspected
@@ -160,11 +158,7 @@ async def test_the_link_in_slack_shows_the_conversation_after_a_login_and_a_reco
     lead, email = await new_lead(stack)
     page = f"/console/leads/{lead}"
 
-    async def linked() -> bool:
-        posted = [str(one["body"]) for one in await stack.sandbox.received("slack")]
-        return any(f"{stack.values['PUBLIC_BASE_URL']}{page}|" in text for text in posted)
-
-    await eventually(linked, 30)
+    await stack.in_slack(f"{stack.values['PUBLIC_BASE_URL']}{page}|")
     for path, leads_to in ((page, f"/console/login?next={page}"), (OLD_LINK, "/console/leads")):
         answer = await stack.http("GET", path)
         assert (answer.status, email in str(answer.body)) == (303, False)
@@ -346,13 +340,8 @@ async def known_person(stack: Stack) -> tuple[str, str]:
     _, email = await new_lead(stack)
     await stack.opt_in(email)
 
-    async def subject() -> str | None:
-        found = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
-        return str(found.body["subject"]) if found.body["entries"] else None
-
-    id_ = await eventually(subject, 30)
-    assert id_ is not None
-    return email, id_
+    audit = await eventually(lambda: stack.audit(email), so=lambda found: found["entries"])
+    return email, str(audit["subject"])
 
 
 def recorded(stack: Stack, ref: str) -> list[tuple[str, str]]:
@@ -386,13 +375,8 @@ async def test_a_person_is_looked_at_exported_and_erased_and_the_record_names_no
     erased = await officer.post("/console/person/erase", who=email, again=email.upper())
     assert (erased.status, EN["person_erasing"] in erased.text) == (200, True)
 
-    async def acts() -> bool:
-        wanted = {
-            ("person.export", "done"), ("person.withdraw", "done"), ("person.erase", "intended"),
-        }  # fmt: skip
-        return wanted <= set(recorded(stack, subject))
-
-    await eventually(acts, 30)
+    wanted = {("person.export", "done"), ("person.withdraw", "done"), ("person.erase", "intended")}
+    await until(lambda: wanted <= set(recorded(stack, subject)), 30)
     assert recorded(stack, subject).count(("person.withdraw", "done")) == 1  # not their own
 
     await eventually(
@@ -453,25 +437,20 @@ async def test_the_forms_of_a_person_correct_restrict_lift_and_object(stack: Sta
         assert (done.status, EN[f"person_{said}"] in done.text) == (200, True), done
         return done.text
 
-    async def status() -> Any:
-        path = f"/api/unsubscribe/status/{email}"
-        return (await stack.http("GET", path, key="service")).body
-
     await pressed("correct", "corrected", name="Zofia Right", new_phone=phone, new_email="")
     (lead,) = (await stack.http("GET", f"/api/leads?email={email}", key="service")).body["items"]
     assert (lead["name"], lead["phone"]) == ("Zofia Right", phone)
     since = EN["restricted_since"].partition("{")[0]
     shown = await pressed("restrict", "restricted")
     assert (since in shown, "/console/person/lift" in shown) == (True, True)
-    assert (await status())["restricted_since"]
+    assert (await stack.consents(email))["restricted_since"]
     shown = await pressed("lift", "lifted")
     assert (since in shown, "/console/person/restrict" in shown) == (False, True)
-    assert (await status())["restricted_since"] is None
-    assert not (await status())["unsubscribed"]
+    assert (await stack.consents(email))["restricted_since"] is None
+    assert not (await stack.consents(email))["unsubscribed"]
     await pressed("object", "objected")
-    assert (await status())["unsubscribed"]
-    trail = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
-    assert trail.body["entries"][-1]["evidence"]["source"] == "objection"
+    assert (await stack.consents(email))["unsubscribed"]
+    assert (await stack.audit(email))["entries"][-1]["evidence"]["source"] == "objection"
     acts = {(f"person.{each}", "done") for each in ("restrict", "unrestrict", "object")}
     await until(lambda: acts <= set(recorded(stack, subject)), 30)
     correct = (
@@ -492,8 +471,8 @@ async def test_a_request_that_is_bogus_is_dismissed_and_its_link_is_void(stack: 
     again = await officer.post("/console/person/dismiss", who=email)
     assert (again.status, EN["person_dismissed"] in again.text) == (404, False)
     await until(lambda: ("person.dismiss", "done") in recorded(stack, subject), 30)
-    link = urlsplit(await mailed_link(stack, email))
-    assert (await stack.http("POST", f"{link.path}?{link.query}")).status == 410
+    link = await stack.link(email, "/erasure/confirm")
+    assert (await stack.http("POST", link)).status == 410
 
 
 async def test_a_look_that_cannot_be_recorded_shows_nothing(stack: Stack) -> None:
@@ -510,8 +489,7 @@ async def test_a_look_that_cannot_be_recorded_shows_nothing(stack: Stack) -> Non
             assert EN["trail_opt-in"] not in answer.text
     finally:
         stack.query("GRANT INSERT ON console.staff_action TO console")
-    still = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
-    assert still.body["erasure"] is None
+    assert (await stack.audit(email))["erasure"] is None
 
 
 async def test_a_part_whose_service_is_away_says_so_and_the_others_work(stack: Stack) -> None:

@@ -14,7 +14,7 @@ from tests.support.system import LEAD, fresh_address
 async def failed_alert(stack: Stack) -> str:
     id_ = await stack.alert(f"refused {uuid.uuid4()}")
 
-    await eventually(lambda: stack.state(id_), 30, so=lambda found: found.get("state") == "failed")
+    await stack.until(id_, "failed")
     return id_
 
 

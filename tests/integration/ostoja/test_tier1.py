@@ -133,10 +133,8 @@ async def test_the_old_tables_are_taken_over_once_whatever_call_it_is_killed_at(
 
 
 async def trail(stack: Stack, email: str) -> list[str]:
-    audit = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
-    return [each["action"] for each in audit.body["entries"]]
+    return [each["action"] for each in (await stack.audit(email))["entries"]]
 
 
 async def state(stack: Stack, email: str) -> str:
-    status = await stack.http("GET", f"/api/unsubscribe/status/{email}", key="service")
-    return str(status.body["purposes"]["marketing"]["email"]["state"])
+    return str((await stack.consents(email))["purposes"]["marketing"]["email"]["state"])

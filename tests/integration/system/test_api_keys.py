@@ -1,9 +1,5 @@
 """A key of one's own on the whole system: made by the console, kept by the gateway, revoked."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-import aiohttp
 import pytest
 
 from tests.support.eventually import eventually
@@ -15,34 +11,12 @@ ALERT = {"event_type": "slack_alert", "payload": {"text": "x"}}
 REASON = {"reason": "the laptop was stolen"}
 
 
-async def made(stack: Stack, *scopes: str) -> dict[str, Any]:
-    answer = await stack.http(
-        "POST",
-        "/api/keys",
-        {
-            "name": "crm",
-            "purpose": "sends alerts",
-            "owner": "Ewa",
-            "scopes": list(scopes),
-            "expires_at": (datetime.now(UTC) + timedelta(days=30)).isoformat(),
-        },
-        key="admin",
-    )
-    assert answer.status == 201, answer
-    key: dict[str, Any] = answer.body
-    return key
-
-
 async def opens(stack: Stack, text: str, path: str = "/api/alerts") -> int:
-    async with (
-        aiohttp.ClientSession(headers={"X-API-KEY": text}) as session,
-        session.post(stack.url + path, json=ALERT) as answer,
-    ):
-        return answer.status
+    return (await stack.http("POST", path, ALERT, headers={"X-API-KEY": text})).status
 
 
 async def test_a_key_opens_when_it_is_made_and_nothing_when_it_is_revoked(stack: Stack) -> None:
-    key = await made(stack, "alerts:write")
+    key = await stack.make_key("alerts:write")
     assert key["in_force_on"] == 1
     assert await opens(stack, key["key"]) == 202
     assert await opens(stack, key["key"], "/api/dlq/retry") == 403
@@ -57,7 +31,7 @@ async def test_a_key_opens_when_it_is_made_and_nothing_when_it_is_revoked(stack:
 
 
 async def test_a_killed_console_takes_no_key_away_from_a_gateway_that_starts(stack: Stack) -> None:
-    key = await made(stack, "alerts:write")
+    key = await stack.make_key("alerts:write")
     await stack.kill9("console")
     await stack.stop("gateway")
     await stack.start("gateway")
@@ -66,9 +40,9 @@ async def test_a_killed_console_takes_no_key_away_from_a_gateway_that_starts(sta
     assert away.status == 503
     await stack.start("console")
 
-    async def revoked() -> bool:
-        answer = await stack.http("POST", f"/api/keys/{key['id']}/revoke", REASON, key="admin")
-        return answer.status == 200  # 202, until the gateway has found the console
-
-    await eventually(revoked, 60)
+    await eventually(  # 202, until the gateway has found the console
+        lambda: stack.http("POST", f"/api/keys/{key['id']}/revoke", REASON, key="admin"),
+        60,
+        so=lambda answer: answer.status == 200,
+    )
     assert await opens(stack, key["key"]) == 401

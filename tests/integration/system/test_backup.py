@@ -132,12 +132,11 @@ async def test_everything_is_destroyed_and_comes_back(
     assert answer.body["accepted"] >= 2
     for alert in (first, after):
         await delivered(checkout, alert)
-    status = await checkout.http("GET", f"/api/unsubscribe/status/{withdrawn}", key="admin")
-    assert status.body["unsubscribed"] is True
+    assert (await checkout.consents(withdrawn))["unsubscribed"] is True
     for email in (erased, chatted):
-        audit = await checkout.http("GET", f"/api/consent/audit/{email}", key="admin")
-        assert audit.body["entries"] == []
-        assert audit.body["erasure"]["status"] in {"in_progress", "done"}
+        audit = await checkout.audit(email)
+        assert audit["entries"] == []
+        assert audit["erasure"]["status"] in {"in_progress", "done"}
     assert (await checkout.http("GET", "/api/consent/audit/verify", key="admin")).body["ok"]
     lost = (checkout.folder / ".local" / "consent").glob("checkpoints-lost-*.jsonl")
     for path in lost:

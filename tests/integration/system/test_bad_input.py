@@ -5,7 +5,6 @@ import json
 import uuid
 from pathlib import Path
 
-import aiohttp
 import pytest
 import yaml
 
@@ -51,11 +50,7 @@ async def test_a_number_arrives_as_it_was_sent(stack: Stack) -> None:
     headers = {"Content-Type": "application/json", "X-API-KEY": stack.values["SERVICE_API_KEY"]}
     one = f'{{"event_type": "webhook", "payload": {payload}}}'
     for path, body in (("/api/alerts", one), ("/api/alerts/batch", f'{{"alerts": [{one}]}}')):
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(stack.url + path, data=body, headers=headers) as answer,
-        ):
-            assert answer.status == 202, await answer.text()
+        assert (await stack.http("POST", path, raw=body, headers=headers)).status == 202
 
     async def arrived() -> list[list[float]] | None:
         got = [each["body"]["data"] for each in await stack.sandbox.received("webhook")]

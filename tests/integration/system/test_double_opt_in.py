@@ -52,8 +52,7 @@ async def test_an_import_without_proof_is_kept_and_confirmed_by_mail_in_publishe
     assert WORDING.text in " ".join(mail["Text"].split())
     assert "nagrode" not in mail["Text"]
     await stack.confirm(address)
-    trail = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
-    kept, confirmed = (each["evidence"] for each in trail.body["entries"])
+    kept, confirmed = (each["evidence"] for each in (await stack.audit(address))["entries"])
     assert (kept["wording"], kept["counts"]) == (text, False)
     assert (confirmed["wording"], confirmed["counts"]) == (WORDING.text, True)
 

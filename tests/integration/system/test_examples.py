@@ -123,13 +123,10 @@ async def test_the_jobs_ping_when_they_succeed_and_when_they_fail(
     shown = f"/api/heartbeats/{made['id']}"
 
     async def pinged(count: int, state: str) -> Any:
-        async def pings() -> Any:
-            return (await stack.http("GET", shown, key="admin")).body
-
         def so(found: Any) -> bool:
-            return (len(found["pings"]), found["state"]) == (count, state)
+            return (len(found.body["pings"]), found.body["state"]) == (count, state)
 
-        return await eventually(pings, 20, so=so)
+        return (await eventually(lambda: stack.http("GET", shown, key="admin"), so=so)).body
 
     backup = tmp_path / "backup"
     backup.write_text("#!/bin/sh\necho disk full; exit 3\n")
@@ -195,10 +192,9 @@ async def test_the_php_page_alerts_staff_and_requests_the_opt_in(
     shown = form["message"].replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     await arrived(stack, f"Contact form: {shown} ({address})")
     await stack.confirm(address)
-    status = await stack.http("GET", f"/api/unsubscribe/status/{address}", key="service")
-    assert status.body["consents"] == {"marketing": True}
-    trail = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
-    assert {each["evidence"]["wording"] for each in trail.body["entries"]} == {WORDING.text}
+    assert (await stack.consents(address))["consents"] == {"marketing": True}
+    entries = (await stack.audit(address))["entries"]
+    assert {each["evidence"]["wording"] for each in entries} == {WORDING.text}
 
 
 async def test_slack_accepts_the_blocks_of_any_lead(stack: Stack) -> None:
@@ -209,10 +205,9 @@ async def test_slack_accepts_the_blocks_of_any_lead(stack: Stack) -> None:
     answer = await stack.http("POST", "/api/alerts", body, key="service")
     assert answer.status == 202, answer
 
-    async def outcome() -> str | None:
-        tried = await stack.state(answer.body["id"])
-        return json.dumps(tried) if '"outcome"' in json.dumps(tried) else None
-
-    assert "invalid_blocks" not in str(await eventually(outcome, 40))
+    tried = await eventually(
+        lambda: stack.state(answer.body["id"]), 40, so=lambda found: "'outcome'" in str(found)
+    )
+    assert "invalid_blocks" not in str(tried)
     got = (await stack.sandbox.received("slack"))[-1]
     assert got["body"].keys() == {"text", "blocks"}

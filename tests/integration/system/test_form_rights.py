@@ -1,7 +1,5 @@
 """Withdrawal and erasure, raced by forms that are still on their way (P4, Art. 17)."""
 
-from typing import Any
-
 import pytest
 
 from tests.integration.system.test_person import done, erase, export, places
@@ -47,8 +45,7 @@ async def test_an_erasure_waits_for_a_form_in_the_queue_and_leaves_none_of_it(st
     assert stored(stack, email) == []
     assert {row.state for row in alerts(stack, accepted.body["id"])} <= {"delivered", "discarded"}
     assert places(stack, email) <= {"alerts.escalation"}
-    found = await stack.http("GET", f"/api/unsubscribe/status/{email}", key="service")
-    assert not any((found.body["consents"] or {}).values())
+    assert not any(((await stack.consents(email))["consents"] or {}).values())
 
 
 async def test_a_withdrawal_is_not_undone_by_an_agreement_that_was_on_its_way(stack: Stack) -> None:
@@ -61,14 +58,12 @@ async def test_a_withdrawal_is_not_undone_by_an_agreement_that_was_on_its_way(st
     await stack.start("followups")
     await arrived(stack, email)
 
-    async def recorded() -> Any:
-        found = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
-        return [entry for entry in found.body["entries"] if "submission" in entry["evidence"]]
-
-    (entry,) = await eventually(recorded, 30)
+    audit = await eventually(
+        lambda: stack.audit(email), so=lambda found: "submission" in str(found["entries"])
+    )
+    (entry,) = [each for each in audit["entries"] if "submission" in each["evidence"]]
     assert entry["evidence"]["counts"] is False
-    status = await stack.http("GET", f"/api/unsubscribe/status/{email}", key="service")
-    assert status.body["unsubscribed"] is True
+    assert (await stack.consents(email))["unsubscribed"] is True
     follow_up = await stack.follow_up(email)
     assert follow_up is not None
     mails = await stack.sandbox.mails(email)

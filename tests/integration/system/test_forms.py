@@ -21,8 +21,7 @@ async def healed(stack: Stack) -> None:
 
 
 async def trail(stack: Stack, email: str) -> list[Any]:
-    found = await stack.http("GET", f"/api/consent/audit/{email}", key="admin")
-    return [entry for entry in found.body["entries"] if entry["action"] == "opt-in"]
+    return [each for each in (await stack.audit(email))["entries"] if each["action"] == "opt-in"]
 
 
 async def consented(stack: Stack, email: str) -> Any:

@@ -3,6 +3,7 @@
 import json
 import resource
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,11 +27,7 @@ async def test_nothing_of_an_erased_person_is_stored_by_an_import(stack: Stack) 
     ]
     key = await stack.own_key("leads:import")
     data = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
-    async with (
-        aiohttp.ClientSession(headers=KIND | key) as session,
-        session.post(f"{stack.url}/api/leads/import", data=data) as answer,
-    ):
-        report = await answer.json()
+    report = (await stack.http("POST", "/api/leads/import", raw=data, headers=KIND | key)).body
     assert [report[name] for name in ("rows", "created", "unchanged", "rejected")] == [3, 1, 2, []]
     table = "followups.chat_conversations"
     kept = stack.query(f"SELECT email FROM {table} WHERE email IN (%s, %s)", gone, here)
@@ -49,11 +46,8 @@ async def test_a_large_file_passes_without_being_held(stack: Stack) -> None:
             yield b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
     headers = KIND | await stack.own_key("leads:import")
-    async with (
-        aiohttp.ClientSession(headers=headers) as session,
-        session.post(f"{stack.url}/api/leads/import", data=file()) as answer,
-    ):
-        report = await answer.json()
+    answer = await stack.http("POST", "/api/leads/import", raw=file(), headers=headers)
+    report = answer.body
     assert (answer.status, report["rows"], report["created"]) == (200, rows, rows // 500)
     assert len(report["rejected"]) == rows - rows // 500
     grown = {name: _memory(stack, name) - before[name] for name in before}
@@ -75,14 +69,10 @@ async def test_a_file_that_is_cut_off_leaves_whole_batches_and_may_be_sent_again
         yield data[: len(data) // 2]
         raise ConnectionResetError
 
-    async with aiohttp.ClientSession(headers=headers) as session:
-        try:
-            async with session.post(f"{stack.url}/api/leads/import", data=cut()) as answer:
-                assert answer.status >= 400
-        except aiohttp.ClientError:
-            pass
-        async with session.post(f"{stack.url}/api/leads/import", data=data) as answer:
-            report = await answer.json()
+    with suppress(aiohttp.ClientError):
+        answer = await stack.http("POST", "/api/leads/import", raw=cut(), headers=headers)
+        assert answer.status >= 400
+    report = (await stack.http("POST", "/api/leads/import", raw=data, headers=headers)).body
     assert report["rows"] == 1200
     assert report["created"] + report["unchanged"] == 1200
 

@@ -65,13 +65,9 @@ def about(mail: dict[str, Any], name: str, address: str) -> bytes:
 
 async def post(stack: Stack, raw: bytes) -> str:
     headers = {"X-API-KEY": stack.values["SERVICE_API_KEY"], "Content-Type": "message/rfc822"}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.post(f"{stack.url}/api/mail/inbound", data=raw, headers=headers) as answer,
-    ):
-        assert answer.status == 200, await answer.text()
-        said: str = (await answer.json())["outcome"]
-        return said
+    answer = await stack.http("POST", "/api/mail/inbound", raw=raw, headers=headers)
+    assert answer.status == 200, answer
+    return str(answer.body["outcome"])
 
 
 async def listed(stack: Stack) -> set[str]:
@@ -80,8 +76,8 @@ async def listed(stack: Stack) -> set[str]:
 
 
 async def trail(stack: Stack, address: str) -> list[tuple[str, str | None]]:
-    audit = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
-    return [(each["action"], each["evidence"].get("source")) for each in audit.body["entries"]]
+    entries = (await stack.audit(address))["entries"]
+    return [(each["action"], each["evidence"].get("source")) for each in entries]
 
 
 async def test_a_follow_up_names_itself_and_what_comes_back_finds_it(system: Stack) -> None:
@@ -90,9 +86,7 @@ async def test_a_follow_up_names_itself_and_what_comes_back_finds_it(system: Sta
     assert await post(system, about(mail, "reply-gmail-pl", address)) == "reply"
     assert await post(system, about(mail, "reply-gmail-pl", address)) == "duplicate"
 
-    await eventually(
-        system.slack_texts, 60, so=lambda found: any("czwartek po 17" in each for each in found)
-    )
+    await system.in_slack("czwartek po 17")
     assert await post(system, about(mail, "postfix", address)) == "hard"
     assert address in await listed(system)
     enrolled = {"email": address, "delay_seconds": 0}

@@ -1,6 +1,5 @@
 """What a person may ask for, on the whole system: what do you hold on me, and erase it."""
 
-import re
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -32,7 +31,7 @@ async def lead(stack: System, address: str) -> None:
     await stack.opt_in(address)
     await stack.follow_up(address, delay_seconds=3600)
 
-    await eventually(stack.slack_texts, 30, so=lambda found: any(address in text for text in found))
+    await stack.in_slack(address)
     await eventually(stack.balanced, 30)
 
 
@@ -48,26 +47,10 @@ async def export(stack: System, address: str) -> Any:
     return answer.body
 
 
-async def erasure(stack: System, address: str) -> Any:
-    answer = await stack.http("GET", f"/api/consent/audit/{address}", key="admin")
-    return answer.body["erasure"]
-
-
-async def mailed_link(stack: System, address: str) -> str:
-    async def link() -> str | None:
-        for mail in await stack.sandbox.mails(address):
-            if found := re.search(r"http\S+/erasure/confirm\?token=\S+", mail["Text"]):
-                return found[0]
-        return None
-
-    found = await eventually(link, 30)
-    assert found is not None
-    return found
-
-
-async def done(stack: System, address: str) -> Any:
-    return await eventually(
-        lambda: erasure(stack, address), 40, so=lambda found: found["status"] == "done"
+async def done(stack: System, address: str) -> None:
+    """Wait until the erasure of an address is over."""
+    await eventually(
+        lambda: stack.audit(address), 60, so=lambda found: found["erasure"]["status"] == "done"
     )
 
 
@@ -166,7 +149,8 @@ async def test_an_unavailable_service_is_named_in_an_export_and_erases_later(sta
         await erase(stack, email=address)
 
         await eventually(
-            lambda: erasure(stack, address), 20, so=lambda found: found["waiting_for"] == ["alerts"]
+            lambda: stack.audit(address),
+            so=lambda found: found["erasure"]["waiting_for"] == ["alerts"],
         )
     finally:
         await stack.start("alerts")

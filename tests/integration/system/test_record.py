@@ -18,7 +18,6 @@ from libs.domain.scopes import Scope
 from services.gateway.http import FORWARDED
 from tests.conftest import WholeSystem
 from tests.integration.console.test_work import new_lead
-from tests.integration.system.test_api_keys import made
 from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.forms import submit, suspected
@@ -83,13 +82,8 @@ async def in_doubt(stack: Stack) -> str:
 
 async def failed(stack: Stack) -> str:
     id_ = await stack.alert("x", target="sms")
-
-    await until_it_is(stack, id_, "failed")
+    await stack.until(id_, "failed")
     return id_
-
-
-async def until_it_is(stack: Stack, alert: str, state: str) -> None:
-    await eventually(lambda: stack.state(alert), 30, so=lambda shown: shown.get("state") == state)
 
 
 async def kept_apart(stack: Stack) -> str:
@@ -135,7 +129,7 @@ async def calls(stack: Stack, reason: str) -> tuple[dict[str, Call], set[str]]:
     hook = {"url": "https://example.com/x", "events": ["*"], "owner_email": "dev@example.com"}
     hooks = [await begun("subscriptions", hook) for _ in range(2)]
     sent_after, sent = datetime.now(UTC).isoformat(), await stack.alert("sent")
-    await until_it_is(stack, sent, "delivered")
+    await stack.until(sent, "delivered")
     gone, dead = fresh_address(), str(uuid.uuid4())
     stack.query(
         "INSERT INTO followups.undeliverable (email, conversation_id, reason) VALUES (%s, %s, '')",
@@ -269,7 +263,7 @@ async def test_each_look_at_a_person_with_a_key_is_recorded_and_none_shows_witho
     stack: Stack,
 ) -> None:
     scopes = {*PERSONS, Scope.ALERTS_READ}
-    key = await made(stack, *sorted(scopes))
+    key = await stack.make_key(*sorted(scopes))
     ways, addresses = await looks(stack)
     paths = [urlsplit(way.path).path for way in ways]
     for each in FORWARDED:

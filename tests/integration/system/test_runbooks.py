@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.system.test_person import lead
+from tests.integration.system.test_person import done, lead
 from tests.support.checkouts import Checkout, MadeUp, made_up
 from tests.support.consumers import until
-from tests.support.eventually import eventually
 from tests.support.ports import Ports
 from tests.support.runbooks import RUNBOOKS, sections
 from tests.support.system import fresh_address
@@ -70,11 +69,7 @@ async def without_alerts(checkout: Checkout) -> AsyncIterator[None]:
     finally:
         await checkout.thaw("alerts")
 
-    async def done() -> bool:
-        answer = await checkout.http("GET", f"/api/consent/audit/{PERSON}", key="admin")
-        return bool(answer.body["erasure"]["status"] == "done")
-
-    await eventually(done, 60)
+    await done(checkout, PERSON)
 
 
 @asynccontextmanager
@@ -121,10 +116,7 @@ async def no_folder_for_records(checkout: Checkout) -> AsyncIterator[None]:
 async def said(checkout: Checkout, name: str, event: str) -> None:
     log = checkout.folder / ".local" / "log" / f"{name}.log"
 
-    async def there() -> bool:
-        return event in log.read_text(encoding="utf-8")
-
-    await eventually(there, 90, every=0.2)
+    await until(lambda: event in log.read_text(encoding="utf-8"), 90)
 
 
 SITUATIONS: dict[tuple[str, str], Situation] = {

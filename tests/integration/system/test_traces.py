@@ -92,9 +92,7 @@ async def test_an_unavailable_collector_delays_neither_work_nor_stop(new_stack: 
     stack = new_stack(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{HOST}:1", OTEL_BSP_SCHEDULE_DELAY="200")
     await stack.alert("delivered all the same")
 
-    await eventually(
-        stack.slack_texts, so=lambda found: any("delivered all the same" in text for text in found)
-    )
+    await stack.in_slack("delivered all the same")
     await stack.stop("alerts")
     assert "service.stopped" in stack.log("alerts")
     assert "drain_timed_out" not in stack.log("alerts")
