@@ -2,7 +2,8 @@
 
 import re
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -55,20 +56,45 @@ class Page:
     status: int
     text: str
     location: str | None
+    headers: Mapping[str, str]
 
     @property
     def body(self) -> str:
-        return self.text
+        return self.location or self.text
 
 
-class Enrolling:
-    """Whoever may set up a second factor."""
+class Person:
+    """Follows no redirect, and sends the cookies itself: `Secure` ones stay with https."""
 
     secret = ""
-    """Of it, once they have one."""
+    """Of their second factor, once they have one."""
 
-    async def enrol(self: Any) -> Any:
-        """Set it up with the code before the one of now; return the last page."""
+    def __init__(self, url: str, email: str, **headers: str) -> None:
+        self.url, self.email, self.headers = url, email, headers
+        self.cookies: dict[str, str] = {}
+
+    @property
+    def cookie(self) -> str:
+        return self.cookies.get(COOKIE, "")
+
+    @cookie.setter
+    def cookie(self, value: str) -> None:
+        self.cookies[COOKIE] = value
+
+    async def get(self, path: str) -> Page:
+        return await self._ask("GET", path, None)
+
+    async def post(self, path: str, headers: dict[str, str] = SAME, **form: Any) -> Page:
+        return await self._ask("POST", path, form, headers)
+
+    async def log_in(self, email: str = "", step: int = 0, **form: Any) -> Page:
+        """:param step: of the code, if there is a second factor; each opens once"""
+        code = code_of(self.secret, step) if self.secret else ""
+        sent = {"email": email or self.email, "password": PASSWORD, "code": code, **form}
+        return await self.post("/console/login", **sent)
+
+    async def enrol(self) -> Page:
+        """Set up a second factor with the code before the one of now; return the last page."""
         found = SECRET.search((await self.get("/console/factor")).body)
         assert found
         self.secret = found[1]
@@ -77,34 +103,21 @@ class Enrolling:
         assert done.status == 200, done
         return done
 
-
-@dataclass
-class Person(Enrolling):
-    """Follows no redirect, and sends the cookie itself: `Secure` ones stay with https."""
-
-    url: str
-    email: str
-    cookie: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-
-    async def get(self, path: str) -> Page:
-        return await self._ask("GET", path, None)
-
-    async def post(self, path: str, **form: Any) -> Page:
-        return await self._ask("POST", path, form)
-
-    async def _ask(self, method: str, path: str, form: Any) -> Page:
-        sent = {"Cookie": f"{COOKIE}={self.cookie}", **SAME, **self.headers}
+    async def _ask(self, method: str, path: str, form: Any, headers: dict[str, str] = SAME) -> Page:
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        sent = {"Cookie": cookies, **headers, **self.headers}
         async with (
             aiohttp.ClientSession() as session,
             session.request(
                 method, self.url + path, data=form, headers=sent, allow_redirects=False
             ) as response,
         ):
-            if found := response.cookies.get(COOKIE):
-                self.cookie = found.value
-            text = await response.text()
-            return Page(response.status, text, response.headers.get("Location"))
+            for name, found in response.cookies.items():
+                assert method == "POST" or path.startswith("/console/oidc/callback?")
+                assert (found["secure"], found["httponly"], found["path"]) == (True, True, "/")
+                self.cookies[name] = found.value
+            text, location = await response.text(), response.headers.get("Location")
+            return Page(response.status, text, location, response.headers)
 
 
 async def person(stack: System, *roles: str, language: str = "en", name: str = "Ewa Lis") -> Person:

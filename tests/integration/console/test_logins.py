@@ -92,9 +92,9 @@ async def test_a_wrong_code_is_guessed_twenty_times_and_not_more(console: Consol
     eva = await joined(console)
     console.query("DELETE FROM login_failure")
     for number in range(20):
-        eva.address = f"198.51.100.{number}"
+        eva.headers["X-Client-Address"] = f"198.51.100.{number}"
         assert (await eva.log_in(code="000000")).status == 403
-    eva.address = "203.0.113.9"
+    eva.headers["X-Client-Address"] = "203.0.113.9"
     assert (await eva.log_in()).status == 403
     console.query("DELETE FROM login_failure")  # as the purge does after an hour
     assert (await eva.log_in()).status == 303
@@ -287,7 +287,7 @@ async def test_tries_of_a_colleague_stop_neither_the_owner_elsewhere_nor_the_off
     await joined(console, roles=["sales"])
     await joined(console, email="adam@example.com", name="Adam", roles=["sales"])
     office, home = Browser(console), Browser(console)
-    home.address = "198.51.100.1"
+    home.headers["X-Client-Address"] = "198.51.100.1"
     tries = [asyncio.create_task(office.log_in(password="wrong " * 3)) for _ in range(20)]
 
     async def some_wait() -> bool:
@@ -309,7 +309,7 @@ async def test_failed_logins_leave_whose_account_and_whence(console: Console) ->
     (row,) = console.query("SELECT id FROM staff")
     mallory = Browser(console)
     for number in range(9):
-        mallory.address = f"198.51.100.{number}"
+        mallory.headers["X-Client-Address"] = f"198.51.100.{number}"
         await mallory.log_in(password="wrong " * 3)
         await mallory.log_in("nobody@example.com")
     acts = console.query("SELECT * FROM staff_action WHERE action = 'session.refuse' ORDER BY at")

@@ -12,8 +12,7 @@ from tests.integration.console.test_people import EVA, Browser, invite, joined
 from tests.support.identity import IdentityProvider, running_provider
 from tests.support.ports import HOST, Ports
 from tests.support.proxy import Proxy
-from tests.support.service import Answer
-from tests.support.staff import PASSWORD
+from tests.support.staff import PASSWORD, Page
 
 PL = TEXTS["pl"]
 VERIFIED = {"email": "ewa@example.com", "email_verified": True}
@@ -39,7 +38,7 @@ async def leave(browser: Browser, path: str = "/console/login/oidc", **form: Any
     return str(left.body)
 
 
-async def log_in(browser: Browser, provider: IdentityProvider, subject: str, **form: Any) -> Answer:
+async def log_in(browser: Browser, provider: IdentityProvider, subject: str, **form: Any) -> Page:
     url = await leave(browser, **form)
     return await browser.get(await provider.authorize(url, subject))
 
@@ -139,7 +138,7 @@ async def test_a_step_up_needs_the_same_person_who_has_just_proved_it(
     shown = (await eva.get("/console/confirm?next=/console/staff")).body
     assert (TEXTS["en"]["confirm_oidc"] in shown, 'type="password"' in shown) == (True, False)
 
-    async def confirm(subject: str, **claims: Any) -> Answer:
+    async def confirm(subject: str, **claims: Any) -> Page:
         await identity.put(subject, **VERIFIED, **claims)
         url = await leave(eva, "/console/confirm/oidc", next="/console/staff")
         assert "max_age=0" in url

@@ -9,8 +9,7 @@ from services.console.pages.door import next_page
 from services.console.texts import TEXTS
 from tests.integration.consent.conftest import until_one_waits
 from tests.integration.console.conftest import REASON, Console
-from tests.support.service import Answer
-from tests.support.staff import COOKIE, NEED_FACTOR, PASSWORD, SAME, Enrolling, code_of
+from tests.support.staff import NEED_FACTOR, PASSWORD, SAME, Person, code_of
 
 EVA: dict[str, Any] = {
     "email": "Ewa@Example.com",
@@ -20,48 +19,10 @@ EVA: dict[str, Any] = {
 }
 
 
-class Browser(Enrolling):
-    """Follows no redirect, and sends the cookies itself: `Secure` ones stay with https."""
-
+class Browser(Person):
     def __init__(self, console: Console) -> None:
-        self._console = console
-        self.cookies: dict[str, str] = {}
-        self.address = "203.0.113.7"
-
-    @property
-    def cookie(self) -> str:
-        return self.cookies.get(COOKIE, "")
-
-    @cookie.setter
-    def cookie(self, value: str) -> None:
-        self.cookies[COOKIE] = value
-
-    async def get(self, path: str) -> Answer:
-        return await self._ask("GET", path, None, {})
-
-    async def post(self, path: str, headers: dict[str, str] = SAME, **form: Any) -> Answer:
-        return await self._ask("POST", path, form, headers)
-
-    async def log_in(self, email: str = "", step: int = 0, **form: Any) -> Answer:
-        """:param step: of the code, if there is a second factor; each opens once"""
-        code = code_of(self.secret, step) if self.secret else ""
-        sent = {"email": email or EVA["email"], "password": PASSWORD, "code": code, **form}
-        return await self.post("/console/login", **sent)
-
-    async def _ask(self, method: str, path: str, form: Any, headers: dict[str, str]) -> Answer:
-        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        sent = {"Cookie": cookies, "X-Internal-Key": self._console.key, **headers}
-        sent["X-Client-Address"] = self.address
-        async with self._console.session.request(
-            method, self._console.url + path, data=form, headers=sent, allow_redirects=False
-        ) as response:
-            for name, found in response.cookies.items():
-                assert method == "POST" or path.startswith("/console/oidc/callback?")
-                assert (found["secure"], found["httponly"], found["path"]) == (True, True, "/")
-                self.cookies[name] = found.value
-            self.headers = response.headers
-            text = await response.text()
-            return Answer(response.status, response.headers.get("Location") or text)
+        headers = {"X-Internal-Key": console.key, "X-Client-Address": "203.0.113.7"}
+        super().__init__(console.url, EVA["email"], **headers)
 
 
 async def invite(console: Console, **changes: Any) -> str:
@@ -111,8 +72,9 @@ async def test_two_uses_of_an_invitation_at_once_make_one_session(console: Conso
 async def test_a_login_needs_the_right_password_and_its_session_is_new(console: Console) -> None:
     eva = await joined(console)
     before = eva.cookie
-    assert (await eva.post("/console/logout")).body == "/console/login"
-    assert eva.headers["Clear-Site-Data"] == '"cache", "storage"'
+    left = await eva.post("/console/logout")
+    gone = '"cache", "storage"'
+    assert (left.body, left.headers["Clear-Site-Data"]) == ("/console/login", gone)
     eva.cookie = before
     assert (await eva.get("/console/me")).body == "/console/login?next=/console/me"
     for email, password in (("ewa@example.com", "wrong " * 3), ("nobody@example.com", PASSWORD)):
