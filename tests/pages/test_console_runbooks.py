@@ -180,28 +180,6 @@ async def test_cases_unanswered(page: Page, stack: Stack) -> None:
     await page.get_by_role("button", name=EN["do_taken"], exact=True).click()
     await expect(page.locator(".acts summary", has_text=EN["do_won"])).to_be_visible()
     assert await in_state("answered") == [case]
-    await take_a_program_s_case(page, stack)
-
-
-async def take_a_program_s_case(page: Page, stack: Stack) -> None:
-    id_ = await stack.alert("the backup failed", event_type="lead.test")
-
-    async def unanswered() -> bool:
-        stack.query(
-            "UPDATE alerts.alert_case SET next_at = now() WHERE alert_id = %s AND state = 'open'",
-            id_,
-        )
-        found = await stack.http("GET", f"/api/cases/{id_}", key="service")
-        return bool(found.body.get("state") == "unanswered")
-
-    await eventually(unanswered, 60)
-    await open_from_menu(page, "home")
-    await page.get_by_role("link", name=EN["inbox_cases_unanswered"].partition(":")[0]).click()
-    await page.locator(f"main a[href='/console/cases/{id_}']").click()
-    await expect(page.get_by_text("Ewa Lis (email)")).to_be_visible()
-    await page.get_by_role("button", name=EN["do_taken"], exact=True).click()
-    await page.get_by_role("button", name=EN["do_done"], exact=True).click()
-    await expect(page.get_by_text(f"{EN['do_done']}: ")).to_be_visible()
 
 
 async def in_doubt(stack: Stack) -> tuple[str, str]:

@@ -139,19 +139,6 @@ async def test_a_stopping_gateway_is_not_ready_but_answers(
     assert len([each for each in owner.received if each["method"] == "POST"]) == 2
 
 
-async def test_a_request_in_flight_at_the_stop_is_answered(
-    start_gateway: StartGateway, owner: Owner
-) -> None:
-    gateway, path = await start_gateway(), "/api/followups?email=a"
-    answer = owner.hold()  # the start asks for its health
-    under_way = asyncio.create_task(gateway.call("GET", path, **SERVICE))
-    await until(lambda: owner.of(path))
-    gateway.process.send_signal(signal.SIGTERM)
-    answer.set()
-    assert (await under_way).status == 200
-    assert await asyncio.to_thread(gateway.process.wait, 20) == 0
-
-
 class _MadeAtTheStop(RequestHandler):
     """A connection that aiohttp closes as idle before its task has begun to wait for a request."""
 

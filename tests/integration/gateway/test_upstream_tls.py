@@ -1,6 +1,5 @@
 """The gateway and a service over HTTPS: who is refused, what is logged, and new files."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +9,6 @@ from structlog.testing import capture_logs
 
 from libs.common.http import server
 from libs.common.http.application import Problem
-from libs.common.process import certificate_ends
 from libs.common.process.service import Service
 from services.gateway.proxy.upstream import Upstream
 from tests.support.certificates import NAME, REFUSED, Authority
@@ -103,43 +101,3 @@ async def test_plain_http_reaches_no_service_with_a_certificate(served: Served) 
         with pytest.raises(Problem):
             await asked(upstream)
     assert served.connections == set()
-
-
-async def test_another_authority_is_trusted_from_the_next_connection_on(
-    served: Served, authority: Authority, client: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "new").mkdir()
-    new = Authority(tmp_path / "new")
-    url = f"https://{NAME}:{served.port}"
-    async with (
-        Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=client) as old,
-        Upstream("alerts", url, KEY, answer_seconds=5, tls_dir=client) as late,
-    ):
-        assert await asked(old) == KEY
-        new.issue(served.folder)
-        assert await asked(old) == KEY  # its connection is open
-        assert len(served.connections) == 1
-        new.issue(client)
-        assert await asked(late) == KEY
-        (tmp_path / "withdrawn").mkdir()
-    served.connections.clear()
-    withdrawn = authority.issue(tmp_path / "withdrawn" / "client", trusts=new.pem)
-    _, said = await refused(served, withdrawn)
-    assert MAY in said
-
-
-async def test_the_end_of_a_certificate_is_seen_and_who_refuses_whom(
-    served: Served, authority: Authority, client: Path, tmp_path: Path
-) -> None:
-    async def end(tls_dir: Path, host: str = NAME) -> object:
-        (peer,) = certificate_ends.peers("alerts", f"https://{host}:{served.port}")
-        return await asyncio.to_thread(peer.end, tls_dir)
-
-    assert await end(client) == dict(certificate_ends.own(served.folder))["tls.crt"]
-    for tls_dir, host, said in (
-        (client, HOST, "this process refuses it: IP address mismatch"),
-        (authority.unnamed(tmp_path / "u"), NAME, "it may refuse this process"),
-        (authority.expired(tmp_path / "e"), NAME, "it may refuse this process"),
-    ):
-        with pytest.raises(OSError, match=said):
-            await end(tls_dir, host)

@@ -1,7 +1,6 @@
 """Each page with no lead, with a few, and with three hundred, in both languages."""
 
 import re
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -335,30 +334,6 @@ async def test_several_leads_are_given_to_somebody_at_once(served: tuple[Owners,
     )
     given = [path for method, path in owners.asked if method == "POST" and path != CONSENTS]
     assert given == [f"/api/leads/{one['id']}/owner" for one in owners.leads]
-
-
-# The form of quiet hours shows what is stored.
-
-
-def ticked(stored: dict[str, object] | None) -> tuple[list[str], list[str], bool]:
-    """The days, the two hours, and whether critical alerts wait too."""
-    macros: Any = page._HTML.get_template("parts.html").module
-    html = str(macros.quiet_fields(defaultdict(str), stored))
-    return (
-        re.findall(r'name="day" value="(\w+)" checked', html),
-        re.findall(r'type="time" value="([\d:]+)"', html),
-        'name="critical" checked' in html,
-    )
-
-
-def test_stored_hours_are_what_the_form_shows() -> None:
-    stored = {"days": ["sat", "sun"], "begins": "21:30", "ends": "08:00", "critical": True}
-    assert ticked(stored) == (["sat", "sun"], ["21:30", "08:00"], True)
-
-
-def test_without_stored_hours_the_form_offers_every_night() -> None:
-    days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-    assert ticked(None) == (days, ["22:00", "07:00"], False)
 
 
 # The hours and days of charts, and what a bar says.
