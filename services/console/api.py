@@ -1,6 +1,6 @@
 """The console's API: keys and people for the admin key, the record, and the gateways' calls."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from libs.domain.acts import Actor
 from services.console.keys.keys import Confirmation, Keys
 from services.console.keys.sync import Sync
 from services.console.messages import (
+    WHY,
     AcceptRestore,
     ActionRecord,
     Because,
@@ -21,13 +22,14 @@ from services.console.messages import (
     Goodbye,
     Invite,
     Link,
+    RefusedError,
     Report,
     RotateKey,
     SetRoles,
 )
 from services.console.people.people import People
 from services.console.record import Acts
-from services.console.rules import ID, WHY, RefusedError, Secret
+from services.console.rules import ID, Secret
 from services.console.store.sql import run
 from services.console.texts import ZONE
 
@@ -59,9 +61,9 @@ class ApiRoutes:
             ("POST", "/api/staff/{id}/disable", self.disable),
             ("GET", "/api/actions", self.actions),
         ):
-            app.router.add_route(method, path, only("admin", _refusing(handler)))
+            app.router.add_route(method, path, only("admin", handler))
         app.router.add_post("/internal/actions", only("service", self.take))
-        app.router.add_post("/internal/keys/sync", _refusing(self.sync))
+        app.router.add_post("/internal/keys/sync", self.sync)
         app.router.add_post("/internal/keys/goodbye", self.goodbye)
 
     async def keys(self, _: web.Request) -> web.Response:
@@ -149,18 +151,6 @@ class ApiRoutes:
         body = await parse(request, Goodbye)
         await self._sync.leave(body.process, body.instance)
         return web.Response(status=204)
-
-
-def _refusing(handler: Callable[[web.Request], Awaitable[web.Response]]) -> Any:
-    """Answer a refusal with its status and detail."""
-
-    async def checked(request: web.Request) -> web.Response:
-        try:
-            return await handler(request)
-        except RefusedError as error:
-            raise Problem(error.status, detail=error.detail) from None
-
-    return checked
 
 
 def key_id(request: web.Request) -> str:

@@ -1,4 +1,4 @@
-"""What the console reads and sends: messages, and the bodies of its API."""
+"""What the console reads and sends: messages, the bodies of its API, and its refusals."""
 
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -15,13 +15,32 @@ from pydantic import (
     model_validator,
 )
 
-from libs.common.http.application import Model, Moment
+from libs.common import beside
+from libs.common.http.application import Model, Moment, Problem
 from libs.common.messaging.consumer import Body
 from libs.domain.email_address import Email
 from libs.domain.limits import Limit
 from libs.domain.limits import parse as parse_limit
 from libs.domain.scopes import NOT_FOR_KEYS, Scope
 from services.console.rules import ID, Role, expiry_fault
+
+
+class RefusedError(Problem):
+    """Nothing was changed."""
+
+    fault, status, detail = "changed_meanwhile", 409, "nothing was changed"
+
+    def __init__(self, fault: str = "", status: int = 0, detail: str = "", **shown: Any) -> None:
+        """:param fault: a key of texts.toml, for pages
+        :param detail: what programs read
+        :param shown: what the page shows again
+        """
+        super().__init__(status or self.status, detail=detail or self.detail)
+        self.fault, self.shown = fault or self.fault, shown
+
+
+WHY: dict[str, dict[str, Any]] = beside.toml(__file__, "refusals.toml")
+"""What RefusedError takes."""
 
 
 class ActionRecord(Body):

@@ -10,26 +10,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from libs.common import beside
-
-
-class RefusedError(Exception):
-    """Nothing was changed."""
-
-    fault, status, detail = "changed_meanwhile", 409, "nothing was changed"
-
-    def __init__(self, fault: str = "", status: int = 0, detail: str = "", **shown: Any) -> None:
-        """:param fault: a key of texts.toml, for pages
-        :param detail: what programs read
-        :param shown: what the page shows again
-        """
-        self.fault, self.status = fault or self.fault, status or self.status
-        self.detail, self.shown = detail or self.detail, shown
-
-
-WHY: dict[str, dict[str, Any]] = beside.toml(__file__, "refusals.toml")
-"""What RefusedError takes."""
-
 
 class Role(StrEnum):
     VIEWER = "viewer"

@@ -84,7 +84,7 @@ class Person:
     async def get(self, path: str) -> Page:
         return await self._ask("GET", path, None)
 
-    async def post(self, path: str, headers: dict[str, str] = SAME, **form: Any) -> Page:
+    async def post(self, path: str, headers: Any = SAME, **form: Any) -> Page:
         return await self._ask("POST", path, form, headers)
 
     async def log_in(self, email: str = "", step: int = 0, **form: Any) -> Page:

@@ -27,16 +27,9 @@ from libs.domain.events import KEY_REVOKED, occurred
 from libs.domain.scopes import NOT_FOR_KEYS, READS_PERSONS, Scope
 from services.console import metrics, record
 from services.console.keys.sync import Sync
+from services.console.messages import WHY, RefusedError
 from services.console.people.notices import Notices
-from services.console.rules import (
-    MOST_KEYS,
-    WHY,
-    RefusedError,
-    Role,
-    Secret,
-    new_key_id,
-    new_secret,
-)
+from services.console.rules import MOST_KEYS, Role, Secret, new_key_id, new_secret
 from services.console.store import people, sessions, versions
 from services.console.store.sql import run
 from services.console.store.versions import Version, change

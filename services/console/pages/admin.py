@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from services.console.api import acts_of, key_id, key_state
 from services.console.keys.keys import grantable
-from services.console.messages import CreateKey, Invite
+from services.console.messages import CreateKey, Invite, RefusedError
 from services.console.pages.base import Call, Site
-from services.console.rules import RefusedError, Role
+from services.console.rules import Role
 from services.console.store.sessions import Visitor
 from services.console.store.sql import run
 

@@ -13,9 +13,10 @@ from libs.common.http import plain_form
 from libs.common.http.application import path_id
 from services.console.bulk import COUNTS as VERBS
 from services.console.gateway import items
+from services.console.messages import RefusedError
 from services.console.pages.base import Act, Call, Page
 from services.console.pages.page import page, redirect, unavailable
-from services.console.rules import ON_CALL, OPS, RefusedError, may
+from services.console.rules import ON_CALL, OPS, may
 from services.console.store.sessions import Visitor
 from services.console.store.sql import run
 

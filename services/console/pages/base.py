@@ -17,13 +17,13 @@ from libs.common.http.application import path_id
 from services.console.bulk import Bulk
 from services.console.gateway import Answer, Gateway, part
 from services.console.keys.keys import Keys
-from services.console.messages import reason_in
+from services.console.messages import RefusedError, reason_in
 from services.console.pages.door import Door
 from services.console.pages.page import redirect
 from services.console.people.logins import Logins
 from services.console.people.people import People
 from services.console.record import Looks
-from services.console.rules import RefusedError, Role
+from services.console.rules import Role
 from services.console.store.sessions import Visitor
 
 

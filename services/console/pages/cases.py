@@ -10,10 +10,10 @@ from uuid import uuid4
 from aiohttp import web
 
 from libs.common.http.application import path_id
-from services.console.messages import reason_in
+from services.console.messages import RefusedError, reason_in
 from services.console.pages.base import Act, Call, Page
 from services.console.pages.page import page, redirect, unavailable
-from services.console.rules import OPS, RefusedError
+from services.console.rules import OPS
 from services.console.store.sessions import Visitor
 from services.console.texts import ZONE
 

@@ -18,10 +18,11 @@ from aiohttp import web
 
 from libs.common.http.application import path_id
 from services.console.gateway import Answer, Gateway, items, part
+from services.console.messages import RefusedError
 from services.console.pages.base import Act, Call, Site, accepted
 from services.console.pages.cases import NEED_REASON, AnswerPage, Said
 from services.console.pages.page import page, unavailable, who
-from services.console.rules import SALES, RefusedError, Role
+from services.console.rules import SALES, Role
 from services.console.store.sessions import Visitor
 from services.console.texts import ZONE
 

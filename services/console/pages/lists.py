@@ -13,12 +13,13 @@ from aiohttp import web
 
 from libs.common import beside
 from services.console.gateway import LOOK_SECONDS, Answer, items, part
+from services.console.messages import RefusedError
 from services.console.pages import admin
 from services.console.pages.base import Act, Call, Page, Site
 from services.console.pages.door import REFRESH
 from services.console.pages.leads import colleagues, many
 from services.console.pages.page import GROUPS, HOME, page
-from services.console.rules import RefusedError, Role, may
+from services.console.rules import Role, may
 from services.console.samples import PERIODS, begins, charts
 from services.console.store.sessions import Visitor
 from services.console.store.sql import run

@@ -8,6 +8,7 @@ from yarl import URL
 
 from libs.common.http import plain_form
 from libs.domain.email_address import MalformedEmail, normalise
+from services.console.messages import RefusedError
 from services.console.pages.base import Act, Call, Page, Site
 from services.console.pages.door import address_of, browser_of, enter, leave, next_page
 from services.console.pages.lists import quiet
@@ -15,7 +16,7 @@ from services.console.pages.page import HEADERS, page, redirect, static
 from services.console.people.factor import NEW_SECRET, SECRET, picture, uri_of
 from services.console.people.logins import Try, UsedInvitationError
 from services.console.people.passwords import TooManyError, WeakPasswordError
-from services.console.rules import LANGUAGES, LONGEST, RefusedError
+from services.console.rules import LANGUAGES, LONGEST
 from services.console.store import people
 from services.console.store.sessions import Visitor
 from services.console.store.sql import run

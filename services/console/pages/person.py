@@ -16,9 +16,10 @@ from aiohttp import hdrs, web
 
 from libs.common.plain import plain
 from services.console.gateway import ACT_SECONDS, LOOK_SECONDS, Answer, items, part
+from services.console.messages import RefusedError
 from services.console.pages.base import Act, Call, Page
 from services.console.pages.page import HEADERS, page
-from services.console.rules import PRIVACY, RefusedError
+from services.console.rules import PRIVACY
 from services.console.store.sessions import Visitor
 
 LONGEST = 254

@@ -10,7 +10,8 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from zxcvbn import zxcvbn
 
-from services.console.rules import LONGEST, SHORTEST, RefusedError
+from services.console.messages import RefusedError
+from services.console.rules import LONGEST, SHORTEST
 
 T = TypeVar("T")
 

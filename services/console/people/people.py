@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.domain.acts import Actor
 from services.console import record
+from services.console.messages import WHY, RefusedError
 from services.console.people.notices import Notices, name_of
-from services.console.rules import INVITATION, READERS, WHY, RefusedError, Role, Ways
+from services.console.rules import INVITATION, READERS, Role, Ways
 from services.console.store import people, sessions
 from services.console.store.sql import run
 from services.console.store.versions import KeysRestoredError, change, people_change

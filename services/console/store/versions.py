@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from libs.common.database.postgres import advisory_key
-from services.console.rules import RefusedError
+from services.console.messages import RefusedError
 from services.console.store.sql import run
 
 LOCK = advisory_key("console:keys")
