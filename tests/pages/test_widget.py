@@ -170,6 +170,12 @@ async def visit(
     await context.close()
 
 
+@pytest.fixture
+async def page(browser: Browser, site: Site) -> AsyncIterator[Page]:
+    async with visit(browser, site) as opened:
+        yield opened
+
+
 def form(page: Page) -> Locator:
     return page.locator("ostoja-form")
 
@@ -238,35 +244,34 @@ async def test_a_visitor_s_consent_is_recorded_with_the_hash_of_what_the_page_sh
 
 @pytest.mark.parametrize(("days", "counts"), [(29, True), (31, False)])
 async def test_a_form_that_changed_while_the_page_was_open_is_taken_as_it_was_shown(
-    browser: Browser, site: Site, forms: FormsFile, days: int, *, counts: bool
+    page: Page, site: Site, forms: FormsFile, days: int, *, counts: bool
 ) -> None:
     address = fresh_address()
-    async with visit(browser, site) as page:
-        shown = await form(page).locator(".consent label").inner_text()
-        await fill(page, address, agree=True)
-        await form(page).get_by_label("Budżet").fill("40 000")
-        config = deepcopy(forms.config)
-        contact = config["forms"]["contact"]
-        street = {"name": "street", "type": "text", "required": True, "label": contact["title"]}
-        kept = [field for field in contact["fields"] if field["name"] != "budget"]
-        contact |= {"version": "2", "fields": [*kept, street]}
-        (consent,) = contact["consents"]
-        (old,) = consent["versions"]
-        ended = (datetime.now(UTC).date() - timedelta(days)).isoformat()
-        new = {"version": "next", "pl": "Zgadzam się na nowe.", "en": "I agree to the new."}
-        consent["versions"] = [old | {"ended": ended}, new]
-        forms.write(config)
+    shown = await form(page).locator(".consent label").inner_text()
+    await fill(page, address, agree=True)
+    await form(page).get_by_label("Budżet").fill("40 000")
+    config = deepcopy(forms.config)
+    contact = config["forms"]["contact"]
+    street = {"name": "street", "type": "text", "required": True, "label": contact["title"]}
+    kept = [field for field in contact["fields"] if field["name"] != "budget"]
+    contact |= {"version": "2", "fields": [*kept, street]}
+    (consent,) = contact["consents"]
+    (old,) = consent["versions"]
+    ended = (datetime.now(UTC).date() - timedelta(days)).isoformat()
+    new = {"version": "next", "pl": "Zgadzam się na nowe.", "en": "I agree to the new."}
+    consent["versions"] = [old | {"ended": ended}, new]
+    forms.write(config)
+    await site.stack.stop("gateway")
+    await site.stack.start("gateway")
+    try:
+        await send(page)
+        await says(page, SENT["pl"])
+        told = form(page).get_by_text("Zgoda nie została zapisana")
+        await expect(told).to_have_count(0 if counts else 1)
+    finally:
+        forms.write(forms.config)
         await site.stack.stop("gateway")
         await site.stack.start("gateway")
-        try:
-            await send(page)
-            await says(page, SENT["pl"])
-            told = form(page).get_by_text("Zgoda nie została zapisana")
-            await expect(told).to_have_count(0 if counts else 1)
-        finally:
-            forms.write(forms.config)
-            await site.stack.stop("gateway")
-            await site.stack.start("gateway")
     await site.one_lead(address)
     (lead,) = await site.leads(address)
     assert (lead.form_version, lead.fields["budget"]) == ("1", "40 000")
@@ -305,48 +310,46 @@ async def test_a_submission_that_was_cut_off_is_one_lead(
 
 
 async def test_a_submission_waits_without_a_network_over_a_reload_and_in_two_tabs(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     address = fresh_address()
-    async with visit(browser, site) as page:
-        await fill(page, address)
-        await send_in_vain(page, site)
-        await photograph(page, "widget-waiting")
-        (name,) = await stored(page)
-        assert re.fullmatch(r"ostoja\.lead\.[\w-]{22}", name)
-        await site.proxy.resume()
-        stalled = site.proxy.stall_before(UP, b"POST /api/leads")
-        await page.reload()  # the script comes, but no answer
-        await says(page, WAITING)
-        await stalled.wait()
-        await site.proxy.refuse()
-        await site.proxy.resume()
-        other = await page.context.new_page()
-        await other.goto(site.url)
-        await says(page, SENT["pl"])
-        assert await stored(other) == []
+    await fill(page, address)
+    await send_in_vain(page, site)
+    await photograph(page, "widget-waiting")
+    (name,) = await stored(page)
+    assert re.fullmatch(r"ostoja\.lead\.[\w-]{22}", name)
+    await site.proxy.resume()
+    stalled = site.proxy.stall_before(UP, b"POST /api/leads")
+    await page.reload()  # the script comes, but no answer
+    await says(page, WAITING)
+    await stalled.wait()
+    await site.proxy.refuse()
+    await site.proxy.resume()
+    other = await page.context.new_page()
+    await other.goto(site.url)
+    await says(page, SENT["pl"])
+    assert await stored(other) == []
     await site.one_lead(address)
 
 
 async def test_a_submission_made_offline_leaves_when_the_network_is_back(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     address = fresh_address()
-    async with visit(browser, site) as page:
-        await fill(page, address)
-        await page.context.set_offline(offline=True)
-        await send(page)
-        await says(page, WAITING)
-        await asyncio.sleep(OFFLINE_SECONDS)  # some tries; the longest pause between two
-        assert await site.leads(address) == []
-        await says(page, WAITING)
-        await page.context.set_offline(offline=False)
-        await says(page, SENT["pl"])
+    await fill(page, address)
+    await page.context.set_offline(offline=True)
+    await send(page)
+    await says(page, WAITING)
+    await asyncio.sleep(OFFLINE_SECONDS)  # some tries; the longest pause between two
+    assert await site.leads(address) == []
+    await says(page, WAITING)
+    await page.context.set_offline(offline=False)
+    await says(page, SENT["pl"])
     await site.one_lead(address)
 
 
 async def test_a_form_that_asks_for_proof_is_solved_unseen_and_anew_where_it_no_longer_counts(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     addresses, proofs = [fresh_address(), fresh_address()], list[str]()
 
@@ -357,233 +360,221 @@ async def test_a_form_that_asks_for_proof_is_solved_unseen_and_anew_where_it_no_
         proofs.append(headers.get("x-proof", ""))
         await route.continue_(headers=headers)
 
-    async with visit(browser, site) as page:
-        await page.clock.install()
-        await page.reload()
-        await page.route("**/api/leads", as_if_expired)
-        await form(page).evaluate("(it) => it.setAttribute('form', 'proved')")
-        await fill(page, addresses[0], agree=True)
-        await send(page)
-        await says(page, SENT["pl"])
-        assert [proof == "x" for proof in proofs] == [True, False]
+    await page.clock.install()
+    await page.reload()
+    await page.route("**/api/leads", as_if_expired)
+    await form(page).evaluate("(it) => it.setAttribute('form', 'proved')")
+    await fill(page, addresses[0], agree=True)
+    await send(page)
+    await says(page, SENT["pl"])
+    assert [proof == "x" for proof in proofs] == [True, False]
 
-        await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
-        await fill(page, addresses[1])
-        reached = site.proxy.cut_before(UP, b"POST /api/leads")
-        await send(page)
-        await reached.wait()
-        await site.proxy.refuse()
-        await says(page, WAITING)
-        await page.clock.fast_forward("18:00")  # it lives for twenty minutes
-        await site.proxy.resume()
-        await page.evaluate("dispatchEvent(new Event('online'))")
-        sent = form(page).get_by_role("heading", name=SENT["pl"])
-        await expect(sent).to_be_visible(timeout=90_000)
-        assert proofs[1] != proofs[2] != proofs[-1], "one for each lead; old ones are solved anew"
+    await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
+    await fill(page, addresses[1])
+    reached = site.proxy.cut_before(UP, b"POST /api/leads")
+    await send(page)
+    await reached.wait()
+    await site.proxy.refuse()
+    await says(page, WAITING)
+    await page.clock.fast_forward("18:00")  # it lives for twenty minutes
+    await site.proxy.resume()
+    await page.evaluate("dispatchEvent(new Event('online'))")
+    sent = form(page).get_by_role("heading", name=SENT["pl"])
+    await expect(sent).to_be_visible(timeout=90_000)
+    assert proofs[1] != proofs[2] != proofs[-1], "one for each lead; old ones are solved anew"
     for address in addresses:
         await site.one_lead(address)
 
 
-async def test_a_gateway_killed_amid_a_submission_makes_it_one_lead(
-    browser: Browser, site: Site
-) -> None:
+async def test_a_gateway_killed_amid_a_submission_makes_it_one_lead(page: Page, site: Site) -> None:
     address = fresh_address()
-    async with visit(browser, site) as page:
-        await fill(page, address)
-        stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 202")
-        await send(page)
-        await stalled.wait()
-        await site.stack.kill9("gateway")
-        await site.proxy.refuse()
-        await site.stack.start("gateway")
-        await site.proxy.resume()
-        await says(page, SENT["pl"])
+    await fill(page, address)
+    stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 202")
+    await send(page)
+    await stalled.wait()
+    await site.stack.kill9("gateway")
+    await site.proxy.refuse()
+    await site.stack.start("gateway")
+    await site.proxy.resume()
+    await says(page, SENT["pl"])
     await site.one_lead(address)
 
 
 async def test_a_browser_without_storage_keeps_a_submission_while_the_page_is_open(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     address = fresh_address()
     blocked = """for (const name of ['localStorage', 'sessionStorage']) {
         Object.defineProperty(window, name, {get() { throw new DOMException('', 'SecurityError') }})
     }"""
-    async with visit(browser, site) as page:
-        await page.add_init_script(blocked)
-        await page.reload()
-        await fill(page, address)
-        await site.proxy.refuse()
-        await send(page)
-        await expect(form(page).get_by_text("Nie zamykaj tej strony")).to_be_visible()
-        await site.proxy.resume()
-        await send_now(page)
-        await says(page, SENT["pl"])
+    await page.add_init_script(blocked)
+    await page.reload()
+    await fill(page, address)
+    await site.proxy.refuse()
+    await send(page)
+    await expect(form(page).get_by_text("Nie zamykaj tej strony")).to_be_visible()
+    await site.proxy.resume()
+    await send_now(page)
+    await says(page, SENT["pl"])
     await site.one_lead(address)
 
 
 async def test_five_wait_in_a_browser_and_a_sixth_while_its_page_is_open(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     addresses = [fresh_address() for _ in range(6)]
 
     async def lost(route: Route) -> None:
         await route.abort()
 
-    async with visit(browser, site) as page:
-        await page.context.route("**/api/leads", lost)
-        await fill(page, addresses[0])
-        await send(page)
-        await says(page, WAITING)
-        # Four more, as of a visitor who has sent from other pages of the site.
-        await page.evaluate(
-            """(addresses) => {
-                const [name] = Object.keys(localStorage)
-                const entry = JSON.parse(localStorage[name])
-                addresses.forEach((email, number) => {
-                    const key = entry.key.slice(0, -1) + number
-                    const body = entry.body.replace(JSON.parse(entry.body).fields.email, email)
-                    localStorage['ostoja.lead.' + key] = JSON.stringify({...entry, key, body})
-                })
-            }""",
-            addresses[1:5],
-        )
-        other = await page.context.new_page()
-        await other.goto(site.url)
-        await says(other, WAITING)
-        await form(other).evaluate("(it) => it.setAttribute('form', 'proved')")
-        await fill(other, addresses[5])
-        await send(other)
-        await expect(form(other).get_by_text("Nie zamykaj tej strony")).to_be_visible()
-        assert len(await stored(other)) == 5
-        await page.context.unroute("**/api/leads")
-        await send_now(other)
-        await says(other, SENT["pl"])
-        await says(page, SENT["pl"])
+    await page.context.route("**/api/leads", lost)
+    await fill(page, addresses[0])
+    await send(page)
+    await says(page, WAITING)
+    # Four more, as of a visitor who has sent from other pages of the site.
+    await page.evaluate(
+        """(addresses) => {
+            const [name] = Object.keys(localStorage)
+            const entry = JSON.parse(localStorage[name])
+            addresses.forEach((email, number) => {
+                const key = entry.key.slice(0, -1) + number
+                const body = entry.body.replace(JSON.parse(entry.body).fields.email, email)
+                localStorage['ostoja.lead.' + key] = JSON.stringify({...entry, key, body})
+            })
+        }""",
+        addresses[1:5],
+    )
+    other = await page.context.new_page()
+    await other.goto(site.url)
+    await says(other, WAITING)
+    await form(other).evaluate("(it) => it.setAttribute('form', 'proved')")
+    await fill(other, addresses[5])
+    await send(other)
+    await expect(form(other).get_by_text("Nie zamykaj tej strony")).to_be_visible()
+    assert len(await stored(other)) == 5
+    await page.context.unroute("**/api/leads")
+    await send_now(other)
+    await says(other, SENT["pl"])
+    await says(page, SENT["pl"])
     for address in addresses:
         await site.one_lead(address)
 
 
-async def test_a_visitor_can_delete_what_waits(browser: Browser, site: Site) -> None:
+async def test_a_visitor_can_delete_what_waits(page: Page, site: Site) -> None:
     address = fresh_address()
-    async with visit(browser, site) as page:
-        await fill(page, address)
-        await site.proxy.refuse()
-        await send(page)
-        await form(page).get_by_role("button", name="Usuń zgłoszenie").click()
-        assert await stored(page) == []
-        await site.proxy.resume()
-        await page.reload()
-        await expect(form(page).get_by_role("textbox", name="E-mail")).to_be_visible()
+    await fill(page, address)
+    await site.proxy.refuse()
+    await send(page)
+    await form(page).get_by_role("button", name="Usuń zgłoszenie").click()
+    assert await stored(page) == []
+    await site.proxy.resume()
+    await page.reload()
+    await expect(form(page).get_by_role("textbox", name="E-mail")).to_be_visible()
     assert await site.leads(address) == []
 
 
 async def test_what_was_refused_or_too_old_on_an_earlier_page_is_told_on_the_next_and_not_shown(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     """Somebody else may sit at the screen then."""
     address = fresh_address()
-    async with visit(browser, site) as page:
-        await fill(page, address)
-        await form(page).get_by_label("Telefon").fill("1234567")  # seven digits, but no number
-        await send_in_vain(page, site)
-        await site.proxy.resume()
-        await page.reload()
-        told = form(page).get_by_text("nie udało się wysłać i zostało usunięte")
-        await expect(told).to_be_visible()
-        for label in ("E-mail", "Telefon"):
-            await expect(form(page).get_by_role("textbox", name=label)).to_have_value("")
-        assert await stored(page) == []
-        await fill(page, address)
-        await send_in_vain(page, site)
-        await page.evaluate("""() => {
-            const [name] = Object.keys(localStorage)
-            const entry = JSON.parse(localStorage[name])
-            localStorage[name] = JSON.stringify({...entry, at: entry.at - 24.1 * 3600e3})
-        }""")
-        await site.proxy.resume()
-        await page.reload()
-        await expect(told).to_be_visible()
-        assert await stored(page) == []
+    await fill(page, address)
+    await form(page).get_by_label("Telefon").fill("1234567")  # seven digits, but no number
+    await send_in_vain(page, site)
+    await site.proxy.resume()
+    await page.reload()
+    told = form(page).get_by_text("nie udało się wysłać i zostało usunięte")
+    await expect(told).to_be_visible()
+    for label in ("E-mail", "Telefon"):
+        await expect(form(page).get_by_role("textbox", name=label)).to_have_value("")
+    assert await stored(page) == []
+    await fill(page, address)
+    await send_in_vain(page, site)
+    await page.evaluate("""() => {
+        const [name] = Object.keys(localStorage)
+        const entry = JSON.parse(localStorage[name])
+        localStorage[name] = JSON.stringify({...entry, at: entry.at - 24.1 * 3600e3})
+    }""")
+    await site.proxy.resume()
+    await page.reload()
+    await expect(told).to_be_visible()
+    assert await stored(page) == []
 
 
 async def test_what_was_refused_leaves_storage_at_once_and_stays_on_its_page(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     address = fresh_address()
-    async with visit(browser, site) as page:
-        other = await page.context.new_page()
-        await other.goto(site.url)
-        await fill(page, address)
-        await form(page).get_by_label("Telefon").fill("1234567")
-        await send_in_vain(page, site)
-        (name,) = await stored(page)
-        assert address in await page.evaluate("(name) => localStorage[name]", name)
-        await other.reload()
-        await site.proxy.resume()
-        await send_now(page)
-        phone = form(page).get_by_label("Telefon")
-        await expect(phone).to_have_value("1234567", timeout=60_000)
-        await expect(form(page).get_by_role("textbox", name="E-mail")).to_have_value(address)
-        assert await stored(page) == []
-        await other.reload()
-        await expect(form(other).get_by_role("textbox", name="E-mail")).to_have_value("")
+    other = await page.context.new_page()
+    await other.goto(site.url)
+    await fill(page, address)
+    await form(page).get_by_label("Telefon").fill("1234567")
+    await send_in_vain(page, site)
+    (name,) = await stored(page)
+    assert address in await page.evaluate("(name) => localStorage[name]", name)
+    await other.reload()
+    await site.proxy.resume()
+    await send_now(page)
+    phone = form(page).get_by_label("Telefon")
+    await expect(phone).to_have_value("1234567", timeout=60_000)
+    await expect(form(page).get_by_role("textbox", name="E-mail")).to_have_value(address)
+    assert await stored(page) == []
+    await other.reload()
+    await expect(form(other).get_by_role("textbox", name="E-mail")).to_have_value("")
     assert await site.leads(address) == []
 
 
 async def test_the_next_visitor_at_a_shared_screen_gets_an_empty_form_and_both_are_leads(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     first, second = fresh_address(), fresh_address()
-    async with visit(browser, site) as page:
-        await fill(page, first)
-        await send_in_vain(page, site)
-        await site.proxy.resume()
-        await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
-        email = form(page).get_by_role("textbox", name="E-mail")
-        await expect(email).to_have_value("")
-        await fill(page, second)
-        await send(page)
-        await says(page, SENT["pl"])
-        await site.one_lead(first)
-        assert await stored(page) == []
+    await fill(page, first)
+    await send_in_vain(page, site)
+    await site.proxy.resume()
+    await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
+    email = form(page).get_by_role("textbox", name="E-mail")
+    await expect(email).to_have_value("")
+    await fill(page, second)
+    await send(page)
+    await says(page, SENT["pl"])
+    await site.one_lead(first)
+    assert await stored(page) == []
     await site.one_lead(second)
 
 
 async def test_the_chat_says_what_becomes_of_data_before_the_first_message_on_every_page(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
-    async with visit(browser, site) as page:
-        for privacy in ("/prywatnosc", None):
-            if privacy is None:  # a page that names none
-                await page.evaluate(
-                    """() => {
-                        const chat = document.createElement('ostoja-chat')
-                        document.querySelector('ostoja-chat').replaceWith(chat)
-                    }"""
-                )
-            chat = await open_chat(page)
-            await expect(chat.get_by_text("Dane z rozmowy służą")).to_be_visible()
-            link = await chat.get_by_role("link", name="Prywatność").evaluate("(it) => it.href")
-            assert await stored(page) == []
-            await page.keyboard.press("Escape")
-        assert link == f"{site.gateway}/privacy?language=pl"
+    for privacy in ("/prywatnosc", None):
+        if privacy is None:  # a page that names none
+            await page.evaluate(
+                """() => {
+                    const chat = document.createElement('ostoja-chat')
+                    document.querySelector('ostoja-chat').replaceWith(chat)
+                }"""
+            )
+        chat = await open_chat(page)
+        await expect(chat.get_by_text("Dane z rozmowy służą")).to_be_visible()
+        link = await chat.get_by_role("link", name="Prywatność").evaluate("(it) => it.href")
+        assert await stored(page) == []
+        await page.keyboard.press("Escape")
+    assert link == f"{site.gateway}/privacy?language=pl"
 
 
 async def test_a_conversation_left_for_half_an_hour_is_not_shown_to_the_next_visitor(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
-    async with visit(browser, site) as page:
-        await page.clock.install()
-        await page.reload()
-        chat = await open_chat(page)
-        await chat.get_by_label("Wiadomość").fill("Mam na imię Anna")
-        await page.keyboard.press("Enter")
-        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
-        await page.keyboard.press("Escape")
-        await page.clock.fast_forward("31:00")
-        await chat.get_by_role("button", name="Otwórz czat").click()
-        await expect(chat.locator(".turn")).to_have_count(1)
-        assert await stored(page) == []
+    await page.clock.install()
+    await page.reload()
+    chat = await open_chat(page)
+    await chat.get_by_label("Wiadomość").fill("Mam na imię Anna")
+    await page.keyboard.press("Enter")
+    await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+    await page.keyboard.press("Escape")
+    await page.clock.fast_forward("31:00")
+    await chat.get_by_role("button", name="Otwórz czat").click()
+    await expect(chat.locator(".turn")).to_have_count(1)
+    assert await stored(page) == []
 
 
 async def test_a_visitor_of_a_spent_chat_is_led_to_a_form_that_reaches_staff(
@@ -619,69 +610,64 @@ async def test_a_visitor_of_a_spent_chat_is_led_to_a_form_that_reaches_staff(
 
 
 async def test_faults_stand_at_their_fields_and_keep_what_was_written(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
     address = fresh_address()
-    async with visit(browser, site) as page:
-        email = form(page).get_by_role("textbox", name="E-mail")
-        await send(page)
-        await expect(email).to_be_focused()
-        await expect(email).to_have_accessible_description(re.compile("lub numer telefonu"))
-        await photograph(page, "widget-faults")
-        await fill(page, address)
-        await form(page).get_by_label("Telefon").fill("1234567")
-        await form(page).get_by_label("W czym").fill("Łazienka")
-        await send(page)  # the gateway's own fault
-        phone = form(page).get_by_label("Telefon")
-        await expect(phone).to_be_focused()
-        await expect(phone).to_have_accessible_description(re.compile("numer telefonu"))
-        await expect(form(page).get_by_label("W czym")).to_have_value("Łazienka")
-        assert await stored(page) == []
-        await phone.fill("600 700 800")
-        await send(page)
-        await says(page, SENT["pl"])
+    email = form(page).get_by_role("textbox", name="E-mail")
+    await send(page)
+    await expect(email).to_be_focused()
+    await expect(email).to_have_accessible_description(re.compile("lub numer telefonu"))
+    await photograph(page, "widget-faults")
+    await fill(page, address)
+    await form(page).get_by_label("Telefon").fill("1234567")
+    await form(page).get_by_label("W czym").fill("Łazienka")
+    await send(page)  # the gateway's own fault
+    phone = form(page).get_by_label("Telefon")
+    await expect(phone).to_be_focused()
+    await expect(phone).to_have_accessible_description(re.compile("numer telefonu"))
+    await expect(form(page).get_by_label("W czym")).to_have_value("Łazienka")
+    assert await stored(page) == []
+    await phone.fill("600 700 800")
+    await send(page)
+    await says(page, SENT["pl"])
     await site.one_lead(address)
 
 
-async def test_without_the_gateway_the_page_s_own_content_is_shown(
-    browser: Browser, site: Site
-) -> None:
-    async with visit(browser, site) as page:
-        await expect(form(page).get_by_role("textbox", name="E-mail")).to_be_visible()
-        await page.evaluate(
-            "() => document.addEventListener('ostoja:unavailable', (e) => window.told = e.detail)"
-        )
-        await site.proxy.refuse()
-        await form(page).evaluate("(it) => it.setAttribute('language', 'en')")
-        await expect(page.get_by_text("Formularz nie chce się otworzyć?")).to_be_visible()
-        assert await page.evaluate("window.told") == {"form": "contact"}
-        await photograph(page, "widget-unavailable")
-        await site.proxy.resume()
-        await expect(form(page).get_by_label("Phone")).to_be_visible(timeout=20_000)
+async def test_without_the_gateway_the_page_s_own_content_is_shown(page: Page, site: Site) -> None:
+    await expect(form(page).get_by_role("textbox", name="E-mail")).to_be_visible()
+    await page.evaluate(
+        "() => document.addEventListener('ostoja:unavailable', (e) => window.told = e.detail)"
+    )
+    await site.proxy.refuse()
+    await form(page).evaluate("(it) => it.setAttribute('language', 'en')")
+    await expect(page.get_by_text("Formularz nie chce się otworzyć?")).to_be_visible()
+    assert await page.evaluate("window.told") == {"form": "contact"}
+    await photograph(page, "widget-unavailable")
+    await site.proxy.resume()
+    await expect(form(page).get_by_label("Phone")).to_be_visible(timeout=20_000)
 
 
 @pytest.mark.parametrize("build", widget.builds(), ids=lambda build: build.name)
 async def test_every_build_that_pages_may_name_works_with_today_s_gateway(
-    browser: Browser, site: Site, build: widget.Build
+    page: Page, site: Site, build: widget.Build
 ) -> None:
     """Yesterday's, in an open tab or a page nobody has touched for a year, and the newest."""
     addresses = {"contact": fresh_address(), "proved": fresh_address()}
 
-    async with visit(browser, site) as page:
-        await page.goto(f"{site.url}page-{build.name}")
-        for name, address in addresses.items():
-            await form(page).evaluate("(it, to) => it.setAttribute('form', to)", name)
-            shown = await form(page).locator(".consent label").inner_text()
-            await fill(page, address, agree=True)
-            await send(page)
-            await says(page, SENT["pl"])
-            await site.one_lead(address)
-            await site.recorded(address, shown)
-            await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
-        chat = await open_chat(page)
-        await chat.get_by_label("Wiadomość").fill("Remont łazienki 8 m2, budżet 40 tys., od marca")
-        await page.keyboard.press("Enter")
-        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+    await page.goto(f"{site.url}page-{build.name}")
+    for name, address in addresses.items():
+        await form(page).evaluate("(it, to) => it.setAttribute('form', to)", name)
+        shown = await form(page).locator(".consent label").inner_text()
+        await fill(page, address, agree=True)
+        await send(page)
+        await says(page, SENT["pl"])
+        await site.one_lead(address)
+        await site.recorded(address, shown)
+        await form(page).get_by_role("button", name="Wyślij kolejne zgłoszenie").click()
+    chat = await open_chat(page)
+    await chat.get_by_label("Wiadomość").fill("Remont łazienki 8 m2, budżet 40 tys., od marca")
+    await page.keyboard.press("Enter")
+    await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
 
 
 async def test_a_script_that_is_not_the_one_named_does_not_run(
@@ -823,30 +809,29 @@ async def test_a_keyboard_is_enough(browser: Browser, site: Site) -> None:
 
 
 async def test_a_message_whose_reply_was_cut_off_is_answered_once_also_after_a_reload(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
-    async with visit(browser, site) as page:
-        chat = page.locator("ostoja-chat")
-        assert await stored(page) == []
-        await chat.get_by_role("button", name="Otwórz czat").click()
-        await expect(chat.get_by_role("button", name="Wycena")).to_be_visible()
-        assert await stored(page) == []
-        text = chat.get_by_label("Wiadomość")
-        reached = site.proxy.cut_before(DOWN, b"HTTP/1.1 200")
-        await text.fill("Dzień dobry, remont łazienki 8 m2")
-        await text.press("Enter")
-        await reached.wait()
-        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
-        stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 200")
-        await text.fill("od marca, budżet 40 tys.")
-        await text.press("Enter")
-        await stalled.wait()
-        await site.proxy.refuse()
-        await site.proxy.resume()
-        await page.reload()
-        await expect(chat.locator(".turn")).to_have_count(5, timeout=15_000)
-        await expect(chat.locator(".turn").last).to_contain_text("40 000")
-        session = json.loads(await page.evaluate("sessionStorage['ostoja.chat']"))["id"]
+    chat = page.locator("ostoja-chat")
+    assert await stored(page) == []
+    await chat.get_by_role("button", name="Otwórz czat").click()
+    await expect(chat.get_by_role("button", name="Wycena")).to_be_visible()
+    assert await stored(page) == []
+    text = chat.get_by_label("Wiadomość")
+    reached = site.proxy.cut_before(DOWN, b"HTTP/1.1 200")
+    await text.fill("Dzień dobry, remont łazienki 8 m2")
+    await text.press("Enter")
+    await reached.wait()
+    await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+    stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 200")
+    await text.fill("od marca, budżet 40 tys.")
+    await text.press("Enter")
+    await stalled.wait()
+    await site.proxy.refuse()
+    await site.proxy.resume()
+    await page.reload()
+    await expect(chat.locator(".turn")).to_have_count(5, timeout=15_000)
+    await expect(chat.locator(".turn").last).to_contain_text("40 000")
+    session = json.loads(await page.evaluate("sessionStorage['ostoja.chat']"))["id"]
     said = site.stack.query(
         "select body from followups.chat_message m join followups.chat_conversations c"
         " on c.id = m.conversation_id where c.session_id = %s and m.author = 'lead'",
@@ -999,38 +984,36 @@ async def test_taps_fit_320_pixels_and_the_keyboard_reaches_them_in_the_order_of
 
 
 async def test_a_tap_whose_reply_was_cut_off_is_one_turn_also_after_a_reload(
-    browser: Browser, site: Site
+    page: Page, site: Site
 ) -> None:
-    async with visit(browser, site) as page:
-        chat = await open_chat(page)
-        await expect(chat.get_by_role("button", name="Wycena")).to_be_visible()
-        reached = site.proxy.cut_before(DOWN, b"HTTP/1.1 200")
-        await chat.get_by_role("button", name="Wycena").dblclick()
-        await reached.wait()
-        await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
-        stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 200")
-        await chat.get_by_role("button", name="Kuchnia").click()
-        await stalled.wait()
-        await site.proxy.refuse()
-        await site.proxy.resume()
-        await page.reload()
-        await expect(chat.locator(".turn")).to_have_count(5, timeout=15_000)
-        await page.reload()
-        await expect(chat.get_by_role("button", name="30-60 m²")).to_be_visible()
-        assert await said_in(site, page) == ["Wycena", "Kuchnia"]
+    chat = await open_chat(page)
+    await expect(chat.get_by_role("button", name="Wycena")).to_be_visible()
+    reached = site.proxy.cut_before(DOWN, b"HTTP/1.1 200")
+    await chat.get_by_role("button", name="Wycena").dblclick()
+    await reached.wait()
+    await expect(chat.locator(".turn")).to_have_count(3, timeout=15_000)
+    stalled = site.proxy.stall_before(DOWN, b"HTTP/1.1 200")
+    await chat.get_by_role("button", name="Kuchnia").click()
+    await stalled.wait()
+    await site.proxy.refuse()
+    await site.proxy.resume()
+    await page.reload()
+    await expect(chat.locator(".turn")).to_have_count(5, timeout=15_000)
+    await page.reload()
+    await expect(chat.get_by_role("button", name="30-60 m²")).to_be_visible()
+    assert await said_in(site, page) == ["Wycena", "Kuchnia"]
 
 
-async def test_a_value_that_is_refused_can_be_given_again(browser: Browser, site: Site) -> None:
-    async with visit(browser, site) as page:
-        chat = await open_chat(page)
-        await tap(chat, "Rozmowa z człowiekiem", 3)
-        field = chat.get_by_role("textbox", name="Pod jaki numer telefonu")
-        await field.fill("12")
-        await page.keyboard.press("Enter")
-        await expect(chat.get_by_text("Podaj numer telefonu")).to_be_visible()
-        await field.fill("600 700 800")
-        await page.keyboard.press("Enter")
-        await expect(chat.locator(".turn").last).to_contain_text("600 700 800", timeout=15_000)
+async def test_a_value_that_is_refused_can_be_given_again(page: Page, site: Site) -> None:
+    chat = await open_chat(page)
+    await tap(chat, "Rozmowa z człowiekiem", 3)
+    field = chat.get_by_role("textbox", name="Pod jaki numer telefonu")
+    await field.fill("12")
+    await page.keyboard.press("Enter")
+    await expect(chat.get_by_text("Podaj numer telefonu")).to_be_visible()
+    await field.fill("600 700 800")
+    await page.keyboard.press("Enter")
+    await expect(chat.locator(".turn").last).to_contain_text("600 700 800", timeout=15_000)
 
 
 @NPM
