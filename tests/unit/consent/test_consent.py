@@ -1,5 +1,3 @@
-"""None"""
-
 import base64
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

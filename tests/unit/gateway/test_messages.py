@@ -1,5 +1,3 @@
-"""None"""
-
 import asyncio
 import json
 import time
