@@ -45,14 +45,6 @@ async def returning(stack: Stack, language: str) -> tuple[str, str]:
     return address, stack.url + await stack.link(address, "/opt-in/confirm")
 
 
-async def leaving(stack: Stack) -> tuple[str, str]:
-    """Return an address that wants to be forgotten, and the link that confirms it."""
-    address = fresh_address()
-    await stack.opt_in(address)
-    await stack.http("POST", "/api/revoke-consent", {"email": address})
-    return address, stack.url + await stack.link(address, "/erasure/confirm")
-
-
 async def agrees(stack: Stack, address: str) -> bool:
     return bool((await stack.consents(address))["consents"]["marketing"])
 
@@ -203,7 +195,10 @@ async def test_refusing_an_opt_in_from_the_mail_s_link_ends_the_asking(
 async def test_confirming_an_erasure_from_the_mail_s_link_to_done(
     stack: Stack, visitor: Visitor, language: str
 ) -> None:
-    address, link = await leaving(stack)
+    address = fresh_address()
+    await stack.opt_in(address)
+    await stack.http("POST", "/api/revoke-consent", {"email": address})
+    link = stack.url + await stack.link(address, "/erasure/confirm")
     words = WORDS[language]
     async with visitor(language) as page:
         await page.goto(link)

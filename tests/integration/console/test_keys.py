@@ -17,6 +17,7 @@ from tests.integration.console.conftest import (
     Reader,
     stopping_at,
 )
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.service import Answer
 
@@ -31,7 +32,7 @@ async def test_a_key_is_in_force_on_every_gateway_when_it_is_answered(
     console: Console, running: NewReader
 ) -> None:
     readers = [running("a/0"), running("a/1")]
-    await eventually(lambda: _all_have(readers))
+    await until(lambda: all(reader.version for reader in readers))
     made = await console.create(networks=["10.0.0.0/8"], limits=["600 per minute"])
     assert (made.status, made.body["in_force_on"]) == (201, 2)
     assert made.body["key"].startswith(f"osk_{made.body['id']}_")
@@ -44,17 +45,13 @@ async def test_a_key_is_in_force_on_every_gateway_when_it_is_answered(
     assert (act.action, act.object_ref) == ("key.create", made.body["id"])
 
 
-async def _all_have(readers: list[Reader]) -> bool:
-    return all(reader.version for reader in readers)
-
-
 @pytest.mark.quick
 async def test_a_revocation_is_answered_200_once_no_gateway_has_the_key(
     console: Console, running: NewReader
 ) -> None:
     reader = running("a/0")
     made = await console.create()
-    await eventually(lambda: _holds(reader, digest(made)))
+    await until(lambda: digest(made) in reader.digests)
     revoked = await console.call("POST", f"/api/keys/{made.body['id']}/revoke", REASON)
     assert (revoked.status, revoked.body["in_force_on"]) == (200, 1)
     assert digest(made) not in reader.digests
@@ -63,10 +60,6 @@ async def test_a_revocation_is_answered_200_once_no_gateway_has_the_key(
     assert [each.body["key"] for each in told] == [made.body["id"]]
     (act,) = console.query("SELECT * FROM staff_action WHERE action = 'key.revoke'")
     assert (act.actor_kind, act.reason, act.outcome) == ("env", REASON["reason"], "done")
-
-
-async def _holds(reader: Reader, sha256: str) -> bool:
-    return sha256 in reader.digests
 
 
 @pytest.mark.quick

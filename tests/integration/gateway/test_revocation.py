@@ -22,6 +22,7 @@ import pytest
 from deploy.up.servers import Redis
 from tests.integration.gateway.conftest import Gateway, StartGateway, workers_of
 from tests.support.console import INTERNAL_KEY, Console, api_key
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 
 pytestmark = pytest.mark.promise("P12")
@@ -142,7 +143,7 @@ async def test_no_request_begun_after_the_confirmation_is_answered_2xx(
                 await break_something(chance, console, gateways, own_redis)
             await revoking
             seen = len(history.calls)
-            await eventually(lambda seen=seen: more(history, seen + 40), 60)  # type: ignore[misc]
+            await until(lambda seen=seen: len(history.calls) > seen + 40, 60)  # type: ignore[misc]
     finally:
         for caller in callers:
             caller.cancel()
@@ -156,10 +157,6 @@ async def test_no_request_begun_after_the_confirmation_is_answered_2xx(
         ]
         assert {status for _, _, status in after} <= {401, 502, 503}
         assert after
-
-
-async def more(history: History, than: int) -> bool:
-    return len(history.calls) > than
 
 
 @pytest.mark.control("P12")

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -29,12 +28,9 @@ FENCES = {
 }
 
 
-async def described(stack: Stack) -> Any:
-    return (await stack.http("GET", "/api/forms/contact?language=pl")).body
-
-
 async def test_the_page_holds_what_the_command_prints(stack: Stack) -> None:
-    form = await described(stack) | {"issued": ISSUED}
+    described = await stack.http("GET", "/api/forms/contact?language=pl")
+    form = described.body | {"issued": ISSUED}
     printed = {FENCES[kind]: make(form, SHOWN) for kind, make in snippets.AS.items()}
     found = {name: body.rstrip("\n") for name, body in CODE.items() if name in printed}
     assert found == printed

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.consumers import until
 from tests.support.eventually import eventually
 from tests.support.forms import SITE, agreed, alerts, arrived, new_key, stored, submit, suspected
 from tests.support.stack import Stack
@@ -68,11 +69,8 @@ async def test_the_trail_holds_the_hash_of_what_was_shown(stack: Stack, language
     shown = await stack.http("GET", f"/api/leads/{lead['id']}", key="service")
     mail = shown.body["marketing"]["email"]
     assert (mail["state"] in {"granted", "waiting"}, mail["wording"]) == (True, "contact/2026-11")
-    assert await eventually(lambda: steps_of(stack, email), 20)
-
-
-async def steps_of(stack: Stack, email: str) -> list[Any]:
-    return stack.query("SELECT * FROM followups.followup_event WHERE email = %s", email)
+    steps = "SELECT * FROM followups.followup_event WHERE email = %s"
+    await until(lambda: stack.query(steps, email), 20)
 
 
 async def test_other_pages_are_refused(stack: Stack) -> None:
