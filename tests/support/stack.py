@@ -56,7 +56,7 @@ QUICK = {
     **UNLIMITED,
     "SERVICE_RATE_LIMIT": "1000000 per minute",
     "FOLLOWUP_QUIET_HOURS": "off",
-    # A mail more for each person; test_chat_consents has it on.
+    # A mail more for each person; test_double_opt_in has it on.
     "DOUBLE_OPT_IN": "off",
     "ALERTS_RECONCILE_SECONDS": "1",
     "ALERTS_OVERDUE_SECONDS": "5",
