@@ -117,7 +117,7 @@ def _left_out(said: Amounts) -> set[str]:
     """Return the rooms that a clause says are done or not wanted."""
     out: set[str] = set()
     for start, end in pairwise([0, *said.cuts, len(said.tokens)]):
-        for first, stop in said.spans("out yes", start, end)[:1]:
+        for first, stop in said.all("out yes", start, end)[:1]:
             nouns = said.nouns_in(start, first)[-1:] or said.nouns_in(stop, end)
             out.update(each.value for each in nouns)
     return out

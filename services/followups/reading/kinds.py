@@ -41,13 +41,11 @@ class Kinds:
     def __init__(self, *tables: Mapping[str, str]) -> None:
         """:param tables: the entries of each kind; where two have the same, the later counts"""
         self._phrases: dict[str, str] = {}
-        self._stems: dict[str, str] = {}
         for table in tables:
             for kind, entries in table.items():
                 for entry in filter(None, map(str.strip, _ENTRY.split(plain(entries)))):
                     for words in product(*(each.split("|") for each in entry.split())):
-                        kinds = self._stems if entry.endswith("*") else self._phrases
-                        kinds[" ".join(words).rstrip("*")] = kind[0]
+                        self._phrases[" ".join(words)] = kind[0]
         self._known = {word for phrase in self._phrases for word in phrase.split()}
         self._longest: dict[str, int] = {}
         for said in (phrase.split() for phrase in self._phrases):
@@ -75,9 +73,9 @@ class Kinds:
     def _word(self, typed: str) -> tuple[str, str]:
         """Return the word that was meant, and its kind by itself."""
         if typed not in self._phrases:
-            for size in range(min(len(typed), MISTYPED.stop), 1, -1):
-                if typed[:size] in self._stems:
-                    return typed, self._stems[typed[:size]]
+            for size in range(len(typed), 1, -1):
+                if stem := self._phrases.get(f"{typed[:size]}*"):
+                    return typed, stem
         if typed not in self._known and _may_be_mistyped(typed):
             near = (word for each in shortened(typed) for word in self._shortened.get(each, ()))
             typed = next((word for word in near if _is_slip(typed, word)), typed)

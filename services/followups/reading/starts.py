@@ -156,5 +156,5 @@ def _is_past(said: _Said, time: _Time) -> bool:
 
 def _is_call(said: _Said, time: _Time) -> bool:
     """`Proszę nie dzwonić w piątek`, `żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
-    asked = said.spans("rings yes", time.sentence, time.at)
+    asked = said.all("rings yes", time.sentence, time.at)
     return bool(asked) and {*said.roles(asked[-1][0], time.end)} <= {"call", "other", "done"}

@@ -36,6 +36,7 @@ _DIGITS = re.compile(r"\d+")
 _SAID = ""
 """The key of what a phrase means, beside the words that may go on with it."""
 Node = dict[str, Any]
+Spans = dict[int, list[tuple[str, int]]]
 Lists = Mapping[str, Sequence[str]]
 NO_LISTS: Lists = MappingProxyType({})
 
@@ -89,8 +90,6 @@ class Vocabulary:
         """The classes of each word, and of each beginning and ending, which has its star."""
         self._parts: set[str] = set()
         """The beginnings and endings that phrases have."""
-        self._lists: set[str] = set()
-        """Classes without a value."""
         self._unlike: set[str] = set()
         self._classes: Node = {}
         """Their phrases."""
@@ -122,8 +121,6 @@ class Vocabulary:
 
     def _add_words(self, words: Lists, value: object = None) -> None:
         for kind, forms in words.items():
-            if value is None:
-                self._lists.add(f"{{{kind}}}")
             for form in map(plain, forms):
                 if " " in form or form[:1] == "{":
                     self._insert(self._classes, form.split(), f"{{{kind}}}")
@@ -134,7 +131,7 @@ class Vocabulary:
         self._names.add(key)
         is_not = phrase[0] == "!"
         for elements in spellings(phrase.removeprefix("!")):
-            classes = tuple(each for each in elements if each[0] == "{" and each not in self._lists)
+            classes = tuple(each for each in elements if each[0] == "{")
             self._insert(self._phrases, elements, (name, value, key, classes, is_not))
 
     def add_rule(self, name: str, text: str) -> None:
@@ -189,21 +186,20 @@ class Vocabulary:
 
     def find(self, tokens: list[Token]) -> list[Match]:
         """Return the phrases in the tokens, in the order of their first one."""
-        message = _Message([*(each.keys for each in tokens), ("$",), ()], {})
+        words, spans = [*(each.keys for each in tokens), ("$",), ()], Spans()
         for at, each in enumerate(tokens):
-            if each.opens and (spans := message.heard([(node, at + 1) for node in each.opens])):
-                message.spans[at] = spans
+            opened = each.opens and _heard([(node, at + 1) for node in each.opens], words, {})
+            if opened:
+                spans[at] = opened
         found: list[Match] = []
         denied: set[tuple[str, int]] = set()
         for start, each in enumerate(tokens):
             begun = [(node, start + 1) for node in each.begun]
-            if start in message.spans:
-                begun += [
-                    (self._phrases[key], end)
-                    for key, end in message.spans[start]
-                    if key in self._phrases
-                ]
-            for (name, value, key, classes, is_not), end in message.heard(begun) if begun else ():
+            if start in spans:
+                tree = self._phrases
+                begun += [(tree[key], end) for key, end in spans[start] if key in tree]
+            for meaning, end in _heard(begun, words, spans) if begun else ():
+                name, value, key, classes, is_not = meaning
                 if is_not:
                     denied.update((key, at) for at in range(start, end))
                 else:
@@ -213,9 +209,7 @@ class Vocabulary:
         if not denied:
             return found
         return [
-            each
-            for each in found
-            if denied.isdisjoint((each.key, at) for at in range(each.start, each.end))
+            each for each in found if denied.isdisjoint((each.key, at) for at in range(*each[3:5]))
         ]
 
     def meant(self, names: AbstractSet[str]) -> AbstractSet[str]:
@@ -224,38 +218,38 @@ class Vocabulary:
         return names | {name for name, rule in rules if rule.holds(names)}
 
 
-class _Message(NamedTuple):
-    """The keys of each token, and the classes of which a phrase begins at one, with its end."""
+def _heard(
+    begun: list[tuple[Node, int]], words: list[tuple[str, ...]], spans: Spans
+) -> list[tuple[Any, int]]:
+    """Return what the phrases mean that go on from here, with the token after each.
 
-    words: list[tuple[str, ...]]
-    spans: dict[int, list[tuple[Any, int]]]
-
-    def heard(self, begun: list[tuple[Node, int]]) -> list[tuple[Any, int]]:
-        """Return what the phrases mean that go on from here, with the token after each."""
-        heard: list[tuple[Any, int]] = []
-        for node, at in begun:  # which grows
-            if _SAID in node:
-                heard += [(meaning, at) for meaning in node[_SAID]]
-                if len(node) == 1:
-                    continue
-            if GAP in node:
-                last = min(at + LONGEST_GAP + 1, len(self.words))
-                begun += [(node[GAP], each) for each in range(at, last)]
-            begun += [(node[key], at + 1) for key in self.words[at] if key in node]
-            if at in self.spans:
-                begun += [(node[key], end) for key, end in self.spans[at] if key in node]
-        return heard
+    :param words: the keys of each token
+    :param spans: the classes of which a phrase begins at a token, with its end
+    """
+    heard: list[tuple[Any, int]] = []
+    for node, at in begun:  # which grows
+        if _SAID in node:
+            heard += [(meaning, at) for meaning in node[_SAID]]
+            if len(node) == 1:
+                continue
+        if GAP in node:
+            last = min(at + LONGEST_GAP + 1, len(words))
+            begun += [(node[GAP], each) for each in range(at, last)]
+        begun += [(node[key], at + 1) for key in words[at] if key in node]
+        if at in spans:
+            begun += [(node[key], end) for key, end in spans[at] if key in node]
+    return heard
 
 
-def _said(classes: Sequence[str], tokens: list[Token]) -> dict[str, list[Any]]:
-    """Return the values of the classes of a phrase, of which each is the next token that can be it."""
+def _said(classes: Sequence[str], tokens: Sequence[Token]) -> dict[str, list[Any]]:
+    """Return the values of the classes of a phrase: of each the next token's that has one."""
     found: dict[str, list[Any]] = {}
-    left = iter(classes)
-    wanted = next(left)
-    for token in tokens:
-        if wanted in token.kinds:
-            found.setdefault(wanted[1:-1], []).append(token.kinds[wanted])
-            wanted = next(left, "")
+    for each in classes:
+        for at, token in enumerate(tokens):
+            if (value := token.kinds.get(each)) is not None:
+                found.setdefault(each[1:-1], []).append(value)
+                tokens = tokens[at + 1 :]
+                break
     return found
 
 
@@ -290,14 +284,13 @@ class Said:
                 found.append(each)
         return found
 
-    def all(self, name: str) -> list[tuple[int, int]]:
-        return self._spans.get(name, [])
-
-    def spans(self, name: str, first: int, end: int) -> list[tuple[int, int]]:
-        return [each for each in self.all(name) if first <= each[0] and each[1] <= end]
+    def all(self, name: str, first: int = 0, end: int | None = None) -> list[tuple[int, int]]:
+        """Return where the phrases of this meaning are, between these tokens."""
+        end = len(self.tokens) if end is None else end
+        return [each for each in self._spans.get(name, ()) if first <= each[0] and each[1] <= end]
 
     def has(self, name: str, first: int, end: int) -> bool:
-        return bool(self.spans(name, first, end))
+        return bool(self.all(name, first, end))
 
     def is_said(self, name: str) -> bool:
         return name in self.names
