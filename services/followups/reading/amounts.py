@@ -21,6 +21,7 @@ _TOKEN = re.compile(
     r"|(?P<word>(?:m|mkw?|ft|м)2(?!\d)|m[./-](?=\w)|[^\W\d_]+)|(?P<sign>[^\w\s])",
     re.IGNORECASE,
 )
+_FILES = ("amounts", "area", "money", "corrections")
 _NOUNS = ("part", "whole", "other")
 AREAS = {"square", "metres", "feet"}
 _SCALES = {"feet": 0.09290304}
@@ -65,7 +66,7 @@ def _scale(unit: str | None) -> float:
 class Amounts(Said):
     """A message with its numbers and the nouns that they may count."""
 
-    vocabulary = Vocabulary("amounts", "area", "money", "corrections", pattern=_TOKEN)
+    vocabulary = Vocabulary(*_FILES, pattern=_TOKEN)
 
     @cached_property
     def numbers(self) -> list[Amount]:

@@ -47,7 +47,11 @@ def phrase_fault(phrase: str) -> str | None:
             letters = token.strip("*")
             if token == GAP or _LIST.fullmatch(token):
                 continue
-            if fold(letters) != ("".join(fold(letters)),) or token not in _ways(letters):
+            if fold(letters) != ("".join(fold(letters)),) or token not in {
+                letters,
+                f"{letters}*",
+                f"*{letters}",
+            }:
                 return f"{phrase!r}: {token!r} is not one word"
             least = ENDING if token.startswith("*") else STEM
             if token != letters and len(letters) < least:
@@ -57,10 +61,6 @@ def phrase_fault(phrase: str) -> str | None:
 
 def lists_in(phrase: str) -> set[str]:
     return {match[1] for match in map(_LIST.fullmatch, phrase.split()) if match}
-
-
-def _ways(letters: str) -> set[str]:
-    return {letters, f"{letters}*", f"*{letters}"}
 
 
 class Rule(NamedTuple):

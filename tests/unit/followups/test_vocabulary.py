@@ -3,15 +3,12 @@
 import ast
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from services.followups.reading import (
-    dates,
-    starts,
-    tokens,
-)
+from services.followups.reading import amounts, dates, speech, starts, tokens
 
 READING = Path(tokens.__file__).parent
 FILES = sorted((READING / "vocabulary").glob("*.toml"))
@@ -52,6 +49,15 @@ def test_each_class_that_a_phrase_names_has_words(file: str) -> None:
     )
     named = {name for phrase in phrases(file) for name in re.findall(r"\{(\w+)\}", phrase)}
     assert named - known == set()
+
+
+@pytest.mark.parametrize("files", [speech._FILES, amounts._FILES])
+def test_no_list_has_the_name_of_a_class_in_a_file_that_is_read_with_it(
+    files: tuple[str, ...],
+) -> None:
+    lists = Counter(name for file in files for name in TOLD.get(file, {}).get("lists", ()))
+    classes = {name for file in files for name in TOLD.get(file, {}).get("words", ())}
+    assert [name for name, times in lists.items() if times > 1 or name in classes] == []
 
 
 def test_each_meaning_of_a_time_is_in_the_vocabulary_and_the_other_way_round() -> None:
