@@ -110,19 +110,10 @@ def completed(message: str, address: str, *, doubted: bool) -> str | None:
         before, domain = message[: match.start()], match[1].lower()
         domain = _PROVIDERS.get(domain, domain)
         is_like = domain in PROVIDERS or difflib.get_close_matches(domain, [known], cutoff=0.6)
-        if domain != known and is_like and not _is_denied(before):
+        if domain != known and is_like and not heard(before).is_said("denied yes"):
             # First, as `miało być` before it would deny it.
             return f"{local}@{domain}, {before}{message[match.end() :]}"
     return None
-
-
-def _is_denied(before: str) -> bool:
-    """`nie wp.pl`, but not `nie wp.pl, tylko`"""
-    said = heard(before)
-    for at in range(len(said.tokens) - 1, max(-1, len(said.tokens) - 5), -1):
-        if said.is_kind(at, "{turns}", "{denies}"):
-            return said.is_kind(at, "{denies}")
-    return False
 
 
 def named(message: str) -> list[str]:
