@@ -198,20 +198,16 @@ class Heard:
         who gives another.
         """
         understood, facts = self.understood, self._facts
+        held = self.taps.routes.named(self.state.route)
         is_more = understood.answer or facts != NO_FACTS or small_talk.says(understood.rest)
         return bool(
             (route.alone and is_more)
             or (route.name == "scope" and facts.tells_of_works)  # `Toruń, ulica Lotto, 70 m2`
             or ("contact" in route.skips and (facts.email or facts.phone))
             or (route.asks and not small_talk.asks(self.message))
-            or (route.action == "misread" and not self._leaves(route))
+            or (route.action == "misread" and not (held and held.first == route.first))
             or self._is_undone(route.action)
         )
-
-    def _leaves(self, route: Route) -> bool:
-        """Return whether it takes back what holds the conversation: a danger, or another topic."""
-        held = self.taps.routes.named(self.state.route)
-        return held is not None and held.first == route.first
 
     def _is_undone(self, action: Action | None) -> bool:
         """Return whether an action is only of mails, or of the number that another replaces."""

@@ -190,3 +190,21 @@ def test_consent_is_a_card_of_its_own_below_a_short_bubble() -> None:
     assert turn.reply.count(wording) == 1
     assert "Administratorem" not in bubble
     assert len(bubble) < 280
+
+
+def test_who_writes_russian_reads_only_russian_and_is_told_that_a_person_answers() -> None:
+    state, said = State(), []
+    for message in (
+        "сколько стоит ремонт? нужна ванна",
+        "метров 5",
+        "не дам номер",
+        "576 22 33 44",
+    ):
+        turn = dialogues.answer(state, message)
+        state = turn.state
+        said.append(turn.reply)
+    assert [each for each in said if re.search("[іїєґ]", each)] == []
+    assert all("автоматический" in each for each in (said[0], said[-1]))
+    assert "По какому номеру" not in said[2]
+    assert state.facts.area == 5
+    assert dialogues.hold(["нужен ремонт, 576 22 33 44"]).lead
