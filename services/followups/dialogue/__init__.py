@@ -59,7 +59,7 @@ def turn(
             text = route.told if known.reachable else route.ask if known.asking else route.again
             said = text.get(heard.of_reply, said)
     if (last := digest(said)[:16]) == state.last_reply:
-        is_urgent = heard.held is not None and heard.held.first
+        is_urgent = heard.held is not None and (heard.held.first or heard.held.whole)
         if said == script["thanks"]:
             said = script["thanks_again"]
         elif is_urgent or known.asking == "consent":  # it has to be read
