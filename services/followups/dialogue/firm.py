@@ -30,6 +30,7 @@ class Asked(NamedTuple):
 
 NOTHING = Asked()
 _IN_GENERAL, _NO_WORKS = words_of("firm", "works_in_general"), words_of("firm", "no_works")
+_FLAT = 20
 _BY_AREA = re.compile(r"(\w+) (\d{1,3}(?:[ .,\xa0]?\d{3})*)( ?[^\s/\d]+)/[mм]²")
 
 
@@ -50,7 +51,10 @@ def prices(
         if fit := [part for part in each if named & {word[: STEM + 2] for word in fold(part)}]:
             return ", ".join(_for_area(part, area, language) for part in fit)
     of_rooms = " ".join(word for word in fold(wish) if word[: STEM + 2] in rooms)
-    return "" if small_talk.names_works(of_rooms, works) else listed
+    if small_talk.names_works(of_rooms, works):
+        return ""
+    whole = area if (area or 0) >= _FLAT else None  # a smaller one is a room's
+    return ", ".join(_for_area(part, whole, language) for part in each)
 
 
 def _for_area(price: str, area: float | None, language: str) -> str:

@@ -97,7 +97,10 @@ class Heard:
             self._found, self._offered = [self.tap.route] if self.tap.route else [], []
             return
         is_form = state.route or facts.area or facts.budget or facts.start
-        found = routes.find(self.message, before="" if is_form else state.last_said or "")
+        held = routes.named(state.route)
+        # `Awaria`, by itself or tapped: what happened follows.
+        begun = f"{held.words[0]}. " if held and held.first and held.alone else ""
+        found = routes.find(begun + self.message, before="" if is_form else state.last_said or "")
         self._found = [route for route in found if not route.offers]
         # Who has said what they want describes it: `ściany są popękane` is no complaint.
         may_offer = [] if is_form or facts.wish else [route for route in found if route.offers]

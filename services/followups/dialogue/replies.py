@@ -37,6 +37,8 @@ class Reply:
             texts.append(filled(part, {"said": said, "prices": prices}))
             if "{said}" in part:  # once is enough
                 said = ""
+            if "{prices}" in part:
+                prices = ""
         return " ".join(texts)
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
@@ -223,8 +225,10 @@ class Reply:
 
     def _sum(self) -> list[str]:
         """Say what the area costs that was named after a question about prices."""
-        heard, route = self.heard, self.heard.taps.routes.named(self.before.answered)
-        is_due = route is not None and route.later and heard.news.area and not heard.answers
+        heard, named = self.heard, self.heard.taps.routes.named
+        told = (named(each.removeprefix("told_")) for each in self.before.asked)
+        asked = any(route is not None and route.later for route in told)
+        is_due = asked and heard.news.area and not heard.answers
         is_by_area = is_due and self._prices(None) != self._prices(self.state.facts.area)
         return self._say("prices") if is_by_area else []
 
