@@ -96,8 +96,9 @@ class Heard:
         if self.tap:
             self._found, self._offered = [self.tap.route] if self.tap.route else [], []
             return
-        is_form = state.route or facts.area or facts.budget or facts.start
         held = routes.named(state.route)
+        is_held = held is not None and held.topic != "privacy"  # `Proszę go usunąć` goes on
+        is_form = is_held or facts.area or facts.budget or facts.start
         # `Awaria`, by itself or tapped: what happened follows.
         begun = f"{held.words[0]}. " if held and held.first and held.alone else ""
         found = routes.find(begun + self.message, before="" if is_form else state.last_said or "")

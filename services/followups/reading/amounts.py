@@ -105,7 +105,7 @@ class Amounts(Said):
         if self.is_kind(at - 1, "{sign}"):  # `£20,000`
             start, currency = at - 1, self.tokens[at - 1].kinds["{sign}"]
         name = unit.value if unit else currency and "currency"
-        number = self.value(at) if "{amount}" in self.tokens[at].kinds else 1
+        number = next(iter(unit.said.get("amount", ())), 1) if unit else self.value(at)
         return Amount(start, end, number * _scale(name), name, currency)
 
     def _is_range(self, last: Amount, each: Amount) -> bool:

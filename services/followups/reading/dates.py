@@ -15,6 +15,7 @@ from services.followups.reading.tokens import Match, Said, Vocabulary
 
 _CALENDAR = told("calendar")
 SEASONS: frozenset[str] = frozenset(_CALENDAR["seasons"])
+NARROWED: frozenset[str] = frozenset(_CALENDAR["narrowed"]["yes"])
 _PERIODS: dict[str, list[int]] = _CALENDAR["seasons"] | _CALENDAR["feasts"]
 _ORDER = {rule: number for number, rule in enumerate(told("time"))}
 """The first rule that names a token has it."""

@@ -10,7 +10,8 @@ _POLISH = re.compile("[ąćęłńóśźż]")
 _GERMAN = re.compile("[äöüß]")
 _CYRILLIC = re.compile("[а-яёіїєґ]{2,}")
 _NAMES = re.compile(r"\b[A-ZĆŁŚŹŻ]\w+")
-_ADDRESS = re.compile(r"\S+(?:@|\s?\(at\)\s?)\S+")
+_NEUTRAL = re.compile(r"\S+(?:@|\s?[(\[{]at[)\]}]\s?)\S+|(?<![^\W\d_])zł(?:oty)?\b")
+"""Addresses and our currency."""
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
 
@@ -22,8 +23,8 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
     Cyrillic counts as Ukrainian, the only language with these letters that we answer in.
     """
     text = message.lower().replace("’", "'")
-    if "@" in text or "(at)" in text:
-        text = _ADDRESS.sub(" ", text)
+    if any(each in text for each in ("@", "at)", "at]", "at}", "zł")):
+        text = _NEUTRAL.sub(" ", text)
     words = _WORD.findall(text)
     points = {language: sum(map(known.__contains__, words)) for language, known in _WORDS.items()}
     if max(points["en"], points["de"]) > max(1, points["pl"]):  # `flat in Żoliborz, 60 sqm`

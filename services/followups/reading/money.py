@@ -34,7 +34,8 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     if total is None:
         return text, {}
     first, last = found[0], found[-1]
-    news: dict[str, Any] = {"budget": round(total), "currency": first.currency or "PLN"}
+    meant = next((each.currency for each in found if each.value == total), None)
+    news: dict[str, Any] = {"budget": round(total), "currency": meant or first.currency or "PLN"}
     if first is last and first.least:
         news["budget_from"] = round(first.least)
     return said.without((first.start, last.end)), news

@@ -119,7 +119,8 @@ def _corrects(said: _Said, last: _Time, each: _Time, role: Role) -> bool:
         return True
     old, new = last.date.said, each.date.said
     is_near = each.at - last.at <= _LONGEST_LINK + 1 and new[:7] >= old[:7]
-    return role >= Role.UNSAID and is_near and old.partition(" ")[2] in dates.SEASONS
+    is_near = is_near and not said.begins("after_time or", last.at)
+    return role >= Role.UNSAID and is_near and old.partition(" ")[2] in dates.NARROWED
 
 
 def _role(said: _Said, time: _Time, *, bare: bool) -> Role:
