@@ -344,7 +344,9 @@ class Heard:
             not self.asks_of_record and bool(fold(rest)) and small_talk.asks(rest, self.spoken)
         )
         whole = self.is_question or not self._facts.has_contact
-        self.quotable = self.message if whole else rest
+        quoted = small_talk.quoted(self.message if whole else rest, asks=self.is_question)
+        times = small_talk.when(self.message) if "call_times" in self.actions else None
+        self.quoted = (quoted or "") if times is None else times
         is_limited = self.understood.wants_reply_only
         self._has_limits = is_limited or not self.actions.isdisjoint(_LIMITS)
         # On a route, even `na piśmie` matters, and so does a single name: `Zabierzów`.

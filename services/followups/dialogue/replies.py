@@ -31,8 +31,7 @@ class Reply:
 
     def text(self, *, agrees: bool, greets: bool) -> str:
         parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
-        said = small_talk.quoted(self.heard.quotable, asks=self.heard.is_question) or ""
-        prices, texts = self._prices(self.state.facts.area), []
+        prices, texts, said = self._prices(self.state.facts.area), [], self.heard.quoted
         for part in parts:
             texts.append(filled(part, {"said": said, "prices": prices}))
             if "{said}" in part:  # once is enough

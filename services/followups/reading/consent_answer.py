@@ -9,7 +9,7 @@ merely denies something ("nie mamy projektu") counts in none but the one that as
 import re
 from typing import Literal
 
-from services.followups.reading import name
+from services.followups.reading import name, small_talk
 from services.followups.reading.kinds import PATTERNS, TABLES, Kinds, pattern
 from services.followups.reading.phrases import plain
 from services.followups.reading.speech import Speech, heard, says
@@ -34,6 +34,7 @@ _BEGUN = re.compile(rf"\s*{MARK}\s*[.,\n]")
 _PHONE = re.compile(r"(?:\+48[ -]?)?(?<!\d)\d{3}([ -]?)\d{3}\1\d{3}(?![\s.-]*\d)")
 _NO_OBSTACLE = re.compile("n[nhb]*x")
 """`Nie mam nic przeciwko`."""
+_ASKS_TOO = re.compile(r"([^?]{2,40}?)(?:[.!] (?:(?:A|And) )?|, (?:a|and) )([^.!?]+)\?")
 _YES = {name: Kinds(table["both"], table["yes"]) for name, table in TABLES.items()}
 _TRAILS_OFF = re.compile("hm+|y+|e+|no+")
 """A last word that wavers: `ok hm`, `yes no`."""
@@ -222,6 +223,15 @@ def beside_answer(message: str, language: str) -> list[str]:
 # --- the answer -------------------------------------------------------------------------------
 
 
+def _agreed(message: str, language: str) -> str:
+    """Return the plain yes before a question that is of something else: `tak, a ile trwa remont?`"""
+    said = _ASKS_TOO.fullmatch(message.strip())
+    if not (said and says(said[1], "agrees plain") and small_talk.asks(said[2], language)):
+        return message
+    is_about = says(said[2], "if any") or answer(f"{said[2]}?", language, "consent")
+    return message if is_about else said[1]
+
+
 def _is_about_it(message: str) -> bool:
     """Return whether a question is about the consent: `a muszę?`, but not `robicie w soboty?`"""
     said = heard(message)
@@ -245,7 +255,7 @@ def answer(
         return "no"
     asks = message.rstrip().endswith("?")
     if asked == "consent":
-        if says_yes(message, language):
+        if says_yes(_agreed(message, language), language):
             return "yes"
         if says_no(message, language):
             return "no"

@@ -21,6 +21,8 @@ _CLAUSE = re.compile(r"[.!;\n,:–—]|\s-|\d")
 _QUESTION = re.compile(r"[^.!?;:\n]+\?")
 _PLAIN = re.compile(r"[\w .,;:!?%/’'()–-]{8,120}")
 _CONTACT = re.compile(r"(\d[ -]?){6}|\w\.\w{2}|[^\W\d]/\w{2}")
+_CONTACTS = re.compile(r"(?:\b(?:numer|nr|tel)\W*)?\+?\d(?:[\s()-]{0,3}\d){6,}|\S+@\S+")
+_PART = re.compile(r"[.;!?](?!\d)|\n")
 _GAP = re.compile(r"[,.] ?[,.?!]")
 """Left by a fact that was taken out."""
 _WORTH_QUOTING = 3
@@ -77,6 +79,12 @@ def quoted(message: str, *, asks: bool) -> str | None:
     text = rest if rest and not word_count(first) else text
     is_plain = _PLAIN.fullmatch(text) and not (_CONTACT.search(text) or _GAP.search(text))
     return text if is_plain and word_count(text) >= _WORTH_QUOTING else None
+
+
+def when(message: str) -> str:
+    """Return the part that says at which hours to call, without the number."""
+    parts = _PART.split(_CONTACTS.sub(";", message))
+    return next((each.strip(" ,:-") for each in parts if speech.says(each, "hours yes")), "")
 
 
 def word_count(rest: str) -> int:
