@@ -51,10 +51,9 @@ def prices(
         if fit := [part for part in each if named & {word[: STEM + 2] for word in fold(part)}]:
             return ", ".join(_for_area(part, area, language) for part in fit)
     of_rooms = " ".join(word for word in fold(wish) if word[: STEM + 2] in rooms)
-    if small_talk.names_works(of_rooms, works):
-        return ""
     whole = area if (area or 0) >= _FLAT else None  # a smaller one is a room's
-    return ", ".join(_for_area(part, whole, language) for part in each)
+    summed = ", ".join(_for_area(part, whole, language) for part in each)
+    return "" if small_talk.names_works(of_rooms, works) else summed
 
 
 def _for_area(price: str, area: float | None, language: str) -> str:

@@ -31,13 +31,12 @@ class Reply:
 
     def text(self, *, agrees: bool, greets: bool) -> str:
         parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
-        prices, texts, said = self._prices(self.state.facts.area), [], self.heard.quoted
+        prices = self._prices(self.state.facts.area)
+        given, texts = {"said": self.heard.quoted, "prices": prices}, []
         for part in parts:
-            texts.append(filled(part, {"said": said, "prices": prices}))
-            if "{said}" in part:  # once is enough
-                said = ""
-            if "{prices}" in part:
-                prices = ""
+            texts.append(filled(part, given))
+            left = given.items()  # once is enough
+            given = {name: "" if f"{{{name}}}" in part else each for name, each in left}
         return " ".join(texts)
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
@@ -141,7 +140,9 @@ class Reply:
         return any(heard.asked) or any(route is not heard.held for route in heard.answers)
 
     def _passed_on(self) -> list[str]:
-        return self._say("question_kept" if refuses_contact(self.state) else "question_passed")
+        held = self.heard.held
+        passed = "question_urgent" if held and held.first else "question_passed"
+        return self._say("question_kept" if refuses_contact(self.state) else passed)
 
     def _of_the_firm(self) -> list[str]:
         """Answer what the configuration knows: whether the firm does this, and where it works."""
@@ -183,15 +184,20 @@ class Reply:
 
     def _noted(self, rest: list[str]) -> list[str]:
         """Say what was understood, so that it can be corrected; a contact only once."""
-        state, heard = self.state, self.heard
+        state, before, heard = self.state, self.before, self.heard
         if heard.asks_of_record:
             facts = describe(state.facts, heard.language)
             return self._say("record" if state.reachable else "record_none", facts=facts)
         is_end = heard.held is not None and heard.held.then == "end"
         is_idle = heard.held is None and not heard.is_about_lead and not state.wants_mails
         if heard.tap:  # it is on the card
-            is_change = heard.corrects or self._corrects(heard.news)
-            return self._say("corrected", facts=heard.tap.text) if is_change else []
+            if heard.corrects or self._corrects(heard.news):
+                return self._say("corrected", facts=heard.tap.text)
+            goes_on = state.asking in {*ABOUT_WORKS, "contact"} and state.closed == before.closed
+            name = "tapped_skip" if heard.tap.skips else "tapped"
+            ways = self.script.get(name, "").split("|")  # none comes twice in a row
+            way = ways[before.replies % len(ways)] if goes_on and not heard.held else ""
+            return [way.replace("{facts}", heard.tap.text)] if way else []
         if is_end or is_idle:
             return []
         news, contact = heard.news, _contact_of(state)

@@ -1,6 +1,8 @@
 """What a visitor may tap instead of typing, and what each tap does."""
 
 import dataclasses
+import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -282,3 +284,14 @@ def test_a_german_guest_reads_and_changes_what_is_noted_on_the_card() -> None:
     assert visitor.state.facts.area == 9
     assert visitor.taps("phone", ask="card")
     assert visitor.reply == CONFIG.handover["de"]["change_phone"]
+
+
+@pytest.mark.parametrize("language", ["pl", "en"])
+@pytest.mark.parametrize("choices", [("kitchen", "30-60", "30000-60000", "asap"), ("skip",) * 4])
+def test_each_tap_is_answered_with_a_phrase_of_its_own(language: str, choices: Any) -> None:
+    visitor, begun = Visitor(language), []
+    for choice in ("quote", *choices):
+        visitor.taps(choice)
+        begun.append(re.split(r"[.:,]", visitor.reply)[0])
+    assert all(first != then for first, then in pairwise(begun)), begun
+    assert not any(each.endswith("?") for each in begun), begun
