@@ -85,8 +85,8 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
             elif here and (reaches or verb is not None):
                 there += here
             elif verb is not None:
-                of = " ".join(said.words(verb, len(said.tokens)))
-                of_works |= small_talk.only_works(of, works, has_wish=has_wish)
+                sides = (" ".join(said.words(at, len(said.tokens))) for at in (verb, 0))
+                of_works |= any(small_talk.only_works(of, works, has_wish=has_wish) for of in sides)
     ours = [town for town in there if town in towns]
     others = [town for town in there if town not in towns]
     return Asked(of_works, of_area, tuple(ours), tuple(others))
