@@ -110,8 +110,8 @@ async def silence(page: Page, stack: Stack, texts: dict[str, str]) -> None:
     await unfold(page)
     await page.focus("#matchers")
     await page.keyboard.type(f"event_type={SILENCEABLE}")
-    for _ in range(4):
-        await page.keyboard.press("Tab")
+    for _ in range(3):
+        await page.keyboard.press("Shift+Tab")
     await page.keyboard.type("remont biura")
     await page.keyboard.press("Enter")
     await expect(page.locator("main")).to_contain_text("remont biura")
