@@ -31,7 +31,8 @@ class Reply:
 
     def text(self, *, agrees: bool, greets: bool) -> str:
         parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
-        prices = self._prices(self.state.facts.area)
+        asks = any("{prices}" in part for part in parts)
+        prices = self._prices(self.state.facts.area) if asks else ""
         given, texts = {"said": self.heard.quoted, "prices": prices}, []
         for part in parts:
             texts.append(filled(part, given))
