@@ -103,7 +103,7 @@ class Heard:
         begun = f"{held.words[0]}. " if held and held.first and held.alone else ""
         found = routes.find(begun + self.message, before="" if is_form else state.last_said or "")
         self._found = [route for route in found if not route.offers]
-        # Who has said what they want describes it: `ściany są popękane` is no complaint.
+        # Who has said what they want describes it: `ściany są popękane` does not complain.
         may_offer = [] if is_form or facts.wish else [route for route in found if route.offers]
         self._offered = [route for route in may_offer if route.name not in state.asked]
         if offered := routes.named(state.offered):
