@@ -207,10 +207,10 @@ async def test_an_alert_that_alone_is_refused_holds_nothing_for_long_and_fails(
         poison = [await subject.accept(payload={"text": f"poison {n}"}) for n in range(3)]
 
         async def all_failed() -> bool:
-            await subject.until(await subject.accept(), "delivered", seconds=10)
+            await subject.until(await subject.accept(), "delivered")
             return {(await subject.row(each)).state for each in poison} == {"failed"}
 
-        await eventually(all_failed, 30)
+        await eventually(all_failed, 60)
         for alert_id in poison:
             row = await subject.row(alert_id)
             assert (row.reason, row.attempts) == ("gone", 1)

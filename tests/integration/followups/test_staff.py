@@ -3,7 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 
-from services.followups.rules.fact_texts import describe_phone
+from services.followups.rules.fact_texts import describe_phone, filled
 from tests.integration.followups.conftest import CONFIG, World
 
 PAST_THE_WINDOW = 3600.0
@@ -23,11 +23,13 @@ async def test_a_wish_with_a_phone_number_reaches_staff_whatever_its_score(world
 
 
 async def test_a_question_asked_before_the_contact_reaches_staff_with_it(world: World) -> None:
-    reply = (await world.say("Czy robicie też tarasy z kamienia?")).reply
-    assert CONFIG.texts["pl"]["question_unreachable"] in reply
+    question = "Czy robicie też tarasy z kamienia?"
+    reply = (await world.say(question)).reply
+    text = filled(CONFIG.texts["pl"]["question_unreachable"], {"said": question})
+    assert CONFIG.said(text, "pl", datetime.now(UTC)) in reply
     await world.say("jan@example.com")
     [lead] = await world.outbox("lead.qualified")
-    assert "Czy robicie też tarasy z kamienia?" in lead["said"]
+    assert question in lead["said"]
 
 
 async def test_a_bare_contact_reaches_staff_after_a_wait(world: World) -> None:
