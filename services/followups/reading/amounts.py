@@ -2,7 +2,7 @@
 
 A number is read with its evidence: its unit, the nearest noun before it, and the phrases that begin or
 end at it. area.py and money.py say which evidence makes it their fact; how two of them belong together
-is the same for both. vocabulary/amounts.toml has the words, and area.toml the nouns.
+is the same for both. vocabulary/amounts.toml has the words, and flats_and_rooms.toml the nouns.
 """
 
 import itertools
@@ -21,7 +21,7 @@ _TOKEN = re.compile(
     r"|(?P<word>(?:m|mkw?|ft|м)2(?!\d)|m[./-](?=\w)|[^\W\d_]+)|(?P<sign>[^\w\s])",
     re.IGNORECASE,
 )
-_FILES = ("amounts", "area", "money", "corrections")
+_FILES = ("amounts", "flats_and_rooms", "money", "corrections")
 _NOUNS = ("part", "whole", "other")
 AREAS = {"square", "metres", "feet"}
 _SCALES = {"feet": 0.09290304}

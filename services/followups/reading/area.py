@@ -1,6 +1,6 @@
 """Floor areas, in square metres: which numbers of a message are areas, and which of them are to be done.
 
-amounts.py reads the numbers. vocabulary/area.toml has the rooms, and what else a number may measure.
+amounts.py reads the numbers. vocabulary/flats_and_rooms.toml has the nouns, and what else a number may measure.
 """
 
 from collections.abc import Sequence

@@ -236,7 +236,7 @@ def test_the_experts_table_is_todays_and_explains_each_setting() -> None:
 def test_config_show_prints_all_that_is_shipped(tmp_path: Path) -> None:
     files = {file.name for file in where.shipped()}
     assert {"expert.env", ".env.example", "alerts.toml", "company.toml", "forms.toml"} < files
-    assert {"defaults.toml", "words.toml"} < files
+    assert {"defaults.toml", "routes-0-words.toml"} < files
     shown = CliRunner().invoke(app, ["config", "show", "--defaults"]).output
     assert "[targets.slack]" in shown
     assert "PERMIT_SECONDS=20" in shown
