@@ -56,7 +56,8 @@ def turn(
         said = reply.text(agrees=agrees, greets=not (tap or greeted)) or script["thanks"]
         known = reply.state
         if (route := heard.held) and route.whole and not heard.answer:
-            text = route.told if known.reachable else route.ask if known.asking else route.again
+            is_new = known.reachable and not state.reachable
+            text = route.told if is_new else route.ask if known.asking else route.again
             said = text.get(heard.of_reply, said)
     if (last := digest(said)[:16]) == state.last_reply:
         is_urgent = heard.held is not None and (heard.held.first or heard.held.whole)

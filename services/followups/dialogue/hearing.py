@@ -328,8 +328,8 @@ class Heard:
         # The day of the call is not the start, and the day of the keys gives way to a start.
         start, known = read.start or "", state.facts.start
         is_call = _DAY.match(start) and not self.actions.isdisjoint({"call", "call_times"})
-        gives_way = known and starts.of_handover(start) and not starts.of_handover(known)
-        self.read = read._replace(start=None) if is_call or gives_way else read
+        is_less = starts.of_handover(start) and known != "asap" and not starts.of_handover(known)
+        self.read = read._replace(start=None) if is_call or (known and is_less) else read
 
     # --- What else it says ------------------------------------------------------------------------
 
@@ -343,8 +343,8 @@ class Heard:
         self.is_question = (
             not self.asks_of_record and bool(fold(rest)) and small_talk.asks(rest, self.spoken)
         )
-        whole = self.is_question or not self._facts.has_contact
-        quoted = small_talk.quoted(self.message if whole else rest, asks=self.is_question)
+        is_said = self.is_question or self.read._replace(wish=None) == NO_FACTS  # else it is noted
+        quoted = small_talk.quoted(self.message, asks=self.is_question) if is_said else None
         times = small_talk.when(self.message) if "call_times" in self.actions else None
         self.quoted = (quoted or "") if times is None else times
         is_limited = self.understood.wants_reply_only

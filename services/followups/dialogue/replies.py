@@ -163,7 +163,7 @@ class Reply:
             withdrew = state.withdrawn_from is not None and state.withdrawn_from == facts.email
             name = "consent_to_confirm" if withdrew else "consent_given"
             return self._say(name, contact=str(facts.email))
-        if heard.by_person and all(says(heard.message, f"{each} yes") for each in _AGREES_TO_MAILS):
+        if heard.by_person and says(heard.message, "agrees_to_mails"):
             return self._say("no_consent_here")
         is_other = refused_for(state) != refused_for(before) and not heard.is_about_lead
         is_new = state.consent == "refused" and (before.consent != "refused" or is_other)
@@ -470,6 +470,8 @@ class Reply:
         is_end = heard.held is not None and heard.held.then == "end"
         if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:
             told = self.script["added"]  # only a phone, and the person wants no calls
+        if small_talk.when(state.call_time or ""):
+            told = told.replace("{by}", self.script["by_call_time"])
         self._keep(closed=True)
         return [told.replace("{contact}", _contact_of(state))]
 
@@ -514,9 +516,6 @@ class Reply:
         """Ask twice, and once more after a question about the consent itself."""
         most = TIMES_ASKED + (self.heard.answer == "question")
         return "consent_wording" in self.script and self._times("consent") < most
-
-
-_AGREES_TO_MAILS = ("accepts", "of_mails")
 
 
 def _contact_of(state: State) -> str:

@@ -23,8 +23,6 @@ _PLAIN = re.compile(r"[\w .,;:!?%/’'()–-]{8,120}")
 _CONTACT = re.compile(r"(\d[ -]?){6}|\w\.\w{2}|[^\W\d]/\w{2}")
 _CONTACTS = re.compile(r"(?:\b(?:numer|nr|tel)\W*)?\+?\d(?:[\s()-]{0,3}\d){6,}|\S+@\S+")
 _PART = re.compile(r"[.;!?](?!\d)|\n")
-_GAP = re.compile(r"[,.] ?[,.?!]")
-"""Left by a fact that was taken out."""
 _WORTH_QUOTING = 3
 _YES = {"tak", "zgadza", "owszem", "yes"}
 
@@ -77,7 +75,7 @@ def quoted(message: str, *, asks: bool) -> str | None:
     text = questions[-1].strip(" ,-") if questions else message.strip(" .,:-")
     first, _, rest = text.partition(", ")
     text = rest if rest and not word_count(first) else text
-    is_plain = _PLAIN.fullmatch(text) and not (_CONTACT.search(text) or _GAP.search(text))
+    is_plain = _PLAIN.fullmatch(text) and not _CONTACT.search(text)
     return text if is_plain and word_count(text) >= _WORTH_QUOTING else None
 
 
