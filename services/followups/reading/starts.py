@@ -18,7 +18,7 @@ from services.followups.rules.facts import Question
 
 HANDOVER = "handover"
 """The name of a start after the handover: it gives way to one that is said as such."""
-_STOPS, _PAUSES = {";", ".", "!", "?"}, {"wiec", "czyli", "ale", "a", "i", "bo", "so", "zeby", "aby"}
+_STOPS, _PAUSES = {";", ".", "!", "?"}, {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
 _LOOK_BACK, _LONGEST_LINK = 12, 4
 """In tokens."""
 _ROLES = ("none", "past", "start", "after", "handover", "works", "write", "done", "call", "other")
