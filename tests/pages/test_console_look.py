@@ -52,10 +52,29 @@ async def test_each_page_fits_and_axe_is_content(page: Page, width: int, scheme:
         assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
         name = re.sub(r"\W+", "-", path.replace(ONE, "one").replace(MINE, "mine"))
         await photograph(page, f"look-{name}-{width}-{scheme}")
-        if AXE.exists():
-            await page.evaluate(AXE.read_text(encoding="utf-8"))
-            found = await page.evaluate("axe.run({resultTypes: ['violations']})")
-            assert [(each["id"], each["nodes"]) for each in found["violations"]] == [], path
+        await axe_is_content(page, path)
+
+
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+async def test_each_form_that_opens_fits_and_axe_is_content(
+    page: Page, width: int, scheme: Any
+) -> None:
+    await page.set_viewport_size({"width": width, "height": 900})
+    await page.emulate_media(color_scheme=scheme)
+    for path in ("oncall", "silences", "staff", "keys", "heartbeats", f"leads/{MINE}"):
+        await page.goto(f"/console/{path}")
+        await page.evaluate(
+            "for (const each of document.querySelectorAll('main details')) each.open = true"
+        )
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
+        await axe_is_content(page, path)
+
+
+async def axe_is_content(page: Page, path: str) -> None:
+    if AXE.exists():
+        await page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = await page.evaluate("axe.run({resultTypes: ['violations']})")
+        assert [(each["id"], each["nodes"]) for each in found["violations"]] == [], path
 
 
 async def take_the_oldest_and_call(page: Page, click: Callable[..., Any]) -> None:

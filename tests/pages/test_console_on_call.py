@@ -108,10 +108,10 @@ async def silence(page: Page, stack: Stack, texts: dict[str, str]) -> None:
     """Begin a silence by keyboard alone."""
     await page.goto(f"{stack.url}/console/silences")
     await unfold(page)
-    await page.focus("#matchers")
-    await page.keyboard.type(f"event_type={SILENCEABLE}")
-    for _ in range(3):
-        await page.keyboard.press("Shift+Tab")
+    await page.focus("[name=value]")
+    await page.keyboard.type(SILENCEABLE)
+    while not await page.evaluate("document.activeElement.name === 'reason'"):
+        await page.keyboard.press("Tab")
     await page.keyboard.type("remont biura")
     await page.keyboard.press("Enter")
     await expect(page.locator("main")).to_contain_text("remont biura")

@@ -10,10 +10,11 @@ from urllib.parse import urlencode
 from uuid import uuid4
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from libs.common import beside
 from services.console.gateway import LOOK_SECONDS, Answer, items, part
-from services.console.messages import RefusedError
+from services.console.messages import RefusedError, reason_in
 from services.console.pages import admin
 from services.console.pages.base import Act, Call, Page, Site
 from services.console.pages.door import REFRESH
@@ -37,6 +38,8 @@ MOST_ASKED = 50
 MAY_MAIL = {
     "granted": "given", "waiting": "waiting", "withdrawn": "refused", "unknown": "unknown",
 }  # fmt: skip
+FIELDS = ("event_type", "severity", "target", "source")
+"""What a silence's condition may be about without a syntax of its own."""
 CHART_TIMES = {"hour": "%d.%m %H:%M", "day": "%d.%m"}
 
 
@@ -126,26 +129,43 @@ async def _none() -> Mapping[str, Any]:
     return {}
 
 
-def _covered(form: Mapping[str, Any]) -> dict[str, Any]:
+def _conditions(form: MultiMapping[Any]) -> list[tuple[str, str, str]]:
+    """Return the rows of the form that have a value: field, sign, value."""
+    rows = zip(form.getall("field", ()), form.getall("op", ()), strict=False)
+    texts = form.getall("value", ())
+    values = {name: form.getall(name, texts) for name in FIELDS}  # of what has a list of its own
+    said = ((name, op, *values.get(name, ())[n : n + 1]) for n, (name, op) in enumerate(rows))
+    return [
+        (name, op, value.strip()) for name, op, *found in said for value in found if value.strip()
+    ]
+
+
+def covered(form: MultiMapping[Any]) -> dict[str, Any]:
+    # In quotes, as a sign before it would be part of the operator.
+    rows = (
+        name + op + (f'"{text}"' if text[0] in '~"' else text)
+        for name, op, text in _conditions(form)
+    )
     lines = str(form.get("matchers", "")).splitlines()
-    return {"matchers": [line for line in lines if line.strip()], "critical": "critical" in form}
+    matchers = [*rows, *(line for line in lines if line.strip())]
+    return {"matchers": matchers, "critical": "critical" in form}
 
 
 async def silence(call: Call) -> None:
-    body = _covered(call.form) | {"why": call.reason()}
-    how = call.text("how")
-    weekly = None if how == "once" else _weekly(call)
-    if weekly is None and how == "weekly":
-        raise RefusedError("bad_hours", 422, given=call.form)
-    if weekly is not None:
-        body["weekly"] = weekly
-        body["ends"] = (datetime.now(UTC) + WEEKLY).isoformat()
+    shown: dict[str, Any] = {"given": call.form, "rows": _conditions(call.form)}
+    body = covered(call.form) | {"why": reason_in(call.form)}
+    if not body["matchers"] or body["why"] is None:
+        raise RefusedError("bad_reason" if body["matchers"] else "no_matchers", 422, **shown)
+    if call.text("hours") == "weekly":
+        if (weekly := _weekly(call)) is None:
+            raise RefusedError("bad_hours", 422, **shown)
+        body |= {"weekly": weekly, "ends": (datetime.now(UTC) + WEEKLY).isoformat()}
     else:
         body["ends"] = _ends(call, timedelta(seconds=-1))  # 14 days at most
     answer = await call.site.gateway.post(call.visitor, "/api/silences", body)
     if answer.fault is not None:
         bad = _errors(answer)
-        raise RefusedError(answer.fault, answer.page_status, given=call.form, bad=bad)
+        raise RefusedError(answer.fault, answer.page_status, bad=bad, **shown)
 
 
 def _weekly(call: Call) -> dict[str, Any] | None:
@@ -168,12 +188,17 @@ def _errors(answer: Answer) -> list[str]:
 
 
 async def preview(site: Site, visitor: Visitor, request: web.Request) -> Mapping[str, Any]:
-    """Return the open alerts that a silence would fit, if the form asks for them."""
+    """Return what conditions may name, and if the form asks, the open alerts that they fit."""
+    counted = await site.gateway.get(visitor, "/api/dlq/stats")
+    targets = sorted(counted.body["targets"]) if counted.ok else []
+    said: dict[str, Any] = {"fields": FIELDS, "targets": targets}
     if "matchers" not in request.query:
-        return {}
-    body = _covered(request.query)
+        return said
+    said |= {"given": request.query, "rows": _conditions(request.query)}
+    if not (body := covered(request.query))["matchers"]:
+        return said | {"fault": "no_matchers", "status": 422}
     found = await site.gateway.post(visitor, "/api/silences/preview", body)
-    said = {"given": request.query, "bad": _errors(found)}
+    said |= {"bad": _errors(found)}
     if found.ok:
         return said | {"preview": found.body}
     return said | {"fault": found.fault, "status": found.page_status}

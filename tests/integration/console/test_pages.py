@@ -167,13 +167,15 @@ async def test_a_silence_begins_and_ends(stack: Stack) -> None:
     asked = await ops.get(f"/console/silences?matchers=event_type%3D{SILENCEABLE}")
     assert (asked.status, "open alerts fit" in asked.text) == (200, True)
     assert (await ops.post("/console/silences", **form | {"reason": ""})).status == 422
-    weekly = await ops.post("/console/silences", **form, matchers="a=b", how="weekly")
+    weekly = await ops.post("/console/silences", **form | {"hours": "weekly"}, matchers="a=b")
     assert (weekly.status, EN["bad_hours"] in weekly.text) == (422, True)
-    assert (
-        await ops.post("/console/silences", **form, matchers=f"event_type={SILENCEABLE}")
-    ).status == 303
+    unsaid = await ops.post("/console/silences", **form, field="event_type", op="=", value=" ")
+    assert (unsaid.status, EN["no_matchers"] in unsaid.text) == (422, True)
+    row = {"field": "event_type", "op": "=", "value": SILENCEABLE}
+    assert (await ops.post("/console/silences", **form, **row)).status == 303
     shown = (await ops.get("/console/silences")).text
     assert '<h2 class="t">the shop is closed</h2>' in shown
+    assert f"is <b>{SILENCEABLE}</b>" in shown
     assert "Ewa Lis</span>" in shown
     (number,) = re.findall(r"/console/silences/(\d+)/end", shown)
     assert (await ops.post(f"/console/silences/{number}/end")).status == 303

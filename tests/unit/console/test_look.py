@@ -13,9 +13,11 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 from aiohttp import web
+from multidict import MultiDict
 from pytest_aiohttp.plugin import AiohttpServer
 
 from libs.common.database.statement import Rows
+from services.alerts.config.matchers import matcher
 from services.console.gateway import Gateway
 from services.console.pages import admin, alerts, lists, login, page, routes, start
 from services.console.pages.door import Door
@@ -27,12 +29,18 @@ from tests.support.owners import EWA, SUBSCRIPTION, Owners, id_of, lead, varied
 from tests.unit.console.test_person_pages import KEYS
 
 ONE = str(UUID(int=1))
+SILENCE = (
+    "silences?field=event_type&op=%3D&value=backup.failed&severity=critical&target=email"
+    "&field=target&op=!%3D&value=&severity=critical&target=slack"
+    "&matchers=payload.host%3D~web&critical=on&hours=weekly&day=sat"
+)
+"""Its form, filled in, with what fits."""
 PAGES = (
     "", "leads", "leads?state=new&order=oldest", "leads?state=taken&owner=Ewa%20Lis",
     "leads?state=won", "leads?state=not_a_lead", "leads?state=new&topic=complaint",
     "leads/suspected", "followups", "alerts", "alerts?state=in_doubt", f"alerts/{ONE}", "targets",
-    "targets?days=14", "cases", f"cases/{ONE}", "oncall", "silences", "person", "staff", "keys",
-    "limits", "actions", "me", "login", "heartbeats", "undeliverable", "subscriptions",
+    "targets?days=14", "cases", f"cases/{ONE}", "oncall", "silences", SILENCE, "person", "staff",
+    "keys", "limits", "actions", "me", "login", "heartbeats", "undeliverable", "subscriptions",
     f"subscriptions?of={SUBSCRIPTION['id']}",
 )  # fmt: skip
 LARGEST = 60_000
@@ -256,6 +264,28 @@ async def test_a_case_says_what_failed(opened: Opened) -> None:
 
 async def test_a_complaint_is_listed_in_its_own_words(opened: Opened) -> None:
     assert "<q>Fuga w kabinie" in await opened("leads?state=new&topic=complaint")
+
+
+async def test_a_silence_is_checked_and_its_form_keeps_what_was_said(opened: Opened) -> None:
+    html = await opened(SILENCE)
+    assert TEXTS["pl"]["silence_fits"].format(n=2, all=9) in html
+    first, second, *rest = html.split('<div class="condition">')[1:]
+    assert re.findall(r'value="([^"]*)" (?:selected|placeholder)', first) == [
+        "event_type",
+        "backup.failed",
+    ]
+    assert re.findall(r'value="([^"]*)" selected', second) == ["target", "!=", "slack"]
+    assert (len(rest), html.count('<details class="plus" open>')) == (3, 1)
+    assert 'value="weekly" checked' in html
+    assert 'value="sat" checked' in html
+    assert "payload.host=~web</textarea>" in html
+
+
+@pytest.mark.parametrize("text", ["~web", '"web"', '"', "web"])
+def test_a_value_of_a_condition_is_taken_as_it_is_written(text: str) -> None:
+    form = MultiDict({"field": "source", "op": "=", "value": f" {text} "})
+    (said,) = lists.covered(form)["matchers"]
+    assert (matcher(said).op, matcher(said).value) == ("=", text)
 
 
 async def test_quiet_hours_of_each_person_open_with_what_is_stored(opened: Opened) -> None:
