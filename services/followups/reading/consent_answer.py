@@ -9,10 +9,10 @@ merely denies something ("nie mamy projektu") counts in none but the one that as
 import re
 from typing import Literal
 
-from services.followups.reading import name, small_talk
+from services.followups.reading import name
 from services.followups.reading.kinds import PATTERNS, TABLES, Kinds, pattern
 from services.followups.reading.phrases import plain
-from services.followups.reading.speech import Speech, heard, says
+from services.followups.reading.speech import heard, says
 from services.followups.reading.text import MARK
 from services.followups.rules.facts import Question
 
@@ -32,9 +32,13 @@ _SIGNED = re.compile(rf"[.,!\n]\s*{MARK}[\s.]*$")
 _BEGUN = re.compile(rf"\s*{MARK}\s*[.,\n]")
 """`Jan Kot. Zgadzam się`, but not `Jan Kot, zgadza się`, which confirms the name."""
 _PHONE = re.compile(r"(?:\+48[ -]?)?(?<!\d)\d{3}([ -]?)\d{3}\1\d{3}(?![\s.-]*\d)")
-_NO_OBSTACLE = re.compile("n[nhb]*x")
+_NO_OBSTACLE = re.compile("n*(?:h[nhb]*x|z)|n+x")
 """`Nie mam nic przeciwko`."""
-_ASKS_TOO = re.compile(r"([^?]{2,40}?)(?:[.!] (?:(?:A|And) )?|, (?:a|and) )([^.!?]+)\?")
+_NAY = re.compile(
+    r"(?<!czemu )(?<!czego )(?<!by )(?<!na )\b(?:n[ie][ey]|не)\s*[,.!;:–—-]+(?!\s*n[ie][ey] \w)"
+)
+"""`Nie, przeszkadza mi to`, but not `nie, nie przeszkadza`."""
+_ASKS_TOO = re.compile(r"([^?]{2,40}?)(?:[.!]|, (?:a|i|and|do|und|а|і|и|czy)) ([^.!?]+)\?")
 _YES = {name: Kinds(table["both"], table["yes"]) for name, table in TABLES.items()}
 _TRAILS_OFF = re.compile("hm+|y+|e+|no+")
 """A last word that wavers: `ok hm`, `yes no`."""
@@ -51,6 +55,8 @@ def says_yes(message: str, language: str) -> bool:
         return False
     if (beside := _without_calls(message)) != message:
         return says(beside, "ads may_be") and says_yes(beside, language)
+    if _NAY.search(plain(message)):
+        return False
     words = _words(_PHONE.sub(MARK, _HAPPY.sub(" ", _without_name(message))))
     if not words:
         return bool(_THUMB_UP.search(message))
@@ -160,12 +166,6 @@ def _is_unwanted(message: str, language: str) -> bool:
     )
 
 
-def _is_limited(said: Speech) -> bool:
-    """`Bez reklam`, `tylko wycena`"""
-    is_last = said.ends("only quote", len(said.tokens))
-    return is_last or not said.names.isdisjoint({"ads none", "only contact"})
-
-
 def wants_reply_only(text: str, asked: Question | None, *, gives_email: bool) -> bool:
     """Say whether the person wants an answer, and no other mails.
 
@@ -178,7 +178,7 @@ def wants_reply_only(text: str, asked: Question | None, *, gives_email: bool) ->
     is_refusal = asked == "consent" and not gives_email
     if is_refusal or said.is_said("agrees yes"):
         return False
-    return _is_limited(said) if gives_email else said.is_said("only contact")
+    return said.is_said("wants_limits") if gives_email else said.is_said("only contact")
 
 
 def takes_back(message: str, language: str = "pl") -> bool:
@@ -196,12 +196,14 @@ def says_no(message: str, language: str) -> bool:
         return 0 < len(tail.split()) <= 2 and says_no(tail, language)  # `spam? nie, dziękuję`
     if _STATES.fullmatch(begins) and not says(first, "refuses it"):
         return False
-    said = heard(message)
+    said, read = heard(message), _NO[language].of(_words(_HAPPY.sub(" ", message)))
     is_refusal = (
-        _REFUSES.fullmatch(_NO[language].of(_words(_HAPPY.sub(" ", message))))
+        _REFUSES.fullmatch(read)
+        or (_NAY.match(plain(message)) and "y" not in read)
         or _LAST_WORD.search(plain(message))
+        or said.is_said("refuses last")
         or _THUMB_DOWN.fullmatch(message)
-        or (_is_limited(said) and not said.is_said("agrees yes"))
+        or (said.is_said("wants_limits") and not said.is_said("agrees yes"))
     )
     return bool(is_refusal) or takes_back(message, language)
 
@@ -223,13 +225,11 @@ def beside_answer(message: str, language: str) -> list[str]:
 # --- the answer -------------------------------------------------------------------------------
 
 
-def _agreed(message: str, language: str) -> str:
-    """Return the plain yes before a question that is of something else: `tak, a ile trwa remont?`"""
+def _agreed(message: str) -> str:
+    """Return the plain yes before a question of works or of the firm: `tak, a ile trwa remont?`"""
     said = _ASKS_TOO.fullmatch(message.strip())
-    if not (said and says(said[1], "agrees plain") and small_talk.asks(said[2], language)):
-        return message
-    is_about = says(said[2], "if any") or answer(f"{said[2]}?", language, "consent")
-    return message if is_about else said[1]
+    is_plain = said and says(said[1], "agrees plain") and says(said[2], "asks_of_works")
+    return said[1] if said and is_plain else message
 
 
 def _is_about_it(message: str) -> bool:
@@ -255,7 +255,7 @@ def answer(
         return "no"
     asks = message.rstrip().endswith("?")
     if asked == "consent":
-        if says_yes(_agreed(message, language), language):
+        if says_yes(_agreed(message), language):
             return "yes"
         if says_no(message, language):
             return "no"
