@@ -63,7 +63,7 @@ class Reply:
         is_left = before.asking == "consent" != self.state.asking and heard.news == NO_FACTS
         if is_left and gives_up_on_consent(self.state):
             reactions += self._say("consent_left")
-        if before.closed and heard.asks_of_record:
+        if before.closed and heard.asks_of_record and self.state.asking is None:
             rest = []
         elif before.closed and (parts or reactions):
             idle = ["thanks", "added"] if heard.answers or heard.defers else ["thanks"]

@@ -120,7 +120,7 @@ _PARTS = re.compile(
 )
 _SIGNALS = {*"acefghmosu"}
 """Kinds of which each withdrawal has one."""
-_TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*w[lp]*c|[tfr]))[lpnwycdvtfr]+")
+_TAKES_BACK = re.compile("(?=.*(?:v[lpw]*[nd]|n[lpw]*v|n[lp]*[wd]|[tfr]))[lpnwycdvtfr]+")
 """Nothing but this: `oj, jednak nie, rozmyśliłam się`."""
 _REFUSES = re.compile(
     "[lpwvj]*(?:[ndk]|b[lp]*[cm])[^y]*|[^q]*(?:vl*n|pn|t)|[^qy]*m[lp]*n|[lp]*c[lp]*n[lp]*w[^qy]*"
