@@ -194,7 +194,8 @@ class Reply:
         if heard.tap:  # it is on the card
             if heard.corrects or self._corrects(heard.news):
                 return self._say("corrected", facts=heard.tap.text)
-            goes_on = state.asking in {*ABOUT_WORKS, "contact"} and state.closed == before.closed
+            tells = heard.tap.skips or heard.tap.facts != NO_FACTS or state.asking == "wish"
+            goes_on = tells and state.closed == before.closed
             name = "tapped_skip" if heard.tap.skips else "tapped"
             ways = self.script.get(name, "").split("|")  # none comes twice in a row
             way = ways[before.replies % len(ways)] if goes_on and not heard.held else ""
