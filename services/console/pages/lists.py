@@ -151,11 +151,18 @@ def covered(form: MultiMapping[Any]) -> dict[str, Any]:
     return {"matchers": matchers, "critical": "critical" in form}
 
 
+def _fault_in(form: MultiMapping[Any]) -> str | None:
+    """Return the name of the text that says what the conditions lack."""
+    if "critical" not in form and ("severity", "=", "critical") in _conditions(form):
+        return "not_critical"
+    return None if covered(form)["matchers"] else "no_matchers"
+
+
 async def silence(call: Call) -> None:
     shown: dict[str, Any] = {"given": call.form, "rows": _conditions(call.form)}
     body = covered(call.form) | {"why": reason_in(call.form)}
-    if not body["matchers"] or body["why"] is None:
-        raise RefusedError("bad_reason" if body["matchers"] else "no_matchers", 422, **shown)
+    if fault := _fault_in(call.form) or (None if body["why"] else "bad_reason"):
+        raise RefusedError(fault, 422, **shown)
     if call.text("hours") == "weekly":
         if (weekly := _weekly(call)) is None:
             raise RefusedError("bad_hours", 422, **shown)
@@ -195,9 +202,9 @@ async def preview(site: Site, visitor: Visitor, request: web.Request) -> Mapping
     if "matchers" not in request.query:
         return said
     said |= {"given": request.query, "rows": _conditions(request.query)}
-    if not (body := covered(request.query))["matchers"]:
-        return said | {"fault": "no_matchers", "status": 422}
-    found = await site.gateway.post(visitor, "/api/silences/preview", body)
+    if fault := _fault_in(request.query):
+        return said | {"fault": fault, "status": 422}
+    found = await site.gateway.post(visitor, "/api/silences/preview", covered(request.query))
     said |= {"bad": _errors(found)}
     if found.ok:
         return said | {"preview": found.body}
