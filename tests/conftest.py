@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from deploy.up.environment import SERVICES
 from deploy.up.servers import Postgres, RabbitMQ, Redis
+from libs.common.database import postgres as engines
 from tests.support.brokers import Vhost
 from tests.support.databases import Databases, DatabaseUrl
 from tests.support.ports import Ports
@@ -20,8 +21,10 @@ from tests.support.sandbox import Sandbox, running_sandbox
 from tests.support.servers import own_rabbitmq, running
 from tests.support.stack import Stack, running_stack
 
-settings.register_profile("tests", deadline=None)  # a busy machine is slow
+# A busy machine is slow.
+settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+engines.CONNECT_SECONDS = 60.0
 
 
 class NewDatabase(Protocol):
