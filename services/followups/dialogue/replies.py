@@ -149,8 +149,7 @@ class Reply:
         """Answer what the configuration knows: whether the firm does this, and where it works."""
         asked, towns = self.heard.asked, self.heard.taps.towns
         parts = self._say("we_do") if asked.works else []
-        elsewhere = "town_far" if towns else "town_other"
-        for name, found in (("town_ours", asked.ours), (elsewhere, asked.others)):
+        for name, found in (("town_ours", asked.ours), ("town_other", asked.others)):
             parts += self._say(name, town=", ".join(found)) if found else []
         if towns and not asked.ours and (asked.area or asked.others):
             parts += self._say("our_towns", towns=", ".join(towns))
@@ -251,7 +250,7 @@ class Reply:
         towns, is_new = heard.taps.towns, city is not None and self.before.facts.city is None
         is_said = city in (*towns, *heard.asked.ours, *heard.asked.others)
         is_due = is_new and towns and not is_said and heard.held is None and heard.is_about_lead
-        return self._say("town_far", town=str(city)) if is_due else []
+        return self._say("town_other", town=str(city)) if is_due else []
 
     def _reaction(self) -> str | None:
         heard, state = self.heard, self.state
