@@ -172,7 +172,7 @@ class Heard:
         near = {
             name: abs(value - number)
             for name, value in known.items()
-            if number is not None and value / 2 <= number <= value * 2
+            if number is not None and value / 2 <= number <= value * 2 and value != number
         }
         return min(near, key=lambda name: near[name], default=None)
 
@@ -323,7 +323,9 @@ class Heard:
         read = facts.learn(Facts(**new))
         if self.is_off_topic or not self._is_of_sales:
             read = Facts(email=read.email, phone=read.phone, name=read.name, city=read.city)
-        if state.facts.area and self._corrects is None and area.is_of_pieces(self.message):
+        least = state.facts.area_from  # `do 30 m²` is tapped, and `łazienka 4,5 m²` typed
+        is_other = self._corrects is None and (least is None or (read.area or 0) < least)
+        if state.facts.area and is_other and area.is_of_pieces(self.message):
             read = read._replace(area=None, area_from=None)  # staff read it
         # The day of the call is not the start, and the day of the keys gives way to a start.
         start, known = read.start or "", state.facts.start

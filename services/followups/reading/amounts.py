@@ -91,7 +91,8 @@ class Amounts(Said):
             each, after = found[at : at + 2]
             link = self.words(each.end, after.start)
             is_list = not each.unit and (link in _LISTS or (is_list and link == [","]))
-            found[at] = each.like(after) if is_list else each  # `10, 12 i 8 m2`
+            if is_list:  # `10, 12 i 8 m2`
+                found[at : at + 2] = (replace(one, of="part") for one in (each.like(after), after))
         return found
 
     def _number(self, at: int, unit: Match | None) -> Amount:

@@ -17,7 +17,7 @@ _HOUSE = r"\d{1,4}[a-zA-Z]?(?:\s?/\s?\d{1,4})?(?:\s?m\.?\s?\d{1,4})?(?![\d.]|\s?
 _STREET = re.compile(rf"\b(?i:{'|'.join(_STREETS)})(?:\.\s?|\s){_NAME}(?:(?!{_PHONE}){_HOUSE})?")
 """`ul. 3 Maja 12/4`"""
 _POSTCODE = re.compile(
-    r"(?<![\d+-])\b\d\d-\d{3}\b(?![\s-]?\d|\s?(?:tys|k\b|z[łl]|m2|m²|met))", re.IGNORECASE
+    r"(?<![\d+-])\b\d\d-\d{3}\b(?![\s-]?\d|\s?(?:tys|т[иы]с|k\b|z[łl]|m2|m²|met))", re.IGNORECASE
 )
 
 

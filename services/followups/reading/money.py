@@ -43,7 +43,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 
 def _budgets(said: Amounts, asked: Question | None) -> Iterator[Amount]:
     bare, is_whole = said.bare(said.all("piece part")) if asked == "budget" else ([], False)
-    last = 0
+    last, amended = 0, said.amended() if asked == "budget" else None
     for each in said.numbers:
         if each.unit in AREAS:
             continue
@@ -53,7 +53,9 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[Amount]:
         if each.unit is not None:
             last = each.end
         elif each.value < 1000:
-            if each.value < 10 or not (is_whole or _is_meant(said, each, what)):
+            is_last = each.end == len(said.tokens)  # `budżet 75`
+            is_meant = is_last and (what == "given" or said.near("whose budget", each.start))
+            if each.value < 10 or not (is_whole or is_meant or each.start == amended):
                 continue
             number = replace(each, value=each.value * 1000, least=None)
         elif not _LATEST_YEAR < each.value < _MOST_BARE or not (
@@ -78,9 +80,3 @@ def _what(said: Amounts, each: Amount, first: int) -> str | None:
         return "own"
     words = (one for one in said.apart("whose", order=_WHOSE) if first <= one.start)
     return next((one.value for one in reversed([*words]) if one.end <= each.start + 1), None)
-
-
-def _is_meant(said: Amounts, each: Amount, what: str | None) -> bool:
-    """Return whether a small number without a unit is in thousands: `budżet 75`."""
-    is_last = each.end == len(said.tokens)
-    return is_last and (what == "given" or said.near("whose budget", each.start))

@@ -45,7 +45,7 @@ class _Names(Said):
     def _goes_on(self, at: int) -> bool:
         """Return whether a name goes on with this token: `Maj-Nowak`, `Jan W.`"""
         word = self.tokens[at].word
-        is_initial = len(word) == 1 and self.words(at + 1, at + 2) == ["."]
+        is_initial = len(word) == 1 and word.isalpha() and self.words(at + 1, at + 2) == ["."]
         return word == "-" or is_initial or self._may_be(at)
 
     def ranked(self) -> Iterator[tuple[int, int, int, tuple[int, int]]]:

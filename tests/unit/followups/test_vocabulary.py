@@ -31,6 +31,8 @@ OF_NUMBERS = {
     "time",
     "asap",
     "now",
+    "season",
+    "bare_year",
 }
 LONGEST_PATTERN = 100
 LONGEST_FUNCTION = 40
