@@ -169,7 +169,8 @@ AsyncCost = Callable[[int], Awaitable[float]]
 async def fault(cost: AsyncCost, size: int) -> str | None:
     """Return what is wrong, as `effort.fault` does."""
     halves, wholes = list[float](), list[float]()
-    for _ in range(effort.TIMES):
+    said: str | None = None
+    while len(wholes) < effort.TIMES or sum(wholes) < effort.PATIENCE_SECONDS:
         halves.append(await cost(size // 2))
         wholes.append(await cost(size))
         if (said := effort.judged(halves, wholes, SLACK_SECONDS)) is None:
