@@ -57,7 +57,8 @@ def turn(
         known = reply.state
         if (route := heard.held) and route.whole and not heard.answer:
             is_new = known.reachable and not state.reachable
-            text = route.told if is_new else route.ask if known.asking else route.again
+            is_asked = known.asking and state.route != route.name
+            text = route.told if is_new else route.ask if is_asked else route.again
             said = text.get(heard.of_reply, said)
     if (last := digest(said)[:16]) == state.last_reply:
         is_urgent = heard.held is not None and (heard.held.first or heard.held.whole)

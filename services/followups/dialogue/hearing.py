@@ -20,7 +20,6 @@ from services.followups.reading import (
     understand,
 )
 from services.followups.reading.consent_answer import Answer, says_yes
-from services.followups.reading.phrases import fold
 from services.followups.reading.routing import Action, Route
 from services.followups.reading.speech import says
 from services.followups.rules.facts import NO_FACTS, Facts, Question
@@ -342,9 +341,8 @@ class Heard:
         is_other = answer == "question" and (self.answers or is_of_end)
         self.answer: Answer | None = None if is_other else answer
         self.asks_of_record = says(self.message, "asks_of_record")
-        self.is_question = (
-            not self.asks_of_record and bool(fold(rest)) and small_talk.asks(rest, self.spoken)
-        )
+        is_said = small_talk.word_count(rest) and not self.asks_of_record
+        self.is_question = bool(is_said and small_talk.asks(rest, self.spoken))
         is_said = self.is_question or self.read._replace(wish=None) == NO_FACTS  # else it is noted
         quoted = small_talk.quoted(self.message, asks=self.is_question) if is_said else None
         times = small_talk.when(self.message) if "call_times" in self.actions else None
@@ -360,10 +358,18 @@ class Heard:
             has_wish = (self.state.facts.wish or self.read.wish) is not None
             works, towns = self.taps.works, self.taps.towns
             self.asked = firm.asked(self.message, works, towns, has_wish=has_wish)
+        each = small_talk.questions(self.message) if held is None and self.answer is None else []
+        left = [question for question in each if not self._is_answered(question)]
+        self.left = small_talk.quoted(left[-1], asks=True) if 0 < len(left) < len(each) else None
+        self.quoted = self.left or self.quoted
         # A wish for mails or a yes to them, before the wording was shown: it grants nothing.
         wants_mails = self._agrees_to_mails or "mails" in self.actions
         may_offer_here = held is None or may_offer(held)
         self.offers_consent = may_offer_here and self.answer is None and wants_mails
+
+    def _is_answered(self, question: str) -> bool:
+        is_of_firm = any(firm.asked(question, self.taps.works, self.taps.towns, has_wish=True))
+        return is_of_firm or any(each in self.answers for each in self.taps.routes.find(question))
 
     def _learn(self, hint: Hint, today: date) -> None:
         """Add what a model read, if no rule knows what the message says."""

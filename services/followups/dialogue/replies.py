@@ -259,6 +259,8 @@ class Reply:
         asks = "?" in heard.message and says(heard.message, "asks more_mails")
         if asks and state.consent == "refused":
             return "no_more_mails"
+        if heard.left and heard.is_about_lead:
+            return "question_another"
         if heard.answers or not heard.defers or heard.asked.ours or heard.asked.others:
             return None
         # Their contact was asked for, and is asked for no more.

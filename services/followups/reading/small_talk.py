@@ -18,7 +18,7 @@ _COURTESY, _ABOUT_WORKS, _SUCH, _READ = (
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
 _CLAUSE = re.compile(r"[.!;\n,:–—]|\s-|\d")
-_QUESTION = re.compile(r"[^.!?;:\n]+\?")
+questions = re.compile(r"[^.!?;:\n]+\?").findall
 _PLAIN = re.compile(r"[\w .,;:!?%/’'()–-]{8,120}")
 _CONTACT = re.compile(r"(\d[ -]?){6}|\w\.\w{2}|[^\W\d]/\w{2}")
 _CONTACTS = re.compile(r"(?:\b(?:numer|nr|tel)\W*)?\+?\d(?:[\s()-]{0,3}\d){6,}|\S+@\S+")
@@ -29,7 +29,7 @@ _YES = {"tak", "zgadza", "owszem", "yes"}
 
 def says(rest: str, least: int = 2) -> bool:
     """Return whether a message has content besides facts and courtesy."""
-    return "?" in rest or word_count(rest) >= least
+    return word_count(rest) >= (1 if "?" in rest else least)
 
 
 def asks(rest: str, language: str = "pl") -> bool:
@@ -71,8 +71,8 @@ def quoted(message: str, *, asks: bool) -> str | None:
 
     None: it is long, says little, or has more than words.
     """
-    questions = _QUESTION.findall(message) if asks else []
-    text = questions[-1].strip(" ,-") if questions else message.strip(" .,:-")
+    asked = questions(message) if asks else []
+    text = asked[-1].strip(" ,-") if asked else message.strip(" .,:-")
     first, _, rest = text.partition(", ")
     text = rest if rest and not word_count(first) else text
     is_plain = _PLAIN.fullmatch(text) and not _CONTACT.search(text)
