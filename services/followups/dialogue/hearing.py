@@ -188,7 +188,8 @@ class Heard:
         is_urgent = any(route.first for route in self._found)
         first, then = (spoken, given) if is_urgent else (given, spoken)  # the website's
         self.language = first or then or self.state.language or default
-        is_yes = self._is_done and says(self.message, "asks of_it")
+        is_about_it = "asks of_it" if self.state.facts.email else "mails of"
+        is_yes = self._is_done and says(self.message, is_about_it)
         self._agrees_to_mails = self.state.asking != "consent" and bool(
             (is_yes and says_yes(self.message, self.language))
             or consent_answer.offers(self.understood.rest, self.language)
@@ -236,7 +237,7 @@ class Heard:
         An ended conversation starts again when a lead gives new facts.
         """
         state, facts, routes = self.state, self._facts, self.taps.routes
-        hours = routes.with_action("call_times") if self.understood.has_hours else []
+        hours = routes.with_action("call_times")[:1] if self.understood.has_hours else []
         found = self._found + [route for route in hours if route not in self._found]
         self._matched = [route for route in found if not self._is_idle(route)]
         self.actions = {route.action for route in self._matched if route.action}

@@ -176,8 +176,8 @@ class Reply:
         is_elsewhere = is_erasing or is_of_calls or "drop_email" in heard.actions
         if is_elsewhere or not (heard.answer == "no" or is_new):
             return []
-        # A lead without an address must unsubscribe plainly to be asked for it.
-        is_lead = facts.phone is not None or facts.tells_of_works
+        # A lead without an address must unsubscribe plainly to be asked for it; texts come to none.
+        is_lead = facts.phone or facts.tells_of_works or says(heard.message, "mails sms")
         is_plain = not is_lead or says(heard.message, "unsubscribes")
         asks_where = facts.email is None and is_plain
         return self._say("withdraw_where" if asks_where else "consent_refused")
@@ -439,9 +439,9 @@ class Reply:
         if question == "contact" == before.asking:
             by_email = by_email or before.by_email
         elif route is not None:
-            by_email = by_email or route.topic == "privacy"
-        by_email = by_email or self.state.no_calls
-        self._keep(asking=question, by_email=by_email)
+            is_of_texts = says(self.heard.message, "mails sms")
+            by_email = by_email or (route.topic == "privacy" and not is_of_texts)
+        self._keep(asking=question, by_email=by_email or self.state.no_calls)
 
     def _notice(self, *, asks: bool = False) -> None:
         """Say the privacy notice (GDPR art. 13) once: with a contact, or as a route asks for it."""
