@@ -194,9 +194,8 @@ def says_no(message: str, language: str) -> bool:
     begins = _NO[language].of(["not" if word == "no" else word for word in _words(first)])
     if asks and (first == before or not _REFUSES.fullmatch(begins)):
         return 0 < len(tail.split()) <= 2 and says_no(tail, language)  # `spam? nie, dziękuję`
-    if _STATES.fullmatch(begins) and not says(first, "refuses it"):
-        return False
-    if heard(first).begins("refuses figure", 0):  # `nie 45, 54 tysiące`
+    is_other = _STATES.fullmatch(begins) and not says(first, "refuses it")
+    if is_other or heard(first).begins("refuses figure", 0):  # `nie 45, 54 tysiące`
         return False
     said, read = heard(message), _NO[language].of(_words(_HAPPY.sub(" ", message)))
     is_refusal = (
