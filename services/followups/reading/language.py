@@ -28,7 +28,7 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
     words = _WORD.findall(text)
     points = {language: sum(map(known.__contains__, words)) for language, known in _WORDS.items()}
     if max(points["en"], points["de"]) > max(1, points["pl"]):  # `flat in Żoliborz, 60 sqm`
-        text = _NAMES.sub(" ", message).lower()
+        text = _NEUTRAL.sub(" ", _NAMES.sub(" ", message).lower())
     points["pl"] += 2 * len(_POLISH.findall(text))
     if points["de"]:  # German letters alone may be part of a name: Müller
         points["de"] += 2 * (len(_GERMAN.findall(text)) + sum(map(_ALONE.__contains__, words)))
