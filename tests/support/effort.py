@@ -76,11 +76,16 @@ def judged(
     return f"{half * 1e3:.1f} ms for half, {whole * 1e3:.1f} ms for all, machine x{slow:.1f}"
 
 
+def goes_on(wholes: Sequence[float]) -> bool:
+    """Return whether to try once more after these costs of the whole input."""
+    return len(wholes) < TIMES or sum(wholes) < PATIENCE_SECONDS
+
+
 def fault(cost: Cost, size: int) -> str | None:
     """Return what is wrong, unless one of a few tries shows that nothing is."""
     halves, wholes = list[float](), list[float]()
     said: str | None = None
-    while len(wholes) < TIMES or sum(wholes) < PATIENCE_SECONDS:
+    while goes_on(wholes):
         halves.append(cost(size // 2))
         wholes.append(cost(size))
         if (said := judged(halves, wholes)) is None:

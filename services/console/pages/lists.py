@@ -1,7 +1,7 @@
 """The pages that list something: lists.toml has their calls and acts, and here is what these do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -151,17 +151,18 @@ def covered(form: MultiMapping[Any]) -> dict[str, Any]:
     return {"matchers": matchers, "critical": "critical" in form}
 
 
-def _fault_in(form: MultiMapping[Any]) -> str | None:
+def _fault_of(rows: Collection[tuple[str, str, str]], body: Mapping[str, Any]) -> str | None:
     """Return the name of the text that says what the conditions lack."""
-    if "critical" not in form and ("severity", "=", "critical") in _conditions(form):
+    if not body["critical"] and ("severity", "=", "critical") in rows:
         return "not_critical"
-    return None if covered(form)["matchers"] else "no_matchers"
+    return None if body["matchers"] else "no_matchers"
 
 
 async def silence(call: Call) -> None:
-    shown: dict[str, Any] = {"given": call.form, "rows": _conditions(call.form)}
+    rows = _conditions(call.form)
+    shown: dict[str, Any] = {"given": call.form, "rows": rows}
     body = covered(call.form) | {"why": reason_in(call.form)}
-    if fault := _fault_in(call.form) or (None if body["why"] else "bad_reason"):
+    if fault := _fault_of(rows, body) or (None if body["why"] else "bad_reason"):
         raise RefusedError(fault, 422, **shown)
     if call.text("hours") == "weekly":
         if (weekly := _weekly(call)) is None:
@@ -201,10 +202,11 @@ async def preview(site: Site, visitor: Visitor, request: web.Request) -> Mapping
     said: dict[str, Any] = {"fields": FIELDS, "targets": targets}
     if "matchers" not in request.query:
         return said
-    said |= {"given": request.query, "rows": _conditions(request.query)}
-    if fault := _fault_in(request.query):
+    rows, body = _conditions(request.query), covered(request.query)
+    said |= {"given": request.query, "rows": rows}
+    if fault := _fault_of(rows, body):
         return said | {"fault": fault, "status": 422}
-    found = await site.gateway.post(visitor, "/api/silences/preview", covered(request.query))
+    found = await site.gateway.post(visitor, "/api/silences/preview", body)
     said |= {"bad": _errors(found)}
     if found.ok:
         return said | {"preview": found.body}

@@ -360,7 +360,7 @@ class Heard:
             works, towns = self.taps.works, self.taps.towns
             self.asked = firm.asked(self.message, works, towns, has_wish=has_wish)
         each = small_talk.questions(self.message) if held is None and self.answer is None else []
-        left = [question for question in each if not self._is_answered(question)]
+        left = [one for one in each if not self._is_answered(one)] if len(each) > 1 else []
         self.left = small_talk.quoted(left[-1], asks=True) if 0 < len(left) < len(each) else None
         self.quoted = self.left or self.quoted
         # A wish for mails or a yes to them, before the wording was shown: it grants nothing.

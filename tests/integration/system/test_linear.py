@@ -170,7 +170,7 @@ async def fault(cost: AsyncCost, size: int) -> str | None:
     """Return what is wrong, as `effort.fault` does."""
     halves, wholes = list[float](), list[float]()
     said: str | None = None
-    while len(wholes) < effort.TIMES or sum(wholes) < effort.PATIENCE_SECONDS:
+    while effort.goes_on(wholes):
         halves.append(await cost(size // 2))
         wholes.append(await cost(size))
         if (said := effort.judged(halves, wholes, SLACK_SECONDS)) is None:
