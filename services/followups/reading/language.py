@@ -10,7 +10,7 @@ _POLISH = re.compile("[ąćęłńóśźż]")
 _GERMAN = re.compile("[äöüß]")
 _CYRILLIC = re.compile("[а-яёіїєґ]{2,}")
 _NAMES = re.compile(r"\b[A-ZĆŁŚŹŻ]\w+")
-_NEUTRAL = re.compile(r"\S+(?:@|\s?[(\[{]at[)\]}]\s?)\S+|(?<![^\W\d_])zł(?:oty)?\b")
+_NEUTRAL = re.compile(r"\S+(?:@|\s?[(\[{]at[)\]}]\s?)\S+|(?<![^\W\d_])zł(?:oty)?\b", re.IGNORECASE)
 """Addresses and our currency."""
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 
@@ -22,13 +22,14 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
 
     Cyrillic counts as Ukrainian, the only language with these letters that we answer in.
     """
-    text = message.lower().replace("’", "'")
+    text = message.lower()
     if any(each in text for each in ("@", "at)", "at]", "at}", "zł")):
-        text = _NEUTRAL.sub(" ", text)
+        message = _NEUTRAL.sub(" ", message)
+    text = message.lower().replace("’", "'")
     words = _WORD.findall(text)
     points = {language: sum(map(known.__contains__, words)) for language, known in _WORDS.items()}
     if max(points["en"], points["de"]) > max(1, points["pl"]):  # `flat in Żoliborz, 60 sqm`
-        text = _NEUTRAL.sub(" ", _NAMES.sub(" ", message).lower())
+        text = _NAMES.sub(" ", message).lower()
     points["pl"] += 2 * len(_POLISH.findall(text))
     if points["de"]:  # German letters alone may be part of a name: Müller
         points["de"] += 2 * (len(_GERMAN.findall(text)) + sum(map(_ALONE.__contains__, words)))
