@@ -28,7 +28,7 @@ from services.followups.inbox.acting import Inbox
 from services.followups.inbox.mailbox import PERIOD, Mailbox
 from services.followups.leads import submissions
 from services.followups.leads.acts import Acts
-from services.followups.leads.files import Consent
+from services.followups.leads.imports import Consent
 from services.followups.leads.staff import Announcer
 from services.followups.leads.submissions import Submissions
 from services.followups.mails.compose import Mails

@@ -11,7 +11,7 @@ from libs.common.http.application import Model, Moment, Problem, json_response, 
 from services.followups.http.leads import STATE, LeadRoutes
 from services.followups.leads import acts as lead_acts
 from services.followups.leads.acts import Acts, Doing
-from services.followups.leads.files import Area, Budget, Currency, Start, Wish, Words
+from services.followups.leads.imports import Area, Budget, Currency, Start, Wish, Words
 from services.followups.rules.facts import MAX_BUDGET
 from services.followups.store import acts, leads
 from services.followups.store.tables import Row

@@ -32,8 +32,7 @@ from libs.domain.phone_number import Phone
 from libs.domain.scopes import PERSON
 from services.followups import messages
 from services.followups.config import Config
-from services.followups.leads import files as lead_files
-from services.followups.leads import staff, table
+from services.followups.leads import imports, records, staff
 from services.followups.rules import score as lead_score
 from services.followups.rules.fact_texts import of_lead, wishes
 from services.followups.rules.score import LEAD_STATES
@@ -104,7 +103,7 @@ class LeadRoutes:
     engine: AsyncEngine
     config: Config
     link: staff.Link
-    consent: lead_files.Consent
+    consent: imports.Consent
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/leads", only("service", self.list))
@@ -184,13 +183,13 @@ class LeadRoutes:
         kind = media_type(request.headers)
         # Generated clients send every file as application/octet-stream.
         if kind in {"text/csv", "application/octet-stream", ""}:
-            records = table.csv_records(parts, lead_files.COLUMNS)
+            found = records.csv_records(parts, imports.COLUMNS)
         elif kind in {"application/x-ndjson", "application/jsonl"}:
-            records = table.json_lines(parts)
+            found = records.json_lines(parts)
         else:
             raise Problem(415, detail="send text/csv or application/x-ndjson")
         act = acts_outbox.Counted(Act.of(request.headers, "lead.import", "lead", "file"))
-        report = await lead_files.take(self.engine, self.config, self.consent, records, act)
+        report = await imports.take(self.engine, self.config, self.consent, found, act)
         return json_response(asdict(report))
 
     def item(self, row: Row) -> dict[str, Any]:

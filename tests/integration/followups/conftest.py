@@ -38,7 +38,7 @@ from services.followups.http.mail import MailRoutes
 from services.followups.http.model import Model
 from services.followups.inbox import reader
 from services.followups.inbox.acting import Inbox
-from services.followups.leads import files as lead_files
+from services.followups.leads import imports
 from services.followups.leads.acts import Acts
 from services.followups.leads.staff import Announcer
 from services.followups.leads.submissions import Submissions
@@ -73,13 +73,13 @@ NO_BROKER: Any = SimpleNamespace(connected=False)  # these handlers send no repl
 UNASKED = {"state": "none", "since": None, "wording": None}
 
 
-class _NobodyErased(lead_files.Consent):
+class _NobodyErased(imports.Consent):
     """Consent has erased nobody; its answer is in tests/integration/system/test_import.py."""
 
     def __init__(self) -> None:
         super().__init__(Mock(), Erased([b"k" * 32]))
 
-    async def without(self, rows: list[lead_files.LeadRow]) -> list[lead_files.LeadRow]:
+    async def without(self, rows: list[imports.LeadRow]) -> list[imports.LeadRow]:
         return rows
 
     async def marketing(self, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from libs.common.messaging import outbox
 from libs.common.messaging.broker import Broker
 from libs.common.messaging.rpc import Requester
 from libs.domain import company
-from services.followups.leads import files as lead_files
+from services.followups.leads import imports
 from services.followups.store import tables
 from tests.integration.followups.conftest import NOBODY_ERASED, REFUSED, World
 
@@ -187,7 +187,7 @@ async def test_a_bad_row_is_reported_with_line_and_reason_and_not_imported(world
 async def test_the_number_of_reported_faults_is_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lead_files, "DETAILED_ROWS", 2)
+    monkeypatch.setattr(imports, "DETAILED_ROWS", 2)
     row = {"email": "a@example.com"} | {f"{n}" + "x" * 200: 1 for n in range(60)}
     _, report = await imported(world, row, row, row)
     first, second, third = (rejected["errors"] for rejected in report["rejected"])
@@ -240,10 +240,10 @@ async def test_without_an_answer_of_consent_nothing_is_stored(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Broker.connect("amqp://127.0.0.1:1/", "followups") as away:
-        asking = lead_files.Consent(Requester(away, "followups"), NOBODY_ERASED.marks)
+        asking = imports.Consent(Requester(away, "followups"), NOBODY_ERASED.marks)
         monkeypatch.setattr(type(NOBODY_ERASED), "without", lambda _, rows: asking.without(rows))
-        monkeypatch.setattr(lead_files, "ANSWER_SECONDS", 0.2)
-        monkeypatch.setattr(lead_files, "LOOK_SECONDS", 0.2)
+        monkeypatch.setattr(imports, "ANSWER_SECONDS", 0.2)
+        monkeypatch.setattr(imports, "LOOK_SECONDS", 0.2)
         stands = await asking.marketing({"email": "ala@example.com", "name": "Ala"})
         assert stands == {"email": {"state": "unknown", "since": None, "wording": None}}
         status, told = await imported(world, {"email": "ala@example.com"})
@@ -260,7 +260,7 @@ async def test_an_unknown_content_type_or_header_is_refused(world: World) -> Non
 async def test_too_many_rows_are_refused_and_the_first_are_imported(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lead_files, "MAX_ROWS", 3)
+    monkeypatch.setattr(imports, "MAX_ROWS", 3)
     status, told = await imported(world, *({"email": f"l{n}@example.com"} for n in range(5)))
     assert status == 413
     assert "line 4" in told["detail"]
@@ -270,8 +270,8 @@ async def test_too_many_rows_are_refused_and_the_first_are_imported(
 async def test_an_import_waits_for_the_broker_and_then_answers_503(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lead_files, "OUTBOX_FULL", 100)
-    monkeypatch.setattr(lead_files, "PATIENCE_SECONDS", 3.0)
+    monkeypatch.setattr(imports, "OUTBOX_FULL", 100)
+    monkeypatch.setattr(imports, "PATIENCE_SECONDS", 3.0)
     rows = [{"email": f"l{n}@example.com", **AGREED} for n in range(700)]
     status, _ = await imported(world, *rows)
     assert (status, len(await talks(world))) == (503, 500)

@@ -12,8 +12,7 @@ from pydantic import BaseModel
 
 from libs.domain.signed_links import Tokens
 from services.followups import messages
-from services.followups.leads import files as lead_files
-from services.followups.leads import submissions
+from services.followups.leads import imports, submissions
 from services.followups.mails.compose import Mails, Recipient
 from services.followups.reading import understand
 from services.followups.rules import fact_texts
@@ -95,7 +94,7 @@ def hand_over() -> dict[str, Any]:
 
 
 def imported() -> dict[str, Any]:
-    row = lead_files.LeadRow.model_validate(
+    row = imports.LeadRow.model_validate(
         {
             "email": "Ala@example.com",
             "language": "pl",

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.http.application import Problem
-from services.followups.leads import table
-from services.followups.leads.table import MAX_RECORD, Record
+from services.followups.leads import records
+from services.followups.leads.records import MAX_RECORD, Record
 
 KNOWN = frozenset({"email", "name"})
 
@@ -22,11 +22,11 @@ async def parts(data: bytes, size: int) -> AsyncIterator[bytes]:
 
 async def read_csv(text: str | bytes, size: int = 7) -> list[Record]:
     data = text if isinstance(text, bytes) else text.encode()
-    return [record async for record in table.csv_records(parts(data, size), KNOWN)]
+    return [record async for record in records.csv_records(parts(data, size), KNOWN)]
 
 
 async def read_json(data: bytes, size: int = 7) -> list[Record]:
-    return [record async for record in table.json_lines(parts(data, size))]
+    return [record async for record in records.json_lines(parts(data, size))]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

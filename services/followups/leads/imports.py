@@ -29,7 +29,7 @@ from libs.domain.forms import is_possible
 from services.followups import messages, metrics
 from services.followups.config import LANGUAGES, Config
 from services.followups.dialogue.state import State
-from services.followups.leads.table import Record
+from services.followups.leads.records import Record
 from services.followups.mails import enrolment
 from services.followups.reading import numbers, phone
 from services.followups.rules import facts
