@@ -83,7 +83,10 @@ class Amounts(Said):
                 last = last if last.unit else last.like(each)
                 each = replace(each, start=last.start, least=last.value)
                 found.pop()
-            elif each.unit is None and self.has("same yes", last.end, each.end + 1):
+            elif each.unit is None and any(
+                self.has(name, last.end, each.end + 1)
+                for name in ("same yes", "same money")[: 1 + (last.unit not in AREAS)]
+            ):
                 each = each.like(last)
             found.append(each)
         is_list = False
@@ -190,22 +193,29 @@ class Amounts(Said):
     def total(self, found: Sequence[Amount]) -> float | None:
         """Return what several values come to; None if a person would ask back."""
         total, last = 0.0, None
-        for each in found:
+        for before, each in itertools.pairwise([None, *found]):
             link = self.link(last.end, each.start) if last else None
-            if self.near("between total", each.start):
+            if each.of != "part" and self.near("between total", each.start):
                 return each.value
             if last is None or link == "corrects":
                 total = each.value
-            elif last.of == each.of == "part" or self.has("between joins", last.end, each.start):
+            elif last.of == each.of == "part" or (
+                before is last and self.has("between joins", last.end, each.start)
+            ):
                 total += each.value
-            elif link or each.value == total:
-                continue
-            elif last.of != each.of and "whole" in {last.of, each.of}:
+            elif link or each.value == total or _is_room_of(each, last):
                 continue  # `mieszkanie 72 m2, salon 30 m2`
             else:
                 return None
             last = each
         return total if last else None
+
+
+def _is_room_of(each: Amount, other: Amount) -> bool:
+    """Return whether one is counted in the other: `47 metrów, łazienka 3,5 i kuchnia 7`."""
+    if "whole" in {each.of, other.of}:
+        return each.of != other.of
+    return other.of is None and each.noun is not None and each.value < other.value
 
 
 def _length(each: Match) -> tuple[int, bool]:
