@@ -118,7 +118,7 @@ class Amounts(Said):
         if last.unit and each.unit and (last.unit in AREAS) != (each.unit in AREAS):
             return False  # `6 m2 to 32 tys.`
         if (first, end) in self.all("rise yes"):
-            return bool(last.unit) and last.unit not in AREAS
+            return bool(last.unit or not each.unit) and last.unit not in AREAS
         is_between = self.has("between range", first - NEAR, first)
         return end - first == 1 and (is_between or self.is_kind(first, "{range}"))
 
@@ -193,14 +193,14 @@ class Amounts(Said):
     def total(self, found: Sequence[Amount]) -> float | None:
         """Return what several values come to; None if a person would ask back."""
         total, last = 0.0, None
-        for before, each in itertools.pairwise([None, *found]):
+        for at, each in enumerate(found):
             link = self.link(last.end, each.start) if last else None
             if each.of != "part" and self.near("between total", each.start):
                 return each.value
             if last is None or link == "corrects":
                 total = each.value
             elif last.of == each.of == "part" or (
-                before is last and self.has("between joins", last.end, each.start)
+                last is found[at - 1] and self.has("between joins", last.end, each.start)
             ):
                 total += each.value
             elif link or each.value == total or _is_room_of(each, last):

@@ -59,6 +59,7 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
 
 
 def _named(said: Amounts, each: Amount) -> Amount:
+    each = replace(each, value=each.value * said.times(each.start))
     noun = said.noun_before(each.start)
     return replace(each, of=noun.name, noun=noun.value) if noun else each
 
@@ -72,7 +73,7 @@ def _measured(said: Amounts, each: Amount) -> Amount | None:
     is_else = said.begins("beside else", each.end) or said.ends("beside way", each.start + 1)
     if each.unit not in AREAS or area.of == "other" or is_else:
         return None
-    return replace(area, value=area.value * said.times(each.start))
+    return area
 
 
 def _room(said: Amounts, each: Amount) -> Amount | None:
