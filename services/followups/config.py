@@ -41,7 +41,7 @@ LANGUAGES = ("pl", "en")
 """Languages of the dialogue. Texts and templates exist for each."""
 
 
-HANDOVER = ("de", "uk")
+HANDOVER = ("de", "uk", "ru")
 """Languages without a form: a person answers."""
 
 

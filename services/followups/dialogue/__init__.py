@@ -55,13 +55,8 @@ def turn(
         reply = Reply(known, heard, script)
         said = reply.text(agrees=agrees, greets=not (tap or greeted)) or script["thanks"]
         known = reply.state
-        if (route := heard.held) and route.whole and not heard.answer:
-            is_new = known.reachable and not state.reachable
-            is_asked = known.asking and state.route != route.name
-            text = route.told if is_new else route.ask if is_asked else route.again
-            said = text.get(heard.of_reply, said)
     if (last := digest(said)[:16]) == state.last_reply:
-        is_urgent = heard.held is not None and (heard.held.first or heard.held.whole)
+        is_urgent = heard.held is not None and heard.held.first
         if said == script["thanks"]:
             said = script["thanks_again"]
         elif is_urgent or known.asking == "consent":  # it has to be read

@@ -289,13 +289,14 @@ class Heard:
             is_of_form = is_of_form or route.asks
             return route.lead and not held.first and (held.lead or not is_of_form)
 
-        self.answers = tuple(route for route in self._matched if route.answer and is_due(route))
-        urgent = [route for route in self.answers if route.first]
+        due = [route for route in self._matched if route.answer and is_due(route)]
+        urgent = [route for route in due if route.first]
         # A person answers: the language has no form.
         self.by_person = self.spoken in self.taps.handover and all(
             self.spoken in each.answer for each in urgent
         )
         self.of_reply = self.spoken if self.by_person else self.language
+        self.answers = tuple(route for route in due if self.of_reply in route.answer)
         has_texts = held is not None and self.spoken in held.answer
         self.route = _PERSON if self.by_person and not has_texts else held
         is_read = held is None and state.asking in _OF_THE_FORM
@@ -306,7 +307,7 @@ class Heard:
         self.is_off_topic = any(
             each.then == "nothing" and not (each.lead and tells) for each in self._matched
         )
-        counting = (each for each in self._matched if each in self.answers or not each.answer)
+        counting = (each for each in self._matched if each in due or not each.answer)
         self.skips: tuple[Question, ...] = tuple(q for route in counting for q in route.skips)
         self.skips += self.tap.skips if self.tap else ()
         self.later = tuple(q for route in self.answers for q in route.later)

@@ -91,8 +91,8 @@ class Reply:
     def _opening(self, *, greets: bool) -> list[str]:
         """Return the greeting and the answers of the routes; in an emergency they come first."""
         before, heard = self.before, self.heard
-        language, parts = heard.of_reply, self._of_the_firm()
-        answers = [route for route in heard.answers if language in route.answer][:2]
+        parts = self._of_the_firm()
+        answers = heard.answers[:2]
         for route in sorted(answers, key=lambda each: each.name == before.answered):
             parts += self._answer(route)
         if before.language is not None or not greets:
@@ -328,7 +328,7 @@ class Reply:
         if state.facts.email is None:
             told = route.told_without_email.get(language, told)
         parts = self._close(told)
-        if heard.is_question and not heard.answers:
+        if heard.is_question and not (heard.answers or any(heard.asked)):
             parts[int(state.reachable) : int(state.reachable)] = self._passed_on()
         return parts
 
@@ -345,6 +345,7 @@ class Reply:
         if not route.first:
             self._notice(asks=True)
         own = self.script.get("ask_contact_for_call", self.script["ask_contact"])
+        own = self.script["change_email"] if self.state.no_calls else own
         text = route.ask.get(heard.of_reply, own)
         if times and not route.first:
             text = self.script["again_contact"]

@@ -102,6 +102,7 @@ _NO = {
     for name in TABLES
 }
 """In every language, whatever the talk was in; a word of two languages is the talk's own."""
+_NO["ru"] = _NO["uk"]  # one list has both
 _SENTENCE = re.compile(r"(?<=[.!?\n])")
 _STOP = re.compile("[^.!?]*")
 _CLAUSE = re.compile(

@@ -9,6 +9,14 @@ _ALONE = words_of("language", "de_alone")
 _POLISH = re.compile("[ąćęłńóśźż]")
 _GERMAN = re.compile("[äöüß]")
 _CYRILLIC = re.compile("[а-яёіїєґ]{2,}")
+_EAST = {
+    name: (re.compile(letters), words_of("language", name))
+    for name, letters in (
+        ("uk", r"[іїєґ]|[аиу]ти(?:ся)?\b"),
+        ("ru", r"[ыэъё]|\w\w(?:ая|ое|ие|ии|ия|ой|[аеуя][ею]т(?:ся)?)\b|\b[ис]\b"),
+    )
+}
+"""Letters, endings and words that the other one does not have."""
 _NAMES = re.compile(r"\b[A-ZĆŁŚŹŻ]\w+")
 _NEUTRAL = re.compile(r"\S+(?:@|\s?[(\[{]at[)\]}]\s?)\S+|(?<![^\W\d_])zł(?:oty)?\b", re.IGNORECASE)
 """Addresses and our currency."""
@@ -20,7 +28,7 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
 
     :param begun: something was said before, so that one word (`thanks`) changes nothing
 
-    Cyrillic counts as Ukrainian, the only language with these letters that we answer in.
+    Cyrillic that may be both is Ukrainian, unless they write in Russian.
     """
     text = message.lower()
     if any(each in text for each in ("@", "at)", "at]", "at}", "zł")):
@@ -35,7 +43,17 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
         points["de"] += 2 * (len(_GERMAN.findall(text)) + sum(map(_ALONE.__contains__, words)))
     if points["de"] < 2:
         points["de"] = 0
-    points["uk"] = 2 * len(_CYRILLIC.findall(text)) if len(text) > 2 else 0
+    if eastern := _CYRILLIC.findall(text) if len(text) > 2 else None:
+        points[_eastern(text, words, current)] = 2 * len(eastern)
     best = max(points.values())
     leading = [language for language, count in points.items() if count == best]
     return current if len(leading) > 1 or (begun and best < 2) else leading[0]
+
+
+def _eastern(text: str, words: list[str], current: str) -> str:
+    """Return whether a message is Ukrainian or Russian."""
+    uk, ru = (
+        len(letters.findall(text)) + sum(map(known.__contains__, words))
+        for letters, known in _EAST.values()
+    )
+    return "ru" if ru > uk or (ru == uk and current == "ru") else "uk"

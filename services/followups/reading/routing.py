@@ -89,8 +89,6 @@ class Route:
     """It is answered whatever the conversation is about, even in an emergency."""
     offers: str | None = None
     """It is not sure that this route is meant, so its answer asks."""
-    whole: bool = False
-    """Its `ask`, `told` or `again` is all that is said: another language."""
     skips: tuple[Question, ...] = ()
     """What the form does not ask any more: a contact of a person who will not give one."""
     later: tuple[Question, ...] = ()

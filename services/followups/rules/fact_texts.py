@@ -12,7 +12,7 @@ from services.followups.rules.facts import RANGES, Facts
 
 CONTACTS = frozenset({"email", "phone"})
 _SPACE = "\N{NO-BREAK SPACE}"
-_THOUSANDS = {"pl": _SPACE, "uk": _SPACE, "de": "."}
+_THOUSANDS = {"pl": _SPACE, "uk": _SPACE, "ru": _SPACE, "de": "."}
 _MOBILE = ("45", "50", "51", "53", "57", "60", "66", "69", "72", "73", "78", "79", "88")
 _QUARTERS = ("I", "II", "III", "IV")
 _OPTIONAL = re.compile(r"\[([^\[\]]*\{[^\[\]]*)\]")
