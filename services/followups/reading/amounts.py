@@ -21,6 +21,7 @@ _TOKEN = re.compile(
     r"|(?P<word>(?:m|mkw?|ft|м)2(?!\d)|m[./-](?=\w)|[^\W\d_]+)|(?P<sign>[^\w\s])",
     re.IGNORECASE,
 )
+_YEAR = re.compile(r"(19|20)\d\d")
 _FILES = ("amounts", "flats_and_rooms", "money", "corrections")
 _NOUNS = ("part", "whole", "other")
 AREAS = {"square", "metres", "feet"}
@@ -143,7 +144,11 @@ class Amounts(Said):
         """Return where the words without numbers and these signs before a token begin."""
         before = range(at - 1, max(0, at - most) - 1, -1)
         words = ((each, self.tokens[each].word) for each in before)
-        ends = (each + 1 for each, word in words if word in stops or word[0].isdecimal())
+        ends = (
+            each + 1
+            for each, word in words
+            if word in stops or (word[0].isdecimal() and not _YEAR.fullmatch(word))
+        )
         return next(ends, max(0, at - most))
 
     def near(self, name: str, at: int) -> bool:

@@ -44,7 +44,6 @@ def is_of_pieces(text: str) -> bool:
 
 def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
     numbers = [each for each in said.numbers if not said.is_rejected(each.start)]
-    numbers = [each for each in numbers if not said.near("of kin", each.start)] or numbers
     sure = [area for each in numbers if each.unit and (area := _measured(said, each))]
     loose = [
         each for each in numbers if each.unit is None and not said.begins("counts yes", each.end)
@@ -55,7 +54,8 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
     if not sure and asked == "area":
         bare, _ = said.bare([(each.start, each.end) for each in said.nouns])
         sure = [_named(said, each) for each in loose if each.start in bare and each.value >= _FEW]
-    return sorted(sure, key=lambda each: each.start)
+    own = [each for each in sure if not said.near("of kin", each.start)]
+    return sorted(own or sure, key=lambda each: each.start)
 
 
 def _named(said: Amounts, each: Amount) -> Amount:

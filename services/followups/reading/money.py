@@ -53,7 +53,7 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[Amount]:
         if each.unit is not None:
             last = each.end
         elif each.value < 1000:
-            is_last = each.end == len(said.tokens)  # `budżet 75`
+            is_last = each.end in {len(said.tokens), *said.cuts}  # `budżet 75`
             is_meant = is_last and (what == "given" or said.near("whose budget", each.start))
             if each.value < 10 or not (is_whole or is_meant or each.start == amended):
                 continue
