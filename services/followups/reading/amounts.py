@@ -119,7 +119,8 @@ class Amounts(Said):
         if last.unit and each.unit and (last.unit in AREAS) != (each.unit in AREAS):
             return False  # `6 m2 to 32 tys.`
         if (first, end) in self.all("rise yes"):
-            return bool(last.unit or not each.unit) and last.unit not in AREAS
+            is_alike = last.unit or each.unit is None or each.unit in AREAS
+            return bool(is_alike) and last.unit not in AREAS
         is_between = self.has("between range", first - NEAR, first)
         return end - first == 1 and (is_between or self.is_kind(first, "{range}"))
 

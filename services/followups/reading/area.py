@@ -68,7 +68,8 @@ def _measured(said: Amounts, each: Amount) -> Amount | None:
     """Return a number that has a unit, with its noun, if it measures what can be done."""
     area = _named(said, each)
     after = next((one for one in said.nouns if one.start == each.end), None)
-    if after and area.of is None:  # `12 m kuchnia`
+    if after and (area.of is None or (area.of == "other" and after.name == "whole")):
+        # `12 m kuchnia`; `gresu na 35 m2 podłogi`
         area = replace(area, of=after.name, noun=after.value)
     is_else = said.begins("beside else", each.end) or said.ends("beside way", each.start + 1)
     if each.unit not in AREAS or area.of == "other" or is_else:

@@ -34,7 +34,8 @@ class Role(IntEnum):
     """An event, a deadline, the past, a call."""
     HANDOVER = 1
     UNSAID = 2
-    START = 3
+    WORKS = 3
+    START = 4
 
 
 class _Time(NamedTuple):
@@ -145,7 +146,9 @@ def _role(said: _Said, time: _Time, *, bare: bool) -> Role:
         return Role.HANDOVER if word == "handover" else Role.START
     is_deadline = said.ends("before_time until", at + 1) and not (bare or is_loose)
     is_aside = word in {"write", "done"} or (word in {"call", "other"} and not bare)
-    return Role.NONE if is_aside or is_deadline else Role.UNSAID
+    if is_aside or is_deadline:
+        return Role.NONE
+    return Role.WORKS if word == "works" else Role.UNSAID
 
 
 def _is_past(said: _Said, time: _Time) -> bool:
