@@ -168,6 +168,7 @@ class Heard:
         said = amounts.read(message)
         at = said.amended()
         number = None if at is None else said.value(at)
+        number = number / 1000 if number and number >= 1000 else number  # `jednak 25 000`
         near = {
             name: abs(value - number)
             for name, value in known.items()
@@ -208,7 +209,7 @@ class Heard:
             (route.alone and is_more)
             or (route.name == "scope" and facts.tells_of_works)  # `Toruń, ulica Lotto, 70 m2`
             or ("contact" in route.skips and (facts.email or facts.phone))
-            or (route.asks and not small_talk.asks(self.message))
+            or (route.asks and not small_talk.asks(self.message, understood.language))
             or (route.action == "misread" and not (held and held.first == route.first))
             or self._is_undone(route.action)
         )
@@ -319,6 +320,10 @@ class Heard:
         state, facts = self.state, self._facts
         if state.doubt and says_yes(self.message, self.language):
             facts = facts._replace(email=state.doubt)
+        budget, before = facts.budget or 0, state.facts.budget or 0
+        is_near = before / 2 <= budget <= before * 2  # `20 tys. euro`, then `jednak 25 tys.`
+        if budget and is_near and not (self.tap or amounts.read(self.message).currency):
+            facts = facts._replace(currency=state.facts.currency)
         fields = passed.known() if passed else {}
         new = {name: each for name, each in fields.items() if each != state.passed.get(name)}
         read = facts.learn(Facts(**new))

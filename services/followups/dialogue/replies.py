@@ -177,7 +177,8 @@ class Reply:
         if is_elsewhere or not (heard.answer == "no" or is_new):
             return []
         # A lead without an address must unsubscribe plainly to be asked for it; texts come to none.
-        is_lead = facts.phone or facts.tells_of_works or says(heard.message, "mails sms")
+        is_by_phone = any(says(heard.message, each) for each in ("mails sms", "mails phone"))
+        is_lead = facts.phone or facts.tells_of_works or is_by_phone
         is_plain = not is_lead or says(heard.message, "unsubscribes")
         asks_where = facts.email is None and is_plain
         return self._say("withdraw_where" if asks_where else "consent_refused")

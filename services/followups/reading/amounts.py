@@ -124,6 +124,11 @@ class Amounts(Said):
         is_between = self.has("between range", first - NEAR, first)
         return end - first == 1 and (is_between or self.is_kind(first, "{range}"))
 
+    @property
+    def currency(self) -> str | None:
+        """The first that is named."""
+        return next((each.currency for each in self.numbers if each.currency), None)
+
     @cached_property
     def cuts(self) -> list[int]:
         """Return where clauses end."""
