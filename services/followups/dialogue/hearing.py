@@ -100,7 +100,8 @@ class Heard:
         is_form = is_held or facts.area or facts.budget or facts.start
         # `Awaria`, by itself or tapped: what happened follows.
         begun = f"{held.words[0]}. " if held and held.first and held.alone else ""
-        found = routes.find(begun + self.message, before="" if is_form else state.last_said or "")
+        before, urgent = "" if is_form else state.last_said or "", bool(held and held.first)
+        found = routes.find(begun + self.message, before, urgent=urgent)
         self._found = [route for route in found if not route.offers]
         # Who has said what they want describes it: `ściany są popękane` does not complain.
         may_offer = [] if is_form or facts.wish else [route for route in found if route.offers]
@@ -228,6 +229,8 @@ class Heard:
             case "drop_email":  # another one replaces it, or it is the only contact
                 has_other = state.facts.email is not None or number is None
                 return self._facts.email is not None and has_other
+            case "drop_phone":
+                return bool(is_replaced) or (state.facts.phone is None and number is None)
             case "mails":
                 return bool(answer) or is_asked or self._agrees_to_mails
         return False
@@ -350,8 +353,11 @@ class Heard:
         self.asks_of_record = says(self.message, "asks_of_record")
         is_said = small_talk.word_count(rest) and not self.asks_of_record
         self.is_question = bool(is_said and small_talk.asks(rest, self.spoken))
-        is_said = self.is_question or self.read._replace(wish=None) == NO_FACTS  # else it is noted
-        quoted = small_talk.quoted(self.message, asks=self.is_question) if is_said else None
+        is_other = "call_another" in self.actions  # whom to call is said, without the number
+        is_noted = self.read._replace(wish=None) != NO_FACTS
+        is_said = is_other or self.is_question or not is_noted
+        of = re.sub(r"( ?,)+", ",", rest) if is_other else self.message
+        quoted = small_talk.quoted(of, asks=self.is_question) if is_said else None
         times = small_talk.when(self.message) if "call_times" in self.actions else None
         self.quoted = (quoted or "") if times is None else times
         is_limited = self.understood.wants_reply_only

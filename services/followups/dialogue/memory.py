@@ -12,6 +12,7 @@ from services.followups.reading.speech import says
 from services.followups.rules.facts import NO_FACTS, Facts, Question
 
 TIMES_ASKED = 2
+_OF_CONSENT = ("consent", "shown", "explained")
 CALL_TIME = 200
 _HOW_TO_CALL = {"call_times", "call_another"}
 """Actions whose words tell staff when to call, or whom."""
@@ -41,7 +42,7 @@ def remember(heard: Heard, passed: Facts | None, agreed: str | None) -> tuple[St
     if tap and tap.grants and not tap.answer:
         grants, agrees = grants | {tap.grants: heard.taps.open(known)[tap.grants]}, True
     if heard.offers_consent and known.consent != "given":  # it is asked anew, also after a refusal
-        known = _unasked(known, "consent", "shown")._replace(consent=None, wording=None)
+        known = _unasked(known, *_OF_CONSENT)._replace(consent=None, wording=None)
     route = heard.held.name if heard.held else None
     doubts = dict.fromkeys((*state.unsure, *news.known()))
     known = known._replace(
@@ -96,6 +97,8 @@ def _learn(heard: Heard) -> State:
     facts = before.learn(news)
     if "drop_email" in heard.actions:
         facts = facts._replace(email=None)
+    if "drop_phone" in heard.actions:
+        facts = facts._replace(phone=None)
     if "drop_budget" in heard.actions:
         facts = facts._replace(budget=None, currency=None, budget_from=None)
     # What was said of an address holds for the next one only if that was still to come.
@@ -105,7 +108,7 @@ def _learn(heard: Heard) -> State:
     known = state._replace(facts=facts, language=heard.language, barred=barred)
     if before.email and (facts.email or "").lower() != before.email.lower():
         kept = state.consent if state.consent == "refused" else None
-        return _unasked(known, "consent")._replace(consent=kept, wording=None)
+        return _unasked(known, "consent", "explained")._replace(consent=kept, wording=None)
     return known
 
 
@@ -120,10 +123,10 @@ def _consent(state: State, heard: Heard, agreed: str | None) -> tuple[State, boo
     if agreed is not None and not (undone or is_repeated):
         return state._replace(consent="given", wording=agreed), False
     is_one = heard.tap or len(heard.taps.grants) == 1  # else nobody knows which are meant
-    # `Ok` to the first question agrees to it. Once the wording was shown again, after an
-    # explanation or a plea for one word, it may as well say that this was read.
+    # `Ok` to the first question agrees to it. After an explanation or a plea for one word it may
+    # as well say that this was read.
     is_bare = not fold(heard.message) or small_talk.acknowledges(heard.message)
-    is_read = is_bare and not heard.tap and state.asked.get("shown", 0) > 1
+    is_read = is_bare and not heard.tap and "explained" in state.asked
     may_agree = is_one and state.consent is None and state.wording and not is_read
     if heard.answer != "yes" or not may_agree:
         return state, False

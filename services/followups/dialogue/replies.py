@@ -377,7 +377,7 @@ class Reply:
         if state.reachable and not state.closed:  # first of all they must know that it arrived
             told = self._close(self.script["received"])
         is_pressed = state.reachable and heard.defers and question in ABOUT_WORKS
-        if is_pressed and not heard.answers:
+        if is_pressed and (heard.is_question or not heard.answers):
             if self.before.asking == question:
                 self._open(question)
             return told
@@ -407,15 +407,15 @@ class Reply:
             if question == "contact" and state.no_calls:
                 text = script["change_email"]
             return self._ask(question, text)
-        shown = self._times("shown")
-        # It was shown twice, or a moment ago, and the answer was another fact: a yes is one to it.
-        is_enough = shown >= TIMES_ASKED or (shown and times and heard.news != NO_FACTS)
-        if is_enough and state.wording == script["consent_wording"]:  # for this address
-            return self._ask(question, script["ask_consent_short"])
-        asks_back = heard.answer == "question" or heard.is_question
-        is_early = state.wants_mails and not shown
-        again = "ask_consent_early" if is_early else "ask_consent"
-        text = script["ask_consent_again" if times and not asks_back else again]
+        asks_back = heard.answer == "question" or heard.is_question or heard.asks_of_record
+        if state.wording == script["consent_wording"]:  # it was shown, for this address
+            is_plea = times and not (asks_back or heard.news != NO_FACTS)
+            text = script["ask_consent_again" if is_plea else "ask_consent_short"]
+            if heard.news == NO_FACTS:
+                self._count("explained")
+            return self._ask(question, text, counts=not asks_back)
+        is_early = state.wants_mails and not self._times("shown")
+        text = script["ask_consent_early" if is_early else "ask_consent"]
         return self._ask(question, text, counts=not asks_back)
 
     def _ask(self, question: Question, text: str, *, counts: bool = True) -> list[str]:
@@ -425,11 +425,12 @@ class Reply:
         is_heard = self.heard.is_question and (self._is_answered or self.heard.defers)
         is_heard = is_heard and not (self.heard.held and self.heard.held.first)
         parts = [] if is_open and is_heard else [text]
-        self._open(question, by_email=text == self.script.get("ask_email"))
+        of_mails = {self.script.get("ask_email"), self.script.get("change_email")}
+        self._open(question, by_email=text in of_mails)
         if counts:
             self._count(question)
-        if question == "consent" and text != self.script["ask_consent_short"]:
-            wording = self.script["consent_wording"]
+        wording = self.script.get("consent_wording", "")
+        if question == "consent" and self.state.wording != wording:
             self._count("shown")
             self._keep(wording=wording)
             parts.append(wording)
@@ -525,5 +526,6 @@ class Reply:
 def _contact_of(state: State) -> str:
     """Return where we will get in touch, for people to read."""
     facts = state.facts
-    by_phone = facts.phone and not (facts.email and state.no_calls)
+    by_mail = state.no_calls or says(state.call_time or "", "by_mail")
+    by_phone = facts.phone and not (facts.email and by_mail)
     return describe_phone(str(facts.phone)) if by_phone else str(facts.email)

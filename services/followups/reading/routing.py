@@ -32,6 +32,7 @@ Action = Literal[
     "resume",
     "mails",
     "drop_email",
+    "drop_phone",
     "drop_budget",
     "misread",
 ]
@@ -84,7 +85,8 @@ class Route:
     alone: bool = False
     """Matches only a message that says nothing else: a goodbye."""
     asks: bool = False
-    """Matches only a question, and is answered only to whoever is a lead."""
+    """Matches only a question, and is answered only to whoever is a lead; with `first` only amid an
+    emergency."""
     always: bool = False
     """It is answered whatever the conversation is about, even in an emergency."""
     offers: str | None = None
@@ -132,27 +134,29 @@ class Routes:
         order = [*self._routes]
         return order.index(route.name) < order.index(other.name)
 
-    def find(self, message: str, before: str = "") -> list[Route]:
+    def find(self, message: str, before: str = "", *, urgent: bool = False) -> list[Route]:
         """Return the routes that match a message, in configured order.
 
         :param before: the previous message, in which a request to staff may have begun:
             `robiliście u mnie podłogę` and then `deski się rozjeżdżają`
+        :param urgent: an emergency holds the conversation
         """
         heard = self._hear(message)
-        found = self._matching(heard)
+        found = self._matching(heard, urgent=urgent)
         if not before or any(not route.offers for route in found):
             return found
-        both = self._matching(heard | self._hear(before))
+        both = self._matching(heard | self._hear(before), urgent=urgent)
         return [route for route in both if route.topic] or found
 
     def _heard(self, message: str) -> frozenset[str]:
         found = self._vocabulary.find(self._vocabulary.tokens(message))
         return frozenset([each.key for each in found])
 
-    def _matching(self, heard: frozenset[str]) -> list[Route]:
+    def _matching(self, heard: frozenset[str], *, urgent: bool) -> list[Route]:
         meant = self._vocabulary.meant(heard)
         return [
             route
             for name, route in self._routes.items()
             if f"+ {name}" in meant and f"- {name}" not in meant
+            if urgent or not (route.first and route.asks)
         ]

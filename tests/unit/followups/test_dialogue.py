@@ -82,8 +82,8 @@ def test_a_question_about_consent_is_answered_and_consent_is_asked_again() -> No
         assert script["consent_help"] in turn.reply
         assert turn.state.consent is None
     replies = [turn.reply for turn in (first, *turns)]
-    assert sum(script["consent_wording"] in reply for reply in replies) == 2
-    assert script["ask_consent_short"] in replies[2]
+    assert [script["consent_wording"] in reply for reply in replies] == [True, False, False, False]
+    assert all(script["ask_consent_short"] in reply for reply in replies[1:])
     assert talk([asked, "Co to znaczy?", "a po co?", "ok"])[-1].state.consent is None
     assert (
         talk([asked, "Co to znaczy?", "a po co?", "tak, zgadzam się"])[-1].state.consent == "given"
