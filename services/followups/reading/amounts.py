@@ -32,7 +32,7 @@ NEAR = 9
 """In tokens: how far a word speaks of a number."""
 _SIGNS = {",", ";", ".", "!", "?", "(", "|", "-", "–", MARK}
 _LINKS = ("corrects", "of_it", "or")
-_LISTS = (["i"], ["oraz"], ["and"], ["+"])
+_LISTS = (["i"], ["oraz"], ["and"], ["und"], ["і"], ["и"], ["та"], ["+"])
 
 
 @dataclass(frozen=True, slots=True)
