@@ -267,7 +267,7 @@ class Reply:
         # Their contact was asked for, and is asked for no more.
         was_asked = self._times("contact") > TIMES_ASKED and not state.reachable
         if was_asked or refuses_contact(state):
-            return "question_kept"
+            return None if heard.by_person else "question_kept"  # the route says it
         first = "question" if state.reachable else "question_unreachable"
         name = "question_another" if self._times("question") else first
         self._count("question")
