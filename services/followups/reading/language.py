@@ -13,7 +13,7 @@ _EAST = {
     name: (re.compile(letters), words_of("language", name))
     for name, letters in (
         ("uk", r"[іїєґ]|[аиу]ти(?:ся)?\b"),
-        ("ru", r"[ыэъё]|\w\w(?:ая|ое|ие|ии|ия|ой|[аеуя][ею]т(?:ся)?)\b|\b[ис]\b"),
+        ("ru", r"[ыэъё]|\w\w(?:ая|ое|ие|ии|ия|ой|[аеуя][ею]т(?:ся)?|[влмнорчшж]ит)\b|\b[ис]\b"),
     )
 }
 """Letters, endings and words that the other one does not have."""
