@@ -192,9 +192,12 @@ class Heard:
         self.language = first or then or self.state.language or default
         is_about_it = "asks of_it" if self.state.facts.email else "mails of"
         is_yes = self._is_done and says(self.message, is_about_it)
+        rest, facts = self.understood.rest, self.state.facts
+        # `Wyrażam zgodę`, and nothing else, of who left a number: it is of the call.
+        is_of_call = facts.phone and not (facts.email or small_talk.word_count(rest))
         self._agrees_to_mails = self.state.asking != "consent" and bool(
             (is_yes and says_yes(self.message, self.language))
-            or consent_answer.offers(self.understood.rest, self.language)
+            or (not is_of_call and consent_answer.offers(rest, self.language))
         )
 
     # --- Its routes -------------------------------------------------------------------------------

@@ -188,7 +188,8 @@ class Reply:
         state, before, heard = self.state, self.before, self.heard
         if heard.asks_of_record:
             facts = describe(state.facts, heard.language)
-            return self._say("record" if state.reachable else "record_none", facts=facts)
+            none = "" if heard.answers else "record_none"  # `Przecież macie mój numer`
+            return self._say("record" if state.reachable else none, facts=facts)
         is_end = heard.held is not None and heard.held.then == "end"
         is_idle = heard.held is None and not heard.is_about_lead and not state.wants_mails
         if heard.tap:  # it is on the card
