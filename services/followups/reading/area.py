@@ -103,6 +103,9 @@ def _to_do(said: Amounts, found: Sequence[Amount]) -> float | None:
     found = [each for each in found if each.start >= only] or found
     out = _left_out(said)
     done = [each for each in found if each.noun not in out]
+    if not done:  # `mieszkanie 90 m2 po remoncie z 2010`
+        done = [each for each in found if each.of == "whole"]
+        out -= {each.noun for each in done if each.noun}
     if any(each.of != "part" for each in done):
         done = [each for each in done if each.noun not in _OUTSIDE]
     total = said.total(done)

@@ -32,6 +32,7 @@ OF_NUMBERS = {
     "asap",
     "now",
     "season",
+    "feast",
     "bare_year",
 }
 LONGEST_PATTERN = 100
