@@ -51,9 +51,10 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
     labelled = [each for each in loose if said.near("label yes", each.start)]
     rooms = [room for each in loose if each not in labelled and (room := _room(said, each))]
     sure += [_named(said, each) for each in labelled] + (rooms if asked != "budget" else [])
-    if not sure and asked == "area":
+    if asked == "area" and all(each.noun in _OUTSIDE for each in sure):
         bare, _ = said.bare([(each.start, each.end) for each in said.nouns])
-        sure = [_named(said, each) for each in loose if each.start in bare and each.value >= _FEW]
+        flat = [_named(said, each) for each in loose if each.start in bare and each.value >= _FEW]
+        sure = flat or sure  # `120 plus garaż 25`
     own = [each for each in sure if not said.near("of kin", each.start)]
     return sorted(own or sure, key=lambda each: each.start)
 

@@ -9,7 +9,7 @@ from typing import Any
 from services.followups.reading import amounts
 from services.followups.reading.amounts import AREAS, Amount, Amounts
 from services.followups.reading.numbers import in_digits
-from services.followups.reading.text import Reading
+from services.followups.reading.text import MARK, Reading
 from services.followups.rules.facts import Question
 
 _LEAST = 100
@@ -47,7 +47,9 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[Amount]:
     for each in said.numbers:
         if each.unit in AREAS:
             continue
-        first = max(last, said.since(each.start, ";!?", _NEAR))
+        # `kupione, 54 m2 za 720 tys.`, but `wynajmowałem, 54 m2, 30 tys.`
+        stops = ";!?" if said.begins("price for", each.start - 1) else f";!?{MARK}"
+        first = max(last, said.since(each.start, stops, _NEAR))
         what = _what(said, each, first)
         number = each
         if each.unit is not None:
