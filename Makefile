@@ -99,7 +99,7 @@ test-fullstack: prepare
 test-pages:
 	@$(LOCAL) prepare --browser
 	! command -v npm >/dev/null || npm ci --silent --no-audit --no-fund --prefix tests/browsers
-	$(BIN)/pytest -m pages tests/pages $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m pages tests/pages $(ARGS)
 
 # Generate clients from /openapi.json in Python and TypeScript (needs npm), type-check them and make calls.
 test-clients: prepare
