@@ -410,7 +410,7 @@ class Heard:
                     works = self.taps.works
                     found = understand(quote, today=today, asked=name, works=works).facts
                     self.news = self.news.learn(only(found, name))
-            hinted = self.taps.routes.offering(hint.kind) if hint.kind else []
+            hinted = self.taps.routes.offering(hint.kind)
             asks = asks + [route for route in hinted if route.name not in state.asked]
         self._is_of_works = state.facts.tells_of_works or self.news.tells_of_works
         # `Asap, the shower is broken` only says when.

@@ -16,6 +16,11 @@ _OF_CONSENT = ("consent", "shown", "explained")
 CALL_TIME = 200
 _HOW_TO_CALL = {"call_times", "call_another"}
 """Actions whose words tell staff when to call, or whom."""
+_FORGETS = {
+    "drop_email": ("email",),
+    "drop_phone": ("phone",),
+    "drop_budget": ("budget", "currency", "budget_from"),
+}
 
 
 def refuses_contact(state: State) -> bool:
@@ -95,12 +100,8 @@ def _learn(heard: Heard) -> State:
     if before.phone and "call_another" in heard.actions:  # staff get that number in `call_time`
         news = news._replace(phone=None)
     facts = before.learn(news)
-    if "drop_email" in heard.actions:
-        facts = facts._replace(email=None)
-    if "drop_phone" in heard.actions:
-        facts = facts._replace(phone=None)
-    if "drop_budget" in heard.actions:
-        facts = facts._replace(budget=None, currency=None, budget_from=None)
+    for action in _FORGETS.keys() & heard.actions:
+        facts = facts._replace(**dict.fromkeys(_FORGETS[action]))
     # What was said of an address holds for the next one only if that was still to come.
     is_other = news.email is not None and (before.email or understood.calls_email_own)
     if state.barred == "child" or not (barred or is_other):

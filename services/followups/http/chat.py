@@ -51,6 +51,9 @@ TURNS_AT_A_TIME = 6
 This semaphore is fair. In the pool, a newcomer may overtake a waiting turn until that times out."""
 
 
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
 class Consent(Model):
     marketing: bool
     text: str = Field("", max_length=WORDING_LENGTH)
@@ -93,18 +96,12 @@ class ChatTap(Model):
 
 class ChatMessage(Model):
     tap: ChatTap | None = None
-    message: (
-        Annotated[
-            str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MESSAGE_LENGTH)
-        ]
-        | None
-    ) = Field(None, validate_default=True)
+    message: Annotated[_Text, Field(max_length=MESSAGE_LENGTH)] | None = Field(
+        None, validate_default=True
+    )
     session_id: str = Field(pattern=r"^[^\s\x00-\x1f\x7f]{1,200}$")
     email: Email | None = None
-    name: (
-        Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
-        | None
-    ) = None
+    name: Annotated[_Text, Field(max_length=200)] | None = None
     phone: str | None = Field(None, pattern=r"^[+(]?[0-9][0-9 ().\-]{5,28}[0-9]$")
     language: str | None = Field(None, pattern=r"^[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*$")
     consent: Consent | None = None

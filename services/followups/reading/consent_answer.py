@@ -57,7 +57,9 @@ def says_yes(message: str, language: str) -> bool:
         return says(beside, "ads may_be") and says_yes(beside, language)
     if _NAY.search(plain(message)):
         return False
-    words = _words(_PHONE.sub(MARK, _HAPPY.sub(" ", _without_name(message))))
+    if says(message, "agrees in_person"):
+        message = _BEGUN.sub("", _SIGNED.sub("", name.find(message)[0]))
+    words = _words(_PHONE.sub(MARK, _HAPPY.sub(" ", message)))
     if not words:
         return bool(_THUMB_UP.search(message))
     if (words == ["ja"] and language == "pl") or _TRAILS_OFF.fullmatch(words[-1]):  # `I`
@@ -73,12 +75,6 @@ def _without_calls(message: str) -> str:
     said = heard(message)
     calls = (span for span in sorted(said.all("calls no")) if said.stops(span[1]))
     return said.without(*[*calls][:1], mark="")
-
-
-def _without_name(message: str) -> str:
-    if not says(message, "agrees in_person"):
-        return message
-    return _BEGUN.sub("", _SIGNED.sub("", name.find(message)[0]))
 
 
 _PART = re.compile(r"(?<=[.!?;\n,])\s+|\s[-–—]\s")

@@ -4,19 +4,18 @@ import re
 
 from services.followups.reading.tokens import words_of
 
-_WORDS = {name: words_of("language", name) for name in ("pl", "en", "de")}
+_WORDS = {name: words_of("language", name) for name in ("pl", "en", "de", "uk", "ru")}
 _ALONE = words_of("language", "de_alone")
 _POLISH = re.compile("[ąćęłńóśźż]")
 _GERMAN = re.compile("[äöüß]")
 _CYRILLIC = re.compile("[а-яёіїєґ]{2,}")
 _EAST = {
-    name: (re.compile(letters), words_of("language", name))
-    for name, letters in (
-        ("uk", r"[іїєґ]|[аиу]ти(?:ся)?\b"),
-        ("ru", r"[ыэъё]|\w\w(?:ая|ое|ие|ии|ия|ой|[аеуя][ею]т(?:ся)?|[влмнорчшж]ит)\b|\b[ис]\b"),
-    )
+    "uk": re.compile(r"[іїєґ]|[аиу]ти(?:ся)?\b"),
+    "ru": re.compile(
+        r"[ыэъё]|\w\w(?:ая|ое|ие|ии|ия|ой|[аеуя][ею]т(?:ся)?|[влмнорчшж]ит)\b|\b[ис]\b"
+    ),
 }
-"""Letters, endings and words that the other one does not have."""
+"""Letters and endings that the other one does not have."""
 _NAMES = re.compile(r"\b[A-ZĆŁŚŹŻ]\w+")
 _NEUTRAL = re.compile(r"\S+(?:@|\s?[(\[{]at[)\]}]\s?)\S+|(?<![^\W\d_])zł(?:oty)?\b", re.IGNORECASE)
 """Addresses and our currency."""
@@ -43,17 +42,10 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
         points["de"] += 2 * (len(_GERMAN.findall(text)) + sum(map(_ALONE.__contains__, words)))
     if points["de"] < 2:
         points["de"] = 0
+    uk, ru = (points.pop(each) + len(_EAST[each].findall(text)) for each in ("uk", "ru"))
     if eastern := _CYRILLIC.findall(text) if len(text) > 2 else None:
-        points[_eastern(text, words, current)] = 2 * len(eastern)
+        is_russian = ru > uk or (ru == uk and current == "ru")
+        points["ru" if is_russian else "uk"] = 2 * len(eastern)
     best = max(points.values())
     leading = [language for language, count in points.items() if count == best]
     return current if len(leading) > 1 or (begun and best < 2) else leading[0]
-
-
-def _eastern(text: str, words: list[str], current: str) -> str:
-    """Return whether a message is Ukrainian or Russian."""
-    uk, ru = (
-        len(letters.findall(text)) + sum(map(known.__contains__, words))
-        for letters, known in _EAST.values()
-    )
-    return "ru" if ru > uk or (ru == uk and current == "ru") else "uk"

@@ -29,10 +29,6 @@ _LONGEST = 4
 class _Names(Said):
     vocabulary = Vocabulary("name", pattern=_TOKEN)
 
-    @property
-    def size(self) -> int:
-        return len(self.tokens)
-
     def is_title(self, at: int) -> bool:
         return self.text[self.tokens[at].start : self.tokens[at].end].istitle()
 
@@ -53,10 +49,10 @@ class _Names(Said):
         and ends, and where with the words that say so.
         """
         end = 0
-        for at in range(self.size):
+        for at in range(len(self.tokens)):
             if at >= end and self._may_be(at):
                 end = at + 1
-                while end < min(self.size, at + _LONGEST) and self._goes_on(end):
+                while end < min(len(self.tokens), at + _LONGEST) and self._goes_on(end):
                     end += 1
                 left, first = self._left(at)
                 end += self._is_family(end, at, left)
@@ -68,7 +64,7 @@ class _Names(Said):
     def _is_family(self, at: int, start: int, left: str) -> bool:
         """Return whether a word without a capital is the family's name: `jan nowak 600 700 800`."""
         beside = {left, self._edge(at + 1, step=1)}
-        is_all = (start, at + 1) == (0, self.size)
+        is_all = (start, at + 1) == (0, len(self.tokens))
         is_free = self.is_kind(at, "{word}") and not self.is_kind(at, "{no_name}")
         return is_free and (is_all or not beside.isdisjoint({"phone", "said"}))
 
@@ -99,7 +95,7 @@ class _Names(Said):
         """Return `phone` or `mark`, also beyond signs and labels; else `sign`, `end` or `word`."""
         labels = ("{label}", "{whose}") if step < 0 else ("{label}", "{then}")
         found = "word"
-        while 0 <= at < self.size:
+        while 0 <= at < len(self.tokens):
             word = self.tokens[at].word
             if word[0] == MARK:
                 return "phone" if word == PHONE_MARK else "mark"

@@ -83,18 +83,14 @@ def piece(text: str, asked: Question | None) -> str | None:
     """Return the digits of the first part of a phone number. Alone they may be a budget."""
     said = _read(text if _PIECE.search(text) else "")
     for at in said.runs:
-        if digits := _short(said, at):
+        short = _SHORT.fullmatch(said.tokens[at].word)
+        if short and not said.is_kind(at + 1, "{unit}"):
+            digits = _NOT_DIGIT.sub("", short[1])
             is_long = len(digits) > _TOO_LONG and not digits.endswith("000")
             is_due = asked == "contact" or (is_long and not at and asked != "budget")
             if said.ends("label yes", at + 1) or (is_due and _is_all(said, at)):
                 return digits
     return None
-
-
-def _short(said: _Said, at: int) -> str | None:
-    """Return the digits of a run that is less than a number."""
-    short = _SHORT.fullmatch(said.tokens[at].word)
-    return _NOT_DIGIT.sub("", short[1]) if short and not said.is_kind(at + 1, "{unit}") else None
 
 
 def _is_all(said: _Said, at: int) -> bool:
@@ -217,7 +213,4 @@ def _taken(said: _Said, chosen: int) -> Reading:
     cuts |= {(at - said.is_kind(at - 1, "{led}"), at + 1): "" for at in hours}
     if hours or said.is_said("hours yes"):
         news["has_hours"] = True
-    text = said.text
-    for (start, end), mark in sorted(cuts.items(), reverse=True):
-        text = f"{text[: tokens[start].start]} {mark} {text[tokens[end - 1].end :]}"
-    return text, news
+    return said.marked(cuts), news

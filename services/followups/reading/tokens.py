@@ -315,8 +315,12 @@ class Said:
 
     def without(self, *spans: tuple[int, int], mark: str = MARK) -> str:
         """Return the text with a mark for each of these tokens."""
+        return self.marked(dict.fromkeys(spans, mark))
+
+    def marked(self, marks: Mapping[tuple[int, int], str]) -> str:
+        """Return the text with these in place of tokens."""
         text = self.text
-        for start, end in sorted(spans, reverse=True):
+        for (start, end), mark in sorted(marks.items(), reverse=True):
             before, after = text[: self.tokens[start].start], text[self.tokens[end - 1].end :]
             text = f"{before} {mark} {after}"
         return text
