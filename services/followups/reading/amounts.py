@@ -32,7 +32,6 @@ NEAR = 9
 """In tokens: how far a word speaks of a number."""
 _SIGNS = {",", ";", ".", "!", "?", "(", "|", "-", "–", MARK}
 _LINKS = ("corrects", "of_it", "or")
-_LISTS = (["i"], ["oraz"], ["and"], ["und"], ["і"], ["и"], ["та"], ["+"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,9 @@ class Amount:
     """The noun next to it, the same in all cases: `kuch`."""
 
     def like(self, other: "Amount") -> "Amount":
-        """Return a small number without a unit in that of another."""
+        """Return a number, if it has no unit, in that of another; a large one is not scaled."""
+        if self.unit:
+            return self
         scale = _scale(other.unit) if self.value < 1000 else 1
         return replace(self, value=self.value * scale, unit=other.unit, currency=other.currency)
 
@@ -80,21 +81,22 @@ class Amounts(Said):
             each = self._number(at, begun.get(at))
             last = found[-1] if found else each
             if self._is_range(last, each):
-                each = each if each.unit else each.like(last)
-                last = last if last.unit else last.like(each)
-                each = replace(each, start=last.start, least=last.value)
+                each = each.like(last)
+                each = replace(each, start=last.start, least=last.like(each).value)
                 found.pop()
-            elif each.unit is None and any(
+            elif any(
                 self.has(name, last.end, each.end + 1)
                 for name in ("same yes", "same money")[: 1 + (last.unit not in AREAS)]
             ):
                 each = each.like(last)
-            found.append(each)
+            found.append(replace(each, value=each.value * self._times(each.start)))
         is_list = False
         for at in range(len(found) - 2, -1, -1):
             each, after = found[at : at + 2]
-            link = self.words(each.end, after.start)
-            is_list = not each.unit and (link in _LISTS or (is_list and link == [","]))
+            link = (each.end, after.start)
+            is_list = each.unit in {None, after.unit} and (
+                link in self.all("list yes") or (is_list and self.words(*link) == [","])
+            )
             if is_list:  # `10, 12 i 8 m2`
                 found[at : at + 2] = (replace(one, of="part") for one in (each.like(after), after))
         return found
@@ -119,8 +121,7 @@ class Amounts(Said):
         if last.unit and each.unit and (last.unit in AREAS) != (each.unit in AREAS):
             return False  # `6 m2 to 32 tys.`
         if (first, end) in self.all("rise yes"):
-            is_alike = last.unit or each.unit is None or each.unit in AREAS
-            return bool(is_alike) and last.unit not in AREAS
+            return last.unit not in AREAS and bool(last.unit or each.unit in {None, *AREAS})
         is_between = self.has("between range", first - NEAR, first)
         return end - first == 1 and (is_between or self.is_kind(first, "{range}"))
 
@@ -148,32 +149,25 @@ class Amounts(Said):
 
     def since(self, at: int, stops: str = "", most: int = NEAR) -> int:
         """Return where the words without numbers and these signs before a token begin."""
-        before = range(at - 1, max(0, at - most) - 1, -1)
-        words = ((each, self.tokens[each].word) for each in before)
-        ends = (
-            each + 1
-            for each, word in words
-            if word in stops or (word[0].isdecimal() and not _YEAR.fullmatch(word))
-        )
-        return next(ends, max(0, at - most))
+        first = max(0, at - most)
+        for before in range(at, first, -1):
+            word = self.tokens[before - 1].word
+            if word in stops or (word[0].isdecimal() and not _YEAR.fullmatch(word)):
+                return before
+        return first
 
     def near(self, name: str, at: int) -> bool:
         """Return whether a phrase stands before a token (or ends with it), without a number between."""
         return self.has(name, self.since(at, ",;!?@", most=7), at + 1)
 
-    def noun_before(self, at: int) -> Match | None:
-        """Return the nearest noun before a number in its clause."""
-        clause = max((each + 1 for each in self.cuts if each < at), default=0)
-        return next(reversed(self.nouns_in(max(self.since(at), clause), at)), None)
-
     def is_rejected(self, at: int) -> bool:
         """Return whether the value that starts here is negated: `nie 60`."""
         return self.ends("before not", at)
 
-    def times(self, at: int) -> int:
+    def _times(self, at: int) -> int:
         """Return how many of it there are: 2 before `10` in `dwa pokoje po 10`."""
-        counts = [each.said["amount"][0] for each in self.of("several") if each.end == at + 1]
-        return next(map(int, counts), 1)
+        within = (each for each in self.of("several") if each.start < at < each.end)
+        return next((int(each.said["amount"][0]) for each in within), 1)
 
     def bare(self, beside: Sequence[tuple[int, int]]) -> tuple[set[int], bool]:
         """Return the numbers of clauses that consist of a number (`jakieś 80, nie 60`), and whether
@@ -260,9 +254,8 @@ def meant(text: str, found: Sequence[tuple[int, int]]) -> tuple[int, int] | None
     chosen: tuple[int, int] | None = None
     for each in own or found:
         start = spans[each][0]
-        if said.is_rejected(start):
-            continue
-        if chosen is None or said.link(spans[chosen][1], start) == "corrects":
+        is_next = chosen is None or said.link(spans[chosen][1], start) == "corrects"
+        if is_next and not said.is_rejected(start):
             chosen = each
     return chosen
 

@@ -60,9 +60,10 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
 
 
 def _named(said: Amounts, each: Amount) -> Amount:
-    each = replace(each, value=each.value * said.times(each.start))
-    noun = said.noun_before(each.start)
-    return replace(each, of=noun.name, noun=noun.value) if noun else each
+    """Return a number with the nearest noun before it in its clause."""
+    clause = max((at + 1 for at in said.cuts if at < each.start), default=0)
+    nouns = said.nouns_in(max(said.since(each.start), clause), each.start)
+    return replace(each, of=nouns[-1].name, noun=nouns[-1].value) if nouns else each
 
 
 def _measured(said: Amounts, each: Amount) -> Amount | None:
@@ -85,7 +86,9 @@ def _room(said: Amounts, each: Amount) -> Amount | None:
     if noun is None or noun.name not in _SIZES:
         return None
     first = max(noun.end, said.end_of("beside still", noun.end))
-    is_apart = any(said.is_kind(at, "{no_link}", "{amount}") for at in range(first, each.start))
+    is_apart = each.of is None and any(
+        said.is_kind(at, "{no_link}", "{amount}") for at in range(first, each.start)
+    )
     least, most = _SIZES.get(noun.value, _SIZES[noun.name])
     is_only = said.has("done only", before, each.start)  # `tylko parter domu, 75`
     is_such = least <= each.value <= most and (is_only or not is_apart)

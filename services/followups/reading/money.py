@@ -23,14 +23,19 @@ _NEAR = 12
 """In tokens."""
 _WHOSE = ("budget", "other", "did", "own", "has", "work")
 """What an amount may be for; of a word that has several, the first counts."""
+_SURE = {"given", "budget", "own", "work"}
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
     if not _HAS_AMOUNT.search(in_digits(text)):
         return text, {}
     said = amounts.read(text)
-    found = [*_budgets(said, asked)]
+    rated = [*_budgets(said, asked)]
+    found = [each for _, each in rated]
     total = said.total(found)
+    if total is None:  # `kosztowało 480 tys., na remont mam 90 tys.`
+        found = [each for what, each in rated if what in _SURE]
+        total = said.total(found)
     if total is None:
         return text, {}
     first, last = found[0], found[-1]
@@ -41,7 +46,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     return said.without((first.start, last.end)), news
 
 
-def _budgets(said: Amounts, asked: Question | None) -> Iterator[Amount]:
+def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None, Amount]]:
     bare, is_whole = said.bare(said.all("piece part")) if asked == "budget" else ([], False)
     last, amended = 0, said.amended() if asked == "budget" else None
     for each in said.numbers:
@@ -57,7 +62,8 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[Amount]:
         elif each.value < 1000:
             is_last = each.end in {len(said.tokens), *said.cuts}  # `budżet 75`
             is_meant = is_last and (what == "given" or said.near("whose budget", each.start))
-            if each.value < 10 or not (is_whole or is_meant or each.start == amended):
+            is_least = each.value < 10 or said.begins("after more", each.end)
+            if is_least or not (is_whole or is_meant or each.start == amended):
                 continue
             number = replace(each, value=each.value * 1000, least=None)
         elif not _LATEST_YEAR < each.value < _MOST_BARE or not (
@@ -71,7 +77,7 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[Amount]:
         if is_else or said.is_rejected(each.start) or not _LEAST <= number.value <= MOST_SAID:
             continue
         of = "part" if said.has("piece part", first, each.start) else None
-        yield replace(number, value=number.value * said.times(each.start), of=of)
+        yield what, replace(number, of=of)
 
 
 def _what(said: Amounts, each: Amount, first: int) -> str | None:

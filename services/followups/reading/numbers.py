@@ -72,9 +72,8 @@ def _counted(text: str) -> str:
         if known is None or len(parts) > 2 * READ_NUMBERS:
             continue
         is_apart = not text[end : match.start()].isspace()
-        if (
-            not total or is_apart or rank < 2 or known[0] >= rank
-        ):  # nothing joins after a teen or a unit
+        # Nothing joins after a teen or a unit.
+        if not total or is_apart or rank < 2 or known[0] >= rank:
             parts += [f"{total}"] * (total > 0) + [text[end if total else done : match.start()]]
             total, done = 0, match.start()
         total, rank, end = total + known[1], known[0], match.end()

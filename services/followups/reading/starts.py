@@ -116,7 +116,7 @@ def _chosen(said: _Said, rated: list[tuple[Role, _Time]]) -> tuple[Role, Date]:
 
 def _corrects(said: _Said, last: _Time, each: _Time, role: Role) -> bool:
     """Return whether a later time replaces one: `w maju, a nie, w czerwcu`; `latem, w lipcu`."""
-    if amounts.corrects(said.text[said.tokens[last.at].end : said.tokens[each.at].start]):
+    if amounts.corrects(said.text[said.tokens[last.at].end : said.tokens[each.at].end]):
         return True
     old, new = last.date.said, each.date.said
     is_near = each.at - last.at <= _LONGEST_LINK + 1 and new[:7] >= old[:7]
