@@ -32,10 +32,9 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     said = amounts.read(text)
     rated = [*_budgets(said, asked)]
     found = [each for _, each in rated]
-    total = said.total(found)
-    if total is None:  # `kosztowało 480 tys., na remont mam 90 tys.`
+    if said.total(found) is None:  # `kosztowało 480 tys., na remont mam 90 tys.`
         found = [each for what, each in rated if what in _SURE]
-        total = said.total(found)
+    total = said.total(found)
     if total is None:
         return text, {}
     first, last = found[0], found[-1]
