@@ -23,7 +23,7 @@ _NEAR = 12
 """In tokens."""
 _WHOSE = ("budget", "other", "did", "own", "has", "work")
 """What an amount may be for; of a word that has several, the first counts."""
-_SURE = {"given", "budget", "own", "work"}
+_SURE = {"given", "budget", "own"}
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:
