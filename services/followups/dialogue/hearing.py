@@ -339,27 +339,26 @@ class Heard:
         is_other = self._corrects is None and (least is None or (read.area or 0) < least)
         if state.facts.area and is_other and area.is_of_pieces(self.message):
             read = read._replace(area=None, area_from=None)  # staff read it
-        if not self._may_change():
-            read = read._replace(
-                **{
-                    name: None
-                    for name in ("area", "budget", "start")
-                    if name not in {state.asking, self._corrects} and getattr(state.facts, name)
-                }
-            )
+        kept = [name for name in ("area", "budget", "start") if not self._may_change(name)]
+        read = read._replace(**dict.fromkeys(kept))
         # The day of the call is not the start, and the day of the keys gives way to a start.
         start, known = read.start or "", state.facts.start
         is_call = _DAY.match(start) and not self.actions.isdisjoint({"call", "call_times"})
         is_less = starts.of_handover(start) and known != "asap" and not starts.of_handover(known)
         self.read = read._replace(start=None) if is_call or (known and is_less) else read
 
-    def _may_change(self) -> bool:
-        """Return whether a message may change what is known: it says so, or says nothing else.
+    def _may_change(self, name: OfWorks) -> bool:
+        """Return whether the message may change a fact: it is new or asked for, or the message says
+        so or nothing else.
 
         `5 mm na dwóch metrach`, `oglądać 9 grudnia` and `117 tysięcy to za dużo` change nothing.
         """
-        rest = self.understood.rest
-        return bool(self.tap) or says(self.message, "changes fact") or not small_talk.says(rest)
+        is_open = getattr(self.state.facts, name) is None or name in {
+            self.state.asking,
+            self._corrects,
+        }
+        is_said = says(self.message, "changes fact") or says(self.message, f"changes {name}")
+        return bool(self.tap) or is_open or is_said or not small_talk.says(self.understood.rest)
 
     # --- What else it says ------------------------------------------------------------------------
 
