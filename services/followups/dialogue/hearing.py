@@ -1,6 +1,7 @@
 """What a message or a tap means in its conversation: facts, routes, and what else it says."""
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from typing import Literal, NamedTuple
 
@@ -43,6 +44,12 @@ class Hint(NamedTuple):
 NO_HINT = Hint()
 _TIMES_OFFERED = 2
 _OF_THE_FORM = {*ABOUT_WORKS, "contact"}
+PARTS: Mapping[OfWorks, tuple[str, ...]] = {
+    "area": ("area", "area_from"),
+    "budget": ("budget", "currency", "budget_from"),
+    "start": ("start",),
+}
+"""What is known together with a fact."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _LIMITS = {"call_times", "call_another", "no_calls"}
 _PERSON = Route("person", then="contact")
@@ -339,8 +346,9 @@ class Heard:
         is_other = self._corrects is None and (least is None or (read.area or 0) < least)
         if state.facts.area and is_other and area.is_of_pieces(self.message):
             read = read._replace(area=None, area_from=None)  # staff read it
-        kept = [name for name in ("area", "budget", "start") if not self._may_change(name)]
-        read = read._replace(**dict.fromkeys(kept))
+        for name, parts in PARTS.items():
+            if not self._may_change(name):
+                read = read._replace(**dict.fromkeys(parts))
         # The day of the call is not the start, and the day of the keys gives way to a start.
         start, known = read.start or "", state.facts.start
         is_call = _DAY.match(start) and not self.actions.isdisjoint({"call", "call_times"})

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from libs.domain.mistyped import suggestion
-from services.followups.dialogue.hearing import Heard
+from services.followups.dialogue.hearing import PARTS, Heard
 from services.followups.dialogue.state import ABOUT_WORKS, SAID, State
 from services.followups.reading import small_talk
 from services.followups.reading.consent_answer import says_yes
@@ -19,7 +19,7 @@ _HOW_TO_CALL = {"call_times", "call_another"}
 _FORGETS = {
     "drop_email": ("email",),
     "drop_phone": ("phone",),
-    "drop_budget": ("budget", "currency", "budget_from"),
+    "drop_budget": PARTS["budget"],
 }
 
 
