@@ -151,7 +151,7 @@ class Vocabulary:
     def _look_up(
         self, said: str, group: str
     ) -> tuple[str, Mapping[str, Any], tuple[str, ...], list[Node], list[Node]]:
-        word = plain(said)
+        word = plain(said) or said  # nothing is left of an accent by itself
         kinds: dict[str, Any] = {"{word}": word} if group == "word" else {}
         parts = [f"*{word[at:]}" for at in range(1, len(word) - ENDING + 1)]
         parts += [f"{word[:size]}*" for size in range(STEM, len(word) + 1)]

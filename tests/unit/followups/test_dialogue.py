@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.followups import dialogue
@@ -140,6 +140,7 @@ def test_a_yes_for_an_address_that_was_not_shown_grants_nothing() -> None:
 
 
 @given(st.lists(st.text(max_size=200), min_size=1, max_size=5))
+@example(["remont", "0 \u0301 1 m"])  # an accent by itself
 def test_any_text_is_answered(turns: list[str]) -> None:
     assert talk(list(turns))[-1].reply
 
