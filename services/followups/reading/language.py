@@ -35,7 +35,8 @@ def of(message: str, current: str, *, begun: bool = False) -> str:
     text = message.lower().replace("’", "'")
     words = _WORD.findall(text)
     points = {language: sum(map(known.__contains__, words)) for language, known in _WORDS.items()}
-    if max(points["en"], points["de"]) > max(1, points["pl"]):  # `flat in Żoliborz, 60 sqm`
+    is_abroad = begun and current != "pl" and not points["pl"]  # `Wilanów, developer state`
+    if is_abroad or max(points["en"], points["de"]) > max(1, points["pl"]):
         text = _NAMES.sub(" ", message).lower()
     points["pl"] += 2 * len(_POLISH.findall(text))
     if points["de"]:  # German letters alone may be part of a name: Müller
