@@ -345,7 +345,7 @@ class Heard:
         least = state.facts.area_from  # `do 30 m²` is tapped, and `łazienka 4,5 m²` typed
         is_other = self._corrects is None and (least is None or (read.area or 0) < least)
         if state.facts.area and is_other and area.is_of_pieces(self.message):
-            read = read._replace(area=None, area_from=None)  # staff read it
+            read = read._replace(**dict.fromkeys(PARTS["area"]))  # staff read it
         for name, parts in PARTS.items():
             if not self._may_change(name):
                 read = read._replace(**dict.fromkeys(parts))
