@@ -38,7 +38,8 @@ def load() -> Node:
 
 
 def _read(name: str) -> Node:
-    found: Node = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    found: Node = yaml.load(text, yaml.CSafeLoader)  # in C: half a second less at each start
     return found
 
 
