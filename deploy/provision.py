@@ -17,8 +17,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - its instances a
 
 from deploy.up.servers import manage
 from libs.common import beside
-from libs.common.database.migrate import connect_primary
 from libs.common.database.postgres import advisory_key
+from libs.common.database.primary import connect_primary
 from libs.domain import shipped
 
 DATABASE = "ostoja"

@@ -2,7 +2,6 @@ import os
 import sys
 from pathlib import Path
 
-from libs.common.database import migrate
 from libs.common.process import settings
 from libs.common.process.config_file import ConfigFile
 from libs.common.process.service import run_with
@@ -27,6 +26,8 @@ def main() -> int | str:
     from services.alerts import app
 
     if sys.argv[1:]:
+        from libs.common.database import migrate
+
         return migrate.command("alerts", MIGRATIONS, sys.argv[1:])
     return run_with(AlertsSettings, "alerts", app.start)
 

@@ -2,7 +2,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-from libs.common.database import migrate
 from libs.common.process import logs, settings
 from libs.common.process.service import run_with
 from libs.domain import company, forms
@@ -27,6 +26,8 @@ def main() -> int | str:
             logs.configure("consent", configured.log_level)
             return asyncio.run(commands.COMMANDS[name](configured))
         case [_, *_]:
+            from libs.common.database import migrate
+
             return migrate.command("consent", MIGRATIONS, sys.argv[1:])
     return run_with(ConsentSettings, "consent", app.start)
 

@@ -2,7 +2,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-from libs.common.database import migrate
 from libs.common.process import settings
 from libs.common.process.service import run_with
 from services.console.settings import ConsoleSettings
@@ -21,6 +20,8 @@ def main() -> int | str:
     if sys.argv[1:] == ["invitation"]:
         return asyncio.run(app.print_invitation(settings.load(ConsoleSettings)))
     if sys.argv[1:]:
+        from libs.common.database import migrate
+
         return migrate.command("console", MIGRATIONS, sys.argv[1:])
     return run_with(ConsoleSettings, "console", app.start)
 

@@ -2,7 +2,6 @@ import asyncio
 import sys
 from pathlib import Path
 
-from libs.common.database import migrate
 from libs.common.process import settings
 from libs.common.process.service import run_with
 from services.followups import commands
@@ -29,6 +28,8 @@ def main() -> int | str:
             sys.stdout.write(f"queued {count} mails to {address}\n")
             return 0
         case [_, *_]:
+            from libs.common.database import migrate
+
             return migrate.command("followups", MIGRATIONS, sys.argv[1:])
     return run_with(FollowupsSettings, "followups", app.start)
 

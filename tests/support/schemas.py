@@ -5,7 +5,7 @@ import subprocess
 from collections import defaultdict
 
 from libs.common.database import schema
-from libs.common.database.migrate import VERSIONS
+from libs.common.database.schema_version import VERSIONS
 from tests.support.databases import DatabaseUrl
 
 HEADER = "-- Generated from the migrations by `make schema`; a test compares the two.\n"

@@ -13,7 +13,7 @@ import psycopg2
 from sqlalchemy.exc import SQLAlchemyError
 
 from libs.common import beside
-from libs.common.database import migrate
+from libs.common.database import schema_version
 from libs.common.database.queries import texts
 from libs.common.process import sockets
 from libs.common.process.finding import Finding, clock, say
@@ -39,7 +39,7 @@ def findings(
                 standbys += standby
                 if not standby:
                     yield _rights(role, *_row(connection, _SQL["rights"]))
-                    yield say(f"schema-{migrate.version(each, migrations)}", service=role)
+                    yield say(f"schema-{schema_version.version(each, migrations)}", service=role)
         except (psycopg2.Error, SQLAlchemyError) as error:
             faults += 1
             fault = str(error).strip().splitlines()[-1]

@@ -13,13 +13,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
-import psycopg2
 from alembic import op
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
@@ -27,29 +25,19 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
 from psycopg2.errors import LockNotAvailable
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import NullPool
 
-from libs.common.database.postgres import CONNECT_SECONDS, advisory_key
-from libs.common.process import certificates, sockets
+from libs.common.database import primary
+from libs.common.database.postgres import advisory_key
+from libs.common.database.schema_version import VERSIONS, in_order
+from libs.common.process import certificates
 
-VERSIONS = "alembic_version"
 # A statement that waits for a lock makes every later one on the table wait behind it.
 LOCK_SECONDS = 2
 TRIES = 30
 PAUSE_SECONDS = 2.0
 POLL_SECONDS = 0.2
-
-
-class Version(StrEnum):
-    """The schema's version, seen from this code."""
-
-    CURRENT = "current"
-    OLDER = "older"
-    """It lacks migrations of this code, or is empty."""
-    NEWER = "newer"
-    """It has a migration that this code does not know."""
 
 
 class SchemaBusyError(Exception):
@@ -64,7 +52,7 @@ def upgrade(service: str, owner_url: str, migrations: Path) -> None:
 
     :raises SchemaBusyError: it got no lock in TRIES tries
     """
-    with _engine(owner_url).connect() as connection:
+    with primary.engine(owner_url).connect() as connection:
         # Lock before reading the version, or it could be out of date. Without the lock, most of
         # eight concurrent migrations fail. It is the session's: concurrent indexes need commits.
         key = {"key": advisory_key(f"alembic:{service}")}
@@ -150,20 +138,17 @@ def _execute_some(sql: str) -> None:
         op.execute(sql)
 
 
-def _revisions(versions: Path) -> Iterator[Script]:
-    if stray := next(versions.glob("*.py"), None):
-        raise ValueError(f"{stray}: a migration is SQL (docs/upgrade.md)")
+def _revisions(migrations: Path) -> Iterator[Script]:
     before = None
-    for path in sorted(versions.glob("*.sql")):
-        revision = path.name.partition("_")[0]
+    for number, path in in_order(migrations):
 
         def upgrade(path: Path = path) -> None:
             _execute(path)
 
         module = ModuleType(path.stem)
         module.__dict__.update(down_revision=before, upgrade=upgrade)
-        yield Script(module, revision, path)
-        before = revision
+        yield Script(module, number, path)
+        before = number
 
 
 def offline_sql(migrations: Path, after: str | None, output: TextIO) -> None:
@@ -174,25 +159,6 @@ def offline_sql(migrations: Path, after: str | None, output: TextIO) -> None:
     ) as environment:
         output.write(f"SET lock_timeout = '{LOCK_SECONDS}s';\n")
         environment.run_migrations()
-
-
-def version(url: str, migrations: Path) -> Version:
-    """Compare the schema's version with this code's; works for both roles."""
-    with transaction(url) as connection:
-        return compare(heads(connection), migrations)
-
-
-def heads(connection: Connection) -> Sequence[str]:
-    return MigrationContext.configure(connection).get_current_heads()
-
-
-def compare(found: Sequence[str], migrations: Path) -> Version:
-    """:param found: the schema's version, empty for an empty schema"""
-    _, script = _script(migrations)
-    known = {each.revision for each in script.walk_revisions()}
-    if not known >= set(found):
-        return Version.NEWER
-    return Version.CURRENT if set(found) == set(script.get_heads()) else Version.OLDER
 
 
 def command(service: str, migrations: Path, arguments: Sequence[str]) -> int:
@@ -217,44 +183,10 @@ def command(service: str, migrations: Path, arguments: Sequence[str]) -> int:
     return 0
 
 
-@contextmanager
-def transaction(url: str) -> Iterator[Connection]:
-    with _engine(url).begin() as connection:
-        yield connection
-
-
-def _engine(url: str) -> Engine:
-    # Use psycopg2, because alembic is synchronous; the URL may name another driver.
-    return create_engine(
-        "postgresql+psycopg2://", poolclass=NullPool, creator=partial(connect_primary, url)
-    )
-
-
-def connect_primary(url: str, **options: Any) -> Any:
-    """Connect with psycopg2 to the primary among the hosts of a URL.
-
-    Not by libpq's list: it ends at a standby that has not received the database or the role yet.
-    """
-    hosts = sockets.each_host(f"postgresql{url[url.index('://') :]}")
-    for host in hosts:
-        try:
-            return psycopg2.connect(
-                host,
-                connect_timeout=int(CONNECT_SECONDS),
-                target_session_attrs="primary",
-                **options,
-            )
-        except psycopg2.OperationalError as error:
-            if host == hosts[-1]:
-                raise
-            sys.stderr.write(f"PostgreSQL: {str(error).strip()}; trying the next host\n")
-    return None
-
-
 def _script(migrations: Path) -> tuple[Config, ScriptDirectory]:
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     script = ScriptDirectory.from_config(config)
-    script.revision_map = RevisionMap(partial(_revisions, migrations / "versions"))
+    script.revision_map = RevisionMap(partial(_revisions, migrations))
     return config, script

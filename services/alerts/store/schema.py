@@ -6,8 +6,7 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from libs.common.database import migrate
-from libs.common.database.migrate import Version
+from libs.common.database import schema_version
 from libs.common.database.queries import Queries
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -35,10 +34,10 @@ class Schema:
         self._owner_url = owner_url
 
     async def status(self) -> SchemaStatus:
-        version = await asyncio.to_thread(migrate.version, self._url, MIGRATIONS)
+        version = await asyncio.to_thread(schema_version.version, self._url, MIGRATIONS)
         tables = (await run.alone(self._engine, "tables")).scalars()
         indexes = (await run.alone(self._engine, "indexes", relation=RELATION)).scalars()
-        return SchemaStatus(version is Version.CURRENT, tables, indexes)
+        return SchemaStatus(version is schema_version.Version.CURRENT, tables, indexes)
 
     async def create(self) -> tuple[SchemaStatus, bool]:
         """Migrate the schema, unless it is up to date.
@@ -51,5 +50,7 @@ class Schema:
             return found, False
         if self._owner_url is None:
             raise NotOwner
+        from libs.common.database import migrate
+
         await asyncio.to_thread(migrate.upgrade, "alerts", self._owner_url, MIGRATIONS)
         return await self.status(), True

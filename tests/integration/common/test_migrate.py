@@ -15,8 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from libs.common.database import migrate, postgres, schema_version
-from libs.common.database.migrate import Version
+from libs.common.database import migrate, postgres, primary, schema_version
+from libs.common.database.schema_version import Version
 from libs.common.process.service import Service
 from tests.conftest import NewDatabase
 from tests.support.databases import SERVICES, DatabaseUrl
@@ -81,7 +81,7 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(
         migrate.upgrade("alerts", url.owner_url, migrations)
     assert ("alerts", "other") not in tables(url)
     (migrations / "versions" / "0003_broken.sql").unlink()
-    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
+    assert schema_version.version(url.owner_url, migrations) is Version.CURRENT
 
 
 NOT_NULL = "ALTER TABLE thing ADD COLUMN note text NOT NULL DEFAULT '';"
@@ -117,9 +117,9 @@ def test_a_migration_gives_up_its_place_for_a_lock_and_says_what_to_do(
     said = capsys.readouterr().err
     assert "the schema alerts is in use" in said
     assert "pg_stat_activity" in said
-    assert migrate.version(url, migrations) is Version.OLDER
+    assert schema_version.version(url, migrations) is Version.OLDER
     migrate.upgrade("alerts", url.owner_url, migrations)
-    assert migrate.version(url, migrations) is Version.CURRENT
+    assert schema_version.version(url, migrations) is Version.CURRENT
 
 
 def test_a_migration_tries_again_until_it_has_its_lock(
@@ -132,7 +132,7 @@ def test_a_migration_tries_again_until_it_has_its_lock(
         until_it_pauses.enter_context(busy(url))
         monkeypatch.setattr(time, "sleep", lambda _: until_it_pauses.close())
         migrate.upgrade("alerts", url.owner_url, migrations)
-    assert migrate.version(url, migrations) is Version.CURRENT
+    assert schema_version.version(url, migrations) is Version.CURRENT
 
 
 def _validity(url: DatabaseUrl, index: str) -> list[bool]:
@@ -162,7 +162,7 @@ def test_an_index_is_built_while_rows_are_written(url: DatabaseUrl, migrations: 
         built.result(30)
         waiting.result(30)
     assert _validity(url, "thing_at") == [True]
-    assert migrate.version(url, migrations) is Version.CURRENT
+    assert schema_version.version(url, migrations) is Version.CURRENT
 
 
 def test_an_index_that_a_kill_left_invalid_is_built_again(
@@ -187,7 +187,7 @@ def test_an_index_that_a_kill_left_invalid_is_built_again(
                 " WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' AND datname = current_database()"
             )
     assert _validity(url, "thing_at") == [False]
-    assert migrate.version(url, migrations) is Version.OLDER
+    assert schema_version.version(url, migrations) is Version.OLDER
     migrate.upgrade("alerts", url.owner_url, migrations)
     assert _validity(url, "thing_at") == [True]
 
@@ -198,7 +198,7 @@ def test_a_schema_that_a_newer_version_has_migrated_is_told_from_an_older_one(
     (migrations / "versions" / "0003_note.sql").write_text(NOT_NULL)
     migrate.upgrade("alerts", url.owner_url, migrations)
     (migrations / "versions" / "0003_note.sql").unlink()
-    assert migrate.version(url, migrations) is Version.NEWER
+    assert schema_version.version(url, migrations) is Version.NEWER
 
 
 def test_the_sql_of_later_migrations_is_written_without_a_database(migrations: Path) -> None:
@@ -217,7 +217,7 @@ def test_eight_replicas_migrating_at_once_all_succeed(url: DatabaseUrl, migratio
             pool.submit(migrate.upgrade, "alerts", url.owner_url, migrations) for _ in range(EIGHT)
         ]:
             done.result(60)
-    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
+    assert schema_version.version(url.owner_url, migrations) is Version.CURRENT
 
 
 def test_migrating_without_the_owners_url_names_the_setting(
@@ -237,7 +237,7 @@ def test_the_owners_url_may_come_from_a_file(
     monkeypatch.delenv("OWNER_DATABASE_URL", raising=False)
     monkeypatch.setenv("OWNER_DATABASE_URL_FILE", str(secret))
     assert migrate.command("alerts", migrations, ["migrate"]) == 0
-    assert migrate.version(url.owner_url, migrations) is Version.CURRENT
+    assert schema_version.version(url.owner_url, migrations) is Version.CURRENT
 
 
 MIGRATIONS = SERVICES / "alerts" / "migrations"
@@ -309,8 +309,8 @@ async def test_a_service_starts_without_its_database_and_stops_once_it_lacks_mig
     other = Service("alerts")
     async with postgres.connect(url, application_name="test", pool_size=1) as restored:
         await schema_version.require(other, restored, MIGRATIONS)
-        with migrate.transaction(url.owner_url) as owner:
-            owner.execute(text(f"DELETE FROM {migrate.VERSIONS}"))
+        with primary.transaction(url.owner_url) as owner:
+            owner.execute(text(f"DELETE FROM {schema_version.VERSIONS}"))
         await other.stopping.wait()
         assert other.failed
         await other.close()

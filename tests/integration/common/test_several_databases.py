@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.provision import DATABASE, provision_postgres
 from deploy.up.servers import Postgres
-from libs.common.database import inspection, migrate, postgres
+from libs.common.database import inspection, migrate, postgres, schema_version
 from tests.support.databases import PASSWORDS, SERVICES, DatabaseUrl
 from tests.support.eventually import eventually
 from tests.support.ports import HOST, Ports
@@ -112,8 +112,8 @@ async def test_migrations_run_on_the_primary(pair: Pair, hole: str) -> None:
     url = pair.create("alerts", migrated=False)
     migrations = SERVICES / "alerts" / "migrations"
     await asyncio.to_thread(migrate.upgrade, "alerts", url.owner_url, migrations)
-    found = await asyncio.to_thread(migrate.version, url, migrations)
-    assert found is migrate.Version.CURRENT
+    found = await asyncio.to_thread(schema_version.version, url, migrations)
+    assert found is schema_version.Version.CURRENT
 
 
 async def test_commits_that_wait_for_a_standby_leave_connections_to_other_roles(

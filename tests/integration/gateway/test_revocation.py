@@ -48,7 +48,9 @@ class History:
 
     def after(self, id_: str) -> list[int]:
         """How the calls were answered that began with this key after its end."""
-        return [status for began, of, status in self.calls if of == id_ and began > self.revoked[id_]]
+        return [
+            status for began, of, status in self.calls if of == id_ and began > self.revoked[id_]
+        ]
 
     def violations(self) -> list[tuple[float, str, int]]:
         return [
