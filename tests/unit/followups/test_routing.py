@@ -102,6 +102,7 @@ def test_minus_excludes_from_its_own_phrase_only() -> None:
         "mieszkanie pod wynajem, trzeba odświeżyć",
         "czy wasza ekipa robi też łazienki?",
         "poprzedni wykonawca zrobił fuszerkę, szukam ekipy do poprawek po nim",
+        "wynajmuję mieszkanie, odmaluję ściany, żeby odzyskać kaucję",
     ],
 )
 def test_an_ordinary_request_matches_no_route(message: str) -> None:
