@@ -333,40 +333,36 @@ class Heard:
         state, facts = self.state, self._facts
         if state.doubt and says_yes(self.message, self.language):
             facts = facts._replace(email=state.doubt)
-        budget, before = facts.budget or 0, state.facts.budget or 0
-        is_near = before / 2 <= budget <= before * 2  # `20 tys. euro`, then `jednak 25 tys.`
-        if budget and is_near and not (self.tap or amounts.read(self.message).currency):
-            facts = facts._replace(currency=state.facts.currency)
+        if facts.budget and not (self.tap or amounts.read(self.message).currency):
+            facts = facts._replace(currency=state.facts.currency or facts.currency)
         fields = passed.known() if passed else {}
         new = {name: each for name, each in fields.items() if each != state.passed.get(name)}
         read = facts.learn(Facts(**new))
         if self.is_off_topic or not self._is_of_sales:
             read = Facts(email=read.email, phone=read.phone, name=read.name, city=read.city)
-        least = state.facts.area_from  # `do 30 m²` is tapped, and `łazienka 4,5 m²` typed
-        is_other = self._corrects is None and (least is None or (read.area or 0) < least)
-        if state.facts.area and is_other and area.is_of_pieces(self.message):
-            read = read._replace(**dict.fromkeys(PARTS["area"]))  # staff read it
-        for name, parts in PARTS.items():
-            if not self._may_change(name):
-                read = read._replace(**dict.fromkeys(parts))
-        # The day of the call is not the start, and the day of the keys gives way to a start.
-        start, known = read.start or "", state.facts.start
-        is_call = _DAY.match(start) and not self.actions.isdisjoint({"call", "call_times"})
-        is_less = starts.of_handover(start) and known != "asap" and not starts.of_handover(known)
-        self.read = read._replace(start=None) if is_call or (known and is_less) else read
+        less = [name for name in PARTS if not self._may_learn(name, read)]
+        self.read = read._replace(**{part: None for name in less for part in PARTS[name]})
 
-    def _may_change(self, name: OfWorks) -> bool:
-        """Return whether the message may change a fact: it is new or asked for, or the message says
-        so or nothing else.
+    def _may_learn(self, name: OfWorks, read: Facts) -> bool:
+        """Return whether a fact of the message counts. A known one changes by a tap, a correction
+        or a number within its band. An answer, a word that says so, and a message that says nothing
+        else change it too, but not to a part of it: one room, the day of the keys.
 
         `5 mm na dwóch metrach`, `oglądać 9 grudnia` and `117 tysięcy to za dużo` change nothing.
         """
-        is_open = getattr(self.state.facts, name) is None or name in {
-            self.state.asking,
-            self._corrects,
-        }
+        known, new = getattr(self.state.facts, name), getattr(read, name)
+        if name == "start" and _DAY.match(new or "") and self.actions & {"call", "call_times"}:
+            return False  # the day of the call
+        least = getattr(self.state.facts, f"{name}_from", None)
+        is_within = None not in {known, new, least} and least <= new <= known
+        if self.tap or None in {known, new} or is_within or name == self._corrects:
+            return True
+        is_part = name == "area" and area.is_of_pieces(self.message)  # staff read it
+        if name == "start" and known != "asap":
+            is_part = starts.of_handover(new) and not starts.of_handover(known)
         is_said = says(self.message, "changes fact") or says(self.message, f"changes {name}")
-        return bool(self.tap) or is_open or is_said or not small_talk.says(self.understood.rest)
+        is_meant = name == self.state.asking or is_said or not small_talk.says(self.understood.rest)
+        return is_meant and not is_part
 
     # --- What else it says ------------------------------------------------------------------------
 
