@@ -49,12 +49,14 @@ class Reply:
         before, heard, script = self.before, self.heard, self.script
         parts = self._opening(greets=greets) + self._on_consent(agrees=agrees)
         reactions = self._reactions()
-        is_answered = parts or reactions or heard.asks_of_record or heard.offers_consent
-        is_new = heard.is_worth_telling and heard.news._replace(wish=None) == NO_FACTS
-        is_heard = is_new and not (is_answered or heard.route or before.closed)
-        if is_heard and before.asking != "consent":
-            is_plain = heard.read.wish or says(heard.message, "declines yes")
-            reactions = self._say("heard" if is_plain else "heard_said")
+        is_answered = {*parts} - {script["greeting"]} or reactions
+        is_answered = is_answered or heard.asks_of_record or heard.offers_consent
+        is_plain = not (is_answered or heard.held or before.closed)
+        is_begun = is_plain and heard.news.wish and before.facts.wish is None
+        is_begun = is_begun and before.asking != "wish"
+        welcome = self._say("welcome") if is_begun else []
+        if is_plain and not (welcome or heard.route):
+            reactions = self._acknowledged()
         if script["notice"] in " ".join(parts):
             self._keep(noticed=True)
         if script["withdraw_where"] in parts:
@@ -69,13 +71,29 @@ class Reply:
             idle = ["thanks", "added"] if heard.answers or heard.defers else ["thanks"]
             rest = [part for part in rest if part not in map(script.get, idle)]
         notice = [text for text in self.notice if text not in str(self.state.wording)]
-        return [*parts, *self._noted(rest), *reactions, *rest, *notice]
+        return [*parts, *welcome, *self._noted(rest), *reactions, *rest, *notice]
 
     def _say(self, name: str, **given: str) -> list[str]:
         text = self.script.get(name, "")
         for each, value in given.items():
             text = text.replace(f"{{{each}}}", value)
         return [text] if text else []
+
+    def _way(self, name: str, **given: str) -> list[str]:
+        """Say one of several ways, none of which comes twice in a row."""
+        ways = self.script.get(name, "").split("|")
+        way = ways[self.before.replies % len(ways)]
+        return [way.format(**given)] if way else []
+
+    def _acknowledged(self) -> list[str]:
+        """Say that a message without a fact was read, or that it need not be answered."""
+        heard, asking = self.heard, self.before.asking
+        if heard.tap or asking == "consent" or heard.news._replace(wish=None) != NO_FACTS:
+            return []
+        if asking in ABOUT_WORKS and says(heard.message, "declines yes"):
+            return self._way("tapped_skip")
+        name = "heard" if heard.read.wish else "heard_said"
+        return self._say(name) if heard.is_worth_telling or asking == "wish" else []
 
     def _keep(self, **changes: Any) -> None:
         self.state = self.state._replace(**changes)
@@ -197,10 +215,9 @@ class Reply:
                 return self._say("corrected", facts=heard.tap.text)
             tells = heard.tap.skips or heard.tap.facts != NO_FACTS or state.asking == "wish"
             goes_on = tells and state.closed == before.closed
-            name = "tapped_skip" if heard.tap.skips else "tapped"
-            ways = self.script.get(name, "").split("|")  # none comes twice in a row
-            way = ways[before.replies % len(ways)] if goes_on and not heard.held else ""
-            return [way.replace("{facts}", heard.tap.text)] if way else []
+            name = "tapped" if heard.tap.facts != NO_FACTS else "welcome"
+            name = "tapped_skip" if heard.tap.skips else name
+            return self._way(name, facts=heard.tap.text) if goes_on and not heard.held else []
         if is_end or is_idle:
             return []
         news, contact = heard.news, _contact_of(state)
@@ -242,7 +259,8 @@ class Reply:
 
     def _prices(self, area: float | None) -> str:
         heard, language = self.heard, self.heard.of_reply
-        wish = heard.message if heard.read.wish else self.state.facts.wish or ""
+        is_said = heard.read.wish or heard.by_person
+        wish = heard.message if is_said else self.state.facts.wish or ""
         listed = heard.taps.prices.get(language, "")
         return firm.prices(listed, wish, area, language, heard.taps.works)
 
@@ -471,7 +489,8 @@ class Reply:
         if state.closed:
             # Staff get something of the message.
             is_new = heard.is_worth_telling or heard.news != NO_FACTS
-            return self._say("added" if is_new else "thanks")
+            is_noted = heard.news._replace(wish=None).tells_of_works and "noted_too" in self.script
+            return self._say("noted_too" if is_noted else "added" if is_new else "thanks")
         self._notice()
         is_end = heard.held is not None and heard.held.then == "end"
         if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:

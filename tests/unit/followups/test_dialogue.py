@@ -100,7 +100,7 @@ def test_a_question_about_consent_is_answered_and_consent_is_asked_again() -> No
 def test_a_language_without_a_form_is_handed_over_to_a_person(language: str, said: str) -> None:
     script = CONFIG.handover[language]
     first, second, third = talk([said, "600 700 800", "jan@example.com"])
-    first_texts = ("greeting", "ask_contact", "notice")
+    first_texts = ("greeting", "welcome", "ask_contact", "notice")
     assert first.reply == " ".join(script[name] for name in first_texts)
     assert second.reply == script["passed_on"].format(
         contact=describe_phone("+48600700800"), by="{by}"
