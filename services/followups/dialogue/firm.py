@@ -14,6 +14,7 @@ from services.followups.rules.fact_texts import describe_area, grouped
 
 _ASKED = {"do_you yes", "reaches yes", "where yes"}
 _CLAUSE = re.compile(r",| i czy ")
+_SOMEWHERE = re.compile(r" (?:na|w|we|in|на|у|в) (?=[^\W\d_])[^a-zа-яіїє]\w+\W*$")
 _SENTENCE = re.compile(r"[^.!?;\n]+[.!?;\n]*")
 
 
@@ -30,6 +31,8 @@ class Asked(NamedTuple):
 
 NOTHING = Asked()
 _IN_GENERAL, _NO_WORKS = words_of("firm", "works_in_general"), words_of("firm", "no_works")
+_ALIKE = STEM + 1
+"""The letters that forms of a word share: `кухня`, `кухні`."""
 _FLAT = 20
 _BY_AREA = re.compile(r"(\w+) (\d{1,3}(?:[ .,\xa0]?\d{3})*)( ?[^\s/\d]+)/[mм]²")
 
@@ -44,16 +47,20 @@ def prices(
     :param listed: as in company.toml: `a new flat from 1,950 zł/m², a kitchen from 32,000 zł`
     :param wish: what the works are called
     """
-    wanted = {word[: STEM + 2] for word in fold(wish) if len(word) >= STEM} - _NO_WORKS
-    rooms = wanted - _IN_GENERAL
+    wanted = [word for word in fold(wish) if word[:_ALIKE] not in _NO_WORKS]
+    rooms = [word for word in wanted if word[:_ALIKE] not in _IN_GENERAL]
     each = listed.split(", ")
     for named in (rooms, wanted):
-        if fit := [part for part in each if named & {word[: STEM + 2] for word in fold(part)}]:
+        if fit := [part for part in each if _names(part, named)]:
             return ", ".join(_for_area(part, area, language) for part in fit)
-    of_rooms = " ".join(word for word in fold(wish) if word[: STEM + 2] in rooms)
     whole = area if (area or 0) >= _FLAT else None  # a smaller one is a room's
     summed = ", ".join(_for_area(part, whole, language) for part in each)
-    return "" if small_talk.names_works(of_rooms, works) else summed
+    return "" if small_talk.names_works(" ".join(rooms), works) else summed
+
+
+def _names(price: str, words: list[str]) -> bool:
+    listed = tuple(word[:_ALIKE] for word in fold(price) if len(word) >= STEM)
+    return any(word.startswith(listed) for word in words)
 
 
 def _for_area(price: str, area: float | None, language: str) -> str:
@@ -85,8 +92,12 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
             elif here and (reaches or verb is not None):
                 there += here
             elif verb is not None:
+                there_at = _SOMEWHERE.search(clause)  # `robicie łazienki na Ursynowie`
+                said = heard(clause[: there_at.start()] if there_at else clause)
                 sides = (" ".join(said.words(at, len(said.tokens))) for at in (verb, 0))
-                of_works |= any(small_talk.only_works(of, works, has_wish=has_wish) for of in sides)
+                is_ours = any(small_talk.only_works(of, works, has_wish=has_wish) for of in sides)
+                of_works |= is_ours
+                of_area |= is_ours and there_at is not None
     ours = [town for town in there if town in towns]
     others = [town for town in there if town not in towns]
     return Asked(of_works, of_area, tuple(ours), tuple(others))

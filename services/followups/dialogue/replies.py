@@ -50,8 +50,8 @@ class Reply:
         parts = self._opening(greets=greets) + self._on_consent(agrees=agrees)
         reactions = self._reactions()
         is_answered = {*parts} - {script["greeting"]} or reactions
-        is_answered = is_answered or heard.asks_of_record or heard.offers_consent
-        is_plain = not (is_answered or heard.held or before.closed)
+        is_other = heard.asks_of_record or heard.offers_consent or heard.held or before.closed
+        is_plain = not (is_answered or is_other)
         is_begun = is_plain and heard.news.wish and before.facts.wish is None
         is_begun = is_begun and before.asking != "wish"
         welcome = self._say("welcome") if is_begun else []

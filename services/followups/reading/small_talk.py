@@ -12,8 +12,8 @@ from services.followups.reading.speech import heard
 from services.followups.reading.tokens import Said, words_of
 from services.followups.rules.facts import Question
 
-_COURTESY, _ABOUT_WORKS, _SUCH, _READ = (
-    words_of("small_talk", kind) for kind in ("courtesy", "about_works", "such", "read")
+_COURTESY, _ABOUT_WORKS, _PLACES, _SUCH, _READ = (
+    words_of("small_talk", kind) for kind in ("courtesy", "about_works", "places", "such", "read")
 )
 _OF_A_QUESTION = _ABOUT_WORKS | _COURTESY - {"nie"}
 _SENTENCE = re.compile(r"[.!;\n]")
@@ -55,7 +55,7 @@ def _begins(said: Said, language: str) -> bool:
 
 
 def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
-    """Return whether a clause names works of ours and nothing else: `robicie mieszkania pod klucz`.
+    """Return whether a clause names works or places of ours, and nothing else.
 
     :param said: the clause, folded
     :param has_wish: the works are known, so that `coś takiego` names them
@@ -63,7 +63,9 @@ def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
     words = [word for word in said.split() if word not in _OF_A_QUESTION]
     is_known = has_wish and not _SUCH.isdisjoint(words)
     words = [word for word in words if not (is_known and word in _SUCH)]
-    return (is_known or bool(words)) and all(word.startswith(_stems(works)[0]) for word in words)
+    stems = _stems(works)[0]
+    is_ours = all(word in _PLACES or word.startswith(stems) for word in words)
+    return is_ours and (is_known or bool(words))
 
 
 def quoted(message: str, *, asks: bool) -> str | None:
