@@ -44,6 +44,7 @@ def turn(
     :param greeted: the page shows the greeting
     :param hint: what a model read, of a message that was unclear
     """
+    tap = None if tap and tap.is_typed else tap
     heard = Heard(state, readable(message), taps, today, passed, language, tap, hint)
     known, agrees = memory.remember(heard, passed, agreed)
     script = taps.handover[heard.spoken] if heard.by_person else taps.texts[heard.language]

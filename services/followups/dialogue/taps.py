@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from libs.common import beside
 from services.followups.dialogue.state import Script, State
+from services.followups.reading import phone
 from services.followups.reading.consent_answer import Answer
 from services.followups.reading.routing import Route, Routes
 from services.followups.rules.fact_texts import describe, describe_start
@@ -60,6 +61,8 @@ class Tapped(NamedTuple):
     """The fact that it asks for again."""
     grants: str | None = None
     """The purpose and channel that it agrees to."""
+    is_typed: bool = False
+    """Its text is read as a message is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,9 @@ class Taps:
         if name is None or tap.ask != _id(state):
             return None
         if tap.value is not None:
-            facts = _valued(name, tap.value, today)
+            facts = _valued(name, tap.value, today, state.spoken or language)
+            if facts == NO_FACTS:  # as a message it is asked about, and staff can read it
+                return Tapped(str(tap.value[1]), is_typed=True)
             return Tapped(describe(facts, language), facts)
         skips = _skips(name, state) if tap.choice == SKIP else None
         if skips is not None:
@@ -283,7 +288,7 @@ def _number(name: str, number: float) -> Facts:
     return Facts(area=number) if name == "area" else Facts(budget=round(number), currency="PLN")
 
 
-def _valued(name: str, value: Value, today: date) -> Facts:
+def _valued(name: str, value: Value, today: date, language: str) -> Facts:
     kind, given = value
     if kind not in _ASKS[name].get("values", ()):
         raise Unfit("tap.value", f"a {kind} does not answer this")
@@ -295,4 +300,6 @@ def _valued(name: str, value: Value, today: date) -> Facts:
     day = today.isoformat()[: len(given)]
     if kind == "month" and not day <= given <= f"{today.year + _YEARS}-12-31":
         raise Unfit("tap.value", "is past, or too far away")
+    if kind == "phone":
+        return Facts(phone=phone.typed(given, language))
     return Facts.of({"start" if kind == "month" else kind: given})

@@ -77,7 +77,9 @@ def _value(given: Any) -> Value:
     if re.fullmatch(r"\d{4}-\d\d(-\d\d)?", given, re.ASCII):
         date.fromisoformat(f"{given}-01"[:10])
         return "month", given
-    return "phone", phone_number.normalise(given)
+    # As written in some country: the language of the talk says which.
+    is_national = re.fullmatch(r"\(?(?!00)\d[\d ()./-]{6,24}", given, re.ASCII)
+    return "phone", given if is_national else phone_number.normalise(given)
 
 
 class ChatTap(Model):

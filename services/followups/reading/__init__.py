@@ -72,7 +72,9 @@ def understand(
     :param works: lower-case stems of words for our works (`remont`, `kitchen`)
     """
     named, found = addresses.find(spaces(message))  # first: `pl.` in `wp.pl. Ania` is not a square
-    text = said = ids.without(named, asked)
+    said = ids.without(named, asked)
+    spoken = languages.of(message, language, begun=begun)
+    text = phone.with_country(said, spoken)
     for reader in READERS:
         text, news = reader(text, today, asked)
         found |= news
@@ -93,7 +95,7 @@ def understand(
         facts=Facts(**found),
         rest=rest,
         has_ids=signs.get("phones", 1) > 1 or named != said,
-        language=languages.of(message, language, begun=begun),
+        language=spoken,
         past_start="past_start" in signs,
         has_hours="has_hours" in signs,
         phone_piece=signs.get("phone_piece", unread and unread[0]),

@@ -32,6 +32,13 @@ _FORMS = {
     "+49": re.compile(r"0(1[5-7]\d{8,9})"),  # as Germans write a mobile
     "+": re.compile(r"(?:\+|00)(?!48|0)(\d{8,15})"),
 }
+_UKRAINIAN = ("+380", r"(?:38|8[ -]?)?\(?0([1-9](?:[ ()-]{0,3}\d){8})")
+_AT_HOME = {
+    "de": [("+49", r"0([1-9](?:[ ()/-]{0,3}\d){7,10})")],
+    "uk": [_UKRAINIAN],
+    "ru": [_UKRAINIAN, ("+7", r"8([ (-]{0,2}9(?:[ ()-]{0,3}\d){9})")],
+}
+"""How the speakers of a language write a number without their country's code."""
 _SHORT = re.compile(r"(?:\+48\s?)?((?!..-..$)[1-9](?:[\s-]?\d){2,7})")
 _MISTYPED = re.compile(r"(?:48)?([4-8](?:\d{7}|\d{9}))")
 _ZERO = re.compile(r"\bzero\b", re.IGNORECASE)
@@ -157,6 +164,18 @@ def _in_digits(text: str) -> str:
 
 
 # --- The number --------------------------------------------------------------------------------
+
+
+def with_country(text: str, language: str) -> str:
+    """Return the text with the code in a number that is written as in the language's country."""
+    for code, form in _AT_HOME.get(language, ()):
+        text = re.sub(rf"(?<![\w+@-])\(?{form}(?!\d)", rf"{code} \1", text)
+    return text
+
+
+def typed(value: str, language: str) -> str | None:
+    """Return what was typed into a field for a number, in E.164; None if it is none."""
+    return _whole(with_country(value, language))
 
 
 def find(text: str, _: date, asked: Question | None) -> Reading:

@@ -193,6 +193,29 @@ def test_a_fact_of_the_card_is_asked_again_and_replaced() -> None:
         assert visitor.card[name] == now
 
 
+@pytest.mark.parametrize(
+    ("says", "number", "phone"),
+    [
+        ("Guten Tag, ich möchte mein Bad renovieren", "030 12345678", "+493012345678"),
+        ("Добрий день, потрібен ремонт ванної", "(067) 123 45 67", "+380671234567"),
+        ("Здравствуйте, нужен ремонт ванной", "8 916 123-45-67", "+79161234567"),
+        ("remont łazienki 6 m2, budżet 60 tys., od marca", "0 22 123 45 67", "+48221234567"),
+        ("remont łazienki 6 m2, budżet 60 tys., od marca", "030 12345678", None),
+    ],
+)
+def test_a_number_in_the_field_is_of_the_country_of_the_talk_or_is_asked_about(
+    says: str, number: str, phone: str | None
+) -> None:
+    typed, written = Visitor(), Visitor()
+    for visitor in (typed, written):
+        visitor.says(says)
+    typed.taps(value=("phone", number))
+    written.says(number)
+    for visitor in (typed, written):
+        assert visitor.state.facts.phone == phone
+        assert phone or number in visitor.state.said and number in visitor.reply
+
+
 def test_a_change_can_be_skipped_and_keeps_the_fact() -> None:
     visitor = Visitor()
     visitor.says("remont kuchni 12 m2, 600 700 800")
