@@ -45,6 +45,12 @@ _ON_PROVIDER = re.compile(
     rf"(?<!\S)([\w.+-]{{3,40}})\s+na\s+({'|'.join(_PROVIDERS)})\b", re.IGNORECASE
 )
 _MAILBOX_LIKE = re.compile(r"[\d._]")
+_HANDLE = re.compile(
+    rf"\b(?:{'|'.join(words_of('addresses', 'social'))})\w*\W{{1,3}}@\w"
+    rf"|(?:^|\s)@(?!(?:[\w-]{{1,60}}\.){{1,4}}{_ENDING}|(?:{'|'.join(_PROVIDERS)})\b)\w",
+    re.IGNORECASE,
+)
+"""`@kasia.wnetrza`: a name elsewhere, and no address."""
 _NUMBERED = re.compile(r"(?<=\w)\s(?=\d{1,4}@)")
 """`ania 82 małpa wp.pl`"""
 _PE_EL = re.compile(r"\.p(?:e\s?e|\s)l\b", re.IGNORECASE)
@@ -74,6 +80,8 @@ def _plain(text: str) -> str:
     if "@" in text:
         text = _SENTENCE.sub(r"\1. ", _RUN_ON.sub(r"\1 ", text))
         if _EMAIL.search(text):
+            return text
+        if _HANDLE.search(text):
             return text
     elif _SPELLED.isdisjoint(words(text)):
         return text
