@@ -155,9 +155,9 @@ class Taps:
             return None
         if tap.value is not None:
             facts = _valued(name, tap.value, today, state.spoken or language)
-            if facts == NO_FACTS:  # as a message it is asked about, and staff can read it
-                return Tapped(str(tap.value[1]), is_typed=True)
-            return Tapped(describe(facts, language), facts)
+            # No number: as a message it is asked about, and staff can read it.
+            text = describe(facts, language) or str(tap.value[1])
+            return Tapped(text, facts, is_typed=facts == NO_FACTS)
         skips = _skips(name, state) if tap.choice == SKIP else None
         if skips is not None:
             return Tapped(script["tap_skip"], skips=skips)

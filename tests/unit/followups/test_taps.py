@@ -213,7 +213,7 @@ def test_a_number_in_the_field_is_of_the_country_of_the_talk_or_is_asked_about(
     written.says(number)
     for visitor in (typed, written):
         assert visitor.state.facts.phone == phone
-        assert phone or number in visitor.state.said and number in visitor.reply
+        assert phone or (number in visitor.state.said and number in visitor.reply)
 
 
 def test_a_change_can_be_skipped_and_keeps_the_fact() -> None:
