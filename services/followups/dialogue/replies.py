@@ -259,8 +259,7 @@ class Reply:
 
     def _prices(self, area: float | None) -> str:
         heard, language = self.heard, self.heard.of_reply
-        is_said = heard.read.wish or heard.by_person
-        wish = heard.message if is_said else self.state.facts.wish or ""
+        wish = heard.message if heard.read.wish else self.state.facts.wish or ""
         listed = heard.taps.prices.get(language, "")
         return firm.prices(listed, wish, area, language, heard.taps.works)
 
