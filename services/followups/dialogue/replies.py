@@ -14,6 +14,7 @@ from services.followups.dialogue.memory import (
     refuses_contact,
 )
 from services.followups.dialogue.state import ABOUT_WORKS, Script, State
+from services.followups.dialogue.taps import digest
 from services.followups.reading import small_talk
 from services.followups.reading.routing import Route
 from services.followups.reading.speech import says
@@ -131,26 +132,30 @@ class Reply:
         return [route.answer[language]]
 
     def _again(self, route: Route) -> list[str]:
-        """Reply to a later message on a route; promise nothing until staff can be notified."""
+        """Reply to a later message on a route, and shorter each further time."""
         heard = self.heard
-        is_told = route.then != "contact" or route.at_once or self.before.reachable
-        if heard.of_reply not in route.again or not is_told:
+        if not self._has_again(route):
             return []
         text = route.again[heard.of_reply]
         passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
+        answers = heard.is_question and "{said}" in text and heard.quoted
+        if route.then == "contact" and not answers:
+            text = self._once(text, "added_too", "added")
         if not passes or "{by}" in text:
             return [text]
         return [text, *self._passed_on()] if route.first else self._passed_on()
 
-    def _later(self, route: Route) -> list[str]:
-        """The same, and shorter each further time: nobody reads the same advice twice."""
-        said, of = self._again(route), f"again_{route.name}"
-        answers = self.heard.is_question and (route.first or "{said}" in "".join(said))
-        if not said or answers or route.then != "contact":
-            return said
-        times = self._times(of)
-        self._count(of)
-        return [*self._say(("added_too", "added")[times % 2]), *said[1:]] if times else said
+    def _has_again(self, route: Route) -> bool:
+        """Return whether a route has more to say: no promise before staff can be notified."""
+        is_told = route.then != "contact" or route.at_once or self.before.reachable
+        return self.heard.of_reply in route.again and is_told
+
+    def _once(self, text: str, *instead: str) -> str:
+        """Return a text, or what is said instead of it each further time."""
+        name = f"said_{digest(text)[:8]}"
+        times = self._times(name)
+        self._count(name)
+        return self.script[instead[times % len(instead)]] if times else text
 
     @property
     def _is_answered(self) -> bool:
@@ -160,8 +165,11 @@ class Reply:
 
     def _passed_on(self) -> list[str]:
         held = self.heard.held
-        passed = "question_urgent" if held and held.first else "question_passed"
-        return self._say("question_kept" if refuses_contact(self.state) else passed)
+        if refuses_contact(self.state):
+            return self._say("question_kept")
+        if held and held.first:
+            return [self._once(self.script["question_urgent"], "question_passed")]
+        return self._say("question_passed")
 
     def _of_the_firm(self) -> list[str]:
         """Answer what the configuration knows: whether the firm does this, and where it works."""
@@ -328,7 +336,7 @@ class Reply:
         language, is_end = heard.of_reply, route.then == "end"
         is_said = heard.says and (heard.is_worth_telling or heard.answer is None)
         is_due = is_said or (is_end and not small_talk.acknowledges(heard.message))
-        later = self._later(route) if is_due and not heard.answers else []
+        later = self._again(route) if is_due and not heard.answers else []
         asks = not is_end or (language in route.ask and not state.closed)
         if asks and self._may_ask_on(route):
             return self._ask_on(route, later)
@@ -366,10 +374,10 @@ class Reply:
         own = self.script.get("ask_contact_for_call", self.script["ask_contact"])
         own = self.script["change_email"] if self.state.no_calls else own
         text = route.ask.get(heard.of_reply, own)
-        if times and not route.first:
+        if times and (not route.first or times % 3 == TIMES_ASKED):
             text = self.script["again_contact"]
         parts = self._ask("contact", text)
-        is_said = heard.answers and (not times or self._again(route))
+        is_said = heard.answers and (not times or self._has_again(route))
         if not (later or is_said or self._is_answered or heard.asks_of_record):
             is_heard = times and heard.is_worth_telling
             name = "question_passed" if heard.is_question else "heard_said" if is_heard else ""

@@ -98,7 +98,7 @@ class State(NamedTuple):
             asked={
                 name: times
                 for name, times in state.asked.items()
-                if name not in OF_WORKS and not name.startswith("told_")
+                if name not in OF_WORKS and not name.startswith(("told_", "said_"))
             },
             over=state.lead,
             **{name: getattr(_NEW, name) for name in _OF_REQUEST},

@@ -71,13 +71,13 @@ def only_works(said: str, works: tuple[str, ...], *, has_wish: bool) -> bool:
 def quoted(message: str, *, asks: bool) -> str | None:
     """Return the last question, or else the message, without its courtesy.
 
-    None: it is long, says little, or has more than words.
+    None: it is long, rude, says little, or has more than words.
     """
     asked = questions(message) if asks else []
     text = asked[-1].strip(" ,-") if asked else message.strip(" .,:-")
     first, _, rest = text.partition(", ")
     text = rest if rest and not word_count(first) else text
-    is_plain = _PLAIN.fullmatch(text) and not _CONTACT.search(text)
+    is_plain = _PLAIN.fullmatch(text) and not (_CONTACT.search(text) or speech.says(text, "rude yes"))
     return text if is_plain and word_count(text) >= _WORTH_QUOTING else None
 
 
