@@ -52,6 +52,7 @@ class Reply:
         reactions = self._reactions()
         is_answered = {*parts} - {script["greeting"]} or reactions
         is_other = heard.asks_of_record or heard.offers_consent or heard.held or before.closed
+        is_other = is_other or heard.closes
         is_plain = not (is_answered or is_other)
         is_begun = is_plain and heard.news.wish and before.facts.wish is None
         is_begun = is_begun and before.asking != "wish"
@@ -497,6 +498,7 @@ class Reply:
             # Staff get something of the message.
             is_new = heard.is_worth_telling or heard.news != NO_FACTS
             is_noted = heard.news._replace(wish=None).tells_of_works and "noted_too" in self.script
+            is_new = is_new and not heard.closes
             return self._say("noted_too" if is_noted else "added" if is_new else "thanks")
         self._notice()
         is_end = heard.held is not None and heard.held.then == "end"

@@ -77,7 +77,8 @@ def quoted(message: str, *, asks: bool) -> str | None:
     text = asked[-1].strip(" ,-") if asked else message.strip(" .,:-")
     first, _, rest = text.partition(", ")
     text = rest if rest and not word_count(first) else text
-    is_plain = _PLAIN.fullmatch(text) and not (_CONTACT.search(text) or speech.says(text, "rude yes"))
+    is_other = _CONTACT.search(text) or speech.says(text, "rude yes")
+    is_plain = _PLAIN.fullmatch(text) and not is_other
     return text if is_plain and word_count(text) >= _WORTH_QUOTING else None
 
 
