@@ -335,6 +335,10 @@ class Heard:
             facts = facts._replace(email=state.doubt)
         if facts.budget and not (self.tap or amounts.read(self.message).currency):
             facts = facts._replace(currency=state.facts.currency or facts.currency)
+        known, both = state.facts.known().items(), self.understood.either
+        either = [each for each in dict.fromkeys(both) if each.known().items() - known]
+        if len(either) == 1:  # `sorry 28, 32 to z balkonem`, of who said 32
+            facts = facts.learn(either[0])
         fields = passed.known() if passed else {}
         new = {name: each for name, each in fields.items() if each != state.passed.get(name)}
         read = facts.learn(Facts(**new))
@@ -342,6 +346,9 @@ class Heard:
             read = Facts(email=read.email, phone=read.phone, name=read.name, city=read.city)
         less = [name for name in PARTS if not self._may_learn(name, read)]
         self.read = read._replace(**{part: None for name in less for part in PARTS[name]})
+        two = [name for name in PARTS if len(either) == 2 and getattr(either[0], name)]
+        self.which = next((name for name in two if self._may_learn(name, either[0])), None)
+        """The fact of which it says two values."""
 
     def _may_learn(self, name: OfWorks, read: Facts) -> bool:
         """Return whether a fact of the message counts. A known one changes by a tap, a correction
@@ -411,7 +418,7 @@ class Heard:
         state, read, rest = self.state, self.read, self.understood.rest
         is_read = self.held or self.answers or self.answer or any(self.asked) or self.closes
         self.is_unclear = (
-            not (is_read or self.actions or self._offered or self.offers_consent)
+            not (is_read or self.actions or self._offered or self.offers_consent or self.which)
             and self.says
             and read._replace(wish=None) == NO_FACTS
             # A wish is read where none was asked for.

@@ -64,6 +64,7 @@ def remember(heard: Heard, passed: Facts | None, agreed: str | None) -> tuple[St
         last_said=heard.words,
         call_time=_call_time(heard) if actions & _HOW_TO_CALL else known.call_time,
         offered=None,
+        either=tuple(each.known() for each in heard.understood.either if heard.which),
         unsure=tuple(each for each in doubts if each not in heard.read.known()),
         wants_call="call" in actions or (known.wants_call and "no_calls" not in actions),
         no_calls="call" not in actions

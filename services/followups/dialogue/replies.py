@@ -57,7 +57,7 @@ class Reply:
         is_begun = is_plain and heard.news.wish and before.facts.wish is None
         is_begun = is_begun and before.asking != "wish"
         welcome = self._say("welcome") if is_begun else []
-        if is_plain and not (welcome or heard.route):
+        if is_plain and not (welcome or heard.route or heard.which):
             reactions = self._acknowledged()
         if script["notice"] in " ".join(parts):
             self._keep(noticed=True)
@@ -429,6 +429,8 @@ class Reply:
             text = script[f"{'again' if times else 'ask'}_{question}"]
             if question == "contact" and own:
                 text = own[0][heard.language]
+            elif question == heard.which:
+                text = heard.taps.again(state._replace(asking=question))
             elif question == "contact" and heard.defers and not times:
                 text = script["ask_contact_to_answer"]
             if question == "contact" and state.no_calls:
@@ -511,6 +513,8 @@ class Reply:
 
     def _next_question(self) -> Question | None:
         state, heard = self.state, self.heard
+        if heard.which:
+            return heard.which
         lacks_contact = not state.reachable and self._times("contact") < TIMES_ASKED
         is_first = not (any(heard.asked) or self._times("contact"))
         if lacks_contact and heard.defers and (heard.answers or is_first):

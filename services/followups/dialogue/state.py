@@ -57,6 +57,8 @@ class State(NamedTuple):
     """The contact that is asked for is an e-mail address."""
     offered: str | None = None
     """The route that the last reply asked about, because no rule is sure of it."""
+    either: tuple[Mapping[str, Any], ...] = ()
+    """The two values that the last reply offered, because no word says which is meant."""
     last_said: str | None = None
     """The last message, so that a double tap or a reload is passed on once."""
     unsure: tuple[str, ...] = ()
@@ -83,7 +85,7 @@ class State(NamedTuple):
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "State":
         known = {name: value for name, value in stored.items() if name in _NAMES}
-        lists = {name: tuple(stored.get(name, ())) for name in ("said", "unsure")}
+        lists = {name: tuple(stored.get(name, ())) for name in ("said", "unsure", "either")}
         return cls(**{**known, **lists, "facts": Facts.of(stored.get("facts", {}))})
 
     @classmethod

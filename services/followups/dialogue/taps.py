@@ -179,12 +179,16 @@ class Taps:
     def _label(self, name: str, state: State, script: Script) -> str:
         if route := self.routes.named(state.offered) if name == "route" else None:
             return route.answer[state.language or self.default_language]
+        if len(said := [*_either(state, state.language or self.default_language)]) == 2:
+            return script["which"].format(first=said[0], other=said[1])
         return script.get(_ASKS[name]["label"], "").replace("{address}", str(state.doubt))
 
     def _choices(self, name: str, state: State, today: date) -> Mapping[str, Tapped]:
         language, script = self._script(state)
         yes, no = Tapped(script["tap_yes"]), Tapped(script["tap_no"])
         match name:
+            case "area" | "budget" | "start" if either := _either(state, language):
+                found = {f"{n}": Tapped(*each) for n, each in enumerate(either.items(), 1)}
             case "consent":
                 found = self._agreements(state, script)
             case "doubt":
@@ -240,6 +244,12 @@ def ask_again(state: State, name: str, script: Script) -> tuple[State, str]:
     asking: Any = {"email": "contact", "phone": "contact", "city": None}.get(name, name)
     state = state._replace(asking=asking, by_email=name == "email", doubt=None, offered=None)
     return state, script.get(f"change_{name}") or script[f"ask_{name}"]
+
+
+def _either(state: State, language: str) -> dict[str, Facts]:
+    """Return the two values that were said of what is asked for, each by its label."""
+    two = [Facts.of(each) for each in state.either if state.asking in each]
+    return {describe(each, language): each for each in two}
 
 
 def _name(state: State) -> str | None:

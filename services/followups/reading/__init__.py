@@ -28,12 +28,14 @@ from services.followups.rules.facts import WISH_LENGTH, Facts, Question
 READERS: tuple[Reader, ...] = (phone.find, area.find, money.find, starts.find, name.find)
 
 
-SIGNS = {"has_hours", "past_start", "phone_piece", "phones"}
+SIGNS = {"either", "has_hours", "past_start", "phone_piece", "phones"}
 """What readers return beside facts."""
 
 
 class Understood(NamedTuple):
     facts: Facts
+    either: tuple[Facts, ...]
+    """Two values of a fact, of which no word says which is meant."""
     rest: str
     """The message without the facts."""
     has_ids: bool
@@ -86,13 +88,13 @@ def understand(
     rest = spaces(text.replace(MARK, " ")).strip(" ,;")
     answer = consent_answer.answer(message, language, asked, agreed=agreed)
     wants_reply_only = consent_answer.wants_reply_only(said, asked, gives_email="email" in found)
-    if wants_reply_only:
-        answer = "no"
+    answer = "no" if wants_reply_only else answer
     tells = answer is None or wants_reply_only or not found.keys().isdisjoint({"area", "budget"})
     if tells and answer != "yes" and small_talk.is_wish(message, rest, asked, works):
         found["wish"] = small_talk.wish(spaces(message), works)[:WISH_LENGTH]
     return Understood(
         facts=Facts(**found),
+        either=signs.get("either", ()),
         rest=rest,
         has_ids=signs.get("phones", 1) > 1 or named != said,
         language=spoken,

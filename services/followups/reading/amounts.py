@@ -31,7 +31,7 @@ _LONGEST_SIDE = 30
 NEAR = 9
 """In tokens: how far a word speaks of a number."""
 _SIGNS = {",", ";", ".", "!", "?", "(", "|", "-", "–", MARK}
-_LINKS = ("corrects", "of_it", "or")
+_LINKS = ("corrects", "of_it", "or", "less")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,8 @@ class Amounts(Said):
             )
             if is_list:  # `10, 12 i 8 m2`
                 found[at : at + 2] = (replace(one, of="part") for one in (each.like(after), after))
+            elif link in self.all("between or"):
+                found[at] = each.like(after)
         return found
 
     def _number(self, at: int, unit: Match | None) -> Amount:
@@ -208,7 +210,7 @@ class Amounts(Said):
                 last is found[at - 1] and self.has("between joins", last.end, each.start)
             ):
                 total += each.value
-            elif link or each.value == total or _is_room_of(each, last):
+            elif link != "or" and (link or each.value == total or _is_room_of(each, last)):
                 continue  # `mieszkanie 72 m2, salon 30 m2`
             else:
                 return None

@@ -12,7 +12,7 @@ from services.followups.reading import amounts
 from services.followups.reading.amounts import AREAS, NEAR, Amount, Amounts
 from services.followups.reading.numbers import HAS_DIGIT, in_digits
 from services.followups.reading.text import Reading
-from services.followups.rules.facts import MAX_AREA, MIN_AREA, Question
+from services.followups.rules.facts import MAX_AREA, MIN_AREA, Facts, Question
 
 _FEW = 3
 """A bare number below this is a number of rooms."""
@@ -28,7 +28,11 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     said = amounts.read(text)
     found = _areas(said, asked)
     area = _to_do(said, found)
-    if area is None or not MIN_AREA <= area <= MAX_AREA:
+    if area is None:
+        both = [round(each.value, 1) for each in found]
+        is_near = len(both) == 2 and max(both) <= 2 * min(both)
+        return text, {"either": [Facts(area=each) for each in both]} if is_near else {}
+    if not MIN_AREA <= area <= MAX_AREA:
         return text, {}
     news = {"area": round(area, 1)}
     if len(found) == 1 and found[0].least:

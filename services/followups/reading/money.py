@@ -10,7 +10,7 @@ from services.followups.reading import amounts
 from services.followups.reading.amounts import AREAS, Amount, Amounts
 from services.followups.reading.numbers import in_digits
 from services.followups.reading.text import MARK, Reading
-from services.followups.rules.facts import Question
+from services.followups.rules.facts import Facts, Question
 
 _LEAST = 100
 """Less is the price of a tile."""
@@ -32,11 +32,15 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     said = amounts.read(text)
     rated = [*_budgets(said, asked)]
     found = [each for _, each in rated]
-    if said.total(found) is None:  # `kosztowało 480 tys., na remont mam 90 tys.`
+    if said.total(found) is None and not said.is_said(
+        "between or"
+    ):  # `kosztowało 480 tys., na remont mam 90 tys.`
         found = [each for what, each in rated if what in _SURE]
     total = said.total(found)
     if total is None:
-        return text, {}
+        both = ((round(each.value), each.currency or "PLN") for _, each in rated)
+        either = [Facts(budget=budget, currency=currency) for budget, currency in both]
+        return text, {"either": either} if len(either) == 2 else {}
     first, last = found[0], found[-1]
     meant = next((each.currency for each in found if each.value == total), None)
     news: dict[str, Any] = {"budget": round(total), "currency": meant or first.currency or "PLN"}

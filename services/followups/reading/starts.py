@@ -14,7 +14,7 @@ from services.followups.reading.dates import Date, Times
 from services.followups.reading.numbers import HAS_DIGIT
 from services.followups.reading.text import Reading
 from services.followups.reading.tokens import Said, Vocabulary
-from services.followups.rules.facts import Question
+from services.followups.rules.facts import Facts, Question
 
 HANDOVER = "handover"
 """The name of a start after the handover: it gives way to one that is said as such."""
@@ -97,6 +97,9 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
     if not rated:
         return text, {"past_start": True} if is_past else {}
     role, chosen = _chosen(said, rated)
+    both = [each.date.said for other, each in rated if other == role != Role.HANDOVER]
+    if len(both) == 2 and chosen.said == both[0] and _are_apart(*both):
+        return text, {"either": [Facts(start=each) for each in both]}
     is_handover = role == Role.HANDOVER and chosen.said != "asap"
     start = f"{chosen.said} {HANDOVER}" if is_handover else chosen.said
     return times.without((chosen.start, chosen.end)), {"start": start}
@@ -112,6 +115,12 @@ def _chosen(said: _Said, rated: list[tuple[Role, _Time]]) -> tuple[Role, Date]:
         if each.date.said != "asap" and role in {Role.HANDOVER, Role.START}:
             return role, each.date  # `klucze w marcu, zacząć jak najszybciej`; `pilnie, start 7.12`
     return best, chosen.date
+
+
+def _are_apart(*starts: str) -> bool:
+    """Return whether two dates are months apart, unlike those of `na przełomie lutego i marca`."""
+    months = [int(each[:4]) * 12 + int(each[5:7] or 0) for each in starts if each != "asap"]
+    return len(months) == 2 and abs(months[1] - months[0]) > 1
 
 
 def _corrects(said: _Said, last: _Time, each: _Time, role: Role) -> bool:

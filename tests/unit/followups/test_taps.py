@@ -56,6 +56,60 @@ def test_the_last_band_has_no_upper_end_on_the_card_and_for_sales() -> None:
     assert visitor.card["budget"] == "300\xa0000\xa0zł"
 
 
+@pytest.mark.parametrize(
+    ("said", "labels", "typed", "fact"),
+    [
+        (["Remont łazienki", "28 lub 32 m2"], ["28 m²", "32 m²"], "32", ("area", 32)),
+        (["Mieszkanie 60 m2 albo 65 m2"], ["60 m²", "65 m²"], "65 metrów", ("area", 65)),
+        (["Remont, 20 tys albo 30 tys"], ["20 000 zł", "30 000 zł"], "30 tys.", ("budget", 30000)),
+        (["Kitchen, 40k or 50k"], ["40 000 zł", "50 000 zł"], "50k", ("budget", 50000)),
+        (
+            ["Remont 50 m2, po świętach albo w lutym"],
+            ["po Bożym Narodzeniu 2026", "luty 2027"],
+            "w lutym",
+            ("start", "2027-02"),
+        ),
+    ],
+)
+def test_of_two_values_that_may_both_be_meant_one_is_asked_for(
+    said: list[str], labels: list[str], typed: str, fact: tuple[str, Any]
+) -> None:
+    tapping, typing = Visitor(), Visitor()
+    for visitor in (tapping, typing):
+        for each in said:
+            visitor.says(each)
+        offered = [each["label"].replace("\xa0", " ") for each in visitor.ask["choices"]]
+        assert (offered, visitor.state.facts.known().get(fact[0])) == (labels, None)
+        assert visitor.ask["label"] in visitor.reply
+    assert tapping.taps("2")
+    typing.says(typed)
+    assert [getattr(each.state.facts, fact[0]) for each in (tapping, typing)] == [fact[1]] * 2
+
+
+def test_who_does_not_say_which_of_two_values_is_meant_has_both_told() -> None:
+    visitor = Visitor()
+    visitor.says("Remont mieszkania, 60 m2 albo 65 m2, 600 700 800")
+    visitor.says("od marca")
+    assert (visitor.state.facts.area, visitor.state.either) == (None, ())
+    assert "60 m2 albo 65 m2" in str(visitor.state.facts.wish)
+    assert "60 m2 albo 65 m2" in " ".join(visitor.state.said)
+
+
+def test_of_two_values_the_one_that_is_known_is_not_the_correction() -> None:
+    visitor = Visitor()
+    visitor.says("Remont mieszkania 32 m2")
+    visitor.says("sorry 28, 32 to z balkonem")
+    assert visitor.state.facts.area == 28
+
+
+def test_a_number_within_a_band_that_was_tapped_counts() -> None:
+    visitor = Visitor()
+    for choice in ("quote", "kitchen", "60-100"):
+        visitor.taps(choice)
+    visitor.says("trzypokojowe, 64 metry, 2 piętro bez windy")
+    assert (visitor.state.facts.area, visitor.state.facts.area_from) == (64, None)
+
+
 def test_each_question_but_the_contact_can_be_skipped_and_is_not_asked_again() -> None:
     visitor = Visitor()
     visitor.taps("quote")
