@@ -126,11 +126,10 @@ class Reply:
         name, language = f"told_{route.name}", self.heard.of_reply
         is_again = self._times(name) or route.name == self.before.answered
         self._count(name)
-        if is_again and route.again:
+        if is_again and language in route.again:
             return self._again(route)
-        if is_again and route.asks and self.heard.is_about_lead:
-            return self._say("question_again")
-        return [route.answer[language]]
+        is_open = is_again and route.asks and self.heard.is_about_lead
+        return (self._say("question_again") if is_open else []) or [route.answer[language]]
 
     def _again(self, route: Route) -> list[str]:
         """Reply to a later message on a route, and shorter each further time."""
