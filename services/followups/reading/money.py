@@ -38,7 +38,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
         found = [each for what, each in rated if what in _SURE]
     total = said.total(found)
     if total is None:
-        both = ((round(each.value), each.currency or "PLN") for _, each in rated)
+        both = ((round(each.value), each.currency or said.currency or "PLN") for _, each in rated)
         either = [Facts(budget=budget, currency=currency) for budget, currency in both]
         return text, {"either": either} if len(either) == 2 else {}
     first, last = found[0], found[-1]
