@@ -255,6 +255,8 @@ class Heard:
         found = self._found + [route for route in hours if route not in self._found]
         self._matched = [route for route in found if not self._is_idle(route)]
         self.actions = {route.action for route in self._matched if route.action}
+        if "no_calls" in self.actions:  # nor do they ask for one: `do not ring me`
+            self._matched = [each for each in self._matched if each.action != "call" or each.topic]
         if "call" in self.actions:
             offered = facts.phone or self._agrees_to_mails
             by_mail = not offered and says(self.understood.rest, "by_mail")
