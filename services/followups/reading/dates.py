@@ -21,7 +21,7 @@ _ORDER = {rule: number for number, rule in enumerate(told("time"))}
 """The first rule that names a token has it."""
 _MOST = 20
 """Times that are read of a message: each looks at the whole of it."""
-_BARE = {"bare_month", "bare_year", "now"}
+_BARE = {"bare_month", "bare_season", "bare_year", "now"}
 _NO_TIMES = {"no_time", "no_now"}
 
 
@@ -179,7 +179,7 @@ _RULES: dict[str, Callable[[Match, date], str | None]] = {
     **dict.fromkeys(("asap", "now"), lambda _, __: "asap"),
     **dict.fromkeys(("month", "bare_month"), _month),
     **dict.fromkeys(("quarter", "half_year"), _part_of_year),
-    **dict.fromkeys(("feast", "season", "of_year"), _period),
+    **dict.fromkeys(("feast", "season", "bare_season", "of_year"), _period),
     **dict.fromkeys(("year", "bare_year"), _named_year),
     "date": _date,
     "day": _day,
