@@ -20,6 +20,7 @@ _FORGETS = {
     "drop_email": ("email",),
     "drop_phone": ("phone",),
     "drop_budget": PARTS["budget"],
+    "drop_start": PARTS["start"],
 }
 
 

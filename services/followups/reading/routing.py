@@ -34,6 +34,7 @@ Action = Literal[
     "drop_email",
     "drop_phone",
     "drop_budget",
+    "drop_start",
     "misread",
 ]
 

@@ -5,7 +5,7 @@ event, of the past, or of a call. vocabulary/beside_a_time.toml has these words,
 """
 
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from services.followups.rules.facts import Facts, Question
 HANDOVER = "handover"
 """The name of a start after the handover: it gives way to one that is said as such."""
 _STOPS, _PAUSES = {";", ".", "!", "?"}, {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
-_LOOK_BACK, _LONGEST_LINK = 12, 4
+_LOOK_BACK, _LONGEST_LINK = 12, 6
 """In tokens."""
 _ROLES = ("none", "past", "start", "after", "handover", "works", "write", "done", "call", "other")
 """Of a word that has several, the first counts."""
@@ -86,9 +86,10 @@ def find(text: str, today: date, asked: Question | None) -> Reading:
         return text, {}
     said = _Said(text, found)
     rated: list[tuple[Role, _Time]] = []
+    soon = f"{today + timedelta(21)}"
     is_past = False
     for each in said.times:
-        role = _role(said, each, bare=bare)
+        role = _role(said, each, soon, bare=bare)
         day = each.date.said.partition(" ")[0]
         if role and day < today.isoformat()[: len(day)]:
             is_past = is_past or bare or role == Role.START
@@ -133,29 +134,32 @@ def _corrects(said: _Said, last: _Time, each: _Time, role: Role) -> bool:
     return role >= Role.UNSAID and is_near and old.partition(" ")[2] in dates.NARROWED
 
 
-def _role(said: _Said, time: _Time, *, bare: bool) -> Role:
+def _role(said: _Said, time: _Time, soon: str, *, bare: bool) -> Role:
     """Return the role of the time, by the nearest word of its clause that has one: before it, else after.
 
+    :param soon: a single day before it is one of a visit, if no word says that it is the start
     :param bare: this answers when the works start
     """
     at = time.at
     before, after = said.roles(time.clause, at), said.roles(at + 1, time.end)
     word = next(iter(before[-1:] or after), "")
-    is_loose = said.is_kind(at, "{weekday}", "{span}", "{asap}", "{now}")
     is_never = said.ends("before_time never", at + 1) or said.begins("after_time never", at)
     is_never = is_never or said.begins("after_time until", at)  # `am 15. Januar, bis dahin fertig`
     is_strong = word in {"start", "after", "handover"}
     is_led = is_strong or bare or said.ends("before_time led", at + 1)
     is_number = said.is_kind(at, "{day_number}") and not is_led  # `3/4`
-    if is_never or is_number or _is_past(said, time) or (is_loose and _is_call(said, time)):
+    if is_never or is_number or _is_past(said, time):
         return Role.NONE
     if said.begins("after_time then", at):
         return Role.START
     if is_strong:
         return Role.HANDOVER if word == "handover" else Role.START
-    is_deadline = said.ends("before_time until", at + 1) and not (bare or is_loose)
+    is_deadline = said.ends("before_time until", at + 1) and not bare
     is_aside = word in {"write", "done"} or (word in {"call", "other"} and not bare)
-    if is_aside or is_deadline:
+    is_unled = not (bare or said.ends("before_time from", at + 1))
+    is_near = time.date.said < soon and said.is_kind(at, "{weekday}", "{day}", "{date}")
+    is_visit = is_near and is_unled and not said.has("role works", time.sentence, time.end)
+    if is_aside or is_deadline or is_visit:
         return Role.NONE
     return Role.WORKS if word == "works" else Role.UNSAID
 
@@ -165,9 +169,3 @@ def _is_past(said: _Said, time: _Time) -> bool:
     is_open = said.has("over no", time.sentence, time.end)
     is_dead = said.is_said("dead yes") and said.has("dead arranged", time.sentence, time.at)
     return is_dead or (not is_open and said.has("over yes", time.clause, time.end))
-
-
-def _is_call(said: _Said, time: _Time) -> bool:
-    """`Proszę nie dzwonić w piątek`, `żeby ktoś zadzwonił, może w przyszłym tygodniu`"""
-    asked = said.all("rings yes", time.sentence, time.at)
-    return bool(asked) and {*said.roles(asked[-1][0], time.end)} <= {"call", "other", "done"}
