@@ -213,14 +213,14 @@ class Heard:
         """Return whether it is a goodbye that says more, no question, or a refusal of a contact by
         who gives another.
         """
-        understood, facts = self.understood, self._facts
+        read, facts = self.understood, self._facts
         held = self.taps.routes.named(self.state.route)
-        is_more = understood.answer or facts != NO_FACTS or small_talk.says(understood.rest)
+        is_more = read.answer or facts != NO_FACTS or small_talk.says(read.rest)
         return bool(
             (route.alone and is_more)
             or (route.name == "scope" and facts.tells_of_works)  # `Toruń, ulica Lotto, 70 m2`
             or ("contact" in route.skips and (facts.email or facts.phone))
-            or (route.asks and not small_talk.asks(self.message, understood.language))
+            or (route.asks and not (route.first or small_talk.asks(self.message, read.language)))
             or (route.action == "misread" and not (held and held.first == route.first))
             or self._is_undone(route.action)
         )

@@ -86,8 +86,8 @@ class Route:
     alone: bool = False
     """Matches only a message that says nothing else: a goodbye."""
     asks: bool = False
-    """Matches only a question, and is answered only to whoever is a lead; with `first` only amid an
-    emergency."""
+    """Matches only a question, and is answered only to whoever is a lead; with `first` any message
+    amid an emergency."""
     always: bool = False
     """It is answered whatever the conversation is about, even in an emergency."""
     offers: str | None = None
