@@ -425,7 +425,7 @@ def _known(company: Company, hours: HoursSection, language: str, script: Known) 
 
 def _about(known: Known, text: str) -> str:
     """Fill in the company's data; placeholders that a turn fills stay in braces."""
-    later = {"said", "company_prices"} if known["company_prices"] else {"said"}
+    later = {"said", "contact", *(["company_prices"] if known["company_prices"] else [])}
     return filled(text, known, later)
 
 

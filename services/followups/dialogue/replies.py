@@ -34,11 +34,11 @@ class Reply:
         parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
         asks = any("{prices}" in part for part in parts)
         prices = self._prices(self.state.facts.area) if asks else ""
-        given, texts = {"said": self.heard.quoted, "prices": prices}, []
+        contact = _contact_of(self.before)  # what is new is said as it is noted
+        given, texts = {"said": self.heard.quoted, "prices": prices, "contact": contact}, []
         for part in parts:
-            texts.append(filled(part, given))
-            left = given.items()  # once is enough
-            given = {name: "" if f"{{{name}}}" in part else each for name, each in left}
+            texts.append(filled(part, given))  # each value once is enough
+            given = {name: "" if f"{{{name}}}" in part else each for name, each in given.items()}
         return " ".join(texts)
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
@@ -560,4 +560,4 @@ def _contact_of(state: State) -> str:
     facts = state.facts
     by_mail = state.no_calls or says(state.call_time or "", "by_mail")
     by_phone = facts.phone and not (facts.email and by_mail)
-    return describe_phone(str(facts.phone)) if by_phone else str(facts.email)
+    return describe_phone(str(facts.phone)) if by_phone else facts.email or ""

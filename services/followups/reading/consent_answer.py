@@ -38,7 +38,7 @@ _NAY = re.compile(
     r"(?<!czemu )(?<!czego )(?<!by )(?<!na )\b(?:n[ie][ey]|не)\s*[,.!;:–—-]+(?!\s*n[ie][ey] \w)"
 )
 """`Nie, przeszkadza mi to`, but not `nie, nie przeszkadza`."""
-_ASKS_TOO = re.compile(r"([^?]{2,40}?)(?:[.!]|, (?:a|i|and|do|und|а|і|и|czy)) ([^.!?]+)\?")
+_TELLS = re.compile(r"([^?]{2,40}?)(?:[.!]|, (?:a|i|and|do|und|а|і|и|czy)(?=.*\?)) ([^.!?]+)[.!?]?")
 _YES = {name: Kinds(table["both"], table["yes"]) for name, table in TABLES.items()}
 _TRAILS_OFF = re.compile("hm+|y+|e+|no+")
 """A last word that wavers: `ok hm`, `yes no`."""
@@ -224,8 +224,8 @@ def beside_answer(message: str, language: str) -> list[str]:
 
 
 def _agreed(message: str) -> str:
-    """Return the plain yes before a question of works or of the firm: `tak, a ile trwa remont?`"""
-    said = _ASKS_TOO.fullmatch(message.strip())
+    """Return the plain yes before what is of works or of the firm: `tak, a ile trwa remont?`"""
+    said = _TELLS.fullmatch(message.strip())
     is_plain = said and says(said[1], "agrees plain") and says(said[2], "asks_of_works")
     return said[1] if said and is_plain else message
 
