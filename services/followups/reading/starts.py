@@ -18,7 +18,7 @@ from services.followups.rules.facts import Facts, Question
 
 HANDOVER = "handover"
 """The name of a start after the handover: it gives way to one that is said as such."""
-_STOPS, _PAUSES = {";", ".", "!", "?"}, {"wiec", "czyli", "ale", "a", "i", "bo", "zeby", "aby"}
+_STOPS = {";", ".", "!", "?"}
 _LOOK_BACK, _LONGEST_LINK = 12, 6
 """In tokens."""
 _ROLES = ("none", "past", "start", "after", "handover", "works", "write", "done", "call", "other")
@@ -60,9 +60,9 @@ class _Said(Said):
             tokens[span] = [self.vocabulary.joined(tokens[span], *kinds)]
         super().__init__(text, tokens)
         self._roles = self.apart("role", order=_ROLES)
-        words = [(at, each.word) for at, each in enumerate(tokens) if self.is_loose(at)]
-        stops = [at for at, word in words if word in _STOPS]
-        pauses = [at for at, word in words if word in _STOPS or word in _PAUSES or word == ","]
+        loose = filter(self.is_loose, range(len(tokens)))
+        pauses = [at for at in loose if self.is_kind(at, "{stop}")]
+        stops = [at for at in pauses if tokens[at].word in _STOPS]
         at = (at for at in range(len(tokens)) if self.is_kind(at, "{time}"))
         self.times = [self._time(*each, stops, pauses) for each in zip(times, at, strict=True)]
 
@@ -155,9 +155,9 @@ def _role(said: _Said, time: _Time, soon: str, *, bare: bool) -> Role:
     if is_strong:
         return Role.HANDOVER if word == "handover" else Role.START
     is_deadline = said.ends("before_time until", at + 1) and not bare
-    is_aside = word in {"write", "done"} or (word in {"call", "other"} and not bare)
-    is_unled = not (bare or said.ends("before_time from", at + 1))
     is_near = time.date.said < soon and said.is_kind(at, "{weekday}", "{day}", "{date}")
+    is_aside = word in {"write", "done"} or (word in {"call", "other"} and (is_near or not bare))
+    is_unled = not (bare or said.ends("before_time from", at + 1))
     is_visit = is_near and is_unled and not said.has("role works", time.sentence, time.end)
     if is_aside or is_deadline or is_visit:
         return Role.NONE
