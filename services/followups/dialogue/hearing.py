@@ -51,6 +51,7 @@ PARTS: Mapping[OfWorks, tuple[str, ...]] = {
 }
 """What is known together with a fact."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_CALLS = {"call", "call_times"}
 _LIMITS = {"call_times", "call_another", "no_calls"}
 _PERSON = Route("person", then="contact")
 """Holds a conversation in a language without a form: a person answers."""
@@ -256,7 +257,7 @@ class Heard:
         self._matched = [route for route in found if not self._is_idle(route)]
         self.actions = {route.action for route in self._matched if route.action}
         if "no_calls" in self.actions:  # nor do they ask for one: `do not ring me`
-            self._matched = [each for each in self._matched if each.action != "call" or each.topic]
+            self._matched = [r for r in self._matched if r.topic or r.action not in _CALLS]
         if "call" in self.actions:
             offered = facts.phone or self._agrees_to_mails
             by_mail = not offered and says(self.understood.rest, "by_mail")

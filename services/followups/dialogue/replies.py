@@ -32,8 +32,7 @@ class Reply:
 
     def text(self, *, agrees: bool, greets: bool) -> str:
         parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
-        asks = any("{prices}" in part for part in parts)
-        prices = self._prices(self.state.facts.area) if asks else ""
+        prices = self._prices(self.state.facts.area) if "{prices}" in " ".join(parts) else ""
         contact = _contact_of(self.before)  # what is new is said as it is noted
         given, texts = {"said": self.heard.quoted, "prices": prices, "contact": contact}, []
         for part in parts:
