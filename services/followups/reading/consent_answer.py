@@ -224,9 +224,10 @@ def beside_answer(message: str, language: str) -> list[str]:
 
 
 def _agreed(message: str) -> str:
-    """Return the plain yes before what is of works or of the firm: `tak, a ile trwa remont?`"""
+    """Return the plain yes before a question of works, or a sentence that only measures them."""
     said = _TELLS.fullmatch(message.strip())
-    is_plain = said and says(said[1], "agrees plain") and says(said[2], "asks_of_works")
+    of = "asks_of_works" if "?" in message else "measures"
+    is_plain = said and says(said[1], "agrees plain") and says(said[2], of)
     return said[1] if said and is_plain else message
 
 
