@@ -361,7 +361,7 @@ class Heard:
         `5 mm na dwóch metrach`, `oglądać 9 grudnia` and `117 tysięcy to za dużo` change nothing.
         """
         known, new = getattr(self.state.facts, name), getattr(read, name)
-        if name == "start" and _DAY.match(new or "") and self.actions & {"call", "call_times"}:
+        if name == "start" and _DAY.match(new or "") and self.actions & _CALLS:
             return False  # the day of the call
         least = getattr(self.state.facts, f"{name}_from", None)
         is_within = None not in {known, new, least} and least <= new <= known
