@@ -141,6 +141,8 @@ class Company(Section):
     included: dict[Language, Line] = {}
     quote: dict[Language, Line] = {}
     """What a visit and a quote cost, and how long the quote takes; `included`: in these prices."""
+    answers: dict[str, dict[Language, Line]] = {}
+    """What the chat says when it is asked, by the name of the shipped route."""
     accent: Annotated[str, Field(pattern="^#[0-9a-f]{6}$"), AfterValidator(_legible)] = ACCENT
     """The colour of buttons and links, in the console, forms, mails and pages."""
 

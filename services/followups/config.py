@@ -319,8 +319,9 @@ class _File(_Section):
             yield 'a route with a topic needs then = "contact"', "topic"
 
 
-def _file(path: Path) -> _File:
-    own, shipped = ConfigFile(path), _SHIPPED
+def _file(path: Path, answers: Mapping[str, Mapping[str, str]]) -> _File:
+    own = ConfigFile(path)
+    shipped = over(_SHIPPED, {"routes": {name: {"answer": said} for name, said in answers.items()}})
     if isinstance(own.raw.get("routes"), list):  # it was copied whole, before there was a release
         shipped = over(shipped, {"dialogue": {"taps": False}})
     try:
@@ -462,9 +463,15 @@ def load(
     :param forms: they also have wordings
     :raises SystemExit: names the file and every fault in it
     """
-    file = _file(path)
-    company = load_company(company_path)
-    office, about = company.hours or file.hours, ConfigFile(company_path)
+    company, about = load_company(company_path), ConfigFile(company_path)
+    for name in company.company.answers:
+        if name not in _SHIPPED["routes"]:
+            near = did_you_mean(name, [*_SHIPPED["routes"]])
+            raise SystemExit(
+                about.fault(["company", "answers", name], f"is no shipped route{near}")
+            )
+    file = _file(path, company.company.answers)
+    office = company.hours or file.hours
     if strange := [town for town in company.company.towns if place.find_all(town) != [town]]:
         raise SystemExit(about.fault(["company", "towns"], f"{strange[0]!r} {NO_TOWN}"))
     hours = file.hours.hours

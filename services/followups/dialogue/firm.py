@@ -60,7 +60,8 @@ def prices(
 
 def _names(price: str, words: list[str]) -> bool:
     listed = tuple(word[:_ALIKE] for word in fold(price) if len(word) >= STEM)
-    return any(word.startswith(listed) for word in words)
+    # `pomalować` is `malowanie`, too.
+    return any(word.startswith(listed) or word[2:].startswith(listed) for word in words)
 
 
 def _for_area(price: str, area: float | None, language: str) -> str:

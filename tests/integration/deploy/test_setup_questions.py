@@ -91,7 +91,8 @@ async def test_what_was_answered_is_tried_written_and_would_start(
     ours = company.load(root / "config" / "company.toml")
     assert (ours.company.name, ours.company.nip) == ("Firma", "5252248481")
     facts = ours.company
-    assert (facts.prices, facts.included, facts.quote, facts.towns) == ({}, {}, {}, ())
+    assert [facts.prices, facts.included, facts.quote, facts.answers] == [{}] * 4
+    assert facts.towns == ()
     assert "Firma sp. z o.o." in ours.asking("chat", "pl").text
     assert forms.load(root / "config" / "forms.toml")["contact"].origins[0].startswith("http")
     given = environment.for_process(values, "alerts")

@@ -73,6 +73,14 @@ answer = { pl = "Kartę przygotuje biuro.", en = "Our office will prepare it." }
     assert "complaint" in {route.name for route in ours.routes.find(heard)}
 
 
+def test_an_answer_of_the_company_replaces_a_shipped_one(tmp_path: Path) -> None:
+    assert routes(FOLLOWUPS)["guarantee"].answer["en"].startswith("We give a guarantee of 5 years")
+    path, text = tmp_path / "company.toml", (EXAMPLE / "company.toml").read_text(encoding="utf-8")
+    path.write_text(text.replace("answers.guarantee", "answers.garantee"), encoding="utf-8")
+    with pytest.raises(SystemExit, match="garantee: is no shipped route; did you mean guarantee"):
+        config.load(EXAMPLE / "followups.toml", path)
+
+
 def test_a_route_of_the_company_comes_behind_the_emergencies_and_before_the_rest(
     tmp_path: Path,
 ) -> None:
