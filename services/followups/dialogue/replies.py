@@ -69,7 +69,8 @@ class Reply:
         if before.closed and heard.asks_of_record and self.state.asking is None:
             rest = []
         elif before.closed and (parts or reactions):
-            idle = ["thanks", "added"] if heard.answers or heard.defers else ["thanks"]
+            is_told = heard.answers or heard.defers or any(heard.asked)
+            idle = ["thanks", "added"] if is_told else ["thanks"]
             rest = [part for part in rest if part not in map(script.get, idle)]
         notice = [text for text in self.notice if text not in str(self.state.wording)]
         return [*parts, *welcome, *self._noted(rest), *reactions, *rest, *notice]
