@@ -59,9 +59,8 @@ def prices(
 
 
 def _names(price: str, words: list[str]) -> bool:
-    listed = tuple(word[:_ALIKE] for word in fold(price) if len(word) >= STEM)
-    # `pomalować` is `malowanie`, too.
-    return any(word.startswith(listed) or word[2:].startswith(listed) for word in words)
+    listed = {word[:_ALIKE] for word in fold(price) if len(word) >= STEM} - _NO_WORKS
+    return any(stem in word for word in words for stem in listed)  # `pomalować` is `malowanie`
 
 
 def _for_area(price: str, area: float | None, language: str) -> str:

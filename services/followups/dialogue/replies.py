@@ -267,7 +267,7 @@ class Reply:
 
     def _prices(self, area: float | None) -> str:
         heard, language = self.heard, self.heard.of_reply
-        wish = heard.message if heard.read.wish else self.state.facts.wish or ""
+        wish = (not heard.read.wish and self.state.facts.wish) or heard.message
         listed = heard.taps.prices.get(language, "")
         return firm.prices(listed, wish, area, language, heard.taps.works)
 
