@@ -288,7 +288,8 @@ class Heard:
         held, facts = self.held, self._facts
         is_other = held is not None and held.then == "contact" and not (held.lead or held.first)
         closes = any(route.then == "close" for route in self._matched)
-        tells = facts.area is not None and (facts.city or facts.budget or facts.start)
+        where = facts.city if held not in self._matched else None  # `łazienka w Łodzi przecieka`
+        tells = facts.area is not None and (where or facts.budget or facts.start)
         return is_other and not closes and bool(tells)
 
     def _answer(self) -> None:

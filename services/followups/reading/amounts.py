@@ -191,7 +191,7 @@ class Amounts(Said):
     def amended(self) -> int | None:
         """Return the number of `sory, 4,5 metra`, `jednak będzie 61` or `61 jednak`."""
         said = (each.end - 1 if each.value == "is" else each.start for each in self.of("amended"))
-        return min(said, default=None)
+        return min((at for at in said if not self.is_rejected(at)), default=None)
 
     def link(self, first: int, end: int) -> str | None:
         """Return how what stands between two values joins them, by the first table that has it."""

@@ -12,7 +12,12 @@ from services.followups.reading.tokens import Said, Vocabulary
 
 _TOKEN = re.compile(rf"(?P<mark>{MARK}+)|(?P<word>[^\W\d_]+)|(?P<amount>\d+)|(?P<sign>[^\w\s])")
 _CLASSES = told("place")["words"]
-_ABROAD = {form: town for town, forms in _CLASSES["abroad"].items() for form in forms}
+_OTHERS = {
+    form: town
+    for kind in ("abroad", "districts")
+    for town, forms in _CLASSES[kind].items()
+    for form in forms
+}
 _ENDINGS: dict[str, list[str]] = _CLASSES["declined"]
 _LOOK_BACK = 6
 """In tokens."""
@@ -30,7 +35,7 @@ def _towns() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
     """
     text = (Path(__file__).parent / "towns.txt").read_text(encoding="utf-8")
     listed = [line for line in text.splitlines() if not line.startswith("#")]
-    forms = dict(_ABROAD)
+    forms = dict(_OTHERS)
     towns = [line.rstrip("*") for line in listed if line]
     for town in towns:
         for form in map(" ".join, product(*map(_cases, _listed(town).split()))):
