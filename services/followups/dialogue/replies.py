@@ -251,7 +251,8 @@ class Reply:
         names = [self._reaction()]
         if heard.understood.past_start and heard.is_about_lead:
             names.append("start_past")
-        if held and held.then == "contact" and held.action != "call" and "call" in heard.actions:
+        is_other = held and held.then == "contact" and not (held.first or held.action == "call")
+        if is_other and "call" in heard.actions:
             names.append("call_noted")
         said = [text for name in names if name for text in self._say(name)]
         return said + self._sum() + self._afar()
