@@ -58,7 +58,8 @@ class Amount:
         if self.unit:
             return self
         scale = _scale(other.unit) if self.value < 1000 else 1
-        return replace(self, value=self.value * scale, unit=other.unit, currency=other.currency)
+        currency = self.currency or other.currency
+        return replace(self, value=self.value * scale, unit=other.unit, currency=currency)
 
 
 def _scale(unit: str | None) -> float:
@@ -81,7 +82,8 @@ class Amounts(Said):
             each = self._number(at, begun.get(at))
             last = found[-1] if found else each
             if self._is_range(last, each):
-                each = each.like(last)
+                unit = None if each.unit == "currency" else each.unit  # `tysięcy 30-35 zł`
+                each = replace(each, unit=unit).like(last)
                 each = replace(each, start=last.start, least=last.like(each).value)
                 found.pop()
             elif any(

@@ -6,6 +6,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+from services.followups.reading.name import FIRST_NAMES
 from services.followups.reading.phrases import plain
 from services.followups.reading.text import MARK, told, words
 from services.followups.reading.tokens import Said, Vocabulary
@@ -110,6 +111,11 @@ class _Places(Said):
 
     def _standing(self, at: int, end: int, town: str) -> int | None:
         """Rank a town without a preposition: `adres: Kraków`."""
+        is_form = self.tokens[at].word not in _listed(town).split()  # `Brzozowa 3`
+        is_after_name = not FIRST_NAMES.isdisjoint(self.words(at - 1, at))  # `Anna Jasło`
+        is_name = is_form or is_after_name or self.ends("beside named", at)
+        if is_name and town not in self.large:
+            return None
         first = at
         while self.is_kind(first - 1, "{label}"):
             first -= 1

@@ -161,6 +161,8 @@ def _role(said: _Said, time: _Time, soon: str, *, bare: bool) -> Role:
     is_visit = is_near and is_unled and not said.has("role works", time.sentence, time.end)
     if is_aside or is_deadline or is_visit:
         return Role.NONE
+    if word in {"", "works"} and said.ends("before_time so", at + 1):
+        return Role.START
     return Role.WORKS if word == "works" else Role.UNSAID
 
 
