@@ -321,7 +321,10 @@ class _File(_Section):
 
 def _file(path: Path, answers: Mapping[str, Mapping[str, str]]) -> _File:
     own = ConfigFile(path)
-    shipped = over(_SHIPPED, {"routes": {name: {"answer": said} for name, said in answers.items()}})
+    shipped = over(
+        _SHIPPED,
+        {"routes": {name: {"answer": said, "again": said} for name, said in answers.items()}},
+    )
     if isinstance(own.raw.get("routes"), list):  # it was copied whole, before there was a release
         shipped = over(shipped, {"dialogue": {"taps": False}})
     try:

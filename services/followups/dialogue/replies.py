@@ -33,7 +33,8 @@ class Reply:
     def text(self, *, agrees: bool, greets: bool) -> str:
         parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
         prices = self._prices(self.state.facts.area) if "{prices}" in " ".join(parts) else ""
-        contact = _contact_of(self.before)  # what is new is said as it is noted
+        # What is new is said as it is noted.
+        contact = _contact_of(self.before._replace(call_time=self.state.call_time))
         given, texts = {"said": self.heard.quoted, "prices": prices, "contact": contact}, []
         for part in parts:
             texts.append(filled(part, given))  # each value once is enough
@@ -94,7 +95,7 @@ class Reply:
             return []
         if asking in ABOUT_WORKS and says(heard.message, "declines yes"):
             return self._way("tapped_skip")
-        name = "heard" if heard.read.wish else "heard_said"
+        name = "heard" if heard.read.wish or refuses_contact(self.state) else "heard_said"
         return self._say(name) if heard.is_worth_telling or asking == "wish" else []
 
     def _keep(self, **changes: Any) -> None:
@@ -112,9 +113,11 @@ class Reply:
         """Return the greeting and the answers of the routes; in an emergency they come first."""
         before, heard = self.before, self.heard
         parts = self._of_the_firm()
-        answers = heard.answers[:2]
-        for route in sorted(answers, key=lambda each: each.name == before.answered):
+        answers = [each for each in heard.answers if each.name != before.answered] or heard.answers
+        for route in answers[:2]:
             parts += self._answer(route)
+            if heard.held and route.first and route.asks and route.again:  # they plead
+                parts += [self.script["as_before"] + heard.held.answer[heard.of_reply]]
         if before.language is not None or not greets:
             return parts
         if answers and answers[0].first:
@@ -126,10 +129,8 @@ class Reply:
         name, language = f"told_{route.name}", self.heard.of_reply
         is_again = self._times(name) or route.name == self.before.answered
         self._count(name)
-        if is_again and language in route.again:
-            return self._again(route)
-        is_open = is_again and route.asks and self.heard.is_about_lead
-        return (self._say("question_again") if is_open else []) or [route.answer[language]]
+        is_more = is_again and language in route.again
+        return self._again(route) if is_more else [route.answer[language]]
 
     def _again(self, route: Route) -> list[str]:
         """Reply to a later message on a route, and shorter each further time."""
