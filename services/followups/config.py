@@ -321,10 +321,8 @@ class _File(_Section):
 
 def _file(path: Path, answers: Mapping[str, Mapping[str, str]]) -> _File:
     own = ConfigFile(path)
-    shipped = over(
-        _SHIPPED,
-        {"routes": {name: {"answer": said, "again": said} for name, said in answers.items()}},
-    )
+    said = {name: {"answer": each, "again": each} for name, each in answers.items()}
+    shipped = over(_SHIPPED, {"routes": said})
     if isinstance(own.raw.get("routes"), list):  # it was copied whole, before there was a release
         shipped = over(shipped, {"dialogue": {"taps": False}})
     try:
