@@ -82,8 +82,9 @@ class Amounts(Said):
             each = self._number(at, begun.get(at))
             last = found[-1] if found else each
             if self._is_range(last, each):
-                unit = None if each.unit == "currency" else each.unit  # `tysięcy 30-35 zł`
-                each = replace(each, unit=unit).like(last)
+                if last.unit and each.unit == "currency":  # `tysięcy 30-35 zł`
+                    each = replace(each, unit=None)
+                each = each.like(last)
                 each = replace(each, start=last.start, least=last.like(each).value)
                 found.pop()
             elif any(
