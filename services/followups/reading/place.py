@@ -79,7 +79,8 @@ class _Places(Said):
         """Return the towns that are named, each with how surely the works are there."""
         done = 0
         for at, each in enumerate(self.tokens):
-            is_first = each.word in _first_words() and not self.is_kind(at, "{no_town}")
+            is_apart = self.is_kind(at, "{no_town}") or self.is_kind(at - 1, "{outside}")
+            is_first = each.word in _first_words() and not is_apart
             if at >= done and is_first and (name := self._name(at)):
                 rank = self._rank(at, *name)
                 if rank is not None:
