@@ -18,6 +18,8 @@ _FEW = 3
 """A bare number below this is a number of rooms."""
 _SIZES = {"part": (1.1, 150), "whole": (18, 600), "piet": (16, 150)}
 """A number without a unit outside of these does not count as an area: `mieszkanie 12`."""
+_LAID = "laid"
+"""What is laid counts if no floor area is said: `do położenia 32 m2 gresu`."""
 _OUTSIDE = {"balk", "logg", "tara", "piwn", "komo", "gara", "antr"}
 """Not counted with the flat: `60 metrów + balkon 8`."""
 
@@ -42,12 +44,13 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 
 def is_of_pieces(text: str) -> bool:
     """Return whether its areas are of rooms and the like, and not of the whole."""
-    nouns = {each.name for each in amounts.read(text).nouns}
+    said = amounts.read(text)  # `z korytarzem 95 m2` is the whole
+    nouns = {each.name for each in said.nouns if not said.ends("done with", each.start)}
     return "whole" not in nouns and bool(nouns)
 
 
 def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
-    numbers = [each for each in said.numbers if not said.is_rejected(each.start)]
+    numbers = [each for each in said.numbers if each.value and not said.is_rejected(each.start)]
     sure = [area for each in numbers if each.unit and (area := _measured(said, each))]
     loose = [
         each for each in numbers if each.unit is None and not said.begins("counts yes", each.end)
@@ -59,6 +62,7 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
         bare, _ = said.bare([(each.start, each.end) for each in said.nouns])
         flat = [_named(said, each) for each in loose if each.start in bare and each.value >= _FEW]
         sure = flat or sure  # `120 plus garaż 25`
+    sure = [each for each in sure if each.of != _LAID] or sure
     own = [each for each in sure if not said.near("of kin", each.start)]
     return sorted(own or sure, key=lambda each: each.start)
 
@@ -78,9 +82,10 @@ def _measured(said: Amounts, each: Amount) -> Amount | None:
         # `12 m kuchnia`; `gresu na 35 m2 podłogi`
         area = replace(area, of=after.name, noun=after.value)
     is_else = said.begins("beside else", each.end) or said.ends("beside way", each.start + 1)
-    if each.unit not in AREAS or area.of == "other" or is_else:
-        return None
-    return area
+    if area.of == "other" or is_else:
+        area = replace(area, of=_LAID)
+    is_no_area = area.of == _LAID and not said.near("beside laid", each.start)
+    return None if each.unit not in AREAS or is_no_area else area
 
 
 def _room(said: Amounts, each: Amount) -> Amount | None:

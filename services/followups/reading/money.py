@@ -16,8 +16,8 @@ _LEAST = 100
 """Less is the price of a tile."""
 MOST_SAID = 100_000_000
 """A larger number is a phone number or a joke."""
-_LATEST_YEAR, _MOST_BARE = 2_100, 10_000_000
-"""A number without a currency that is less may be a year; a longer one is a mistyped phone number."""
+_YEARS, _MOST_BARE = range(1900, 2100), 10_000_000
+"""A number without a currency may be a year; a long one is a mistyped phone number."""
 _HAS_AMOUNT = re.compile("[0-9]|dych|dysz|st[óo]w|mil|mln|ba[ńn]", re.IGNORECASE)
 _NEAR = 12
 """In tokens."""
@@ -69,8 +69,10 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None
             if is_least or not (is_whole or is_meant or each.start == amended):
                 continue
             number = replace(each, value=each.value * 1000, least=None)
-        elif not _LATEST_YEAR < each.value < _MOST_BARE or not (
-            each.start in bare or what in {"given", "budget", "own", "has"}
+        elif (
+            each.value in _YEARS
+            or each.value >= _MOST_BARE
+            or not (each.start in bare or what in {"given", "budget", "own", "has"})
         ):
             continue
         is_price = what is None and said.text[said.tokens[each.end - 1].end :].lstrip()[:1] == "?"
