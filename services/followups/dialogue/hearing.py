@@ -381,7 +381,7 @@ class Heard:
         held, rest, answer = self.held, self.understood.rest, self.understood.answer
         # `A ile to kosztuje?` is none about consent, nor is a supplier's `wyrażają Państwo zgodę?`
         is_of_end = held is not None and held.then == "end" and not held.lead
-        is_other = answer == "question" and (self.answers or is_of_end)
+        is_other = answer == "question" and (self.answers or is_of_end or (held and held.first))
         self.answer: Answer | None = None if is_other else answer
         self.asks_of_record = says(self.message, "asks_of_record")
         is_said = small_talk.word_count(rest) and not self.asks_of_record
