@@ -384,7 +384,7 @@ class Heard:
         is_other = answer == "question" and (self.answers or is_of_end or (held and held.first))
         self.answer: Answer | None = None if is_other else answer
         self.asks_of_record = says(self.message, "asks_of_record")
-        is_said = small_talk.word_count(rest) and not self.asks_of_record
+        is_said = small_talk.says(rest, least=1) and not self.asks_of_record
         self.is_question = bool(is_said and small_talk.asks(rest, self.spoken))
         is_other = "call_another" in self.actions  # whom to call is said, without the number
         is_noted = self.read._replace(wish=None) != NO_FACTS
