@@ -140,8 +140,9 @@ class Reply:
         text = route.again[heard.of_reply]
         passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
         answers = heard.is_question and "{said}" in text and heard.quoted
-        if route.then == "contact" and not answers:
-            text = self._once(text, "added_too", "added")
+        if route.then == "contact":
+            later = self._once(text, *(["question_passed"] if answers else ["added_too", "added"]))
+            text = text if answers and says(heard.message, "asks when") else later
         if not passes or "{by}" in text:
             return [text]
         return [text, *self._passed_on()] if route.first else self._passed_on()
