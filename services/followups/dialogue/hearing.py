@@ -219,6 +219,7 @@ class Heard:
         is_more = read.answer or facts != NO_FACTS or small_talk.says(read.rest)
         return bool(
             (route.alone and is_more)
+            or (route.name == "call_later" and self.state.asking in ABOUT_WORKS)
             or (route.name == "scope" and facts.tells_of_works)  # `Toruń, ulica Lotto, 70 m2`
             or ("contact" in route.skips and (facts.email or facts.phone))
             or (route.asks and not (route.first or small_talk.asks(self.message, read.language)))
@@ -362,7 +363,7 @@ class Heard:
         `5 mm na dwóch metrach`, `oglądać 9 grudnia` and `117 tysięcy to za dużo` change nothing.
         """
         known, new = getattr(self.state.facts, name), getattr(read, name)
-        if name == "start" and _DAY.match(new or "") and self.actions & _CALLS:
+        if name == "start" and (self._is_done or _DAY.match(new or "")) and self.actions & _CALLS:
             return False  # the day of the call
         least = getattr(self.state.facts, f"{name}_from", None)
         is_within = None not in {known, new, least} and least <= new <= known

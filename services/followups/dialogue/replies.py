@@ -117,7 +117,7 @@ class Reply:
         for route in answers[:2]:
             parts += self._answer(route)
             if heard.held and route.first and route.asks and route.again:  # they plead
-                parts += [self.script["as_before"] + heard.held.answer[heard.of_reply]]
+                parts += filter(None, [heard.held.again.get(heard.of_reply)])
         if before.language is not None or not greets:
             return parts
         if answers and answers[0].first:
