@@ -142,7 +142,7 @@ class Reply:
         answers = heard.is_question and "{said}" in text and heard.quoted
         if route.then == "contact":
             later = self._once(text, *(["question_passed"] if answers else ["added_too", "added"]))
-            text = text if answers and says(heard.message, "asks when") else later
+            text = text if heard.is_question and says(heard.message, "asks when") else later
         if not passes or "{by}" in text:
             return [text]
         return [text, *self._passed_on()] if route.first else self._passed_on()
