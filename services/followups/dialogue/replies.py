@@ -142,7 +142,8 @@ class Reply:
         answers = heard.is_question and "{said}" in text and heard.quoted
         if route.then == "contact":
             later = self._once(text, *(["question_passed"] if answers else ["added_too", "added"]))
-            text = text if heard.is_question and says(heard.message, "asks when") else later
+            says_when = "{by}" in text and heard.is_question and says(heard.message, "asks when")
+            text = text if says_when else later
         if not passes or "{by}" in text:
             return [text]
         return [text, *self._passed_on()] if route.first else self._passed_on()
