@@ -32,7 +32,7 @@ _AT = re.compile(
     r"\s*[\[({]\s?(?:at|ma[łl]pk?a)\s?[\])}]\s*"
     r"|(?<!krop[ke][ik]),?\s+(?:ma[łl]pk?a|собачка),?\s+"
     r"|(?<=\w)\s?@\s?(?=\w)"
-    rf"|\s+at\s+(?=[\w.-]{{1,60}}\.{_ENDING})",
+    rf"|\s+[aä]t\s+(?=[\w.-]{{1,60}}\.{_ENDING})",
     re.IGNORECASE,
 )
 _PAUSED = re.compile(rf"(@[\w-]{{1,60}})(?:\s\.\s?|\s?,\s?|\.\s)(?={_ENDING})")

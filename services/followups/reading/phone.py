@@ -197,7 +197,7 @@ def _is_phone(said: _Said, asked: Question | None) -> bool:
     """Return whether nine digits in words are a number: as of a mobile, or beside a word for phones."""
     is_mobile = any(said.digits(at)[0] in _MOBILE for at in said.numbers)
     is_named = any(said.is_kind(at, "{of_phone}") for at in range(len(said.tokens)))
-    return asked == "contact" or is_named or (is_mobile and asked not in {"area", "budget"})
+    return asked == "contact" or is_named or is_mobile
 
 
 def _chosen(said: _Said) -> int | None:

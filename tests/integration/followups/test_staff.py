@@ -23,7 +23,7 @@ async def test_a_wish_with_a_phone_number_reaches_staff_whatever_its_score(world
 
 
 async def test_a_question_asked_before_the_contact_reaches_staff_with_it(world: World) -> None:
-    question = "Czy robicie też tarasy z kamienia?"
+    question = "Czy robicie też sauny parowe?"
     reply = (await world.say(question)).reply
     text = filled(CONFIG.texts["pl"]["question_unreachable"], {"said": question})
     assert CONFIG.said(text, "pl", datetime.now(UTC)) in reply
