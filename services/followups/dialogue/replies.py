@@ -141,9 +141,10 @@ class Reply:
         passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
         answers = heard.is_question and "{said}" in text and heard.quoted
         if route.then == "contact":
-            later = self._once(text, *(["question_passed"] if answers else ["added_too", "added"]))
-            says_when = "{by}" in text and heard.is_question and says(heard.message, "asks when")
-            text = text if says_when else later
+            once = self._once(text, *(["question_passed"] if answers else ["added_too", "added"]))
+            # Whoever asks when is told each time, and it counts as said.
+            asks_when = heard.is_question and says(heard.message, "asks when")
+            text = text if asks_when and "{by}" in text else once
         if not passes or "{by}" in text:
             return [text]
         return [text, *self._passed_on()] if route.first else self._passed_on()

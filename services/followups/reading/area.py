@@ -82,10 +82,11 @@ def _measured(said: Amounts, each: Amount) -> Amount | None:
         # `12 m kuchnia`; `gresu na 35 m2 podłogi`
         area = replace(area, of=after.name, noun=after.value)
     is_else = said.begins("beside else", each.end) or said.ends("beside way", each.start + 1)
-    if area.of == "other" or is_else:
-        area = replace(area, of=_LAID)
-    is_no_area = area.of == _LAID and not said.near("beside laid", each.start)
-    return None if each.unit not in AREAS or is_no_area else area
+    if each.unit not in AREAS:
+        return None
+    if area.of != "other" and not is_else:
+        return area
+    return replace(area, of=_LAID) if said.near("beside laid", each.start) else None
 
 
 def _room(said: Amounts, each: Amount) -> Amount | None:
