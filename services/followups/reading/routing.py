@@ -155,9 +155,11 @@ class Routes:
 
     def _matching(self, heard: frozenset[str], *, urgent: bool) -> list[Route]:
         meant = self._vocabulary.meant(heard)
+        said = {each[2:] for each in meant if each[:2] == "+ "}
+        said -= {each[2:] for each in meant if each[:2] == "- "}
         return [
             route
-            for name, route in self._routes.items()
-            if f"+ {name}" in meant and f"- {name}" not in meant
+            for route in self._routes.values()
+            if route.name in said
             if urgent or not (route.first and route.asks)
         ]
