@@ -58,8 +58,8 @@ def turn(
         known = reply.state
     if (last := digest(said)[:16]) == state.last_reply:
         is_urgent = heard.held is not None and heard.held.first
-        if said == script["thanks"]:
-            said = script["thanks_again"]
+        if said in {script["thanks"], script["added"]}:
+            said = script["thanks_again" if said == script["thanks"] else "added_too"]
         elif is_urgent or known.asking == "consent":  # it has to be read
             said = script["as_before"] + said
         else:

@@ -96,7 +96,7 @@ class Reply:
         if asking in ABOUT_WORKS and says(heard.message, "declines yes"):
             return self._way("tapped_skip")
         name = "heard" if heard.read.wish or refuses_contact(self.state) else "heard_said"
-        return self._say(name) if heard.is_worth_telling or asking == "wish" else []
+        return self._way(name) if heard.is_worth_telling or asking == "wish" else []
 
     def _keep(self, **changes: Any) -> None:
         self.state = self.state._replace(**changes)
@@ -139,9 +139,10 @@ class Reply:
             return []
         text = route.again[heard.of_reply]
         passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
-        answers = heard.is_question and "{said}" in text and heard.quoted
         if route.then == "contact":
-            once = self._once(text, *(["question_passed"] if answers else ["added_too", "added"]))
+            once = self._once(
+                text, *(["question_passed"] if heard.is_question else ["added_too", "added"])
+            )
             # Whoever asks when is told each time, and it counts as said.
             asks_when = heard.is_question and says(heard.message, "asks when")
             text = text if asks_when and "{by}" in text else once
@@ -385,7 +386,7 @@ class Reply:
         is_said = heard.answers and (not times or self._has_again(route))
         if not (later or is_said or self._is_answered or heard.asks_of_record):
             is_heard = times and heard.is_worth_telling
-            name = "question_passed" if heard.is_question else "heard_said" if is_heard else ""
+            name = "question_passed" if heard.is_question else "heard" if is_heard else ""
             later = self._say(name)
         return later + parts
 
@@ -505,7 +506,8 @@ class Reply:
             is_new = heard.is_worth_telling or heard.news != NO_FACTS
             is_noted = heard.news._replace(wish=None).tells_of_works and "noted_too" in self.script
             is_new = is_new and not heard.closes
-            return self._say("noted_too" if is_noted else "added" if is_new else "thanks")
+            added = "question_passed" if heard.is_question and heard.answer else "added"
+            return self._say("noted_too" if is_noted else added if is_new else "thanks")
         self._notice()
         is_end = heard.held is not None and heard.held.then == "end"
         if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:
