@@ -34,6 +34,8 @@ OF_NUMBERS = {
     "season",
     "feast",
     "bare_year",
+    "span",
+    "next",
 }
 LONGEST_PATTERN = 100
 LONGEST_FUNCTION = 40
