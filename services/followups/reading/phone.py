@@ -227,7 +227,7 @@ def _taken(said: _Said, chosen: int) -> Reading:
         for at in said.runs
         if _HOUR.fullmatch(tokens[at].word)
         if said.is_kind(at - 1, "{led}") or "-" in tokens[at].word
-        if not said.is_kind(at + 1, "{unit}", "{month}", "{to}")
+        if not said.is_kind(at + 1 + 2 * said.is_kind(at + 1, "{to}"), "{unit}", "{month}")
     ]
     cuts |= {(at - said.is_kind(at - 1, "{led}"), at + 1): "" for at in hours}
     if hours or said.is_said("hours yes"):
