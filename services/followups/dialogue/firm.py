@@ -31,6 +31,7 @@ class Asked(NamedTuple):
 
 NOTHING = Asked()
 _IN_GENERAL, _NO_WORKS = words_of("firm", "works_in_general"), words_of("firm", "no_works")
+_OF_ONE = words_of("firm", "works_of_one")
 _ALIKE = STEM + 1
 """The letters that forms of a word share: `кухня`, `кухні`."""
 _FLAT = 20
@@ -53,6 +54,8 @@ def prices(
     for named in (rooms, wanted):
         if fit := [part for part in each if _names(part, named)]:
             return ", ".join(_for_area(part, area, language) for part in fit)
+    if len(rooms) < len(wanted):  # of the whole flat
+        each = [part for part in each if _OF_ONE.isdisjoint(word[:_ALIKE] for word in fold(part))]
     whole = area if (area or 0) >= _FLAT else None  # a smaller one is a room's
     summed = ", ".join(_for_area(part, whole, language) for part in each)
     return "" if small_talk.names_works(" ".join(rooms), works) else summed

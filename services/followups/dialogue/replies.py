@@ -67,6 +67,7 @@ class Reply:
         is_left = before.asking == "consent" != self.state.asking and heard.news == NO_FACTS
         if is_left and gives_up_on_consent(self.state):
             reactions += self._say("consent_left")
+            rest = [part for part in rest if part != script["added"]]
         if before.closed and heard.asks_of_record and self.state.asking is None:
             rest = []
         elif before.closed and (parts or reactions):
@@ -95,7 +96,7 @@ class Reply:
             return []
         if asking in ABOUT_WORKS and says(heard.message, "declines yes"):
             return self._way("tapped_skip")
-        name = "heard" if heard.read.wish or refuses_contact(self.state) else "heard_said"
+        name = "heard_said" if self.state.reachable and not heard.read.wish else "heard"
         return self._way(name) if heard.is_worth_telling or asking == "wish" else []
 
     def _keep(self, **changes: Any) -> None:
@@ -138,17 +139,19 @@ class Reply:
         if not self._has_again(route):
             return []
         text = route.again[heard.of_reply]
-        passes = heard.is_question and route.then == "contact" and route.topic != "privacy"
-        if route.then == "contact":
-            once = self._once(
-                text, *(["question_passed"] if heard.is_question else ["added_too", "added"])
-            )
-            # Whoever asks when is told each time, and it counts as said.
-            asks_when = heard.is_question and says(heard.message, "asks when")
-            text = text if asks_when and "{by}" in text else once
-        if not passes or "{by}" in text:
+        if route.then != "contact":
             return [text]
-        return [text, *self._passed_on()] if route.first else self._passed_on()
+        if heard.is_question and says(heard.message, "asks when"):  # they are told each time
+            told = route.told.get(heard.of_reply, "") if self.before.reachable else ""
+            if dated := [each for each in (text, told) if "{by}" in each]:
+                self._count(f"said_{digest(dated[0])[:8]}")
+                return dated[:1]
+        passes = heard.is_question and route.topic != "privacy" and "{by}" not in text
+        if passes and not route.first:
+            return self._passed_on()
+        others = ["question_passed"] if heard.is_question else ["added_too", "added"]
+        once = self._once(text, *others)
+        return [once, *self._passed_on()] if passes and once == text else [once]
 
     def _has_again(self, route: Route) -> bool:
         """Return whether a route has more to say: no promise before staff can be notified."""
@@ -238,7 +241,8 @@ class Reply:
         is_said = contact in " ".join(rest)
         for name, value in said.items():
             known = getattr(state.facts, name)  # or another person's
-            if value != known or (is_said and contact in {value, describe_phone(str(value))}):
+            is_old = value != known or value == getattr(before.facts, name)
+            if is_old or (is_said and contact in {value, describe_phone(str(value))}):
                 news = news._replace(**{name: None})
         if news.city in heard.asked.ours + heard.asked.others:
             news = news._replace(city=None)
@@ -257,7 +261,7 @@ class Reply:
         if heard.understood.past_start and heard.is_about_lead:
             names.append("start_past")
         is_other = held and held.then == "contact" and not (held.first or held.action == "call")
-        if is_other and "call" in heard.actions:
+        if is_other and "call" in heard.actions and not says(heard.message, "asks when"):
             names.append("call_noted")
         said = [text for name in names if name for text in self._say(name)]
         return said + self._sum() + self._afar()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from itertools import pairwise
+from math import isclose
 
 from services.followups.reading import amounts
 from services.followups.reading.amounts import AREAS, NEAR, Amount, Amounts
@@ -30,6 +31,8 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     said = amounts.read(text)
     found = _areas(said, asked)
     area = _to_do(said, found)
+    if area is None and len(found) == 2 and isclose(*(each.value for each in found), rel_tol=0.02):
+        area = found[1].value  # `about 650 sq ft, so 60 sqm`
     if area is None:
         both = [round(each.value, 1) for each in found]
         is_near = len(both) == 2 and max(both) <= 2 * min(both)

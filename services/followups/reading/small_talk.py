@@ -85,7 +85,8 @@ def quoted(message: str, *, asks: bool) -> str | None:
 def when(message: str) -> str:
     """Return the part that says at which hours to call, without the number."""
     parts = _PART.split(_CONTACTS.sub(";", message))
-    return next((each.strip(" ,:-") for each in parts if speech.says(each, "hours yes")), "")
+    when = next((each.strip(" ,:-") for each in parts if speech.says(each, "hours yes")), "")
+    return when.removeprefix("ale ").removeprefix("but ")
 
 
 def word_count(rest: str) -> int:
