@@ -387,6 +387,7 @@ class Heard:
         self.asks_of_record = says(self.message, "asks_of_record")
         is_said = small_talk.says(rest, least=1) and not self.asks_of_record
         self.is_question = bool(is_said and small_talk.asks(rest, self.spoken))
+        self.asks_when = self.is_question and says(self.message, "asks when")
         is_other = "call_another" in self.actions  # whom to call is said, without the number
         is_noted = self.read._replace(wish=None) != NO_FACTS
         is_said = is_other or self.is_question or not is_noted

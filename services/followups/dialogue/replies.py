@@ -141,17 +141,17 @@ class Reply:
         text = route.again[heard.of_reply]
         if route.then != "contact":
             return [text]
-        if heard.is_question and says(heard.message, "asks when"):  # they are told each time
+        if heard.asks_when and not (heard.held and heard.held.first):  # they are told each time
             told = route.told.get(heard.of_reply, "") if self.before.reachable else ""
-            if dated := [each for each in (text, told) if "{by}" in each]:
+            is_dated = route.topic == "privacy"  # by law
+            if dated := [each for each in (text, told) if "{by}" in each or is_dated]:
                 self._count(f"said_{digest(dated[0])[:8]}")
                 return dated[:1]
-        passes = heard.is_question and route.topic != "privacy" and "{by}" not in text
-        if passes and not route.first:
-            return self._passed_on()
         others = ["question_passed"] if heard.is_question else ["added_too", "added"]
         once = self._once(text, *others)
-        return [once, *self._passed_on()] if passes and once == text else [once]
+        if not heard.is_question or route.topic == "privacy" or "{by}" in text:
+            return [once]
+        return [text] * (route.first and once == text) + self._passed_on()
 
     def _has_again(self, route: Route) -> bool:
         """Return whether a route has more to say: no promise before staff can be notified."""
@@ -261,7 +261,7 @@ class Reply:
         if heard.understood.past_start and heard.is_about_lead:
             names.append("start_past")
         is_other = held and held.then == "contact" and not (held.first or held.action == "call")
-        if is_other and "call" in heard.actions and not says(heard.message, "asks when"):
+        if is_other and "call" in heard.actions and not heard.asks_when:
             names.append("call_noted")
         said = [text for name in names if name for text in self._say(name)]
         return said + self._sum() + self._afar()
