@@ -2,8 +2,8 @@
 
 A phrase is words in this order, in any case, with or without Polish diacritics. `zalew*` matches a
 beginning, `*liscie` an ending, and `...` up to four words. `{defect}` is any phrase of that list.
-vocabulary/*.toml also has `{month}`, a word of that class, signs, `.?`, which may be missing, and `$`,
-the end of the message; and `!nie tylko` says that no phrase of the same meaning is where that stands.
+`$` is the end of the message. vocabulary/*.toml also has `{month}`, a word of that class, signs and
+`.?`, which may be missing; and `!nie tylko` says that no phrase of the same meaning is where that stands.
 """
 
 import re
@@ -45,7 +45,7 @@ def phrase_fault(phrase: str) -> str | None:
             return f"{phrase!r} must begin and end with a word"
         for token in tokens:
             letters = token.strip("*")
-            if token == GAP or _LIST.fullmatch(token):
+            if token in {GAP, "$"} or _LIST.fullmatch(token):
                 continue
             if fold(letters) != ("".join(fold(letters)),) or token not in {
                 letters,
