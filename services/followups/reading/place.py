@@ -102,7 +102,7 @@ class _Places(Said):
         kinds = ("{in}", "{from}", "{near}")
         led = next((rank for rank, kind in enumerate(kinds) if self.is_kind(at - 1, kind)), None)
         if led is None:
-            return self._standing(at, end, town)
+            return None if self.ends("beside not_ours", at) else self._standing(at, end, town)
         if self.begins("beside elsewhere", end):
             return _ANOTHERS
         if any(self.begins("beside there", one) for one in range(at, at + _LOOK_BACK)):
