@@ -60,8 +60,10 @@ def turn(
         is_urgent = heard.held is not None and heard.held.first
         if said in {script["thanks"], script["added"]}:
             said = script["thanks_again" if said == script["thanks"] else "added_too"]
-        elif is_urgent or known.asking == "consent" or heard.asks_when:  # it has to be read
+        elif is_urgent or known.asking == "consent":  # it has to be read
             said = script["as_before"] + said
+        elif heard.asks_when and (route := taps.routes.named("when_call")):
+            said = route.answer.get(heard.of_reply, said)
         else:
             said = script["insists"]
         last = digest(said)[:16]

@@ -67,7 +67,8 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
         sure = flat or sure  # `120 plus garaż 25`
     sure = [each for each in sure if each.of != _LAID] or sure
     own = [each for each in sure if not said.near("of kin", each.start)]
-    return sorted(own or sure, key=lambda each: each.start)
+    rest = [each for each in sure if not said.near("of theirs", each.start)]
+    return sorted(own or rest, key=lambda each: each.start)
 
 
 def _named(said: Amounts, each: Amount) -> Amount:
