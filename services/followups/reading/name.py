@@ -73,8 +73,8 @@ class _Names(Said):
         beside, size = {left, right}, end - start
         if left == "said" or not (self.is_first(start) or self.is_first(end - 1)):
             is_beside = not beside.isdisjoint({"phone", "introduced"}) and "word" not in beside
-            is_family = is_beside and size == 1 and self.is_kind(start, "{surname}")
-            return 1 if left == "said" else 6 * is_family  # `Nowicki, 600 700 800`
+            is_family = self.is_kind(start, "{surname}") or self.is_kind(start - 1, "{title}")
+            return 1 if left == "said" else 6 * (is_beside and size == 1 and is_family)
         if left == "introduced" or right == "side":
             return 2
         if left == "signed" or "word" in beside:
