@@ -46,7 +46,7 @@ async def page(
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
 async def test_each_page_fits_and_axe_is_content(page: Page, width: int, scheme: Any) -> None:
     await page.set_viewport_size({"width": width, "height": 900})
-    await page.emulate_media(color_scheme=scheme)
+    await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     for path in (*PAGES, f"leads/{MINE}", f"leads/{MINE}?did=taken"):
         await page.goto(f"/console/{path}")
         assert await page.evaluate("document.documentElement.scrollWidth") <= width, path
@@ -60,7 +60,7 @@ async def test_each_form_that_opens_fits_and_axe_is_content(
     page: Page, width: int, scheme: Any
 ) -> None:
     await page.set_viewport_size({"width": width, "height": 900})
-    await page.emulate_media(color_scheme=scheme)
+    await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     for path in ("oncall", "silences", "staff", "keys", "heartbeats", f"leads/{MINE}"):
         await page.goto(f"/console/{path}")
         await page.evaluate(
