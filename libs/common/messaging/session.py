@@ -122,6 +122,13 @@ class Connection(aio_pika.Connection):
         super().__init__(*arguments, **options)
         self.kwargs["transport_factory"] = _Transport()
 
+    def __del__(self) -> None:
+        """Close nothing: whoever opened it has done so.
+
+        aio-pika starts a close of each connection that could not be opened, even if the garbage
+        collector runs after the loop has stopped: that close is never awaited.
+        """
+
 
 class Session:
     """A pair of connections, until either is lost."""
