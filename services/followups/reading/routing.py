@@ -113,6 +113,7 @@ class Routes:
         self, routes: Sequence[Route], words: Mapping[str, Sequence[str]] = MappingProxyType({})
     ) -> None:
         self._routes = {route.name: route for route in routes}
+        self._order = {route.name: place for place, route in enumerate(routes)}
         self._vocabulary = Vocabulary(words=words, pattern=_WORD)
         self._hear = lru_cache(64)(self._heard)
         for route in routes:
@@ -132,8 +133,7 @@ class Routes:
         return [route for route in self._routes.values() if route.offers and route.offers == name]
 
     def comes_before(self, route: Route, other: Route) -> bool:
-        order = [*self._routes]
-        return order.index(route.name) < order.index(other.name)
+        return self._order[route.name] < self._order[other.name]
 
     def find(self, message: str, before: str = "", *, urgent: bool = False) -> list[Route]:
         """Return the routes that match a message, in configured order.
@@ -157,9 +157,5 @@ class Routes:
         meant = self._vocabulary.meant(heard)
         said = {each[2:] for each in meant if each[:2] == "+ "}
         said -= {each[2:] for each in meant if each[:2] == "- "}
-        return [
-            route
-            for route in self._routes.values()
-            if route.name in said
-            if urgent or not (route.first and route.asks)
-        ]
+        found = [self._routes[name] for name in sorted(said, key=self._order.__getitem__)]
+        return [route for route in found if urgent or not (route.first and route.asks)]

@@ -35,6 +35,7 @@ _NOTHING: Mapping[str, list[Any]] = {}
 _DIGITS = re.compile(r"\d+")
 _SAID = ""
 """The key of what a phrase means, beside the words that may go on with it."""
+_AFTER_GAP = "...."
 Node = dict[str, Any]
 Spans = dict[int, list[tuple[str, int]]]
 Lists = Mapping[str, Sequence[str]]
@@ -95,6 +96,8 @@ class Vocabulary:
         """Their phrases."""
         self._phrases: Node = {}
         self._names: set[str] = set()
+        self._means: dict[str, set[str]] = defaultdict(set)
+        """What each name means by itself."""
         self._rules: dict[str, list[tuple[str, Rule]]] = defaultdict(list)
         """Keyed by a name that they need: a message checks only rules that it may meet."""
         self._add_words(words)
@@ -137,7 +140,11 @@ class Vocabulary:
     def add_rule(self, name: str, text: str) -> None:
         """:param text: `a + b - c`, of which each is a name of phrases, or a phrase"""
         rule = Rule.of(text)
-        self._rules[min(rule.needs)].append((name, rule))
+        key = min(rule.needs, key=lambda need: (len(self._rules[need]), need))
+        if len(rule.needs) == 1 and not rule.bars:
+            self._means[key].add(name)
+        else:
+            self._rules[key].append((name, rule))
         for part in (rule.needs | rule.bars) - self._names:
             self.add(part, part)
 
@@ -145,7 +152,7 @@ class Vocabulary:
         for each in elements:
             if "*" in each:
                 self._parts.add(each)
-            node = node.setdefault(each, {})
+            node = node.setdefault(each, {_AFTER_GAP: None} if each == GAP else {})
         node.setdefault(_SAID, []).append(meaning)
 
     def _look_up(
@@ -194,11 +201,13 @@ class Vocabulary:
         found: list[Match] = []
         denied: set[tuple[str, int]] = set()
         for start, each in enumerate(tokens):
+            if not each.begun and start not in spans:
+                continue
             begun = [(node, start + 1) for node in each.begun]
             if start in spans:
                 tree = self._phrases
                 begun += [(tree[key], end) for key, end in spans[start] if key in tree]
-            for meaning, end in _heard(begun, words, spans) if begun else ():
+            for meaning, end in _heard(begun, words, spans):
                 name, value, key, classes, is_not = meaning
                 if is_not:
                     denied.update((key, at) for at in range(start, end))
@@ -215,7 +224,8 @@ class Vocabulary:
     def meant(self, names: AbstractSet[str]) -> AbstractSet[str]:
         """Return these names of phrases, and those of the rules that they satisfy."""
         rules = (rule for name in names for rule in self._rules.get(name, ()))
-        return names | {name for name, rule in rules if rule.holds(names)}
+        meant = {name for name, rule in rules if rule.holds(names)}
+        return meant.union(names, *(self._means.get(name, ()) for name in names))
 
 
 def _heard(
@@ -232,12 +242,16 @@ def _heard(
             heard += [(meaning, at) for meaning in node[_SAID]]
             if len(node) == 1:
                 continue
+        # After a gap the node is the gap's, and the tokens are as many as a gap may leave out.
+        ats = range(at, min(at + LONGEST_GAP + 1, len(words))) if _AFTER_GAP in node else (at,)
         if GAP in node:
-            last = min(at + LONGEST_GAP + 1, len(words))
-            begun += [(node[GAP], each) for each in range(at, last)]
-        begun += [(node[key], at + 1) for key in words[at] if key in node]
-        if at in spans:
-            begun += [(node[key], end) for key, end in spans[at] if key in node]
+            begun.append((node[GAP], at))
+        for each in ats:
+            for key in words[each]:
+                if key in node:
+                    begun.append((node[key], each + 1))
+            if each in spans:
+                begun += [(node[key], end) for key, end in spans[each] if key in node]
     return heard
 
 
