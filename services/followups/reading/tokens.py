@@ -36,6 +36,7 @@ _DIGITS = re.compile(r"\d+")
 _SAID = ""
 """The key of what a phrase means, beside the words that may go on with it."""
 _AFTER_GAP = "...."
+"""Marks what may follow a gap."""
 Node = dict[str, Any]
 Spans = dict[int, list[tuple[str, int]]]
 Lists = Mapping[str, Sequence[str]]
@@ -244,12 +245,10 @@ def _heard(
                 continue
         # After a gap the node is the gap's, and the tokens are as many as a gap may leave out.
         ats = range(at, min(at + LONGEST_GAP + 1, len(words))) if _AFTER_GAP in node else (at,)
-        if GAP in node:
-            begun.append((node[GAP], at))
         for each in ats:
-            for key in words[each]:
-                if key in node:
-                    begun.append((node[key], each + 1))
+            if GAP in node:
+                begun.append((node[GAP], each))
+            begun += [(node[key], each + 1) for key in words[each] if key in node]
             if each in spans:
                 begun += [(node[key], end) for key, end in spans[each] if key in node]
     return heard
