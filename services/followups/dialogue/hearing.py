@@ -221,6 +221,7 @@ class Heard:
             (route.alone and is_more)
             or (route.name == "call_later" and self.state.asking in ABOUT_WORKS)
             or (route.name == "scope" and facts.tells_of_works)  # `Toruń, ulica Lotto, 70 m2`
+            or (route.name == "unsubscribe" and self.state.facts.tells_of_works)  # still a lead
             or ("contact" in route.skips and (facts.email or facts.phone))
             or (route.asks and not (route.first or small_talk.asks(self.message, read.language)))
             or (route.action == "misread" and not (held and held.first == route.first))

@@ -62,6 +62,7 @@ class Reply:
         if script["notice"] in " ".join(parts):
             self._keep(noticed=True)
         if script["withdraw_where"] in parts:
+            self._open("contact", by_email=True)
             return parts + reactions
         rest = self._go_on()
         is_left = before.asking == "consent" != self.state.asking and heard.news == NO_FACTS
