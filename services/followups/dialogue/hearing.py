@@ -366,6 +366,8 @@ class Heard:
         known, new = getattr(self.state.facts, name), getattr(read, name)
         if name == "start" and (self._is_done or _DAY.match(new or "")) and self.actions & _CALLS:
             return False  # the day of the call
+        if name == "start" != self.state.asking and self.held and says(self.message, "asks when"):
+            return False  # `kiedy ktoś zadzwoni, za tydzień?`
         least = getattr(self.state.facts, f"{name}_from", None)
         is_within = None not in {known, new, least} and least <= new <= known
         if self.tap or None in {known, new} or is_within or name == self._corrects:

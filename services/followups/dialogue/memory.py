@@ -150,8 +150,11 @@ def _asked(known: State, heard: Heard) -> Mapping[str, int]:
         and says_yes(message, str(known.language))
     ):
         return {**known.asked, "consent": TIMES_ASKED - 1}
-    if heard.held is not None and heard.held.name != heard.state.route:
-        return {**known.asked, "contact": 0, "refused": 0}
+    held, last = heard.held, heard.taps.routes.named(heard.state.route)
+    if held is not None and held is not last:
+        is_call = bool(last and last.action == held.action == "call")
+        refused = known.asked.get("refused", 0) if is_call else 0
+        return {**known.asked, "contact": 0, "refused": refused}
     skips, times = heard.skips, TIMES_ASKED
     later: dict[str, int] = {each: max(1, known.asked.get(each, 0)) for each in heard.later}
     if skips:  # a route that closes says once more how to be reached; the others have said it

@@ -177,7 +177,7 @@ class Reply:
         if refuses_contact(self.state):
             return self._say("question_kept")
         if held and held.first:
-            return [self._once(self.script["question_urgent"], "question_passed")]
+            return self._say("question_urgent")
         return self._say("question_passed")
 
     def _of_the_firm(self) -> list[str]:
@@ -344,6 +344,8 @@ class Reply:
     def _on_the_route(self, route: Route) -> list[str]:
         """Continue on a route, where the only question is for a contact."""
         state, heard = self.state, self.heard
+        if "call" in heard.actions and refuses_contact(state):
+            return self._say("insists")
         language, is_end = heard.of_reply, route.then == "end"
         is_said = heard.says and (heard.is_worth_telling or heard.answer is None)
         is_due = is_said or (is_end and not small_talk.acknowledges(heard.message))
