@@ -57,7 +57,7 @@ def turn(
         said = reply.text(agrees=agrees, greets=not (tap or greeted)) or script["thanks"]
         known = reply.state
     if (last := digest(said)[:16]) == state.last_reply:
-        is_urgent = heard.held is not None and heard.held.first
+        is_urgent = heard.held is not None and (heard.held.first or heard.held.topic == "privacy")
         if said in {script["thanks"], script["added"]}:
             said = script["thanks_again" if said == script["thanks"] else "added_too"]
         elif is_urgent or known.asking == "consent":  # it has to be read
