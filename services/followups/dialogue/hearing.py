@@ -175,6 +175,9 @@ class Heard:
         if not (any(known.values()) and numbers.HAS_DIGIT.search(numbers.in_digits(message))):
             return None
         said = amounts.read(message)
+        is_money = any(each.unit not in {None, *amounts.AREAS} for each in said.numbers)
+        if is_money and self.state.asking == "budget":
+            return None  # `100k, 110 tops`
         at = said.amended()
         number = None if at is None else said.value(at)
         number = number / 1000 if number and number >= 1000 else number  # `jednak 25 000`

@@ -31,6 +31,7 @@ _LONGEST_SIDE = 30
 NEAR = 9
 """In tokens: how far a word speaks of a number."""
 _SIGNS = {",", ";", ".", "!", "?", "(", "|", "-", "–", MARK}
+_STOPS = {".", ";", "!", "?", "|", MARK}
 _LINKS = ("corrects", "of_it", "or", "less")
 
 
@@ -114,7 +115,7 @@ class Amounts(Said):
             return Amount(at, max(*ends, unit.end), value, "square")
         start, end = at, unit.end if unit else at + 1
         currency = self.tokens[end - 1].kinds.get("{currency}")
-        if self.is_kind(at - 1, "{sign}"):  # `£20,000`
+        if self.is_kind(at - 1, "{sign}") and not self.is_kind(at - 2, "{amount}"):  # `£20,000`
             start, currency = at - 1, self.tokens[at - 1].kinds["{sign}"]
         name = unit.value if unit else currency and "currency"
         number = next(iter(unit.said.get("amount", ())), 1) if unit else self.value(at)
@@ -165,6 +166,15 @@ class Amounts(Said):
         """Return whether a phrase stands before a token (or ends with it), without a number between."""
         return self.has(name, self.since(at, ",;!?@", most=7), at + 1)
 
+    def is_theirs(self, at: int) -> bool:
+        """Return whether a number is of somebody else's works: `sąsiad dał 80 tys. za 52 m`."""
+        first = max(
+            (one + 1 for one in self.cuts if one < at and self.words(one, one + 1)[0] in _STOPS),
+            default=0,
+        )
+        end = max((end for _, end in self.all("of theirs", first, at)), default=None)
+        return end is not None and not self.has("of ours", end, at)
+
     def is_rejected(self, at: int) -> bool:
         """Return whether the value that starts here is negated: `nie 60`."""
         return self.ends("before not", at)
@@ -202,12 +212,12 @@ class Amounts(Said):
 
     def total(self, found: Sequence[Amount]) -> float | None:
         """Return what several values come to; None if a person would ask back."""
-        total, last = 0.0, None
+        total, last, amended = 0.0, None, self.amended()
         for at, each in enumerate(found):
             link = self.link(last.end, each.start) if last else None
             if each.of != "part" and self.near("between total", each.start):
                 return each.value
-            if last is None or link == "corrects":
+            if last is None or link == "corrects" or each.start == amended:
                 total = each.value
             elif last.of == each.of == "part" or (
                 last is found[at - 1] and self.has("between joins", last.end, each.start)

@@ -53,7 +53,9 @@ def is_of_pieces(text: str) -> bool:
 
 
 def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
-    numbers = [each for each in said.numbers if each.value and not said.is_rejected(each.start)]
+    numbers = [
+        each for each in said.numbers if each.value != 1 and not said.is_rejected(each.start)
+    ]
     sure = [area for each in numbers if each.unit and (area := _measured(said, each))]
     loose = [
         each for each in numbers if each.unit is None and not said.begins("counts yes", each.end)
@@ -61,13 +63,15 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
     labelled = [each for each in loose if said.near("label yes", each.start)]
     rooms = [room for each in loose if each not in labelled and (room := _room(said, each))]
     sure += [_named(said, each) for each in labelled] + (rooms if asked != "budget" else [])
+    amended = said.amended() if asked == "area" else None
+    sure += [each for each in loose if each.start == amended and each not in sure]
     if asked == "area" and all(each.noun in _OUTSIDE for each in sure):
         bare, _ = said.bare([(each.start, each.end) for each in said.nouns])
         flat = [_named(said, each) for each in loose if each.start in bare and each.value >= _FEW]
         sure = flat or sure  # `120 plus garaż 25`
     sure = [each for each in sure if each.of != _LAID] or sure
-    own = [each for each in sure if not said.near("of kin", each.start)]
-    rest = [each for each in sure if not said.near("of theirs", each.start)]
+    rest = [each for each in sure if not said.is_theirs(each.start)]
+    own = [each for each in rest if not said.near("of kin", each.start)]
     return sorted(own or rest, key=lambda each: each.start)
 
 

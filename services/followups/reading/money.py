@@ -53,7 +53,7 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None
     bare, is_whole = said.bare(said.all("piece part")) if asked == "budget" else ([], False)
     last, amended = 0, said.amended() if asked == "budget" else None
     for each in said.numbers:
-        if each.unit in AREAS:
+        if each.unit in AREAS or said.is_theirs(each.start):
             continue
         # `kupione, 54 m2 za 720 tys.`, but `wynajmowałem, 54 m2, 30 tys.`
         stops = ";!?" if said.begins("price for", each.start - 1) else f";!?{MARK}"
