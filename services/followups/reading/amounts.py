@@ -172,7 +172,7 @@ class Amounts(Said):
             (one + 1 for one in self.cuts if one < at and self.words(one, one + 1)[0] in _STOPS),
             default=0,
         )
-        end = max((end for _, end in self.all("of theirs", first, at)), default=None)
+        end = max((end for start, end in self.all("of theirs", first) if start < at), default=None)
         return end is not None and not self.has("of ours", end, at)
 
     def is_rejected(self, at: int) -> bool:

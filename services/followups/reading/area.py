@@ -67,7 +67,8 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
     sure += [each for each in loose if each.start == amended and each not in sure]
     if asked == "area" and all(each.noun in _OUTSIDE for each in sure):
         bare, _ = said.bare([(each.start, each.end) for each in said.nouns])
-        flat = [_named(said, each) for each in loose if each.start in bare and each.value >= _FEW]
+        least = max(_FEW, *(each.value for each in sure), 0)  # `78, nie czekaj, z loggią 82 m`
+        flat = [_named(said, each) for each in loose if each.start in bare and each.value >= least]
         sure = flat or sure  # `120 plus garaż 25`
     sure = [each for each in sure if each.of != _LAID] or sure
     rest = [each for each in sure if not said.is_theirs(each.start)]
