@@ -54,7 +54,9 @@ def is_of_pieces(text: str) -> bool:
 
 def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
     numbers = [
-        each for each in said.numbers if each.value != 1 and not said.is_rejected(each.start)
+        each
+        for each in said.numbers
+        if each.value != 1 and not (said.is_rejected(each.start) or said.is_theirs(each.start))
     ]
     sure = [area for each in numbers if each.unit and (area := _measured(said, each))]
     loose = [
@@ -71,9 +73,8 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
         flat = [_named(said, each) for each in loose if each.start in bare and each.value >= least]
         sure = flat or sure  # `120 plus garaż 25`
     sure = [each for each in sure if each.of != _LAID] or sure
-    rest = [each for each in sure if not said.is_theirs(each.start)]
-    own = [each for each in rest if not said.near("of kin", each.start)]
-    return sorted(own or rest, key=lambda each: each.start)
+    own = [each for each in sure if not said.near("of kin", each.start)]
+    return sorted(own or sure, key=lambda each: each.start)
 
 
 def _named(said: Amounts, each: Amount) -> Amount:

@@ -50,6 +50,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 
 
 def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None, Amount]]:
+    meant = {"given", "own", "has"} if asked == "budget" else {"given"}
     bare, is_whole = said.bare(said.all("piece part")) if asked == "budget" else ([], False)
     last, amended = 0, said.amended() if asked == "budget" else None
     for each in said.numbers:
@@ -64,7 +65,7 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None
             last = each.end
         elif each.value < 1000:
             is_last = each.end in {len(said.tokens), *said.cuts}  # `budżet 75`
-            is_meant = is_last and (what == "given" or said.near("whose budget", each.start))
+            is_meant = is_last and (what in meant or said.near("whose budget", each.start))
             is_least = each.value < 10 or said.begins("after more", each.end)
             if is_least or not (is_whole or is_meant or each.start == amended):
                 continue
