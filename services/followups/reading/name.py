@@ -134,7 +134,7 @@ _SHORT = 6
 def addressed(name: str) -> str | None:
     """Return the Polish address in the vocative (`Panie Krzysztofie`); None if uncertain."""
     first = name.split(maxsplit=1)[0].split("-", maxsplit=1)[0]
-    if plain(first) not in FIRST_NAMES or not first.isalpha() or not first.istitle():
+    if plain(first) not in FIRST_NAMES or not (plain(first).isascii() and first.istitle()):
         return None
     man = not first.endswith("a") or first in {"Kuba", "Barnaba", "Kosma", "Bonawentura"}
     longest = 3 if len(first) < _SHORT else 2

@@ -113,7 +113,8 @@ def _chosen(said: _Said, rated: list[tuple[Role, _Time]]) -> tuple[Role, Date]:
         if each.at > chosen.at and _corrects(said, chosen, each, role):
             chosen, best = each, role
     for role, each in rated if chosen.date.said == "asap" else ():
-        if each.date.said != "asap" and role in {Role.HANDOVER, Role.START}:
+        narrows = (chosen.at, each.at + 1) in said.all("after_time narrowed")
+        if each.date.said != "asap" and (narrows or role in {Role.HANDOVER, Role.START}):
             return role, each.date  # `klucze w marcu, zacząć jak najszybciej`; `pilnie, start 7.12`
     return best, chosen.date
 
