@@ -57,10 +57,11 @@ def turn(
         said = reply.text(agrees=agrees, greets=not (tap or greeted)) or script["thanks"]
         known = reply.state
     if (last := digest(said)[:16]) == state.last_reply:
-        is_urgent = heard.held is not None and (heard.held.first or heard.held.topic == "privacy")
+        held = heard.held
+        must_be_read = held is not None and (held.first or held.topic == "privacy")
         if said in {script["thanks"], script["added"]}:
             said = script["thanks_again" if said == script["thanks"] else "added_too"]
-        elif is_urgent or known.asking == "consent":  # it has to be read
+        elif must_be_read or known.asking == "consent":
             said = script["as_before"] + said
         elif heard.asks_when and (route := taps.routes.named("when_call")):
             said = route.answer.get(heard.of_reply, said)

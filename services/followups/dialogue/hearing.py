@@ -175,10 +175,11 @@ class Heard:
         if not (any(known.values()) and numbers.HAS_DIGIT.search(numbers.in_digits(message))):
             return None
         said = amounts.read(message)
-        is_money = any(each.unit not in {None, *amounts.AREAS} for each in said.numbers)
-        if is_money and self.state.asking == "budget":
+        if self.state.asking == "budget" and any(
+            each.unit not in {None, *amounts.AREAS} for each in said.numbers
+        ):
             return None  # `100k, 110 tops`
-        at = said.amended()
+        at = said.amended
         number = None if at is None else said.value(at)
         number = number / 1000 if number and number >= 1000 else number  # `jednak 25 000`
         near = {

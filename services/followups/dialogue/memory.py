@@ -153,7 +153,8 @@ def _asked(known: State, heard: Heard) -> Mapping[str, int]:
     held, last = heard.held, heard.taps.routes.named(heard.state.route)
     if held is not None and held is not last:
         is_call = bool(last and last.action == held.action == "call")
-        return {**known.asked, "contact": 0, "refused": is_call * known.asked.get("refused", 0)}
+        left = known.asked.get("refused", 0) if is_call else 0
+        return {**known.asked, "contact": 0, "refused": left}
     skips, times = heard.skips, TIMES_ASKED
     later: dict[str, int] = {each: max(1, known.asked.get(each, 0)) for each in heard.later}
     if skips:  # a route that closes says once more how to be reached; the others have said it

@@ -168,10 +168,8 @@ class Amounts(Said):
 
     def is_theirs(self, at: int) -> bool:
         """Return whether a number is of somebody else's works: `sąsiad dał 80 tys. za 52 m`."""
-        first = max(
-            (one + 1 for one in self.cuts if one < at and self.words(one, one + 1)[0] in _STOPS),
-            default=0,
-        )
+        stops = (one for one in self.cuts if one < at and self.tokens[one].word in _STOPS)
+        first = max(stops, default=-1) + 1
         end = max((end for start, end in self.all("of theirs", first) if start < at), default=None)
         return end is not None and not self.has("of ours", end, at)
 
@@ -201,6 +199,7 @@ class Amounts(Said):
 
     # --- Several ------------------------------------------------------------------------------
 
+    @cached_property
     def amended(self) -> int | None:
         """Return the number of `sory, 4,5 metra`, `jednak będzie 61` or `61 jednak`."""
         said = (each.end - 1 if each.value == "is" else each.start for each in self.of("amended"))
@@ -212,12 +211,12 @@ class Amounts(Said):
 
     def total(self, found: Sequence[Amount]) -> float | None:
         """Return what several values come to; None if a person would ask back."""
-        total, last, amended = 0.0, None, self.amended()
+        total, last = 0.0, None
         for at, each in enumerate(found):
             link = self.link(last.end, each.start) if last else None
             if each.of != "part" and self.near("between total", each.start):
                 return each.value
-            if last is None or link == "corrects" or each.start == amended:
+            if last is None or link == "corrects" or each.start == self.amended:
                 total = each.value
             elif last.of == each.of == "part" or (
                 last is found[at - 1] and self.has("between joins", last.end, each.start)

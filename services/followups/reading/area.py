@@ -65,11 +65,11 @@ def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
     labelled = [each for each in loose if said.near("label yes", each.start)]
     rooms = [room for each in loose if each not in labelled and (room := _room(said, each))]
     sure += [_named(said, each) for each in labelled] + (rooms if asked != "budget" else [])
-    amended = said.amended() if asked == "area" else None
-    sure += [each for each in loose if each.start == amended and each not in sure]
+    if asked == "area":
+        sure += [each for each in loose if each.start == said.amended and each not in sure]
     if asked == "area" and all(each.noun in _OUTSIDE for each in sure):
         bare, _ = said.bare([(each.start, each.end) for each in said.nouns])
-        least = max(_FEW, *(each.value for each in sure), 0)  # `78, nie czekaj, z loggią 82 m`
+        least = max([_FEW, *(each.value for each in sure)])  # `78, nie czekaj, z loggią 82 m`
         flat = [_named(said, each) for each in loose if each.start in bare and each.value >= least]
         sure = flat or sure  # `120 plus garaż 25`
     sure = [each for each in sure if each.of != _LAID] or sure

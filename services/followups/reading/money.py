@@ -52,7 +52,7 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
 def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None, Amount]]:
     meant = {"given", "own", "has"} if asked == "budget" else {"given"}
     bare, is_whole = said.bare(said.all("piece part")) if asked == "budget" else ([], False)
-    last, amended = 0, said.amended() if asked == "budget" else None
+    last, amended = 0, said.amended if asked == "budget" else None
     for each in said.numbers:
         if each.unit in AREAS or said.is_theirs(each.start):
             continue

@@ -141,10 +141,10 @@ class Vocabulary:
     def add_rule(self, name: str, text: str) -> None:
         """:param text: `a + b - c`, of which each is a name of phrases, or a phrase"""
         rule = Rule.of(text)
-        key = min(rule.needs, key=lambda need: (len(self._rules[need]), need))
         if len(rule.needs) == 1 and not rule.bars:
-            self._means[key].add(name)
+            self._means[next(iter(rule.needs))].add(name)
         else:
+            key = min(rule.needs, key=lambda need: (len(self._rules.get(need, ())), need))
             self._rules[key].append((name, rule))
         for part in (rule.needs | rule.bars) - self._names:
             self.add(part, part)
