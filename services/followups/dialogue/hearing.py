@@ -441,9 +441,8 @@ class Heard:
             and self.understood.barred is None
         )
         self.unclear = rest if self.is_unclear else None
-        # `Ile trwa taka łazienka?` asks, and adds nothing to what is wanted.
         adds = not (self.is_question and state.facts.wish) or says(self.message, "desires")
-        self.news = read if adds else read._replace(wish=None)
+        self.news = read if adds else read._replace(wish=None)  # `ile trwa taka łazienka?`
         asks = self._offered
         if self.is_unclear:
             for name, quote in hint.quotes:

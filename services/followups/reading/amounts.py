@@ -174,8 +174,8 @@ class Amounts(Said):
         return end is not None and not self.has("of ours", end, at)
 
     def is_rejected(self, at: int) -> bool:
-        """Return whether the value that starts here is negated: `nie 60`."""
-        return self.ends("before not", at)
+        """Return whether the value that starts here is negated (`nie 60`), or somebody else's."""
+        return self.ends("before not", at) or self.is_theirs(at)
 
     def _times(self, at: int) -> int:
         """Return how many of it there are: 2 before `10` in `dwa pokoje po 10`."""

@@ -54,9 +54,7 @@ def is_of_pieces(text: str) -> bool:
 
 def _areas(said: Amounts, asked: Question | None) -> list[Amount]:
     numbers = [
-        each
-        for each in said.numbers
-        if each.value != 1 and not (said.is_rejected(each.start) or said.is_theirs(each.start))
+        each for each in said.numbers if each.value != 1 and not said.is_rejected(each.start)
     ]
     sure = [area for each in numbers if each.unit and (area := _measured(said, each))]
     loose = [
@@ -110,8 +108,8 @@ def _room(said: Amounts, each: Amount) -> Amount | None:
         said.is_kind(at, "{no_link}", "{amount}") for at in range(first, each.start)
     )
     least, most = _SIZES.get(noun.value, _SIZES[noun.name])
-    is_only = said.has("done only", before, each.start)  # `tylko parter domu, 75`
-    is_such = least <= each.value <= most and (is_only or not is_apart)
+    only = said.has("done only", before, each.start) and not said.near("whose budget", each.start)
+    is_such = least <= each.value <= most and (only or not is_apart)  # `tylko parter domu, 75`
     return replace(each, of=noun.name, noun=noun.value) if is_such else None
 
 
@@ -148,5 +146,5 @@ def _left_out(said: Amounts) -> set[str]:
     for start, end in pairwise([0, *said.cuts, len(said.tokens)]):
         for first, stop in said.all("out yes", start, end)[:1]:
             nouns = said.nouns_in(start, first)[-1:] or said.nouns_in(stop, end)
-            out.update(each.value for each in nouns)
+            out.update(each.value for each in nouns if not said.is_theirs(stop))
     return out

@@ -32,9 +32,8 @@ def find(text: str, _: date, asked: Question | None) -> Reading:
     said = amounts.read(text)
     rated = [*_budgets(said, asked)]
     found = [each for _, each in rated]
-    if said.total(found) is None and not said.is_said(
-        "between or"
-    ):  # `kosztowało 480 tys., na remont mam 90 tys.`
+    is_or = said.is_said("between or")
+    if said.total(found) is None and not is_or:  # `kosztowało 480 tys., na remont mam 90 tys.`
         found = [each for what, each in rated if what in _SURE]
     total = said.total(found)
     if total is None:
@@ -69,7 +68,7 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None
             is_least = each.value < 10 or said.begins("after more", each.end)
             if is_least or not (is_whole or is_meant or each.start == amended):
                 continue
-            number = replace(each, value=each.value * 1000, least=None)
+            number = replace(each, value=each.value * 1000, least=each.least and each.least * 1000)
         elif (
             each.value in _YEARS
             or each.value >= _MOST_BARE

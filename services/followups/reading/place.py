@@ -107,9 +107,7 @@ class _Places(Said):
             return _ANOTHERS
         if any(self.begins("beside there", one) for one in range(at, at + _LOOK_BACK)):
             return led
-        said = (
-            name for name in _BESIDE for end in (at - 1, at) if self.ends(f"beside {name}", end)
-        )
+        said = (one for one in _BESIDE for end in (at - 1, at) if self.ends(f"beside {one}", end))
         return _BESIDE.get(next(said, ""), led)
 
     def _standing(self, at: int, end: int, town: str) -> int | None:
