@@ -99,6 +99,7 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
                 said = heard(clause[: there_at.start()] if there_at else clause)
                 sides = (" ".join(said.words(at, len(said.tokens))) for at in (verb, 0))
                 is_ours = any(small_talk.only_works(of, works, has_wish=has_wish) for of in sides)
+                is_ours &= not said.is_said("unstated yes")
                 of_works |= is_ours
                 of_area |= is_ours and there_at is not None
     ours = [town for town in there if town in towns]
