@@ -94,7 +94,8 @@ def _measured(said: Amounts, each: Amount) -> Amount | None:
         return None
     if area.of != "other" and not is_else:
         return area
-    return replace(area, of=_LAID) if said.near("beside laid", each.start) else None
+    is_laid = said.near("beside laid", each.start) or said.begins("beside laid", each.end)
+    return replace(area, of=_LAID) if is_laid else None
 
 
 def _room(said: Amounts, each: Amount) -> Amount | None:

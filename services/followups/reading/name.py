@@ -134,7 +134,8 @@ _SHORT = 6
 def addressed(name: str) -> str | None:
     """Return the Polish address in the vocative (`Panie Krzysztofie`); None if uncertain."""
     first = name.split(maxsplit=1)[0].split("-", maxsplit=1)[0]
-    if plain(first) not in FIRST_NAMES or not (plain(first).isascii() and first.istitle()):
+    is_known = plain(first) in FIRST_NAMES and plain(first).isascii() and first.istitle()
+    if not is_known or (first[-1] in "eiouy" and first not in _VOCATIVES):
         return None
     man = not first.endswith("a") or first in {"Kuba", "Barnaba", "Kosma", "Bonawentura"}
     longest = 3 if len(first) < _SHORT else 2
