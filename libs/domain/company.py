@@ -138,6 +138,7 @@ class Company(Section):
     towns: tuple[Line, ...] = ()
     """Where it works; empty: texts do not say."""
     prices: dict[Language, Line] = {}
+    durations: dict[Language, Line] = {}
     included: dict[Language, Line] = {}
     quote: dict[Language, Line] = {}
     """What a visit and a quote cost, and how long the quote takes; `included`: in these prices."""

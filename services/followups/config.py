@@ -83,7 +83,7 @@ def _in_each_language(texts: dict[str, Any]) -> dict[str, Any]:
 IN_ANY_TEXT = {
     "company", "legal_name", "privacy_url", "company_email", "company_address", "company_nip",
     "company_contacts", "company_phone", "company_hours", "company_prices", "company_included",
-    "company_quote", "company_towns", "by", "now", "said",
+    "company_durations", "company_quote", "company_towns", "by", "now", "said",
 }  # fmt: skip
 """`{by}`: until when people answer what is said now; `{now}`: whether they are there;
 `{said}`: what the visitor said, if it can be quoted."""
@@ -419,6 +419,7 @@ def _known(company: Company, hours: HoursSection, language: str, script: Known) 
         "company_phone": company.phone or "",
         "company_hours": days.format(opens=_clock(hours.opens), closes=_clock(hours.closes)),
         "company_prices": "{prices}" if language in company.prices else "",  # filled in by a turn
+        "company_durations": "{durations}" if language in company.durations else "",
         "company_included": company.included.get(language, ""),
         "company_quote": company.quote.get(language, ""),
         "company_towns": ", ".join(company.towns),
@@ -427,7 +428,7 @@ def _known(company: Company, hours: HoursSection, language: str, script: Known) 
 
 def _about(known: Known, text: str) -> str:
     """Fill in the company's data; placeholders that a turn fills stay in braces."""
-    later = {"said", "contact", *(["company_prices"] if known["company_prices"] else [])}
+    later = {"said", "contact", *(n for n in ("company_prices", "company_durations") if known[n])}
     return filled(text, known, later)
 
 
@@ -520,6 +521,7 @@ def load(
             file.dialogue.works,
             towns,
             prices=company.company.prices,
+            durations=company.company.durations,
             grants=company.asking("chat", file.default_language).grants,
             **chips,
         ),

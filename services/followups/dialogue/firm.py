@@ -30,18 +30,20 @@ class Asked(NamedTuple):
 
 
 NOTHING = Asked()
-_IN_GENERAL, _NO_WORKS = words_of("firm", "works_in_general"), words_of("firm", "no_works")
-_OF_ONE = words_of("firm", "works_of_one")
+_IN_GENERAL, _NO_WORKS, _OF_ONE, _MEASURES, _SANDING, _FLOORS = (
+    words_of("firm", kind)
+    for kind in ("works_in_general", "no_works", "works_of_one", "measures", "sanding", "floors")
+)
 _ALIKE = STEM + 1
 """The letters that forms of a word share: `кухня`, `кухні`."""
 _FLAT = 20
 _BY_AREA = re.compile(r"(\w+) (\d{1,3}(?:[ .,\xa0]?\d{3})*)( ?[^\s/\d]+)/[mм]²")
 
 
-def prices(
+def of_the_list(
     listed: str, wish: str, area: float | None, language: str, works: tuple[str, ...]
 ) -> str:
-    """Return what is listed for these works, and by the square metre also the sum.
+    """Return what is listed for these works: prices, by the square metre also the sum, or times.
 
     If it does not say which works, return all, and nothing if the list does not have them.
 
@@ -49,6 +51,8 @@ def prices(
     :param wish: what the works are called
     """
     wanted = [word for word in fold(wish) if word[:_ALIKE] not in _NO_WORKS]
+    if any(stem in word for word in wanted for stem in _SANDING):  # no new floor
+        wanted = [word for word in wanted if word[:_ALIKE] not in _FLOORS]
     rooms = [word for word in wanted if word[:_ALIKE] not in _IN_GENERAL]
     each = listed.split(", ")
     for named in (rooms, wanted):
@@ -62,8 +66,9 @@ def prices(
 
 
 def _names(price: str, words: list[str]) -> bool:
-    listed = {word[:_ALIKE] for word in fold(price) if len(word) >= STEM} - _NO_WORKS
-    return any(stem in word for word in words for stem in listed)  # `pomalować` is `malowanie`
+    listed = {word[:_ALIKE] for word in fold(price) if len(word) >= STEM}
+    stems = listed - _NO_WORKS - _MEASURES
+    return any(stem in word for word in words for stem in stems)  # `pomalować` is `malowanie`
 
 
 def _for_area(price: str, area: float | None, language: str) -> str:

@@ -32,10 +32,12 @@ class Reply:
 
     def text(self, *, agrees: bool, greets: bool) -> str:
         parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
-        prices = self._prices(self.state.facts.area) if "{prices}" in " ".join(parts) else ""
+        area, lists = self.state.facts.area, ("prices", "durations")
+        named = [each for each in lists if f"{{{each}}}" in " ".join(parts)]
         # What is new is said as it is noted.
         contact = _contact_of(self.before._replace(call_time=self.state.call_time))
-        given, texts = {"said": self.heard.quoted, "prices": prices, "contact": contact}, []
+        given, texts = {"said": self.heard.quoted, "contact": contact}, []
+        given |= {each: self._listed(each, area) for each in named}
         for part in parts:
             texts.append(filled(part, given))  # each value once is enough
             given = {name: "" if f"{{{name}}}" in part else each for name, each in given.items()}
@@ -273,14 +275,16 @@ class Reply:
         told = (named(each.removeprefix("told_")) for each in self.before.asked)
         asked = any(route is not None and route.later for route in told)
         is_due = asked and heard.news.area and not heard.answers
-        is_by_area = is_due and self._prices(None) != self._prices(self.state.facts.area)
+        area = self.state.facts.area
+        is_by_area = is_due and self._listed("prices", None) != self._listed("prices", area)
         return self._say("prices") if is_by_area else []
 
-    def _prices(self, area: float | None) -> str:
+    def _listed(self, name: str, area: float | None) -> str:
+        """Return what the company's list has of the works that are meant."""
         heard, language = self.heard, self.heard.of_reply
         wish = (not heard.read.wish and self.state.facts.wish) or heard.message
-        listed = heard.taps.prices.get(language, "")
-        return firm.prices(listed, wish, area, language, heard.taps.works)
+        listed = getattr(heard.taps, name).get(language, "")
+        return firm.of_the_list(listed, wish, area, language, heard.taps.works)
 
     def _afar(self) -> list[str]:
         """Say once of a town that is none of the firm's that an adviser tells."""

@@ -84,7 +84,8 @@ class Taps:
     """The bounds of the bands."""
     budget: Sequence[int]
     prices: Mapping[str, str]
-    """By language: `{prices}` of the texts."""
+    durations: Mapping[str, str]
+    """By language: `{prices}` and `{durations}` of the texts."""
     grants: Sequence[str]
     """What the wording in use grants, marketing by e-mail first; `tap_<each>` is its chip."""
 

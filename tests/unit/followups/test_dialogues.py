@@ -167,7 +167,8 @@ def test_a_company_without_prices_says_that_it_depends(tmp_path: Path) -> None:
     ours = tmp_path / "company.toml"
     text = (EXAMPLE / "company.toml").read_text(encoding="utf-8")
     ours.write_text(
-        re.sub(r"(?m)^(prices|included|quote|answers|phone|towns).*\n", "", text), encoding="utf-8"
+        re.sub(r"(?m)^(prices|durations|included|quote|answers|phone|towns).*\n", "", text),
+        encoding="utf-8",
     )
     configured = config.load(EXAMPLE / "followups.toml", ours)
     price, nobody = (configured.routes.named(name) for name in ("price", "nobody_now"))
