@@ -115,13 +115,13 @@ class Reply:
 
     def _opening(self, *, greets: bool) -> list[str]:
         """Return the greeting and the answers of the routes; in an emergency they come first."""
-        before, heard = self.before, self.heard
+        before, heard, held = self.before, self.heard, self.heard.held
         parts = self._of_the_firm()
         answers = [each for each in heard.answers if each.name != before.answered] or heard.answers
         for route in answers[:2]:
             parts += self._answer(route)
-            if heard.held and route.first and route.asks and route.again:  # they plead
-                parts += filter(None, [heard.held.again.get(heard.of_reply)])
+            if held and held not in answers and route.asks and route.then == "nothing":
+                parts += filter(None, [held.again.get(heard.of_reply)])
         if before.language is not None or not greets:
             return parts
         if answers and answers[0].first:

@@ -117,7 +117,7 @@ def test_a_language_without_a_form_is_handed_over_to_a_person(language: str, sai
         ("de", "water", "Rohrbruch im Bad, alles unter Wasser"),
         ("uk", "water", "прорвало трубу, заливає сусідів"),
         ("uk", "fire", "пожежа на кухні"),
-        ("en", "water", "water is coming through the ceiling"),
+        ("en", "water_above", "water is coming through the bathroom ceiling"),
         ("en", "electricity", "sparks from a socket"),
     ],
 )
