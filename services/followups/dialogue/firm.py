@@ -37,6 +37,7 @@ _IN_GENERAL, _NO_WORKS, _OF_ONE, _MEASURES, _SANDING, _FLOORS = (
 _ALIKE = STEM + 1
 """The letters that forms of a word share: `кухня`, `кухні`."""
 _FLAT = 20
+_SUM = re.compile(r"\d{1,3}(?:[ .,\xa0]\d{3})+(?! ?[^\s/\d]+/[mм]²)")
 _BY_AREA = re.compile(r"(\w+) (\d{1,3}(?:[ .,\xa0]?\d{3})*)( ?[^\s/\d]+)/[mм]²")
 
 
@@ -78,6 +79,11 @@ def _for_area(price: str, area: float | None, language: str) -> str:
     least, number, unit = by_area.groups()
     total = grouped(round(area * int(re.sub(r"\D", "", number))), language)
     return f"{price} ({describe_area(area, language)}: {least} {total}{unit})"
+
+
+def least(listed: str) -> int:
+    """Return the lowest sum of a list of prices, leaving out those of a square metre; 0 if none."""
+    return min((int(re.sub(r"\D", "", each)) for each in _SUM.findall(listed)), default=0)
 
 
 def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_wish: bool) -> Asked:

@@ -270,14 +270,22 @@ class Reply:
         return said + self._sum() + self._afar()
 
     def _sum(self) -> list[str]:
-        """Say what the area costs that was named after a question about prices."""
-        heard, named = self.heard, self.heard.taps.routes.named
+        """Say what the works cost by the area named after a question about prices, and once if the
+        budget is lower.
+        """
+        heard, named, facts = self.heard, self.heard.taps.routes.named, self.state.facts
         told = (named(each.removeprefix("told_")) for each in self.before.asked)
         asked = any(route is not None and route.later for route in told)
-        is_due = asked and heard.news.area and not heard.answers
-        area = self.state.facts.area
-        is_by_area = is_due and self._listed("prices", None) != self._listed("prices", area)
-        return self._say("prices") if is_by_area else []
+        listed = self._listed("prices", facts.area)
+        if asked and not heard.answers:
+            is_by_area = heard.news.area and self._listed("prices", None) != listed
+            return self._say("prices") if is_by_area else []
+        budget = heard.news.budget if facts.currency == "PLN" else None
+        is_low = budget and budget < firm.least(listed) and not self._times("low")
+        if not is_low or heard.held or heard.answers:
+            return []
+        self._count("low")
+        return self._say("budget_low")
 
     def _listed(self, name: str, area: float | None) -> str:
         """Return what the company's list has of the works that are meant."""
@@ -424,8 +432,10 @@ class Reply:
             if self.before.asking == question:
                 self._open(question)
             return told
-        parts = self._ask_in_the_form(question)
-        return told + parts
+        left = self.before.asking
+        if question == "contact" and heard.defers and left in ABOUT_WORKS:
+            self._count(f"left_{left}")  # it comes again
+        return told + self._ask_in_the_form(question)
 
     def _on_mails(self) -> list[str]:
         """Ask for what a consent to mails needs, and for nothing else."""
@@ -562,7 +572,7 @@ class Reply:
         speaks = says(heard.message, f"names {question}")
         declines = speaks and says(heard.message, "declines yes")
         is_open = not self.state.reachable or (tells and not declines)
-        return TIMES_ASKED if is_open else 1
+        return TIMES_ASKED if is_open or self._times(f"left_{question}") else 1
 
     def _needs_consent(self) -> bool:
         return bool(self.heard.taps.open(self.state)) and self._may_ask_for_consent()

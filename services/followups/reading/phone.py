@@ -230,6 +230,7 @@ def _taken(said: _Said, chosen: int) -> Reading:
         if not said.is_kind(at + 1 + 2 * said.is_kind(at + 1, "{to}"), "{unit}", "{month}")
     ]
     cuts |= {(at - said.is_kind(at - 1, "{led}"), at + 1): "" for at in hours}
-    if hours or said.is_said("hours yes"):
+    is_to_call = any(not said.ends("works yes", at - 1) for at in hours)  # `prace tylko po 17`
+    if is_to_call or said.is_said("hours yes"):
         news["has_hours"] = True
     return said.marked(cuts), news
