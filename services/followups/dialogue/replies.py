@@ -186,9 +186,10 @@ class Reply:
         """Answer what the configuration knows: whether the firm does this, and where it works."""
         asked, towns = self.heard.asked, self.heard.taps.towns
         parts = self._say("we_do") if asked.works else []
-        for name, found in (("town_ours", asked.ours), ("town_other", asked.others)):
+        ours = () if asked.others else asked.ours  # `in Łódź oder nur in Warschau?`
+        for name, found in (("town_ours", ours), ("town_other", asked.others)):
             parts += self._say(name, town=", ".join(found)) if found else []
-        if towns and not asked.ours and (asked.area or asked.others):
+        if towns and not ours and (asked.area or asked.others):
             parts += self._say("our_towns", towns=", ".join(towns))
         return parts
 
@@ -518,8 +519,8 @@ class Reply:
             if times >= TIMES_ASKED:
                 self._count("contact")
             if times <= TIMES_ASKED:
-                return self._say("closing_unreachable")
-            if heard.closes or heard.news == NO_FACTS:
+                return self._say("again_contact" if heard.is_question else "closing_unreachable")
+            if heard.closes or not (heard.is_question or heard.news != NO_FACTS):
                 return self._say("thanks")
             return [] if is_left or times % 2 == 0 else self._say("again_contact")
         if state.closed:
