@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from services.followups.reading import place, small_talk
 from services.followups.reading.phrases import STEM, fold
-from services.followups.reading.speech import heard
+from services.followups.reading.speech import heard, says
 from services.followups.reading.tokens import words_of
 from services.followups.rules.fact_texts import describe_area, grouped
 
@@ -30,10 +30,8 @@ class Asked(NamedTuple):
 
 
 NOTHING = Asked()
-_IN_GENERAL, _NO_WORKS, _OF_ONE, _MEASURES, _SANDING, _FLOORS = (
-    words_of("firm", kind)
-    for kind in ("works_in_general", "no_works", "works_of_one", "measures", "sanding", "floors")
-)
+_IN_GENERAL, _NO_WORKS = words_of("firm", "works_in_general"), words_of("firm", "no_works")
+_OF_ONE, _MEASURES = words_of("firm", "works_of_one"), words_of("firm", "measures")
 _ALIKE = STEM + 1
 """The letters that forms of a word share: `кухня`, `кухні`."""
 _FLAT = 20
@@ -49,11 +47,9 @@ def of_the_list(
     If it does not say which works, return all, and nothing if the list does not have them.
 
     :param listed: as in company.toml: `a new flat from 1,950 zł/m², a kitchen from 32,000 zł`
-    :param wish: what the works are called
     """
-    wanted = [word for word in fold(wish) if word[:_ALIKE] not in _NO_WORKS]
-    if any(stem in word for word in wanted for stem in _SANDING):  # no new floor
-        wanted = [word for word in wanted if word[:_ALIKE] not in _FLOORS]
+    floors = words_of("firm", "floors") if says(wish, "sanding yes") else frozenset()  # no new one
+    wanted = [word for word in fold(wish) if word[:_ALIKE] not in _NO_WORKS | floors]
     rooms = [word for word in wanted if word[:_ALIKE] not in _IN_GENERAL]
     each = listed.split(", ")
     for named in (rooms, wanted):
@@ -67,8 +63,7 @@ def of_the_list(
 
 
 def _names(price: str, words: list[str]) -> bool:
-    listed = {word[:_ALIKE] for word in fold(price) if len(word) >= STEM}
-    stems = listed - _NO_WORKS - _MEASURES
+    stems = {word[:_ALIKE] for word in fold(price) if len(word) >= STEM} - _NO_WORKS - _MEASURES
     return any(stem in word for word in words for stem in stems)  # `pomalować` is `malowanie`
 
 
@@ -105,12 +100,11 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
                 of_area = True
             elif here and (reaches or verb is not None):
                 there += here
-            elif verb is not None:
+            elif verb is not None and not said.is_said("unstated yes"):
                 there_at = _SOMEWHERE.search(clause)  # `robicie łazienki na Ursynowie`
                 said = heard(clause[: there_at.start()] if there_at else clause)
                 sides = (" ".join(said.words(at, len(said.tokens))) for at in (verb, 0))
                 is_ours = any(small_talk.only_works(of, works, has_wish=has_wish) for of in sides)
-                is_ours &= not said.is_said("unstated yes")
                 of_works |= is_ours
                 of_area |= is_ours and there_at is not None
     ours = [town for town in there if town in towns]

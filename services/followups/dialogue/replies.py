@@ -32,12 +32,11 @@ class Reply:
 
     def text(self, *, agrees: bool, greets: bool) -> str:
         parts = dict.fromkeys(self.parts(agrees=agrees, greets=greets))
-        area, lists = self.state.facts.area, ("prices", "durations")
-        named = [each for each in lists if f"{{{each}}}" in " ".join(parts)]
         # What is new is said as it is noted.
         contact = _contact_of(self.before._replace(call_time=self.state.call_time))
-        given, texts = {"said": self.heard.quoted, "contact": contact}, []
-        given |= {each: self._listed(each, area) for each in named}
+        area, said = self.state.facts.area, {"said": self.heard.quoted, "contact": contact}
+        given = {each: self._listed(each, area) for each in ("prices", "durations")} | said
+        texts = []
         for part in parts:
             texts.append(filled(part, given))  # each value once is enough
             given = {name: "" if f"{{{name}}}" in part else each for name, each in given.items()}
@@ -264,7 +263,8 @@ class Reply:
         names = [self._reaction()]
         if heard.understood.past_start and heard.is_about_lead:
             names.append("start_past")
-        is_other = held and held.then == "contact" and not (held.first or held.action == "call")
+        is_own = (held and held.first) or (held in heard.answers and held.action == "call")
+        is_other = held and held.then == "contact" and not is_own
         if is_other and "call" in heard.actions and not heard.asks_when:
             names.append("call_noted")
         said = [text for name in names if name for text in self._say(name)]
@@ -289,7 +289,6 @@ class Reply:
         return self._say("budget_low")
 
     def _listed(self, name: str, area: float | None) -> str:
-        """Return what the company's list has of the works that are meant."""
         heard, language = self.heard, self.heard.of_reply
         wish = (not heard.read.wish and self.state.facts.wish) or heard.message
         listed = getattr(heard.taps, name).get(language, "")
