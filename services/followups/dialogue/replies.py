@@ -145,8 +145,9 @@ class Reply:
             return [text]
         if heard.asks_when and not (heard.held and heard.held.first):  # they are told each time
             told = route.told.get(heard.of_reply, "") if self.before.reachable else ""
-            is_dated = route.topic == "privacy"  # by law
-            if dated := [each for each in (text, told) if "{by}" in each or is_dated]:
+            is_law, is_said = route.topic == "privacy", self._times(f"said_{digest(text)[:8]}")
+            both = (told or text, text) if is_law and is_said else (text, told)
+            if dated := [each for each in both if "{by}" in each or is_law]:
                 self._count(f"said_{digest(dated[0])[:8]}")
                 return dated[:1]
         others = ["question_passed"] if heard.is_question else ["added_too", "added"]
@@ -177,9 +178,7 @@ class Reply:
         held = self.heard.held
         if refuses_contact(self.state):
             return self._say("question_kept")
-        if held and held.first:
-            return self._say("question_urgent")
-        return self._say("question_passed")
+        return self._say("question_urgent" if held and held.first else "question_passed")
 
     def _of_the_firm(self) -> list[str]:
         """Answer what the configuration knows: whether the firm does this, and where it works."""
@@ -355,7 +354,7 @@ class Reply:
 
     def _on_the_route(self, route: Route) -> list[str]:
         """Continue on a route, where the only question is for a contact."""
-        state, heard = self.state, self.heard
+        state, heard, before = self.state, self.heard, self.before
         if "call" in heard.actions and refuses_contact(state):
             return self._say("insists")
         language, is_end = heard.of_reply, route.then == "end"
@@ -368,8 +367,8 @@ class Reply:
         if is_end and not (asks and state.reachable):
             self._keep(closed=True)
             return (later or self._say("thanks")) if state.closed and not heard.answers else []
-        if state.closed and heard.news.email is not None and language in route.told_without_email:
-            later = [route.told[language]]  # they were told that it was missing
+        if state.closed and state.facts.email != before.facts.email and route.told_without_email:
+            later = [route.told.get(language, self.script["passed_on"])]  # it was missing
         if later and (state.closed or not state.reachable):
             if not (state.reachable or heard.closes or refuses_contact(state)):
                 self._open("contact")  # its field stays open
