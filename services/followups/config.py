@@ -186,6 +186,7 @@ class _Taps(_Section):
     opening: dict[Chip, str] = Field({}, max_length=5)
     wish: tuple[Chip, ...] = Field((), max_length=12)
     area: Bounds[Annotated[int, Field(ge=MIN_AREA, le=MAX_AREA)]] = ()
+    area_of_room: Bounds[Annotated[int, Field(ge=MIN_AREA, le=MAX_AREA)]] = ()
     budget: Bounds[Annotated[int, Field(ge=1, le=MAX_BUDGET)]] = ()
 
 

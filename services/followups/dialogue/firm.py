@@ -35,7 +35,7 @@ _OF_ONE, _MEASURES = words_of("firm", "works_of_one"), words_of("firm", "measure
 _ALIKE = STEM + 1
 """The letters that forms of a word share: `кухня`, `кухні`."""
 _FLAT = 20
-_SUM = re.compile(r"\d{1,3}(?:[ .,\xa0]\d{3})+(?! ?[^\s/\d]+/[mм]²)")
+_SUM = re.compile(r"(\d{1,3}(?:[ .,\xa0]?\d{3})*) ?[^\s/\d()mм]+(?=[\s,)]|$)")
 _BY_AREA = re.compile(r"(\w+) (\d{1,3}(?:[ .,\xa0]?\d{3})*)( ?[^\s/\d]+)/[mм]²")
 
 
@@ -77,8 +77,11 @@ def _for_area(price: str, area: float | None, language: str) -> str:
 
 
 def least(listed: str) -> int:
-    """Return the lowest sum of a list of prices, leaving out those of a square metre; 0 if none."""
-    return min((int(re.sub(r"\D", "", each)) for each in _SUM.findall(listed)), default=0)
+    """Return the lowest sum of a list of prices; 0 if one of them is only by the square metre."""
+    sums = (
+        [int(re.sub(r"\D", "", each)) for each in _SUM.findall(part)] for part in listed.split(", ")
+    )
+    return min(max(each, default=0) for each in sums)
 
 
 def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_wish: bool) -> Asked:

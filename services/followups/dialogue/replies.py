@@ -21,6 +21,8 @@ from services.followups.reading.speech import says
 from services.followups.rules.fact_texts import describe, describe_phone, filled
 from services.followups.rules.facts import NO_FACTS, Facts, Question
 
+_FAR = 3
+
 
 class Reply:
     def __init__(self, state: State, heard: Heard, script: Script) -> None:
@@ -281,7 +283,9 @@ class Reply:
             is_by_area = heard.news.area and self._listed("prices", None) != listed
             return self._say("prices") if is_by_area else []
         budget = heard.news.budget if facts.currency == "PLN" else None
-        is_low = budget and budget < firm.least(listed) and not self._times("low")
+        least = firm.least(listed)
+        # Far below it, they want a part of such works: a new door, one wall.
+        is_low = budget and least / _FAR < budget < least and not self._times("low")
         if not is_low or heard.held or heard.answers:
             return []
         self._count("low")

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from libs.common import beside
 from services.followups.dialogue.state import Script, State
-from services.followups.reading import phone
+from services.followups.reading import area, phone
 from services.followups.reading.consent_answer import Answer
 from services.followups.reading.routing import Route, Routes
 from services.followups.rules.fact_texts import describe, describe_start
@@ -82,6 +82,8 @@ class Taps:
     wish: Sequence[str]
     area: Sequence[int]
     """The bounds of the bands."""
+    area_of_room: Sequence[int]
+    """The same of a kitchen or a bathroom."""
     budget: Sequence[int]
     prices: Mapping[str, str]
     durations: Mapping[str, str]
@@ -220,7 +222,9 @@ class Taps:
                 other = "phone" if name == "email" else "email"
                 found = {other: Tapped(script[f"tap_{other}"], asks=other)}
             case _:
-                found = _bands(name, getattr(self, name), language, script)
+                is_room = name == "area" and area.is_of_room(state.facts.wish or "")
+                bounds = (is_room and self.area_of_room) or getattr(self, name)
+                found = _bands(name, bounds, language, script)
         return found
 
     def _agreements(self, state: State, script: Script) -> dict[str, Tapped]:

@@ -21,6 +21,7 @@ _SIZES = {"part": (1.1, 150), "whole": (18, 600), "piet": (16, 150)}
 """A number without a unit outside of these does not count as an area: `mieszkanie 12`."""
 _LAID = "laid"
 """What is laid counts if no floor area is said: `do położenia 32 m2 gresu`."""
+_SMALL = {"kuch", "lazi", "toal"}
 _OUTSIDE = {"balk", "logg", "tara", "piwn", "komo", "gara", "antr"}
 """Not counted with the flat: `60 metrów + balkon 8`."""
 
@@ -50,6 +51,12 @@ def is_of_pieces(text: str) -> bool:
     said = amounts.read(text)  # `z korytarzem 95 m2` is the whole
     nouns = {each.name for each in said.nouns if not said.ends("done with", each.start)}
     return "whole" not in nouns and bool(nouns)
+
+
+def is_of_room(text: str) -> bool:
+    """Return whether it names a kitchen or a bathroom, and nothing larger."""
+    nouns = {each.value for each in amounts.read(text).nouns if each.name != "other"}
+    return bool(nouns) and nouns <= _SMALL
 
 
 def _areas(said: Amounts, asked: Question | None) -> list[Amount]:

@@ -32,7 +32,7 @@ async def test_the_opening_offers_chips_in_each_language_and_stores_nothing(worl
 async def test_a_request_made_of_taps_is_a_lead_with_its_transcript(world: World) -> None:
     ask: Any = "opening-0"
     for given in (
-        {"choice": "quote"}, {"choice": "kitchen"}, {"choice": "30-60"}, {"value": 45000},
+        {"choice": "quote"}, {"choice": "whole"}, {"choice": "30-60"}, {"value": 45000},
         {"value": "2040-01"}, {"value": "600 700 800"},
     ):  # fmt: skip
         status, answer = await tap(world, ask, **given)
@@ -43,7 +43,7 @@ async def test_a_request_made_of_taps_is_a_lead_with_its_transcript(world: World
         assert status == 200
         ask = answer["ask"] or ask
     assert await world.said("lead") == [
-        "Wycena", "Kuchnia", "30-60 m²", "45\xa0000\xa0zł", "jak najszybciej",
+        "Wycena", "Wykończenie całości", "30-60 m²", "45\xa0000\xa0zł", "jak najszybciej",
         "+48\xa0600\xa0700\xa0800",
     ]  # fmt: skip
     [lead] = await world.outbox("lead.qualified")

@@ -27,7 +27,7 @@ def at_consent() -> Visitor:
 def test_a_whole_request_can_be_tapped_and_means_the_same_in_each_language(language: str) -> None:
     visitor, kinds = Visitor(language), []
     steps: list[tuple[str | None, Value | None]] = [
-        ("quote", None), ("kitchen", None), ("30-60", None), (None, ("number", 45000)),
+        ("quote", None), ("whole", None), ("30-60", None), (None, ("number", 45000)),
         ("2027-03", None), (None, MAIL), ("yes", None),
     ]  # fmt: skip
     for choice, value in steps:
@@ -37,7 +37,7 @@ def test_a_whole_request_can_be_tapped_and_means_the_same_in_each_language(langu
     facts = visitor.state.facts
     assert (facts.area, facts.area_from) == (60, 30)
     assert (facts.budget, facts.currency, facts.start) == (45000, "PLN", "2027-03")
-    assert (facts.email, facts.wish) == ("jan@example.com", CONFIG.texts[language]["tap_kitchen"])
+    assert (facts.email, facts.wish) == ("jan@example.com", CONFIG.texts[language]["tap_whole"])
     assert visitor.state.consent == "given"
     assert visitor.state.wording == CONFIG.texts[language]["consent_wording"]
     assert visitor.card["area"].startswith("30-60")
@@ -45,7 +45,7 @@ def test_a_whole_request_can_be_tapped_and_means_the_same_in_each_language(langu
 
 def test_the_last_band_has_no_upper_end_on_the_card_and_for_sales() -> None:
     visitor = Visitor()
-    for choice in ("quote", "kitchen", "150-", "250000-"):
+    for choice in ("quote", "whole", "150-", "250000-"):
         visitor.taps(choice)
     assert (visitor.card["area"], visitor.card["budget"]) == (
         "ponad 150 m²",
@@ -102,9 +102,25 @@ def test_of_two_values_the_one_that_is_known_is_not_the_correction() -> None:
     assert visitor.state.facts.area == 28
 
 
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [
+        ("Remont łazienki", "do 5 m²"),
+        ("kuchnia i toaleta", "do 5 m²"),
+        ("Remont łazienki i salonu", "do 30 m²"),
+        ("mieszkanie z kuchnią", "do 30 m²"),
+        ("malowanie", "do 30 m²"),
+    ],
+)
+def test_the_bands_of_a_kitchen_or_a_bathroom_are_smaller(said: str, first: str) -> None:
+    visitor = Visitor()
+    visitor.says(said)
+    assert visitor.ask["choices"][0]["label"] == first
+
+
 def test_a_number_within_a_band_that_was_tapped_counts() -> None:
     visitor = Visitor()
-    for choice in ("quote", "kitchen", "60-100"):
+    for choice in ("quote", "whole", "60-100"):
         visitor.taps(choice)
     visitor.says("trzypokojowe, 64 metry, 2 piętro bez windy")
     assert (visitor.state.facts.area, visitor.state.facts.area_from) == (64, None)
@@ -176,7 +192,7 @@ def test_a_wording_of_before_offers_nothing_that_only_the_new_one_grants(
 
 def test_a_no_is_heard_in_the_language_of_the_page_after_nothing_but_taps() -> None:
     visitor = Visitor("en")
-    for tap in ("quote", "kitchen", "30-60", "skip", "asap", "email"):
+    for tap in ("quote", "whole", "30-60", "skip", "asap", "email"):
         visitor.taps(tap)
     visitor.taps(value=MAIL)
     assert visitor.ask["kind"] == "consent"
@@ -235,7 +251,7 @@ def test_a_fact_of_the_card_is_asked_again_and_replaced() -> None:
     visitor.says("remont kuchni 12 m2, budżet 60 tys., od marca 2027, 600 700 800")
     for name, tap, now in (
         ("area", {"value": ("number", 14.5)}, "14,5 m²"),
-        ("area", {"choice": "0-30"}, "do 30 m²"),
+        ("area", {"choice": "10-15"}, "10-15 m²"),
         ("budget", {"choice": "120000-250000"}, "120\xa0000-250\xa0000\xa0zł"),
         ("start", {"choice": "asap"}, "jak najszybciej"),
         ("wish", {"choice": "bathroom"}, "Łazienka"),
@@ -364,7 +380,7 @@ def test_a_german_guest_reads_and_changes_what_is_noted_on_the_card() -> None:
 
 
 @pytest.mark.parametrize("language", ["pl", "en"])
-@pytest.mark.parametrize("choices", [("kitchen", "30-60", "30000-60000", "asap"), ("skip",) * 4])
+@pytest.mark.parametrize("choices", [("whole", "30-60", "30000-60000", "asap"), ("skip",) * 4])
 def test_each_tap_is_answered_with_a_phrase_of_its_own(language: str, choices: Any) -> None:
     visitor, begun = Visitor(language), []
     for choice in ("quote", *choices):
