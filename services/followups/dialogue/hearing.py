@@ -218,14 +218,14 @@ class Heard:
         """Return whether it is a goodbye that says more, no question, or a refusal of a contact by
         who gives another.
         """
-        read, facts = self.understood, self._facts
-        held = self.taps.routes.named(self.state.route)
+        read, facts, state = self.understood, self._facts, self.state
+        held = self.taps.routes.named(state.route)
         is_more = read.answer or facts != NO_FACTS or small_talk.says(read.rest)
         return bool(
             (route.alone and is_more)
-            or (route.name == "call_later" and self.state.asking in ABOUT_WORKS)
+            or (route.name == "call_later" and state.asking in ABOUT_WORKS)
             or (route.name == "scope" and facts.tells_of_works)  # `Toruń, ulica Lotto, 70 m2`
-            or (route.name == "unsubscribe" and self.state.facts.tells_of_works)  # still a lead
+            or (route.name == "unsubscribe" and (state.wording or state.facts.tells_of_works))
             or ("contact" in route.skips and (facts.email or facts.phone))
             or (route.asks and not (route.first or small_talk.asks(self.message, read.language)))
             or (route.action == "misread" and not (held and held.first == route.first))
