@@ -127,12 +127,12 @@ async def test_the_chat_of_the_page_about_clients_is_tapped_in_react(
     async with serving(compiled(code, tmp_path, "Chat"), page_port):
         page = await browser.new_page()
         await page.goto(f"http://{HOST}:{page_port}/")
-        for name in ("Wycena", "Kuchnia", "30-60 m²", "Skip", "jak najszybciej", "Wolę e-mail"):
+        for name in ("Wycena", "Kuchnia", "10-15 m²", "Skip", "jak najszybciej", "Wolę e-mail"):
             await page.get_by_role("button", name=name, exact=True).click()
         await page.get_by_role("textbox", name="Na jaki adres e-mail").fill(fresh_address())
         await page.get_by_role("button", name="OK").click()
         await page.get_by_role("button", name="Tak", exact=True).click()
         await expect(page.get_by_role("log")).to_contain_text("Zapisuję zgodę")
-        await page.get_by_role("button", name="30-60 m² (change)").click()
-        await expect(page.get_by_role("button", name="60-100 m²")).to_be_visible()
+        await page.get_by_role("button", name="10-15 m² (change)").click()
+        await expect(page.get_by_role("button", name="15-20 m²")).to_be_visible()
         await page.close()

@@ -1000,7 +1000,7 @@ async def test_a_tap_whose_reply_was_cut_off_is_one_turn_also_after_a_reload(
     await page.reload()
     await expect(chat.locator(".turn")).to_have_count(5, timeout=15_000)
     await page.reload()
-    await expect(chat.get_by_role("button", name="30-60 m²")).to_be_visible()
+    await expect(chat.get_by_role("button", name="10-15 m²")).to_be_visible()
     assert await said_in(site, page) == ["Wycena", "Kuchnia"]
 
 
@@ -1027,7 +1027,7 @@ async def test_the_chat_works_and_is_accessible_without_a_script(
     )
     page = await context.new_page()
     await page.goto(f"{site.gateway}/chat")
-    for number, name in enumerate(("Wycena", "Kuchnia", "30-60 m²", "Pomiń", "Jeszcze nie wiem")):
+    for number, name in enumerate(("Wycena", "Kuchnia", "10-15 m²", "Pomiń", "Jeszcze nie wiem")):
         await photograph(page, f"chat-page-{number}-{scheme}-{size['width']}", whole=True)
         await page.get_by_role("button", name=name).click()
     await page.get_by_role("button", name="Wolę e-mail").click()
