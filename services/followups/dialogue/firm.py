@@ -24,7 +24,7 @@ class Asked(NamedTuple):
     area: bool = False
     """Where we work."""
     ours: tuple[str, ...] = ()
-    """Whether we work in these towns, where we do."""
+    """Whether we work in these towns, and we do in all of them."""
     others: tuple[str, ...] = ()
     """The same, where we may not."""
 
@@ -110,6 +110,5 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
                 is_ours = any(small_talk.only_works(of, works, has_wish=has_wish) for of in sides)
                 of_works |= is_ours
                 of_area |= is_ours and there_at is not None
-    ours = [town for town in there if town in towns]
-    others = [town for town in there if town not in towns]
-    return Asked(of_works, of_area, tuple(ours), tuple(others))
+    others = tuple(town for town in there if town not in towns)
+    return Asked(of_works, of_area, () if others else tuple(there), others)

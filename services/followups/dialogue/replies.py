@@ -186,10 +186,9 @@ class Reply:
         """Answer what the configuration knows: whether the firm does this, and where it works."""
         asked, towns = self.heard.asked, self.heard.taps.towns
         parts = self._say("we_do") if asked.works else []
-        ours = () if asked.others else asked.ours  # `in Łódź oder nur in Warschau?`
-        for name, found in (("town_ours", ours), ("town_other", asked.others)):
+        for name, found in (("town_ours", asked.ours), ("town_other", asked.others)):
             parts += self._say(name, town=", ".join(found)) if found else []
-        if towns and not ours and (asked.area or asked.others):
+        if towns and not asked.ours and (asked.area or asked.others):
             parts += self._say("our_towns", towns=", ".join(towns))
         return parts
 
