@@ -100,8 +100,9 @@ class Reply:
             return []
         if asking in ABOUT_WORKS and says(heard.message, "declines yes"):
             return self._way("tapped_skip")
-        name = "heard_said" if self.state.reachable and not heard.read.wish else "heard"
-        return self._way(name) if heard.is_worth_telling or asking == "wish" else []
+        if not heard.is_worth_telling or heard.read.wish:
+            return self._way("heard") if heard.is_worth_telling or asking == "wish" else []
+        return self._way("heard_said" if self.state.reachable else "heard_noted")
 
     def _keep(self, **changes: Any) -> None:
         self.state = self.state._replace(**changes)
