@@ -110,6 +110,8 @@ class Heard:
         begun = f"{held.words[0]}. " if held and held.first and held.alone else ""
         before, urgent = "" if is_form else state.last_said or "", bool(held and held.first)
         found = routes.find(begun + self.message, before, urgent=urgent)
+        if not found and state.answered in {"price", "duration"} and says(self.message, "asks too"):
+            found = [each for each in [routes.named(state.answered)] if each]  # `a kuchnia?`
         self._found = [route for route in found if not route.offers]
         # Who has said what they want describes it: `ściany są popękane` does not complain.
         may_offer = [] if is_form or facts.wish else [route for route in found if route.offers]
