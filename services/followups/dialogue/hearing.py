@@ -325,10 +325,11 @@ class Heard:
         self.answers = tuple(route for route in due if self.of_reply in route.answer)
         has_texts = held is not None and self.spoken in held.answer
         self.route = _PERSON if self.by_person and not has_texts else held
-        is_read = held is None and state.asking in _OF_THE_FORM
-        self.closes = any(route.then == "close" for route in self._matched) or (
-            is_read and small_talk.acknowledges(self.message)
+        is_open = (
+            held is None and state.asking in _OF_THE_FORM and not says(self.message, "thanks yes")
         )
+        is_read = is_open and small_talk.acknowledges(self.message)  # `super`: the form goes on
+        self.closes = any(route.then == "close" for route in self._matched) and not is_read
         # Another topic, or a wish not to be asked: nothing is asked this time.
         self.is_off_topic = any(
             each.then == "nothing" and not (each.lead and tells) for each in self._matched
