@@ -278,15 +278,17 @@ class Reply:
         heard, named, facts = self.heard, self.heard.taps.routes.named, self.state.facts
         told = (named(each.removeprefix("told_")) for each in self.before.asked)
         asked = any(route is not None and route.later for route in told)
+        budget = heard.news.budget if facts.currency == "PLN" else None
+        if heard.answers or heard.held or not (budget or (asked and heard.news.area)):
+            return []
         listed = self._listed("prices", facts.area)
-        if asked and not heard.answers:
+        if asked:
             is_by_area = heard.news.area and self._listed("prices", None) != listed
             return self._say("prices") if is_by_area else []
-        budget = heard.news.budget if facts.currency == "PLN" else None
         least = firm.least(listed)
         # Far below it, they want a part of such works: a new door, one wall.
         is_low = budget and least / _FAR < budget < least and not self._times("low")
-        if not is_low or heard.held or heard.answers:
+        if not is_low:
             return []
         self._count("low")
         return self._say("budget_low")
