@@ -37,7 +37,8 @@ class Reply:
         # What is new is said as it is noted.
         contact = _contact_of(self.before._replace(call_time=self.state.call_time))
         area, said = self.state.facts.area, {"said": self.heard.quoted, "contact": contact}
-        given = {each: self._listed(each, area) for each in ("prices", "durations")} | said
+        lists = (each for each in ("prices", "durations") if f"{{{each}}}" in " ".join(parts))
+        given = {each: self._listed(each, area) for each in lists} | said
         texts = []
         for part in parts:
             texts.append(filled(part, given))  # each value once is enough
@@ -53,7 +54,7 @@ class Reply:
         before, heard, script = self.before, self.heard, self.script
         parts = self._opening(greets=greets) + self._on_consent(agrees=agrees)
         reactions = self._reactions()
-        is_answered = {*parts} - {script["greeting"]} or reactions
+        is_answered = {*parts, *reactions} - {script["greeting"], script.get("budget_low")}
         is_other = heard.asks_of_record or heard.offers_consent or heard.held or before.closed
         is_other = is_other or heard.closes
         is_plain = not (is_answered or is_other)
@@ -61,7 +62,7 @@ class Reply:
         is_begun = is_begun and before.asking != "wish"
         welcome = self._say("welcome") if is_begun else []
         if is_plain and not (welcome or heard.route or heard.which):
-            reactions = self._acknowledged()
+            reactions = reactions or self._acknowledged()
         if script["notice"] in " ".join(parts):
             self._keep(noticed=True)
         if script["withdraw_where"] in parts:
