@@ -22,6 +22,7 @@ from services.followups.rules.fact_texts import describe, describe_phone, filled
 from services.followups.rules.facts import NO_FACTS, Facts, Question
 
 _FAR = 3
+_SKIPPED = 2
 
 
 class Reply:
@@ -37,12 +38,13 @@ class Reply:
         # What is new is said as it is noted.
         contact = _contact_of(self.before._replace(call_time=self.state.call_time))
         area, said = self.state.facts.area, {"said": self.heard.quoted, "contact": contact}
-        lists = (each for each in ("prices", "durations") if f"{{{each}}}" in " ".join(parts))
-        given = {each: self._listed(each, area) for each in lists} | said
+        lists = [each for each in ("prices", "durations") if f"{{{each}}}" in " ".join(parts)]
+        given: dict[str, str | None] = {**said, **{one: self._listed(one, area) for one in lists}}
         texts = []
         for part in parts:
             texts.append(filled(part, given))  # each value once is enough
-            given = {name: "" if f"{{{name}}}" in part else each for name, each in given.items()}
+            named = [each for each in given if f"{{{each}}}" in part]
+            given |= {each: None if each in lists else "" for each in named}
         return " ".join(texts)
 
     def parts(self, *, agrees: bool, greets: bool) -> list[str]:
@@ -465,6 +467,8 @@ class Reply:
                 text = heard.taps.again(state._replace(asking=question))
             elif question == "contact" and heard.defers and not times:
                 text = script["ask_contact_to_answer"]
+            elif question == "contact" and self._only_looks:
+                text = script["again_contact"]
             if question == "contact" and state.no_calls:
                 text = script["change_email"]
             return self._ask(question, text)
@@ -550,8 +554,9 @@ class Reply:
             return heard.which
         lacks_contact = not state.reachable and self._times("contact") < TIMES_ASKED
         is_first = not (any(heard.asked) or self._times("contact"))
-        if lacks_contact and heard.defers and (heard.answers or is_first):
-            return "contact"  # only a person can help
+        for_adviser = heard.defers and (heard.answers or is_first)
+        if lacks_contact and (for_adviser or self._only_looks):
+            return "contact"  # only a person can help, if anybody
         agrees = self._needs_consent()
         if state.wants_mails and agrees:
             return "consent"
@@ -566,6 +571,12 @@ class Reply:
         if lacks_contact:
             return "contact"
         return "consent" if agrees else None
+
+    @property
+    def _only_looks(self) -> bool:
+        """Whether a person skips one question after another, and wants nothing that is known."""
+        skipped = [each for each in ABOUT_WORKS if self._times(each) >= TIMES_ASKED]
+        return len(skipped) >= _SKIPPED and not self.state.facts.tells_of_works
 
     def _most(self, question: Question) -> int:
         """A person who gave a contact instead of an answer is not asked the same again, unless this

@@ -52,6 +52,7 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None
     meant = {"given", "own", "has"} if asked == "budget" else {"given"}
     bare, is_whole = said.bare(said.all("piece part")) if asked == "budget" else ([], False)
     last, amended = 0, said.amended if asked == "budget" else None
+    theirs = [each for each in said.numbers if said.is_theirs(each.start)]
     for each in said.numbers:
         if each.unit in AREAS or said.is_theirs(each.start):
             continue
@@ -66,7 +67,8 @@ def _budgets(said: Amounts, asked: Question | None) -> Iterator[tuple[str | None
             is_last = each.end in {len(said.tokens), *said.cuts}  # `budżet 75`
             is_meant = is_last and (what in meant or said.near("whose budget", each.start))
             is_least = each.value < 10 or said.begins("after more", each.end)
-            if is_least or not (is_whole or is_meant or each.start == amended):
+            is_own = bool(theirs) and each.start in bare  # `siostra dała 40 tys, u nas 65`
+            if is_least or not (is_whole or is_meant or is_own or each.start == amended):
                 continue
             number = replace(each, value=each.value * 1000, least=each.least and each.least * 1000)
         elif (

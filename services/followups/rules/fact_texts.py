@@ -37,21 +37,25 @@ def without_optional(text: str) -> str:
     return _OPTIONAL.sub("", text)
 
 
-def filled(text: str, known: Mapping[str, str], later: Collection[str] = ()) -> str:
+def filled(text: str, known: Mapping[str, str | None], later: Collection[str] = ()) -> str:
     """Fill in what is known; other names stay in braces.
 
+    :param known: None leaves out the brackets that a name is in, and its alternatives
     :param later: names that are filled in later, with the brackets that they are in
     """
 
     def first(found: re.Match[str]) -> str:
-        if not set(_NAMES.findall(found[1])).isdisjoint(later):
+        names = _NAMES.findall(found[1])
+        if not set(names).isdisjoint(later):
             return found[0]
+        if any(known.get(name, "") is None for name in names):
+            return ""
         ways = found[1].split("|")
         return next((way for way in ways if all(known.get(n, n) for n in _NAMES.findall(way))), "")
 
     text = _OPTIONAL.sub(first, text)
     for name, value in known.items():
-        text = text.replace(f"{{{name}}}", value)
+        text = text.replace(f"{{{name}}}", value or "")
     return text
 
 

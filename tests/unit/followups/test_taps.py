@@ -128,17 +128,26 @@ def test_a_number_within_a_band_that_was_tapped_counts() -> None:
 
 def test_each_question_but_the_contact_can_be_skipped_and_is_not_asked_again() -> None:
     visitor = Visitor()
-    visitor.taps("quote")
+    visitor.says("remont")
     asked = []
     while visitor.ask["skippable"]:
         asked.append(visitor.ask["id"].partition("-")[0])
         visitor.taps("skip")
-    assert asked == ["wish", "area", "budget", "start"]
+    assert asked == ["area", "budget", "start"]
     assert visitor.ask["kind"] == "phone"
     with pytest.raises(Unfit):
         visitor.taps("skip")
     visitor.taps(value=PHONE)
     assert "600" in visitor.reply
+    assert "?" not in visitor.reply
+
+
+def test_who_skips_twice_and_wants_nothing_that_is_known_is_only_offered_a_contact() -> None:
+    visitor = Visitor()
+    for choice in ("quote", "skip", "skip"):
+        visitor.taps(choice)
+    assert visitor.ask["kind"] == "phone"
+    assert "można tu wpisać" in visitor.reply
     assert "?" not in visitor.reply
 
 
@@ -380,7 +389,9 @@ def test_a_german_guest_reads_and_changes_what_is_noted_on_the_card() -> None:
 
 
 @pytest.mark.parametrize("language", ["pl", "en"])
-@pytest.mark.parametrize("choices", [("whole", "30-60", "30000-60000", "asap"), ("skip",) * 4])
+@pytest.mark.parametrize(
+    "choices", [("whole", "30-60", "30000-60000", "asap"), ("whole", "skip", "skip", "skip")]
+)
 def test_each_tap_is_answered_with_a_phrase_of_its_own(language: str, choices: Any) -> None:
     visitor, begun = Visitor(language), []
     for choice in ("quote", *choices):
