@@ -278,9 +278,7 @@ class Reply:
         """Say what the works cost by the area named after a question about prices, and once if the
         budget is lower.
         """
-        heard, named, facts = self.heard, self.heard.taps.routes.named, self.state.facts
-        told = (named(each.removeprefix("told_")) for each in self.before.asked)
-        asked = any(route is not None and route.later for route in told)
+        heard, facts, asked = self.heard, self.state.facts, self._asked_prices
         budget = heard.news.budget if facts.currency == "PLN" else None
         if heard.answers or heard.held or not (budget or (asked and heard.news.area)):
             return []
@@ -290,11 +288,17 @@ class Reply:
             return self._say("prices") if is_by_area else []
         least = firm.least(listed)
         # Far below it, they want a part of such works: a new door, one wall.
-        is_low = budget and least / _FAR < budget < least and not self._times("low")
+        is_low = budget and least / _FAR < budget < least and not self._times("prices")
         if not is_low:
             return []
-        self._count("low")
+        self._count("prices")
         return self._say("budget_low")
+
+    @property
+    def _asked_prices(self) -> bool:
+        named = self.heard.taps.routes.named
+        told = (named(each.removeprefix("told_")) for each in self.before.asked)
+        return any(route is not None and route.later for route in told)
 
     def _listed(self, name: str, area: float | None) -> str:
         heard, language = self.heard, self.heard.of_reply
@@ -445,6 +449,17 @@ class Reply:
             self._count(f"left_{left}")  # it comes again
         return told + self._ask_in_the_form(question)
 
+    def _price(self, question: Question) -> list[str]:
+        """Say what tapped works, which are as listed, cost beside the question for the budget."""
+        state, heard = self.state, self.heard
+        is_tapped = state.facts.wish in {self.script.get(f"tap_{one}") for one in heard.taps.wish}
+        is_first = question == "budget" and not (self._times("budget") or self._times("prices"))
+        is_due = is_first and is_tapped and not (heard.answers or self._asked_prices)
+        if not (is_due and self._listed("prices", state.facts.area)):
+            return []
+        self._count("prices")
+        return self._say("prices")
+
     def _on_mails(self) -> list[str]:
         """Ask for what a consent to mails needs, and for nothing else."""
         is_over = self.state.consent is not None or not self._may_ask_for_consent()
@@ -471,7 +486,7 @@ class Reply:
                 text = script["again_contact"]
             if question == "contact" and state.no_calls:
                 text = script["change_email"]
-            return self._ask(question, text)
+            return self._price(question) + self._ask(question, text)
         asks_back = heard.answer == "question" or heard.is_question or heard.asks_of_record
         if state.wording == script["consent_wording"]:  # it was shown, for this address
             is_plea = times and not (asks_back or heard.news != NO_FACTS)

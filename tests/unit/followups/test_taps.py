@@ -399,3 +399,19 @@ def test_each_tap_is_answered_with_a_phrase_of_its_own(language: str, choices: A
         begun.append(re.split(r"[.:,]", visitor.reply)[0])
     assert all(first != then for first, then in pairwise(begun)), begun
     assert not any(each.endswith("?") for each in begun), begun
+
+
+@pytest.mark.parametrize(
+    ("choices", "price"),
+    [(("kitchen", "10-15"), "od 32 000 zł"), (("floors", "30-60"), "60 m²: od 7\xa0200 zł")],
+)
+def test_the_listed_price_of_tapped_works_stands_beside_the_question_for_the_budget(
+    choices: tuple[str, ...], price: str
+) -> None:
+    visitor = Visitor()
+    for choice in ("quote", *choices):
+        visitor.taps(choice)
+    assert price in visitor.reply
+    visitor.taps("0-30000")
+    assert "zł/m²" not in visitor.reply
+    assert "32 000" not in visitor.reply
