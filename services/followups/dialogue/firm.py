@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from services.followups.reading import place, small_talk
-from services.followups.reading.phrases import STEM, fold
+from services.followups.reading.phrases import STEM, fold, plain
 from services.followups.reading.speech import heard, says
 from services.followups.reading.tokens import words_of
 from services.followups.rules.fact_texts import describe_area, grouped
@@ -99,6 +99,7 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
             verb = next((each.start for each in said.of("do_you")), None)
             reaches = said.is_said("reaches yes")
             here = place.find_all(clause) or (place.find_all(message) if reaches else [])
+            here = here or [each for each in towns if reaches and plain(each) in fold(message)]
             if said.is_said("where yes"):
                 of_area = True
             elif here and (reaches or verb is not None):

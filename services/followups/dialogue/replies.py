@@ -40,9 +40,11 @@ class Reply:
         area, said = self.state.facts.area, {"said": self.heard.quoted, "contact": contact}
         lists = [each for each in ("prices", "durations") if f"{{{each}}}" in " ".join(parts)]
         given: dict[str, str | None] = {**said, **{one: self._listed(one, area) for one in lists}}
+        at_their_hour = not self.heard.is_question and small_talk.when(self.state.call_time or "")
+        by = self.script["by_call_time"] if at_their_hour else "{by}"
         texts = []
         for part in parts:
-            texts.append(filled(part, given))  # each value once is enough
+            texts.append(filled(part.replace("{by}", by), given))  # each value once is enough
             named = [each for each in given if f"{{{each}}}" in part]
             given |= {each: None if each in lists else "" for each in named}
         return " ".join(texts)
@@ -267,10 +269,14 @@ class Reply:
         names = [self._reaction()]
         if heard.understood.past_start and heard.is_about_lead:
             names.append("start_past")
+        if self._is_net:
+            names.append("net")
         is_own = (held and held.first) or (held in heard.answers and held.action == "call")
         is_other = held and held.then == "contact" and not is_own
-        if is_other and "call" in heard.actions and not heard.asks_when:
+        wants_call = "call" in heard.actions and not heard.asks_when
+        if is_other and wants_call and not self._times("call_noted"):
             names.append("call_noted")
+            self._count("call_noted")
         said = [text for name in names if name for text in self._say(name)]
         return said + self._sum() + self._afar()
 
@@ -280,7 +286,7 @@ class Reply:
         """
         heard, facts, asked = self.heard, self.state.facts, self._asked_prices
         budget = heard.news.budget if facts.currency == "PLN" else None
-        if heard.answers or heard.held or not (budget or (asked and heard.news.area)):
+        if heard.answers or heard.held or self._is_net or not (budget or (asked and heard.news.area)):
             return []
         listed = self._listed("prices", facts.area)
         if asked:
@@ -293,6 +299,11 @@ class Reply:
             return []
         self._count("prices")
         return self._say("budget_low")
+
+    @property
+    def _is_net(self) -> bool:
+        """Whether a budget is said without VAT, which no listed price is compared to."""
+        return bool(self.heard.news.budget) and says(self.heard.message, "net yes")
 
     @property
     def _asked_prices(self) -> bool:
@@ -558,8 +569,6 @@ class Reply:
         is_end = heard.held is not None and heard.held.then == "end"
         if state.facts.email is None and state.no_calls and "{contact}" in told and not is_end:
             told = self.script["added"]  # only a phone, and the person wants no calls
-        if small_talk.when(state.call_time or ""):
-            told = told.replace("{by}", self.script["by_call_time"])
         self._keep(closed=True)
         return [told.replace("{contact}", _contact_of(state))]
 
