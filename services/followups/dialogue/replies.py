@@ -162,7 +162,10 @@ class Reply:
         once = self._once(text, *others)
         if not heard.is_question or route.topic == "privacy" or "{by}" in text:
             return [once]
-        return [text] * (route.first and once == text) + self._passed_on()
+        is_told = route.first and once == text
+        if is_told and says(heard.message, "asks what_to_do"):
+            return [text]
+        return [text] * is_told + self._passed_on()
 
     def _has_again(self, route: Route) -> bool:
         """Return whether a route has more to say: no promise before staff can be notified."""
@@ -286,7 +289,12 @@ class Reply:
         """
         heard, facts, asked = self.heard, self.state.facts, self._asked_prices
         budget = heard.news.budget if facts.currency == "PLN" else None
-        if heard.answers or heard.held or self._is_net or not (budget or (asked and heard.news.area)):
+        if (
+            heard.answers
+            or heard.held
+            or self._is_net
+            or not (budget or (asked and heard.news.area))
+        ):
             return []
         listed = self._listed("prices", facts.area)
         if asked:
