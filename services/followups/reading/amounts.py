@@ -8,7 +8,7 @@ is the same for both. vocabulary/amounts.toml has the words, and flats_and_rooms
 import itertools
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -88,10 +88,7 @@ class Amounts(Said):
                 each = each.like(last)
                 each = replace(each, start=last.start, least=last.like(each).value)
                 found.pop()
-            elif any(
-                self.has(name, last.end, each.end + 1)
-                for name in ("same yes", "same money")[: 1 + (last.unit not in AREAS)]
-            ):
+            elif any(self.has(f"same {name}", last.end, each.end + 1) for name in self._same(last)):
                 each = each.like(last)
             found.append(replace(each, value=each.value * self._times(each.start)))
         is_list = False
@@ -130,6 +127,13 @@ class Amounts(Said):
             return last.unit not in AREAS and bool(last.unit or each.unit in {None, *AREAS})
         is_between = self.has("between range", first - NEAR, first)
         return end - first == 1 and (is_between or self.is_kind(first, "{range}"))
+
+    def _same(self, last: Amount) -> Iterator[str]:
+        yield "yes"
+        if last.unit not in AREAS:
+            yield "money"
+        if self.is_theirs(last.start):
+            yield "ours"
 
     @property
     def currency(self) -> str | None:

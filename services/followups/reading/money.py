@@ -91,7 +91,11 @@ def _what(said: Amounts, each: Amount, first: int) -> str | None:
     """Return what an amount is for, by the nearest word before it."""
     if said.ends("gives yes", each.start + 1, first):
         return "given"
-    if said.begins("after for", each.end):
+    words = [one for one in said.apart("whose", order=_WHOSE) if first <= one.start]
+    near = next((one for one in reversed(words) if one.end <= each.start + 1), None)
+    is_other = (
+        near and near.value == "other" and near.end == each.start
+    )  # `quoted 70k for the roof`
+    if said.begins("after for", each.end) and not is_other:
         return "own"
-    words = (one for one in said.apart("whose", order=_WHOSE) if first <= one.start)
-    return next((one.value for one in reversed([*words]) if one.end <= each.start + 1), None)
+    return near and near.value
