@@ -225,7 +225,7 @@ class Heard:
         is_more = read.answer or facts != NO_FACTS or small_talk.says(read.rest)
         return bool(
             (route.alone and is_more)
-            or (route.then in {"close", "nothing"} and self._puts_off)
+            or (route.then in {"close", "nothing"} and self.puts_off)
             or (route.name == "call_later" and state.asking in ABOUT_WORKS)
             or (route.name == "scope" and facts.tells_of_works)  # `Toruń, ulica Lotto, 70 m2`
             or (route.name == "unsubscribe" and (state.wording or state.facts.tells_of_works))
@@ -236,7 +236,7 @@ class Heard:
         )
 
     @property
-    def _puts_off(self) -> bool:
+    def puts_off(self) -> bool:
         """Whether it puts the consent off, and not the works: `muszę się zastanowić`."""
         return self.state.asking == "consent" and says(self.message, "postpones yes")
 

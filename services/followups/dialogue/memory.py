@@ -169,7 +169,8 @@ def _declines(question: Question, known: State, heard: Heard) -> bool:
     """Return whether the question is left unanswered on purpose."""
     message = heard.message
     if question == "consent":
-        return not (heard.answer or heard.news != NO_FACTS) and says(message, "postpones yes")
+        is_answered = heard.answer in {"yes", "no"} or heard.news != NO_FACTS
+        return not is_answered and heard.puts_off
     is_due = question in ABOUT_WORKS and getattr(known.facts, question) is None
     # `Pytam o cenę, a nie o metraż`
     if is_due and says(message, f"names {question}"):

@@ -277,8 +277,9 @@ class Reply:
         is_own = (held and held.first) or (held in heard.answers and held.action == "call")
         is_other = held and held.then == "contact" and not is_own
         wants_call = "call" in heard.actions and not heard.asks_when
-        if is_other and wants_call and not self._times("call_noted"):
-            names.append("call_noted")
+        if is_other and wants_call:
+            is_again = self._times("call_noted") and "call_noted_too" in self.script
+            names.append("call_noted_too" if is_again else "call_noted")
             self._count("call_noted")
         said = [text for name in names if name for text in self._say(name)]
         return said + self._sum() + self._afar()
@@ -627,8 +628,8 @@ class Reply:
         return bool(self.heard.taps.open(self.state)) and self._may_ask_for_consent()
 
     def _may_ask_for_consent(self) -> bool:
-        """Ask twice, and once more after a question about the consent itself."""
-        most = TIMES_ASKED + (self.heard.answer == "question")
+        """Ask twice, and once more after a question about the consent itself, unless put off."""
+        most = TIMES_ASKED + (self.heard.answer == "question" and not self.heard.puts_off)
         return "consent_wording" in self.script and self._times("consent") < most
 
 

@@ -260,7 +260,7 @@ def answer(
         if says_no(message, language):
             return "no"
         read = _NO[language].of(_words(message)).lstrip("l")
-        is_question = (asks or read.startswith(("q", "iq"))) and _is_about_it(message)
+        is_question = ("?" in message or read.startswith(("q", "iq"))) and _is_about_it(message)
         return "question" if is_question or says(message, "agrees to_contact") else None
     is_about_consent = asks and {"c", "u"} & set(_NO[language].of(_words(message)))
     return "question" if is_about_consent else None
