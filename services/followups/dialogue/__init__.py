@@ -59,8 +59,8 @@ def turn(
     if (last := digest(said)[:16]) == state.last_reply:
         held = heard.held
         must_be_read = held is not None and (held.first or held.topic == "privacy")
-        if said in {script["thanks"], script["added"]}:
-            said = script["thanks_again" if said == script["thanks"] else "added_too"]
+        if heard.closes or said in {script["thanks"], script["added"]}:
+            said = script["added_too" if said == script["added"] else "thanks_again"]
         elif must_be_read or known.asking == "consent":
             said = script["as_before"] + said
         elif heard.asks_when and (route := taps.routes.named("when_call")):

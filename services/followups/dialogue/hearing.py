@@ -402,7 +402,8 @@ class Heard:
         self.answer: Answer | None = None if is_other else answer
         self.asks_of_record = says(self.message, "asks_of_record")
         is_said = small_talk.says(rest, least=1) and not self.asks_of_record
-        self.is_question = bool(is_said and small_talk.asks(rest, self.spoken))
+        asked = rest.lstrip(" ,?")  # `kwiecień? wcześniej nie dam rady` only gives a fact
+        self.is_question = bool(is_said and small_talk.asks(asked, self.spoken))
         self.asks_when = self.is_question and says(self.message, "asks when")
         is_other = "call_another" in self.actions  # whom to call is said, without the number
         is_noted = self.read._replace(wish=None) != NO_FACTS
