@@ -5,7 +5,7 @@ budget as a phone number. Readers do not guess: what is unclear stays unknown an
 """
 
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.followups.reading import (
     addresses,
@@ -26,27 +26,17 @@ from services.followups.reading.text import MARK, Reader, spaces
 from services.followups.rules.facts import WISH_LENGTH, Facts, Question
 
 READERS: tuple[Reader, ...] = (phone.find, area.find, money.find, starts.find, name.find)
-
-
-SIGNS = {"either", "has_hours", "past_start", "phone_piece", "phones"}
+SIGNS = {"either", "has_hours", "past_start", "phone_piece"}
 """What readers return beside facts."""
 
 
 class Understood(NamedTuple):
     facts: Facts
-    either: tuple[Facts, ...]
-    """Two values of a fact, of which no word says which is meant."""
     rest: str
     """The message without the facts."""
     has_ids: bool
     """It has a street, a second phone or the like, which only staff can read."""
     language: str
-    past_start: bool
-    """It names a start that has passed, and no other."""
-    has_hours: bool
-    """It says beside a phone number when to call."""
-    phone_piece: str | None
-    """The digits of a part of a phone number."""
     answer: Answer | None
     """Its meaning for consent."""
     wants_reply_only: bool
@@ -54,6 +44,14 @@ class Understood(NamedTuple):
     barred: Barred | None
     """Why the writer cannot consent to mails to the address."""
     calls_email_own: bool
+    either: tuple[Facts, ...] = ()
+    """Two values of a fact, of which no word says which is meant."""
+    past_start: bool = False
+    """It names a start that has passed, and no other."""
+    has_hours: bool = False
+    """It says beside a phone number when to call."""
+    phone_piece: str | None = None
+    """The digits of a part of a phone number."""
 
 
 def understand(
@@ -76,33 +74,31 @@ def understand(
     named, found = addresses.find(spaces(message))  # first: `pl.` in `wp.pl. Ania` is not a square
     said = ids.without(named, asked)
     spoken = languages.of(message, language, begun=begun)
-    text = phone.with_country(said, spoken)
+    rest, read = _read(said, spoken, today, asked)
+    found |= read
+    limits = consent_answer.wants_reply_only(said, asked, gives_email="email" in found)
+    answer = "no" if limits else consent_answer.answer(message, language, asked, agreed=agreed)
+    tells = answer is None or limits or not found.keys().isdisjoint({"area", "budget"})
+    if tells and answer != "yes" and small_talk.is_wish(message, rest, asked, works):
+        found["wish"] = small_talk.wish(spaces(message), works)[:WISH_LENGTH]
+    has_phones = found.pop("phones", 1) > 1
+    signs = {name: found.pop(name) for name in SIGNS & found.keys()}
+    barred, is_own = consent_answer.barred(message), says(message, "own yes")
+    is_id = has_phones or named != said
+    return Understood(Facts(**found), rest, is_id, spoken, answer, limits, barred, is_own, **signs)
+
+
+def _read(
+    said: str, language: str, today: date, asked: Question | None
+) -> tuple[str, dict[str, Any]]:
+    """Return the text without its facts, and these, with the signs of the readers."""
+    text, found = phone.with_country(said, language), dict[str, Any]()
     for reader in READERS:
         text, news = reader(text, today, asked)
         found |= news
-    signs = {name: found.pop(name) for name in SIGNS & found.keys()}
     towns = place.find_all(said)
     if len(towns) == 1:
         found["city"] = towns[0]
-    unread = phone.UNREAD.search(text) if asked == "contact" else None
-    rest = spaces(text.replace(MARK, " ")).strip(" ,;")
-    answer = consent_answer.answer(message, language, asked, agreed=agreed)
-    wants_reply_only = consent_answer.wants_reply_only(said, asked, gives_email="email" in found)
-    answer = "no" if wants_reply_only else answer
-    tells = answer is None or wants_reply_only or not found.keys().isdisjoint({"area", "budget"})
-    if tells and answer != "yes" and small_talk.is_wish(message, rest, asked, works):
-        found["wish"] = small_talk.wish(spaces(message), works)[:WISH_LENGTH]
-    return Understood(
-        facts=Facts(**found),
-        either=signs.get("either", ()),
-        rest=rest,
-        has_ids=signs.get("phones", 1) > 1 or named != said,
-        language=spoken,
-        past_start="past_start" in signs,
-        has_hours="has_hours" in signs,
-        phone_piece=signs.get("phone_piece", unread and unread[0]),
-        answer=answer,
-        wants_reply_only=wants_reply_only,
-        barred=consent_answer.barred(message),
-        calls_email_own=says(message, "own yes"),
-    )
+    if asked == "contact" and (unread := phone.UNREAD.search(text)):
+        found.setdefault("phone_piece", unread[0])
+    return spaces(text.replace(MARK, " ")).strip(" ,;"), found
