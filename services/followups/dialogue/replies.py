@@ -289,13 +289,9 @@ class Reply:
         budget is lower.
         """
         heard, facts, asked = self.heard, self.state.facts, self._asked_prices
-        budget = heard.news.budget if facts.currency == "PLN" else None
-        if (
-            heard.answers
-            or heard.held
-            or self._is_net
-            or not (budget or (asked and heard.news.area))
-        ):
+        is_compared = facts.currency == "PLN" and not self._is_net
+        budget = heard.news.budget if is_compared else None
+        if heard.answers or heard.held or not (budget or (asked and heard.news.area)):
             return []
         listed = self._listed("prices", facts.area)
         if asked:

@@ -91,7 +91,7 @@ def understand(
 def _read(
     said: str, language: str, today: date, asked: Question | None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the text without its facts, and these, with the signs of the readers."""
+    """Return the text without its facts, and the facts, with the signs of the readers."""
     text, found = phone.with_country(said, language), dict[str, Any]()
     for reader in READERS:
         text, news = reader(text, today, asked)

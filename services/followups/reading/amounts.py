@@ -129,6 +129,7 @@ class Amounts(Said):
         return end - first == 1 and (is_between or self.is_kind(first, "{range}"))
 
     def _same(self, last: Amount) -> Iterator[str]:
+        """Return the phrases after which the next number has the unit of the last one."""
         yield "yes"
         if last.unit not in AREAS:
             yield "money"

@@ -93,9 +93,7 @@ def _what(said: Amounts, each: Amount, first: int) -> str | None:
         return "given"
     words = [one for one in said.apart("whose", order=_WHOSE) if first <= one.start]
     near = next((one for one in reversed(words) if one.end <= each.start + 1), None)
-    is_other = (
-        near and near.value == "other" and near.end == each.start
-    )  # `quoted 70k for the roof`
-    if said.begins("after for", each.end) and not is_other:
+    is_quoted = near and near.value == "other" and near.end == each.start  # `quoted 70k for it`
+    if said.begins("after for", each.end) and not is_quoted:
         return "own"
     return near and near.value
