@@ -9,11 +9,11 @@ from tests.support import dialogues
 
 REPEATED = 5
 BLIND = {
-    "email": (16, 1.00, 1.00), "phone": (27, 1.00, 1.00), "area": (98, 0.96, 0.96),
-    "budget": (62, 1.00, 0.95), "start": (63, 0.98, 0.92), "city": (64, 0.98, 0.94),
-    "name": (50, 0.98, 0.86),
+    "email": (66, 1.00, 1.00), "phone": (74, 1.00, 1.00), "area": (77, 1.00, 0.97),
+    "budget": (67, 0.99, 0.99), "start": (73, 0.99, 0.99),
 }  # fmt: skip
-"""Wanted, precision and recall on the last exam by another author, before anything was learnt."""
+"""Said, precision and recall in the last sets by other authors, before anything was learnt."""
+NOT_JUDGED = (0, None, None)
 
 
 def run(_: Lab) -> Any:
@@ -63,8 +63,8 @@ def render(figures: Any) -> str:
             str(each["messages"]),
             _share(each["precision"]),
             _share(each["recall"]),
-            str(BLIND[name][0]),
-            *map(_share, BLIND[name][1:]),
+            str(BLIND.get(name, NOT_JUDGED)[0]),
+            *map(_share, BLIND.get(name, NOT_JUDGED)[1:]),
         )
         for name, each in figures["facts"].items()
     ]
@@ -88,19 +88,21 @@ def render(figures: Any) -> str:
 
 Conversations (`tests/contracts/dialogues`) and single messages (`facts.json`, `quantities.json`),
 with the shipped words and texts. We wrote them, and the tests hold facts to bars and contacts to
-the exact result for each commit, so real messages are understood less well.
+the exact result for each commit, so real messages are understood less well. A situation names only
+the facts that it is about; others that are noted count against its precision.
 
 {table(head, rows)}
 
 {table(("single messages", "all", "precision", "recall", "blind", "precision", "recall"), facts)}
 
-The blind figures are of the last of five exams by other authors, of which nothing was learnt yet,
-and of the reader of then, which read more ([decision 72](decisions/0072-a-smaller-reader.md)):
-240 conversations as an ordinary week brings them, on 28 November. Exams with more traps had lower
-figures ([decision 19](decisions/0019-understanding.md)). The exam before it also had 50 yeses, of
-which 47 were understood, and 80 other answers, of which none was a grant; 25 withdrawals, of which
-21 were heard, and 25 others, of which none was taken for one; and 60 openings, of which 50 reached
-the right route.
+The blind figures are of four sets of 40 typed conversations by other authors, on 3 December, each
+as it was before its misses were learnt; two judges read each. In 40, 26 visitors want works or ask,
+the others complain, have an emergency, ask about data, are angry or confused. No lead was lost, and
+staff were told of every complaint, emergency, request about data and wish for a person. Of 51
+refusals 48 were heard. One consent was none ("ok thank you", after an answer to a question); it is
+asked again since. The judges gave 789 replies 4.3 of 5. In a set of 40 with chips all facts were
+right, and 216 replies got 4.2. Sets with more traps had lower figures
+([decision 77](decisions/0077-size-of-the-chat.md)).
 
 Understanding and replying cost {figures["cpu"]:.2f} CPU seconds per 1,000 turns; *Follow-ups*, chat
 turns, has the cost of a whole turn."""
