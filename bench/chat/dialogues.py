@@ -10,10 +10,10 @@ from tests.support import dialogues
 REPEATED = 5
 BLIND = {
     "email": (66, 1.00, 1.00), "phone": (74, 1.00, 1.00), "area": (77, 1.00, 0.97),
-    "budget": (67, 0.99, 0.99), "start": (73, 0.99, 0.99),
+    "budget": (67, 0.99, 0.99), "start": (73, 0.99, 0.99), "city": (0, None, None),
+    "name": (0, None, None),
 }  # fmt: skip
 """Said, precision and recall in the last sets by other authors, before anything was learnt."""
-NOT_JUDGED = (0, None, None)
 
 
 def run(_: Lab) -> Any:
@@ -63,8 +63,8 @@ def render(figures: Any) -> str:
             str(each["messages"]),
             _share(each["precision"]),
             _share(each["recall"]),
-            str(BLIND.get(name, NOT_JUDGED)[0]),
-            *map(_share, BLIND.get(name, NOT_JUDGED)[1:]),
+            str(BLIND[name][0]),
+            *map(_share, BLIND[name][1:]),
         )
         for name, each in figures["facts"].items()
     ]
@@ -95,13 +95,14 @@ the facts that it is about; others that are noted count against its precision.
 
 {table(("single messages", "all", "precision", "recall", "blind", "precision", "recall"), facts)}
 
-The blind figures are of four sets of 40 typed conversations by other authors, on 3 December, each
-as it was before its misses were learnt; two judges read each. In 40, 26 visitors want works or ask,
-the others complain, have an emergency, ask about data, are angry or confused. No lead was lost, and
-staff were told of every complaint, emergency, request about data and wish for a person. Of 51
-refusals 48 were heard. One consent was none ("ok thank you", after an answer to a question); it is
-asked again since. The judges gave 789 replies 4.3 of 5. In a set of 40 with chips all facts were
-right, and 216 replies got 4.2. Sets with more traps had lower figures
+The blind figures come from four sets of 40 typed conversations, written by other authors and judged
+by two people each on 3 December, before anything was learnt from them. In each set 26 visitors want
+works or ask something; the others complain, report an emergency, ask about their data, or are angry
+or confused. No lead was lost. Every complaint, emergency, data request and request for a person
+reached staff. The chat heard 48 of 51 refusals. It recorded one consent wrongly ("ok thank you",
+after the answer to a question) and now asks again. The judges gave the 789 replies 4.3 of 5 on
+average. In a set of 40 with chips, all facts were right and the 216 replies averaged 4.2. Sets with
+more traps had lower figures
 ([decision 77](decisions/0077-size-of-the-chat.md)).
 
 Understanding and replying cost {figures["cpu"]:.2f} CPU seconds per 1,000 turns; *Follow-ups*, chat

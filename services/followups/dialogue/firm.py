@@ -98,8 +98,11 @@ def asked(message: str, works: tuple[str, ...], towns: tuple[str, ...], *, has_w
             said = heard(clause)
             verb = next((each.start for each in said.of("do_you")), None)
             reaches = said.is_said("reaches yes")
-            here = place.find_all(clause) or (place.find_all(message) if reaches else [])
-            here = here or [each for each in towns if reaches and plain(each) in fold(message)]
+            here = place.find_all(clause)
+            # Our own towns need neither a capital nor a preposition: `piaseczno, dojedziecie?`
+            if reaches:
+                ours = [each for each in towns if plain(each) in fold(message)]
+                here = here or place.find_all(message) or ours
             if said.is_said("where yes"):
                 of_area = True
             elif here and (reaches or verb is not None):

@@ -307,7 +307,7 @@ class Reply:
 
     @property
     def _is_net(self) -> bool:
-        """Whether a budget is said without VAT, which no listed price is compared to."""
+        """Whether the budget is net of VAT; listed prices are not compared to it."""
         return bool(self.heard.news.budget) and says(self.heard.message, "net yes")
 
     @property

@@ -74,8 +74,7 @@ def understand(
     named, found = addresses.find(spaces(message))  # first: `pl.` in `wp.pl. Ania` is not a square
     said = ids.without(named, asked)
     spoken = languages.of(message, language, begun=begun)
-    rest, read = _read(said, spoken, today, asked)
-    found |= read
+    rest, found = _read(said, found, spoken, today, asked)
     limits = consent_answer.wants_reply_only(said, asked, gives_email="email" in found)
     answer = "no" if limits else consent_answer.answer(message, language, asked, agreed=agreed)
     tells = answer is None or limits or not found.keys().isdisjoint({"area", "budget"})
@@ -83,16 +82,24 @@ def understand(
         found["wish"] = small_talk.wish(spaces(message), works)[:WISH_LENGTH]
     has_phones = found.pop("phones", 1) > 1
     signs = {name: found.pop(name) for name in SIGNS & found.keys()}
-    barred, is_own = consent_answer.barred(message), says(message, "own yes")
-    is_id = has_phones or named != said
-    return Understood(Facts(**found), rest, is_id, spoken, answer, limits, barred, is_own, **signs)
+    return Understood(
+        facts=Facts(**found),
+        rest=rest,
+        has_ids=has_phones or named != said,
+        language=spoken,
+        answer=answer,
+        wants_reply_only=limits,
+        barred=consent_answer.barred(message),
+        calls_email_own=says(message, "own yes"),
+        **signs,
+    )
 
 
 def _read(
-    said: str, language: str, today: date, asked: Question | None
+    said: str, found: dict[str, Any], language: str, today: date, asked: Question | None
 ) -> tuple[str, dict[str, Any]]:
-    """Return the text without its facts, and the facts, with the signs of the readers."""
-    text, found = phone.with_country(said, language), dict[str, Any]()
+    """Return the text without its facts, and `found` with its facts and the readers' signs."""
+    text, found = phone.with_country(said, language), {**found}
     for reader in READERS:
         text, news = reader(text, today, asked)
         found |= news

@@ -187,8 +187,8 @@ def takes_back(message: str, language: str = "pl") -> bool:
 def says_no(message: str, language: str) -> bool:
     """Say whether an answer to the question refuses."""
     before, asks, tail = message.rpartition("?")
-    told = [each for each in _AND.split(message) if _NO[language].of(_words(each)).strip("l")]
-    first = told[0] if told else message  # `przepraszam, jednak nie maj`
+    told = (each for each in _AND.split(message) if _NO[language].of(_words(each)).strip("l"))
+    first = next(told, message)  # `przepraszam, jednak nie maj`
     begins = _NO[language].of(["not" if word == "no" else word for word in _words(first)])
     if asks and (first == before or not _REFUSES.fullmatch(begins)):
         return 0 < len(tail.split()) <= 2 and says_no(tail, language)  # `spam? nie, dziękuję`
